@@ -1,0 +1,60 @@
+"""Telemetry for distributed PyTorch jobs that mix many data streams and keep per-stream state in a sharded ledger.
+
+Names are resolved when they are first used, so that a training process loads torch and the standard library only,
+and the sidecar, the bridge and the commands never load torch.
+"""
+
+from __future__ import annotations
+
+from importlib import import_module
+from typing import TYPE_CHECKING, Any
+
+if TYPE_CHECKING:
+    from otel_train.catalogue import Metric, Reduction
+    from otel_train.exceptions import ConfigurationError, OtelTrainError
+    from otel_train.ledger import LedgerMeter, StateLedger
+    from otel_train.mixing import MixingMeter, StreamMixingDataset
+    from otel_train.step import Telemetry, aggregate_step_metrics, init, reduce_loss_metrics
+
+_HOMES = {
+    "ConfigurationError": "otel_train.exceptions",
+    "LedgerMeter": "otel_train.ledger",
+    "Metric": "otel_train.catalogue",
+    "MixingMeter": "otel_train.mixing",
+    "OtelTrainError": "otel_train.exceptions",
+    "Reduction": "otel_train.catalogue",
+    "StateLedger": "otel_train.ledger",
+    "StreamMixingDataset": "otel_train.mixing",
+    "Telemetry": "otel_train.step",
+    "aggregate_step_metrics": "otel_train.step",
+    "init": "otel_train.step",
+    "reduce_loss_metrics": "otel_train.step",
+}
+
+__version__ = "0.1.0"
+__all__ = [
+    "ConfigurationError",
+    "LedgerMeter",
+    "Metric",
+    "MixingMeter",
+    "OtelTrainError",
+    "Reduction",
+    "StateLedger",
+    "StreamMixingDataset",
+    "Telemetry",
+    "aggregate_step_metrics",
+    "init",
+    "reduce_loss_metrics",
+]
+
+
+def __getattr__(name: str) -> Any:
+    if name in _HOMES:
+        value = getattr(import_module(_HOMES[name]), name)
+        globals()[name] = value
+        return value
+    raise AttributeError(f"module 'otel_train' has no attribute {name!r}")
+
+
+def __dir__() -> list[str]:
+    return sorted({*globals(), *__all__})

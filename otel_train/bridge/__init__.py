@@ -1,0 +1,63 @@
+"""OTLP to wandb: the points of each step become one row, exactly once and in order.
+
+Names are resolved when they are first used: who only reads an inbox loads neither gRPC nor wandb.
+"""
+
+from __future__ import annotations
+
+from importlib import import_module
+from typing import TYPE_CHECKING, Any
+
+if TYPE_CHECKING:
+    from otel_train.bridge.errors import BridgeError, WandbFileError
+    from otel_train.bridge.identity import safe_id
+    from otel_train.bridge.inbox import Inbox
+    from otel_train.bridge.service import Bridge, BridgeConfig, run_bridge
+    from otel_train.bridge.store import InboxReader, StepRow, delivered_steps
+    from otel_train.bridge.wandb_file import HistoryRow, read_history, read_run, wandb_files
+
+_HOMES = {
+    "Bridge": "service",
+    "BridgeConfig": "service",
+    "BridgeError": "errors",
+    "HistoryRow": "wandb_file",
+    "Inbox": "inbox",
+    "InboxReader": "store",
+    "StepRow": "store",
+    "WandbFileError": "errors",
+    "delivered_steps": "store",
+    "read_history": "wandb_file",
+    "read_run": "wandb_file",
+    "run_bridge": "service",
+    "safe_id": "identity",
+    "wandb_files": "wandb_file",
+}
+
+__all__ = [
+    "Bridge",
+    "BridgeConfig",
+    "BridgeError",
+    "HistoryRow",
+    "Inbox",
+    "InboxReader",
+    "StepRow",
+    "WandbFileError",
+    "delivered_steps",
+    "read_history",
+    "read_run",
+    "run_bridge",
+    "safe_id",
+    "wandb_files",
+]
+
+
+def __getattr__(name: str) -> Any:
+    if name in _HOMES:
+        value = getattr(import_module(f"{__name__}.{_HOMES[name]}"), name)
+        globals()[name] = value
+        return value
+    raise AttributeError(f"module {__name__!r} has no attribute {name!r}")
+
+
+def __dir__() -> list[str]:
+    return sorted({*globals(), *__all__})

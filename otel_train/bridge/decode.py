@@ -1,0 +1,176 @@
+"""Turn an OTLP metrics request into the data points that wandb rows are made of."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Iterator, Sequence
+from dataclasses import dataclass
+from enum import IntEnum
+from typing import TYPE_CHECKING
+
+from opentelemetry.proto.metrics.v1.metrics_pb2 import AggregationTemporality, DataPointFlags
+
+from otel_train.catalogue import rank_name, rows
+
+if TYPE_CHECKING:
+    from opentelemetry.proto.collector.metrics.v1.metrics_service_pb2 import ExportMetricsServiceRequest
+    from opentelemetry.proto.common.v1.common_pb2 import KeyValue
+    from opentelemetry.proto.metrics.v1.metrics_pb2 import Metric, NumberDataPoint, ResourceMetrics
+
+RUN_ID_ATTRIBUTE = "train.run.id"
+ATTEMPT_ATTRIBUTE = "train.attempt"
+RANK_ATTRIBUTE = "train.rank"
+MODALITY_ATTRIBUTE = rows.MODALITY_SHARE.attribute
+
+MAX_TEXT = 512
+"""Characters of a run id, a metric's name or an attribute's value; longer ones are refused."""
+_INT64_MAX = 2**63 - 1
+
+
+class Kind(IntEnum):
+    """How a point's value becomes a row's; the numbers stand in the inbox, so they never change."""
+
+    VALUE = 0
+    """Taken as it is: a gauge, a delta sum, a sum that may fall."""
+    CUMULATIVE = 1
+    """A monotonic total since the attempt's start: the row gets what was added since the row before."""
+    PRESENT = 2
+    """Counted as arrived, never sent to wandb: histograms and points without a value."""
+
+
+@dataclass(frozen=True, slots=True)
+class StepId:
+    """What tells one step's points from another's: the run, the attempt and the points' common time stamp."""
+
+    run_id: str
+    attempt: int
+    time_ns: int
+
+
+@dataclass(frozen=True, slots=True)
+class Point:
+    """One cluster-wide data point, or the `train.step` of its step."""
+
+    step_id: StepId
+    name: str
+    modality: str
+    kind: Kind
+    value: float
+    """An int where the sender gave one, so that counters stay exact; 0 for a point that is only present."""
+
+
+@dataclass(frozen=True, slots=True)
+class Decoded:
+    """A request's points, and how many others were refused and why."""
+
+    points: tuple[Point, ...]
+    rejected: int = 0
+    reason: str = ""
+
+
+class _RefusedError(Exception):
+    """A resource or a point breaks a rule."""
+
+
+def decode(request: ExportMetricsServiceRequest) -> Decoded:
+    """Flatten a request to the points that concern wandb.
+
+    Points of other ranks than 0, of resources without a run id (another service's) and of plain names are fine but
+    not for wandb: they are left out silently, not refused.
+
+    Args:
+        request: As an OTLP sender gave it; nothing in it is trusted.
+
+    Returns:
+        The points, in the request's order, and what was refused.
+    """
+    points: list[Point] = []
+    rejected, reason = 0, ""
+    for resource_metrics in request.resource_metrics:
+        metrics = [metric for scope in resource_metrics.scope_metrics for metric in scope.metrics]
+        try:
+            identity = _identity(resource_metrics)
+        except _RefusedError as error:
+            rejected += sum(len(data_points(metric)) for metric in metrics)
+            reason = reason or str(error)
+            continue
+        if identity is None:
+            continue
+        for metric in metrics:
+            if metric.name != rows.STEP.name and rank_name(metric.name) is None:
+                continue
+            for result in _points(metric, *identity):
+                if isinstance(result, Point):
+                    points.append(result)
+                else:
+                    rejected += 1
+                    reason = reason or str(result)
+    return Decoded(tuple(points), rejected, reason)
+
+
+def data_points(metric: Metric) -> Sequence[NumberDataPoint]:
+    """Return a metric's data points, whatever kind it is of (typed as the most common one)."""
+    kind = metric.WhichOneof("data")
+    found: Sequence[NumberDataPoint] = getattr(metric, kind).data_points if kind else ()
+    return found
+
+
+def _identity(resource_metrics: ResourceMetrics) -> tuple[str, int] | None:
+    """Return run id and attempt of rank 0's resource, None for one that is not for wandb."""
+    attributes = resource_metrics.resource.attributes
+    run_id = _attribute(attributes, RUN_ID_ATTRIBUTE)
+    if run_id is None or _attribute(attributes, RANK_ATTRIBUTE) not in (None, 0):
+        return None
+    if not isinstance(run_id, str) or not 0 < len(run_id) <= MAX_TEXT:
+        raise _RefusedError(f"{RUN_ID_ATTRIBUTE} must be a string of 1 to {MAX_TEXT} characters")
+    attempt = _attribute(attributes, ATTEMPT_ATTRIBUTE)
+    if not isinstance(attempt, int) or isinstance(attempt, bool) or attempt < 0:
+        raise _RefusedError(f"{ATTEMPT_ATTRIBUTE} must be an integer that is not negative")
+    return run_id, attempt
+
+
+def _attribute(attributes: Iterable[KeyValue], key: str) -> object:
+    for attribute in attributes:
+        if attribute.key == key:
+            kind = attribute.value.WhichOneof("value")
+            return getattr(attribute.value, kind) if kind else None
+    return None
+
+
+def _points(metric: Metric, run_id: str, attempt: int) -> Iterator[Point | _RefusedError]:
+    kind = _kind(metric)
+    for point in data_points(metric):
+        modality = _attribute(point.attributes, MODALITY_ATTRIBUTE)
+        modality = "" if modality is None else str(modality)
+        if len(metric.name) > MAX_TEXT or len(modality) > MAX_TEXT:
+            yield _RefusedError(f"a name or attribute of {metric.name[:64]!r} is longer than {MAX_TEXT} characters")
+        elif not 0 < point.time_unix_nano <= _INT64_MAX:
+            yield _RefusedError(f"{metric.name!r} has no usable time_unix_nano, got {point.time_unix_nano}")
+        else:
+            value, given = _value(point, kind)
+            if metric.name == rows.STEP.name and not (given is Kind.VALUE and _is_step(value)):
+                yield _RefusedError(f"{metric.name!r} must be a gauge with a whole number, got {value}")
+                continue
+            step_id = StepId(run_id, attempt, point.time_unix_nano)
+            yield Point(step_id, metric.name, modality, given, value)
+
+
+def _is_step(value: float) -> bool:
+    return 0 <= value <= _INT64_MAX and value == int(value)
+
+
+def _kind(metric: Metric) -> Kind:
+    data = metric.WhichOneof("data")
+    if data == "gauge":
+        return Kind.VALUE
+    if data != "sum":
+        return Kind.PRESENT
+    cumulative = metric.sum.aggregation_temporality == AggregationTemporality.AGGREGATION_TEMPORALITY_CUMULATIVE
+    return Kind.CUMULATIVE if cumulative and metric.sum.is_monotonic else Kind.VALUE
+
+
+def _value(point: NumberDataPoint, kind: Kind) -> tuple[float, Kind]:
+    """Return the point's value and kind: PRESENT where it says that it has none."""
+    if kind is Kind.PRESENT or point.flags & DataPointFlags.DATA_POINT_FLAGS_NO_RECORDED_VALUE_MASK:
+        return 0, Kind.PRESENT
+    field = point.WhichOneof("value")
+    return (getattr(point, field), kind) if field else (0, Kind.PRESENT)

@@ -1,0 +1,13 @@
+"""The errors of the bridge."""
+
+from __future__ import annotations
+
+from otel_train.exceptions import OtelTrainError
+
+
+class BridgeError(OtelTrainError, RuntimeError):
+    """The bridge can't start or go on: its state, its lock or its address is not usable; the message says why."""
+
+
+class WandbFileError(OtelTrainError, ValueError):
+    """A `.wandb` transaction log is damaged or is none; the message names file and offset."""

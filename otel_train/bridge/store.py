@@ -1,0 +1,220 @@
+"""Read a bridge's inbox: what arrived, what was made of it and what is in wandb; also while a bridge runs."""
+
+from __future__ import annotations
+
+import json
+import math
+import sqlite3
+import threading
+from collections.abc import Iterator
+from contextlib import closing
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Self
+
+from otel_train.bridge.decode import Kind
+from otel_train.bridge.errors import BridgeError
+from otel_train.bridge.rows import Arrived, Row, SeriesKey, build_row
+
+INBOX_FILE = "inbox.sqlite"
+SCHEMA_VERSION = 1
+
+SCHEMA = """
+CREATE TABLE runs (
+    id INTEGER PRIMARY KEY, run_id TEXT NOT NULL UNIQUE,
+    next_ordinal INTEGER NOT NULL DEFAULT 0,  -- of the next row; it becomes wandb's _step
+    delivered INTEGER NOT NULL DEFAULT 0      -- rows that wandb has, so that reading it costs nothing
+);
+CREATE TABLE steps (
+    id INTEGER PRIMARY KEY, run INTEGER NOT NULL REFERENCES runs, attempt INTEGER NOT NULL, time_ns INTEGER NOT NULL,
+    step INTEGER, expected INTEGER, arrived INTEGER NOT NULL DEFAULT 0,
+    first_ns INTEGER NOT NULL, last_ns INTEGER NOT NULL,
+    ordinal INTEGER, row TEXT,                -- set when the step is sealed: from then on its row never changes
+    delivered INTEGER NOT NULL DEFAULT 0,
+    UNIQUE (run, attempt, time_ns)
+);
+CREATE INDEX pending ON steps (run, attempt, time_ns) WHERE ordinal IS NULL AND arrived > 0;
+CREATE INDEX undelivered ON steps (run, ordinal) WHERE ordinal IS NOT NULL AND delivered = 0;
+CREATE INDEX sealed ON steps (run, ordinal) WHERE ordinal IS NOT NULL;
+CREATE TABLE series (id INTEGER PRIMARY KEY, name TEXT NOT NULL, modality TEXT NOT NULL, UNIQUE (name, modality));
+-- `value` has no type, so that an int stays one; NULL is NaN, which SQLite does not keep.
+CREATE TABLE points (
+    step INTEGER NOT NULL REFERENCES steps, series INTEGER NOT NULL REFERENCES series, kind INTEGER NOT NULL, value,
+    PRIMARY KEY (step, series)
+) WITHOUT ROWID;
+CREATE TABLE totals (
+    run INTEGER NOT NULL REFERENCES runs, attempt INTEGER NOT NULL, series INTEGER NOT NULL REFERENCES series, value,
+    PRIMARY KEY (run, attempt, series)
+) WITHOUT ROWID;
+"""
+
+
+@dataclass(frozen=True, slots=True)
+class StepRow:
+    """One step as the inbox knows it."""
+
+    attempt: int
+    step: int | None
+    row: Row
+    """The row that wandb has or, for a step that is not sealed yet, the one it would get now."""
+    delivered: bool
+    ordinal: int | None
+    """The row's place in its run, which is wandb's `_step`; None until the step is sealed."""
+    time_ns: int
+
+
+@dataclass(frozen=True, slots=True)
+class Pending:
+    """A step whose row is not made yet."""
+
+    id: int
+    attempt: int
+    step: int | None
+    time_ns: int
+    expected: int | None
+    arrived: int
+    first_ns: int
+    last_ns: int
+
+    @property
+    def complete(self) -> bool:
+        """Whether all of the step's points are there."""
+        return self.step is not None and self.expected is not None and self.arrived >= self.expected
+
+
+class InboxReader:
+    """Reads an inbox; made by `Inbox.open_readonly`, and safe beside the bridge that writes it.
+
+    Args:
+        connection: An open connection, which the reader owns.
+    """
+
+    def __init__(self, connection: sqlite3.Connection) -> None:
+        self._connection = connection
+        self._lock = threading.RLock()
+
+    def __enter__(self) -> Self:
+        return self
+
+    def __exit__(self, *exc_info: object) -> None:
+        self.close()
+
+    def close(self) -> None:
+        """Close the connection; a second call does nothing."""
+        with self._lock:
+            self._connection.close()
+
+    def run_ids(self) -> list[str]:
+        """Return the ids of all runs, in the order of their first arrival."""
+        with self._lock:
+            return [run_id for (run_id,) in self._connection.execute("SELECT run_id FROM runs ORDER BY id")]
+
+    def delivered_steps(self, run_id: str) -> int:
+        """Return how many rows of a run wandb has; 0 for an unknown run."""
+        with self._lock:
+            found = self._connection.execute("SELECT delivered FROM runs WHERE run_id = ?", (run_id,)).fetchone()
+        return found[0] if found else 0
+
+    def rows(self, run_id: str) -> list[StepRow]:
+        """Return a run's steps in the order of their rows, those without one yet at the end, by attempt and time."""
+        with self._lock:
+            key = self._run_key(run_id)
+            sealed = self._connection.execute(
+                "SELECT attempt, step, row, delivered, ordinal, time_ns FROM steps"
+                " WHERE run = ? AND ordinal IS NOT NULL ORDER BY ordinal",
+                (key,),
+            )
+            result = [
+                StepRow(attempt, step, json.loads(row), bool(delivered), ordinal, time_ns)
+                for attempt, step, row, delivered, ordinal, time_ns in sealed
+            ]
+            return result if key is None else result + list(self._pending_rows(key))
+
+    def _pending_rows(self, key: int) -> Iterator[StepRow]:
+        totals: dict[int, dict[SeriesKey, float]] = {}
+        for step in self._pending(key):
+            if step.attempt not in totals:
+                totals[step.attempt] = self._totals(key, step.attempt)
+            row, changed = self._build(key, step, totals[step.attempt])
+            totals[step.attempt].update(changed)
+            yield StepRow(step.attempt, step.step, row, delivered=False, ordinal=None, time_ns=step.time_ns)
+
+    def _run_key(self, run_id: str) -> int | None:
+        found = self._connection.execute("SELECT id FROM runs WHERE run_id = ?", (run_id,)).fetchone()
+        return found[0] if found else None
+
+    def _pending(self, key: int, limit: int = -1) -> list[Pending]:
+        found = self._connection.execute(
+            "SELECT id, attempt, step, time_ns, expected, arrived, first_ns, last_ns FROM steps"
+            " WHERE run = ? AND ordinal IS NULL AND arrived > 0 ORDER BY attempt, time_ns LIMIT ?",
+            (key, limit),
+        )
+        return [Pending(*columns) for columns in found]
+
+    def _totals(self, key: int, attempt: int) -> dict[SeriesKey, float]:
+        found = self._connection.execute(
+            "SELECT name, modality, value FROM totals JOIN series ON series.id = totals.series"
+            " WHERE run = ? AND attempt = ?",
+            (key, attempt),
+        )
+        return {(name, modality): value for name, modality, value in found}
+
+    def _build(self, key: int, step: Pending, totals: dict[SeriesKey, float]) -> tuple[Row, dict[SeriesKey, float]]:
+        found = self._connection.execute(
+            "SELECT name, modality, kind, value FROM points JOIN series ON series.id = points.series WHERE step = ?",
+            (step.id,),
+        )
+        arrived = [
+            Arrived(name, modality, Kind(kind), math.nan if value is None else value)
+            for name, modality, kind, value in found
+        ]
+        late = self._connection.execute(
+            "SELECT 1 FROM steps WHERE run = ? AND attempt = ? AND time_ns > ? AND ordinal IS NOT NULL LIMIT 1",
+            (key, step.attempt, step.time_ns),
+        ).fetchone()
+        return build_row(
+            arrived,
+            totals,
+            attempt=step.attempt,
+            step=step.step,
+            partial=not step.complete,
+            late=late is not None,
+        )
+
+
+def connect_readonly(state_dir: Path) -> sqlite3.Connection:
+    """Open the inbox in `state_dir` for reading only.
+
+    Raises:
+        BridgeError: There is no inbox, or the file is none.
+    """
+    path = state_dir / INBOX_FILE
+    try:
+        connection = sqlite3.connect(f"{path.resolve().as_uri()}?mode=ro", uri=True, check_same_thread=False)
+        connection.execute("PRAGMA query_only = ON")
+        (version,) = connection.execute("PRAGMA user_version").fetchone()
+    except sqlite3.Error as error:
+        raise BridgeError(f"{path} is not a readable inbox ({error}); give the bridge's --state directory") from error
+    if version != SCHEMA_VERSION:
+        connection.close()
+        raise BridgeError(f"{path} has schema version {version}, this otel_train reads {SCHEMA_VERSION}")
+    return connection
+
+
+def delivered_steps(state_dir: str | Path, run_id: str) -> int:
+    """Return how many rows of a run wandb has been given, cheaply and from any process.
+
+    Args:
+        state_dir: The bridge's state directory; it need not exist yet.
+        run_id: The run.
+
+    Returns:
+        The number of rows; 0 as long as there is no inbox or no such run.
+    """
+    if not (Path(state_dir) / INBOX_FILE).exists():
+        return 0
+    try:
+        with closing(InboxReader(connect_readonly(Path(state_dir)))) as reader:
+            return reader.delivered_steps(run_id)
+    except BridgeError:
+        return 0  # a bridge is just making it

@@ -1,0 +1,48 @@
+"""What otel_train measures: facts only, standard library only."""
+
+from otel_train.catalogue import rows
+from otel_train.catalogue.layout import ABSENT, Layout, Series, Value, divergence, measures_of
+from otel_train.catalogue.metric import HealthyRange, Instrument, Measure, Metric, Per, Reduction, Statistic
+from otel_train.catalogue.names import (
+    BY_NAME,
+    HEADLINE_KEYS,
+    MAX_SUFFIX,
+    RANK_SUFFIX,
+    cluster_name,
+    headline_row,
+    rank_name,
+    wandb_key,
+)
+from otel_train.catalogue.rows import CATALOGUE, HEADLINE, LEDGER, MIXING, PIPELINE, REUSE_BOUNDS, TIMING
+
+__all__ = [
+    "ABSENT",
+    "BY_NAME",
+    "CATALOGUE",
+    "HEADLINE",
+    "HEADLINE_KEYS",
+    "LEDGER",
+    "MAX_SUFFIX",
+    "MIXING",
+    "PIPELINE",
+    "RANK_SUFFIX",
+    "REUSE_BOUNDS",
+    "TIMING",
+    "HealthyRange",
+    "Instrument",
+    "Layout",
+    "Measure",
+    "Metric",
+    "Per",
+    "Reduction",
+    "Series",
+    "Statistic",
+    "Value",
+    "cluster_name",
+    "divergence",
+    "headline_row",
+    "measures_of",
+    "rank_name",
+    "rows",
+    "wandb_key",
+]

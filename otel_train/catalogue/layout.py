@@ -1,0 +1,245 @@
+"""Where each measure stands in a vector of float64, and how metrics' values follow from such a vector.
+
+A rank's measurements are two runs of numbers: `sums` (added up over the ranks) and `peaks` (candidates for a maximum).
+The same functions give a rank's own values and, from the reduced vectors, the cluster's.
+"""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
+from functools import partial
+
+from otel_train.catalogue.metric import Instrument, Measure, Metric, Reduction
+from otel_train.catalogue.names import MAX_SUFFIX, RANK_SUFFIX, cluster_name, wandb_key
+from otel_train.exceptions import ConfigurationError
+
+ABSENT = -math.inf
+"""A peak of a rank that has no candidate."""
+
+Histogram = tuple[float, ...]
+"""A histogram's value: the count of each bucket, then the sum of the observations."""
+Value = float | Histogram | None
+"""A metric's value; None where no rank measured it."""
+Vector = Sequence[float]
+
+
+def divergence(counts: Vector, targets: Vector) -> float:
+    """Return the Jensen-Shannon divergence, base 2, of the shares of `counts` against those of `targets`.
+
+    JSD(p, q) = H((p + q) / 2) - (H(p) + H(q)) / 2 (Lin 1991, "Divergence measures based on the Shannon entropy"),
+    written as a sum of terms that are each 0 where the shares are equal, so that nothing cancels.
+
+    Args:
+        counts: One non-negative number for each modality.
+        targets: The same for the target shares; both are normalised here.
+
+    Returns:
+        A value in [0, 1]; 0 when either side is all zero (nothing was picked, or nothing is wanted).
+    """
+    total, wanted = math.fsum(counts), math.fsum(targets)
+    if not (total > 0 and wanted > 0):
+        return 0.0
+    terms = []
+    for count, target in zip(counts, targets, strict=True):
+        p, q = count / total, target / wanted
+        middle = (p + q) / 2
+        if p > 0:
+            terms.append(p * math.log2(p / middle))
+        if q > 0:
+            terms.append(q * math.log2(q / middle))
+    return min(1.0, max(0.0, math.fsum(terms) / 2))
+
+
+@dataclass(frozen=True, slots=True)
+class Series:
+    """One series that follows from a row: a metric's value, its maximum, the maximum's rank, or one modality of it."""
+
+    metric: Metric
+    name: str
+    """The OTel name for one rank."""
+    attribute_value: str = ""
+    """The modality, where the metric has a series for each."""
+
+    @property
+    def cluster_name(self) -> str:
+        """The OTel name of the cluster-wide value."""
+        return cluster_name(self.name)
+
+    @property
+    def wandb_key(self) -> str | None:
+        """The wandb key of the cluster-wide value; None where it is not sent there."""
+        return wandb_key(self.name, self.attribute_value)
+
+    @property
+    def instrument(self) -> Instrument:
+        """The instrument: siblings of a counter are gauges."""
+        return self.metric.instrument if self.name == self.metric.name else Instrument.GAUGE
+
+
+Computation = Callable[[Vector, Vector, Vector], Value]
+
+
+class Layout:
+    """The places of a schema's measures in the packed vectors.
+
+    Args:
+        metrics: The rows that are measured, in the order in which their source gives them.
+        modalities: The modalities, in the order of the per-modality places.
+
+    Raises:
+        ConfigurationError: A name stands twice.
+    """
+
+    def __init__(self, metrics: Sequence[Metric], modalities: Sequence[str] = ()) -> None:
+        self.metrics = tuple(metrics)
+        self.modalities = tuple(modalities)
+        self.offsets: dict[str, int] = {}
+        self.peak_offsets: dict[str, int] = {}
+        self.copied_peaks: list[tuple[int, int]] = []
+        """(place among the peaks, place among the sums) of peaks that a source need not give: a SUM's own value."""
+        self.given_peaks: list[int] = []
+        """Places among the peaks that a source gives, in the order in which it gives them."""
+        self.sums = self.peaks = 0
+        seen: set[str] = set()
+        for metric in self.metrics:
+            if metric.name in seen:
+                raise ConfigurationError(f"metric {metric.name!r} is given by two sources; rename or drop one of them")
+            seen.add(metric.name)
+            self._place(metric)
+        self.series: tuple[Series, ...] = ()
+        self._computations: tuple[Computation, ...] = ()
+        pairs = [pair for metric in self.metrics for pair in self._plan(metric)]
+        if pairs:
+            self.series, self._computations = zip(*pairs, strict=True)
+
+    def _place(self, metric: Metric) -> None:
+        if metric.reduction in (Reduction.MAX, Reduction.MIN):
+            self.given_peaks.append(self.peaks)
+            self.peak_offsets[metric.name] = self.peaks
+            self.peaks += 1
+            return
+        for measure in measures_of(metric):
+            if measure.name not in self.offsets:
+                self.offsets[measure.name] = self.sums
+                self.sums += measure.width(len(self.modalities))
+        if metric.with_max:
+            self.copied_peaks.append((self.peaks, self.offsets[measures_of(metric)[0].name]))
+            self.peak_offsets[metric.name] = self.peaks
+            self.peaks += 1
+
+    def _plan(self, metric: Metric) -> list[tuple[Series, Computation]]:
+        if metric.reduction in (Reduction.MAX, Reduction.MIN):
+            place = self.peak_offsets[metric.name]
+            absent = 0.0 if metric.measures else None  # a catalogue row is there at every step
+            sign = -1.0 if metric.reduction is Reduction.MIN else 1.0
+            return [
+                (Series(metric, metric.name), partial(_peak, place, sign, absent)),
+                (Series(metric, metric.name + RANK_SUFFIX), partial(_peak_rank, place)),
+            ]
+        starts = [self.offsets[measure.name] for measure in measures_of(metric)]
+        if metric.reduction is Reduction.DIVERGENCE:
+            return [(Series(metric, metric.name), partial(_divergence, starts[0], starts[1], len(self.modalities)))]
+        if metric.reduction is Reduction.HISTOGRAM:
+            stop = starts[0] + measures_of(metric)[0].places
+            return [(Series(metric, metric.name), partial(_slice, starts[0], stop))]
+        if metric.reduction is Reduction.MEAN:
+            empty = 0.0 if metric.measures else None
+            return [(Series(metric, metric.name), partial(_ratio, starts[0], starts[1], empty))]
+        if metric.reduction is Reduction.SHARE:
+            stop = starts[0] + len(self.modalities)
+            return [
+                (Series(metric, metric.name, modality), partial(_share, starts[0] + index, starts[0], stop))
+                for index, modality in enumerate(self.modalities)
+            ]
+        if metric.attribute:
+            return [
+                (Series(metric, metric.name, modality), partial(_sum, starts[0] + index))
+                for index, modality in enumerate(self.modalities)
+            ]
+        pairs: list[tuple[Series, Computation]] = [(Series(metric, metric.name), partial(_sum, starts[0]))]
+        if metric.with_max:
+            place = self.peak_offsets[metric.name]
+            pairs += [
+                (Series(metric, metric.name + MAX_SUFFIX), partial(_peak, place, 1.0, 0.0)),
+                (Series(metric, metric.name + MAX_SUFFIX + RANK_SUFFIX), partial(_peak_rank, place)),
+            ]
+        return pairs
+
+    def complete_peaks(self, sums: Vector, given: Vector) -> list[float]:
+        """Return all peaks, from those that sources give and the sums that are peaks as well.
+
+        Args:
+            sums: float64 [self.sums], one rank's.
+            given: float64 [len(self.given_peaks)].
+
+        Returns:
+            float64 [self.peaks].
+        """
+        peaks = [ABSENT] * self.peaks
+        for place, value in zip(self.given_peaks, given, strict=True):
+            peaks[place] = value
+        for place, start in self.copied_peaks:
+            peaks[place] = sums[start]
+        return peaks
+
+    def values(self, sums: Vector, peaks: Vector, peak_ranks: Vector = ()) -> list[Value]:
+        """Compute the value of each of `series`.
+
+        Args:
+            sums: float64 [self.sums], one rank's or added up over the ranks.
+            peaks: float64 [self.peaks], one rank's or the maxima over the ranks.
+            peak_ranks: float64 [self.peaks], the rank of each maximum; empty for one rank's own values.
+
+        Returns:
+            One value for each of `series`, None where nobody measured it.
+        """
+        return [compute(sums, peaks, peak_ranks) for compute in self._computations]
+
+    def by_key(self, sums: Vector, peaks: Vector, peak_ranks: Vector = ()) -> dict[str, float]:
+        """Return the values that have a wandb key, by that key (histograms are left out)."""
+        values = self.values(sums, peaks, peak_ranks)
+        return {
+            key: value
+            for series, value in zip(self.series, values, strict=True)
+            if isinstance(value, float) and (key := series.wandb_key) is not None
+        }
+
+
+def measures_of(metric: Metric) -> tuple[Measure, ...]:
+    """Return what a rank measures for `metric`; a user's scalar has its own value, and a count where it is a mean."""
+    if metric.measures:
+        return metric.measures
+    if metric.reduction is Reduction.MEAN:
+        return (Measure(f"{metric.name}:total"), Measure(f"{metric.name}:count"))
+    return (Measure(metric.name),)
+
+
+def _sum(place: int, sums: Vector, _peaks: Vector, _ranks: Vector) -> float:
+    return float(sums[place])
+
+
+def _ratio(top: int, bottom: int, empty: float | None, sums: Vector, _peaks: Vector, _ranks: Vector) -> float | None:
+    return sums[top] / sums[bottom] if sums[bottom] else empty
+
+
+def _share(place: int, start: int, stop: int, sums: Vector, _peaks: Vector, _ranks: Vector) -> float:
+    total = math.fsum(sums[start:stop])
+    return sums[place] / total if total else 0.0
+
+
+def _divergence(counts: int, targets: int, width: int, sums: Vector, _peaks: Vector, _ranks: Vector) -> float:
+    return divergence(sums[counts : counts + width], sums[targets : targets + width])
+
+
+def _slice(start: int, stop: int, sums: Vector, _peaks: Vector, _ranks: Vector) -> Histogram:
+    return tuple(sums[start:stop])
+
+
+def _peak(place: int, sign: float, absent: float | None, _sums: Vector, peaks: Vector, _ranks: Vector) -> float | None:
+    return absent if peaks[place] == ABSENT else sign * peaks[place]
+
+
+def _peak_rank(place: int, _sums: Vector, peaks: Vector, ranks: Vector) -> float | None:
+    return None if not ranks or peaks[place] == ABSENT else float(ranks[place])

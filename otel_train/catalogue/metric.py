@@ -1,0 +1,147 @@
+"""The vocabulary of the catalogue: what a row of it can say about a metric."""
+
+from __future__ import annotations
+
+import math
+from dataclasses import dataclass
+from enum import StrEnum
+
+from otel_train.exceptions import ConfigurationError
+
+
+class Instrument(StrEnum):
+    """The OpenTelemetry instrument that a metric is exported as."""
+
+    COUNTER = "counter"
+    GAUGE = "gauge"
+    HISTOGRAM = "histogram"
+
+
+class Reduction(StrEnum):
+    """How the ranks' measurements become one cluster-wide value."""
+
+    SUM = "sum"
+    MEAN = "mean"
+    """SUM of numerators over SUM of denominators: never a mean of means."""
+    MAX = "max"
+    MIN = "min"
+    DIVERGENCE = "divergence"
+    """Jensen-Shannon divergence of the SUMmed counts against the SUMmed targets."""
+    SHARE = "share"
+    """Each modality's part of the SUMmed counts."""
+    HISTOGRAM = "histogram"
+    """SUM of each bucket."""
+    LOCAL = "local"
+    """Not reduced: a fact about one rank or one pipeline."""
+
+
+class Statistic(StrEnum):
+    """Which figure of a run's curve a healthy range judges."""
+
+    MEAN = "mean"
+    MAX = "max"
+    LAST = "last"
+
+
+class Per(StrEnum):
+    """What a judged value is divided by first, so that a range holds for any world size."""
+
+    CLUSTER = "cluster"
+    RANK = "rank"
+    PICK = "pick"
+
+
+@dataclass(frozen=True, kw_only=True, slots=True)
+class HealthyRange:
+    """The values of a metric that need nobody's attention; both ends belong to it."""
+
+    low: float = 0.0
+    """The smallest healthy value, in the metric's unit (divided by `per`)."""
+    high: float = math.inf
+    """The largest healthy value, in the metric's unit (divided by `per`)."""
+    statistic: Statistic = Statistic.MEAN
+    """The figure of the curve that is judged."""
+    per: Per = Per.CLUSTER
+    """What the figure is divided by before it is compared."""
+
+    def __post_init__(self) -> None:
+        if not self.low <= self.high:
+            raise ConfigurationError(
+                f"health range: low must not exceed high, got [{self.low:g}, {self.high:g}]; swap or widen them"
+            )
+
+    def __contains__(self, value: float) -> bool:
+        """Tell whether `value` (already divided by `per`) is healthy; NaN never is."""
+        return self.low <= value <= self.high
+
+    def __str__(self) -> str:
+        unit = "" if self.per is Per.CLUSTER else f"/{self.per}"
+        if math.isinf(self.high):
+            bounds = f">= {self.low:g}"
+        elif self.low == self.high:
+            bounds = f"{self.low:g}"
+        else:
+            bounds = f"<= {self.high:g}" if self.low == 0 else f"{self.low:g}..{self.high:g}"
+        return f"{self.statistic} {bounds}{unit}"
+
+
+@dataclass(frozen=True, slots=True)
+class Measure:
+    """What one rank measures in an interval: one float64 a place, added up over the ranks.
+
+    A metric's value is computed from the sums of one or more measures, so that two metrics can share one
+    (the number of active readers is a metric itself and the denominator of the mean age).
+    """
+
+    name: str
+    per_modality: bool = False
+    """One place for each modality instead of one."""
+    places: int = 1
+    """How many places it takes when it is not per modality (a histogram's buckets and its sum)."""
+
+    def width(self, modalities: int) -> int:
+        """Return the number of float64 places for that many modalities."""
+        return modalities if self.per_modality else self.places
+
+
+@dataclass(frozen=True, slots=True)
+class Metric:
+    """One row of the catalogue, or a scalar of the user's own.
+
+    Args:
+        name: The OTel name of a rank's instrument; for a user's scalar the key it is logged under.
+        reduction: How the ranks' measurements become one value.
+        instrument: The OTel instrument.
+        unit: The unit as UCUM writes it.
+        measures: What a rank measures; empty for a user's scalar, whose measures follow from its reduction.
+        description: What the number means, one sentence.
+        wandb_key: The key in wandb; empty when it is not sent there.
+        attribute: The name of the data point attribute that tells its series apart; empty for one series.
+        with_max: Whether the largest rank's value, and that rank, are reported beside the SUM.
+        bounds: A histogram's upper bucket bounds.
+        healthy: The range that needs no attention; None where the number only informs.
+        remedy: What to do when it is out of range: one imperative sentence.
+    """
+
+    name: str
+    reduction: Reduction = Reduction.MEAN
+    instrument: Instrument = Instrument.GAUGE
+    unit: str = "1"
+    measures: tuple[Measure, ...] = ()
+    description: str = ""
+    wandb_key: str = ""
+    attribute: str = ""
+    with_max: bool = False
+    bounds: tuple[float, ...] = ()
+    healthy: HealthyRange | None = None
+    remedy: str = ""
+
+    def __post_init__(self) -> None:
+        if not isinstance(self.name, str) or not self.name or len(self.name) > 255 or not self.name.isprintable():
+            raise ConfigurationError(
+                f"metric name must be 1 to 255 printable characters, got {self.name!r}; shorten or rename it"
+            )
+        if self.reduction not in Reduction.__members__.values():
+            raise ConfigurationError(
+                f"metric {self.name!r}: reduction must be one of {', '.join(Reduction)}, got {self.reduction!r}"
+            )

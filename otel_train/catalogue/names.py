@@ -1,0 +1,80 @@
+"""How a metric's names at the outside (cluster-wide OTel name, wandb key, siblings) follow from its row."""
+
+from __future__ import annotations
+
+from otel_train.catalogue.metric import Metric
+from otel_train.catalogue.rows import CATALOGUE, HEADLINE
+
+CLUSTER = "cluster"
+MAX_SUFFIX = "_max"
+RANK_SUFFIX = "_rank"
+
+BY_NAME: dict[str, Metric] = {metric.name: metric for metric in CATALOGUE}
+
+
+def cluster_name(name: str) -> str:
+    """Return the OTel name of the cluster-wide value: `cluster` after the first part, with the name's own separator.
+
+    A catalogue name has dots (`ledger.evictions` → `ledger.cluster.evictions`), a user's key mostly slashes
+    (`train/loss` → `train/cluster/loss`); a key of one part gets it in front (`loss` → `cluster/loss`).
+    """
+    for index, character in enumerate(name):
+        if character in "./":
+            return f"{name[:index]}{character}{CLUSTER}{name[index:]}"
+    return f"{CLUSTER}/{name}"
+
+
+def rank_name(name: str) -> str | None:
+    """Return the name that `cluster_name` made `name` from, or None where `name` is no cluster-wide name."""
+    for index, character in enumerate(name):
+        if character in "./":
+            marker = f"{CLUSTER}{character}"
+            if name[:index] == CLUSTER:
+                candidate = name[index + 1 :]
+            elif name.startswith(marker, index + 1):
+                candidate = name[:index] + name[index + len(marker) :]
+            else:
+                return None
+            return candidate if candidate and cluster_name(candidate) == name else None
+    return None
+
+
+def wandb_key(name: str, attribute_value: str = "") -> str | None:
+    """Return the wandb key of a rank's OTel name, or None where the catalogue keeps it from wandb.
+
+    Args:
+        name: The name as `rank_name` gives it; may carry the `_max` and `_rank` suffixes of a sibling.
+        attribute_value: The modality of a series that has one.
+    """
+    base, suffix = name, ""
+    while base not in BY_NAME:
+        for ending in (RANK_SUFFIX, MAX_SUFFIX):
+            if base.endswith(ending):
+                base, suffix = base[: -len(ending)], ending + suffix
+                break
+        else:
+            return name  # a user's scalar is logged under its own name
+    key = BY_NAME[base].wandb_key
+    if not key:
+        return None
+    return f"{key}{suffix}/{attribute_value}" if attribute_value else key + suffix
+
+
+HEADLINE_KEYS: tuple[str, ...] = tuple(
+    key
+    for metric in HEADLINE
+    for key in ((metric.wandb_key, metric.wandb_key + MAX_SUFFIX) if metric.with_max else (metric.wandb_key,))
+)
+"""The 15 wandb keys of the headline metrics."""
+
+
+def headline_row(key: str) -> Metric:
+    """Return the headline metric that a wandb key belongs to.
+
+    Raises:
+        KeyError: `key` is none of `HEADLINE_KEYS`.
+    """
+    for metric in HEADLINE:
+        if key == metric.wandb_key or (metric.with_max and key == metric.wandb_key + MAX_SUFFIX):
+            return metric
+    raise KeyError(key)

@@ -1,0 +1,60 @@
+"""The catalogue as people and programs read it: a table, and JSON."""
+
+from __future__ import annotations
+
+import dataclasses
+import math
+from typing import Any
+
+from otel_train.catalogue.names import MAX_SUFFIX, cluster_name
+from otel_train.catalogue.rows import CATALOGUE
+
+
+def catalogue_json() -> list[dict[str, Any]]:
+    """Return one object for each row; a bound that is not there is null."""
+    rows = []
+    for metric in CATALOGUE:
+        healthy = dataclasses.asdict(metric.healthy) if metric.healthy is not None else None
+        if healthy is not None and math.isinf(healthy["high"]):
+            healthy["high"] = None
+        reduced = metric.reduction != "local"
+        rows.append(
+            {
+                "name": metric.name,
+                "cluster_name": cluster_name(metric.name) if reduced else None,
+                "instrument": metric.instrument,
+                "unit": metric.unit,
+                "attributes": [metric.attribute] if metric.attribute else [],
+                "reduction": metric.reduction,
+                "wandb_keys": [key for key in (metric.wandb_key, _max_key(metric.wandb_key, metric.with_max)) if key],
+                "description": metric.description,
+                "healthy": healthy,
+                "remedy": metric.remedy,
+            }
+        )
+    return rows
+
+
+def _max_key(key: str, with_max: bool) -> str:  # noqa: FBT001  # a field of a row, handed on
+    return key + MAX_SUFFIX if with_max else ""
+
+
+def print_catalogue() -> None:
+    """Print the catalogue as a table as wide as the terminal."""
+    from rich.console import Console  # noqa: PLC0415  # the catalogue itself needs the standard library only
+    from rich.table import Table  # noqa: PLC0415
+
+    table = Table(title="otel_train's metrics", show_lines=True)
+    table.add_column("name, wandb key", overflow="fold")
+    table.add_column("unit, reduction", no_wrap=True)
+    table.add_column("healthy", no_wrap=True)
+    table.add_column("meaning, remedy", ratio=1)
+    for metric in CATALOGUE:
+        key = f"{metric.wandb_key}[{MAX_SUFFIX}]" if metric.with_max else metric.wandb_key
+        table.add_row(
+            f"[bold]{metric.name}[/bold]\n" + key.replace("[", "\\["),
+            f"{metric.unit}\n{metric.reduction}",
+            str(metric.healthy or ""),
+            f"{metric.description}\n[italic]{metric.remedy}[/italic]" if metric.remedy else metric.description,
+        )
+    Console(highlight=False).print(table)

@@ -1,0 +1,150 @@
+"""The command `otel-train`. Each command imports what it needs when it runs."""
+
+from __future__ import annotations
+
+import json
+import logging
+import os
+import sys
+import time
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+import click
+
+from otel_train import __version__
+from otel_train.exceptions import ConfigurationError, OtelTrainError
+
+if TYPE_CHECKING:
+    from otel_train.smoke import SmokeResult
+
+
+class _Command(click.Group):
+    """A group whose commands end with one line and an exit code when something is wrong."""
+
+    def invoke(self, context: click.Context) -> Any:
+        try:
+            return super().invoke(context)
+        except OtelTrainError as error:
+            click.echo(f"otel-train: {error}", err=True)
+            sys.exit(2 if isinstance(error, ConfigurationError) else 1)
+
+
+@click.group(cls=_Command, context_settings={"help_option_names": ["-h", "--help"]})
+@click.version_option(__version__)
+def main() -> None:
+    """Telemetry for distributed PyTorch jobs that mix data streams and keep state in a sharded ledger."""
+
+
+@main.command()
+@click.option("--json", "as_json", is_flag=True, help="Print JSON instead of a table.")
+def catalogue(*, as_json: bool) -> None:
+    """Print every metric: name, unit, reduction, wandb key, healthy range, remedy."""
+    from otel_train.catalogue.table import catalogue_json, print_catalogue  # noqa: PLC0415
+
+    if as_json:
+        click.echo(json.dumps(catalogue_json(), indent=2))
+    else:
+        print_catalogue()
+
+
+@main.command()
+@click.argument("directory", type=click.Path(path_type=Path, file_okay=False))
+@click.option("--rank-interval", default=10.0, show_default=True, help="Seconds between exports of a rank's values.")
+def sidecar(directory: Path, rank_interval: float) -> None:
+    """Send what the rings in DIRECTORY hold over OTLP, until told to stop.
+
+    The standard OTEL_EXPORTER_OTLP_* variables say where to. A job that is to use it runs with
+    OTEL_TRAIN_SIDECAR=external and OTEL_TRAIN_RING_DIR=DIRECTORY.
+    """
+    from otel_train.sidecar import run_sidecar  # noqa: PLC0415
+
+    _log_to_stderr()
+    run_sidecar(directory, rank_interval=rank_interval)
+
+
+@main.command()
+@click.option("--listen", default="127.0.0.1:4317", show_default=True, help="HOST:PORT; port 0 takes a free one.")
+@click.option("--state", type=click.Path(path_type=Path, file_okay=False), required=True, help="Inbox and wandb files.")
+@click.option("--wandb-mode", type=click.Choice(["offline", "online"]), default="offline", show_default=True)
+@click.option("--project", default="otel-train", show_default=True, help="The wandb project.")
+@click.option("--token", envvar="OTEL_TRAIN_BRIDGE_TOKEN", default="", help="What senders must give as bearer token.")
+@click.option("--tls-certificate", type=click.Path(path_type=Path), help="PEM file of the server's certificate chain.")
+@click.option("--tls-key", type=click.Path(path_type=Path), help="PEM file of its private key.")
+def bridge(state: Path, **settings: Any) -> None:
+    """Receive OTLP metrics over gRPC and log one wandb row a step.
+
+    Example: otel-train bridge --state ./bridge --wandb-mode online
+    """
+    from otel_train.bridge import BridgeConfig, run_bridge  # noqa: PLC0415
+
+    _log_to_stderr()
+    code = run_bridge(BridgeConfig(state=state, **settings))
+    # All runs are finished, or the time for it is over. wandb's own exit hook waits for its service without a bound.
+    logging.shutdown()
+    os._exit(code)
+
+
+@main.command()
+@click.argument("config")
+@click.option("--nproc", default=2, show_default=True, help="Ranks.")
+@click.option("--steps", type=int, help="Steps, in place of the configuration's.")
+@click.option("--out", type=click.Path(path_type=Path, file_okay=False), help="Where to write; a new folder here.")
+@click.option("--events", is_flag=True, help="Write each rank's events to OUT/events, for a replay.")
+@click.option("--json", "as_json", is_flag=True, help="Print the result as JSON instead of a table.")
+def smoke(config: str, nproc: int, steps: int | None, out: Path | None, *, events: bool, as_json: bool) -> None:
+    """Run the reference job with CONFIG under torchrun and judge every metric.
+
+    CONFIG is a TOML file or one of the shipped ones: healthy, starved_reader, collapsed_mix, undersized_ledger.
+    The exit code is 0 when the verdict is what the configuration expects.
+
+    Example: otel-train smoke undersized_ledger --nproc 4 --events
+    """
+    result = _smoke(config, nproc, steps, out, events=events, quiet=as_json)
+    if as_json:
+        click.echo(json.dumps(result.as_json(), indent=2))
+    sys.exit(0 if result.passed else 1)
+
+
+@main.command()
+@click.option("--out", type=click.Path(path_type=Path, file_okay=False), help="Where to write; a new folder here.")
+def demo(out: Path | None) -> None:
+    """Run the healthy configuration on two ranks, and say where to look."""
+    result = _smoke("healthy", 2, None, out, events=False, quiet=False)
+    run_folder = result.wandb_file.parent
+    click.echo(
+        f"""
+Where to look:
+  the verdict as JSON      {_near(result.out / "result.json")}
+  the run for wandb        {_near(result.wandb_file)}
+                           wandb sync {_near(run_folder)}   uploads it to your project
+  what training printed    {_near(result.out / "train.log")}
+  the metrics' meaning     otel-train catalogue
+  a job that goes wrong    otel-train smoke starved_reader   (or collapsed_mix, undersized_ledger)"""
+    )
+    sys.exit(0 if result.passed else 1)
+
+
+def _smoke(config: str, nproc: int, steps: int | None, out: Path | None, *, events: bool, quiet: bool) -> SmokeResult:
+    from otel_train.smoke import SmokeOptions, run_smoke  # noqa: PLC0415
+    from otel_train.smoke.table import print_result, progress_bar  # noqa: PLC0415
+    from otel_train.trainer.config import find_config  # noqa: PLC0415
+
+    path = find_config(config)
+    folder = out or Path("otel-train-out") / f"{path.stem}-{time.strftime('%Y%m%d-%H%M%S')}"
+    options = SmokeOptions(config=path, out=folder, nproc=nproc, steps=steps, events=events)
+    with progress_bar(f"{path.stem} on {nproc} ranks", quiet=quiet) as on_progress:
+        result = run_smoke(options, on_progress)
+    if not quiet:
+        print_result(result)
+    return result
+
+
+def _near(path: Path) -> Path:
+    """Return a path as seen from here, where it is below."""
+    here = Path.cwd()
+    return path.relative_to(here) if path.is_relative_to(here) else path
+
+
+def _log_to_stderr() -> None:
+    logging.basicConfig(level=logging.INFO, format="%(asctime)s %(levelname)s %(message)s")

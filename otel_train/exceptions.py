@@ -1,0 +1,31 @@
+"""The errors that otel_train raises, each also an instance of the apt built-in."""
+
+from __future__ import annotations
+
+
+class OtelTrainError(Exception):
+    """Base of every error that otel_train raises on purpose."""
+
+
+class ConfigurationError(OtelTrainError, ValueError):
+    """A value that the user gave breaks a rule; the message names field, rule, value and what to do."""
+
+
+class SchemaMismatchError(OtelTrainError, ValueError):
+    """The ranks do not measure the same things; the message names the key and the rank."""
+
+
+class StateMismatchError(OtelTrainError, ValueError):
+    """Saved state does not fit the object that is asked to load it."""
+
+
+class ShapeMismatchError(OtelTrainError, ValueError):
+    """A tensor's shape, dtype or device is not the one that was agreed; the message names both."""
+
+
+class RingError(OtelTrainError, OSError):
+    """A ring file can't be created, or what it holds is not a ring."""
+
+
+class JobError(OtelTrainError, RuntimeError):
+    """A job that a command started did not end as it must; the message says what to look at."""

@@ -1,0 +1,82 @@
+"""The bounded ring of recently evicted keys, which tells a false eviction from a new stream."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+
+import torch
+
+from otel_train.ledger.hashing import stable_hash
+from otel_train.ledger.ordered_keys import OrderedKeys
+
+_BLOCK = 1024
+"""Keys that are compared with each other at once."""
+
+
+class EvictedKeys:
+    """Keys in the order of their eviction; the oldest is dropped when the ring is full.
+
+    Args:
+        capacity: The most keys that are remembered.
+    """
+
+    def __init__(self, capacity: int) -> None:
+        self.capacity = capacity
+        self._keys = OrderedKeys(capacity)
+
+    def __len__(self) -> int:
+        return len(self._keys)
+
+    def __contains__(self, key: object) -> bool:
+        """Tell whether a key (the `stable_hash`), or a stream id that is a string, is remembered."""
+        if isinstance(key, str):
+            key = stable_hash(key)
+        return isinstance(key, int) and bool(self._keys.find(torch.tensor([key])) >= 0)
+
+    def __iter__(self) -> Iterator[int]:
+        return iter(self.in_order().tolist())
+
+    def in_order(self) -> torch.Tensor:
+        """Return the keys, int64 [len(self)], the oldest eviction first."""
+        return self._keys.keys[self._keys.in_order()]
+
+    def add(self, keys: torch.Tensor) -> None:
+        """Remember evicted keys; one that is there already moves to the new end.
+
+        Args:
+            keys: int64 [n], distinct, in the order of their eviction.
+        """
+        keys = keys[max(0, len(keys) - self.capacity) :]
+        rows = self._keys.find(keys)
+        self._keys.remove(rows[rows >= 0])
+        excess = len(self) + len(keys) - self.capacity
+        if excess > 0:
+            self._keys.remove(self._keys.oldest(excess))
+        self._keys.add(keys)
+
+    def take(self, keys: torch.Tensor) -> torch.Tensor:
+        """Forget those of the keys that are remembered, one after the other.
+
+        Args:
+            keys: int64 [n], distinct, in the order in which they are written.
+
+        Returns:
+            The reuse distance of each key that was there, int64 [m], in that order: the number of keys that were
+            evicted later and are still remembered when it leaves, plus 1.
+        """
+        rows = self._keys.find(keys)
+        rows = rows[rows >= 0]
+        if not len(rows):
+            return rows
+        distances = []
+        for block in torch.split(rows, _BLOCK):
+            later = self._keys.later(block)
+            # A later key that leaves before this one no longer stands between it and the new end.
+            left = (later[None, :] < later[:, None]).tril(-1).sum(1)
+            distances.append(later + 1 - left)
+            self._keys.remove(block)
+        return torch.cat(distances)
+
+    def clear(self) -> None:
+        """Forget every key."""
+        self._keys.clear()

@@ -1,0 +1,105 @@
+"""Carry rows between ranks: all-to-all-v, with the counts exchanged first."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+
+import torch
+import torch.distributed as dist
+
+from otel_train.exceptions import ConfigurationError, ShapeMismatchError
+from otel_train.ledger.hashing import stable_hash
+
+_TEXT_BYTES = 512
+"""Room for what a rank has to say when an exchange can't be made."""
+
+
+class Exchange:
+    """The exchanges of one ledger. Every method is a collective over the group; with one rank nothing is sent.
+
+    Args:
+        process_group: The ranks that share the ledger; None for all of torch.distributed, or for one rank without it.
+        device: Where the states live.
+
+    Raises:
+        ConfigurationError: A group was given that this rank is not in, or without torch.distributed.
+    """
+
+    def __init__(self, process_group: dist.ProcessGroup | None, device: torch.device) -> None:
+        self.rank, self.world_size = 0, 1
+        self._device = torch.device("cpu")
+        self._group = process_group
+        if not (dist.is_available() and dist.is_initialized()):
+            if process_group is not None:
+                raise ConfigurationError("process_group was given, but torch.distributed is not initialised")
+            return
+        self.rank, self.world_size = dist.get_rank(process_group), dist.get_world_size(process_group)
+        if self.rank < 0:
+            raise ConfigurationError("process_group does not contain this rank; make the ledger on its ranks only")
+        backends = dist.get_backend_config(process_group)
+        if "nccl" in backends and (device.type == "cuda" or "gloo" not in backends):
+            self._device = device if device.type == "cuda" else torch.device("cuda", torch.cuda.current_device())
+
+    def agree(self, sends: Sequence[int], call: str, problem: str = "") -> list[int]:
+        """Tell each rank how many rows will come to it, or raise on every rank.
+
+        Beside its count goes a code for what this rank is about to do, 0 where it can't: so each rank knows of each
+        other whether they do the same, at no cost.
+
+        Args:
+            sends: How many rows this rank will send to each.
+            call: What is exchanged; must be the same on all ranks.
+            problem: Why this rank can't take part; empty when it can.
+
+        Returns:
+            How many rows each rank will send to this one.
+
+        Raises:
+            ShapeMismatchError: A rank, which the message names, has a problem or makes another call.
+        """
+        if self.world_size == 1:
+            if problem:
+                raise ShapeMismatchError(problem)
+            return list(sends)
+        code = 0 if problem else stable_hash(call)
+        own = torch.tensor([[count, code] for count in sends], dtype=torch.int64, device=self._device)
+        theirs = torch.empty_like(own)
+        dist.all_to_all_single(theirs, own, group=self._group)
+        receives, codes = theirs.t().tolist()
+        if problem or any(other != code for other in codes):
+            self._raise_together(call, problem)
+        return list(receives)
+
+    def _raise_together(self, call: str, problem: str) -> None:
+        text = (f"!{problem}" if problem else f"={call}").encode()[:_TEXT_BYTES]
+        own = torch.zeros(_TEXT_BYTES, dtype=torch.uint8)
+        own[: len(text)] = torch.frombuffer(bytearray(text), dtype=torch.uint8)
+        gathered = [torch.empty_like(own, device=self._device) for _ in range(self.world_size)]
+        dist.all_gather(gathered, own.to(self._device), group=self._group)
+        texts = [bytes(part.tolist()).rstrip(b"\0").decode(errors="replace") for part in gathered]
+        for rank, said in enumerate(texts):
+            if said.startswith("!"):
+                raise ShapeMismatchError(f"rank {rank} of the ledger: {said[1:]}")
+        rank = next(rank for rank, said in enumerate(texts) if said != texts[0])
+        raise ShapeMismatchError(
+            f"rank {rank} of the ledger makes a {texts[rank][1:]}, rank 0 a {texts[0][1:]}; "
+            "all ranks must make the same calls, of ledgers with the same state_shape and dtype"
+        )
+
+    def swap(self, rows: torch.Tensor, sends: Sequence[int], receives: Sequence[int]) -> torch.Tensor:
+        """Send rows to their ranks and return those that come.
+
+        Args:
+            rows: [sum(sends), *shape], sorted by rank.
+            sends: How many rows go to each rank.
+            receives: How many come from each.
+
+        Returns:
+            [sum(receives), *shape] by rank, with the dtype and device of `rows`.
+        """
+        if self.world_size == 1:
+            return rows
+        own = rows.to(self._device)
+        theirs = own.new_empty(sum(receives), *rows.shape[1:])
+        dist.all_to_all_single(theirs, own, list(receives), list(sends), group=self._group)
+        return theirs.to(rows.device)

@@ -1,0 +1,176 @@
+"""The ledger: a state tensor for each stream, sharded over the ranks by owner."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Mapping, Sequence
+from typing import Any
+
+import torch
+import torch.distributed as dist
+
+from otel_train.exceptions import ShapeMismatchError, StateMismatchError
+from otel_train.ledger.exchange import Exchange
+from otel_train.ledger.hashing import StreamIds, keys_of
+from otel_train.ledger.resharding import check_complete, merge
+from otel_train.ledger.routing import last_occurrences, plan_route
+from otel_train.ledger.shard import Fetched, Shard, describe
+from otel_train.ledger.source import EventSink
+
+_NO_KEYS = torch.empty(0, dtype=torch.int64)
+
+
+class StateLedger(Shard):
+    """A state tensor for each stream id, on the rank that owns it: `stable_hash(id)`, unsigned, modulo the world size.
+
+    `fetch` and `store` are collectives: every rank of the group makes the same calls in the same order, each with any
+    number of ids, none included. Arguments that are wrong on one rank raise on all of them before any state is sent.
+    Each rank holds at most `capacity` entries and evicts the least recently used; a fetch and a store are uses. The
+    rest (`wipe`, the drains, the saved state) is each rank's own. Not thread-safe.
+
+    Args:
+        state_shape: Shape of one state.
+        capacity: Entries that each rank holds, in a slab that is made at once.
+        dtype: Of the states.
+        device: Where this rank's states live; keys and their order stay on the CPU.
+        process_group: The ranks that share the ledger; None for all of torch.distributed, or one rank without it.
+        max_idle_steps: Steps after which an unused entry is dropped; None for never.
+        recently_evicted: Keys of evicted entries that are remembered; as many as the capacity by default.
+        step: The step that is being assembled.
+        events: Takes an event for each thing that happens on this rank; None (the default) costs nothing.
+
+    Raises:
+        ConfigurationError: An argument breaks a rule; the message names it.
+    """
+
+    def __init__(
+        self,
+        state_shape: Sequence[int],
+        *,
+        capacity: int,
+        dtype: torch.dtype = torch.float32,
+        device: torch.device | str = "cpu",
+        process_group: dist.ProcessGroup | None = None,
+        max_idle_steps: int | None = None,
+        recently_evicted: int | None = None,
+        step: int = 1,
+        events: EventSink | None = None,
+    ) -> None:
+        super().__init__(
+            state_shape,
+            capacity=capacity,
+            dtype=dtype,
+            device=device,
+            max_idle_steps=max_idle_steps,
+            recently_evicted=recently_evicted,
+            step=step,
+            events=events,
+        )
+        self._exchange = Exchange(process_group, self.device)
+        self._width = math.prod(self.state_shape)
+        self._form = describe(self.dtype, self.state_shape)
+
+    @torch.no_grad()
+    def fetch(self, stream_ids: StreamIds) -> Fetched:
+        """Return the states of streams, from whichever ranks own them; a collective.
+
+        Within one call the order of use is by rank, then by position.
+
+        Args:
+            stream_ids: n strings and integers, or an int64 tensor [n]; duplicates are fine, and n may be 0.
+
+        Returns:
+            `states` [n, *state_shape], in the order of the ids and zero where there is no entry, and `found`, bool [n],
+            both on the ledger's device and the caller's to change.
+
+        Raises:
+            ShapeMismatchError: On every rank, when a rank's ids are not such, or its call or ledger is another one.
+        """
+        keys, problem = self._check_ids(stream_ids)
+        route = plan_route(keys, self._exchange.world_size)
+        receives = self._exchange.agree(route.sends, f"fetch of {self._form}", problem)
+        asked = self._exchange.swap(keys[route.order], route.sends, receives)
+        held = self._fetch_state(asked)
+        # States and found travel as bytes in one exchange, so every dtype does, on every backend.
+        reply = torch.cat([self._as_bytes(held.states), held.found[:, None].view(torch.uint8)], dim=1)
+        answer = self._exchange.swap(reply, receives, route.sends)[route.inverse.to(self.device)]
+        return Fetched(self._from_bytes(answer[:, :-1]), answer[:, -1].bool())
+
+    @torch.no_grad()
+    def store(self, stream_ids: StreamIds, states: torch.Tensor) -> None:
+        """Write the states of streams to the ranks that own them; a collective.
+
+        Of several writes of one id in one call the last counts, by rank and then by position, and takes its place in
+        the order of use. All ids of the call are used first, then each owner evicts what overflows.
+
+        Args:
+            stream_ids: n strings and integers, or an int64 tensor [n]; n may be 0.
+            states: [n, *state_shape] with the ledger's dtype and device; copied, without its gradient.
+
+        Raises:
+            ShapeMismatchError: On every rank, when a rank's ids or states are not such, or its call or ledger is
+                another one.
+        """
+        keys, problem = self._check_ids(stream_ids)
+        problem = problem or self._check_states(states, len(keys))
+        route = plan_route(keys, self._exchange.world_size)
+        receives = self._exchange.agree(route.sends, f"store of {self._form}", problem)
+        written = self._exchange.swap(keys[route.order], route.sends, receives)
+        content = self._exchange.swap(self._as_bytes(states[route.order.to(self.device)]), route.sends, receives)
+        last = last_occurrences(written)
+        self._store_state(written[last], self._from_bytes(content[last.to(self.device)]))
+
+    def _check_ids(self, stream_ids: StreamIds) -> tuple[torch.Tensor, str]:
+        """Return the keys, or none and what is wrong; not raised here, where the others would wait for this rank."""
+        try:
+            return keys_of(stream_ids), ""
+        except ShapeMismatchError as error:
+            return _NO_KEYS, str(error)
+
+    def _check_states(self, states: torch.Tensor, count: int) -> str:
+        wanted = f"{describe(self.dtype, (count, *self.state_shape))} on {self.device}"
+        if not isinstance(states, torch.Tensor):
+            return f"states must be a tensor, {wanted}, got {type(states).__name__}"
+        got = f"{describe(states.dtype, states.shape)} on {states.device}"
+        return "" if got == wanted else f"states must be {wanted}, got {got}"
+
+    def _as_bytes(self, states: torch.Tensor) -> torch.Tensor:
+        """Return states [n, *state_shape] as uint8 [n, bytes of a state]."""
+        return states.contiguous().view(len(states), self._width).view(torch.uint8)
+
+    def _from_bytes(self, content: torch.Tensor) -> torch.Tensor:
+        """Return a copy of uint8 [n, bytes of a state] as states [n, *state_shape]."""
+        # A clone, not contiguous(): that keeps the odd stride of a single row, which no wider dtype can view.
+        whole = content.clone(memory_format=torch.contiguous_format)
+        return whole.view(self.dtype).view(len(content), *self.state_shape)
+
+    # -- state ---------------------------------------------------------------------------------------------------
+
+    def state_dict(self) -> dict[str, Any]:
+        """Return what this rank must save: its entries in the order of use, the ring of evicted keys and the clock."""
+        return {
+            "world_size": self._exchange.world_size,
+            "rank": self._exchange.rank,
+            **self._shard_state(),
+        }
+
+    def load_state_dict(self, state: Mapping[str, Any] | Sequence[Mapping[str, Any]]) -> None:
+        """Go on from what `state_dict` returned.
+
+        Args:
+            state: This rank's saved state, or those of all ranks in order, as a job of another world size needs: each
+                rank then keeps what it owns. Where the capacity is smaller, the newest entries are kept.
+
+        Raises:
+            StateMismatchError: It is another rank's state, or one of many is missing, or the states have another shape.
+        """
+        rank, world_size = self._exchange.rank, self._exchange.world_size
+        if not isinstance(state, Mapping):
+            check_complete(state)
+            state = state[rank] if len(state) == world_size else merge(state, rank, world_size)
+        elif (state["rank"], state["world_size"]) != (rank, world_size):
+            raise StateMismatchError(
+                f"this is rank {rank} of {world_size}, the saved ledger is that of rank {state['rank']} of "
+                f"{state['world_size']}; load the list of all {state['world_size']} ranks' states"
+            )
+        self._load_shard_state(state)

@@ -1,0 +1,85 @@
+"""What a stream is to the mixer, and the stream of a file's bytes."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any, Protocol, runtime_checkable
+
+import torch
+
+from otel_train.exceptions import ConfigurationError
+
+
+@runtime_checkable
+class Stream(Protocol):
+    """A sequence of rows that must be read in order, because state is carried from each to the next."""
+
+    @property
+    def id(self) -> str:
+        """A name that no other stream has, the same in every run."""
+
+    @property
+    def modality(self) -> str:
+        """The kind of data that the stream holds."""
+
+    def __len__(self) -> int:
+        """Return the number of rows, at least 1."""
+
+    def read(self, position: int) -> tuple[Mapping[str, Any], int]:
+        """Return row `position` (its values by name) and the number of tokens in it."""
+
+
+@dataclass(frozen=True, slots=True)
+class FileStream:
+    """The bytes of a file in rows of `chunk` inputs and the byte after each, for next-byte prediction.
+
+    Args:
+        id: The stream's name.
+        modality: The kind of data.
+        path: The file.
+        chunk: Inputs in a row, T.
+        max_bytes: Where to stop in a long file; 0 for its end.
+
+    Raises:
+        ConfigurationError: The file holds fewer than two bytes, or can't be read.
+    """
+
+    id: str
+    modality: str
+    path: str
+    chunk: int
+    max_bytes: int = 0
+    _size: int = field(init=False, default=0)
+
+    def __post_init__(self) -> None:
+        try:
+            size = Path(self.path).stat().st_size
+        except OSError as error:
+            raise ConfigurationError(f"stream {self.id!r}: {self.path} can't be read: {error.strerror}") from error
+        object.__setattr__(self, "_size", min(size, self.max_bytes) if self.max_bytes else size)
+        if self._size < 2:
+            raise ConfigurationError(
+                f"stream {self.id!r}: {self.path} holds {self._size} bytes, 2 are needed for a row"
+            )
+
+    def __len__(self) -> int:
+        return (self._size - 2) // self.chunk + 1
+
+    def read(self, position: int) -> tuple[dict[str, torch.Tensor], int]:
+        """Return row `position` and its number of tokens.
+
+        Returns:
+            `{"bytes": tensor}`, uint8 [chunk + 1], zeros behind the last byte; and the number of inputs that
+            have a byte after them.
+        """
+        start = position * self.chunk
+        with Path(self.path).open("rb") as file:
+            file.seek(start)
+            data = file.read(min(self.chunk + 1, self._size - start))
+        if len(data) < 2:
+            raise OSError(f"{self.path} was {self._size} bytes long and has become shorter")
+        row = torch.zeros(self.chunk + 1, dtype=torch.uint8)
+        row[: len(data)] = torch.frombuffer(bytearray(data), dtype=torch.uint8)
+        return {"bytes": row}, len(data) - 1

@@ -1,0 +1,165 @@
+"""The format of a ring file: what stands where, and which values are plausible.
+
+    0      fixed header: magic, sizes, writer's pid and start time, where the schema stands
+    128    progress: records written, last step, its time, closed, reductions abandoned (the writer's)
+    256    two cursor slots (the sidecar's): generation, cursor, dropped, running totals, check value
+    ...    schema: JSON
+    ...    records, each: sequence, step, time stamp, kind, values, check value
+
+All integers are little-endian. The writer updates the number of records written after a record is whole, and a record
+carries its sequence number and a check value, so a reader on any processor sees whether it read a whole one. The two
+cursor slots are written in turn: a crash in the middle of one leaves the other.
+"""
+
+from __future__ import annotations
+
+import struct
+from collections.abc import Sequence
+from dataclasses import dataclass
+from enum import IntEnum
+
+from otel_train.exceptions import RingError
+
+MAGIC = b"OTELTRN1"
+VERSION = 1
+FIXED = struct.Struct("<8sIIIIqqIIIIQ")
+"""magic, version, header size, record size, records, pid, pid start, slot size, schema offset, schema size, schema crc,
+creation time."""
+PROGRESS_OFFSET = 128
+PROGRESS = struct.Struct("<QqqQQ")
+"""records written, last step, its time, closed, reductions abandoned."""
+CURSOR_OFFSET = 256
+PAGE = 4096
+MAX_SCHEMA = 1 << 20
+MAX_VALUES = 1 << 16
+MAX_RECORDS = 1 << 24
+SUFFIX = ".ring"
+
+
+class Kind(IntEnum):
+    """Whose values a record holds."""
+
+    RANK = 1
+    CLUSTER = 2
+
+
+@dataclass(frozen=True, slots=True)
+class Record:
+    """One record as it was read."""
+
+    sequence: int
+    step: int
+    time_ns: int
+    kind: Kind
+    values: tuple[float, ...]
+
+
+@dataclass(frozen=True, slots=True)
+class Geometry:
+    """The sizes of a ring file, which follow from the schema's size and the numbers of values and totals."""
+
+    values: int
+    """float64 in a record."""
+    totals: int
+    """float64 in a cursor slot."""
+    records: int
+    schema_size: int
+
+    @property
+    def record_struct(self) -> struct.Struct:
+        """A record without its check value: sequence, step, time stamp, kind, values."""
+        return struct.Struct(f"<QqqQ{self.values}d")
+
+    @property
+    def record_size(self) -> int:
+        """Bytes of a record, the check value included."""
+        return 40 + 8 * self.values
+
+    @property
+    def slot_struct(self) -> struct.Struct:
+        """A cursor slot without its check value: generation, cursor, dropped, totals."""
+        return struct.Struct(f"<QQQ{self.totals}d")
+
+    @property
+    def slot_size(self) -> int:
+        """Bytes of a cursor slot, the check value included."""
+        return 32 + 8 * self.totals
+
+    @property
+    def schema_offset(self) -> int:
+        """Where the schema stands."""
+        return CURSOR_OFFSET + 2 * self.slot_size
+
+    @property
+    def header_size(self) -> int:
+        """Where the records begin: the header in whole pages."""
+        return -(-(self.schema_offset + self.schema_size) // PAGE) * PAGE
+
+    @property
+    def file_size(self) -> int:
+        """Bytes of the whole file."""
+        return self.header_size + self.records * self.record_size
+
+    def offset(self, sequence: int) -> int:
+        """Return where the record with that running number stands."""
+        return self.header_size + sequence % self.records * self.record_size
+
+
+@dataclass(frozen=True, slots=True)
+class Header:
+    """What the fixed header says, checked."""
+
+    geometry: Geometry
+    pid: int
+    pid_start: int
+    schema_crc: int
+    created_ns: int
+
+
+def pack_header(geometry: Geometry, pid: int, pid_start: int, schema_crc: int, created_ns: int) -> bytes:
+    """Return the fixed header's bytes."""
+    return FIXED.pack(
+        MAGIC,
+        VERSION,
+        geometry.header_size,
+        geometry.record_size,
+        geometry.records,
+        pid,
+        pid_start,
+        geometry.slot_size,
+        geometry.schema_offset,
+        geometry.schema_size,
+        schema_crc,
+        created_ns,
+    )
+
+
+def unpack_header(data: bytes, file_size: int, path: str) -> Header:
+    """Read the fixed header and check each of its claims against the others and the file.
+
+    Raises:
+        RingError: It is no ring, of another version, or its sizes do not fit together.
+    """
+    if len(data) < FIXED.size:
+        raise RingError(f"{path} is no ring file: it has {len(data)} bytes")
+    fields: Sequence[int] = FIXED.unpack(data[: FIXED.size])[1:]
+    if data[:8] != MAGIC:
+        raise RingError(f"{path} is no ring file: it does not begin with {MAGIC!r}")
+    version, header_size, record_size, records, pid, pid_start, slot_size, schema_at, schema_size, crc, created = fields
+    if version != VERSION:
+        raise RingError(f"{path} has ring version {version}, this otel_train reads {VERSION}; use the writer's release")
+    geometry = Geometry((record_size - 40) // 8, (slot_size - 32) // 8, records, schema_size)
+    plausible = (
+        0 <= geometry.values <= MAX_VALUES
+        and 0 <= geometry.totals <= MAX_VALUES
+        and 0 < records <= MAX_RECORDS
+        and schema_size <= MAX_SCHEMA
+        and geometry.record_size == record_size
+        and geometry.slot_size == slot_size
+        and geometry.schema_offset == schema_at
+        and geometry.header_size == header_size
+        and geometry.file_size == file_size
+    )
+    if not plausible:
+        raise RingError(f"{path} is damaged: the sizes in its header do not fit together; move it away")
+    return Header(geometry, pid, pid_start, crc, created)

@@ -1,0 +1,164 @@
+"""Read a ring: records from a cursor on, with those counted that were overwritten or torn."""
+
+from __future__ import annotations
+
+import mmap
+import os
+from collections.abc import Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from zlib import crc32
+
+from otel_train.exceptions import RingError
+from otel_train.ring.layout import (
+    CURSOR_OFFSET,
+    FIXED,
+    PROGRESS,
+    PROGRESS_OFFSET,
+    SUFFIX,
+    Kind,
+    Record,
+    unpack_header,
+)
+from otel_train.ring.process import is_alive
+from otel_train.ring.schema import load_schema
+
+_KINDS = {int(kind): kind for kind in Kind}
+
+
+@dataclass(frozen=True, slots=True)
+class Progress:
+    """How far the writer is."""
+
+    written: int
+    step: int
+    time_ns: int
+    closed: bool
+    abandoned: int
+
+
+@dataclass(frozen=True, slots=True)
+class Cursor:
+    """How far the sidecar is: what was acknowledged, what was lost, and the running totals of the acknowledged."""
+
+    position: int
+    dropped: int
+    totals: tuple[float, ...]
+
+
+class RingReader:
+    """The reading end of a ring.
+
+    Args:
+        path: The ring file.
+        writable: Whether the cursor may be moved (the sidecar), or nothing at all (everybody else).
+
+    Raises:
+        RingError: It is no ring, is damaged, or can't be opened.
+    """
+
+    def __init__(self, path: Path, *, writable: bool = False) -> None:
+        self.path = path
+        try:
+            descriptor = os.open(path, (os.O_RDWR if writable else os.O_RDONLY) | os.O_CLOEXEC)
+            try:
+                size = os.fstat(descriptor).st_size
+                self.header = unpack_header(os.pread(descriptor, FIXED.size, 0), size, str(path))
+                access = mmap.ACCESS_WRITE if writable else mmap.ACCESS_READ
+                self._file = mmap.mmap(descriptor, size, access=access)
+            finally:
+                os.close(descriptor)
+        except RingError:
+            raise
+        except (OSError, ValueError) as error:
+            raise RingError(f"ring {path} can't be opened: {error}") from error
+        self.geometry = self.header.geometry
+        start = self.geometry.schema_offset
+        encoded = self._file[start : start + self.geometry.schema_size]
+        if crc32(encoded) != self.header.schema_crc:
+            raise RingError(f"{path} is damaged: its schema does not fit its check value; move it away")
+        self.schema, self.identity = load_schema(encoded, str(path))
+        self.layout = self.schema.layout()
+        width = self.layout.sums + 2 * self.layout.peaks
+        if (self.geometry.values, self.geometry.totals) != (width, 2 * self.layout.sums):
+            raise RingError(f"{path} is damaged: its records do not fit its schema; move it away")
+        self._struct = self.geometry.record_struct
+        self._slot = self.geometry.slot_struct
+        self._generation, _ = self._newest_slot()
+
+    @property
+    def progress(self) -> Progress:
+        """How far the writer is, now."""
+        written, step, time_ns, closed, abandoned = PROGRESS.unpack_from(self._file, PROGRESS_OFFSET)
+        return Progress(written, step, time_ns, bool(closed), abandoned)
+
+    @property
+    def writer_lives(self) -> bool:
+        """Whether the process that made the ring still lives."""
+        return is_alive(self.header.pid, self.header.pid_start)
+
+    def read(self, position: int, limit: int) -> tuple[list[Record], int, int]:
+        """Read up to `limit` records from `position` on.
+
+        Returns:
+            The whole records, the position behind the last one looked at, and how many were overwritten or torn.
+        """
+        written = self.progress.written
+        start = max(position, written - self.geometry.records)
+        lost = start - position
+        end = min(written, start + limit)
+        records = []
+        for sequence in range(start, end):
+            record = self._record(sequence)
+            if record is None:
+                lost += 1
+            else:
+                records.append(record)
+        return records, max(end, position), lost
+
+    def _record(self, sequence: int) -> Record | None:
+        offset = self.geometry.offset(sequence)
+        data = self._file[offset : offset + self.geometry.record_size]
+        if int.from_bytes(data[-8:], "little") != crc32(data[:-8]):
+            return None
+        found, step, time_ns, kind, *values = self._struct.unpack_from(data)
+        if found != sequence or kind not in _KINDS:
+            return None
+        return Record(sequence, step, time_ns, _KINDS[kind], tuple(values))
+
+    # -- the sidecar's cursor ------------------------------------------------------------------------------------
+
+    @property
+    def cursor(self) -> Cursor:
+        """The last cursor that was written whole; the beginning where none was."""
+        return self._newest_slot()[1]
+
+    def _newest_slot(self) -> tuple[int, Cursor]:
+        best = (0, Cursor(0, 0, (0.0,) * self.geometry.totals))
+        for index in range(2):
+            start = CURSOR_OFFSET + index * self.geometry.slot_size
+            data = self._file[start : start + self.geometry.slot_size]
+            generation, position, dropped, *totals = self._slot.unpack_from(data)
+            if generation > best[0] and int.from_bytes(data[-8:], "little") == crc32(data[:-8]):
+                best = (generation, Cursor(position, dropped, tuple(totals)))
+        return best
+
+    def move_cursor(self, position: int, dropped: int, totals: Sequence[float]) -> None:
+        """Note what has been acknowledged."""
+        generation = self._generation + 1
+        body = self._slot.pack(generation, position, dropped, *totals)
+        start = CURSOR_OFFSET + generation % 2 * self.geometry.slot_size
+        self._file[start : start + self.geometry.slot_size] = body + crc32(body).to_bytes(8, "little")
+        self._generation = generation
+
+    def close(self) -> None:
+        """Give the mapping back."""
+        self._file.close()
+
+
+def ring_files(directory: Path) -> list[Path]:
+    """Return the ring files in a directory, by name."""
+    try:
+        return sorted(path for path in directory.iterdir() if path.suffix == SUFFIX)
+    except FileNotFoundError:
+        return []

@@ -1,0 +1,121 @@
+"""Write a ring: one process, fixed-size records, no lock, no system call, never blocking."""
+
+from __future__ import annotations
+
+import contextlib
+import mmap
+import os
+import stat
+import struct
+import time
+from collections.abc import Sequence
+from pathlib import Path
+from zlib import crc32
+
+from otel_train.exceptions import RingError
+from otel_train.ring.layout import PROGRESS, PROGRESS_OFFSET, SUFFIX, Geometry, Kind, pack_header
+from otel_train.ring.process import start_time
+from otel_train.ring.schema import Identity, Schema, dump_schema
+
+_CHECK = struct.Struct("<Q")
+
+
+def ring_path(directory: Path, identity: Identity) -> Path:
+    """Return the name of the ring of one rank and attempt."""
+    return directory / f"rank{identity.rank:05d}-{identity.attempt}{SUFFIX}"
+
+
+def prepare_directory(directory: Path) -> None:
+    """Make the directory for rings, readable by its owner only.
+
+    Raises:
+        RingError: It can't be made, or belongs to somebody else.
+    """
+    try:
+        directory.parent.mkdir(mode=0o700, parents=True, exist_ok=True)
+        directory.mkdir(mode=0o700, exist_ok=True)
+        found = directory.stat()
+    except OSError as error:
+        raise RingError(
+            f"ring directory {directory} can't be made: {error.strerror}; set OTEL_TRAIN_RING_DIR"
+        ) from error
+    if not stat.S_ISDIR(found.st_mode) or found.st_uid != os.getuid():
+        raise RingError(f"ring directory {directory} belongs to uid {found.st_uid}; set OTEL_TRAIN_RING_DIR")
+
+
+class RingWriter:
+    """The writing end of one rank's ring.
+
+    Args:
+        path: The file; it must not exist. It appears under this name when its header is whole.
+        schema: What the values of a record mean.
+        identity: Who writes.
+        records: How many records the ring holds before it overwrites the oldest.
+
+    Raises:
+        RingError: The file can't be made (no space, no right, it exists).
+    """
+
+    def __init__(self, path: Path, schema: Schema, identity: Identity, *, records: int = 4096) -> None:
+        layout = schema.layout()
+        encoded = dump_schema(schema, identity)
+        self.path = path
+        self.written = 0
+        # A cluster record holds sums, peaks and the ranks of the peaks; a rank's leaves the last part zero. The totals
+        # are the sums of all acknowledged records, a rank's own and the cluster's.
+        self.geometry = Geometry(layout.sums + 2 * layout.peaks, 2 * layout.sums, records, len(encoded))
+        self._struct = self.geometry.record_struct
+        self._first, self._size = self.geometry.header_size, self.geometry.record_size
+        self._body = self._struct.size
+        self._file = _allocate(path.with_suffix(".new"), self.geometry.file_size)
+        header = pack_header(self.geometry, os.getpid(), start_time(os.getpid()), crc32(encoded), time.time_ns())
+        self._file[: len(header)] = header
+        self._file[self.geometry.schema_offset : self.geometry.schema_offset + len(encoded)] = encoded
+        path.with_suffix(".new").rename(path)
+        self._view = memoryview(self._file)
+        self._closed = 0
+        self.abandoned = 0
+
+    def write(self, step: int, time_ns: int, kind: Kind, values: Sequence[float]) -> None:
+        """Append one record; the oldest is overwritten when the ring is full.
+
+        Args:
+            step: The step that the values belong to.
+            time_ns: Its time stamp, nanoseconds since the epoch.
+            kind: Whose values these are.
+            values: float64 [geometry.values].
+        """
+        sequence = self.written
+        offset = self._first + sequence % self.geometry.records * self._size
+        self._struct.pack_into(self._file, offset, sequence, step, time_ns, kind, *values)
+        end = offset + self._body
+        _CHECK.pack_into(self._file, end, crc32(self._view[offset:end]))
+        self.written = sequence + 1
+        PROGRESS.pack_into(self._file, PROGRESS_OFFSET, self.written, step, time_ns, self._closed, self.abandoned)
+
+    def mark(self, step: int, time_ns: int) -> None:
+        """Note that a step has ended without a record, so that a look at the ring tells how far the rank is."""
+        PROGRESS.pack_into(self._file, PROGRESS_OFFSET, self.written, step, time_ns, self._closed, self.abandoned)
+
+    def close(self, step: int, time_ns: int) -> None:
+        """Note that no record will follow. The mapping stays until the object goes."""
+        self._closed = 1
+        self.mark(step, time_ns)
+
+
+def _allocate(path: Path, size: int) -> mmap.mmap:
+    """Make a file of that size with its blocks allocated: a full disk must be an error here, not a SIGBUS later."""
+    descriptor = -1
+    try:
+        with contextlib.suppress(FileNotFoundError):
+            path.unlink()
+        descriptor = os.open(path, os.O_RDWR | os.O_CREAT | os.O_EXCL | os.O_CLOEXEC | os.O_NOFOLLOW, 0o600)
+        os.posix_fallocate(descriptor, 0, size)
+        return mmap.mmap(descriptor, size)
+    except OSError as error:
+        with contextlib.suppress(OSError):
+            path.unlink()
+        raise RingError(f"ring {path} of {size} bytes can't be made: {error.strerror}") from error
+    finally:
+        if descriptor >= 0:
+            os.close(descriptor)

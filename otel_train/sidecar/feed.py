@@ -1,0 +1,107 @@
+"""Follow one ring: what is to be sent next, and, once it was acknowledged, where to go on."""
+
+from __future__ import annotations
+
+import time
+from dataclasses import dataclass
+from pathlib import Path
+
+from opentelemetry.sdk.metrics.export import ResourceMetrics
+
+from otel_train.catalogue import rows
+from otel_train.ring import Kind, Record, RingReader
+from otel_train.sidecar.points import PointBuilder
+
+BATCH_RECORDS = 256
+"""Records of one ring in one request, so that it stays under the 4 MiB that OTLP receivers take by default."""
+
+
+@dataclass(frozen=True, slots=True)
+class Batch:
+    """What one ring has to send."""
+
+    metrics: ResourceMetrics | None
+    """None when there is nothing to send, only a cursor to move (records of a rank between two of its exports)."""
+    position: int
+    dropped: int
+    totals: tuple[float, ...]
+    rank_time_ns: int
+    """The time stamp of the rank's newest exported values."""
+    held: tuple[Record, tuple[float, ...]] | None
+    """The newest record of the rank that was not exported, with the totals up to it."""
+
+
+class RingFeed:
+    """The sidecar's end of one ring.
+
+    Args:
+        path: The ring file.
+        rank_interval: Seconds between two exports of the rank's own values.
+    """
+
+    def __init__(self, path: Path, rank_interval: float) -> None:
+        self.reader = RingReader(path, writable=True)
+        cursor = self.reader.cursor
+        self._position, self._dropped, self._totals = cursor.position, cursor.dropped, cursor.totals
+        self._interval_ns = int(rank_interval * 1e9)
+        self._rank_time_ns = 0
+        self._held: tuple[Record, tuple[float, ...]] | None = None
+
+    @property
+    def ended(self) -> bool:
+        """Whether no record will come any more: the ring was closed, or its writer is gone."""
+        return self.reader.progress.closed or not self.reader.writer_lives
+
+    @property
+    def drained(self) -> bool:
+        """Whether all that was recorded has been acknowledged."""
+        return self._position >= self.reader.progress.written and self._held is None
+
+    def next(self) -> Batch | None:
+        """Return the next batch without moving the cursor, or None when there is nothing to do."""
+        ended = self.ended  # asked before reading: what is written until then is read below
+        records, position, lost = self.reader.read(self._position, BATCH_RECORDS)
+        if not records and not lost and not (ended and self._held):
+            return None
+        width = self.reader.layout.sums
+        builder = PointBuilder(self.reader.identity, self.reader.layout)
+        own, cluster = list(self._totals[:width]), list(self._totals[width:])
+        held, rank_time_ns = self._held, self._rank_time_ns
+        for record in records:
+            totals = own if record.kind is Kind.RANK else cluster
+            for place, value in enumerate(record.values[:width]):
+                totals[place] += value
+            if record.kind is Kind.CLUSTER:
+                builder.add_cluster(record.step, record.time_ns, record.values, cluster)
+            else:
+                held = (record, tuple(own))
+                if record.time_ns - rank_time_ns >= self._interval_ns:
+                    rank_time_ns, held = self._add_rank(builder, record, own), None
+        if ended and held is not None and position >= self.reader.progress.written:
+            rank_time_ns, held = self._add_rank(builder, *held), None
+        if rank_time_ns != self._rank_time_ns:
+            self._add_pipeline(builder, rank_time_ns, records, self._dropped + lost)
+        return Batch(
+            None if builder.empty else builder.build(),
+            position,
+            self._dropped + lost,
+            (*own, *cluster),
+            rank_time_ns,
+            held,
+        )
+
+    def _add_rank(self, builder: PointBuilder, record: Record, totals: list[float] | tuple[float, ...]) -> int:
+        builder.add_rank(record.step, record.time_ns, record.values, totals)
+        return record.time_ns
+
+    def _add_pipeline(self, builder: PointBuilder, time_ns: int, records: list[Record], dropped: int) -> None:
+        builder.add_pipeline(rows.RECORDS_DROPPED, time_ns, dropped)
+        builder.add_pipeline(rows.REDUCTIONS_ABANDONED, time_ns, self.reader.progress.abandoned)
+        oldest = records[0].time_ns if records else time_ns
+        builder.add_pipeline(rows.EXPORT_LAG, time_ns, max(0.0, (time.time_ns() - oldest) / 1e9))
+
+    def commit(self, batch: Batch) -> None:
+        """Move the cursor behind a batch: the receiver has acknowledged it."""
+        self.reader.move_cursor(batch.position, batch.dropped, batch.totals)
+        self._position, self._dropped, self._totals = batch.position, batch.dropped, batch.totals
+        self._rank_time_ns, self._held = batch.rank_time_ns, batch.held

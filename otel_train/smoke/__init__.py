@@ -1,0 +1,6 @@
+"""Run the reference job with everything embedded, and judge what arrived."""
+
+from otel_train.smoke.job import SmokeOptions, SmokeResult, run_smoke
+from otel_train.smoke.verdict import Judgement, judge
+
+__all__ = ["Judgement", "SmokeOptions", "SmokeResult", "judge", "run_smoke"]

@@ -1,0 +1,188 @@
+"""Run the reference job under torchrun with an embedded bridge, wait until all has arrived, and judge it."""
+
+from __future__ import annotations
+
+import json
+import os
+import subprocess
+import sys
+import time
+import uuid
+from collections.abc import Callable
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+from otel_train.bridge import delivered_steps, read_history, wandb_files
+from otel_train.exceptions import ConfigurationError, JobError
+from otel_train.smoke.process import ended_within, running_process, tail
+from otel_train.smoke.verdict import Judgement, as_json, judge
+from otel_train.trainer.config import TrainerConfig, load_config
+
+BRIDGE_START = 60.0
+"""Seconds that the bridge may take to listen."""
+ARRIVAL = 60.0
+"""Seconds that the last rows may take after the job has ended."""
+PROJECT = "otel-train"
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class SmokeOptions:
+    """What to run; see `otel-train smoke --help`."""
+
+    config: Path
+    """The configuration file."""
+    out: Path
+    """Where everything is written."""
+    nproc: int = 2
+    """Ranks."""
+    steps: int | None = None
+    """Steps, in place of the configuration's."""
+    events: bool = False
+    """Whether the ranks write their events."""
+
+    def __post_init__(self) -> None:
+        if self.nproc < 1:
+            raise ConfigurationError(f"--nproc must be positive, got {self.nproc}")
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class SmokeResult:
+    """What came of it."""
+
+    name: str
+    config: TrainerConfig
+    out: Path
+    world_size: int
+    rows: int
+    """Rows in the wandb file."""
+    judgements: list[Judgement]
+    wandb_file: Path
+
+    @property
+    def unhealthy(self) -> list[str]:
+        """The keys that are out of their range."""
+        return [each.key for each in self.judgements if not each.healthy]
+
+    @property
+    def expected_unhealthy(self) -> list[str]:
+        """The keys that the configuration drives out of their range."""
+        return [each.key for each in self.judgements if each.key in self.config.expect.unhealthy]
+
+    @property
+    def passed(self) -> bool:
+        """Whether the verdict is what the configuration expects, over all the steps."""
+        return self.unhealthy == self.expected_unhealthy and self.rows == log_steps(self.config)
+
+    def as_json(self) -> dict[str, Any]:
+        """Return the content of `result.json`."""
+        ledger = self.config.ledger
+        return {
+            "config": self.name,
+            "world_size": self.world_size,
+            "steps": self.config.job.steps,
+            "passed": self.passed,
+            "metrics": as_json(self.judgements),
+            "unhealthy": self.unhealthy,
+            "expected_unhealthy": self.expected_unhealthy,
+            "ledger": {
+                "capacity": ledger.capacity,
+                "recently_evicted": ledger.recently_evicted or ledger.capacity,
+            },
+            "mix_horizon": self.config.mixing.horizon,
+            "wandb_file": str(self.wandb_file.relative_to(self.out)),
+            "rings": "rings",
+        }
+
+
+def log_steps(config: TrainerConfig) -> int:
+    """Return how many rows the job writes."""
+    return config.job.steps // config.telemetry.log_every
+
+
+def run_smoke(options: SmokeOptions, on_progress: Callable[[int, int], None] = lambda *_: None) -> SmokeResult:
+    """Run the job and judge it; `result.json` is written into the output directory.
+
+    Args:
+        options: What to run.
+        on_progress: Called with (rows arrived, rows expected) while it runs.
+
+    Raises:
+        ConfigurationError: The configuration is wrong, or the output directory can't be made.
+        JobError: The bridge or the job failed; the message holds the end of its log.
+    """
+    overrides = {"job": {"steps": options.steps}} if options.steps is not None else None
+    config = load_config(options.config, overrides)
+    out = options.out.resolve()
+    try:
+        out.mkdir(parents=True, exist_ok=True)
+    except OSError as error:
+        raise ConfigurationError(f"--out {options.out} can't be made: {error.strerror}") from error
+    run_id = f"{options.config.stem}-{uuid.uuid4().hex[:8]}"
+    wanted = log_steps(config)
+    with running_process(_bridge_command(out), out / "bridge.log", _environment()) as bridge:
+        address = _await_address(out / "address", bridge, out / "bridge.log")
+        environment = _environment() | {
+            "OTEL_EXPORTER_OTLP_ENDPOINT": f"http://{address}",
+            "OTEL_TRAIN_RUN_ID": run_id,
+            "OTEL_TRAIN_RING_DIR": str(out / "rings"),
+        }
+        with running_process(_job_command(options, out), out / "train.log", environment) as job:
+            while not ended_within(job, 0.2):
+                on_progress(delivered_steps(out, run_id), wanted)
+        if job.returncode != 0:
+            raise JobError(f"the job ended with code {job.returncode}:\n{tail(out / 'train.log')}")
+        deadline = time.monotonic() + ARRIVAL
+        while (arrived := delivered_steps(out, run_id)) < wanted:
+            on_progress(arrived, wanted)
+            if bridge.poll() is not None or time.monotonic() > deadline:
+                raise JobError(
+                    f"{arrived} of {wanted} steps have arrived in the bridge; its log:\n{tail(out / 'bridge.log')}"
+                )
+            time.sleep(0.1)
+        on_progress(arrived, wanted)
+    files = wandb_files(out, run_id)
+    if len(files) != 1:
+        raise JobError(f"{len(files)} wandb files were written, one was expected:\n{tail(out / 'bridge.log')}")
+    history = [row.values for row in read_history(files[0])]
+    result = SmokeResult(
+        name=options.config.stem,
+        config=config,
+        out=out,
+        world_size=options.nproc,
+        rows=len(history),
+        judgements=judge(history, options.nproc, config.healthy_range),
+        wandb_file=files[0],
+    )
+    (out / "result.json").write_text(json.dumps(result.as_json(), indent=2) + "\n")
+    return result
+
+
+def _bridge_command(out: Path) -> list[str]:
+    command = [sys.executable, "-m", "otel_train", "bridge", "--listen", "127.0.0.1:0", "--state", str(out)]
+    return [*command, "--wandb-mode", "offline", "--project", PROJECT]
+
+
+def _job_command(options: SmokeOptions, out: Path) -> list[str]:
+    command = [sys.executable, "-m", "torch.distributed.run", "--standalone", "--nproc-per-node", str(options.nproc)]
+    command += ["-m", "otel_train.trainer", "--config", str(options.config.resolve())]
+    if options.steps is not None:
+        command += ["--steps", str(options.steps)]
+    if options.events:
+        command += ["--events", str(out / "events")]
+    return command
+
+
+def _environment() -> dict[str, str]:
+    """Return this process's environment without what would send the job's telemetry elsewhere."""
+    own = {name: value for name, value in os.environ.items() if not name.startswith(("OTEL_", "WANDB_"))}
+    # One thread a rank: the ranks share this machine's cores.
+    return {"OMP_NUM_THREADS": "1"} | own
+
+
+def _await_address(path: Path, bridge: subprocess.Popen[bytes], log: Path) -> str:
+    deadline = time.monotonic() + BRIDGE_START
+    while not (path.exists() and path.stat().st_mtime_ns and (text := path.read_text().strip())):
+        if ended_within(bridge, 0.05) or time.monotonic() > deadline:
+            raise JobError(f"the bridge did not start; its log:\n{tail(log)}")
+    return text

@@ -1,0 +1,66 @@
+"""Show a run while it goes on, and its verdict, on a terminal."""
+
+from __future__ import annotations
+
+import contextlib
+from collections.abc import Callable, Iterator
+
+from rich.box import SIMPLE_HEAD
+from rich.console import Console
+from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeElapsedColumn
+from rich.table import Table
+
+from otel_train.smoke.job import SmokeResult, log_steps
+
+
+@contextlib.contextmanager
+def progress_bar(title: str, *, quiet: bool) -> Iterator[Callable[[int, int], None]]:
+    """Show a bar of the steps that have arrived; yields the function that moves it."""
+    columns = (
+        TextColumn("{task.description}"),
+        BarColumn(),
+        MofNCompleteColumn(),
+        TextColumn("steps in wandb"),
+        TimeElapsedColumn(),
+    )
+    with Progress(*columns, console=Console(stderr=True), disable=quiet) as progress:
+        task = progress.add_task(title, total=None)
+        yield lambda arrived, wanted: progress.update(task, completed=arrived, total=wanted)
+
+
+def print_result(result: SmokeResult) -> None:
+    """Print one line for each metric, what to do about those out of range, and the verdict; fits 80 columns."""
+    console = Console(highlight=False)
+    title = f"{result.name}: {result.world_size} ranks, {result.rows} steps"
+    table = Table(title=title, title_justify="left", box=SIMPLE_HEAD, padding=(0, 1, 0, 0))
+    table.add_column("metric", no_wrap=True)
+    for heading in ("last", "mean", "max"):
+        table.add_column(heading, justify="right", no_wrap=True)
+    table.add_column("healthy", no_wrap=True)
+    table.add_column("", no_wrap=True)
+    for each in result.judgements:
+        figures = (_figure(value) for value in (each.last, each.mean, each.max))
+        verdict = "[green]ok[/green]" if each.healthy else "[red]OUT[/red]"
+        table.add_row(each.key, *figures, str(each.range), verdict)
+    console.print(table)
+    for each in result.judgements:
+        expected = each.key in result.expected_unhealthy
+        if not each.healthy:
+            note = " (as this configuration means to show)" if expected else ""
+            where = "" if each.worst_rank is None else f", worst on rank {each.worst_rank}"
+            console.print(f"[red]OUT[/red] {each.key} is {_figure(each.judged)}{where}{note}. {each.remedy}")
+        elif expected:
+            console.print(f"[red]NOT OUT[/red] {each.key} is {_figure(each.judged)}, and should be out of its range")
+    wanted = log_steps(result.config)
+    if result.rows != wanted:
+        console.print(f"[red]{result.rows} rows are in the wandb file, {wanted} were expected[/red]")
+    wish = "what it means to show" if result.expected_unhealthy else "everything in its range"
+    if result.passed:
+        console.print(f"[green]PASSED[/green]: {result.name} shows {wish}")
+    else:
+        console.print(f"[red]FAILED[/red]: {result.name} does not show {wish}")
+
+
+def _figure(value: float) -> str:
+    """Return a number in at most six characters, where it has so few."""
+    return f"{value:.0f}" if float(value).is_integer() else f"{value:.3f}"

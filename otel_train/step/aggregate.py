@@ -1,0 +1,111 @@
+"""Cluster-wide values in the training process itself, in one blocking reduction: for logs, tests, and small jobs."""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Collection, Mapping, Sequence
+from typing import Any
+from weakref import WeakKeyDictionary
+
+import torch.distributed as dist
+
+from otel_train.catalogue import Instrument, Metric, Reduction
+from otel_train.exceptions import OtelTrainError, SchemaMismatchError
+from otel_train.ring import Schema
+from otel_train.step.group import GroupLike, RankGroup, agree_schema
+from otel_train.step.recorder import Recorder
+from otel_train.step.reduction import Reducer
+from otel_train.step.source import Source
+
+_AGREED: WeakKeyDictionary[dist.ProcessGroup, dict[tuple[str, ...], tuple[str, ...]]] = WeakKeyDictionary()
+_TIMEOUT = 600.0
+
+
+def aggregate_step_metrics(
+    sources: Sequence[Source], step: int, *, process_group: GroupLike | None = None
+) -> dict[str, float]:
+    """Drain the sources and return the cluster-wide values of the interval that ends with `step`.
+
+    A collective: every rank of the group calls it with sources of the same schema. It waits; `Telemetry.step` does the
+    same without waiting.
+
+    Args:
+        sources: What measures.
+        step: The step that ends.
+        process_group: The ranks to reduce over; all by default.
+
+    Returns:
+        The values by wandb key, the same on each rank, without histograms.
+
+    Raises:
+        SchemaMismatchError: The ranks' sources measure different things.
+        OtelTrainError: A rank is gone, or at another step.
+    """
+    group = RankGroup.of(process_group, own=False)
+    recorder = Recorder(sources, ())
+    agree_schema(recorder.schema, group)
+    reducer = Reducer(recorder.layout, group, max_in_flight=1, timeout=_TIMEOUT)
+    reducer.launch(step, time.time_ns(), recorder.drain(step))
+    landed = reducer.finish(_TIMEOUT)
+    if not landed:
+        raise OtelTrainError(f"step {step} could not be reduced: a rank is gone, or at another step")
+    reduced, _ = landed[0]
+    return recorder.layout.by_key(reduced.sums, reduced.peaks, reduced.peak_ranks)
+
+
+def reduce_loss_metrics(
+    metrics: Mapping[str, Any], *, sum_keys: Collection[str] = (), process_group: GroupLike | None = None
+) -> dict[str, float]:
+    """Reduce scalars over the ranks: means by default, cluster totals for `sum_keys`, with their `_max` beside them.
+
+    A collective that waits. The first call agrees on the keys; a call is one `all_reduce`.
+
+    Args:
+        metrics: Numbers or tensors of one element, by key; the same keys on each rank.
+        sum_keys: Keys whose cluster total is wanted; `key + "_max"` is the largest rank's value.
+        process_group: The ranks to reduce over; all by default.
+
+    Returns:
+        The cluster-wide values, the same on each rank.
+
+    Raises:
+        SchemaMismatchError: A rank gives other keys; the message names key and rank.
+        OtelTrainError: A rank is gone.
+    """
+    group = RankGroup.of(process_group, own=False)
+    missing = sorted(set(sum_keys) - metrics.keys())
+    if missing:
+        raise SchemaMismatchError(f"sum_keys names {missing[0]!r}, which is not among the metrics")
+    rows = tuple(
+        Metric(key, Reduction.SUM, Instrument.GAUGE, wandb_key=key, with_max=True)
+        if key in sum_keys
+        else Metric(key, Reduction.MEAN, wandb_key=key)
+        for key in sorted(metrics)
+    )
+    recorder = Recorder((), rows)
+    keys = tuple(row.name for row in rows), tuple(sorted(sum_keys))
+    _agree_once(recorder.schema, group, keys)
+    recorder.add_step(0.0, 0.0, metrics)
+    reducer = Reducer(recorder.layout, group, max_in_flight=1, timeout=_TIMEOUT)
+    reducer.launch(0, time.time_ns(), recorder.drain(0))
+    landed = reducer.finish(_TIMEOUT)
+    if not landed:
+        raise OtelTrainError("the metrics could not be reduced: a rank is gone, or gives other keys than at first")
+    reduced, _ = landed[0]
+    values = recorder.layout.values(reduced.sums, reduced.peaks, reduced.peak_ranks)
+    return {
+        series.name: value
+        for series, value in zip(recorder.layout.series, values, strict=True)
+        if isinstance(value, float) and series.metric in rows and not series.name.endswith("_rank")
+    }
+
+
+def _agree_once(schema: Schema, group: RankGroup, keys: tuple[tuple[str, ...], tuple[str, ...]]) -> None:
+    """Agree on the keys at the first call over a group; later calls with the same keys cost nothing."""
+    if group.handle is None:
+        return
+    agreed = _AGREED.setdefault(group.handle, {})
+    if keys[0] in agreed and agreed[keys[0]] == keys[1]:
+        return
+    agree_schema(schema, group)
+    agreed[keys[0]] = keys[1]

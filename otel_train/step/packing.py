@@ -1,0 +1,93 @@
+"""Put a step's measurements into one vector whose SUM over the ranks gives every sum, mean and maximum. Pure.
+
+    [step, 1, sums ..., rank 0's peaks ..., rank 1's peaks ..., ...]
+
+A rank fills its own slot of peaks and leaves zeros in the others', so that adding the vectors up brings all candidates
+together; a peak that a rank has no value for is -inf, which adding zeros does not change.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+
+import torch
+
+from otel_train.catalogue import Layout
+
+HEADER = 2
+"""Places in front of the sums: the step and the count of ranks, which show a mismatch of steps."""
+
+
+@dataclass(frozen=True, slots=True)
+class Reduced:
+    """The cluster's values of one step."""
+
+    step: int
+    sums: list[float]
+    """float64 [layout.sums]."""
+    peaks: list[float]
+    """float64 [layout.peaks]: the maximum over the ranks."""
+    peak_ranks: list[float]
+    """float64 [layout.peaks]: the lowest rank that has the maximum."""
+
+
+@dataclass(frozen=True, slots=True)
+class PackingPlan:
+    """The shape of the packed vector for a schema and a world size."""
+
+    sums: int
+    peaks: int
+    world_size: int
+
+    @classmethod
+    def of(cls, layout: Layout, world_size: int) -> PackingPlan:
+        """Return the plan for a layout."""
+        return cls(layout.sums, layout.peaks, world_size)
+
+    @property
+    def size(self) -> int:
+        """float64 in the packed vector."""
+        return HEADER + self.sums + self.world_size * self.peaks
+
+    def pack(
+        self, step: int, sums: Sequence[float], peaks: Sequence[float], rank: int, out: torch.Tensor | None = None
+    ) -> torch.Tensor:
+        """Return the vector that `rank` puts into the reduction.
+
+        Args:
+            step: The step that the values belong to.
+            sums: float64 [sums].
+            peaks: float64 [peaks]; -inf where the rank has no candidate.
+            rank: The rank within the group.
+            out: A vector of zeros to fill, float64 [size] on the CPU; made when None.
+
+        Returns:
+            float64 [size], on the CPU.
+        """
+        vector = torch.zeros(self.size, dtype=torch.float64) if out is None else out
+        vector[: HEADER + self.sums] = torch.tensor([step, 1.0, *sums], dtype=torch.float64)
+        if self.peaks:
+            start = HEADER + self.sums + rank * self.peaks
+            vector[start : start + self.peaks] = torch.tensor(peaks, dtype=torch.float64)
+        return vector
+
+    def unpack(self, vector: torch.Tensor, step: int) -> Reduced | None:
+        """Read the reduced vector.
+
+        Args:
+            vector: float64 [size], on the CPU, added up over the ranks.
+            step: The step that this rank packed.
+
+        Returns:
+            The cluster's values, or None when the ranks did not pack the same step.
+        """
+        head = vector[: HEADER + self.sums].tolist()
+        if head[0] != float(step) * self.world_size or head[1] != self.world_size:
+            return None
+        peaks: list[float] = []
+        ranks: list[float] = []
+        if self.peaks:
+            best = vector[HEADER + self.sums :].view(self.world_size, self.peaks).max(dim=0)
+            peaks, ranks = best.values.tolist(), best.indices.to(torch.float64).tolist()
+        return Reduced(step, head[HEADER:], peaks, ranks)

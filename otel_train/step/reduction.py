@@ -1,0 +1,170 @@
+"""The one collective of a log step: launched without waiting, harvested when it is complete."""
+
+from __future__ import annotations
+
+import logging
+import time
+from collections import deque
+from dataclasses import dataclass
+from typing import Any
+
+import torch
+import torch.distributed as dist
+
+from otel_train.catalogue import Layout
+from otel_train.step.group import RankGroup
+from otel_train.step.packing import HEADER, PackingPlan, Reduced
+from otel_train.step.recorder import Measurements
+
+logger = logging.getLogger(__name__)
+
+_POLL = 0.0005
+
+
+@dataclass(slots=True)
+class _Flight:
+    """One reduction under way."""
+
+    step: int
+    time_ns: int
+    vector: torch.Tensor
+    """float64 [plan.size], where the result will be, on the CPU (pinned for a GPU)."""
+    work: Any
+    """What `all_reduce` returned; None when there is one rank."""
+    copied: Any = None
+    """The CUDA event behind the copy to the CPU."""
+
+    def complete(self) -> bool:
+        if self.copied is not None:
+            return bool(self.copied.query())
+        return self.work is None or bool(self.work.is_completed())
+
+
+class Reducer:
+    """SUM reductions of packed steps over a group, at most `max_in_flight` at a time.
+
+    Args:
+        layout: The schema's layout.
+        group: The ranks; its process group must be used by nobody else.
+        max_in_flight: Unfinished reductions beyond which `launch` waits for the oldest.
+        timeout: Seconds that any wait takes at most; after it, no more is reduced.
+    """
+
+    def __init__(self, layout: Layout, group: RankGroup, *, max_in_flight: int, timeout: float) -> None:
+        self.plan = PackingPlan.of(layout, group.world_size)
+        self.group = group
+        self.abandoned = 0
+        self.stopped = False
+        self._max_in_flight = max_in_flight
+        self._timeout = timeout
+        self._flights: deque[_Flight] = deque()
+        self._landed: list[tuple[Reduced, int]] = []
+        self._said_slow = False
+        self._stream = _new_stream() if group.device.type == "cuda" else None
+
+    def launch(self, step: int, time_ns: int, measured: Measurements) -> None:
+        """Begin the reduction of one step. Every rank of the group calls this for the same steps in the same order."""
+        if self.stopped:
+            self.abandoned += 1
+            return
+        if len(self._flights) >= self._max_in_flight:
+            if not self._said_slow and not self._flights[0].complete():
+                self._said_slow = True
+                logger.warning(
+                    "telemetry: a step is shorter than its reduction; the training thread waits for it. Raise log_every"
+                )
+            self._land_oldest(self._timeout)
+            if self.stopped:
+                self.abandoned += 1
+                return
+        vector = self.plan.pack(step, measured.sums, measured.peaks, self.group.rank)
+        try:
+            self._flights.append(self._begin(step, time_ns, vector, measured))
+        except Exception as error:  # noqa: BLE001  # whatever a backend raises must not reach the training loop
+            self._stop(f"it could not be launched ({error})", 1)
+
+    def _begin(self, step: int, time_ns: int, vector: torch.Tensor, measured: Measurements) -> _Flight:
+        if self._stream is not None:
+            return self._begin_on_gpu(self._stream, step, time_ns, vector, measured)
+        if measured.device is not None:
+            # A gloo group reduces on the CPU, so a scalar on a GPU must come here first: this waits for it.
+            self._add_device_part(vector, measured)
+        if self.group.handle is None:
+            return _Flight(step, time_ns, vector, None)
+        return _Flight(step, time_ns, vector, dist.all_reduce(vector, group=self.group.handle, async_op=True))
+
+    def _begin_on_gpu(
+        self, stream: torch.cuda.Stream, step: int, time_ns: int, vector: torch.Tensor, measured: Measurements
+    ) -> _Flight:
+        """Reduce on a stream of our own: the training stream is neither waited for by the host nor made to wait."""
+        host = vector.pin_memory()
+        stream.wait_stream(torch.cuda.current_stream())
+        with torch.cuda.stream(stream):
+            on_gpu = host.to(self.group.device, non_blocking=True)
+            if measured.device is not None:
+                for part in measured.device:
+                    part.record_stream(stream)
+                self._add_device_part(on_gpu, measured)
+            work = dist.all_reduce(on_gpu, group=self.group.handle, async_op=True)
+            work.wait()  # NCCL: makes this stream wait, not the host
+            host.copy_(on_gpu, non_blocking=True)
+            copied = torch.cuda.Event()  # type: ignore[no-untyped-call]
+            copied.record(stream)
+        return _Flight(step, time_ns, host, work, copied)
+
+    def _add_device_part(self, vector: torch.Tensor, measured: Measurements) -> None:
+        assert measured.device is not None
+        sums, peaks = measured.device
+        end = HEADER + self.plan.sums
+        if len(sums):
+            vector[end - len(sums) : end] += sums.to(vector.device)
+        if len(peaks):
+            end += (self.group.rank + 1) * self.plan.peaks
+            slot = vector[end - len(peaks) : end]
+            slot.copy_(torch.maximum(slot, peaks.to(vector.device)))
+
+    def harvest(self) -> list[tuple[Reduced, int]]:
+        """Return (values, time stamp) of the steps whose reductions are complete, oldest first, without waiting."""
+        while self._flights and self._flights[0].complete():
+            self._land_oldest(0.0)
+        landed, self._landed = self._landed, []
+        return landed
+
+    def finish(self, timeout: float) -> list[tuple[Reduced, int]]:
+        """Wait for all reductions under way, `timeout` seconds at most, and return what `harvest` would."""
+        deadline = time.monotonic() + timeout
+        while self._flights:
+            self._land_oldest(max(0.0, deadline - time.monotonic()))
+        return self.harvest()
+
+    def _land_oldest(self, timeout: float) -> None:
+        flight = self._flights[0]
+        deadline = time.monotonic() + timeout
+        while not flight.complete():
+            if time.monotonic() >= deadline:
+                self._stop(f"the one of step {flight.step} did not end within {timeout:.1f} s", 0)
+                return
+            time.sleep(_POLL)
+        self._flights.popleft()
+        try:
+            if flight.work is not None and flight.copied is None:
+                flight.work.wait()
+        except Exception as error:  # noqa: BLE001  # gloo raises RuntimeError and its kin when a peer is gone
+            self._stop(f"the one of step {flight.step} failed ({error})", 1)
+            return
+        reduced = self.plan.unpack(flight.vector, flight.step)
+        if reduced is None:
+            self.abandoned += 1
+            logger.warning("telemetry: the ranks are not at the same step; step %d is thrown away", flight.step)
+            return
+        self._landed.append((reduced, flight.time_ns))
+
+    def _stop(self, why: str, also: int) -> None:
+        self.stopped = True
+        self.abandoned += len(self._flights) + also
+        self._flights.clear()
+        logger.warning("telemetry: no more cluster-wide values, a reduction is lost: %s. Training goes on", why)
+
+
+def _new_stream() -> torch.cuda.Stream:
+    return torch.cuda.Stream()  # type: ignore[no-untyped-call]

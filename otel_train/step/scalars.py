@@ -1,0 +1,102 @@
+"""Accumulate the user's own scalars over an interval, on the device that they live on: nothing here waits for a GPU."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from typing import Any
+
+import torch
+
+from otel_train.catalogue import ABSENT, Metric, Reduction
+from otel_train.exceptions import ConfigurationError
+
+DevicePart = tuple[torch.Tensor, torch.Tensor]
+"""What was accumulated on a GPU: float64 [sums] and float64 [peaks], in the order of the host's lists."""
+
+
+class ScalarRecorder:
+    """The interval's sums and peaks of a fixed set of scalars.
+
+    Args:
+        metrics: The scalars; a mean takes two sums (total and count), a sum one, a maximum or minimum one peak.
+    """
+
+    def __init__(self, metrics: Sequence[Metric]) -> None:
+        self._places: dict[str, tuple[Reduction, int]] = {}
+        self._sum_count = self._peak_count = 0
+        for metric in metrics:
+            if metric.reduction in (Reduction.MAX, Reduction.MIN):
+                self._places[metric.name] = (metric.reduction, self._peak_count)
+                self._peak_count += 1
+            elif metric.reduction in (Reduction.MEAN, Reduction.SUM):
+                self._places[metric.name] = (metric.reduction, self._sum_count)
+                self._sum_count += 2 if metric.reduction is Reduction.MEAN else 1
+            else:
+                raise ConfigurationError(
+                    f"metric {metric.name!r}: a scalar is a mean, sum, max or min, got {metric.reduction}"
+                )
+        self._device: DevicePart | None = None
+        self._reset()
+
+    def _reset(self) -> None:
+        self._sums = [0.0] * self._sum_count
+        self._peaks = [ABSENT] * self._peak_count
+
+    def add(self, values: Mapping[str, Any]) -> list[str]:
+        """Add one step's values.
+
+        Args:
+            values: Numbers, or tensors of one element on any device; a tensor on a GPU is never synchronised.
+
+        Returns:
+            The keys that are not among the metrics, and were dropped.
+        """
+        unknown: list[str] = []
+        for key, value in values.items():
+            place = self._places.get(key)
+            if place is None:
+                unknown.append(key)
+            elif isinstance(value, torch.Tensor) and value.is_cuda:
+                self._add_on_device(*place, value)
+            else:
+                self._add(*place, float(value.detach()) if isinstance(value, torch.Tensor) else float(value))
+        return unknown
+
+    def _add(self, reduction: Reduction, place: int, value: float) -> None:
+        if reduction is Reduction.MEAN:
+            self._sums[place] += value
+            self._sums[place + 1] += 1.0
+        elif reduction is Reduction.SUM:
+            self._sums[place] += value
+        else:
+            candidate = -value if reduction is Reduction.MIN else value
+            # Written so that a NaN stays: it is not smaller than anything.
+            if not candidate <= self._peaks[place]:
+                self._peaks[place] = candidate
+
+    def _add_on_device(self, reduction: Reduction, place: int, value: torch.Tensor) -> None:
+        if self._device is None:
+            self._device = (
+                torch.zeros(self._sum_count, dtype=torch.float64, device=value.device),
+                torch.full((self._peak_count,), ABSENT, dtype=torch.float64, device=value.device),
+            )
+        sums, peaks = self._device
+        value = value.detach().reshape(()).to(torch.float64)
+        if reduction in (Reduction.MEAN, Reduction.SUM):
+            sums[place].add_(value)
+            if reduction is Reduction.MEAN:
+                self._sums[place + 1] += 1.0
+        else:
+            candidate = -value if reduction is Reduction.MIN else value
+            peaks[place].copy_(torch.maximum(peaks[place], candidate))
+
+    def drain(self) -> tuple[list[float], list[float], DevicePart | None]:
+        """End the interval.
+
+        Returns:
+            The host's sums and peaks, and what was accumulated on a GPU beside them.
+        """
+        drained = (self._sums, self._peaks, self._device)
+        self._reset()
+        self._device = None
+        return drained

@@ -1,0 +1,90 @@
+"""Begin a session: read the environment, agree on the identity, start the sidecar."""
+
+from __future__ import annotations
+
+import logging
+import subprocess
+from collections.abc import Sequence
+from pathlib import Path
+from typing import Any
+
+from otel_train.catalogue import Metric
+from otel_train.exceptions import ConfigurationError, RingError
+from otel_train.mixing import EventSink
+from otel_train.ring import prepare_directory
+from otel_train.step.environment import Environment
+from otel_train.step.group import GroupLike, RankGroup, agree_identity
+from otel_train.step.sidecar import start_sidecar
+from otel_train.step.source import Source, drain_of
+from otel_train.step.telemetry import SessionOptions, Telemetry
+
+logger = logging.getLogger(__name__)
+
+
+def init(
+    *,
+    sources: Sequence[Source] = (),
+    metrics: Sequence[Metric] = (),
+    process_group: GroupLike | None = None,
+    run_id: str | None = None,
+    ring_dir: str | Path | None = None,
+    rank_interval: float = 10.0,
+    events: EventSink | None = None,
+    **options: Any,
+) -> Telemetry:
+    """Begin telemetry on this rank; every rank of the group calls it.
+
+    The environment says where the values go (the standard `OTEL_EXPORTER_OTLP_*`), and `OTEL_SDK_DISABLED=true` makes
+    all of it cost nothing.
+
+    Args:
+        sources: What measures: a `StreamMixingDataset`, a `StateLedger`, meters, or anything with `metrics` and
+            `drain_step_metrics()`.
+        metrics: The user's scalars that are not means: `[Metric("train/tokens", reduction=Reduction.SUM)]`.
+        process_group: The ranks that values are reduced over, once each: the data-parallel group or a one-dimensional
+            DeviceMesh; all ranks by default.
+        run_id: The run's name; `OTEL_TRAIN_RUN_ID`, torchrun's rendezvous id, or made by rank 0 when None.
+        ring_dir: Where the rings are; `OTEL_TRAIN_RING_DIR`, or a directory in memory when None.
+        rank_interval: Seconds between two exports of a rank's own values; the cluster's go out at every log step.
+        events: Takes a "drain" event at each log step, behind those of the sources.
+        **options: Fields of `SessionOptions`: `log_every`, `blocking`, `max_in_flight`, `reduction_timeout`,
+            `close_timeout`, `ring_records`.
+
+    Returns:
+        The session; also a context manager that closes it.
+
+    Raises:
+        ConfigurationError: An argument or a variable of the environment breaks a rule; the message names it.
+    """
+    environment = Environment.read()
+    for source in sources:
+        drain_of(source)
+    options.setdefault("ring_records", environment.ring_records)
+    try:
+        session_options = SessionOptions(**options)
+    except TypeError as error:
+        raise ConfigurationError(f"init: {error}; known: {', '.join(SessionOptions.__slots__)}") from None
+    if not rank_interval >= 0:
+        raise ConfigurationError(f"telemetry.rank_interval must not be negative, got {rank_interval}")
+    if environment.disabled:
+        return Telemetry(sources=sources, metrics=metrics, options=session_options)
+    group = RankGroup.of(process_group, own=True)
+    identity = agree_identity(environment, group, run_id)
+    directory = Path(ring_dir) if ring_dir is not None else environment.ring_directory(identity.run_id)
+    sidecar: subprocess.Popen[bytes] | None = None
+    try:
+        prepare_directory(directory)
+        if identity.local_rank == 0 and not environment.external_sidecar:
+            sidecar = start_sidecar(directory, rank_interval)
+    except RingError as error:
+        logger.warning("telemetry: %s", error)
+    return Telemetry(
+        sources=sources,
+        metrics=metrics,
+        options=session_options,
+        group=group,
+        identity=identity,
+        ring_dir=directory,
+        sidecar=sidecar,
+        events=events,
+    )

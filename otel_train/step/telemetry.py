@@ -1,0 +1,292 @@
+"""The session of a rank: what the training loop calls, once a step, and what it costs nothing to call."""
+
+from __future__ import annotations
+
+import atexit
+import logging
+import subprocess
+import time
+from collections.abc import Iterable, Iterator, Mapping, Sequence
+from dataclasses import dataclass, field
+from pathlib import Path
+from types import TracebackType
+from typing import Any, Self, TypeVar
+
+from otel_train.catalogue import BY_NAME, Metric, rank_name
+from otel_train.exceptions import ConfigurationError, RingError
+from otel_train.mixing import EventSink
+from otel_train.ring import Identity, Kind, RingReader, RingWriter, ring_path
+from otel_train.step.group import RankGroup, agree_schema
+from otel_train.step.packing import Reduced
+from otel_train.step.recorder import Measurements, Recorder
+from otel_train.step.reduction import Reducer
+from otel_train.step.sidecar import wait_until
+from otel_train.step.source import Source
+
+logger = logging.getLogger(__name__)
+
+T = TypeVar("T")
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class SessionOptions:
+    """How a session reduces and ends; see `init`."""
+
+    log_every: int = 1
+    """Steps in an interval."""
+    blocking: bool = False
+    """Whether `step` waits for the cluster's values and returns them."""
+    max_in_flight: int = 4
+    """Unfinished reductions beyond which the training thread waits for the oldest."""
+    reduction_timeout: float = 10.0
+    """Seconds that a wait for a reduction takes at most."""
+    close_timeout: float = 2.0
+    """Seconds that `close` waits at most for the reductions under way, and then for the sidecar."""
+    ring_records: int = 4096
+    """Records that a ring holds."""
+
+    def __post_init__(self) -> None:
+        for name in ("log_every", "max_in_flight", "reduction_timeout", "ring_records"):
+            if not getattr(self, name) > 0:
+                raise ConfigurationError(f"telemetry.{name} must be positive, got {getattr(self, name)}")
+
+
+@dataclass(slots=True)
+class _Running:
+    """What exists from the first step on, when the schema is known."""
+
+    recorder: Recorder
+    reducer: Reducer
+    ring: RingWriter | None
+    ring_padding: list[float] = field(default_factory=list)
+
+
+class Telemetry:
+    """One rank's telemetry; made by `otel_train.init`.
+
+    After the first step nothing here raises into the training loop, blocks it beyond a bound, or exits it: what fails
+    is counted, and logged once.
+    """
+
+    def __init__(
+        self,
+        *,
+        sources: Sequence[Source] = (),
+        metrics: Sequence[Metric] = (),
+        options: SessionOptions | None = None,
+        group: RankGroup | None = None,
+        identity: Identity | None = None,
+        ring_dir: Path | None = None,
+        sidecar: subprocess.Popen[bytes] | None = None,
+        events: EventSink | None = None,
+    ) -> None:
+        self.options = options or SessionOptions()
+        self.identity = identity
+        self.ring_dir = ring_dir
+        self.latest: tuple[int, dict[str, float]] | None = None
+        """The newest step whose cluster-wide values have come back, and those by wandb key."""
+        self._sources = tuple(sources)
+        self._declared = {metric.name: metric for metric in metrics}
+        self._group = group or RankGroup.alone()
+        self._sidecar = sidecar
+        self._events = events
+        self._running: _Running | None = None
+        self._enabled = identity is not None
+        self._last_step = 0
+        self._last_time_ns = 0
+        self._pending = False
+        self._wait = 0.0
+        self._clock = time.perf_counter()
+        self._said: set[str] = set()
+        for metric in metrics:
+            _check_user_key(metric.name)
+        if self._enabled:
+            atexit.register(self.close)
+
+    # -- the training loop ---------------------------------------------------------------------------------------
+
+    def step(self, step: int, extra_metrics: Mapping[str, Any] | None = None) -> dict[str, float] | None:
+        """Note the end of a step: record it and, at a log step, begin the reduction over the ranks.
+
+        Args:
+            step: The optimizer step, counted from 1; larger at each call.
+            extra_metrics: Scalars of the user's own by key: numbers or tensors of one element, which are never
+                synchronised. Means over steps and ranks unless declared otherwise in `init(metrics=…)`.
+
+        Returns:
+            With `blocking=True` the cluster-wide values of this step by wandb key; else None.
+
+        Raises:
+            SchemaMismatchError: At the first step: the ranks do not measure the same things.
+            ConfigurationError: At the first step: a key or a source breaks a rule.
+        """
+        if not self._enabled:
+            return None
+        now = time.perf_counter()
+        scalars = extra_metrics or {}
+        running = self._running or self._start(scalars)
+        try:
+            return self._step(running, step, scalars, now)
+        except Exception as error:  # noqa: BLE001  # the failure contract: nothing of ours raises into the training loop
+            self._say("step", "telemetry: step %d is not recorded: %r", step, error)
+            return None
+
+    def _step(self, running: _Running, step: int, scalars: Mapping[str, Any], now: float) -> dict[str, float] | None:
+        if step <= self._last_step:
+            self._say("order", "telemetry: step %d came after step %d and is not recorded", step, self._last_step)
+            return None
+        unknown = running.recorder.add_step(now - self._clock, self._wait, scalars)
+        self._clock, self._wait, self._last_step = now, 0.0, step
+        for key in unknown:
+            self._say(key, "telemetry: %r was not there at the first step and is dropped", key)
+        time_ns = self._last_time_ns = max(time.time_ns(), self._last_time_ns + 1)
+        if step % self.options.log_every:
+            self._pending = True
+            running.recorder.end_step(step)
+            if running.ring is not None:
+                running.ring.mark(step, time_ns)
+            return None
+        measured = self._drain(running, step, time_ns)
+        running.reducer.launch(step, time_ns, measured)
+        wait = self.options.reduction_timeout if self.options.blocking else 0.0
+        landed = running.reducer.finish(wait) if self.options.blocking else running.reducer.harvest()
+        self._record_cluster(running, landed)
+        if self.options.blocking and self.latest is not None and self.latest[0] == step:
+            return self.latest[1]
+        return None
+
+    def timed(self, loader: Iterable[T]) -> Iterator[T]:
+        """Yield what `loader` yields, and measure how long each step waits for it (`train.data.wait`)."""
+        iterator = iter(loader)
+        while True:
+            begin = time.perf_counter()
+            try:
+                batch = next(iterator)
+            except StopIteration:
+                return
+            self._wait += time.perf_counter() - begin
+            yield batch
+
+    # -- recording -----------------------------------------------------------------------------------------------
+
+    def _start(self, scalars: Mapping[str, Any]) -> _Running:
+        """Fix the schema with the first step's keys, agree on it over the ranks, and make the ring."""
+        assert self.identity is not None, "only an enabled session starts"
+        assert self.ring_dir is not None, "likewise"
+        for key in scalars:
+            _check_user_key(key)
+        keys = sorted(self._declared.keys() | scalars.keys())
+        recorder = Recorder(self._sources, [self._declared.get(key) or Metric(key) for key in keys])
+        agree_schema(recorder.schema, self._group)
+        reducer = Reducer(
+            recorder.layout,
+            self._group,
+            max_in_flight=self.options.max_in_flight,
+            timeout=self.options.reduction_timeout,
+        )
+        ring: RingWriter | None = None
+        try:
+            path = ring_path(self.ring_dir, self.identity)
+            ring = RingWriter(path, recorder.schema, self.identity, records=self.options.ring_records)
+        except RingError as error:
+            self._say("ring", "telemetry: nothing is recorded on this rank: %s", error)
+        self._running = _Running(recorder, reducer, ring, [0.0] * recorder.layout.peaks)
+        return self._running
+
+    def _drain(self, running: _Running, step: int, time_ns: int) -> Measurements:
+        measured = running.recorder.drain(step)
+        self._pending = False
+        if self._events is not None:
+            self._events({"event": "drain", "step": step})
+        if running.ring is not None:
+            values = measured.sums + measured.peaks + running.ring_padding
+            running.ring.abandoned = running.reducer.abandoned
+            running.ring.write(step, time_ns, Kind.RANK, values)
+        return measured
+
+    def _record_cluster(self, running: _Running, landed: Sequence[tuple[Reduced, int]]) -> None:
+        if not landed:
+            return
+        layout = running.recorder.layout
+        if running.ring is not None and self._group.emits:
+            for reduced, time_ns in landed:
+                running.ring.write(
+                    reduced.step, time_ns, Kind.CLUSTER, reduced.sums + reduced.peaks + reduced.peak_ranks
+                )
+        newest, _ = landed[-1]
+        self.latest = (newest.step, layout.by_key(newest.sums, newest.peaks, newest.peak_ranks))
+
+    def _say(self, key: str, message: str, *arguments: Any) -> None:
+        if key not in self._said:
+            self._said.add(key)
+            logger.warning(message, *arguments)
+
+    # -- the end -------------------------------------------------------------------------------------------------
+
+    def flush(self, timeout: float = 2.0) -> bool:
+        """Wait until everything recorded so far has been acknowledged, and tell whether it has.
+
+        Args:
+            timeout: Seconds that it takes at most.
+        """
+        running = self._running
+        if not self._enabled or running is None or running.ring is None:
+            return True
+        deadline = time.monotonic() + timeout
+        self._record_cluster(running, running.reducer.finish(timeout))
+        return self._await_sidecar(running.ring, max(0.0, deadline - time.monotonic()))
+
+    def close(self) -> None:
+        """End the session: wait for the reductions under way and then for the sidecar, each a bounded time.
+
+        What the sidecar has not sent by then it sends when it can: it outlives this process. Safe to call twice.
+        """
+        if not self._enabled:
+            return
+        self._enabled = False
+        atexit.unregister(self.close)
+        try:
+            self._close()
+        except Exception as error:  # noqa: BLE001  # as in step
+            self._say("close", "telemetry: the end is not recorded: %r", error)
+
+    def _close(self) -> None:
+        running = self._running
+        if running is None:
+            return
+        time_ns = max(time.time_ns(), self._last_time_ns + 1)
+        if self._pending:
+            self._drain(running, self._last_step, time_ns)
+        self._record_cluster(running, running.reducer.finish(self.options.close_timeout))
+        if running.ring is not None:
+            running.ring.abandoned = running.reducer.abandoned
+            running.ring.close(self._last_step, time_ns)
+            if not self._await_sidecar(running.ring, self.options.close_timeout):
+                logger.info("telemetry: the sidecar is still sending; what remains is in %s", running.ring.path)
+
+    def _await_sidecar(self, ring: RingWriter, timeout: float) -> bool:
+        reader = RingReader(ring.path)
+        try:
+            return wait_until(lambda: reader.cursor.position >= ring.written, timeout)
+        finally:
+            reader.close()
+
+    def __enter__(self) -> Self:
+        return self
+
+    def __exit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
+    ) -> None:
+        self.close()
+
+
+def _check_user_key(key: str) -> None:
+    """Check a scalar's key.
+
+    Raises:
+        ConfigurationError: It is a catalogue metric's, or would be read as a cluster-wide name.
+    """
+    if key in BY_NAME or any(key == metric.wandb_key for metric in BY_NAME.values()):
+        raise ConfigurationError(f"metric {key!r} is one of otel_train's own; rename yours")
+    if isinstance(key, str) and rank_name(key) is not None:
+        raise ConfigurationError(f"metric {key!r}: 'cluster' there marks cluster-wide values; rename it")

@@ -1,0 +1,257 @@
+"""The reference job's configuration: what a TOML file may say, checked. Needs no torch."""
+
+from __future__ import annotations
+
+import tomllib
+from collections.abc import Mapping
+from dataclasses import dataclass, field
+from importlib import resources
+from pathlib import Path
+from typing import Any
+
+from otel_train.catalogue import HEADLINE_KEYS, HealthyRange, Per, Statistic, headline_row
+from otel_train.exceptions import ConfigurationError
+from otel_train.trainer.toml_reader import read_table
+
+
+def _check(holds: object, rule: str, value: object, remedy: str) -> None:
+    if not holds:
+        raise ConfigurationError(f"{rule}, got {value!r}; {remedy}")
+
+
+@dataclass(frozen=True, kw_only=True, slots=True)
+class JobConfig:
+    """How long the job runs."""
+
+    steps: int = 60
+    """Optimizer steps."""
+    seed: int = 0
+    """Decides weights, the order of streams and the choice of readers."""
+
+    def __post_init__(self) -> None:
+        _check(self.steps > 0, "job.steps must be positive", self.steps, "60 are enough for a look")
+
+
+@dataclass(frozen=True, kw_only=True, slots=True)
+class ModelConfig:
+    """The byte-level recurrent encoder."""
+
+    embedding: int = 32
+    """Width of a byte's embedding."""
+    hidden: int = 64
+    """Width of the GRU's state, which is what the ledger keeps for each stream."""
+    learning_rate: float = 0.01
+    """Adam's step size."""
+
+    def __post_init__(self) -> None:
+        _check(self.embedding > 0, "model.embedding must be positive", self.embedding, "32 is the default")
+        _check(self.hidden > 0, "model.hidden must be positive", self.hidden, "64 is the default")
+        _check(
+            self.learning_rate > 0, "model.learning_rate must be positive", self.learning_rate, "0.01 is the default"
+        )
+
+
+@dataclass(frozen=True, kw_only=True, slots=True)
+class DataConfig:
+    """Where the streams come from: each file that a pattern finds is one stream."""
+
+    modalities: dict[str, tuple[str, ...]] = field(default_factory=dict)
+    """Glob patterns by modality; `{stdlib}` and `{site}` stand for Python's own files and the installed packages."""
+    chunk: int = 64
+    """Bytes in a row, T."""
+    min_bytes: int = 4096
+    """Shorter files are left out."""
+    max_bytes: int = 65536
+    """Where to stop in a longer file."""
+    max_streams: int = 64
+    """Streams of one modality at most."""
+
+    def __post_init__(self) -> None:
+        _check(self.modalities, "data.modalities must name at least one", self.modalities, "add [data.modalities]")
+        _check(self.chunk > 0, "data.chunk must be positive", self.chunk, "64 is the default")
+        _check(self.min_bytes >= 2, "data.min_bytes must be at least 2", self.min_bytes, "a row needs two bytes")
+        _check(self.max_bytes >= 2, "data.max_bytes must be at least 2", self.max_bytes, "a row needs two bytes")
+        _check(self.max_streams > 0, "data.max_streams must be positive", self.max_streams, "64 is the default")
+
+
+@dataclass(frozen=True, kw_only=True, slots=True)
+class WeightChange:
+    """Weights from a step on."""
+
+    step: int
+    """The first step that they hold for."""
+    weights: dict[str, float]
+    """Weight by modality."""
+
+
+@dataclass(frozen=True, kw_only=True, slots=True)
+class MixingConfig:
+    """How the streams are mixed; see `StreamMixingDataset`."""
+
+    weights: dict[str, float] = field(default_factory=dict)
+    """Weight by modality; equal weights when empty."""
+    schedule: tuple[WeightChange, ...] = ()
+    """Later changes of the weights."""
+    readers: int = 4
+    """Reader slots of a rank, K."""
+    slots: tuple[str, ...] = ()
+    """The modality of each slot; by weight when empty."""
+    reader_bias: tuple[float, ...] = ()
+    """A factor for each slot within its modality; equal when empty."""
+    rows: int = 4
+    """Rows of a rank's batch."""
+    at_end: str = "cycle"
+    """What a slot does when its stream runs out: next, cycle, again."""
+    horizon: float = 4096.0
+    """Picks of a rank over which the mix divergence is taken."""
+    workers: int = 0
+    """DataLoader worker processes of a rank."""
+
+    def __post_init__(self) -> None:
+        _check(self.readers > 0, "mixing.readers must be positive", self.readers, "4 is the default")
+        _check(self.rows > 0, "mixing.rows must be positive", self.rows, "4 is the default")
+        _check(self.workers >= 0, "mixing.workers must not be negative", self.workers, "0 reads in the rank itself")
+        _check(self.horizon > 0, "mixing.horizon must be positive", self.horizon, "4096 is the default")
+
+
+@dataclass(frozen=True, kw_only=True, slots=True)
+class LedgerConfig:
+    """The sharded state ledger; see `StateLedger`."""
+
+    capacity: int = 64
+    """Entries that a rank holds."""
+    max_idle_steps: int = 0
+    """Steps after which an unused entry is dropped; 0 for never."""
+    recently_evicted: int = 0
+    """Keys of evicted entries that are remembered; 0 for as many as the capacity."""
+
+    def __post_init__(self) -> None:
+        remedy = "set it to the number of streams a rank should hold"
+        _check(self.capacity > 0, "ledger.capacity must be positive", self.capacity, remedy)
+        _check(
+            self.max_idle_steps >= 0, "ledger.max_idle_steps must not be negative", self.max_idle_steps, "0 is never"
+        )
+        remedy = "0 is as many as the capacity"
+        _check(
+            self.recently_evicted >= 0, "ledger.recently_evicted must not be negative", self.recently_evicted, remedy
+        )
+
+
+@dataclass(frozen=True, kw_only=True, slots=True)
+class TelemetryConfig:
+    """What `otel_train.init` is given."""
+
+    log_every: int = 1
+    """Steps in an interval."""
+    blocking: bool = False
+    """Whether a step waits for the cluster's values."""
+    rank_interval: float = 10.0
+    """Seconds between two exports of a rank's own values."""
+
+    def __post_init__(self) -> None:
+        _check(self.log_every > 0, "telemetry.log_every must be positive", self.log_every, "1 logs every step")
+
+
+@dataclass(frozen=True, kw_only=True, slots=True)
+class RangeConfig:
+    """A range that this job wants in place of the catalogue's; what is not given stays."""
+
+    low: float | None = None
+    """The smallest healthy value."""
+    high: float | None = None
+    """The largest healthy value."""
+    statistic: Statistic | None = None
+    """Which figure of the curve is judged: mean, max, last."""
+    per: Per | None = None
+    """What it is divided by: cluster (nothing), rank, pick."""
+
+
+@dataclass(frozen=True, kw_only=True, slots=True)
+class ExpectConfig:
+    """What the configuration shows."""
+
+    unhealthy: tuple[str, ...] = ()
+    """The wandb keys that must be out of their range, and no others."""
+
+    def __post_init__(self) -> None:
+        for key in self.unhealthy:
+            _check(key in HEADLINE_KEYS, "expect.unhealthy must name headline keys", key, "see `otel-train catalogue`")
+
+
+@dataclass(frozen=True, kw_only=True, slots=True)
+class TrainerConfig:
+    """A reference job."""
+
+    data: DataConfig
+    job: JobConfig = field(default_factory=JobConfig)
+    model: ModelConfig = field(default_factory=ModelConfig)
+    mixing: MixingConfig = field(default_factory=MixingConfig)
+    ledger: LedgerConfig = field(default_factory=LedgerConfig)
+    telemetry: TelemetryConfig = field(default_factory=TelemetryConfig)
+    health: dict[str, RangeConfig] = field(default_factory=dict)
+    """Ranges by wandb key that replace the catalogue's."""
+    expect: ExpectConfig = field(default_factory=ExpectConfig)
+
+    def __post_init__(self) -> None:
+        for key in self.health:
+            _check(key in HEADLINE_KEYS, "health must name headline keys", key, "see `otel-train catalogue`")
+        for key in self.health:
+            self.healthy_range(key)
+
+    def healthy_range(self, key: str) -> HealthyRange:
+        """Return the range of a headline key: the catalogue's, with what `[health]` replaces."""
+        base = headline_row(key).healthy
+        assert base is not None, "every headline row has a range"
+        own = self.health.get(key, RangeConfig())
+        return HealthyRange(
+            low=base.low if own.low is None else own.low,
+            high=base.high if own.high is None else own.high,
+            statistic=own.statistic or base.statistic,
+            per=own.per or base.per,
+        )
+
+
+def shipped_configs() -> dict[str, Path]:
+    """Return the configurations that come with the package, by name."""
+    folder = Path(str(resources.files("otel_train.trainer"))) / "configs"
+    return {path.stem: path for path in sorted(folder.glob("*.toml"))}
+
+
+def find_config(name: str) -> Path:
+    """Return the path of a shipped configuration, or of a file.
+
+    Raises:
+        ConfigurationError: There is neither.
+    """
+    shipped = shipped_configs()
+    if name in shipped:
+        return shipped[name]
+    path = Path(name)
+    if not path.is_file():
+        raise ConfigurationError(f"configuration {name!r} is neither a file nor one of {', '.join(shipped)}")
+    return path
+
+
+def load_config(path: Path, overrides: Mapping[str, Mapping[str, Any]] | None = None) -> TrainerConfig:
+    """Read a configuration.
+
+    Args:
+        path: The TOML file.
+        overrides: Values by table and key that stand above the file's.
+
+    Raises:
+        ConfigurationError: The file can't be read, is no TOML, or breaks a rule; the message begins with its name.
+    """
+    try:
+        table = tomllib.loads(path.read_text(encoding="utf-8"))
+    except OSError as error:
+        raise ConfigurationError(f"{path}: can't be read: {error.strerror}") from error
+    except (tomllib.TOMLDecodeError, UnicodeDecodeError) as error:
+        raise ConfigurationError(f"{path}: is no TOML: {error}") from error
+    try:
+        for name, values in (overrides or {}).items():
+            if isinstance(table.setdefault(name, {}), dict):
+                table[name].update(values)
+        return read_table(TrainerConfig, table)
+    except ConfigurationError as error:
+        raise ConfigurationError(f"{path.name}: {error}") from error

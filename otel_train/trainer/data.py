@@ -1,0 +1,66 @@
+"""Find the reference job's streams: files of this Python, of the installed packages, and of the user."""
+
+from __future__ import annotations
+
+import glob
+import hashlib
+import sysconfig
+from pathlib import Path
+
+from otel_train.exceptions import ConfigurationError
+from otel_train.mixing import FileStream
+from otel_train.trainer.config import DataConfig
+
+
+def find_streams(config: DataConfig, base: Path) -> list[FileStream]:
+    """Return a stream for each file that the patterns find, the same on each rank of a node.
+
+    Args:
+        config: Patterns and limits.
+        base: Where relative patterns begin.
+
+    Raises:
+        ConfigurationError: A modality finds no file that is long enough.
+    """
+    paths = sysconfig.get_paths()
+    roots = {"stdlib": paths["stdlib"], "site": paths["purelib"]}
+    streams: list[FileStream] = []
+    taken: set[str] = set()
+    for modality, patterns in config.modalities.items():
+        found: dict[str, str] = {}
+        for pattern in patterns:
+            found.update(_expand(pattern, roots, base, config.min_bytes))
+        # In an order that does not go by the alphabet, so that the first ones are of many packages.
+        names = sorted((name for name in found if found[name] not in taken), key=_scattered)[: config.max_streams]
+        if not names:
+            raise ConfigurationError(
+                f"data.modalities.{modality} finds no file of at least {config.min_bytes} bytes; "
+                "mend its patterns or lower data.min_bytes"
+            )
+        taken.update(found[name] for name in names)
+        streams += [
+            FileStream(f"{modality}:{name}", modality, found[name], config.chunk, config.max_bytes) for name in names
+        ]
+    return streams
+
+
+def _expand(pattern: str, roots: dict[str, str], base: Path, min_bytes: int) -> dict[str, str]:
+    """Return the files of a pattern: real path by a name without this machine's directories."""
+    for key, root in roots.items():
+        marker = "{" + key + "}"
+        if pattern.startswith(marker):
+            prefix, full = root, root + pattern[len(marker) :]
+            break
+    else:
+        marker, prefix = "", str(base)
+        full = str(base / pattern)
+    files: dict[str, str] = {}
+    for found in glob.iglob(full, recursive=True):  # noqa: PTH207  # Path.glob takes no absolute pattern
+        path = Path(found)
+        if path.is_file() and path.stat().st_size >= min_bytes:
+            files[marker + found.removeprefix(prefix)] = str(path.resolve())
+    return files
+
+
+def _scattered(name: str) -> bytes:
+    return hashlib.blake2b(name.encode(errors="surrogateescape"), digest_size=8).digest()

@@ -1,0 +1,81 @@
+"""Read a TOML table into a frozen dataclass: every unknown key and every wrong type is one clear line."""
+
+from __future__ import annotations
+
+import dataclasses
+import difflib
+import types
+import typing
+from collections.abc import Mapping
+from enum import StrEnum
+from typing import Any, TypeVar
+
+from otel_train.exceptions import ConfigurationError
+
+T = TypeVar("T")
+
+
+def read_table(kind: type[T], table: Mapping[str, Any], where: str = "") -> T:
+    """Return a `kind` with the fields that the table gives.
+
+    Args:
+        kind: A dataclass whose fields are numbers, strings, booleans, enums, tuples, dicts, or dataclasses again.
+        table: What the TOML file holds at that place.
+        where: The place's dotted name, for messages.
+
+    Raises:
+        ConfigurationError: A key is unknown (the nearest known one is named), or a value has the wrong type.
+    """
+    assert dataclasses.is_dataclass(kind)
+    hints = typing.get_type_hints(kind)
+    known = [field.name for field in dataclasses.fields(kind)]
+    given: dict[str, Any] = {}
+    for key, value in table.items():
+        name = f"{where}.{key}" if where else key
+        if key not in known:
+            near = difflib.get_close_matches(key, known, 1)
+            hint = f"did you mean {near[0]!r}?" if near else f"known: {', '.join(known)}"
+            raise ConfigurationError(f"{name} is no setting; {hint}")
+        given[key] = _convert(hints[key], value, name)
+    missing = [
+        field.name
+        for field in dataclasses.fields(kind)
+        if field.name not in given
+        and field.default is dataclasses.MISSING
+        and field.default_factory is dataclasses.MISSING
+    ]
+    if missing:
+        raise ConfigurationError(f"{where or 'the file'} lacks {missing[0]!r}; add it")
+    return kind(**given)
+
+
+def _convert(hint: Any, value: Any, name: str) -> Any:
+    origin, arguments = typing.get_origin(hint), typing.get_args(hint)
+    if dataclasses.is_dataclass(hint) and isinstance(hint, type):
+        if not isinstance(value, Mapping):
+            raise ConfigurationError(f"{name} must be a table, got {value!r}")
+        return read_table(hint, value, name)
+    if origin in (typing.Union, types.UnionType):
+        return _convert(next(each for each in arguments if each is not type(None)), value, name)
+    if origin is tuple:
+        if not isinstance(value, list):
+            raise ConfigurationError(f"{name} must be a list, got {value!r}")
+        return tuple(_convert(arguments[0], each, f"{name}[{index}]") for index, each in enumerate(value))
+    if origin is dict:
+        if not isinstance(value, Mapping):
+            raise ConfigurationError(f"{name} must be a table, got {value!r}")
+        return {key: _convert(arguments[1], each, f"{name}.{key}") for key, each in value.items()}
+    return _convert_scalar(hint, value, name)
+
+
+def _convert_scalar(hint: type[Any], value: Any, name: str) -> Any:
+    if issubclass(hint, StrEnum):
+        if value not in list(hint):
+            raise ConfigurationError(f"{name} must be one of {', '.join(hint)}, got {value!r}")
+        return hint(value)
+    if hint is float and isinstance(value, int) and not isinstance(value, bool):
+        return float(value)
+    if type(value) is not hint:
+        words = {int: "a whole number", float: "a number", str: "a string", bool: "true or false"}
+        raise ConfigurationError(f"{name} must be {words[hint]}, got {value!r}")
+    return value

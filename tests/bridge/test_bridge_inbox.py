@@ -1,0 +1,156 @@
+"""What arrives is kept once, and each row is made once and in order."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from otel_train.bridge import BridgeError, Inbox, delivered_steps
+from otel_train.bridge.decode import decode
+from otel_train.bridge.inbox import ABANDONED_NS, Due
+from otel_train.bridge.rows import PARTIAL_KEY
+from otel_train.catalogue import rows
+
+DUE = Due(settle_ns=1000, linger_ns=10)
+PICKS = rows.PICKS.wandb_key
+
+
+@pytest.fixture
+def inbox(tmp_path: Path) -> Iterator[Inbox]:
+    """Open an inbox in this test's directory."""
+    with Inbox(tmp_path) as inbox:
+        yield inbox
+
+
+def add(inbox: Inbox, now_ns: int, *requests: Any) -> list[int]:
+    """Take requests that arrive at that time; return how many points of each were new."""
+    return [inbox.add(decode(request).points, now_ns) for request in requests]
+
+
+def sealed(inbox: Inbox) -> list[int | None]:
+    """Return the steps that have a row, in its order."""
+    return [row.step for row in inbox.rows("run") if row.ordinal is not None]
+
+
+def test_a_duplicate_changes_nothing_before_and_after_its_row_is_made(inbox: Inbox, requests: Any) -> None:
+    """However often and whenever a request comes again, there is one row."""
+    request = requests.step(1, {"loss": 0.5}, {rows.PICKS.name: 8})
+    assert add(inbox, 0, request, request) == [4, 0]
+    assert inbox.seal("run", DUE, 10) == 1
+    assert add(inbox, 20, request) == [0]
+    assert inbox.seal("run", DUE, 5000) == 0
+    assert [(row.step, row.row[PICKS]) for row in inbox.rows("run")] == [(1, 8)]
+
+
+def test_a_step_in_parts_is_complete_with_the_last(inbox: Inbox, requests: Any) -> None:
+    """A split request makes one whole row, in whatever order the parts come."""
+    *parts, last = reversed(requests.parts(requests.step(1, {"loss": 0.5}, histogram=rows.REUSE_DISTANCE.name)))
+    add(inbox, 0, *parts)
+    assert inbox.seal("run", DUE, 500) == 0
+    add(inbox, 0, last)
+    assert inbox.seal("run", DUE, 500) == 1
+    assert PARTIAL_KEY not in inbox.rows("run")[0].row
+
+
+def test_rows_are_made_in_order_of_attempt_and_step(inbox: Inbox, requests: Any) -> None:
+    """Complete steps wait for an incomplete earlier one; a resumed attempt's smaller steps come after."""
+    first, *rest = requests.parts(requests.step(1, {"loss": 0.5}))
+    add(inbox, 0, requests.step(1, attempt=2), requests.step(3), requests.step(2), first, rest[0])
+    assert inbox.seal("run", DUE, 100) == 0
+    add(inbox, 0, *rest)
+    assert inbox.seal("run", DUE, 100) == 4
+    assert [(row.attempt, row.step) for row in inbox.rows("run")] == [(1, 1), (1, 2), (1, 3), (2, 1)]
+
+
+def test_a_complete_step_lingers_for_one_a_little_behind(inbox: Inbox, requests: Any) -> None:
+    """A step that overtook the one before is not written before it."""
+    add(inbox, 0, requests.step(2))
+    assert inbox.seal("run", DUE, 5) == 0
+    add(inbox, 6, requests.step(1))
+    inbox.seal("run", DUE, 20)
+    assert sealed(inbox) == [1, 2]
+
+
+@pytest.mark.parametrize("missing", ["a point", "their number"])
+def test_an_incomplete_step_is_written_after_the_settle_time(inbox: Inbox, requests: Any, missing: str) -> None:
+    """What never becomes complete gets a marked row with what is there."""
+    parts = requests.parts(requests.step(1, {"a": 0.5, "b": 1.5}))
+    del parts[1 if missing == "a point" else -1]
+    add(inbox, 0, *parts)
+    assert inbox.seal("run", DUE, 999) == 0
+    assert inbox.seal("run", DUE, 1000) == 1
+    row = inbox.rows("run")[0].row
+    assert (row[PARTIAL_KEY], row["b"]) == (1, 1.5)
+
+
+def test_a_clock_that_is_set_back_holds_nothing(inbox: Inbox, requests: Any) -> None:
+    """A step that seems to come from the future is written, also an incomplete one."""
+    add(inbox, 10**6, requests.step(1, {"loss": 0.5}, counted=False))
+    assert inbox.seal("run", DUE, 0) == 1
+
+
+def test_counts_add_up_over_late_steps_and_start_anew_in_each_attempt(inbox: Inbox, requests: Any) -> None:
+    """The intervals' sum is the last total of each attempt, also when a step comes after a later one's row."""
+    for step, attempt, total in ((1, 1, 4), (3, 1, 12), (2, 1, 8), (1, 2, 5)):
+        add(inbox, 0, requests.step(step, {}, {rows.PICKS.name: total}, attempt=attempt))
+        assert inbox.seal("run", DUE, 100) == 1
+    assert [row.row.get(PICKS) for row in inbox.rows("run")] == [4, 8, None, 5]
+
+
+def test_what_is_pending_is_readable_as_the_row_it_would_get(inbox: Inbox, requests: Any, tmp_path: Path) -> None:
+    """A reader in another process sees what arrived before any row is made."""
+    add(inbox, 0, *(requests.step(step, {}, {rows.PICKS.name: 4 * step}) for step in (1, 2)))
+    with Inbox.open_readonly(tmp_path) as reader:
+        assert [(row.step, row.row[PICKS], row.delivered) for row in reader.rows("run")] == [
+            (1, 4, False),
+            (2, 4, False),
+        ]
+
+
+def test_ordinals_go_on_over_a_restart(tmp_path: Path, requests: Any) -> None:
+    """What was made and delivered before stays so, and the next ordinal follows."""
+    with Inbox(tmp_path) as inbox:
+        add(inbox, 0, requests.step(1, {}, {rows.PICKS.name: 4}), requests.step(2, {}, {rows.PICKS.name: 8}))
+        inbox.seal("run", DUE, 100)
+        inbox.mark_delivered("run", inbox.undelivered("run", 1))
+    with Inbox(tmp_path) as inbox:
+        add(inbox, 0, requests.step(3, {}, {rows.PICKS.name: 13}))
+        inbox.seal("run", DUE, 100)
+        assert [(row.ordinal, row.row[PICKS]) for row in inbox.undelivered("run")] == [(1, 4), (2, 5)]
+    assert delivered_steps(tmp_path, "run") == 1
+
+
+def test_wandb_may_know_more_rows_than_the_inbox(inbox: Inbox, requests: Any) -> None:
+    """An ordinal that the server has is not given again when the state directory was lost."""
+    add(inbox, 0, requests.step(1))
+    inbox.raise_ordinal("run", 40)
+    inbox.seal("run", DUE, 100)
+    assert inbox.undelivered("run")[0].ordinal == 40
+
+
+@pytest.mark.usefixtures("inbox")
+def test_a_state_directory_has_one_bridge(tmp_path: Path) -> None:
+    """A second writer is refused, in words."""
+    with pytest.raises(BridgeError, match="another bridge"):
+        Inbox(tmp_path)
+
+
+def test_rank_records_leave_nothing(inbox: Inbox, requests: Any) -> None:
+    """A time stamp with a step and nothing for wandb makes no row, and goes."""
+    add(inbox, 0, requests.parts(requests.step(1))[0])
+    assert inbox.seal("run", DUE, 5000) == 0
+    inbox.forget_abandoned(ABANDONED_NS + 1)
+    assert inbox._connection.execute("SELECT count(*) FROM steps").fetchone() == (0,)
+
+
+def test_an_inbox_that_is_none_is_an_error(tmp_path: Path) -> None:
+    """A damaged or missing file is named; the cheap count just says 0."""
+    (tmp_path / "inbox.sqlite").write_bytes(b"x" * 5000)
+    with pytest.raises(BridgeError, match=r"inbox\.sqlite"):
+        Inbox.open_readonly(tmp_path)
+    with pytest.raises(BridgeError, match="not usable"):
+        Inbox(tmp_path)
+    assert delivered_steps(tmp_path, "run") == delivered_steps(tmp_path / "none", "run") == 0

@@ -1,0 +1,146 @@
+"""Run by torchrun: each rank of a gloo group makes the calls of every case and says what went wrong with it."""
+
+import json
+import random
+import sys
+import traceback
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import torch
+import torch.distributed as dist
+
+from otel_train.exceptions import ShapeMismatchError
+from otel_train.ledger import StateLedger, stable_hash
+from otel_train.ledger.hashing import keys_of, owners_of
+from tests.ledger.ledger_model import Model
+
+NAMES: list[str | int] = [*(f"doc-{number}" for number in range(10)), *range(10)]
+
+
+def owner(stream_id: str | int, world_size: int) -> int:
+    return stable_hash(stream_id) % 2**64 % world_size
+
+
+def compare(ids: list[str | int], rank: int, world_size: int, **sizes: int) -> None:
+    """Make random calls, of any number of ids from any rank, and compare all with one model for each owner."""
+    rng = random.Random(0)
+    ledger = StateLedger((2,), dtype=torch.int64, **sizes)
+    models = [Model(sizes["capacity"], None, sizes.get("max_idle_steps")) for _ in range(world_size)]
+    for number in range(40):
+        # Every rank draws what every rank asks for: an empty list and duplicates happen.
+        asked = [rng.choices(ids, k=rng.choice((0, 0, 1, 4, 9))) for _ in range(world_size)]
+        fetched = ledger.fetch(asked[rank])
+        expected = [[None] * len(wanted) for wanted in asked]
+        for at, model in enumerate(models):
+            places = [(r, p) for r, wanted in enumerate(asked) for p in range(len(wanted))]
+            places = [(r, p) for r, p in places if owner(asked[r][p], world_size) == at]
+            for (r, p), state in zip(places, model.fetch([asked[r][p] for r, p in places]), strict=True):
+                expected[r][p] = state
+        assert fetched.found.tolist() == [state is not None for state in expected[rank]]
+        assert fetched.states.tolist() == [state or [0, 0] for state in expected[rank]]
+        pairs = [(key, [r, number * 10 + p]) for r, wanted in enumerate(asked) for p, key in enumerate(wanted)]
+        ledger.store(asked[rank], torch.tensor([s for _, s in pairs if s[0] == rank], dtype=torch.int64).view(-1, 2))
+        for at, model in enumerate(models):
+            model.store([(key, state) for key, state in pairs if owner(key, world_size) == at])
+        assert ledger.drain_measurements() == [model.drain() for model in models][rank]
+        held = ledger.state_dict()
+        assert held["keys"].tolist() == [stable_hash(key) for key in models[rank].entries]
+        assert held["states"].tolist() == list(models[rank].entries.values())
+
+
+def equals_one_dict(rank: int, world_size: int) -> None:
+    compare(NAMES, rank, world_size, capacity=len(NAMES))
+
+
+def evicts_as_the_model(rank: int, world_size: int) -> None:
+    compare(NAMES, rank, world_size, capacity=3, max_idle_steps=2)
+
+
+def one_owner_takes_all(rank: int, world_size: int) -> None:
+    ids = [name for name in NAMES if owner(name, world_size) == world_size - 1]
+    compare(ids, rank, world_size, capacity=2)
+
+
+def wrong_states_raise_everywhere(rank: int, world_size: int) -> None:
+    ledger, last = StateLedger((2,), capacity=8), world_size - 1
+    dtype = torch.float64 if rank == last else torch.float32
+    message = raised(lambda: ledger.store([rank], torch.zeros(1, 2, dtype=dtype)))
+    assert "float32 [1, 2] on cpu, got float64 [1, 2] on cpu" in message
+    assert world_size == 1 or f"rank {last}" in message
+    message = raised(lambda: ledger.fetch(["ok", 1.5] if rank == 0 else ["ok"]))
+    assert "str or an int" in message
+    assert len(ledger) == 0
+    ledger.store([rank], torch.full((1, 2), float(rank)))
+    assert ledger.fetch([last]).states.tolist() == [[last, last]]
+
+
+def different_calls_raise_everywhere(rank: int, world_size: int) -> None:
+    ledger = StateLedger((2,), capacity=8)
+    other = StateLedger((3,) if rank == 0 else (2,), capacity=8)
+    if world_size > 1:
+        states = torch.zeros(1, 2)
+        message = raised(lambda: ledger.fetch(["a"]) if rank == 0 else ledger.store(["a"], states))
+        assert "rank 1 of the ledger makes a store of float32 [2], rank 0 a fetch of float32 [2]" in message
+        assert "rank 1 of the ledger makes a fetch of float32 [2], rank 0 a fetch of float32 [3]" in raised(
+            lambda: other.fetch(["a"])
+        )
+    assert not ledger.fetch(["a"]).found.any()
+
+
+def bfloat16_comes_back_bit_for_bit(rank: int, world_size: int) -> None:
+    ledger = StateLedger((5, 3), capacity=16, dtype=torch.bfloat16)
+    bits = torch.randint(-(2**15), 2**15, (4, 5, 3), dtype=torch.int16, generator=torch.Generator().manual_seed(rank))
+    ids = torch.arange(4) + 4 * rank
+    ledger.store(ids, bits.view(torch.bfloat16))
+    assert ledger.fetch(ids.flip(0)).states.view(torch.int16).equal(bits.flip(0))
+    assert owners_of(keys_of(ids), world_size).tolist() == [owner(int(one), world_size) for one in ids]
+
+
+def a_part_of_the_ranks_has_its_own_ledger(rank: int, world_size: int) -> None:
+    group = dist.new_group(list(range(world_size // 2, world_size)))
+    if rank >= world_size // 2:
+        ledger = StateLedger((1,), capacity=4, process_group=group)
+        ledger.store([rank], torch.full((1, 1), float(rank)))
+        assert ledger.fetch([world_size - 1]).states.tolist() == [[world_size - 1]]
+        assert ledger.state_dict()["world_size"] == world_size - world_size // 2
+
+
+def raised(call: Callable[[], Any]) -> str:
+    try:
+        call()
+    except ShapeMismatchError as error:
+        return str(error)
+    raise AssertionError("nothing was raised")
+
+
+CASES = (
+    equals_one_dict,
+    evicts_as_the_model,
+    one_owner_takes_all,
+    wrong_states_raise_everywhere,
+    different_calls_raise_everywhere,
+    bfloat16_comes_back_bit_for_bit,
+    a_part_of_the_ranks_has_its_own_ledger,
+)
+
+
+def main(directory: Path) -> None:
+    """Run every case and write what went wrong on this rank, by case; a rank out of step ends the run."""
+    dist.init_process_group("gloo")
+    outcome: dict[str, str] = {}
+    try:
+        for case in CASES:
+            case(dist.get_rank(), dist.get_world_size())
+            outcome[case.__name__] = ""
+    except Exception:  # noqa: BLE001  # the test prints it
+        outcome[case.__name__] = traceback.format_exc()
+    (directory / f"rank{dist.get_rank()}.json").write_text(json.dumps(outcome))
+    if any(outcome.values()):
+        sys.exit(1)
+    dist.destroy_process_group()
+
+
+if __name__ == "__main__":
+    main(Path(sys.argv[1]))

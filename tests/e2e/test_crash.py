@@ -1,0 +1,66 @@
+"""What a rank recorded before it was killed arrives all the same."""
+
+from __future__ import annotations
+
+import os
+import signal
+import sys
+import time
+from collections.abc import Callable
+from pathlib import Path
+
+import pytest
+
+from otel_train.bridge import Bridge, BridgeConfig, Inbox
+from otel_train.ring import Kind, RingReader, is_alive, ring_files
+from otel_train.smoke.process import running_process
+from otel_train.trainer import find_config
+
+
+@pytest.mark.e2e
+@pytest.mark.parametrize("victim", [0, 1])
+def test_steps_recorded_before_kill_9_of_a_rank_are_in_the_bridges_store(victim: int, tmp_path: Path) -> None:
+    """The sidecar outlives the ranks and sends all that the ring holds, the last record included."""
+    rings = tmp_path / "rings"
+    with Bridge(BridgeConfig(state=tmp_path / "bridge", listen="127.0.0.1:0")) as bridge:
+        environment = {
+            **os.environ,
+            "OMP_NUM_THREADS": "1",
+            "OTEL_EXPORTER_OTLP_ENDPOINT": f"http://{bridge.address}",
+            "OTEL_TRAIN_RING_DIR": str(rings),
+            "OTEL_TRAIN_RUN_ID": "killed",
+        }
+        command = [sys.executable, "-m", "torch.distributed.run", "--standalone", "--nproc-per-node", "2"]
+        command += ["-m", "otel_train.trainer", "--config", str(find_config("healthy")), "--steps", "100000"]
+        with running_process(command, tmp_path / "train.log", environment) as job:
+            wait_for(lambda: len(ring_files(rings)) == 2 and recorded(rings) >= 20, tmp_path / "train.log")
+            reader = RingReader(ring_files(rings)[victim])
+            os.kill(reader.header.pid, signal.SIGKILL)
+            job.wait(60)
+        wait_for(lambda: all(cursor_is_at_end(path) for path in ring_files(rings)), rings / "sidecar.log")
+        with Inbox.open_readonly(tmp_path / "bridge") as store:
+            arrived = [row.step for row in store.rows("killed")]
+    assert not is_alive(reader.header.pid, reader.header.pid_start)
+    assert recorded(rings) >= 20
+    assert arrived == list(range(1, recorded(rings) + 1))
+
+
+def recorded(rings: Path) -> int:
+    """Return the number of cluster records in rank 0's ring."""
+    reader = RingReader(ring_files(rings)[0])
+    records, _, _ = reader.read(0, sys.maxsize)
+    return sum(record.kind is Kind.CLUSTER for record in records)
+
+
+def cursor_is_at_end(path: Path) -> bool:
+    """Tell whether the sidecar has sent all of a ring."""
+    reader = RingReader(path)
+    return reader.cursor.position == reader.progress.written
+
+
+def wait_for(condition: Callable[[], bool], log: Path) -> None:
+    """Wait until a condition holds; fail with a log's end when it does not."""
+    deadline = time.monotonic() + 90
+    while not condition():
+        assert time.monotonic() < deadline, log.read_text()
+        time.sleep(0.05)

@@ -1,0 +1,64 @@
+"""KeyIndex, the order of use and the ring of evicted keys, against dicts."""
+
+import torch
+from hypothesis import given
+from hypothesis import strategies as st
+
+from otel_train.ledger.evicted import EvictedKeys
+from otel_train.ledger.hashing import keys_of
+from otel_train.ledger.index import KeyIndex
+
+CAPACITY = 40
+# Small keys share one home bucket, large ones are spread.
+KEYS = st.integers(-(2**63), 2**63 - 1) | st.integers(-60, 60)
+
+
+@given(st.lists(st.sets(KEYS, max_size=30), max_size=20))
+def test_equals_a_dict(batches: list[set[int]]) -> None:
+    """Every batch of inserts and removals leaves what a dict would hold, also when all keys share a bucket."""
+    index, model, position = KeyIndex(CAPACITY), dict[int, int](), 0
+    for batch in batches:
+        gone = [key for key in batch if key in model]
+        index.remove(torch.tensor(gone, dtype=torch.int64))
+        for key in gone:
+            del model[key]
+        new = [key for key in batch if key not in gone][: CAPACITY - len(model)]
+        index.insert(torch.tensor(new, dtype=torch.int64), torch.arange(position, position + len(new)))
+        model |= {key: position + place for place, key in enumerate(new)}
+        position += len(new)
+        asked = [*batch, *model, 61]
+        assert index.lookup(torch.tensor(asked)).tolist() == [model.get(key, -1) for key in asked]
+        assert len(index) == len(model)
+
+
+def test_holds_its_capacity_of_many_keys() -> None:
+    """A full table of many keys finds each of them, within few buckets of its home."""
+    keys = torch.randint(-(2**63), 2**63 - 1, (70_000,), generator=torch.Generator().manual_seed(0))
+    index = KeyIndex(len(keys))
+    index.insert(keys, torch.arange(len(keys)))
+    assert index.lookup(keys).equal(torch.arange(len(keys)))
+    assert index._reach <= 3
+
+
+def test_reuse_distances_of_many_keys_count_as_if_one_by_one() -> None:
+    """Keys that leave the ring in one call see those before them gone, over the blocks of the computation too."""
+    keys = keys_of(torch.arange(2500))
+    ring, order = EvictedKeys(len(keys)), keys[torch.randperm(len(keys), generator=torch.Generator().manual_seed(0))]
+    ring.add(keys)
+    model, expected = keys.tolist(), []
+    for key in order.tolist():
+        expected.append(len(model) - model.index(key))
+        model.remove(key)
+    assert ring.take(order).tolist() == expected
+    assert len(ring) == 0
+
+
+def test_a_key_evicted_again_moves_to_the_new_end() -> None:
+    """The ring keeps one place for a key, and drops the oldest eviction first."""
+    ring = EvictedKeys(3)
+    for batch in ([1, 2, 3], [1], [4], [5, 6, 7, 8]):
+        ring.add(torch.tensor(batch))
+        assert len(ring) == 3
+        if batch == [4]:
+            assert list(ring) == [3, 1, 4]
+    assert list(ring) == [6, 7, 8]

@@ -1,0 +1,204 @@
+"""StateLedger on one rank: the same as ordered dicts, whatever is done to it."""
+
+from typing import Any
+
+import pytest
+import torch
+from hypothesis import given
+from hypothesis import strategies as st
+
+from otel_train.exceptions import ConfigurationError, ShapeMismatchError, StateMismatchError
+from otel_train.ledger import StateLedger, stable_hash
+from tests.ledger.ledger_model import Model
+
+IDS = st.lists(st.integers(0, 11), max_size=9)
+CALLS = st.lists(
+    st.one_of(
+        st.tuples(st.just("store"), IDS),
+        st.tuples(st.just("fetch"), IDS),
+        st.tuples(st.sampled_from(["wipe", "end_step", "drain"]), st.just([])),
+    ),
+    max_size=25,
+)
+SIZES = st.fixed_dictionaries(
+    {"capacity": st.integers(1, 6), "ring": st.integers(1, 8), "max_idle_steps": st.none() | st.integers(1, 3)}
+)
+
+
+def make(size: dict[str, Any], **also: Any) -> StateLedger:
+    return StateLedger(
+        (2,),
+        capacity=size["capacity"],
+        recently_evicted=size["ring"],
+        max_idle_steps=size["max_idle_steps"],
+        dtype=torch.float64,
+        **also,
+    )
+
+
+def apply(ledger: StateLedger, call: str, ids: list[int], state: int) -> Any:
+    """Make one call; each written state is another one."""
+    if call == "store":
+        return ledger.store(ids, torch.arange(2 * len(ids), dtype=torch.float64).view(-1, 2) + state)
+    if call == "fetch":
+        states, found = ledger.fetch(ids)
+        return [row if there else None for row, there in zip(states.tolist(), found.tolist(), strict=True)]
+    if call == "end_step":
+        return ledger.end_step(ledger._step)
+    return ledger.drain_measurements() if call == "drain" else ledger.wipe()
+
+
+def apply_to_model(model: Model, call: str, ids: list[int], state: int) -> Any:
+    if call == "store":
+        return model.store([(key, [2.0 * place + state, 2.0 * place + state + 1]) for place, key in enumerate(ids)])
+    return model.fetch(ids) if call == "fetch" else getattr(model, call)()
+
+
+@given(SIZES, CALLS)
+def test_equals_the_model(size: dict[str, Any], calls: list[tuple[str, list[int]]]) -> None:
+    """Results, counts, order of use, states and the ring are those of ordered dicts after every call."""
+    ledger, model = make(size), Model(**size)
+    for number, (call, ids) in enumerate(calls):
+        assert apply(ledger, call, ids, 100 * number) == apply_to_model(model, call, ids, 100 * number)
+        saved = ledger.state_dict()
+        assert saved["keys"].tolist() == [stable_hash(key) for key in model.entries]
+        assert saved["states"].tolist() == list(model.entries.values())
+        assert list(ledger._recently_evicted) == [stable_hash(key) for key in model.ring]
+    assert ledger.drain_measurements() == model.drain()
+
+
+@given(SIZES, CALLS, CALLS)
+def test_resumes_as_if_never_stopped(size: dict[str, Any], before: list[Any], after: list[Any]) -> None:
+    """A ledger that loads a saved state goes on exactly as the one that was saved."""
+    first, second = make(size), make(size)
+    for call, ids in before:
+        apply(first, call, ids, 0)
+    second.load_state_dict(first.state_dict())
+    for number, (call, ids) in enumerate(after):
+        assert apply(first, call, ids, number) == apply(second, call, ids, number)
+    assert first.drain_measurements() == second.drain_measurements()
+
+
+@given(SIZES, CALLS)
+def test_events_tell_the_counts(size: dict[str, Any], calls: list[Any]) -> None:
+    """A replay of the events in their order gives the four counters."""
+    events: list[dict[str, Any]] = []
+    ledger = make(size, events=events.append)
+    for number, (call, ids) in enumerate(calls):
+        apply(ledger, "end_step" if call == "drain" else call, ids, number)
+    values = ledger.drain_measurements()
+    held, ring, counts = set[int](), dict[int, None](), [0, 0, 0, 0]
+    for event in events:
+        if event["event"] == "store" and event["key"] not in held:
+            counts[2] += 1
+            counts[3] += ring.pop(event["key"], 0) is None
+            held.add(event["key"])
+        elif event["event"] == "evict":
+            counts[event["why"] == "stale"] += 1
+            held.discard(event["key"])
+            ring[event["key"]] = None
+            for oldest in list(ring)[: -size["ring"]]:
+                del ring[oldest]
+        elif event["event"] == "wipe":
+            held.clear()
+            ring.clear()
+    assert values[:4] == counts
+
+
+def test_drain_gives_wandb_keys_and_keeps_the_counters() -> None:
+    """The drained values have the catalogue's keys, and last_extra_metrics the four counters of that interval."""
+    ledger = StateLedger((1,), capacity=1)
+    ledger.store(["a", "b"], torch.zeros(2, 1))
+    ledger.store(["a"], torch.zeros(1, 1))
+    values = ledger.drain_step_metrics()
+    assert (values["ledger/evictions"], values["ledger/false_evictions_max"], values["ledger/entries"]) == (2, 1, 1)
+    assert ledger.last_extra_metrics == {
+        "ledger/evictions": 2.0,
+        "ledger/stale_evictions": 0.0,
+        "ledger/fresh_writes": 3.0,
+        "ledger/false_evictions": 1.0,
+    }
+
+
+def test_a_wipe_between_eviction_and_write_is_no_false_eviction() -> None:
+    """Nothing that was wiped on purpose counts as a false eviction."""
+    ledger = StateLedger((1,), capacity=1)
+    ledger.store(["a", "b"], torch.zeros(2, 1))
+    assert "a" in ledger._recently_evicted
+    ledger.wipe()
+    ledger.store(["a"], torch.zeros(1, 1))
+    assert ledger.drain_measurements()[3] == 0
+
+
+def test_a_job_that_begins_late_drops_nothing_as_stale() -> None:
+    """The first step that is told shifts the steps of use, so that resuming at 1000 is no idle time."""
+    ledger = StateLedger((1,), capacity=2, max_idle_steps=2)
+    ledger.store(["a"], torch.zeros(1, 1))
+    entries = [ledger.drain_measurements(step)[4] for step in (1000, 1001, 1002, 1003)]
+    assert entries == [1, 1, 1, 0]
+
+
+@pytest.mark.parametrize("dtype", [torch.bool, torch.int8, torch.bfloat16, torch.complex64])
+@pytest.mark.parametrize("shape", [(), (3,), (2, 2)])
+def test_keeps_any_dtype_and_shape(dtype: torch.dtype, shape: tuple[int, ...]) -> None:
+    """States come back as they were, one or many, with zeros where there is none."""
+    ledger = StateLedger(shape, capacity=4, dtype=dtype)
+    states = torch.randint(0, 2, (2, *shape)).to(dtype)
+    ledger.store(["a", 7], states)
+    assert ledger.fetch(["a"]).states.equal(states[:1])
+    assert ledger.fetch([7, "b", "a"]).states.equal(torch.stack([states[1], torch.zeros_like(states[0]), states[0]]))
+
+
+def test_the_slab_is_no_part_of_the_graph() -> None:
+    """A stored state that needs a gradient is copied without it, and a later change of it has no effect."""
+    ledger, state = StateLedger((1,), capacity=1), torch.ones(1, 1, requires_grad=True)
+    ledger.store(["a"], state)
+    state.data.zero_()
+    fetched = ledger.fetch(["a"]).states
+    assert fetched.tolist() == [[1.0]]
+    assert not fetched.requires_grad
+
+
+@pytest.mark.parametrize(
+    ("also", "field"),
+    [
+        ({"capacity": 0}, "ledger.capacity must be positive, got 0"),
+        ({"capacity": 1, "max_idle_steps": 0}, "ledger.max_idle_steps"),
+        ({"capacity": 1, "recently_evicted": 0}, "ledger.recently_evicted"),
+        ({"capacity": 1, "state_shape": (0,)}, "ledger.state_shape"),
+    ],
+)
+def test_bad_configuration_names_the_field(also: dict[str, Any], field: str) -> None:
+    """A value that breaks a rule is refused at once."""
+    with pytest.raises(ConfigurationError, match=field):
+        StateLedger(**{"state_shape": (1,), **also})
+
+
+@pytest.mark.parametrize(
+    ("ids", "states"),
+    [
+        (["a"], torch.zeros(2, 2)),
+        (["a"], torch.zeros(1, 2, dtype=torch.float16)),
+        ("a", torch.zeros(1, 2)),
+        ([None], torch.zeros(1, 2)),
+        ([2**63], torch.zeros(1, 2)),
+        (torch.zeros(1), torch.zeros(1, 2)),
+        (["a"], torch.zeros(1, 2, device="meta")),
+        (["a"], [[0.0, 0.0]]),
+    ],
+)
+def test_wrong_arguments_change_nothing(ids: Any, states: Any) -> None:
+    """Ids or states of another form are an error, and the ledger stays as it was."""
+    ledger = StateLedger((2,), capacity=1)
+    with pytest.raises(ShapeMismatchError, match="must be"):
+        ledger.store(ids, states)
+    assert len(ledger) == 0
+
+
+def test_a_saved_state_of_other_form_is_refused() -> None:
+    """States of another dtype, and those of another rank, are not loaded."""
+    saved = StateLedger((2,), capacity=1, dtype=torch.float16).state_dict()
+    with pytest.raises(StateMismatchError, match=r"float32 \[2\].*float16 \[2\]"):
+        StateLedger((2,), capacity=1).load_state_dict(saved)
+    with pytest.raises(StateMismatchError, match="rank 1 of 2"):
+        StateLedger((2,), capacity=1).load_state_dict({**saved, "rank": 1, "world_size": 2})
