@@ -75,7 +75,7 @@ class Recency:
 
     def clear(self) -> None:
         """Take every row out of the order."""
-        self._live.fill_(False)  # noqa: FBT003  # the value of a tensor
+        self._live.fill_(False)
         self._place.fill_(_NONE)
         self._begin = self._end = 0
 

@@ -139,8 +139,8 @@ class PointBuilder:
             sum=total,
             bucket_counts=counts,
             explicit_bounds=series.metric.bounds,
-            min=0.0,
-            max=0.0,
+            min=None,  # type: ignore[arg-type]  # optional in OTLP, and not known here
+            max=None,  # type: ignore[arg-type]
         )
         self._points.setdefault(name, (series.metric, Instrument.HISTOGRAM, []))[2].append(point)
 

@@ -52,7 +52,7 @@ def _expand(pattern: str, roots: dict[str, str], base: Path, min_bytes: int) -> 
             prefix, full = root, root + pattern[len(marker) :]
             break
     else:
-        marker, prefix = "", str(base)
+        marker, prefix = "", f"{base}/"
         full = str(base / pattern)
     files: dict[str, str] = {}
     for found in glob.iglob(full, recursive=True):  # noqa: PTH207  # Path.glob takes no absolute pattern

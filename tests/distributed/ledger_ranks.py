@@ -11,7 +11,7 @@ from typing import Any
 import torch
 import torch.distributed as dist
 
-from otel_train.exceptions import ShapeMismatchError
+from otel_train.exceptions import OtelTrainError
 from otel_train.ledger import StateLedger, stable_hash
 from otel_train.ledger.hashing import keys_of, owners_of
 from tests.ledger.ledger_model import Model
@@ -20,14 +20,15 @@ NAMES: list[str | int] = [*(f"doc-{number}" for number in range(10)), *range(10)
 
 
 def owner(stream_id: str | int, world_size: int) -> int:
+    """Return the rank that owns a stream."""
     return stable_hash(stream_id) % 2**64 % world_size
 
 
-def compare(ids: list[str | int], rank: int, world_size: int, **sizes: int) -> None:
+def compare(ids: list[str | int], rank: int, world_size: int, capacity: int, max_idle_steps: int | None = None) -> None:
     """Make random calls, of any number of ids from any rank, and compare all with one model for each owner."""
     rng = random.Random(0)
-    ledger = StateLedger((2,), dtype=torch.int64, **sizes)
-    models = [Model(sizes["capacity"], None, sizes.get("max_idle_steps")) for _ in range(world_size)]
+    ledger = StateLedger((2,), capacity=capacity, dtype=torch.int64, max_idle_steps=max_idle_steps)
+    models = [Model(capacity, None, max_idle_steps) for _ in range(world_size)]
     for number in range(40):
         # Every rank draws what every rank asks for: an empty list and duplicates happen.
         asked = [rng.choices(ids, k=rng.choice((0, 0, 1, 4, 9))) for _ in range(world_size)]
@@ -51,25 +52,30 @@ def compare(ids: list[str | int], rank: int, world_size: int, **sizes: int) -> N
 
 
 def equals_one_dict(rank: int, world_size: int) -> None:
+    """With room for all, what was stored last is what comes back."""
     compare(NAMES, rank, world_size, capacity=len(NAMES))
 
 
 def evicts_as_the_model(rank: int, world_size: int) -> None:
+    """With little room, each owner evicts, counts and orders as its model."""
     compare(NAMES, rank, world_size, capacity=3, max_idle_steps=2)
 
 
 def one_owner_takes_all(rank: int, world_size: int) -> None:
+    """A rank may own every key, and the others none."""
     ids = [name for name in NAMES if owner(name, world_size) == world_size - 1]
     compare(ids, rank, world_size, capacity=2)
 
 
 def wrong_states_raise_everywhere(rank: int, world_size: int) -> None:
+    """What is wrong on one rank is an error on all, naming both forms, and the ledger goes on."""
     ledger, last = StateLedger((2,), capacity=8), world_size - 1
     dtype = torch.float64 if rank == last else torch.float32
     message = raised(lambda: ledger.store([rank], torch.zeros(1, 2, dtype=dtype)))
     assert "float32 [1, 2] on cpu, got float64 [1, 2] on cpu" in message
     assert world_size == 1 or f"rank {last}" in message
-    message = raised(lambda: ledger.fetch(["ok", 1.5] if rank == 0 else ["ok"]))
+    ids: Any = ["ok", 1.5] if rank == 0 else ["ok"]
+    message = raised(lambda: ledger.fetch(ids))
     assert "str or an int" in message
     assert len(ledger) == 0
     ledger.store([rank], torch.full((1, 2), float(rank)))
@@ -77,6 +83,7 @@ def wrong_states_raise_everywhere(rank: int, world_size: int) -> None:
 
 
 def different_calls_raise_everywhere(rank: int, world_size: int) -> None:
+    """A fetch does not meet a store, nor a ledger one of another shape."""
     ledger = StateLedger((2,), capacity=8)
     other = StateLedger((3,) if rank == 0 else (2,), capacity=8)
     if world_size > 1:
@@ -90,6 +97,7 @@ def different_calls_raise_everywhere(rank: int, world_size: int) -> None:
 
 
 def bfloat16_comes_back_bit_for_bit(rank: int, world_size: int) -> None:
+    """Any 16 bits survive the way, NaNs too, and ids may be a tensor."""
     ledger = StateLedger((5, 3), capacity=16, dtype=torch.bfloat16)
     bits = torch.randint(-(2**15), 2**15, (4, 5, 3), dtype=torch.int16, generator=torch.Generator().manual_seed(rank))
     ids = torch.arange(4) + 4 * rank
@@ -99,18 +107,22 @@ def bfloat16_comes_back_bit_for_bit(rank: int, world_size: int) -> None:
 
 
 def a_part_of_the_ranks_has_its_own_ledger(rank: int, world_size: int) -> None:
-    group = dist.new_group(list(range(world_size // 2, world_size)))
+    """Ranks of a group are counted within it."""
+    group: Any = dist.new_group(list(range(world_size // 2, world_size)))
     if rank >= world_size // 2:
         ledger = StateLedger((1,), capacity=4, process_group=group)
         ledger.store([rank], torch.full((1, 1), float(rank)))
         assert ledger.fetch([world_size - 1]).states.tolist() == [[world_size - 1]]
         assert ledger.state_dict()["world_size"] == world_size - world_size // 2
+    else:
+        assert "does not contain this rank" in raised(lambda: StateLedger((1,), capacity=4, process_group=group))
 
 
 def raised(call: Callable[[], Any]) -> str:
+    """Return the message of the error that must come."""
     try:
         call()
-    except ShapeMismatchError as error:
+    except OtelTrainError as error:
         return str(error)
     raise AssertionError("nothing was raised")
 

@@ -21,7 +21,7 @@ def outcome(request: pytest.FixtureRequest, tmp_path_factory: pytest.TempPathFac
     script = Path(__file__).with_name("ledger_ranks.py")
     launch = ["-m", "torch.distributed.run", "--standalone", f"--nproc-per-node={request.param}"]
     environment = {**os.environ, "PYTHONPATH": str(ROOT), "OMP_NUM_THREADS": "1"}
-    subprocess.run(  # noqa: S603  # our own script
+    subprocess.run(
         [sys.executable, *launch, str(script), str(directory)],
         cwd=ROOT,
         env=environment,

@@ -60,9 +60,7 @@ def test_shipped_configuration_shows_what_it_must_and_every_value_is_the_replays
 def test_other_settings_give_the_values_of_the_replay(name: str, tmp_path: Path) -> None:
     """Workers, stale entries, streams that end for good and longer intervals change nothing about being right."""
     (tmp_path / "page.txt").write_text("a page of prose, again and again. " * 40)
-    data = (
-        "[data]\nmin_bytes = 600\nmax_bytes = 1500\n[data.modalities]\ncode = ['{stdlib}/*.py']\nprose = ['*.txt']\n"
-    )
+    data = "[data]\nmin_bytes = 600\nmax_bytes = 1500\n[data.modalities]\ncode = ['{stdlib}/*.py']\nprose = ['*.txt']\n"
     config = tmp_path / "job.toml"
     config.write_text(f"[job]\nsteps = 40\n{data}{SETTINGS[name]}")
     run = otel_train("smoke", str(config), "--out", str(tmp_path / "out"), "--events")

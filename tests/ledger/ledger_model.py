@@ -18,10 +18,12 @@ class Model:
         self.begin_interval()
 
     def begin_interval(self) -> None:
+        """Set the counts to zero."""
         self.evictions = self.stale = self.fresh = self.hits = 0
         self.distances: list[int] = []
 
     def fetch(self, keys: list[Any]) -> list[Any]:
+        """Return the state of each key, None where there is none."""
         found = []
         for key in keys:
             if key in self.entries:
@@ -31,6 +33,7 @@ class Model:
         return found
 
     def store(self, pairs: list[tuple[Any, Any]]) -> None:
+        """Write (key, state) pairs; the last of a key counts."""
         for place, (key, state) in enumerate(pairs):
             if any(later == key for later, _ in pairs[place + 1 :]):
                 continue
@@ -45,11 +48,13 @@ class Model:
             self.evict(next(iter(self.entries)))
 
     def use(self, key: Any, state: Any) -> None:
+        """Move a key to the new end."""
         self.entries[key] = state
         self.entries.move_to_end(key)
         self.last_used[key] = self.step
 
     def evict(self, key: Any) -> None:
+        """Move a key from the entries to the ring."""
         del self.entries[key]
         self.ring[key] = None
         self.ring.move_to_end(key)
@@ -57,10 +62,12 @@ class Model:
             self.ring.popitem(last=False)
 
     def wipe(self) -> None:
+        """Drop everything."""
         self.entries.clear()
         self.ring.clear()
 
     def end_step(self) -> None:
+        """Evict what is stale and go to the next step."""
         if self.max_idle_steps is not None:
             for key in list(self.entries):
                 if self.step - self.last_used[key] > self.max_idle_steps:
@@ -69,13 +76,21 @@ class Model:
         self.step += 1
 
     def drain(self) -> list[float]:
+        """Return the interval's measurements."""
         self.end_step()
         lows = (0.0, *REUSE_BOUNDS)
         highs = (*REUSE_BOUNDS, float("inf"))
         buckets = [
             sum(low < distance <= high for distance in self.distances) for low, high in zip(lows, highs, strict=True)
         ]
-        values = [self.evictions, self.stale, self.fresh, len(self.distances), len(self.entries), self.capacity]
+        values: list[float] = [
+            self.evictions,
+            self.stale,
+            self.fresh,
+            len(self.distances),
+            len(self.entries),
+            self.capacity,
+        ]
         values += [self.hits, *buckets, sum(self.distances)]
         self.begin_interval()
         return values

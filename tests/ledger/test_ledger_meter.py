@@ -19,11 +19,13 @@ class CountedModel(Model):
         self.meter = meter
 
     def use(self, key: Any, state: Any) -> None:
+        """Tell of the store."""
         if state is not None:
             self.meter.store(key)
         super().use(key, state)
 
     def evict(self, key: Any) -> None:
+        """Tell of the eviction."""
         self.meter.evict(key)
         super().evict(key)
 
@@ -64,6 +66,18 @@ def test_what_is_dropped_on_purpose_is_no_false_eviction() -> None:
     meter.store("a")
     meter.store("b")
     assert meter.drain_measurements()[:5] == [0, 1, 4, 0, 2]
+
+
+def test_a_cache_may_be_older_than_its_meter() -> None:
+    """An entry that the meter never saw stored counts when it is evicted, each time from the new end of the ring."""
+    meter = LedgerMeter(2)
+    for key in ("a", "b", "a"):
+        meter.evict(key)
+    meter.store("b")
+    assert meter.drain_measurements()[:4] == [3, 0, 1, 1]
+    assert meter._recently_evicted.keys() == {"a"}
+    meter.store("a")
+    assert meter.drain_measurements()[-1] == 1
 
 
 def test_writes_its_events() -> None:

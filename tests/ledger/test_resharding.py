@@ -49,7 +49,14 @@ def test_a_smaller_ledger_keeps_the_newest() -> None:
     assert ledger.drain_measurements(4)[:4] == [0, 0, 0, 0]
 
 
-@pytest.mark.parametrize("change", [lambda states: states[:1], lambda states: states[::-1], lambda states: []])
+def test_rings_are_joined_by_their_new_ends() -> None:
+    """Keys that were evicted last on their old ranks are the newest on the new one."""
+    states = saved_shards(2, [])
+    states[0]["recently_evicted"], states[1]["recently_evicted"] = torch.tensor([1, 2, 3]), torch.tensor([4, 5])
+    assert merge(states, 0, 1)["recently_evicted"].tolist() == [1, 2, 4, 3, 5]
+
+
+@pytest.mark.parametrize("change", [lambda states: states[:1], lambda states: states[::-1], lambda states: states[2:]])
 def test_an_incomplete_list_is_refused(change: Any) -> None:
     """The state of a rank that is not there is missed."""
     with pytest.raises(StateMismatchError, match="all ranks in order"):

@@ -26,6 +26,7 @@ SIZES = st.fixed_dictionaries(
 
 
 def make(size: dict[str, Any], **also: Any) -> StateLedger:
+    """Return a ledger of these sizes."""
     return StateLedger(
         (2,),
         capacity=size["capacity"],
@@ -49,6 +50,7 @@ def apply(ledger: StateLedger, call: str, ids: list[int], state: int) -> Any:
 
 
 def apply_to_model(model: Model, call: str, ids: list[int], state: int) -> Any:
+    """Make the same call of the model."""
     if call == "store":
         return model.store([(key, [2.0 * place + state, 2.0 * place + state + 1]) for place, key in enumerate(ids)])
     return model.fetch(ids) if call == "fetch" else getattr(model, call)()

@@ -1,0 +1,92 @@
+"""For tests of jobs that use otel_train: an OTLP receiver that keeps what it gets. Needs the extra `bridge`."""
+
+from __future__ import annotations
+
+import threading
+from concurrent.futures import ThreadPoolExecutor
+from dataclasses import dataclass
+from typing import Self
+
+import grpc
+from opentelemetry.proto.collector.metrics.v1 import metrics_service_pb2_grpc
+from opentelemetry.proto.collector.metrics.v1.metrics_service_pb2 import (
+    ExportMetricsServiceRequest,
+    ExportMetricsServiceResponse,
+)
+
+
+@dataclass(frozen=True, slots=True)
+class ReceivedPoint:
+    """One number, as it came over the wire."""
+
+    instance: str
+    """The resource's `service.instance.id`: run id, attempt and rank, joined by slashes."""
+    name: str
+    time_ns: int
+    value: float
+    cumulative: bool
+    """Whether it is a point of a cumulative sum."""
+    attributes: tuple[tuple[str, str], ...] = ()
+
+
+class OtlpReceiver(metrics_service_pb2_grpc.MetricsServiceServicer):
+    """A real OTLP/gRPC metrics receiver on a free port of this machine.
+
+        with OtlpReceiver() as receiver:
+            run_job(environment={"OTEL_EXPORTER_OTLP_ENDPOINT": f"http://{receiver.address}"})
+            assert receiver.values("train.cluster.loss")
+
+    Args:
+        address: Where to listen; port 0 takes a free one.
+    """
+
+    def __init__(self, address: str = "127.0.0.1:0") -> None:
+        self._server = grpc.server(ThreadPoolExecutor(4), options=[("grpc.so_reuseport", 0)])
+        metrics_service_pb2_grpc.add_MetricsServiceServicer_to_server(self, self._server)  # type: ignore[no-untyped-call]
+        port = self._server.add_insecure_port(address)
+        self.address = f"{address.rpartition(':')[0]}:{port}"
+        self.refuse_with: grpc.StatusCode | None = None
+        """While it is set, requests are answered with this status and nothing is kept."""
+        self.refused = 0
+        self._points: list[ReceivedPoint] = []
+        self._lock = threading.Lock()
+
+    def Export(  # noqa: N802  # the name is the protocol's
+        self, request: ExportMetricsServiceRequest, context: grpc.ServicerContext
+    ) -> ExportMetricsServiceResponse:
+        """Keep a request's numbers."""
+        if self.refuse_with is not None:
+            self.refused += 1
+            context.abort(self.refuse_with, "refused for a test")
+        found = []
+        for resource in request.resource_metrics:
+            names = {each.key: each.value.string_value for each in resource.resource.attributes}
+            for metric in (metric for scope in resource.scope_metrics for metric in scope.metrics):
+                cumulative = metric.WhichOneof("data") == "sum"
+                for point in (metric.sum if cumulative else metric.gauge).data_points:
+                    value = point.as_int if point.WhichOneof("value") == "as_int" else point.as_double
+                    attributes = tuple(sorted((each.key, each.value.string_value) for each in point.attributes))
+                    instance = names.get("service.instance.id", "")
+                    found.append(
+                        ReceivedPoint(instance, metric.name, point.time_unix_nano, value, cumulative, attributes)
+                    )
+        with self._lock:
+            self._points += found
+        return ExportMetricsServiceResponse()
+
+    @property
+    def points(self) -> list[ReceivedPoint]:
+        """All numbers so far, in the order in which they came."""
+        with self._lock:
+            return list(self._points)
+
+    def values(self, name: str) -> list[float]:
+        """Return the values of one metric in the order in which they came."""
+        return [point.value for point in self.points if point.name == name]
+
+    def __enter__(self) -> Self:
+        self._server.start()
+        return self
+
+    def __exit__(self, *exc_info: object) -> None:
+        self._server.stop(None).wait()

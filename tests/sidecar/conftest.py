@@ -1,0 +1,61 @@
+"""Rings that a test fills, and a sidecar in a thread."""
+
+from __future__ import annotations
+
+import contextlib
+import threading
+import time
+from collections.abc import Callable, Iterator
+from pathlib import Path
+
+import pytest
+
+from otel_train.catalogue import LEDGER, MIXING
+from otel_train.ring import Identity, Kind, RingWriter, Schema, ring_path
+from otel_train.sidecar import Sidecar
+
+SCHEMA = Schema(MIXING + LEDGER, ("code", "prose"))
+FIRST_TIME = 1_800_000_000_000_000_000
+
+
+class Rank:
+    """One rank's ring, written by hand: step n has n picks and n evictions."""
+
+    def __init__(self, directory: Path, rank: int = 0, records: int = 64) -> None:
+        self.identity = Identity(run_id="run", attempt=7, rank=rank, world_size=2)
+        self.ring = RingWriter(ring_path(directory, self.identity), SCHEMA, self.identity, records=records)
+        self.layout = SCHEMA.layout()
+
+    def record(self, step: int, kind: Kind = Kind.CLUSTER) -> None:
+        """Write one record, a second after the one before."""
+        sums = [0.0] * self.layout.sums
+        sums[self.layout.offsets["stream_mixing.picks"]] = sums[self.layout.offsets["ledger.evictions"]] = step
+        values = sums + [1.0] * (2 * self.layout.peaks)
+        self.ring.write(step, FIRST_TIME + step * 1_000_000_000, kind, values)
+
+
+@pytest.fixture
+def rank(tmp_path: Path) -> Rank:
+    """Return rank 0 with an empty ring."""
+    return Rank(tmp_path)
+
+
+@contextlib.contextmanager
+def serving(directory: Path, rank_interval: float = 0.0) -> Iterator[Sidecar]:
+    """Run a sidecar over a directory's rings until the end of the block."""
+    sidecar = Sidecar(directory, rank_interval=rank_interval)
+    thread = threading.Thread(target=sidecar.run)
+    thread.start()
+    try:
+        yield sidecar
+    finally:
+        sidecar.stop()
+        thread.join(30)
+
+
+def wait_for(condition: Callable[[], bool], seconds: float = 30) -> None:
+    """Wait until a condition holds."""
+    deadline = time.monotonic() + seconds
+    while not condition():
+        assert time.monotonic() < deadline, "it did not come to hold"
+        time.sleep(0.02)

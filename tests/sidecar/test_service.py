@@ -1,0 +1,156 @@
+"""Ring to OTLP, against a real gRPC receiver."""
+
+from __future__ import annotations
+
+import subprocess
+import sys
+from functools import partial
+from pathlib import Path
+
+import grpc
+import pytest
+import trustme
+
+from otel_train.bridge import Bridge, BridgeConfig, delivered_steps
+from otel_train.catalogue import cluster_name, rows
+from otel_train.ring import Kind, RingReader
+from otel_train.testing import OtlpReceiver
+from tests.sidecar.conftest import Rank, serving, wait_for
+
+PICKS = cluster_name(rows.PICKS.name)
+
+
+def has_arrived(receiver: OtlpReceiver, records: int) -> bool:
+    """Tell whether so many cluster records have come."""
+    return len(receiver.values(PICKS)) == records
+
+
+@pytest.fixture
+def receiver(monkeypatch: pytest.MonkeyPatch) -> OtlpReceiver:
+    """Return a receiver that the environment names; the test starts it."""
+    made = OtlpReceiver()
+    monkeypatch.setenv("OTEL_EXPORTER_OTLP_ENDPOINT", f"http://{made.address}")
+    return made
+
+
+def test_each_cluster_record_goes_out_with_its_step_under_one_time_stamp(
+    rank: Rank, receiver: OtlpReceiver, tmp_path: Path
+) -> None:
+    """All points of a step share its time stamp, `train.step` says which it is, and their number is among them."""
+    for step in (1, 2):
+        rank.record(step)
+    with receiver, serving(tmp_path):
+        wait_for(lambda: len(receiver.values(PICKS)) == 2)
+    steps = {point.time_ns: point.value for point in receiver.points if point.name == rows.STEP.name}
+    assert list(steps.values()) == [1, 2]
+    for time_ns in steps:
+        numbers = [p for p in receiver.points if p.time_ns == time_ns and ".cluster." in p.name]
+        count = next(p.value for p in numbers if p.name == cluster_name(rows.STEP_POINTS.name))
+        assert count == len(numbers) + 1  # the receiver keeps no histogram
+
+
+def test_counters_are_cumulative_over_records_and_over_a_restart_of_the_sidecar(
+    rank: Rank, receiver: OtlpReceiver, tmp_path: Path
+) -> None:
+    """A sidecar that begins again goes on with the totals of what was acknowledged."""
+    with receiver:
+        for first in (1, 3):
+            rank.record(first)
+            rank.record(first + 1)
+            with serving(tmp_path):
+                wait_for(partial(has_arrived, receiver, first + 1))
+    assert receiver.values(PICKS) == [1, 3, 6, 10]
+    assert all(point.cumulative for point in receiver.points if point.name == PICKS)
+
+
+def test_what_a_receiver_did_not_acknowledge_is_sent_again_once_it_does(
+    rank: Rank, receiver: OtlpReceiver, tmp_path: Path
+) -> None:
+    """A refusing receiver loses nothing, and doubles nothing."""
+    receiver.refuse_with = grpc.StatusCode.INTERNAL
+    rank.record(1)
+    with receiver, serving(tmp_path):
+        wait_for(lambda: receiver.refused > 0)
+        assert RingReader(rank.ring.path).cursor.position == 0
+        rank.record(2)
+        receiver.refuse_with = None
+        wait_for(lambda: len(receiver.values(PICKS)) == 2)
+    assert receiver.values(PICKS) == [1, 3]
+
+
+def test_overwritten_records_are_counted_and_the_others_arrive(receiver: OtlpReceiver, tmp_path: Path) -> None:
+    """A sidecar that is a whole ring behind reports exactly what it missed."""
+    rank = Rank(tmp_path, records=8)
+    for step in range(1, 21):
+        rank.record(step, Kind.RANK if step == 20 else Kind.CLUSTER)
+    with receiver, serving(tmp_path):
+        wait_for(lambda: receiver.values(rows.RECORDS_DROPPED.name) != [])
+    assert receiver.values(rows.RECORDS_DROPPED.name) == [12]
+    arrived = [point.value for point in receiver.points if point.name == rows.STEP.name]
+    assert arrived == list(range(13, 21))
+
+
+def test_a_ranks_own_values_go_out_once_an_interval_and_at_its_end(
+    rank: Rank, receiver: OtlpReceiver, tmp_path: Path
+) -> None:
+    """Counters in between are not lost: the next export has them."""
+    for step in range(1, 8):
+        rank.record(step, Kind.RANK)
+    rank.ring.close(7, 0)
+    with receiver, serving(tmp_path, rank_interval=3.0):
+        wait_for(lambda: len(receiver.values(rows.PICKS.name)) == 3)
+    assert receiver.values(rows.PICKS.name) == [1, 10, 28]
+
+
+def test_a_sidecar_of_a_rank_ends_when_the_rank_has_and_all_is_sent(rank: Rank, receiver: OtlpReceiver) -> None:
+    """A process that is started as a rank starts it leaves by itself, with status 0."""
+    rank.record(1)
+    parent = subprocess.Popen([sys.executable, "-c", "input()"], stdin=subprocess.PIPE)
+    with receiver:
+        command = [sys.executable, "-m", "otel_train.sidecar", str(rank.ring.path.parent), "--parent", str(parent.pid)]
+        sidecar = subprocess.Popen(command)
+        wait_for(lambda: receiver.values(PICKS) == [1])
+        assert sidecar.poll() is None
+        rank.record(2)
+        rank.ring.close(2, 0)
+        parent.communicate(b"\n")
+        assert sidecar.wait(30) == 0
+    assert receiver.values(PICKS) == [1, 3]
+
+
+def test_a_second_sidecar_waits_for_the_first(rank: Rank, receiver: OtlpReceiver, tmp_path: Path) -> None:
+    """Two sidecars for one directory send each record once."""
+    with receiver, serving(tmp_path), serving(tmp_path):
+        rank.record(1)
+        wait_for(lambda: receiver.values(PICKS) != [])
+    assert receiver.values(PICKS) == [1]
+
+
+@pytest.mark.parametrize("token", ["right", "wrong"])
+def test_tls_headers_and_compression_of_the_environment_are_used(
+    token: str, rank: Rank, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """The standard variables reach the exporter: a bridge with TLS and a token takes the right token only."""
+    authority = trustme.CA()
+    certificate = authority.issue_cert("localhost")
+    authority.cert_pem.write_to_path(str(tmp_path / "ca.pem"))
+    certificate.private_key_pem.write_to_path(str(tmp_path / "key.pem"))
+    certificate.cert_chain_pems[0].write_to_path(str(tmp_path / "cert.pem"))
+    config = BridgeConfig(
+        state=tmp_path / "bridge",
+        listen="localhost:0",
+        token="right",
+        tls_certificate=tmp_path / "cert.pem",
+        tls_key=tmp_path / "key.pem",
+    )
+    with Bridge(config) as bridge:
+        port = bridge.address.rpartition(":")[2]
+        monkeypatch.setenv("OTEL_EXPORTER_OTLP_ENDPOINT", f"https://localhost:{port}")
+        monkeypatch.setenv("OTEL_EXPORTER_OTLP_CERTIFICATE", str(tmp_path / "ca.pem"))
+        monkeypatch.setenv("OTEL_EXPORTER_OTLP_HEADERS", f"authorization=Bearer%20{token}")
+        monkeypatch.setenv("OTEL_EXPORTER_OTLP_COMPRESSION", "gzip")
+        rank.record(1)
+        with serving(tmp_path):
+            if token == "right":
+                wait_for(lambda: delivered_steps(config.state, "run") == 1)
+    assert RingReader(rank.ring.path).cursor.position == (token == "right")
