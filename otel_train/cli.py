@@ -111,16 +111,16 @@ def smoke(config: str, nproc: int, steps: int | None, out: Path | None, *, event
 def demo(out: Path | None) -> None:
     """Run the healthy configuration on two ranks, and say where to look."""
     result = _smoke("healthy", 2, None, out, events=False, quiet=False)
-    run_folder = result.wandb_file.parent
+    command = Path(sys.argv[0]) if Path(sys.argv[0]).name == "otel-train" else Path("otel-train")
     click.echo(
         f"""
 Where to look:
-  the verdict as JSON      {_near(result.out / "result.json")}
-  the run for wandb        {_near(result.wandb_file)}
-                           wandb sync {_near(run_folder)}   uploads it to your project
-  what training printed    {_near(result.out / "train.log")}
-  the metrics' meaning     otel-train catalogue
-  a job that goes wrong    otel-train smoke starved_reader   (or collapsed_mix, undersized_ledger)"""
+  the verdict as JSON     {_near(result.out / "result.json")}
+  what training printed   {_near(result.out / "train.log")}
+  the run for wandb       {_near(result.wandb_file)}
+  to upload it            {command.with_name("wandb")} sync {_near(result.wandb_file.parent)}
+  what the metrics mean   {command} catalogue
+  a job that goes wrong   {command} smoke starved_reader   (or collapsed_mix, undersized_ledger)"""
     )
     sys.exit(0 if result.passed else 1)
 

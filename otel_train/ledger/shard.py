@@ -82,6 +82,11 @@ class Shard(LedgerSource):
         """Of the states, with its index."""
         return self._slab.device
 
+    @property
+    def needs_clock(self) -> bool:
+        """Whether `end_step` does anything: only then does a session call it that is off."""
+        return self.max_idle_steps is not None
+
     def __len__(self) -> int:
         return len(self._entries)
 

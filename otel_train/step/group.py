@@ -124,13 +124,24 @@ def agree_identity(environment: Environment, group: RankGroup, run_id: str | Non
     )
 
 
-def agree_schema(schema: Schema, group: RankGroup) -> None:
+def agree_schema(schema: Schema | None, group: RankGroup, problem: str = "") -> None:
     """Check that all ranks measure the same things, in the same order.
 
+    Args:
+        schema: What this rank measures; None when it has a problem.
+        group: The ranks.
+        problem: What is wrong on this rank. It is raised on all of them: the others must not wait for this one.
+
     Raises:
-        SchemaMismatchError: They don't; the message names the first key and a rank that differs from rank 0.
+        ConfigurationError: Some rank has a problem.
+        SchemaMismatchError: They measure different things; the message names the first key and a rank that differs
+            from rank 0.
     """
-    schemas = group.gather((schema.modalities, schema.describe()))
+    gathered = group.gather((problem, (schema.modalities, schema.describe()) if schema is not None else None))
+    for rank, (said, _) in enumerate(gathered):
+        if said:
+            raise ConfigurationError(said if group.handle is None else f"rank {rank}: {said}")
+    schemas = [described for _, described in gathered]
     modalities, rows = schemas[0]
     for rank, (other_modalities, other_rows) in enumerate(schemas):
         if other_modalities != modalities:

@@ -56,7 +56,7 @@ class Recorder:
         self._steps = 0
 
     def add_step(self, seconds: float, wait: float, scalars: Mapping[str, Any]) -> list[str]:
-        """Add one step's duration, wait for data and scalars; return the keys that no metric knows."""
+        """Add one step's duration, wait for data and scalars; return the keys that were dropped."""
         self._seconds += seconds
         self._wait += wait
         self._steps += 1

@@ -14,6 +14,13 @@ DevicePart = tuple[torch.Tensor, torch.Tensor]
 """What was accumulated on a GPU: float64 [sums] and float64 [peaks], in the order of the host's lists."""
 
 
+def is_scalar(value: Any) -> bool:
+    """Tell whether a value is one number: anything with `__float__`, or a tensor of one element."""
+    if isinstance(value, torch.Tensor):
+        return value.numel() == 1 and not value.is_complex()
+    return hasattr(value, "__float__")
+
+
 class ScalarRecorder:
     """The interval's sums and peaks of a fixed set of scalars.
 
@@ -49,18 +56,18 @@ class ScalarRecorder:
             values: Numbers, or tensors of one element on any device; a tensor on a GPU is never synchronised.
 
         Returns:
-            The keys that are not among the metrics, and were dropped.
+            The keys that are not among the metrics, or hold no number, and were dropped.
         """
-        unknown: list[str] = []
+        dropped: list[str] = []
         for key, value in values.items():
             place = self._places.get(key)
-            if place is None:
-                unknown.append(key)
+            if place is None or not is_scalar(value):
+                dropped.append(key)
             elif isinstance(value, torch.Tensor) and value.is_cuda:
                 self._add_on_device(*place, value)
             else:
                 self._add(*place, float(value.detach()) if isinstance(value, torch.Tensor) else float(value))
-        return unknown
+        return dropped
 
     def _add(self, reduction: Reduction, place: int, value: float) -> None:
         if reduction is Reduction.MEAN:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import atexit
 import logging
+import os
 import subprocess
 import time
 from collections.abc import Iterable, Iterator, Mapping, Sequence
@@ -11,6 +12,7 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from types import TracebackType
 from typing import Any, Self, TypeVar
+from weakref import WeakSet
 
 from otel_train.catalogue import BY_NAME, Metric, rank_name
 from otel_train.exceptions import ConfigurationError, RingError
@@ -20,12 +22,24 @@ from otel_train.step.group import RankGroup, agree_schema
 from otel_train.step.packing import Reduced
 from otel_train.step.recorder import Measurements, Recorder
 from otel_train.step.reduction import Reducer
+from otel_train.step.scalars import is_scalar
 from otel_train.step.sidecar import wait_until
 from otel_train.step.source import Source
 
 logger = logging.getLogger(__name__)
 
 T = TypeVar("T")
+_SESSIONS: WeakSet[Telemetry] = WeakSet()
+
+
+def _leave_forked_child() -> None:
+    """End the sessions of a forked child: its parent goes on writing the same rings."""
+    for session in _SESSIONS:
+        session._enabled = False  # noqa: SLF001  # the fork hook is the session's own
+        atexit.unregister(session.close)
+
+
+os.register_at_fork(after_in_child=_leave_forked_child)
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -98,6 +112,13 @@ class Telemetry:
         self._wait = 0.0
         self._clock = time.perf_counter()
         self._said: set[str] = set()
+        # A ledger that drops what sits unused goes by steps: training must not change when telemetry is off.
+        self._clocked = [
+            end_step
+            for source in sources
+            if getattr(source, "needs_clock", False) and (end_step := getattr(source, "end_step", None)) is not None
+        ]
+        _SESSIONS.add(self)
         for metric in metrics:
             _check_user_key(metric.name)
         if self._enabled:
@@ -121,6 +142,8 @@ class Telemetry:
             ConfigurationError: At the first step: a key or a source breaks a rule.
         """
         if not self._enabled:
+            for end_step in self._clocked:
+                end_step(step)
             return None
         now = time.perf_counter()
         scalars = extra_metrics or {}
@@ -135,10 +158,10 @@ class Telemetry:
         if step <= self._last_step:
             self._say("order", "telemetry: step %d came after step %d and is not recorded", step, self._last_step)
             return None
-        unknown = running.recorder.add_step(now - self._clock, self._wait, scalars)
+        dropped = running.recorder.add_step(now - self._clock, self._wait, scalars)
         self._clock, self._wait, self._last_step = now, 0.0, step
-        for key in unknown:
-            self._say(key, "telemetry: %r was not there at the first step and is dropped", key)
+        for key in dropped:
+            self._say(key, "telemetry: %r was not there at the first step, or is no number, and is dropped", key)
         time_ns = self._last_time_ns = max(time.time_ns(), self._last_time_ns + 1)
         if step % self.options.log_every:
             self._pending = True
@@ -173,10 +196,11 @@ class Telemetry:
         """Fix the schema with the first step's keys, agree on it over the ranks, and make the ring."""
         assert self.identity is not None, "only an enabled session starts"
         assert self.ring_dir is not None, "likewise"
-        for key in scalars:
-            _check_user_key(key)
-        keys = sorted(self._declared.keys() | scalars.keys())
-        recorder = Recorder(self._sources, [self._declared.get(key) or Metric(key) for key in keys])
+        try:
+            recorder = self._make_recorder(scalars)
+        except ConfigurationError as error:
+            agree_schema(None, self._group, str(error))
+            raise  # not reached: agreeing on a problem raises it on every rank
         agree_schema(recorder.schema, self._group)
         reducer = Reducer(
             recorder.layout,
@@ -192,6 +216,16 @@ class Telemetry:
             self._say("ring", "telemetry: nothing is recorded on this rank: %s", error)
         self._running = _Running(recorder, reducer, ring, [0.0] * recorder.layout.peaks)
         return self._running
+
+    def _make_recorder(self, scalars: Mapping[str, Any]) -> Recorder:
+        for key, value in scalars.items():
+            _check_user_key(key)
+            if not is_scalar(value):
+                raise ConfigurationError(
+                    f"metric {key!r} must be a number or a tensor of one element, got {value!r:.80}; log its mean"
+                )
+        keys = sorted(self._declared.keys() | scalars.keys())
+        return Recorder(self._sources, [self._declared.get(key) or Metric(key) for key in keys])
 
     def _drain(self, running: _Running, step: int, time_ns: int) -> Measurements:
         measured = running.recorder.drain(step)

@@ -77,6 +77,7 @@ def wrong_states_raise_everywhere(rank: int, world_size: int) -> None:
     ids: Any = ["ok", 1.5] if rank == 0 else ["ok"]
     message = raised(lambda: ledger.fetch(ids))
     assert "str or an int" in message
+    assert "got float32 [1, 3]" in raised(lambda: ledger.store([rank], torch.zeros(1, 3)))  # wrong on all ranks alike
     assert len(ledger) == 0
     ledger.store([rank], torch.full((1, 2), float(rank)))
     assert ledger.fetch([last]).states.tolist() == [[last, last]]

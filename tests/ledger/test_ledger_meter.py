@@ -74,10 +74,9 @@ def test_a_cache_may_be_older_than_its_meter() -> None:
     for key in ("a", "b", "a"):
         meter.evict(key)
     meter.store("b")
-    assert meter.drain_measurements()[:4] == [3, 0, 1, 1]
-    assert meter._recently_evicted.keys() == {"a"}
-    meter.store("a")
-    assert meter.drain_measurements()[-1] == 1
+    values = meter.drain_measurements()
+    assert values[:4] == [3, 0, 1, 1]
+    assert values[-1] == 2
 
 
 def test_writes_its_events() -> None:
