@@ -4,7 +4,7 @@ VENV := .venv
 BIN := $(VENV)/bin
 STAMP := $(VENV)/.installed
 
-.PHONY: setup demo test check bench clean
+.PHONY: setup demo test check render bench clean
 
 setup: $(STAMP)
 
@@ -27,6 +27,11 @@ check: $(STAMP)
 	$(BIN)/ruff check .
 	$(BIN)/ruff format --check .
 	$(BIN)/mypy
+	$(BIN)/python -m pytest tests/test_imports.py
+	$(BIN)/otel-train render --check
+
+render: $(STAMP)
+	$(BIN)/otel-train render
 
 bench: $(STAMP)
 	$(BIN)/python -m benchmarks.hot_path

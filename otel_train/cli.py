@@ -49,6 +49,19 @@ def catalogue(*, as_json: bool) -> None:
 
 
 @main.command()
+@click.option("--check", is_flag=True, help="Change nothing; fail when a file differs from what would be written.")
+@click.option("--root", type=click.Path(path_type=Path, file_okay=False), default=Path(), help="The checkout.")
+def render(root: Path, *, check: bool) -> None:
+    """Write what is made from the catalogue into a checkout."""
+    from otel_train.render import drifted, write_files  # noqa: PLC0415
+
+    names = drifted(root) if check else write_files(root)
+    for name in names:
+        click.echo(f"{name} {'differs from the catalogue; run otel-train render' if check else 'written'}")
+    sys.exit(1 if check and names else 0)
+
+
+@main.command()
 @click.argument("directory", type=click.Path(path_type=Path, file_okay=False))
 @click.option("--rank-interval", default=10.0, show_default=True, help="Seconds between exports of a rank's values.")
 def sidecar(directory: Path, rank_interval: float) -> None:

@@ -76,7 +76,7 @@ class SmokeResult:
 
     def as_json(self) -> dict[str, Any]:
         """Return the content of `result.json`."""
-        ledger = self.config.ledger
+        ledger, horizon = self.config.ledger, self.config.mixing.horizon
         return {
             "config": self.name,
             "world_size": self.world_size,
@@ -89,7 +89,7 @@ class SmokeResult:
                 "capacity": ledger.capacity,
                 "recently_evicted": ledger.recently_evicted or ledger.capacity,
             },
-            "mix_horizon": self.config.mixing.horizon,
+            "mix_horizon": int(horizon) if horizon.is_integer() else horizon,
             "wandb_file": str(self.wandb_file.relative_to(self.out)),
             "rings": "rings",
         }

@@ -1,0 +1,65 @@
+"""The page that tells what each metric means, as Markdown."""
+
+from __future__ import annotations
+
+from otel_train.catalogue import CATALOGUE, HEADLINE, MAX_SUFFIX, Metric, Reduction, cluster_name
+
+_NOTICE = "<!-- Made by `otel-train render` from the catalogue; edit otel_train/catalogue/rows.py instead. -->"
+_REDUCTIONS = {
+    Reduction.SUM: "SUM",
+    Reduction.MEAN: "SUM / SUM",
+    Reduction.MAX: "MAX, and its rank",
+    Reduction.MIN: "MIN, and its rank",
+    Reduction.DIVERGENCE: "from the SUMmed counts and targets",
+    Reduction.SHARE: "from the SUMs",
+    Reduction.HISTOGRAM: "SUM of each bucket",
+    Reduction.LOCAL: "none",
+}
+
+
+def metrics_page() -> str:
+    """Return the page, ending in a newline."""
+    others = [metric for metric in CATALOGUE if metric not in HEADLINE]
+    lines = [
+        "# Metrics",
+        "",
+        _NOTICE,
+        "",
+        "Each metric of a rank is exported under its name, the cluster-wide value with `.cluster.` after the first",
+        f"part (`{HEADLINE[0].name}`, `{cluster_name(HEADLINE[0].name)}`). wandb gets the cluster-wide value, for a",
+        "counter the count of the interval: the steps since the last log step.",
+        "",
+        "## Headline metrics",
+        "",
+        "| name | instrument, unit | reduction over ranks | wandb key | healthy | meaning |",
+        "|---|---|---|---|---|---|",
+        *map(_row, HEADLINE),
+        "",
+        "## Beside them",
+        "",
+        "| name | instrument, unit | reduction over ranks | wandb key | healthy | meaning |",
+        "|---|---|---|---|---|---|",
+        *map(_row, others),
+        "",
+        "## What to do when one is out of its range",
+        "",
+        *(f"- `{metric.name}`: {metric.remedy}" for metric in CATALOGUE if metric.remedy),
+    ]
+    return "\n".join(lines) + "\n"
+
+
+def _row(metric: Metric) -> str:
+    name = f"`{metric.name}`" + (f", attribute `{metric.attribute}`" if metric.attribute else "")
+    reduction = _REDUCTIONS[metric.reduction] + (f"; `{MAX_SUFFIX}` is MAX, and its rank" if metric.with_max else "")
+    keys = f"`{metric.wandb_key}`" if metric.wandb_key else ""
+    if metric.with_max:
+        keys += f", `{metric.wandb_key}{MAX_SUFFIX}`"
+    cells = (
+        name,
+        f"{metric.instrument} `{metric.unit}`",
+        reduction,
+        keys,
+        str(metric.healthy or ""),
+        metric.description,
+    )
+    return "| " + " | ".join(cells) + " |"
