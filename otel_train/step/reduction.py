@@ -67,6 +67,11 @@ class Reducer:
         if self.stopped:
             self.abandoned += 1
             return
+        if self.group.handle is None and measured.device is None:
+            # One rank: what it measured is the cluster's.
+            alone = Reduced(step, measured.sums, measured.peaks, [0.0] * self.plan.peaks)
+            self._landed.append((alone, time_ns))
+            return
         if len(self._flights) >= self._max_in_flight:
             if not self._said_slow and not self._flights[0].complete():
                 self._said_slow = True

@@ -97,8 +97,6 @@ class Telemetry:
         self.options = options or SessionOptions()
         self.identity = identity
         self.ring_dir = ring_dir
-        self.latest: tuple[int, dict[str, float]] | None = None
-        """The newest step whose cluster-wide values have come back, and those by wandb key."""
         self._sources = tuple(sources)
         self._declared = {metric.name: metric for metric in metrics}
         self._group = group or RankGroup.alone()
@@ -106,6 +104,7 @@ class Telemetry:
         self._events = events
         self._running: _Running | None = None
         self._enabled = identity is not None
+        self._newest: Reduced | None = None
         self._last_step = 0
         self._last_time_ns = 0
         self._pending = False
@@ -174,9 +173,20 @@ class Telemetry:
         wait = self.options.reduction_timeout if self.options.blocking else 0.0
         landed = running.reducer.finish(wait) if self.options.blocking else running.reducer.harvest()
         self._record_cluster(running, landed)
-        if self.options.blocking and self.latest is not None and self.latest[0] == step:
-            return self.latest[1]
+        if self.options.blocking and self._newest is not None and self._newest.step == step:
+            return self._values(running, self._newest)
         return None
+
+    @property
+    def latest(self) -> tuple[int, dict[str, float]] | None:
+        """The newest step whose cluster-wide values have come back, and those by wandb key; None before the first."""
+        if self._running is None or self._newest is None:
+            return None
+        return self._newest.step, self._values(self._running, self._newest)
+
+    @staticmethod
+    def _values(running: _Running, reduced: Reduced) -> dict[str, float]:
+        return running.recorder.layout.by_key(reduced.sums, reduced.peaks, reduced.peak_ranks)
 
     def timed(self, loader: Iterable[T]) -> Iterator[T]:
         """Yield what `loader` yields, and measure how long each step waits for it (`train.data.wait`)."""
@@ -241,14 +251,12 @@ class Telemetry:
     def _record_cluster(self, running: _Running, landed: Sequence[tuple[Reduced, int]]) -> None:
         if not landed:
             return
-        layout = running.recorder.layout
         if running.ring is not None and self._group.emits:
             for reduced, time_ns in landed:
                 running.ring.write(
                     reduced.step, time_ns, Kind.CLUSTER, reduced.sums + reduced.peaks + reduced.peak_ranks
                 )
-        newest, _ = landed[-1]
-        self.latest = (newest.step, layout.by_key(newest.sums, newest.peaks, newest.peak_ranks))
+        self._newest = landed[-1][0]
 
     def _say(self, key: str, message: str, *arguments: Any) -> None:
         if key not in self._said:
