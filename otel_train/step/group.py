@@ -111,7 +111,7 @@ def agree_identity(environment: Environment, group: RankGroup, run_id: str | Non
     chosen = run_id or environment.run_id or uuid.uuid4().hex[:12]
     if len(chosen) > 128 or not chosen.isprintable():
         raise ConfigurationError(f"run_id must be at most 128 printable characters, got {chosen[:150]!r}")
-    agreed_id, attempt = group.gather((chosen, time.time_ns() // 1_000_000))[0]
+    agreed_id, attempt = group.gather((chosen, _next_attempt()))[0]
     distributed = group.handle is not None
     return Identity(
         run_id=agreed_id,
@@ -122,6 +122,16 @@ def agree_identity(environment: Environment, group: RankGroup, run_id: str | Non
         host=environment.host,
         service_name=environment.service_name,
     )
+
+
+_last_attempt = 0
+
+
+def _next_attempt() -> int:
+    """Return the present millisecond, or the one after the last attempt of this process: no two are the same."""
+    global _last_attempt  # noqa: PLW0603  # the clock is the process's, and so is what was read from it
+    _last_attempt = max(time.time_ns() // 1_000_000, _last_attempt + 1)
+    return _last_attempt
 
 
 def agree_schema(schema: Schema | None, group: RankGroup, problem: str = "") -> None:
