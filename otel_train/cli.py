@@ -146,6 +146,7 @@ def _smoke(config: str, nproc: int, steps: int | None, out: Path | None, *, even
     path = find_config(config)
     folder = out or Path("otel-train-out") / f"{path.stem}-{time.strftime('%Y%m%d-%H%M%S')}"
     options = SmokeOptions(config=path, out=folder, nproc=nproc, steps=steps, events=events)
+    options.load()  # what is wrong with it is said before a bar is drawn
     with progress_bar(f"{path.stem} on {nproc} ranks", quiet=quiet) as on_progress:
         result = run_smoke(options, on_progress)
     if not quiet:

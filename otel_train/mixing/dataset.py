@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import logging
+import time
 import uuid
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from typing import Any
@@ -22,7 +23,12 @@ from otel_train.mixing.weights import Weights, checked_weights
 
 logger = logging.getLogger(__name__)
 
-_PRODUCED, _CONSUMED = 0, 1
+_PRODUCED, _CONSUMED, _WORKERS, _STARTED = 0, 1, 2, 3
+"""Places in the memory that the workers share: picks made, picks consumed, number of workers, and for each worker how
+often it has begun."""
+_MOST_WORKERS = 256
+_START_TIMEOUT = 30.0
+"""Seconds that the training process waits at most for a worker that has not begun while another one has."""
 
 
 class StreamMixingDataset(IterableDataset[MixedBatch]):
@@ -99,7 +105,8 @@ class StreamMixingDataset(IterableDataset[MixedBatch]):
         self._plan.fill(self._dealt({stream: Place(stream) for stream in self._streams}, self.rank))
         self._open_slots()
         # Workers report what they have made, and a persistent one asks what was consumed when it begins again.
-        self._progress = torch.zeros(2, dtype=torch.int64).share_memory_()  # type: ignore[no-untyped-call]
+        self._progress = torch.zeros(_STARTED + _MOST_WORKERS, dtype=torch.int64).share_memory_()  # type: ignore[no-untyped-call]
+        self._iterations = 0
         self._warned = False
         self._token = uuid.uuid4().hex
         READERS[self._token] = self
@@ -167,8 +174,18 @@ class StreamMixingDataset(IterableDataset[MixedBatch]):
             yield MixedBatch(values)
 
     def _rows_of_worker(self, worker: int, workers: int) -> Iterator[MixedBatch]:
-        while self._plan.index < int(self._progress[_CONSUMED]):
-            self._next_pick(self._plan)
+        if workers > _MOST_WORKERS:
+            raise ConfigurationError(
+                f"a DataLoader over this dataset has at most {_MOST_WORKERS} workers, got {workers}"
+            )
+        self._iterations += 1
+        if self._iterations > 1:
+            # A persistent worker that begins again: what it had made ahead is thrown away, so it goes back to where the
+            # training loop is. That stands still until all workers have looked (`_await_workers`).
+            while self._plan.index < int(self._progress[_CONSUMED]):
+                self._next_pick(self._plan)
+        self._progress[_WORKERS] = workers
+        self._progress[_STARTED + worker] = self._iterations
         plan = self._new_plan(self._plan.bias, self._plan.at_end)
         plan.load_state_dict(self._plan.state_dict())
         plan.set_weights(self._weights_at(self._step_of(plan.index)))
@@ -227,6 +244,7 @@ class StreamMixingDataset(IterableDataset[MixedBatch]):
             ConfigurationError: The picks are not the next ones: the DataLoader's batch size is not this dataset's, or a
                 batch was left out.
         """
+        self._await_workers()
         picks = torch.as_tensor(batch["pick"]).reshape(-1).tolist()
         lengths = torch.as_tensor(batch["length"]).reshape(-1).tolist()
         first = self._plan.index
@@ -239,6 +257,13 @@ class StreamMixingDataset(IterableDataset[MixedBatch]):
             pick = self._next_pick(self._plan, self.meter)
             assert pick is not None, "a worker made this pick from the same plan"
             self._count(pick, tokens)
+
+    def _await_workers(self) -> None:
+        """Wait for workers that have not begun their iteration while another one has brought its first batch."""
+        started = self._progress[_STARTED : _STARTED + int(self._progress[_WORKERS])]
+        deadline = time.monotonic() + _START_TIMEOUT
+        while len(started) and int(started.min()) < int(started.max()) and time.monotonic() < deadline:
+            time.sleep(0.001)
 
     # -- a source of telemetry -----------------------------------------------------------------------------------
 
@@ -297,7 +322,7 @@ class StreamMixingDataset(IterableDataset[MixedBatch]):
             self.meter.load_state_dict(own[0]["meter"])
         else:
             self._reshard(states)
-        self._progress.fill_(self._plan.index)
+        self._progress[:_WORKERS] = self._plan.index
         self._plan.set_weights(self._weights_at(self._step_of(self._plan.index)))
 
     def _reshard(self, states: Sequence[Mapping[str, Any]]) -> None:

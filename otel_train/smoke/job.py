@@ -45,6 +45,14 @@ class SmokeOptions:
         if self.nproc < 1:
             raise ConfigurationError(f"--nproc must be positive, got {self.nproc}")
 
+    def load(self) -> TrainerConfig:
+        """Return the configuration, with the number of steps replaced.
+
+        Raises:
+            ConfigurationError: It is wrong.
+        """
+        return load_config(self.config, {"job": {"steps": self.steps}} if self.steps is not None else None)
+
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class SmokeResult:
@@ -111,8 +119,7 @@ def run_smoke(options: SmokeOptions, on_progress: Callable[[int, int], None] = l
         ConfigurationError: The configuration is wrong, or the output directory can't be made.
         JobError: The bridge or the job failed; the message holds the end of its log.
     """
-    overrides = {"job": {"steps": options.steps}} if options.steps is not None else None
-    config = load_config(options.config, overrides)
+    config = options.load()
     out = options.out.resolve()
     try:
         out.mkdir(parents=True, exist_ok=True)
