@@ -281,6 +281,15 @@ class StreamMixingDataset(IterableDataset[MixedBatch]):
 
     def drain_measurements(self, step: int | None = None) -> list[float]:
         """End the interval with `step`; see `MixingMeter.drain_measurements`."""
+        self._say_lost_picks()
+        return self.meter.drain_measurements(step)
+
+    def drain_step_metrics(self, step: int | None = None) -> dict[str, float]:
+        """End the interval with `step` and return this rank's own values, by wandb key."""
+        self._say_lost_picks()
+        return self.meter.drain_step_metrics(step)
+
+    def _say_lost_picks(self) -> None:
         if not self._warned and self._plan.index == 0 and int(self._progress[_PRODUCED]):
             self._warned = True
             logger.warning(
@@ -288,11 +297,6 @@ class StreamMixingDataset(IterableDataset[MixedBatch]):
                 "hand the rows' 'pick' and 'length' to StreamMixingDataset.consume()",
                 int(self._progress[_PRODUCED]),
             )
-        return self.meter.drain_measurements(step)
-
-    def drain_step_metrics(self, step: int | None = None) -> dict[str, float]:
-        """End the interval with `step` and return this rank's own values, by wandb key."""
-        return self.meter.drain_step_metrics(step)
 
     # -- state ---------------------------------------------------------------------------------------------------
 

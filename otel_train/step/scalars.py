@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Mapping, Sequence
 from typing import Any
 
@@ -77,8 +78,8 @@ class ScalarRecorder:
             self._sums[place] += value
         else:
             candidate = -value if reduction is Reduction.MIN else value
-            # Written so that a NaN stays: it is not smaller than anything.
-            if not candidate <= self._peaks[place]:
+            # A NaN comes in, and stays: nothing is larger than it.
+            if candidate > self._peaks[place] or math.isnan(candidate):
                 self._peaks[place] = candidate
 
     def _add_on_device(self, reduction: Reduction, place: int, value: torch.Tensor) -> None:

@@ -1,0 +1,157 @@
+"""The catalogue's rows, the names that follow from them, and the values that follow from a vector."""
+
+from __future__ import annotations
+
+import importlib
+import math
+import re
+
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+
+from otel_train.catalogue import (
+    ABSENT,
+    CATALOGUE,
+    HEADLINE,
+    HEADLINE_KEYS,
+    LEDGER,
+    MIXING,
+    Layout,
+    Metric,
+    Reduction,
+    cluster_name,
+    divergence,
+    rank_name,
+    rows,
+    wandb_key,
+)
+from otel_train.exceptions import ConfigurationError
+
+PACKAGES = ["", ".catalogue", ".mixing", ".ledger", ".ring", ".step", ".sidecar", ".bridge", ".render", ".trainer"]
+SHARES = st.lists(st.floats(0, 1e6), min_size=3, max_size=3)
+
+
+@pytest.mark.parametrize("package", PACKAGES)
+def test_public_names_are_sorted_and_there(package: str) -> None:
+    """What `__all__` promises can be had from the package."""
+    module = importlib.import_module(f"otel_train{package}")
+    assert list(module.__all__) == sorted(
+        module.__all__, key=lambda name: (not name.isupper(), name[0].islower(), name)
+    )
+    assert [name for name in module.__all__ if not hasattr(module, name)] == []
+
+
+@pytest.mark.parametrize("metric", CATALOGUE, ids=lambda metric: metric.name)
+def test_a_row_follows_the_naming_rules_and_says_what_it_means(metric: Metric) -> None:
+    """Lower case with dots, no suffix for counters, counted things in braces, a description."""
+    assert re.fullmatch(r"[a-z_]+(\.[a-z_]+)+", metric.name)
+    assert not metric.name.endswith("_total")
+    assert not metric.name.startswith("otel.")
+    assert metric.unit in ("1", "s") or re.fullmatch(r"\{[a-z]+\}", metric.unit)
+    assert metric.description.endswith(".")
+
+
+@pytest.mark.parametrize("metric", HEADLINE, ids=lambda metric: metric.name)
+def test_a_headline_metric_has_a_range_and_a_remedy(metric: Metric) -> None:
+    """Each says when it needs attention and what to do then; a range that everything is in is none."""
+    assert metric.remedy
+    assert metric.healthy is not None
+    assert metric.healthy.low > 0 or metric.healthy.high < math.inf
+
+
+def test_there_are_15_headline_keys() -> None:
+    """The eleven metrics and the four maxima beside the ledger's."""
+    assert len(HEADLINE) == 11
+    assert len(set(HEADLINE_KEYS)) == 15
+
+
+@given(
+    st.text(st.characters(codec="ascii", exclude_categories=["Cc"]), min_size=1).filter(lambda x: rank_name(x) is None)
+)
+def test_a_cluster_wide_name_leads_back_to_the_name_it_was_made_from(name: str) -> None:
+    """No name is lost, whatever a user's key looks like."""
+    if rank_name(cluster_name(name)) is not None:
+        assert rank_name(cluster_name(name)) == name
+    assert rank_name(cluster_name("train/loss")) == "train/loss"
+
+
+@pytest.mark.parametrize(
+    ("name", "attribute", "key"),
+    [
+        ("ledger.evictions", "", "ledger/evictions"),
+        ("ledger.evictions_max", "", "ledger/evictions_max"),
+        ("ledger.evictions_max_rank", "", "ledger/evictions_max_rank"),
+        ("stream_mixing.tokens", "code", "stream_mixing/tokens/code"),
+        ("ledger.reuse_distance", "", None),
+        ("train/loss_max", "", "train/loss_max"),
+    ],
+)
+def test_wandb_keys_follow_from_the_names(name: str, attribute: str, key: str | None) -> None:
+    """Siblings and modalities get the row's key with their suffix; a user's scalar keeps its own."""
+    assert wandb_key(name, attribute) == key
+
+
+@pytest.mark.parametrize(
+    ("counts", "targets", "expected"),
+    [
+        ([1, 1], [5, 5], 0.0),
+        ([1, 0], [0, 1], 1.0),
+        ([0, 0], [1, 1], 0.0),
+        # p = (1, 0), q = (1/2, 1/2), m = (3/4, 1/4): (log2(4/3) + (log2(2/3) + log2(2)) / 2) / 2
+        ([3, 0], [2, 2], (math.log2(4 / 3) + (math.log2(2 / 3) + 1) / 2) / 2),
+    ],
+)
+def test_divergence_has_its_known_values(counts: list[float], targets: list[float], expected: float) -> None:
+    """0 for equal shares, 1 bit for disjoint ones, and one worked out by hand."""
+    assert divergence(counts, targets) == pytest.approx(expected, abs=1e-15)
+
+
+@given(SHARES, SHARES)
+def test_divergence_is_symmetric_and_bounded(counts: list[float], targets: list[float]) -> None:
+    """Which side is called the target does not matter, and no rounding leads out of [0, 1]."""
+    assert 0 <= divergence(counts, targets) <= 1
+    assert divergence(counts, targets) == pytest.approx(divergence(targets, counts), abs=1e-12)
+
+
+def test_values_follow_from_a_vector() -> None:
+    """Sums, means, shares, maxima and their ranks are read from their places."""
+    layout = Layout(
+        (rows.PICKS, rows.STALENESS_MEAN, rows.STALENESS_MAX, rows.MODALITY_SHARE, rows.EVICTIONS), ("a", "b")
+    )
+    # picks, age sum, active readers, decayed counts a and b, evictions
+    values = layout.by_key([8.0, 6.0, 4.0, 1.0, 3.0, 5.0], [9.0, 4.0], [2.0, 1.0])
+    assert values == {
+        "stream_mixing/picks": 8.0,
+        "stream_mixing/staleness_mean": 1.5,
+        "stream_mixing/staleness_max": 9.0,
+        "stream_mixing/staleness_max_rank": 2.0,
+        "stream_mixing/modality_share/a": 0.25,
+        "stream_mixing/modality_share/b": 0.75,
+        "ledger/evictions": 5.0,
+        "ledger/evictions_max": 4.0,
+        "ledger/evictions_max_rank": 1.0,
+    }
+
+
+def test_what_nobody_measured_is_zero_for_a_row_and_absent_for_a_users_scalar() -> None:
+    """A catalogue key is there at every step; a user's mean of nothing is not made up."""
+    layout = Layout((rows.STALENESS_MAX, rows.SWITCH_RATE, Metric("loss"), Metric("peak", Reduction.MAX)))
+    assert layout.by_key([0.0] * layout.sums, [ABSENT] * layout.peaks, [0.0] * layout.peaks) == {
+        "stream_mixing/staleness_max": 0.0,
+        "stream_mixing/switch_rate": 0.0,
+    }
+
+
+def test_peaks_that_are_sums_need_not_be_given() -> None:
+    """A ledger's maxima are candidates made of its own counts."""
+    layout = Layout(MIXING + LEDGER, ("a",))
+    sums = [0.0] * layout.sums
+    sums[layout.offsets["ledger.fresh_writes"]] = 7.0
+    assert layout.complete_peaks(sums, [3.0])[layout.peak_offsets["ledger.fresh_writes"]] == 7.0
+
+
+def test_a_metric_of_two_sources_is_an_error() -> None:
+    """Two sources that measure the same would be added up silently."""
+    with pytest.raises(ConfigurationError, match=r"'ledger.hits' is given by two sources"):
+        Layout((rows.LEDGER_HITS, rows.LEDGER_HITS))

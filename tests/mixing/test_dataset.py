@@ -1,0 +1,245 @@
+"""The mixing dataset: workers, ends of streams, resuming with the same and another world size."""
+
+from __future__ import annotations
+
+import logging
+import time
+from collections import Counter
+from collections.abc import Iterator
+from dataclasses import dataclass
+from itertools import islice
+from pathlib import Path
+from typing import Any
+
+import pytest
+import torch
+from torch.utils.data import DataLoader, get_worker_info
+
+from otel_train.catalogue import rows
+from otel_train.exceptions import ConfigurationError, StateMismatchError
+from otel_train.mixing import FileStream, MixedBatch, StreamMixingDataset
+
+PICKS = rows.PICKS.wandb_key
+Seen = list[tuple[list[str], list[int], dict[str, float]]]
+
+
+@dataclass
+class Numbers:
+    """A stream whose row n is n."""
+
+    id: str
+    modality: str
+    length: int
+
+    def __len__(self) -> int:
+        return self.length
+
+    def read(self, position: int) -> tuple[dict[str, Any], int]:
+        """Return a row, and tokens that tell the position."""
+        return {"value": torch.tensor(position)}, position + 1
+
+
+class LateDataset(StreamMixingDataset):
+    """A dataset whose second worker begins late."""
+
+    def __iter__(self) -> Iterator[MixedBatch]:
+        worker = get_worker_info()
+        if worker is not None and worker.id == 1:
+            time.sleep(0.3)
+        yield from super().__iter__()
+
+
+def streams(count: int = 12, length: int = 5) -> list[Numbers]:
+    """Return streams of three modalities."""
+    return [Numbers(f"s{index}", "abc"[index % 3], length + index) for index in range(count)]
+
+
+def make(kind: type[StreamMixingDataset] = StreamMixingDataset, **changes: Any) -> StreamMixingDataset:
+    """Return a dataset of one of two ranks."""
+    arguments = {"readers": 5, "batch_size": 4, "rank": 0, "world_size": 2, "seed": 3, **changes}
+    return kind(streams(), {"a": 1, "b": 2, "c": 3}, **arguments)
+
+
+def consume(dataset: StreamMixingDataset, breaks: tuple[int, ...] = (6, 15), first: int = 1, **loader: Any) -> Seen:
+    """Go through a DataLoader as a training loop does, leaving it and coming back."""
+    seen, step = [], first - 1
+    loading = DataLoader(dataset, batch_size=4, **loader)
+    for stop in breaks:
+        for batch in loading:
+            step += 1
+            values = batch["value"].tolist()
+            seen.append((batch["stream"], values, dataset.drain_step_metrics(step)))
+            if step == stop:
+                break
+    return seen
+
+
+@pytest.mark.parametrize("kind", [StreamMixingDataset, LateDataset])
+@pytest.mark.parametrize(
+    "loader",
+    [
+        {"num_workers": 1, "multiprocessing_context": "spawn"},
+        {"num_workers": 2},
+        {"num_workers": 3, "prefetch_factor": 5},
+        {"num_workers": 2, "persistent_workers": True},
+    ],
+    ids=str,
+)
+def test_batches_and_counts_are_the_same_with_any_workers(
+    kind: type[StreamMixingDataset], loader: dict[str, Any]
+) -> None:
+    """Picks count for the step whose batch has them, however far workers run ahead, and when a loop breaks off."""
+    assert consume(make(kind), **loader) == consume(make())
+
+
+def test_what_workers_prefetch_is_not_counted_before_it_is_read() -> None:
+    """A batch counts when the training loop reads from it, once."""
+    dataset = make()
+    iterator = iter(DataLoader(dataset, batch_size=4, num_workers=1, prefetch_factor=4))
+    batch = next(iterator)
+    assert dataset.drain_step_metrics()[PICKS] == 0
+    assert [len(batch["value"]), len(batch["value"])] == [4, 4]
+    assert dataset.drain_step_metrics()[PICKS] == 4
+
+
+def test_a_collate_function_of_the_users_own_hands_its_picks_over(caplog: pytest.LogCaptureFixture) -> None:
+    """Without that, the loss of the counts is said; with it they are right."""
+    dataset = make()
+    for batch in DataLoader(dataset, batch_size=4, num_workers=1, collate_fn=_numbers_only):
+        assert dataset.drain_step_metrics()[PICKS] == 0
+        assert "consume()" in caplog.text
+        dataset.consume(batch)
+        assert dataset.drain_step_metrics()[PICKS] == 4
+        break
+
+
+def _numbers_only(batch: list[MixedBatch]) -> dict[str, list[int]]:
+    return {name: [row[name] for row in batch] for name in ("pick", "length")}
+
+
+def test_a_loader_with_another_batch_size_is_told() -> None:
+    """Workers make batches of the dataset's size; picks that come in another order are an error that names both."""
+    dataset = make(batch_size=3)
+    batch = next(iter(DataLoader(dataset, batch_size=4, num_workers=2)))
+    with pytest.raises(ConfigurationError, match=r"give the DataLoader the dataset's batch_size \(3\)"):
+        batch["value"]
+
+
+@pytest.mark.parametrize(("at_end", "times"), [("next", {1}), ("cycle", {1, 2, 3, 4}), ("again", set(range(3, 10)))])
+def test_the_end_of_a_stream(at_end: str, times: set[int]) -> None:
+    """NEXT plays each stream once and ends; CYCLE goes round; AGAIN stays with the stream that it has."""
+    dataset = StreamMixingDataset(streams(6), {"a": 1, "b": 1, "c": 1}, readers=3, at_end=at_end)
+    lengths = {stream.id: len(stream) for stream in streams(6)}
+    ended: Counter[str] = Counter()
+    for row in islice(dataset, 130):
+        ended[row["stream"]] += row["position"] == lengths[row["stream"]] - 1
+    assert set(ended.values()) <= times
+    assert len(ended) == (3 if at_end == "again" else 6)
+    last = dataset.drain_step_metrics()
+    assert last[rows.ACTIVE_READERS.wandb_key] == (0 if at_end == "next" else 3)
+    assert last[rows.RESTARTS.wandb_key] == (3 if at_end == "next" else sum(ended.values()))
+
+
+def test_resuming_is_as_if_it_had_never_stopped() -> None:
+    """The batches and all values after a resume are those of a run that went on, whatever the loader."""
+    whole = consume(make(), (15,))
+    for loader in ({}, {"num_workers": 2}):
+        stopped, resumed = make(), make()
+        begin = consume(stopped, (6,), **loader)
+        resumed.load_state_dict(stopped.state_dict())
+        assert begin + consume(resumed, (15,), first=7, **loader) == whole
+
+
+def test_resharding_deals_every_stream_once_and_at_its_place(caplog: pytest.LogCaptureFixture) -> None:
+    """2 to 3 to 1 to 2 ranks: none twice, none lost, each at its position, and rank 0 says it once each time."""
+    caplog.set_level(logging.INFO)
+    ranks = [make(rank=rank) for rank in range(2)]
+    step = 0
+    for world_size in (3, 1, 2):
+        for dataset in ranks:
+            consume(dataset, (step + 4,), first=step + 1)
+        step += 4
+        before = [dataset.state_dict() for dataset in ranks]
+        old, ranks = len(ranks), [make(rank=rank, world_size=world_size) for rank in range(world_size)]
+        caplog.clear()
+        for dataset in ranks:
+            dataset.load_state_dict(before)
+        after = [dataset.state_dict() for dataset in ranks]
+        assert places(after) == places(before)
+        assert [record.getMessage().split(",")[0] for record in caplog.records] == [
+            f"resharded: world size {old} -> {world_size}"
+        ]
+        assert f"12 streams, {moved(before, after)} moved to another rank, at step {step}" in caplog.text
+
+
+def held(state: dict[str, Any]) -> list[tuple[str, int]]:
+    """Return the streams of one rank and their positions."""
+    plan = state["plan"]
+    return [entry for entry in plan["slots"] if entry] + [entry for queue in plan["queues"].values() for entry in queue]
+
+
+def places(states: list[dict[str, Any]]) -> list[tuple[str, int]]:
+    """Return all streams with their positions."""
+    return sorted(entry for state in states for entry in held(state))
+
+
+def moved(before: list[dict[str, Any]], after: list[dict[str, Any]]) -> int:
+    """Return how many streams are on another rank."""
+    owner = {stream: state["rank"] for state in after for stream, _ in held(state)}
+    return sum(owner[stream] != state["rank"] for state in before for stream, _ in held(state))
+
+
+def test_weights_that_change_with_the_step_are_targets_from_that_step_on() -> None:
+    """The share of a modality that gets its weight at step 3 is counted from there."""
+    dataset = StreamMixingDataset(
+        streams(), lambda step: {"a": 1} if step < 3 else {"b": 1}, readers=3, rows_per_step=2, batch_size=2
+    )
+    rows_of_steps = iter(dataset)
+    targets = []
+    for step in range(1, 5):
+        modalities = [next(rows_of_steps)["modality"] for _ in range(2)]
+        assert modalities == (["a"] * 2 if step < 3 else ["b"] * 2)
+        targets.append(dataset.drain_step_metrics(step)["stream_mixing/modality_target/b"])
+    assert targets == pytest.approx([0, 0, 1 / 3, 1 / 2], abs=1e-3)
+
+
+def test_a_streams_error_tells_which_stream_and_where(tmp_path: Path) -> None:
+    """A file that has become shorter is named with its row."""
+    path = tmp_path / "text"
+    path.write_bytes(bytes(200))
+    dataset = StreamMixingDataset([FileStream("text", "a", str(path), 64)], {"a": 1}, readers=1)
+    path.write_bytes(b"")
+    with pytest.raises(OSError, match="has become shorter") as caught:
+        next(iter(dataset))
+    assert caught.value.__notes__ == ["while reading row 0 of stream 'text' in slot 0"]
+
+
+@pytest.mark.parametrize(
+    ("changes", "complaint"),
+    [
+        ({"readers": None}, "mixing.readers must be given"),
+        ({"readers": 2}, "mixing.readers must be at least"),
+        ({"readers": None, "slots": ["x"]}, "mixing.slots names the modality 'x'"),
+        ({"slots": ["a"]}, "mixing.readers is 5, but mixing.slots names 1"),
+        ({"reader_bias": [1.0]}, "mixing.reader_bias must be 5 numbers"),
+        ({"at_end": "stop"}, "mixing.at_end must be one of next, cycle, again, got 'stop'"),
+        ({"batch_size": 0}, "mixing.batch_size must be positive, got 0"),
+        ({"rank": 2}, "rank must be in 0 .. 1, got 2"),
+        ({"rank": None}, "give both rank and world_size"),
+    ],
+)
+def test_wrong_arguments_are_named(changes: dict[str, Any], complaint: str) -> None:
+    """The message says which field breaks a rule."""
+    with pytest.raises(ConfigurationError, match=complaint):
+        make(**changes)
+
+
+def test_states_that_do_not_fit_are_refused() -> None:
+    """A rank's state alone can't be resharded, nor one with streams that are gone."""
+    state = make().state_dict()
+    with pytest.raises(
+        StateMismatchError, match=r"the saved job had 2 ranks, the states given are those of ranks \[0\]"
+    ):
+        make(world_size=3).load_state_dict(state)
+    with pytest.raises(StateMismatchError, match="streams that are not given now, the first is 's"):
+        StreamMixingDataset(streams(3), {"a": 1}, readers=5, rank=0, world_size=2).load_state_dict(state)

@@ -1,0 +1,190 @@
+"""The meter against a naive recomputation from the definitions, and what it refuses."""
+
+from __future__ import annotations
+
+import math
+from typing import Any
+
+import pytest
+from hypothesis import given, settings
+from hypothesis import strategies as st
+
+from otel_train.catalogue import divergence, rows
+from otel_train.exceptions import ConfigurationError, StateMismatchError
+from otel_train.mixing import MixingMeter
+
+MODALITIES = ("a", "b", "c")
+ACTIONS = st.lists(
+    st.one_of(
+        st.tuples(st.just("open"), st.integers(0, 2), st.sampled_from(MODALITIES)),
+        st.tuples(st.just("pick"), st.integers(0, 2), st.integers(1, 3)),
+        st.tuples(st.just("restart"), st.integers(0, 2), st.sampled_from(MODALITIES)),
+        st.tuples(st.just("close"), st.integers(0, 2), st.none()),
+        st.tuples(st.just("weights"), st.integers(0, 3), st.integers(1, 3)),
+        st.tuples(st.just("drain"), st.none(), st.none()),
+        st.tuples(st.just("skip"), st.none(), st.none()),
+    ),
+    max_size=60,
+)
+
+
+class Naive:
+    """What METRICS.md says, one event at a time."""
+
+    def __init__(self, horizon: float) -> None:
+        self.horizon, self.step = horizon, 1
+        self.open: dict[int, str] = {}
+        self.last: dict[int, int] = {}
+        self.shares = [1 / 3] * 3
+        self.previous: str | None = None
+        self.c, self.t = [0.0] * 3, [0.0] * 3
+        self.begin()
+
+    def begin(self) -> None:
+        self.picks: list[tuple[str, list[float], bool | None]] = []
+        self.restarts = self.tokens = 0
+
+    def do(self, action: str, slot: Any, value: Any) -> None:
+        if action == "open":
+            self.open[slot], self.last[slot] = value, self.step
+        elif action == "pick":
+            for _ in range(value):
+                switch = None if self.previous is None else self.previous != self.open[slot]
+                self.picks.append((self.open[slot], self.shares, switch))
+                self.previous = self.open[slot]
+            self.last[slot] = self.step
+            self.tokens += 10 * value
+        elif action == "restart":
+            self.open[slot] = value
+            self.restarts += 1
+        elif action == "close":
+            del self.open[slot]
+        elif action == "weights":
+            total = slot + value + 1
+            self.shares = [slot / total, value / total, 1 / total]
+
+    def drain(self) -> dict[str, float]:
+        keep = math.exp(-len(self.picks) / self.horizon)
+        for i, modality in enumerate(MODALITIES):
+            self.c[i] = self.c[i] * keep + sum(m == modality for m, _, _ in self.picks)
+            self.t[i] = self.t[i] * keep + sum(shares[i] for _, shares, _ in self.picks)
+        ages = [self.step - self.last[slot] for slot in self.open]
+        switches = [switch for _, _, switch in self.picks if switch is not None]
+        values = {
+            rows.PICKS.wandb_key: len(self.picks),
+            rows.ACTIVE_READERS.wandb_key: len(ages),
+            rows.RESTARTS.wandb_key: self.restarts,
+            rows.STALENESS_MEAN.wandb_key: sum(ages) / len(ages) if ages else 0,
+            rows.STALENESS_MAX.wandb_key: max(ages, default=0),
+            rows.SWITCH_RATE.wandb_key: sum(switches) / len(switches) if switches else 0,
+            rows.MIX_DIVERGENCE.wandb_key: divergence(self.c, self.t),
+            "tokens": self.tokens,
+        }
+        self.begin()
+        return values
+
+
+def drive(meter: MixingMeter, action: str, slot: Any, value: Any) -> None:
+    """Do to the meter what `Naive.do` does."""
+    if action == "open":
+        meter.open(slot, value)
+    elif action == "pick":
+        meter.pick(slot, rows=value, tokens=10 * value)
+    elif action == "restart":
+        meter.restart(slot, value)
+    elif action == "close":
+        meter.close(slot)
+    elif action == "weights":
+        meter.set_weights({"a": slot, "b": value, "c": 1})
+
+
+@settings(max_examples=150, deadline=None)
+@given(actions=ACTIONS, horizon=st.sampled_from([1.0, 20.0, 4096.0]), save=st.booleans())
+def test_every_value_is_what_the_definitions_give(
+    actions: list[tuple[str, Any, Any]], horizon: float, save: bool
+) -> None:
+    """Any order of events, over any intervals, saved and loaded in the midst of one or not."""
+    meter = MixingMeter(3, MODALITIES, dict.fromkeys(MODALITIES, 1), horizon=horizon)
+    naive = Naive(horizon)
+    for action, slot, value in [*actions, ("drain", None, None)]:
+        if action in ("pick", "restart", "close") and slot not in naive.open:
+            continue
+        if action == "open" and slot in naive.open:
+            continue
+        if action == "skip":
+            meter.end_step(naive.step)
+        elif action == "drain":
+            expected = naive.drain()
+            drained = meter.drain_step_metrics(naive.step)
+            drained["tokens"] = sum(drained[f"{rows.TOKENS.wandb_key}/{name}"] for name in MODALITIES)
+            assert {key: drained[key] for key in expected} == pytest.approx(expected, rel=1e-9, abs=1e-12)
+        else:
+            naive.do(action, slot, value)
+            drive(meter, action, slot, value)
+        if action in ("drain", "skip"):
+            naive.step += 1
+        if save:
+            state = meter.state_dict()
+            meter = MixingMeter(3, MODALITIES, {"a": 1}, horizon=7)
+            meter.load_state_dict(state)
+            meter.set_weights(dict(zip(MODALITIES, naive.shares, strict=True)))
+
+
+def test_a_reader_that_was_never_picked_ages_from_its_opening() -> None:
+    """The slot's first step counts, not the job's."""
+    meter = MixingMeter(2, ["a"], {"a": 1})
+    meter.open(0, "a")
+    for step in (1, 2, 3):
+        meter.end_step(step)
+    meter.open(1, "a")
+    assert meter.drain_step_metrics(9)[rows.STALENESS_MEAN.wandb_key] == (8 + 5) / 2
+
+
+def test_a_job_that_begins_at_a_step_nobody_told_has_no_ages_from_before() -> None:
+    """The first step that the meter hears of is where its clock is set."""
+    meter = MixingMeter(1, ["a"], {"a": 1})
+    meter.open(0, "a")
+    meter.pick(0)
+    assert meter.drain_step_metrics(1000)[rows.STALENESS_MAX.wandb_key] == 0
+    assert meter.drain_step_metrics(1004)[rows.STALENESS_MAX.wandb_key] == 4
+
+
+def test_a_reader_is_starved_when_its_weight_does_not_explain_its_age() -> None:
+    """With a chance of 1/2, 19 misses have a probability above 1e-6 and 20 one below; weight 0 explains any age."""
+    for weights, starved in (({"a": 1, "b": 1}, 1), ({"a": 1, "b": 0}, 0)):
+        meter = MixingMeter(2, ["a", "b"], weights)
+        meter.open(0, "a")
+        meter.open(1, "b")
+        meter.pick(0, rows=19)
+        assert meter.drain_step_metrics()[rows.STARVED_READERS.wandb_key] == 0
+        meter.pick(0)
+        assert meter.drain_step_metrics()[rows.STARVED_READERS.wandb_key] == starved
+
+
+@pytest.mark.parametrize(
+    ("arguments", "complaint"),
+    [
+        ((-1, ["a"], {"a": 1}), "mixing.readers"),
+        ((1, ["a", "a"], {"a": 1}), "mixing.modalities"),
+        ((1, ["a"], {"b": 1}), "mixing.weights names the modality 'b'"),
+        ((1, ["a"], {"a": -1}), "mixing.weights.a"),
+        ((1, ["a"], {"a": math.nan}), "mixing.weights.a"),
+        ((1, ["a"], {"a": 0}), "mixing.weights must hold a positive number"),
+    ],
+)
+def test_wrong_arguments_are_named(arguments: tuple[Any, ...], complaint: str) -> None:
+    """The message says which field breaks a rule."""
+    with pytest.raises(ConfigurationError, match=complaint):
+        MixingMeter(*arguments)
+
+
+def test_a_pick_of_an_empty_slot_is_an_error() -> None:
+    """A loader that forgets to open its slots is told."""
+    with pytest.raises(ConfigurationError, match=r"slot 0 was picked but holds no stream"):
+        MixingMeter(1, ["a"], {"a": 1}).pick(0)
+
+
+def test_state_of_other_modalities_is_refused() -> None:
+    """Counts must not be taken for another modality's."""
+    with pytest.raises(StateMismatchError, match="modalities"):
+        MixingMeter(1, ["a"], {"a": 1}).load_state_dict(MixingMeter(1, ["b"], {"b": 1}).state_dict())

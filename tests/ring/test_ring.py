@@ -1,0 +1,122 @@
+"""The ring between a rank and its sidecar."""
+
+from __future__ import annotations
+
+import contextlib
+import signal
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+from hypothesis import HealthCheck, given, settings
+from hypothesis import strategies as st
+
+from otel_train.catalogue import LEDGER, Metric, Reduction
+from otel_train.exceptions import RingError
+from otel_train.ring import Identity, Kind, RingReader, RingWriter, Schema, prepare_directory, ring_files, ring_path
+from otel_train.ring.layout import CURSOR_OFFSET
+
+IDENTITY = Identity(run_id="run", attempt=5, rank=1, world_size=2, host="here")
+SCHEMA = Schema((*LEDGER, Metric("train/loss"), Metric("peak", Reduction.MAX)), ("code",))
+KILLED = """
+import os, signal, sys
+from pathlib import Path
+from tests.ring.test_ring import *
+ring = RingWriter(ring_path(Path(sys.argv[1]), IDENTITY), SCHEMA, IDENTITY, records=8)
+for step in range(1, 6):
+    ring.write(step, step, Kind.RANK, [float(step)] * ring.geometry.values)
+os.kill(os.getpid(), signal.SIGKILL)
+"""
+
+
+def filled(directory: Path, steps: int, records: int = 8) -> RingWriter:
+    """Return a ring with that many records: the values of step n are all n."""
+    ring = RingWriter(ring_path(directory, IDENTITY), SCHEMA, IDENTITY, records=records)
+    for step in range(1, steps + 1):
+        ring.write(step, 10 * step, Kind.CLUSTER, [float(step)] * ring.geometry.values)
+    return ring
+
+
+def flip(path: Path, offset: int) -> None:
+    """Change one byte of a file."""
+    with path.open("r+b") as file:
+        file.seek(offset)
+        byte = file.read(1)[0]
+        file.seek(offset)
+        file.write(bytes([byte ^ 1]))
+
+
+def test_what_is_written_is_read(tmp_path: Path) -> None:
+    """Records, schema and identity come back as they went in."""
+    ring = filled(tmp_path, 3)
+    reader = RingReader(ring.path)
+    records, position, lost = reader.read(0, 100)
+    assert (reader.schema, reader.identity, position, lost) == (SCHEMA, IDENTITY, 3, 0)
+    assert [(each.step, each.time_ns, each.kind, set(each.values)) for each in records] == [
+        (step, 10 * step, Kind.CLUSTER, {float(step)}) for step in (1, 2, 3)
+    ]
+
+
+@pytest.mark.parametrize(("position", "lost"), [(0, 12), (5, 7), (12, 0), (15, 0)])
+def test_exactly_the_overwritten_records_are_missing(position: int, lost: int, tmp_path: Path) -> None:
+    """A reader that is behind by more than the ring is told by how many."""
+    reader = RingReader(filled(tmp_path, 20).path)
+    records, end, missing = reader.read(position, 100)
+    assert ([each.step for each in records], end, missing) == (list(range(max(position, 12) + 1, 21)), 20, lost)
+
+
+def test_a_torn_record_is_dropped_and_counted(tmp_path: Path) -> None:
+    """One changed bit costs one record."""
+    ring = filled(tmp_path, 5)
+    flip(ring.path, ring.geometry.offset(2) + 50)
+    records, position, lost = RingReader(ring.path).read(0, 100)
+    assert ([each.step for each in records], position, lost) == ([1, 2, 4, 5], 5, 1)
+
+
+def test_a_torn_cursor_leaves_the_one_before(tmp_path: Path) -> None:
+    """The two slots are written in turn, and a new reader goes on from the last whole one."""
+    ring = filled(tmp_path, 3)
+    for position in (1, 2):
+        RingReader(ring.path, writable=True).move_cursor(position, 0, [0.5] * ring.geometry.totals)
+    assert RingReader(ring.path).cursor.position == 2
+    flip(ring.path, CURSOR_OFFSET + 8)  # the second generation is in the first slot
+    assert RingReader(ring.path).cursor.position == 1
+    assert set(RingReader(ring.path).cursor.totals) == {0.5}
+
+
+def test_a_reader_sees_what_a_killed_process_wrote(tmp_path: Path) -> None:
+    """The mapping outlives its writer, and the reader knows that the writer is gone."""
+    run = subprocess.run([sys.executable, "-c", KILLED, str(tmp_path)], cwd=Path(__file__).parents[2], check=False)
+    assert run.returncode == -signal.SIGKILL
+    reader = RingReader(ring_files(tmp_path)[0])
+    assert [each.step for each in reader.read(0, 100)[0]] == [1, 2, 3, 4, 5]
+    assert not reader.writer_lives
+
+
+@settings(max_examples=60, suppress_health_check=[HealthCheck.function_scoped_fixture])
+@given(at=st.integers(0, 127), byte=st.integers(0, 255), cut=st.integers(0, 6000))
+def test_a_damaged_header_is_an_error_and_nothing_else(at: int, byte: int, cut: int, tmp_path: Path) -> None:
+    """Any header is either read as it was written or refused, whatever sizes it claims."""
+    path = ring_path(tmp_path, IDENTITY)
+    path.unlink(missing_ok=True)
+    content = bytearray(filled(tmp_path, 2).path.read_bytes())
+    content[at] = byte
+    path.write_bytes(content[: len(content) - cut])
+    with contextlib.suppress(RingError):
+        assert RingReader(path).schema == SCHEMA
+
+
+def test_files_are_the_owners_alone(tmp_path: Path) -> None:
+    """Rings are 0600 in a 0700 directory."""
+    prepare_directory(tmp_path / "of" / "run")
+    ring = filled(tmp_path / "of" / "run", 1)
+    modes = [path.stat().st_mode & 0o777 for path in (ring.path, ring.path.parent, ring.path.parent.parent)]
+    assert modes == [0o600, 0o700, 0o700]
+
+
+def test_a_ring_that_does_not_fit_on_the_disk_is_an_error_at_once(tmp_path: Path) -> None:
+    """Its blocks are allocated when it is made: no SIGBUS later."""
+    with pytest.raises(RingError, match="can't be made"):
+        RingWriter(ring_path(tmp_path, IDENTITY), SCHEMA, IDENTITY, records=1 << 40)
+    assert list(tmp_path.iterdir()) == []

@@ -1,0 +1,249 @@
+"""Packing, scalars, sources, environment: what a step does before and after the collective. No other process needed."""
+
+from __future__ import annotations
+
+import math
+import os
+import subprocess
+import sys
+from pathlib import Path
+from typing import Any
+
+import pytest
+import torch
+from hypothesis import given, settings
+from hypothesis import strategies as st
+
+import otel_train
+from otel_train.catalogue import ABSENT, LEDGER, MIXING, Layout, Metric, Reduction, rows
+from otel_train.exceptions import ConfigurationError
+from otel_train.mixing import MixingMeter
+from otel_train.ring import Kind, RingReader, ring_files
+from otel_train.step.environment import Environment
+from otel_train.step.packing import PackingPlan
+from otel_train.step.scalars import ScalarRecorder
+from otel_train.step.source import drain_of
+
+PEAK = Metric("peak", Reduction.MAX)
+LAYOUT = Layout((*MIXING, *LEDGER, Metric("loss"), PEAK), ("a", "b"))
+COUNTS = st.integers(0, 2**53 // 8)
+RANK = st.tuples(
+    st.lists(COUNTS, min_size=LAYOUT.sums, max_size=LAYOUT.sums),
+    st.lists(st.one_of(st.just(ABSENT), COUNTS.map(float)), min_size=LAYOUT.peaks, max_size=LAYOUT.peaks),
+)
+
+
+@settings(max_examples=60, deadline=None)
+@given(st.lists(RANK, min_size=1, max_size=8), st.integers(1, 2**31), st.randoms())
+def test_one_sum_of_packed_vectors_is_the_reduction_metric_by_metric(
+    ranks: list[tuple[list[int], list[float]]], step: int, random: Any
+) -> None:
+    """Sums are exact to 2**53, and maxima come with the lowest rank that has them, whoever adds up first."""
+    plan = PackingPlan.of(LAYOUT, len(ranks))
+    vectors = [plan.pack(step, sums, peaks, rank) for rank, (sums, peaks) in enumerate(ranks)]
+    random.shuffle(vectors)
+    reduced = plan.unpack(torch.stack(vectors).sum(0), step)
+    assert reduced is not None
+    assert reduced.sums == [sum(column) for column in zip(*(sums for sums, _ in ranks), strict=True)]
+    candidates = list(zip(*(peaks for _, peaks in ranks), strict=True))
+    assert reduced.peaks == [max(column) for column in candidates]
+    assert reduced.peak_ranks == [column.index(max(column)) for column in candidates]
+
+
+@pytest.mark.parametrize("poison", [math.nan, math.inf, -math.inf])
+def test_a_scalar_that_is_no_number_stays_in_its_own_place(poison: float) -> None:
+    """NaN and infinity reach the cluster's value of their scalar, and no other value."""
+    layout = Layout((rows.PICKS, Metric("loss"), PEAK, Metric("other", Reduction.MAX)))
+    plan = PackingPlan.of(layout, 2)
+    vector = plan.pack(1, [3.0, poison, 1.0], [poison, 5.0], 0) + plan.pack(1, [4.0, 2.0, 1.0], [ABSENT, 6.0], 1)
+    reduced = plan.unpack(vector, 1)
+    assert reduced is not None
+    values = layout.by_key(reduced.sums, reduced.peaks, reduced.peak_ranks)
+    assert (values["stream_mixing/picks"], values["other"], values["other_rank"]) == (7.0, 6.0, 1.0)
+    assert values["loss"] == pytest.approx(poison, nan_ok=True)
+    assert values.get("peak", -math.inf) == pytest.approx(poison, nan_ok=True)
+
+
+@pytest.mark.parametrize("steps", [(5, 6), (6, 4), (5, 4)])
+def test_ranks_at_different_steps_give_nothing(steps: tuple[int, int]) -> None:
+    """A mismatch is seen by every rank, and its values are not taken for anything."""
+    plan = PackingPlan(1, 1, 2)
+    vector = plan.pack(steps[0], [1.0], [1.0], 0) + plan.pack(steps[1], [1.0], [1.0], 1)
+    assert [plan.unpack(vector, step) for step in steps] == [None, None]
+
+
+def test_scalars_are_accumulated_by_their_reductions() -> None:
+    """Means keep their weight, and a tensor with a gradient is as good as a number."""
+    metrics = [Metric("m"), Metric("s", Reduction.SUM), Metric("h", Reduction.MAX), Metric("l", Reduction.MIN)]
+    recorder = ScalarRecorder(metrics)
+    recorder.add({"m": torch.ones(1, requires_grad=True), "s": 2, "h": 3, "l": 4})
+    dropped = recorder.add({"m": 5.0, "s": 6, "h": 1, "l": 9, "new": 1.0})
+    sums, peaks, _ = recorder.drain()
+    assert (sums, peaks, dropped) == ([6.0, 2.0, 8.0], [3.0, -4.0], ["new"])
+    assert recorder.drain()[:2] == ([0.0, 0.0, 0.0], [ABSENT, ABSENT])
+
+
+def test_a_nan_is_not_hidden_by_a_maximum() -> None:
+    """The largest of a NaN and a number is not a number."""
+    recorder = ScalarRecorder([PEAK])
+    for value in (1.0, math.nan, 2.0):
+        recorder.add({"peak": value})
+    assert math.isnan(recorder.drain()[1][0])
+
+
+class OwnSource:
+    """A source of a user's own."""
+
+    metrics = (Metric("hits", Reduction.SUM), Metric("depth", Reduction.MIN), Metric("cost"))
+
+    def drain_step_metrics(self, step: int | None = None) -> dict[str, Any]:  # noqa: ARG002  # the protocol's
+        """Return one interval."""
+        return {"hits": 3, "depth": 7, "cost": (10.0, 4.0)}
+
+
+def test_a_users_source_is_a_mapping_of_values() -> None:
+    """Sums, minima and weighted means need no knowledge of the packed order."""
+    layout, drain = drain_of(OwnSource())
+    values = drain(1)
+    sums, given = values[: layout.sums], values[layout.sums :]
+    assert layout.by_key(sums, layout.complete_peaks(sums, given)) == {"hits": 3.0, "depth": 7.0, "cost": 2.5}
+
+
+@pytest.mark.parametrize(
+    ("environ", "complaint"),
+    [
+        ({"RANK": "one"}, "RANK must be a whole number, got 'one'"),
+        ({"WORLD_SIZE": "0"}, "WORLD_SIZE must be at least 1, got 0"),
+        ({"OTEL_TRAIN_SIDECAR": "none"}, "OTEL_TRAIN_SIDECAR must be embedded or external, got 'none'"),
+    ],
+)
+def test_a_wrong_variable_is_named(environ: dict[str, str], complaint: str) -> None:
+    """The environment is checked as arguments are."""
+    with pytest.raises(ConfigurationError, match=complaint):
+        Environment.read(environ)
+
+
+@pytest.mark.parametrize(
+    ("environ", "run_id"),
+    [
+        ({"OTEL_TRAIN_RUN_ID": "mine", "TORCHELASTIC_RUN_ID": "job"}, "mine"),
+        ({"TORCHELASTIC_RUN_ID": "job"}, "job"),
+        ({"TORCHELASTIC_RUN_ID": "none"}, ""),
+    ],
+)
+def test_the_run_is_named_by_the_user_or_by_torchrun(environ: dict[str, str], run_id: str) -> None:
+    """Where no rendezvous id was given, torchrun says "none"."""
+    assert Environment.read(environ).run_id == run_id
+
+
+def test_a_run_id_with_path_pieces_stays_in_its_directory() -> None:
+    """What comes from outside names no other directory."""
+    directory = Environment().ring_directory("../../etc/x")
+    assert directory.parent == Environment().ring_directory("plain").parent
+
+
+def session(tmp_path: Path, **options: Any) -> otel_train.Telemetry:
+    """Return a session of one process without a sidecar."""
+    return otel_train.init(ring_dir=tmp_path / "rings", **options)
+
+
+@pytest.fixture
+def external(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Start no sidecar."""
+    monkeypatch.setenv("OTEL_TRAIN_SIDECAR", "external")
+
+
+def test_a_disabled_session_makes_nothing_and_does_nothing(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """No directory, no process; and an interval is not even drained."""
+    monkeypatch.setenv("OTEL_SDK_DISABLED", "true")
+    meter = MixingMeter(1, ["a"], {"a": 1})
+    with session(tmp_path, sources=[meter]) as telemetry:
+        assert telemetry.step(1, {"loss": 1.0}) is None
+    assert list(tmp_path.iterdir()) == []
+
+
+@pytest.mark.usefixtures("external")
+def test_one_process_records_its_own_and_the_clusters_values(tmp_path: Path) -> None:
+    """Without torch.distributed a job is a cluster of one; steps between two log steps are in the interval."""
+    meter = MixingMeter(1, ["a"], {"a": 1})
+    meter.open(0, "a")
+    with session(tmp_path, sources=[meter], log_every=2) as telemetry:
+        for step in range(1, 6):
+            meter.pick(0)
+            telemetry.step(step, {"loss": float(step)})
+        latest = telemetry.latest
+    assert latest is not None
+    assert (latest[0], latest[1]["stream_mixing/picks"], latest[1]["loss"]) == (4, 2.0, 3.5)
+    records, _, _ = RingReader(ring_files(tmp_path / "rings")[0]).read(0, 100)
+    # The last interval was not whole when the session ended: it is the rank's own only.
+    assert [(each.step, each.kind) for each in records] == [
+        (2, Kind.RANK),
+        (2, Kind.CLUSTER),
+        (4, Kind.RANK),
+        (4, Kind.CLUSTER),
+        (5, Kind.RANK),
+    ]
+
+
+@pytest.mark.usefixtures("external")
+@pytest.mark.parametrize(
+    ("key", "value", "complaint"),
+    [
+        ("ledger/evictions", 1.0, "is one of otel_train's own"),
+        ("train/cluster/loss", 1.0, "marks cluster-wide values"),
+        ("loss", torch.ones(2), "must be a number or a tensor of one element"),
+        ("loss", "high", "must be a number or a tensor of one element"),
+    ],
+)
+def test_a_wrong_scalar_raises_at_the_first_step_and_not_later(
+    key: str, value: Any, complaint: str, tmp_path: Path, caplog: pytest.LogCaptureFixture
+) -> None:
+    """After the first step nothing of ours raises into the training loop; the key is dropped, and that is said once."""
+    with session(tmp_path) as telemetry, pytest.raises(ConfigurationError, match=complaint):
+        telemetry.step(1, {key: value})
+    with session(tmp_path) as telemetry:
+        for step in (1, 2, 3):
+            telemetry.step(step, {"fine": 1.0} if step == 1 else {"fine": 1.0, key: value})
+        assert telemetry.latest is not None
+        assert telemetry.latest[0] == 3
+    assert len([record for record in caplog.records if repr(key) in record.getMessage()]) == 1
+
+
+@pytest.mark.usefixtures("external")
+def test_a_forked_child_writes_nothing(tmp_path: Path) -> None:
+    """A child of os.fork that steps, or exits as a program does, leaves its parent's ring alone."""
+    with session(tmp_path) as telemetry:
+        telemetry.step(1)
+        child = os.fork()
+        if not child:
+            telemetry.step(2)
+            telemetry.close()
+            os._exit(0)
+        os.waitpid(child, 0)
+        reader = RingReader(ring_files(tmp_path / "rings")[0])
+        assert (reader.progress.step, reader.progress.closed) == (1, False)
+
+
+def test_ledger_entries_get_stale_with_telemetry_off_too(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
+    """Training does not depend on whether it is watched."""
+    monkeypatch.setenv("OTEL_SDK_DISABLED", "true")
+    ledger = otel_train.StateLedger((1,), capacity=4, max_idle_steps=1)
+    ledger.store(["x"], torch.ones(1, 1))
+    telemetry = session(tmp_path, sources=[ledger])
+    for step in (1, 2, 3):
+        telemetry.step(step)
+    assert len(ledger) == 0
+
+
+def test_a_full_disk_costs_the_records_and_nothing_else(tmp_path: Path) -> None:
+    """A ring that can't be made is said once; the session goes on without it."""
+    code = (
+        "import otel_train, sys\n"
+        "with otel_train.init(ring_dir=sys.argv[1], ring_records=1 << 40, blocking=True) as telemetry:\n"
+        "    print(telemetry.step(1, {'loss': 2.0})['loss'])"
+    )
+    environment = {**os.environ, "OTEL_TRAIN_SIDECAR": "external"}
+    command = [sys.executable, "-c", code, str(tmp_path / "rings")]
+    run = subprocess.run(command, capture_output=True, text=True, check=True, env=environment)
+    assert run.stdout.strip() == "2.0"
+    assert run.stderr.count("nothing is recorded on this rank") == 1
