@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import logging
-import time
 import uuid
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from typing import Any
@@ -18,17 +17,11 @@ from otel_train.mixing.batch import READERS, MixedBatch
 from otel_train.mixing.dealing import Place, apportion_slots, deal, merge_places, shuffled
 from otel_train.mixing.meter import EventSink, MixingMeter
 from otel_train.mixing.plan import AtEnd, MixPlan, Pick
+from otel_train.mixing.progress import WorkerProgress
 from otel_train.mixing.streams import Stream
 from otel_train.mixing.weights import Weights, checked_weights
 
 logger = logging.getLogger(__name__)
-
-_PRODUCED, _CONSUMED, _WORKERS, _STARTED = 0, 1, 2, 3
-"""Places in the memory that the workers share: picks made, picks consumed, number of workers, and for each worker how
-often it has begun."""
-_MOST_WORKERS = 256
-_START_TIMEOUT = 30.0
-"""Seconds that the training process waits at most for a worker that has not begun while another one has."""
 
 
 class StreamMixingDataset(IterableDataset[MixedBatch]):
@@ -104,9 +97,8 @@ class StreamMixingDataset(IterableDataset[MixedBatch]):
         self.meter = MixingMeter(len(self.slots), self.modalities, self._weights_at(1), horizon=horizon, events=events)
         self._plan.fill(self._dealt({stream: Place(stream) for stream in self._streams}, self.rank))
         self._open_slots()
-        # Workers report what they have made, and a persistent one asks what was consumed when it begins again.
-        self._progress = torch.zeros(_STARTED + _MOST_WORKERS, dtype=torch.int64).share_memory_()  # type: ignore[no-untyped-call]
-        self._iterations = 0
+        self._progress = WorkerProgress()
+        self._times_begun = 0
         self._warned = False
         self._token = uuid.uuid4().hex
         READERS[self._token] = self
@@ -174,18 +166,12 @@ class StreamMixingDataset(IterableDataset[MixedBatch]):
             yield MixedBatch(values)
 
     def _rows_of_worker(self, worker: int, workers: int) -> Iterator[MixedBatch]:
-        if workers > _MOST_WORKERS:
-            raise ConfigurationError(
-                f"a DataLoader over this dataset has at most {_MOST_WORKERS} workers, got {workers}"
-            )
-        self._iterations += 1
-        if self._iterations > 1:
-            # A persistent worker that begins again: what it had made ahead is thrown away, so it goes back to where the
-            # training loop is. That stands still until all workers have looked (`_await_workers`).
-            while self._plan.index < int(self._progress[_CONSUMED]):
+        self._times_begun += 1
+        if self._times_begun > 1:
+            # A persistent worker begins again: what it had read ahead is thrown away.
+            while self._plan.index < self._progress.consumed:
                 self._next_pick(self._plan)
-        self._progress[_WORKERS] = workers
-        self._progress[_STARTED + worker] = self._iterations
+        self._progress.begin(worker, workers, self._times_begun)
         plan = self._new_plan(self._plan.bias, self._plan.at_end)
         plan.load_state_dict(self._plan.state_dict())
         plan.set_weights(self._weights_at(self._step_of(plan.index)))
@@ -193,7 +179,7 @@ class StreamMixingDataset(IterableDataset[MixedBatch]):
         while (pick := self._next_pick(plan)) is not None:
             if (pick.index - start) // self.batch_size % workers == worker:
                 values, _ = self._read(pick)
-                self._progress[_PRODUCED] = max(int(self._progress[_PRODUCED]), pick.index + 1)
+                self._progress.read(pick.index + 1)
                 yield MixedBatch(values, self._token)
 
     def _step_of(self, index: int) -> int:
@@ -230,7 +216,7 @@ class StreamMixingDataset(IterableDataset[MixedBatch]):
             self.meter.restart(pick.slot, stream=pick.successor)
         elif pick.ends:
             self.meter.close(pick.slot, pick.stream)
-        self._progress[_CONSUMED] = self._plan.index
+        self._progress.consume(self._plan.index)
 
     def consume(self, batch: Mapping[str, Any]) -> None:
         """Count the picks of a batch that a worker process made, in the step that is being made.
@@ -244,7 +230,7 @@ class StreamMixingDataset(IterableDataset[MixedBatch]):
             ConfigurationError: The picks are not the next ones: the DataLoader's batch size is not this dataset's, or a
                 batch was left out.
         """
-        self._await_workers()
+        self._progress.await_workers()
         picks = torch.as_tensor(batch["pick"]).reshape(-1).tolist()
         lengths = torch.as_tensor(batch["length"]).reshape(-1).tolist()
         first = self._plan.index
@@ -257,13 +243,6 @@ class StreamMixingDataset(IterableDataset[MixedBatch]):
             pick = self._next_pick(self._plan, self.meter)
             assert pick is not None, "a worker made this pick from the same plan"
             self._count(pick, tokens)
-
-    def _await_workers(self) -> None:
-        """Wait for workers that have not begun their iteration while another one has brought its first batch."""
-        started = self._progress[_STARTED : _STARTED + int(self._progress[_WORKERS])]
-        deadline = time.monotonic() + _START_TIMEOUT
-        while len(started) and int(started.min()) < int(started.max()) and time.monotonic() < deadline:
-            time.sleep(0.001)
 
     # -- a source of telemetry -----------------------------------------------------------------------------------
 
@@ -290,12 +269,12 @@ class StreamMixingDataset(IterableDataset[MixedBatch]):
         return self.meter.drain_step_metrics(step)
 
     def _say_lost_picks(self) -> None:
-        if not self._warned and self._plan.index == 0 and int(self._progress[_PRODUCED]):
+        if not self._warned and self._plan.index == 0 and self._progress.produced:
             self._warned = True
             logger.warning(
                 "DataLoader workers have made %d picks and none was counted: a collate_fn that keeps no mapping must "
                 "hand the rows' 'pick' and 'length' to StreamMixingDataset.consume()",
-                int(self._progress[_PRODUCED]),
+                self._progress.produced,
             )
 
     # -- state ---------------------------------------------------------------------------------------------------
@@ -326,7 +305,7 @@ class StreamMixingDataset(IterableDataset[MixedBatch]):
             self.meter.load_state_dict(own[0]["meter"])
         else:
             self._reshard(states)
-        self._progress[:_WORKERS] = self._plan.index
+        self._progress.restart(self._plan.index)
         self._plan.set_weights(self._weights_at(self._step_of(self._plan.index)))
 
     def _reshard(self, states: Sequence[Mapping[str, Any]]) -> None:

@@ -1,0 +1,70 @@
+"""What the training process and its DataLoader workers know of each other, in memory that they share."""
+
+from __future__ import annotations
+
+import time
+
+import torch
+
+from otel_train.exceptions import ConfigurationError
+
+MOST_WORKERS = 256
+START_TIMEOUT = 30.0
+"""Seconds that the training process waits at most for a worker that has not begun while another one has."""
+
+_PRODUCED, _CONSUMED, _WORKERS, _BEGUN = 0, 1, 2, 3
+
+
+class WorkerProgress:
+    """How far the workers have read, how far the training loop has, and how often each worker has begun.
+
+    A worker that begins again (a persistent one, after the loop was left) must go on where the loop is, and all of
+    them must see the same place. So the training process counts no batch while some worker has begun more often than
+    another.
+    """
+
+    def __init__(self) -> None:
+        self._shared = torch.zeros(_BEGUN + MOST_WORKERS, dtype=torch.int64)
+        self._shared.share_memory_()  # type: ignore[no-untyped-call]
+
+    @property
+    def produced(self) -> int:
+        """The largest number of picks that a worker has read."""
+        return int(self._shared[_PRODUCED])
+
+    @property
+    def consumed(self) -> int:
+        """The number of picks that the training loop has consumed."""
+        return int(self._shared[_CONSUMED])
+
+    def begin(self, worker: int, workers: int, times: int) -> None:
+        """Note, in a worker that has looked where the loop is, that it begins for the `times`-th time.
+
+        Raises:
+            ConfigurationError: There are too many workers.
+        """
+        if workers > MOST_WORKERS:
+            raise ConfigurationError(
+                f"a DataLoader over this dataset has at most {MOST_WORKERS} workers, got {workers}"
+            )
+        self._shared[_WORKERS] = workers
+        self._shared[_BEGUN + worker] = times
+
+    def read(self, picks: int) -> None:
+        """Note, in a worker, that it has read the row of the last of so many picks."""
+        self._shared[_PRODUCED] = max(self.produced, picks)
+
+    def consume(self, picks: int) -> None:
+        """Note, in the training process, that so many picks are consumed."""
+        self._shared[_CONSUMED] = picks
+
+    def restart(self, picks: int) -> None:
+        """Note, in the training process, that it goes on behind so many picks."""
+        self._shared[_PRODUCED] = self._shared[_CONSUMED] = picks
+
+    def await_workers(self) -> None:
+        """Wait, in the training process, until all workers have begun as often as the first one."""
+        begun = self._shared[_BEGUN : _BEGUN + int(self._shared[_WORKERS])]
+        deadline = time.monotonic() + START_TIMEOUT
+        while len(begun) and int(begun.min()) < int(begun.max()) and time.monotonic() < deadline:
+            time.sleep(0.001)
