@@ -18,7 +18,7 @@ from otel_train.exceptions import OtelTrainError
 from otel_train.mixing import MixingMeter
 
 OUT = Path(sys.argv[2]) if len(sys.argv) > 2 else Path()
-OPTIONAL = ("opentelemetry", "grpc", "google.protobuf", "wandb", "rich", "click", "numpy.testing")
+OPTIONAL = ("opentelemetry", "grpc", "google.protobuf", "wandb", "rich", "click")
 
 
 def meter() -> MixingMeter:

@@ -22,7 +22,10 @@ WRONG = {
     },
 }
 SETTINGS = {
-    "workers": "[mixing]\nworkers = 2\nreaders = 5\nrows = 3\nweights = { code = 3.0, prose = 1.0 }\nhorizon = 50.0\n",
+    "workers": (
+        "[mixing]\nworkers = 2\nreaders = 5\nrows = 3\nhorizon = 50.0\nweights = { code = 3.0, prose = 1.0 }\n"
+        "schedule = [{ step = 15, weights = { code = 1.0, prose = 4.0 } }]\n"
+    ),
     "stale": "[ledger]\ncapacity = 5\nmax_idle_steps = 2\nrecently_evicted = 3\n[mixing]\nat_end = 'next'\n",
     "interval": "[telemetry]\nlog_every = 4\nblocking = true\n",
 }

@@ -106,7 +106,8 @@ def test_every_value_is_what_the_definitions_give(
     """Any order of events, over any intervals, saved and loaded in the midst of one or not."""
     meter = MixingMeter(3, MODALITIES, dict.fromkeys(MODALITIES, 1), horizon=horizon)
     naive = Naive(horizon)
-    for action, slot, value in [*actions, ("drain", None, None)]:
+    opening = [("open", slot, modality) for slot, modality in enumerate(MODALITIES)]
+    for action, slot, value in [*opening, *actions, ("drain", None, None)]:
         if action in ("pick", "restart", "close") and slot not in naive.open:
             continue
         if action == "open" and slot in naive.open:
