@@ -28,8 +28,10 @@ Vector = Sequence[float]
 def divergence(counts: Vector, targets: Vector) -> float:
     """Return the Jensen-Shannon divergence, base 2, of the shares of `counts` against those of `targets`.
 
-    JSD(p, q) = H((p + q) / 2) - (H(p) + H(q)) / 2 (Lin 1991, "Divergence measures based on the Shannon entropy"),
-    written as a sum of terms that are each 0 where the shares are equal, so that nothing cancels.
+    JSD(p, q) = H((p + q) / 2) - (H(p) + H(q)) / 2 (Lin 1991, "Divergence measures based on the Shannon entropy"). With
+    m = (p + q) / 2 and d = (p - q) / (p + q) each modality adds m / 2 times (1 + d) ln(1 + d) + (1 - d) ln(1 - d)
+    = ln(1 - d^2) + 2 d artanh(d), which is not negative: so nothing cancels, and a mix that is nearly right has a
+    divergence that is right to 1e-9 of itself.
 
     Args:
         counts: One non-negative number for each modality.
@@ -44,12 +46,11 @@ def divergence(counts: Vector, targets: Vector) -> float:
     terms = []
     for count, target in zip(counts, targets, strict=True):
         p, q = count / total, target / wanted
-        middle = (p + q) / 2
-        if p > 0:
-            terms.append(p * math.log2(p / middle))
-        if q > 0:
-            terms.append(q * math.log2(q / middle))
-    return min(1.0, max(0.0, math.fsum(terms) / 2))
+        if p + q > 0:
+            d = (p - q) / (p + q)
+            spread = math.log1p(-d * d) + 2 * d * math.atanh(d) if abs(d) < 1 else 2 * math.log(2)
+            terms.append((p + q) * spread)
+    return min(1.0, max(0.0, math.fsum(terms) / (4 * math.log(2))))
 
 
 @dataclass(frozen=True, slots=True)

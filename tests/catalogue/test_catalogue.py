@@ -5,6 +5,7 @@ from __future__ import annotations
 import importlib
 import math
 import re
+from decimal import Decimal, localcontext
 
 import pytest
 from hypothesis import given
@@ -105,6 +106,18 @@ def test_wandb_keys_follow_from_the_names(name: str, attribute: str, key: str | 
 def test_divergence_has_its_known_values(counts: list[float], targets: list[float], expected: float) -> None:
     """0 for equal shares, 1 bit for disjoint ones, and one worked out by hand."""
     assert divergence(counts, targets) == pytest.approx(expected, abs=1e-15)
+
+
+@pytest.mark.parametrize("gap", [1e-2, 1e-4, 1e-6])
+def test_a_divergence_near_zero_is_right_to_1e_9_of_itself(gap: float) -> None:
+    """Against the definition in 60 digits: a mix that is nearly right is not judged by rounding errors."""
+    counts, targets = [1.0 + gap, 2.0, 3.0], [1.0, 2.0, 3.0]
+    with localcontext(prec=60):
+        p, q = ([Decimal(x) / sum(map(Decimal, part)) for x in part] for part in (counts, targets))
+        middle = [(a + b) / 2 for a, b in zip(p, q, strict=True)]
+        terms = [a * (a / m).ln() for part in (p, q) for a, m in zip(part, middle, strict=True)]
+        exact = sum(terms, Decimal(0)) / 2 / Decimal(2).ln()
+    assert divergence(counts, targets) == pytest.approx(float(exact), rel=1e-9, abs=0)
 
 
 @given(SHARES, SHARES)

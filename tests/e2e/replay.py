@@ -1,110 +1,118 @@
-"""Compute every headline value of a run anew from its ranks' events. Shares nothing with the package, on purpose.
-
-Written from the definitions alone: each rank's file is gone through event by event, and the ranks' measurements are
-then joined for each drained step. Where a denominator is 0 the value is 0.
-"""
+"""Replay a job's events and compute each step's cluster-wide headline values anew, from METRICS.md alone."""
 
 from __future__ import annotations
 
 import json
 import math
-from collections import Counter, OrderedDict, defaultdict
-from collections.abc import Iterable
+from collections import Counter
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
-LEDGER_COUNTS = ("evictions", "stale_evictions", "fresh_writes", "false_evictions")
+COUNTED = ("evictions", "stale_evictions", "fresh_writes", "false_evictions")
+WHY = {"overflow": "evictions", "stale": "stale_evictions"}
 
 
 @dataclass
-class Interval:
-    """What one rank measured up to a drain."""
+class Drain:
+    """What one rank measured in one interval."""
 
-    step: int = 0
+    step: int
+    counts: Counter[str]
+    ages: list[int]
+    realised: dict[str, float]
+    target: dict[str, float]
+
+
+@dataclass
+class RankReplay:
+    """One rank, moved on by its events in their order."""
+
+    horizon: float
+    ring_size: int
+    shares: dict[str, float] = field(default_factory=dict)
+    used: dict[int, int] = field(default_factory=dict)  # active slot: step of its last pick, else of its opening
+    before: str | None = None
+    realised: dict[str, float] = field(default_factory=dict)
+    target: dict[str, float] = field(default_factory=dict)
+    picks: list[tuple[str, dict[str, float]]] = field(default_factory=list)
+    held: set[int] = field(default_factory=set)
+    ring: dict[int, None] = field(default_factory=dict)  # oldest eviction first
     counts: Counter[str] = field(default_factory=Counter)
-    ages: list[int] = field(default_factory=list)
-    picked: dict[str, float] = field(default_factory=dict)
-    wanted: dict[str, float] = field(default_factory=dict)
 
+    def feed(self, event: dict[str, Any]) -> Drain | None:
+        """Take one event; return the interval that it ends, if it does."""
+        match event["event"]:
+            case "weights":
+                whole = math.fsum(event["weights"].values())
+                self.shares = {modality: weight / whole for modality, weight in event["weights"].items()}
+            case "open":
+                self.used[event["slot"]] = event["step"]
+            case "restart":
+                self.counts["restarts"] += 1
+            case "close":
+                del self.used[event["slot"]]
+            case "pick":
+                self.pick(event["slot"], event["step"], event["modality"])
+            case "store":
+                self.store(event["key"])
+            case "evict":
+                self.evict(event["key"], WHY[event["why"]])
+            case "wipe":
+                self.held.clear()
+                self.ring.clear()
+            case "drain":
+                return self.drain(event["step"])
+            case other:
+                raise ValueError(f"unknown event {other!r}")
+        return None
 
-class Rank:
-    """One rank's state, moved on by one event at a time."""
-
-    def __init__(self, horizon: float, remembered: int) -> None:
-        self.horizon, self.remembered = horizon, remembered
-        self.last_use: dict[int, int] = {}
-        self.shares: dict[str, float] = {}
-        self.previous: str | None = None
-        self.picked: defaultdict[str, float] = defaultdict(float)
-        self.wanted: defaultdict[str, float] = defaultdict(float)
-        self.new_picked: defaultdict[str, float] = defaultdict(float)
-        self.new_wanted: defaultdict[str, float] = defaultdict(float)
-        self.held: set[int] = set()
-        self.evicted: OrderedDict[int, None] = OrderedDict()
-        self.counts: Counter[str] = Counter()
-        self.intervals: list[Interval] = []
-
-    def on_weights(self, event: dict[str, Any]) -> None:
-        total = math.fsum(event["weights"].values())
-        self.shares = {modality: weight / total for modality, weight in event["weights"].items()}
-
-    def on_open(self, event: dict[str, Any]) -> None:
-        self.last_use[event["slot"]] = event["step"]
-
-    def on_restart(self, _event: dict[str, Any]) -> None:
-        self.counts["restarts"] += 1
-
-    def on_close(self, event: dict[str, Any]) -> None:
-        del self.last_use[event["slot"]]
-
-    def on_pick(self, event: dict[str, Any]) -> None:
-        self.counts["picks"] += 1
-        self.last_use[event["slot"]] = event["step"]
-        self.new_picked[event["modality"]] += 1
-        for modality, share in self.shares.items():
-            self.new_wanted[modality] += share
-        if self.previous is not None:
+    def pick(self, slot: int, step: int, modality: str) -> None:
+        self.used[slot] = step
+        self.picks.append((modality, self.shares))
+        if self.before is not None:
             self.counts["pairs"] += 1
-            self.counts["switches"] += self.previous != event["modality"]
-        self.previous = event["modality"]
+            self.counts["switches"] += modality != self.before
+        self.before = modality
 
-    def on_store(self, event: dict[str, Any]) -> None:
-        key = event["key"]
+    def store(self, key: int) -> None:
         if key in self.held:
             return
         self.held.add(key)
         self.counts["fresh_writes"] += 1
-        if key in self.evicted:
+        if key in self.ring:
+            del self.ring[key]
             self.counts["false_evictions"] += 1
-            del self.evicted[key]
 
-    def on_evict(self, event: dict[str, Any]) -> None:
-        key = event["key"]
+    def evict(self, key: int, name: str) -> None:
         self.held.remove(key)
-        self.counts["evictions" if event["why"] == "overflow" else "stale_evictions"] += 1
-        self.evicted.pop(key, None)
-        self.evicted[key] = None
-        while len(self.evicted) > self.remembered:
-            self.evicted.popitem(last=False)
+        self.counts[name] += 1
+        self.ring.pop(key, None)
+        self.ring[key] = None
+        while len(self.ring) > self.ring_size:
+            del self.ring[next(iter(self.ring))]
 
-    def on_wipe(self, _event: dict[str, Any]) -> None:
-        self.held.clear()
-        self.evicted.clear()
-
-    def on_drain(self, event: dict[str, Any]) -> None:
-        keep = math.exp(-self.counts["picks"] / self.horizon)
-        for old, new in ((self.picked, self.new_picked), (self.wanted, self.new_wanted)):
-            for modality in self.shares:
-                old[modality] = old[modality] * keep + new[modality]
-            new.clear()
-        ages = [event["step"] - used for used in self.last_use.values()]
-        self.intervals.append(Interval(event["step"], self.counts, ages, dict(self.picked), dict(self.wanted)))
-        self.counts = Counter()
+    def drain(self, step: int) -> Drain:
+        self.counts["picks"] = len(self.picks)
+        keep = math.exp(-len(self.picks) / self.horizon)
+        known = {*self.realised, *self.target, *self.shares}
+        known |= {name for modality, shares in self.picks for name in (modality, *shares)}
+        self.realised = {
+            name: keep * self.realised.get(name, 0.0) + sum(modality == name for modality, _ in self.picks)
+            for name in known
+        }
+        self.target = {
+            name: keep * self.target.get(name, 0.0) + math.fsum(shares.get(name, 0.0) for _, shares in self.picks)
+            for name in known
+        }
+        ages = [step - used for used in self.used.values()]
+        ended = Drain(step, self.counts, ages, self.realised, self.target)
+        self.counts, self.picks = Counter(), []
+        return ended
 
 
 def replay(directory: Path) -> list[dict[str, float]]:
-    """Return the cluster-wide values of each drained step, by wandb key, with "train/step".
+    """Return the cluster-wide values of each drained step in order, by wandb key, with "train/step".
 
     Args:
         directory: A run's output, with `result.json` and `events/rank<r>.jsonl`.
@@ -113,62 +121,55 @@ def replay(directory: Path) -> list[dict[str, float]]:
         ValueError: The ranks did not drain the same steps.
     """
     result = json.loads((directory / "result.json").read_text())
-    ranks = []
+    by_rank: list[list[Drain]] = []
     for number in range(result["world_size"]):
-        rank = Rank(result["mix_horizon"], result["ledger"]["recently_evicted"])
-        for line in (directory / "events" / f"rank{number}.jsonl").read_text().splitlines():
-            event = json.loads(line)
-            getattr(rank, f"on_{event['event']}")(event)
-        ranks.append(rank.intervals)
-    return [join(intervals) for intervals in zip(*ranks, strict=True)]
+        rank = RankReplay(result["mix_horizon"], result["ledger"]["recently_evicted"])
+        lines = (directory / "events" / f"rank{number}.jsonl").read_text().splitlines()
+        drains = [drain for line in lines if (drain := rank.feed(json.loads(line)))]
+        if by_rank and [each.step for each in drains] != [each.step for each in by_rank[0]]:
+            raise ValueError(
+                f"ranks 0 and {number} drained different steps: "
+                f"{[each.step for each in by_rank[0]]} and {[each.step for each in drains]}"
+            )
+        by_rank.append(drains)
+    return [join(drains) for drains in zip(*by_rank, strict=True)]
 
 
-def join(intervals: tuple[Interval, ...]) -> dict[str, float]:
-    """Return the cluster-wide values of one step from those of its ranks."""
-    steps = {interval.step for interval in intervals}
-    if len(steps) > 1:
-        raise ValueError(f"the ranks drained different steps at the same time: {sorted(steps)}")
-    sums: Counter[str] = Counter()
-    for interval in intervals:
-        sums.update(interval.counts)
-    ages = [age for interval in intervals for age in interval.ages]
+def join(drains: tuple[Drain, ...]) -> dict[str, float]:
+    """Return the cluster-wide values of one drained step."""
+    sums: Counter[str] = sum((drain.counts for drain in drains), Counter())
+    ages = [age for drain in drains for age in drain.ages]
+    modalities = sorted({name for drain in drains for name in drain.realised})
     values: dict[str, float] = {
-        "train/step": steps.pop(),
+        "train/step": drains[0].step,
         "stream_mixing/picks": sums["picks"],
         "stream_mixing/active_readers": len(ages),
         "stream_mixing/restarts": sums["restarts"],
         "stream_mixing/staleness_mean": sum(ages) / len(ages) if ages else 0.0,
         "stream_mixing/staleness_max": max(ages, default=0),
         "stream_mixing/switch_rate": sums["switches"] / sums["pairs"] if sums["pairs"] else 0.0,
-        "stream_mixing/mix_divergence": jensen_shannon(
-            total(interval.picked for interval in intervals), total(interval.wanted for interval in intervals)
+        "stream_mixing/mix_divergence": divergence(
+            [math.fsum(drain.realised.get(name, 0.0) for drain in drains) for name in modalities],
+            [math.fsum(drain.target.get(name, 0.0) for drain in drains) for name in modalities],
         ),
     }
-    for name in LEDGER_COUNTS:
+    for name in COUNTED:
         values[f"ledger/{name}"] = sums[name]
-        values[f"ledger/{name}_max"] = max(interval.counts[name] for interval in intervals)
+        values[f"ledger/{name}_max"] = max(drain.counts[name] for drain in drains)
     return values
 
 
-def total(parts: Iterable[dict[str, float]]) -> dict[str, float]:
-    """Return the ranks' counts by modality, added up."""
-    added: dict[str, float] = {}
-    for part in parts:
-        for modality, count in part.items():
-            added[modality] = added.get(modality, 0.0) + count
-    return added
-
-
-def jensen_shannon(picked: dict[str, float], wanted: dict[str, float]) -> float:
-    """Return H((p + q) / 2) - (H(p) + H(q)) / 2 in bits, of the shares of two sets of counts; 0 before any pick."""
-    if not sum(picked.values()):
+def divergence(realised: list[float], target: list[float]) -> float:
+    """Return the Jensen-Shannon divergence in bits of two sets of counts, each normalised; 0 before any pick."""
+    if not sum(realised) or not sum(target):
         return 0.0
-    p = [picked[modality] / sum(picked.values()) for modality in wanted]
-    q = [wanted[modality] / sum(wanted.values()) for modality in wanted]
-    middle = [(a + b) / 2 for a, b in zip(p, q, strict=True)]
-    return entropy(middle) - (entropy(p) + entropy(q)) / 2
-
-
-def entropy(shares: list[float]) -> float:
-    """Return Shannon's entropy in bits."""
-    return -math.fsum(share * math.log2(share) for share in shares if share)
+    terms = []
+    for count, wanted in zip(realised, target, strict=True):
+        p, q = count / math.fsum(realised), wanted / math.fsum(target)
+        if p + q:
+            # With d = (p - q) / (p + q) a term is (p + q) / 4 times (1 + d) ln(1 + d) + (1 - d) ln(1 - d), written
+            # so that nothing cancels where the two are nearly equal.
+            d = (p - q) / (p + q)
+            bend = 2 * math.log(2) if abs(d) == 1 else math.log1p(-d * d) + 2 * d * math.atanh(d)
+            terms.append((p + q) / 4 * bend)
+    return math.fsum(terms) / math.log(2)

@@ -39,7 +39,7 @@ def assert_rows_equal_replay(out: Path) -> None:
     for row, each in zip(rows, wanted, strict=True):
         for key, value in each.items():
             exact = isinstance(value, int) or float(value).is_integer()
-            assert row[key] == (value if exact else pytest.approx(value, rel=1e-9)), (each["train/step"], key)
+            assert row[key] == (value if exact else pytest.approx(value, rel=1e-9, abs=0)), (each["train/step"], key)
 
 
 @pytest.mark.e2e
