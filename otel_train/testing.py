@@ -34,7 +34,7 @@ class OtlpReceiver(metrics_service_pb2_grpc.MetricsServiceServicer):
 
         with OtlpReceiver() as receiver:
             run_job(environment={"OTEL_EXPORTER_OTLP_ENDPOINT": f"http://{receiver.address}"})
-            assert receiver.values("train.cluster.loss")
+            assert receiver.values("train/cluster/loss")
 
     Args:
         address: Where to listen; port 0 takes a free one.
