@@ -71,6 +71,21 @@ class MixedBatch(dict[str, Any]):
         self._read()
         return dict.get(self, name, default)
 
+    def pop(self, *arguments: Any) -> Any:
+        """Remove a name and return its value or the default, and count the batch as read."""
+        self._read()
+        return dict.pop(self, *arguments)
+
+    def popitem(self) -> tuple[str, Any]:
+        """Remove and return the last name and value, and count the batch as read."""
+        self._read()
+        return dict.popitem(self)
+
+    def setdefault(self, name: str, default: Any = None) -> Any:
+        """Return a value, setting it where it is missing, and count the batch as read."""
+        self._read()
+        return dict.setdefault(self, name, default)
+
     def __reduce__(self) -> tuple[Callable[..., MixedBatch], tuple[dict[str, Any], str]]:
         # Pickling happens in the worker's queue thread and must not count as reading.
         return MixedBatch, (dict(dict.items(self)), self._token)

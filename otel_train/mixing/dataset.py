@@ -81,11 +81,11 @@ class StreamMixingDataset(IterableDataset[MixedBatch]):
         self._weights = weights
         self.rank, self.world_size = _rank_and_world(rank, world_size)
         self.batch_size = _positive("batch_size", batch_size)
-        self.rows_per_step = _positive("rows_per_step", rows_per_step or batch_size)
+        self.rows_per_step = _positive("rows_per_step", batch_size if rows_per_step is None else rows_per_step)
         self.seed = seed
         self.slots = self._slots(readers, slots)
         bias = tuple(reader_bias) if reader_bias is not None else (1.0,) * len(self.slots)
-        if len(bias) != len(self.slots) or min(bias) < 0:
+        if len(bias) != len(self.slots) or not all(factor >= 0 for factor in bias):
             raise ConfigurationError(
                 f"mixing.reader_bias must be {len(self.slots)} numbers that are not negative, one a slot, got {bias}"
             )
@@ -110,6 +110,8 @@ class StreamMixingDataset(IterableDataset[MixedBatch]):
             if readers is None:
                 raise ConfigurationError("mixing.readers must be given (the number of slots), or mixing.slots")
             return apportion_slots(readers, self._weights_at(1))
+        if not slots:
+            raise ConfigurationError("mixing.slots must name the modality of at least one slot, got none")
         for modality in slots:
             if modality not in self.modalities:
                 raise ConfigurationError(
@@ -306,7 +308,9 @@ class StreamMixingDataset(IterableDataset[MixedBatch]):
         else:
             self._reshard(states)
         self._progress.restart(self._plan.index)
-        self._plan.set_weights(self._weights_at(self._step_of(self._plan.index)))
+        weights = self._weights_at(self._step_of(self._plan.index))
+        self._plan.set_weights(weights)
+        self.meter.set_weights(weights)
 
     def _reshard(self, states: Sequence[Mapping[str, Any]]) -> None:
         if not states:

@@ -9,7 +9,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from zlib import crc32
 
-from otel_train.exceptions import RingError
+from otel_train.exceptions import ConfigurationError, RingError
 from otel_train.ring.layout import (
     CURSOR_OFFSET,
     FIXED,
@@ -78,7 +78,10 @@ class RingReader:
         if crc32(encoded) != self.header.schema_crc:
             raise RingError(f"{path} is damaged: its schema does not fit its check value; move it away")
         self.schema, self.identity = load_schema(encoded, str(path))
-        self.layout = self.schema.layout()
+        try:
+            self.layout = self.schema.layout()
+        except (ConfigurationError, IndexError) as error:
+            raise RingError(f"{path} is damaged: its metrics don't go together ({error}); move it away") from error
         width = self.layout.sums + 2 * self.layout.peaks
         if (self.geometry.values, self.geometry.totals) != (width, 2 * self.layout.sums):
             raise RingError(f"{path} is damaged: its records do not fit its schema; move it away")

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import json
 from collections.abc import Sequence
-from dataclasses import asdict, dataclass
+from dataclasses import asdict, dataclass, fields
 from typing import Any
 
 from otel_train.catalogue import BY_NAME, Layout, Metric, Reduction
@@ -59,11 +59,12 @@ def load_schema(data: bytes, path: str) -> tuple[Schema, Identity]:
         content: dict[str, Any] = json.loads(data)
         identity = Identity(**content["identity"])
         schema = Schema(tuple(map(_metric, content["metrics"])), tuple(str(name) for name in content["modalities"]))
-    except (ValueError, TypeError, KeyError, OtelTrainError) as error:
+    except (ValueError, TypeError, KeyError, RecursionError, OtelTrainError) as error:
         raise RingError(f"{path} is damaged: its schema can't be read ({error}); move it away") from error
-    for field, kind in (("rank", int), ("attempt", int), ("world_size", int), ("local_rank", int), ("run_id", str)):
-        if type(getattr(identity, field)) is not kind:
-            raise RingError(f"{path} is damaged: {field} is {getattr(identity, field)!r}; move it away")
+    for field in fields(Identity):
+        kind = str if field.name in ("run_id", "host", "service_name") else int
+        if type(getattr(identity, field.name)) is not kind:
+            raise RingError(f"{path} is damaged: {field.name} is {getattr(identity, field.name)!r}; move it away")
     return schema, identity
 
 

@@ -67,6 +67,8 @@ class RingWriter:
         self._struct = self.geometry.record_struct
         self._first, self._size = self.geometry.header_size, self.geometry.record_size
         self._body = self._struct.size
+        if path.exists():
+            raise RingError(f"ring {path} can't be made: it exists")
         self._file = _allocate(path.with_suffix(".new"), self.geometry.file_size)
         header = pack_header(self.geometry, os.getpid(), start_time(os.getpid()), crc32(encoded), time.time_ns())
         self._file[: len(header)] = header

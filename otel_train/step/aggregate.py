@@ -7,14 +7,16 @@ from collections.abc import Collection, Mapping, Sequence
 from typing import Any
 from weakref import WeakKeyDictionary
 
+import torch
 import torch.distributed as dist
 
-from otel_train.catalogue import Instrument, Metric, Reduction
-from otel_train.exceptions import OtelTrainError, SchemaMismatchError
+from otel_train.catalogue import MAX_SUFFIX, Instrument, Metric, Reduction
+from otel_train.exceptions import OtelTrainError
 from otel_train.ring import Schema
 from otel_train.step.group import GroupLike, RankGroup, agree_schema
 from otel_train.step.recorder import Recorder
 from otel_train.step.reduction import Reducer
+from otel_train.step.scalars import is_scalar
 from otel_train.step.source import Source
 
 _AGREED: WeakKeyDictionary[dist.ProcessGroup, dict[tuple[str, ...], tuple[str, ...]]] = WeakKeyDictionary()
@@ -58,7 +60,8 @@ def reduce_loss_metrics(
 ) -> dict[str, float]:
     """Reduce scalars over the ranks: means by default, cluster totals for `sum_keys`, with their `_max` beside them.
 
-    A collective that waits. The first call agrees on the keys; a call is one `all_reduce`.
+    A collective that waits. The first call agrees on the keys; a later one is two `all_reduce`: whether
+    all ranks give the keys that were agreed on, and the values.
 
     Args:
         metrics: Numbers or tensors of one element, by key; the same keys on each rank.
@@ -70,12 +73,10 @@ def reduce_loss_metrics(
 
     Raises:
         SchemaMismatchError: A rank gives other keys; the message names key and rank.
+        ConfigurationError: A rank gives something that is no number, or a sum key that it does not give.
         OtelTrainError: A rank is gone.
     """
     group = RankGroup.of(process_group, own=False)
-    missing = sorted(set(sum_keys) - metrics.keys())
-    if missing:
-        raise SchemaMismatchError(f"sum_keys names {missing[0]!r}, which is not among the metrics")
     rows = tuple(
         Metric(key, Reduction.SUM, Instrument.GAUGE, wandb_key=key, with_max=True)
         if key in sum_keys
@@ -84,7 +85,7 @@ def reduce_loss_metrics(
     )
     recorder = Recorder((), rows)
     keys = tuple(row.name for row in rows), tuple(sorted(sum_keys))
-    _agree_once(recorder.schema, group, keys)
+    _agree_once(recorder.schema, group, keys, _problem(metrics, sum_keys))
     recorder.add_step(0.0, 0.0, metrics)
     reducer = Reducer(recorder.layout, group, max_in_flight=1, timeout=_TIMEOUT)
     reducer.launch(0, time.time_ns(), recorder.drain(0))
@@ -96,16 +97,36 @@ def reduce_loss_metrics(
     return {
         series.name: value
         for series, value in zip(recorder.layout.series, values, strict=True)
-        if isinstance(value, float) and series.metric in rows and not series.name.endswith("_rank")
+        if isinstance(value, float) and series.metric in rows and series.name in _wanted(series.metric)
     }
 
 
-def _agree_once(schema: Schema, group: RankGroup, keys: tuple[tuple[str, ...], tuple[str, ...]]) -> None:
-    """Agree on the keys at the first call over a group; later calls with the same keys cost nothing."""
+def _wanted(metric: Metric) -> tuple[str, str]:
+    return metric.name, metric.name + MAX_SUFFIX
+
+
+def _problem(metrics: Mapping[str, Any], sum_keys: Collection[str]) -> str:
+    """Return what is wrong with one rank's arguments, or an empty text."""
+    for key in sorted(set(sum_keys) - metrics.keys()):
+        return f"sum_keys names {key!r}, which is not among the metrics"
+    for key, value in metrics.items():
+        if not is_scalar(value):
+            return f"metric {key!r} must be a number or a tensor of one element, got {value!r:.80}"
+    return ""
+
+
+def _agree_once(schema: Schema, group: RankGroup, keys: tuple[tuple[str, ...], tuple[str, ...]], problem: str) -> None:
+    """Agree on the keys when any rank has a problem or keys that are new to it; else one number is reduced.
+
+    Ranks must not decide alone whether to agree: gloo ends a process whose collective meets another one.
+    """
     if group.handle is None:
+        agree_schema(schema, group, problem)
         return
     agreed = _AGREED.setdefault(group.handle, {})
-    if keys[0] in agreed and agreed[keys[0]] == keys[1]:
-        return
-    agree_schema(schema, group)
-    agreed[keys[0]] = keys[1]
+    known = not problem and agreed.get(keys[0]) == keys[1]
+    unknown = torch.tensor([0.0 if known else 1.0], device=group.device)
+    dist.all_reduce(unknown, group=group.handle)
+    if unknown.item():
+        agree_schema(None if problem else schema, group, problem)
+        agreed[keys[0]] = keys[1]

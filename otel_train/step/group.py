@@ -30,6 +30,8 @@ class RankGroup:
     """This rank within the job."""
     handle: dist.ProcessGroup | None = None
     """None without torch.distributed: then there is nothing to reduce."""
+    job_ranks: tuple[int, ...] = (0,)
+    """The rank within the job of each rank of the group."""
     device: torch.device = field(default_factory=lambda: torch.device("cpu"))
     """Where the reduction's vectors live."""
 
@@ -98,6 +100,7 @@ class RankGroup:
             world_size=dist.get_world_size(handle),
             global_rank=dist.get_rank(),
             handle=handle,
+            job_ranks=tuple(dist.get_process_group_ranks(handle)),
             device=torch.device("cuda", torch.cuda.current_device()) if nccl else torch.device("cpu"),
         )
 

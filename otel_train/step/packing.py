@@ -1,6 +1,6 @@
 """Put a step's measurements into one vector whose SUM over the ranks gives every sum, mean and maximum. Pure.
 
-    [step, 1, sums ..., rank 0's peaks ..., rank 1's peaks ..., ...]
+    [step, step squared modulo a prime, 1, sums ..., rank 0's peaks ..., rank 1's peaks ..., ...]
 
 A rank fills its own slot of peaks and leaves zeros in the others', so that adding the vectors up brings all candidates
 together; a peak that a rank has no value for is -inf, which adding zeros does not change.
@@ -15,8 +15,14 @@ import torch
 
 from otel_train.catalogue import Layout
 
-HEADER = 2
-"""Places in front of the sums: the step and the count of ranks, which show a mismatch of steps."""
+HEADER = 3
+"""Places in front of the sums: the step, its square, and the count of ranks, which show a mismatch of steps."""
+_PRIME = 2**31 - 1
+
+
+def _square(step: int) -> float:
+    """Return the step's square modulo a prime: steps of the right sum but not all equal have another sum of squares."""
+    return float(step * step % _PRIME)
 
 
 @dataclass(frozen=True, slots=True)
@@ -66,7 +72,7 @@ class PackingPlan:
             float64 [size], on the CPU.
         """
         vector = torch.zeros(self.size, dtype=torch.float64) if out is None else out
-        vector[: HEADER + self.sums] = torch.tensor([step, 1.0, *sums], dtype=torch.float64)
+        vector[: HEADER + self.sums] = torch.tensor([step, _square(step), 1.0, *sums], dtype=torch.float64)
         if self.peaks:
             start = HEADER + self.sums + rank * self.peaks
             vector[start : start + self.peaks] = torch.tensor(peaks, dtype=torch.float64)
@@ -83,7 +89,7 @@ class PackingPlan:
             The cluster's values, or None when the ranks did not pack the same step.
         """
         head = vector[: HEADER + self.sums].tolist()
-        if head[0] != float(step) * self.world_size or head[1] != self.world_size:
+        if head[:HEADER] != [part * self.world_size for part in (float(step), _square(step), 1.0)]:
             return None
         peaks: list[float] = []
         ranks: list[float] = []

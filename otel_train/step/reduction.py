@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import logging
+import math
 import time
 from collections import deque
 from dataclasses import dataclass
@@ -55,6 +56,8 @@ class Reducer:
         self.group = group
         self.abandoned = 0
         self.stopped = False
+        self.last_step = 0
+        """The newest step that was launched."""
         self._max_in_flight = max_in_flight
         self._timeout = timeout
         self._flights: deque[_Flight] = deque()
@@ -62,11 +65,19 @@ class Reducer:
         self._said_slow = False
         self._stream = _new_stream() if group.device.type == "cuda" else None
 
-    def launch(self, step: int, time_ns: int, measured: Measurements) -> None:
-        """Begin the reduction of one step. Every rank of the group calls this for the same steps in the same order."""
-        if self.stopped:
+    def launch(self, step: int, time_ns: int, measured: Measurements | None) -> None:
+        """Begin the reduction of one step. Every rank of the group calls this for the same steps in the same order.
+
+        A rank that could not measure gives None: it takes part, so that the ranks' next reductions meet, and this one
+        is thrown away on all of them.
+        """
+        self.last_step = step
+        if self.stopped or (measured is None and self.group.handle is None):
             self.abandoned += 1
             return
+        usable = measured is not None
+        if measured is None:
+            measured = Measurements([0.0] * self.plan.sums, [0.0] * self.plan.peaks)
         if self.group.handle is None and measured.device is None:
             # One rank: what it measured is the cluster's.
             alone = Reduced(step, measured.sums, measured.peaks, [0.0] * self.plan.peaks)
@@ -83,6 +94,8 @@ class Reducer:
                 self.abandoned += 1
                 return
         vector = self.plan.pack(step, measured.sums, measured.peaks, self.group.rank)
+        if not usable:
+            vector[:HEADER] = math.nan
         try:
             self._flights.append(self._begin(step, time_ns, vector, measured))
         except Exception as error:  # noqa: BLE001  # whatever a backend raises must not reach the training loop
@@ -128,6 +141,11 @@ class Reducer:
             slot = vector[end - len(peaks) : end]
             slot.copy_(torch.maximum(slot, peaks.to(vector.device)))
 
+    @property
+    def settled(self) -> bool:
+        """Whether no reduction is under way."""
+        return all(flight.complete() for flight in self._flights)
+
     def harvest(self) -> list[tuple[Reduced, int]]:
         """Return (values, time stamp) of the steps whose reductions are complete, oldest first, without waiting."""
         while self._flights and self._flights[0].complete():
@@ -160,8 +178,12 @@ class Reducer:
         reduced = self.plan.unpack(flight.vector, flight.step)
         if reduced is None:
             self.abandoned += 1
-            logger.warning("telemetry: the ranks are not at the same step; step %d is thrown away", flight.step)
+            logger.warning(
+                "telemetry: the ranks are not at the same step, or one could not measure; step %d is thrown away",
+                flight.step,
+            )
             return
+        reduced.peak_ranks[:] = [float(self.group.job_ranks[int(rank)]) for rank in reduced.peak_ranks]
         self._landed.append((reduced, flight.time_ns))
 
     def _stop(self, why: str, also: int) -> None:

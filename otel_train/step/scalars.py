@@ -19,7 +19,12 @@ def is_scalar(value: Any) -> bool:
     """Tell whether a value is one number: anything with `__float__`, or a tensor of one element."""
     if isinstance(value, torch.Tensor):
         return value.numel() == 1 and not value.is_complex()
-    return hasattr(value, "__float__")
+    if isinstance(value, int | float):
+        return True
+    try:
+        return hasattr(value, "__float__") and isinstance(float(value), float)
+    except (TypeError, ValueError):  # an array of several elements
+        return False
 
 
 class ScalarRecorder:

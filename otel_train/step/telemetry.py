@@ -14,7 +14,7 @@ from types import TracebackType
 from typing import Any, Self, TypeVar
 from weakref import WeakSet
 
-from otel_train.catalogue import BY_NAME, Metric, rank_name
+from otel_train.catalogue import BY_NAME, MAX_SUFFIX, RANK_SUFFIX, Metric, Reduction, rank_name
 from otel_train.exceptions import ConfigurationError, RingError
 from otel_train.mixing import EventSink
 from otel_train.ring import Identity, Kind, RingReader, RingWriter, ring_path
@@ -151,6 +151,9 @@ class Telemetry:
             return self._step(running, step, scalars, now)
         except Exception as error:  # noqa: BLE001  # the failure contract: nothing of ours raises into the training loop
             self._say("step", "telemetry: step %d is not recorded: %r", step, error)
+            if step % self.options.log_every == 0 and running.reducer.last_step < step:
+                # The other ranks reduce this step: without this one every later reduction would meet the wrong one.
+                running.reducer.launch(step, time.time_ns(), None)
             return None
 
     def _step(self, running: _Running, step: int, scalars: Mapping[str, Any], now: float) -> dict[str, float] | None:
@@ -235,7 +238,10 @@ class Telemetry:
                     f"metric {key!r} must be a number or a tensor of one element, got {value!r:.80}; log its mean"
                 )
         keys = sorted(self._declared.keys() | scalars.keys())
-        return Recorder(self._sources, [self._declared.get(key) or Metric(key) for key in keys])
+        recorder = Recorder(self._sources, [self._declared.get(key) or Metric(key) for key in keys])
+        for metric in recorder.schema.metrics:
+            _check_row(metric)
+        return recorder
 
     def _drain(self, running: _Running, step: int, time_ns: int) -> Measurements:
         measured = running.recorder.drain(step)
@@ -275,8 +281,13 @@ class Telemetry:
         if not self._enabled or running is None or running.ring is None:
             return True
         deadline = time.monotonic() + timeout
-        self._record_cluster(running, running.reducer.finish(timeout))
-        return self._await_sidecar(running.ring, max(0.0, deadline - time.monotonic()))
+        try:
+            settled = wait_until(lambda: running.reducer.settled, timeout)
+            self._record_cluster(running, running.reducer.harvest())
+            return self._await_sidecar(running.ring, max(0.0, deadline - time.monotonic())) and settled
+        except Exception as error:  # noqa: BLE001  # as in step
+            self._say("flush", "telemetry: nothing is known of what was sent: %r", error)
+            return False
 
     def close(self) -> None:
         """End the session: wait for the reductions under way and then for the sidecar, each a bounded time.
@@ -322,13 +333,42 @@ class Telemetry:
         self.close()
 
 
+def _is_ours(key: str) -> bool:
+    """Tell whether a key is a catalogue metric's name or wandb key, or a sibling's or a modality's of one."""
+    without_rank = key.removesuffix(RANK_SUFFIX)
+    bases = {key, without_rank, without_rank.removesuffix(MAX_SUFFIX)}
+    return any(
+        metric.name in bases
+        or metric.wandb_key in bases
+        or (metric.attribute and key.startswith(metric.wandb_key + "/"))
+        for metric in BY_NAME.values()
+    )
+
+
 def _check_user_key(key: str) -> None:
     """Check a scalar's key.
 
     Raises:
         ConfigurationError: It is a catalogue metric's, or would be read as a cluster-wide name.
     """
-    if key in BY_NAME or any(key == metric.wandb_key for metric in BY_NAME.values()):
+    if isinstance(key, str) and _is_ours(key):
         raise ConfigurationError(f"metric {key!r} is one of otel_train's own; rename yours")
     if isinstance(key, str) and rank_name(key) is not None:
         raise ConfigurationError(f"metric {key!r}: 'cluster' there marks cluster-wide values; rename it")
+
+
+def _check_row(metric: Metric) -> None:
+    """Check that a ring can carry what a metric means: one of the catalogue's, or a plain scalar.
+
+    Raises:
+        ConfigurationError: It is neither.
+    """
+    if BY_NAME.get(metric.name) == metric:
+        return
+    _check_user_key(metric.name)
+    plain = metric.reduction in (Reduction.MEAN, Reduction.SUM, Reduction.MAX, Reduction.MIN)
+    if not plain or metric.measures or metric.attribute or metric.with_max:
+        raise ConfigurationError(
+            f"metric {metric.name!r} must be a plain mean, sum, max or min, without measures, attribute or with_max; "
+            "declare a metric of its own for each number"
+        )

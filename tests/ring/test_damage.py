@@ -1,0 +1,93 @@
+"""What a ring refuses: files that are none, headers that claim too much, schemas that don't go together."""
+
+from __future__ import annotations
+
+import json
+from dataclasses import asdict
+from pathlib import Path
+from typing import Any
+
+import pytest
+from hypothesis import HealthCheck, given, settings
+from hypothesis import strategies as st
+
+from otel_train.catalogue import Metric
+from otel_train.exceptions import RingError
+from otel_train.ring import Identity, Kind, RingReader, RingWriter, Schema, ring_path, writer
+
+IDENTITY = Identity(run_id="run", attempt=5)
+SCHEMA = Schema((Metric("loss"),))
+WHOLE: dict[str, Any] = {"identity": asdict(IDENTITY), "modalities": [], "metrics": [["loss", "1", "gauge", "mean"]]}
+
+
+def test_a_ring_that_exists_is_not_replaced(tmp_path: Path) -> None:
+    """Its records may not have been sent yet."""
+    path = ring_path(tmp_path, IDENTITY)
+    ring = RingWriter(path, SCHEMA, IDENTITY, records=4)
+    ring.write(1, 1, Kind.RANK, [1.0] * ring.geometry.values)
+    with pytest.raises(RingError, match="it exists"):
+        RingWriter(path, SCHEMA, IDENTITY, records=4)
+    assert RingReader(path).progress.written == 1
+
+
+@pytest.mark.parametrize(
+    "schema",
+    [
+        {**WHOLE, "metrics": WHOLE["metrics"] * 2},
+        {**WHOLE, "metrics": [["loss", "1", "gauge", "divergence"]]},
+        {**WHOLE, "metrics": [["ledger.hits", "1", "gauge", "max"]]},
+        {**WHOLE, "metrics": [["loss", "1", "gauge"]]},
+        {**WHOLE, "identity": {**asdict(IDENTITY), "host": ["here"]}},
+        {**WHOLE, "identity": {**asdict(IDENTITY), "rank": "0"}},
+        b"[" * 200_000,
+    ],
+    ids=["twice", "no measures", "another row", "too short", "host", "rank", "nested"],
+)
+def test_a_schema_that_means_nothing_is_a_ring_error(
+    schema: Any, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Though its check value fits: the sidecar must be able to leave the file and go on."""
+    encoded = schema if isinstance(schema, bytes) else json.dumps(schema).encode()
+    monkeypatch.setattr(writer, "dump_schema", lambda *_: encoded)
+    RingWriter(tmp_path / "x.ring", SCHEMA, IDENTITY, records=4)
+    with pytest.raises(RingError, match="is damaged"):
+        RingReader(tmp_path / "x.ring")
+
+
+@settings(max_examples=50, deadline=None, suppress_health_check=[HealthCheck.function_scoped_fixture])
+@given(content=st.one_of(st.binary(max_size=200), st.binary(max_size=120).map(lambda tail: b"OTELTRN1\1\0\0\0" + tail)))
+def test_any_other_file_is_a_ring_error(content: bytes, tmp_path: Path) -> None:
+    """Random bytes, with and without the right beginning."""
+    path = tmp_path / "x.ring"
+    path.write_bytes(content)
+    with pytest.raises(RingError):
+        RingReader(path)
+
+
+def written(directory: Path, steps: int) -> RingWriter:
+    """Return a ring of eight records with that many written."""
+    ring = RingWriter(ring_path(directory, IDENTITY), SCHEMA, IDENTITY, records=8)
+    for step in range(1, steps + 1):
+        ring.write(step, step, Kind.RANK, [float(step)] * ring.geometry.values)
+    return ring
+
+
+def test_a_reader_that_is_far_behind_goes_on_with_the_oldest_record_there_is(tmp_path: Path) -> None:
+    """Its limit is spent on records, not on those that are gone."""
+    records, position, lost = RingReader(written(tmp_path, 20).path).read(0, 3)
+    assert ([each.step for each in records], position, lost) == ([13, 14, 15], 15, 12)
+
+
+def test_a_record_that_is_being_overwritten_is_not_taken_for_the_old_one(tmp_path: Path) -> None:
+    """The writer has put step 9 into the place of step 1, and not yet said so."""
+    ring = written(tmp_path, 9)
+    ring.written = 8
+    ring.mark(8, 8)
+    records, position, lost = RingReader(ring.path).read(0, 100)
+    assert ([each.step for each in records], position, lost) == ([2, 3, 4, 5, 6, 7, 8], 8, 1)
+
+
+def test_the_blocks_of_a_ring_are_there_from_the_beginning(tmp_path: Path) -> None:
+    """A file with holes would end the job with SIGBUS when the disk is full."""
+    found = written(tmp_path, 0).path.stat()
+    assert found.st_blocks * 512 >= found.st_size

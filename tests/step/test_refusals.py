@@ -1,0 +1,117 @@
+"""What a session refuses at its first step, and what it survives later."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Any
+
+import pytest
+import torch
+
+import otel_train
+from otel_train.catalogue import Measure, Metric, Reduction, rows
+from otel_train.exceptions import ConfigurationError
+from otel_train.step.packing import PackingPlan
+
+pytestmark = pytest.mark.usefixtures("external")
+
+
+@pytest.fixture
+def external(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Start no sidecar."""
+    monkeypatch.setenv("OTEL_TRAIN_SIDECAR", "external")
+
+
+class Array:
+    """What an array of several elements is to us: it has `__float__`, and that raises."""
+
+    def __float__(self) -> float:
+        raise TypeError("only arrays of one element can be converted")
+
+
+class Source:
+    """A source of a user's own with one metric."""
+
+    def __init__(self, metric: Metric) -> None:
+        self.metrics = (metric,)
+
+    def drain_step_metrics(self, step: int | None = None) -> dict[str, Any]:
+        """Return one interval, and fail at step 2."""
+        if step == 2:
+            raise OSError("gone")
+        return {self.metrics[0].name: 1}
+
+
+@pytest.mark.parametrize(
+    "key",
+    [
+        rows.EVICTIONS.wandb_key + "_max",
+        rows.EVICTIONS.name + "_max",
+        rows.EVICTIONS.wandb_key + "_max_rank",
+        rows.STALENESS_MAX.wandb_key + "_rank",
+        rows.TOKENS.wandb_key + "/code",
+    ],
+)
+def test_a_users_key_is_no_siblings_or_modalitys(key: str, tmp_path: Path) -> None:
+    """Two values would go under one wandb key."""
+    with otel_train.init(ring_dir=tmp_path) as telemetry, pytest.raises(ConfigurationError, match="is one of otel_tr"):
+        telemetry.step(1, {key: 1.0})
+
+
+@pytest.mark.parametrize(
+    "metric",
+    [
+        Metric("n", Reduction.SUM, with_max=True),
+        Metric("n", Reduction.MEAN, measures=(Measure("top"), Measure("bottom", places=2))),
+        Metric("n", Reduction.SUM, attribute="modality"),
+        Metric("n", Reduction.HISTOGRAM),
+        Metric(rows.LEDGER_HITS.name, Reduction.MAX),
+    ],
+    ids=["with_max", "measures", "attribute", "histogram", "another row"],
+)
+def test_a_source_whose_metric_a_ring_cannot_carry_is_told(metric: Metric, tmp_path: Path) -> None:
+    """Its ring could be read by nobody, and all of the rank's values would be lost."""
+    telemetry = otel_train.init(sources=[Source(metric)], ring_dir=tmp_path)
+    with telemetry, pytest.raises(ConfigurationError, match=repr(metric.name)):
+        telemetry.step(1)
+
+
+def test_an_array_costs_its_own_value_only(tmp_path: Path) -> None:
+    """The step's other values are recorded, and at the first step it is an error."""
+    with otel_train.init(ring_dir=tmp_path, blocking=True) as telemetry:
+        telemetry.step(1, {"x": 1.0, "y": 2.0})
+        values = telemetry.step(2, {"x": Array(), "y": 3.0})
+    assert values is not None
+    assert (values["y"], "x" in values) == (3.0, False)
+    with otel_train.init(ring_dir=tmp_path) as telemetry, pytest.raises(ConfigurationError, match="'x' must be a numb"):
+        telemetry.step(1, {"x": Array()})
+
+
+def test_a_source_that_fails_costs_one_step(tmp_path: Path) -> None:
+    """It is counted as a reduction that was thrown away."""
+    with otel_train.init(sources=[Source(Metric("n", Reduction.SUM))], ring_dir=tmp_path, blocking=True) as telemetry:
+        said = [(telemetry.step(step) or {}).get("n") for step in (1, 2, 3)]
+        assert telemetry._running is not None
+        assert (said, telemetry._running.reducer.abandoned) == ([1.0, None, 1.0], 1)
+
+
+def test_flush_does_not_raise_when_the_ring_is_gone(tmp_path: Path) -> None:
+    """Somebody who cleans up /dev/shm does not end a training job."""
+    with otel_train.init(ring_dir=tmp_path) as telemetry:
+        telemetry.step(1)
+        for path in tmp_path.iterdir():
+            path.unlink()
+        assert telemetry.flush(0.01) is False
+
+
+@pytest.mark.parametrize("steps", [(5, 4, 6), (5, 7, 3), (1000, 999, 1001)])
+def test_steps_that_differ_but_add_up_are_seen(steps: tuple[int, ...]) -> None:
+    """One rank ahead and one behind: the sum of the steps is right, and the values are not."""
+    plan = PackingPlan(1, 0, 3)
+    vector = torch.stack([plan.pack(step, [1.0], [], rank) for rank, step in enumerate(steps)]).sum(0)
+    assert plan.unpack(vector, steps[0]) is None
+
+
+def test_a_key_that_ends_like_a_rank_is_a_users_own() -> None:
+    """The effective rank of a matrix is no sibling of anything."""
+    assert otel_train.reduce_loss_metrics({"effective_rank": 3.0}) == {"effective_rank": 3.0}
