@@ -95,7 +95,7 @@ class StreamMixingDataset(IterableDataset[MixedBatch]):
             raise ConfigurationError(f"mixing.at_end must be one of {', '.join(AtEnd)}, got {at_end!r}") from None
         self._plan = self._new_plan(bias, end)
         self.meter = MixingMeter(len(self.slots), self.modalities, self._weights_at(1), horizon=horizon, events=events)
-        self._plan.fill(self._dealt({stream: Place(stream) for stream in self._streams}, self.rank))
+        self._plan.fill(self._dealt(self._unread(self._streams), self.rank))
         self._open_slots()
         self._progress = WorkerProgress()
         self._times_begun = 0
@@ -139,11 +139,13 @@ class StreamMixingDataset(IterableDataset[MixedBatch]):
         weights = self._weights(step) if callable(self._weights) else self._weights
         return checked_weights(weights, self.modalities)
 
-    def _dealt(self, places: Mapping[str, Place], rank: int) -> list[Place]:
-        order = [places[stream] for stream in shuffled(places, self.seed)]
+    def _unread(self, streams: Iterable[str]) -> list[Place]:
+        return [Place(stream) for stream in shuffled(streams, self.seed)]
+
+    def _dealt(self, places: Sequence[Place], rank: int) -> list[Place]:
         dealt: list[Place] = []
         for first, modality in enumerate(self.modalities):
-            of_modality = [place for place in order if self._streams[place.stream].modality == modality]
+            of_modality = [place for place in places if self._streams[place.stream].modality == modality]
             dealt += deal(of_modality, rank, self.world_size, first)
         return dealt
 
@@ -316,8 +318,8 @@ class StreamMixingDataset(IterableDataset[MixedBatch]):
         if not states:
             raise StateMismatchError("the list of states is empty; give one of each rank of the saved job")
         places, owners, finished = merge_places(states)
-        self._check_known([*places, *finished])
-        places.update({stream: Place(stream) for stream in self._streams.keys() - places.keys() - finished})
+        self._check_known([*owners, *finished])
+        places += self._unread(self._streams.keys() - owners.keys() - finished)
         dealt = {rank: {place.stream for place in self._dealt(places, rank)} for rank in range(self.world_size)}
         moved = sum(1 for stream, owner in owners.items() if stream not in dealt.get(owner, ()))
         for slot, entry in enumerate(self._plan.playing):

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
@@ -67,11 +67,12 @@ def deal(places: Sequence[Place], rank: int, world_size: int, first: int = 0) ->
     return ordered[(rank - first) % world_size :: world_size]
 
 
-def merge_places(states: Sequence[Mapping[str, Any]]) -> tuple[dict[str, Place], dict[str, int], set[str]]:
+def merge_places(states: Sequence[Mapping[str, Any]]) -> tuple[list[Place], dict[str, int], set[str]]:
     """Join what all ranks of a saved job held.
 
     Returns:
-        The place of each stream that goes on, the rank that held it, and the streams that are finished.
+        The places of the streams that go on, in the order in which they shall be dealt; the rank that held each; and
+        the streams that are finished.
 
     Raises:
         StateMismatchError: A rank's state is missing or stands twice, or two ranks held one stream.
@@ -82,20 +83,32 @@ def merge_places(states: Sequence[Mapping[str, Any]]) -> tuple[dict[str, Place],
         raise StateMismatchError(
             f"the saved job had {world_size} ranks, the states given are those of ranks {ranks}; give one of each"
         )
-    places: dict[str, Place] = {}
+    # Those that wait keep their turn: the rings of ranks are joined place by place, not one behind the other.
+    entries = sorted(
+        (
+            (not playing, turn, int(state["rank"]), Place(stream, position, playing))
+            for state in states
+            for playing, turn, (stream, position) in _entries(state["plan"])
+        ),
+        key=lambda entry: entry[:3],
+    )
     owners: dict[str, int] = {}
-    finished: set[str] = set()
-    for state in states:
-        finished.update(state["plan"]["finished"])
-        playing = [entry for entry in state["plan"]["slots"] if entry is not None]
-        waiting = [entry for queue in state["plan"]["queues"].values() for entry in queue]
-        for entries, in_slot in ((playing, True), (waiting, False)):
-            for stream, position in entries:
-                if stream in places:
-                    raise StateMismatchError(
-                        f"stream {stream!r} is held by ranks {owners[stream]} and {state['rank']}; "
-                        "the states are not of one step"
-                    )
-                places[stream] = Place(stream, position, in_slot)
-                owners[stream] = int(state["rank"])
-    return places, owners, finished
+    for _, _, rank, place in entries:
+        if place.stream in owners:
+            raise StateMismatchError(
+                f"stream {place.stream!r} is held by ranks {owners[place.stream]} and {rank}; "
+                "the states are not of one step"
+            )
+        owners[place.stream] = rank
+    finished = {stream for state in states for stream in state["plan"]["finished"]}
+    return [place for *_, place in entries], owners, finished
+
+
+def _entries(plan: Mapping[str, Any]) -> Iterator[tuple[bool, int, tuple[str, int]]]:
+    """Yield (whether it plays, its turn, (stream, position)) of what a rank held."""
+    for entry in plan["slots"]:
+        if entry is not None:
+            yield True, 0, entry
+    for queue in plan["queues"].values():
+        for turn, entry in enumerate(queue):
+            yield False, turn, entry

@@ -29,7 +29,9 @@ class Environment:
     service_name: str = "otel_train"
     """OTEL_SERVICE_NAME."""
     run_id: str = ""
-    """OTEL_TRAIN_RUN_ID, else torchrun's rendezvous id where one was set, else empty: rank 0 makes one."""
+    """OTEL_TRAIN_RUN_ID."""
+    rendezvous_id: str = ""
+    """torchrun's rendezvous id, empty where none was set."""
     ring_dir: str = ""
     """OTEL_TRAIN_RING_DIR; empty for a directory of the run's own in memory."""
     ring_records: int = 4096
@@ -56,7 +58,8 @@ class Environment:
             world_size=_number(environ, "WORLD_SIZE", 1, 1),
             disabled=environ.get("OTEL_SDK_DISABLED", "").strip().lower() in _TRUE,
             service_name=environ.get("OTEL_SERVICE_NAME", "") or "otel_train",
-            run_id=environ.get("OTEL_TRAIN_RUN_ID", "") or ("" if rendezvous == "none" else rendezvous),
+            run_id=environ.get("OTEL_TRAIN_RUN_ID", ""),
+            rendezvous_id="" if rendezvous == "none" else rendezvous,
             ring_dir=environ.get("OTEL_TRAIN_RING_DIR", ""),
             ring_records=_number(environ, "OTEL_TRAIN_RING_RECORDS", 4096, 2),
             external_sidecar=sidecar == "external",

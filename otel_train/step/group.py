@@ -111,7 +111,7 @@ def agree_identity(environment: Environment, group: RankGroup, run_id: str | Non
     Raises:
         ConfigurationError: The run id is too long or not printable.
     """
-    chosen = run_id or environment.run_id or uuid.uuid4().hex[:12]
+    chosen = run_id or environment.run_id or environment.rendezvous_id or uuid.uuid4().hex[:12]
     if len(chosen) > 128 or not chosen.isprintable():
         raise ConfigurationError(f"run_id must be at most 128 printable characters, got {chosen[:150]!r}")
     agreed_id, attempt = group.gather((chosen, _next_attempt()))[0]

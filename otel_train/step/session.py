@@ -43,7 +43,8 @@ def init(
         metrics: The user's scalars that are not means: `[Metric("train/tokens", reduction=Reduction.SUM)]`.
         process_group: The ranks that values are reduced over, once each: the data-parallel group or a one-dimensional
             DeviceMesh; all ranks by default.
-        run_id: The run's name; `OTEL_TRAIN_RUN_ID`, torchrun's rendezvous id, or made by rank 0 when None.
+        run_id: The run's name; when None `OTEL_TRAIN_RUN_ID`, or that of the state that is loaded before the first step
+            (see `Telemetry.load_state_dict`), or torchrun's rendezvous id, or one that rank 0 makes.
         ring_dir: Where the rings are; `OTEL_TRAIN_RING_DIR`, or a directory in memory when None.
         rank_interval: Seconds between two exports of a rank's own values; the cluster's go out at every log step.
         events: Takes a "drain" event at each log step, behind those of the sources.
@@ -84,6 +85,7 @@ def init(
         options=session_options,
         group=group,
         identity=identity,
+        keep_run_id=bool(run_id or environment.run_id),
         ring_dir=directory,
         sidecar=sidecar,
         events=events,

@@ -8,14 +8,14 @@ import os
 import subprocess
 import time
 from collections.abc import Iterable, Iterator, Mapping, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 from types import TracebackType
 from typing import Any, Self, TypeVar
 from weakref import WeakSet
 
 from otel_train.catalogue import BY_NAME, MAX_SUFFIX, RANK_SUFFIX, Metric, Reduction, rank_name
-from otel_train.exceptions import ConfigurationError, RingError
+from otel_train.exceptions import ConfigurationError, RingError, StateMismatchError
 from otel_train.mixing import EventSink
 from otel_train.ring import Identity, Kind, RingReader, RingWriter, ring_path
 from otel_train.step.group import RankGroup, agree_schema
@@ -90,12 +90,15 @@ class Telemetry:
         options: SessionOptions | None = None,
         group: RankGroup | None = None,
         identity: Identity | None = None,
+        keep_run_id: bool = False,
         ring_dir: Path | None = None,
         sidecar: subprocess.Popen[bytes] | None = None,
         events: EventSink | None = None,
     ) -> None:
         self.options = options or SessionOptions()
         self.identity = identity
+        self._run_id = identity.run_id if identity is not None else ""
+        self._keep_run_id = keep_run_id
         self.ring_dir = ring_dir
         self._sources = tuple(sources)
         self._declared = {metric.name: metric for metric in metrics}
@@ -215,6 +218,9 @@ class Telemetry:
             agree_schema(None, self._group, str(error))
             raise  # not reached: agreeing on a problem raises it on every rank
         agree_schema(recorder.schema, self._group)
+        # State may have been loaded on rank 0 only: its word holds for all, as it did for the first id.
+        self._run_id = self._group.gather(self._run_id)[0]
+        self.identity = replace(self.identity, run_id=self._run_id)
         reducer = Reducer(
             recorder.layout,
             self._group,
@@ -268,6 +274,28 @@ class Telemetry:
         if key not in self._said:
             self._said.add(key)
             logger.warning(message, *arguments)
+
+    # -- state ---------------------------------------------------------------------------------------------------
+
+    def state_dict(self) -> dict[str, Any]:
+        """Return what a checkpoint must hold for a resumed job to go on in the same run: its id."""
+        return {"run_id": self._run_id}
+
+    def load_state_dict(self, state: Mapping[str, Any]) -> None:
+        """Go on in the run of a checkpoint, as a new attempt; called on rank 0 at least, before the first step.
+
+        A run id that the user gave, to `init` or in `OTEL_TRAIN_RUN_ID`, stands above the saved one.
+
+        Raises:
+            StateMismatchError: The state is none of telemetry's, or the first step was made already.
+        """
+        saved = state.get("run_id")
+        if not isinstance(saved, str):
+            raise StateMismatchError(f"telemetry's state must have a 'run_id', got {dict(state)!r:.100}")
+        if self._running is not None:
+            raise StateMismatchError("telemetry's state must be loaded before the first step")
+        if saved and not self._keep_run_id:
+            self._run_id = saved
 
     # -- the end -------------------------------------------------------------------------------------------------
 

@@ -16,12 +16,18 @@ def main() -> int:
     parser = argparse.ArgumentParser(prog="otel_train.trainer", description=__doc__)
     parser.add_argument("--config", required=True, help="a TOML file, or the name of a shipped configuration")
     parser.add_argument("--steps", type=int, help="stop after that many steps instead of the file's")
+    parser.add_argument("--checkpoints", help="save the job into this folder, and begin from the newest one there")
     parser.add_argument("--events", type=Path, help="write each rank's events into this directory")
     arguments = parser.parse_args()
     logging.basicConfig(level=logging.INFO, format="%(asctime)s %(name)s %(levelname)s %(message)s")
     try:
         path = find_config(arguments.config)
-        config = load_config(path, {"job": {"steps": arguments.steps}} if arguments.steps is not None else None)
+        overrides: dict[str, dict[str, object]] = {}
+        if arguments.steps is not None:
+            overrides["job"] = {"steps": arguments.steps}
+        if arguments.checkpoints is not None:
+            overrides["checkpoint"] = {"folder": arguments.checkpoints}
+        config = load_config(path, overrides)
         from otel_train.trainer.loop import train  # noqa: PLC0415  # a wrong configuration should not wait for torch
 
         train(config, path.parent, arguments.events)

@@ -153,6 +153,27 @@ class TelemetryConfig:
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
+class CheckpointConfig:
+    """Where the job is saved, and how often."""
+
+    folder: str = ""
+    """A folder that all ranks see; a job begins from the newest checkpoint in it. Empty for none."""
+    interval: int = 0
+    """Steps between two checkpoints; 0 saves at the end only."""
+    keep: int = 2
+    """Newest checkpoints that are kept."""
+
+    def __post_init__(self) -> None:
+        _check(self.interval >= 0, "checkpoint.interval must not be negative", self.interval, "0 saves at the end only")
+        _check(self.keep > 0, "checkpoint.keep must be positive", self.keep, "2 is the default")
+
+    def due(self, step: int, steps: int) -> bool:
+        """Tell whether to save after a step of a job of so many."""
+        regular = self.interval > 0 and step % self.interval == 0
+        return bool(self.folder) and (regular or step == steps)
+
+
+@dataclass(frozen=True, kw_only=True, slots=True)
 class RangeConfig:
     """A range that this job wants in place of the catalogue's; what is not given stays."""
 
@@ -188,6 +209,7 @@ class TrainerConfig:
     mixing: MixingConfig = field(default_factory=MixingConfig)
     ledger: LedgerConfig = field(default_factory=LedgerConfig)
     telemetry: TelemetryConfig = field(default_factory=TelemetryConfig)
+    checkpoint: CheckpointConfig = field(default_factory=CheckpointConfig)
     health: dict[str, RangeConfig] = field(default_factory=dict)
     """Ranges by wandb key that replace the catalogue's."""
     expect: ExpectConfig = field(default_factory=ExpectConfig)

@@ -18,6 +18,7 @@ from torch.utils.data import DataLoader
 import otel_train
 from otel_train.ledger import StateLedger
 from otel_train.mixing import StreamMixingDataset, WeightSchedule
+from otel_train.trainer.checkpoint import Checkpoints, Parts
 from otel_train.trainer.config import MixingConfig, TrainerConfig
 from otel_train.trainer.data import find_streams
 from otel_train.trainer.events import EventLog
@@ -58,12 +59,20 @@ def train(config: TrainerConfig, base: Path, events_dir: Path | None = None) -> 
                 events=events,
             )
         )
+        parts = Parts(model=model, optimizer=optimizer, dataset=dataset, ledger=ledger, telemetry=telemetry)
+        checkpoints = Checkpoints(Path(config.checkpoint.folder), config.checkpoint.keep)
+        saved = checkpoints.load(parts) if config.checkpoint.folder else 0
         loss = torch.zeros(())
-        for step, batch in enumerate(telemetry.timed(loader), start=1):
+        if saved >= config.job.steps:
+            logger.info("all %d steps were made already", config.job.steps)
+            return float(loss)
+        for step, batch in enumerate(telemetry.timed(loader), start=saved + 1):
             loss = train_step(batch, model, optimizer, ledger, device)
             telemetry.step(step, {LOSS_KEY: loss, TOKENS_KEY: batch["length"].sum()})
             if rank == 0 and step % 10 == 0:
                 logger.info("step %d: loss %.3f", step, float(loss))
+            if config.checkpoint.due(step, config.job.steps):
+                checkpoints.save(step, parts)
             if step == config.job.steps:
                 break
         return float(loss)

@@ -16,7 +16,7 @@ from hypothesis import strategies as st
 
 import otel_train
 from otel_train.catalogue import ABSENT, LEDGER, MIXING, Layout, Metric, Reduction, rows
-from otel_train.exceptions import ConfigurationError
+from otel_train.exceptions import ConfigurationError, StateMismatchError
 from otel_train.mixing import MixingMeter
 from otel_train.ring import Kind, RingReader, ring_files
 from otel_train.step.environment import Environment
@@ -121,19 +121,6 @@ def test_a_wrong_variable_is_named(environ: dict[str, str], complaint: str) -> N
     """The environment is checked as arguments are."""
     with pytest.raises(ConfigurationError, match=complaint):
         Environment.read(environ)
-
-
-@pytest.mark.parametrize(
-    ("environ", "run_id"),
-    [
-        ({"OTEL_TRAIN_RUN_ID": "mine", "TORCHELASTIC_RUN_ID": "job"}, "mine"),
-        ({"TORCHELASTIC_RUN_ID": "job"}, "job"),
-        ({"TORCHELASTIC_RUN_ID": "none"}, ""),
-    ],
-)
-def test_the_run_is_named_by_the_user_or_by_torchrun(environ: dict[str, str], run_id: str) -> None:
-    """Where no rendezvous id was given, torchrun says "none"."""
-    assert Environment.read(environ).run_id == run_id
 
 
 def test_a_run_id_with_path_pieces_stays_in_its_directory() -> None:
@@ -247,3 +234,45 @@ def test_a_full_disk_costs_the_records_and_nothing_else(tmp_path: Path) -> None:
     run = subprocess.run(command, capture_output=True, text=True, check=True, env=environment)
     assert run.stdout.strip() == "2.0"
     assert run.stderr.count("nothing is recorded on this rank") == 1
+
+
+@pytest.mark.parametrize(
+    ("ids", "wanted"),
+    [
+        (("mine", "set", "saved", "job"), "mine"),
+        ((None, "set", "saved", "job"), "set"),
+        ((None, "", "saved", "job"), "saved"),
+        ((None, "", "", "job"), "job"),
+        ((None, "", "saved", "none"), "saved"),  # what torchrun says where none was given
+    ],
+)
+def test_the_users_run_id_stands_above_the_saved_one_and_that_above_torchruns(
+    ids: tuple[str | None, str, str, str], wanted: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """A resumed job goes on in its run, under whatever rendezvous, unless somebody wants another one."""
+    argument, variable, saved, rendezvous = ids
+    monkeypatch.setenv("OTEL_TRAIN_RUN_ID", variable)
+    monkeypatch.setenv("TORCHELASTIC_RUN_ID", rendezvous)
+    with session(tmp_path, run_id=argument) as telemetry:
+        telemetry.load_state_dict({"run_id": saved})
+        telemetry.step(1)
+        assert telemetry.state_dict() == {"run_id": wanted}
+        assert RingReader(ring_files(tmp_path / "rings")[0]).identity.run_id == wanted
+
+
+def test_saved_state_of_something_else_or_too_late_is_refused(tmp_path: Path) -> None:
+    """A ring's run can't change under way."""
+    with session(tmp_path) as telemetry:
+        with pytest.raises(StateMismatchError, match="must have a 'run_id'"):
+            telemetry.load_state_dict({"step": 3})
+        telemetry.step(1)
+        with pytest.raises(StateMismatchError, match="before the first step"):
+            telemetry.load_state_dict({"run_id": "saved"})
+
+
+def test_a_disabled_session_keeps_the_saved_run(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Switching telemetry off for one attempt does not cut a run in two."""
+    monkeypatch.setenv("OTEL_SDK_DISABLED", "true")
+    telemetry = otel_train.init()
+    telemetry.load_state_dict({"run_id": "saved"})
+    assert telemetry.state_dict() == {"run_id": "saved"}

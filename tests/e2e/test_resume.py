@@ -1,0 +1,67 @@
+"""A job that is saved, stopped and started again, through everything up to the wandb file."""
+
+from __future__ import annotations
+
+import os
+import subprocess
+import sys
+from collections.abc import Sequence
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from otel_train.bridge import Bridge, BridgeConfig, delivered_steps, wandb_files
+from otel_train.catalogue import HEADLINE_KEYS
+from otel_train.ring import RingReader, ring_files
+from tests.e2e.conftest import wandb_history
+from tests.e2e.test_crash import wait_for
+
+COMPARED = (*HEADLINE_KEYS, "train/step", "train/loss", "train/tokens")
+
+
+def run_job(folder: Path, address: str, *starts: tuple[int, int]) -> str:
+    """Start the job once for each (ranks, last step), and return the id of the run that all of it is in."""
+    environment = {name: value for name, value in os.environ.items() if not name.startswith(("OTEL_", "WANDB_"))} | {
+        "OMP_NUM_THREADS": "1",
+        "OTEL_EXPORTER_OTLP_ENDPOINT": f"http://{address}",
+        "OTEL_TRAIN_RING_DIR": str(folder / "rings"),
+    }
+    for ranks, steps in starts:
+        command = [sys.executable, "-m", "torch.distributed.run", "--standalone", "--nproc-per-node", str(ranks)]
+        command += ["-m", "otel_train.trainer", "--config", "healthy", "--steps", str(steps)]
+        command += ["--checkpoints", str(folder / "checkpoints")]
+        with (folder / "train.log").open("a") as log:
+            subprocess.run(command, env=environment, stdout=log, stderr=log, timeout=120, check=True)
+    (run_id,) = {RingReader(path).identity.run_id for path in ring_files(folder / "rings")}
+    return run_id
+
+
+def history(state: Path, run_id: str) -> Sequence[dict[str, Any]]:
+    """Return the rows of a run, of all its files."""
+    return [row for path in wandb_files(state, run_id) for row in wandb_history(path)]
+
+
+@pytest.mark.e2e
+def test_a_resumed_job_gives_the_rows_of_one_that_never_stopped(tmp_path: Path) -> None:
+    """Values, loss and step axis go on to the last bit; with more ranks the run is still one, and says so once."""
+    once, twice, state = tmp_path / "once", tmp_path / "twice", tmp_path / "bridge"
+    once.mkdir()
+    twice.mkdir()
+    with Bridge(BridgeConfig(state=state, listen="127.0.0.1:0")) as bridge:
+        straight = run_job(once, bridge.address, (2, 24))
+        resumed = run_job(twice, bridge.address, (2, 12), (2, 24), (3, 30))
+        wait_for(
+            lambda: (delivered_steps(state, straight), delivered_steps(state, resumed)) == (24, 30), once / "train.log"
+        )
+    wanted, rows = history(state, straight), history(state, resumed)
+    assert [row["_step"] for row in rows] == sorted({row["_step"] for row in rows})
+    assert [row["train/step"] for row in rows] == list(range(1, 31))
+    assert [{key: row[key] for key in COMPARED} for row in rows[:24]] == [
+        {key: row[key] for key in COMPARED} for row in wanted
+    ]
+    attempts = [row["train/attempt"] for row in rows]
+    assert attempts == sorted(attempts)
+    assert [attempts.count(attempt) for attempt in sorted(set(attempts))] == [12, 12, 6]
+    assert {row["stream_mixing/picks"] for row in rows[24:]} == {1.5 * rows[0]["stream_mixing/picks"]}
+    assert (twice / "train.log").read_text().count("resharded: world size 2 -> 3") == 1

@@ -1,0 +1,52 @@
+"""Checkpoints of the reference job on one rank; several are in tests/distributed and tests/e2e."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import pytest
+import torch
+
+import otel_train
+from otel_train.exceptions import StateMismatchError
+from otel_train.ledger import StateLedger
+from otel_train.mixing import FileStream, StreamMixingDataset
+from otel_train.trainer.checkpoint import Checkpoints, Parts
+
+
+def make_parts(base: Path, hidden: int = 3) -> Parts:
+    """Return a job's parts, telemetry disabled by having no step."""
+    (base / "text").write_bytes(bytes(100))
+    model = torch.nn.Linear(2, hidden)
+    return Parts(
+        model=model,
+        optimizer=torch.optim.Adam(model.parameters()),
+        dataset=StreamMixingDataset([FileStream("text", "prose", str(base / "text"), 10)], {"prose": 1}, readers=1),
+        ledger=StateLedger((hidden,), capacity=2),
+        telemetry=otel_train.Telemetry(),
+    )
+
+
+def test_what_a_killed_job_left_behind_is_never_read(tmp_path: Path) -> None:
+    """A checkpoint counts when it is whole; a later save of the same step does not mind the pieces."""
+    checkpoints, parts = Checkpoints(tmp_path / "saved", keep=1), make_parts(tmp_path)
+    checkpoints.save(4, parts)
+    piece = tmp_path / "saved" / "step-00000008.partial"
+    piece.mkdir()
+    (piece / "__0_0.distcp").write_bytes(b"half")
+    assert checkpoints.load(parts) == 4
+    checkpoints.save(8, parts)
+    assert [path.name for path in (tmp_path / "saved").iterdir()] == ["step-00000008"]
+
+
+def test_a_job_begins_from_nothing_where_nothing_was_saved(tmp_path: Path) -> None:
+    """The folder need not exist."""
+    assert Checkpoints(tmp_path / "saved", keep=1).load(make_parts(tmp_path)) == 0
+
+
+def test_another_jobs_checkpoint_is_refused_with_its_name(tmp_path: Path) -> None:
+    """A model of another width can't go on from it."""
+    checkpoints = Checkpoints(tmp_path / "saved", keep=1)
+    checkpoints.save(4, make_parts(tmp_path))
+    with pytest.raises(StateMismatchError, match=r"saved/step-00000004 is not one of this job"):
+        checkpoints.load(make_parts(tmp_path, hidden=5))
