@@ -20,7 +20,6 @@ from otel_train.ledger import StateLedger
 from otel_train.mixing import StreamMixingDataset
 from otel_train.trainer.checkpoint import Checkpoints, Parts
 
-OUT = Path(sys.argv[1])
 WORLD_SIZES = (4, 2, 3, 1, 4)
 STEPS, ROWS, STREAMS, LENGTH = 6, 3, 22, 4
 
@@ -40,18 +39,18 @@ class Numbers:
         return {"number": position}, 1
 
 
-def train(attempt: int, rank: int) -> None:
+def train(attempt: int, rank: int, out: Path) -> None:
     """Go on where the last attempt was saved, make some steps, save, and write what was seen."""
     streams = [Numbers(f"{'ab'[number % 2]}{number}", "ab"[number % 2]) for number in range(STREAMS)]
     dataset = StreamMixingDataset(streams, {"a": 1, "b": 2}, readers=3, batch_size=ROWS, seed=5)
     # The state of a stream is its number and how many of its rows were seen; one rank can hold them all.
     ledger = StateLedger((2,), capacity=STREAMS, dtype=torch.float64)
     model = torch.nn.Linear(2, 1)
-    telemetry = otel_train.init(sources=[dataset, ledger], ring_dir=OUT / "rings", blocking=True, close_timeout=0.1)
+    telemetry = otel_train.init(sources=[dataset, ledger], ring_dir=out / "rings", blocking=True, close_timeout=0.1)
     parts = Parts(
         model=model, optimizer=torch.optim.Adam(model.parameters()), dataset=dataset, ledger=ledger, telemetry=telemetry
     )
-    checkpoints = Checkpoints(OUT / "checkpoints", keep=1)
+    checkpoints = Checkpoints(out / "checkpoints", keep=1)
     saved = checkpoints.load(parts)
     rows, picks = [], []
     for step, batch in enumerate(DataLoader(dataset, batch_size=ROWS), start=saved + 1):
@@ -72,23 +71,23 @@ def train(attempt: int, rank: int) -> None:
             break
     checkpoints.save(saved + STEPS, parts)
     telemetry.close()
-    (OUT / f"attempt{attempt}-rank{rank}.json").write_text(json.dumps({"rows": rows, "picks": picks}))
+    (out / f"attempt{attempt}-rank{rank}.json").write_text(json.dumps({"rows": rows, "picks": picks}))
 
 
 def main() -> None:
     """Be a rank of each job that is large enough for it."""
-    me = int(os.environ["RANK"])
-    logging.basicConfig(level=logging.INFO, filename=OUT / f"log{me}.txt")
+    me, out = int(os.environ["RANK"]), Path(sys.argv[1])
+    logging.basicConfig(level=logging.INFO, filename=out / f"log{me}.txt")
     for attempt, world_size in enumerate(WORLD_SIZES):
         if me < world_size:
             dist.init_process_group(
                 "gloo",
-                init_method=f"file://{OUT}/meeting{attempt}",
+                init_method=f"file://{out}/meeting{attempt}",
                 rank=me,
                 world_size=world_size,
                 timeout=dt.timedelta(seconds=60),
             )
-            train(attempt, me)
+            train(attempt, me, out)
             dist.destroy_process_group()
 
 

@@ -10,7 +10,7 @@ from hypothesis import strategies as st
 
 from otel_train.exceptions import ConfigurationError
 from otel_train.mixing.choice import ReaderChoice, reader_weights, uniform
-from otel_train.mixing.dealing import Place, apportion_slots, deal
+from otel_train.mixing.dealing import Place, apportion_slots, deal, merge_places
 from otel_train.mixing.weights import WeightSchedule
 
 
@@ -60,3 +60,14 @@ def test_a_schedule_holds_each_weight_until_the_next() -> None:
     assert [schedule(step)["a"] for step in (1, 4, 5, 99)] == [1.0, 1.0, 2.0, 2.0]
     with pytest.raises(ConfigurationError, match=r"must begin at step 1"):
         WeightSchedule(((2, {"a": 1.0}),))
+
+
+def test_streams_that_wait_keep_their_turn_when_a_job_is_resharded() -> None:
+    """Those that play go first, then the next of each rank; one at a queue's end would never come up otherwise."""
+    plans = [
+        {"slots": [(f"{rank}p", 3), None], "queues": {"a": [(f"{rank}{turn}", 0) for turn in "xyz"]}, "finished": []}
+        for rank in range(2)
+    ]
+    states = [{"rank": rank, "world_size": 2, "plan": plan} for rank, plan in enumerate(plans)]
+    places, _, _ = merge_places(states)
+    assert [place.stream for place in places] == ["0p", "1p", "0x", "1x", "0y", "1y", "0z", "1z"]

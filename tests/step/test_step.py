@@ -197,6 +197,16 @@ def test_a_wrong_scalar_raises_at_the_first_step_and_not_later(
 
 
 @pytest.mark.usefixtures("external")
+@pytest.mark.parametrize("again", [2, 1])
+def test_a_step_that_was_made_already_is_not_recorded_again(again: int, tmp_path: Path) -> None:
+    """Two records of one step would be two rows, or a row that is neither's."""
+    with session(tmp_path) as telemetry:
+        for step in (1, 2, again, 3):
+            telemetry.step(step, {"x": float(step)})
+    records, _, _ = RingReader(ring_files(tmp_path / "rings")[0]).read(0, 100)
+    assert [record.step for record in records if record.kind is Kind.RANK] == [1, 2, 3]
+
+
 def test_a_forked_child_writes_nothing(tmp_path: Path) -> None:
     """A child of os.fork that steps, or exits as a program does, leaves its parent's ring alone."""
     with session(tmp_path) as telemetry:

@@ -1,0 +1,1 @@
+"""Single-line breaks of the source, each with the test that must catch it."""
