@@ -169,8 +169,7 @@ class CheckpointConfig:
 
     def due(self, step: int, steps: int) -> bool:
         """Tell whether to save after a step of a job of so many."""
-        regular = self.interval > 0 and step % self.interval == 0
-        return bool(self.folder) and (regular or step == steps)
+        return step == steps or (self.interval > 0 and step % self.interval == 0)
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)

@@ -6,6 +6,7 @@ import contextlib
 import logging
 import os
 from collections.abc import Mapping
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -18,7 +19,6 @@ from torch.utils.data import DataLoader
 import otel_train
 from otel_train.ledger import StateLedger
 from otel_train.mixing import StreamMixingDataset, WeightSchedule
-from otel_train.trainer.checkpoint import Checkpoints, Parts
 from otel_train.trainer.config import MixingConfig, TrainerConfig
 from otel_train.trainer.data import find_streams
 from otel_train.trainer.events import EventLog
@@ -59,9 +59,14 @@ def train(config: TrainerConfig, base: Path, events_dir: Path | None = None) -> 
                 events=events,
             )
         )
-        parts = Parts(model=model, optimizer=optimizer, dataset=dataset, ledger=ledger, telemetry=telemetry)
-        checkpoints = Checkpoints(Path(config.checkpoint.folder), config.checkpoint.keep)
-        saved = checkpoints.load(parts) if config.checkpoint.folder else 0
+        saved, save = 0, None
+        if config.checkpoint.folder:
+            # Here, because torch.distributed.checkpoint takes as long to import as torch itself.
+            from otel_train.trainer.checkpoint import Checkpoints, Parts  # noqa: PLC0415
+
+            parts = Parts(model=model, optimizer=optimizer, dataset=dataset, ledger=ledger, telemetry=telemetry)
+            checkpoints = Checkpoints(Path(config.checkpoint.folder), config.checkpoint.keep)
+            saved, save = checkpoints.load(parts), partial(checkpoints.save, parts=parts)
         loss = torch.zeros(())
         if saved >= config.job.steps:
             logger.info("all %d steps were made already", config.job.steps)
@@ -71,8 +76,8 @@ def train(config: TrainerConfig, base: Path, events_dir: Path | None = None) -> 
             telemetry.step(step, {LOSS_KEY: loss, TOKENS_KEY: batch["length"].sum()})
             if rank == 0 and step % 10 == 0:
                 logger.info("step %d: loss %.3f", step, float(loss))
-            if config.checkpoint.due(step, config.job.steps):
-                checkpoints.save(step, parts)
+            if save is not None and config.checkpoint.due(step, config.job.steps):
+                save(step)
             if step == config.job.steps:
                 break
         return float(loss)

@@ -130,8 +130,8 @@ def test_a_run_id_with_path_pieces_stays_in_its_directory() -> None:
 
 
 def session(tmp_path: Path, **options: Any) -> otel_train.Telemetry:
-    """Return a session of one process without a sidecar."""
-    return otel_train.init(ring_dir=tmp_path / "rings", **options)
+    """Return a session of one process without a sidecar, which nobody waits for."""
+    return otel_train.init(ring_dir=tmp_path / "rings", **{"close_timeout": 0.01, **options})
 
 
 @pytest.fixture
