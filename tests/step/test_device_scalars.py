@@ -1,0 +1,59 @@
+"""What is accumulated on a device joins the packed vector there; on a GPU it is the same code with another device."""
+
+from __future__ import annotations
+
+import math
+
+import pytest
+import torch
+
+from otel_train.catalogue import Layout, Metric, Reduction
+from otel_train.step.group import RankGroup
+from otel_train.step.recorder import Measurements
+from otel_train.step.reduction import Reducer
+from otel_train.step.scalars import ScalarRecorder
+
+METRICS = (
+    Metric("host", Reduction.SUM),
+    Metric("mean", Reduction.MEAN),
+    Metric("total", Reduction.SUM),
+    Metric("largest", Reduction.MAX),
+    Metric("smallest", Reduction.MIN),
+)
+ON_DEVICE = {metric.name: metric.reduction for metric in METRICS[1:]}
+
+
+def accumulate(*steps: float) -> ScalarRecorder:
+    """Return a recorder that took each step's value on the device, for all scalars but the first."""
+    recorder = ScalarRecorder(METRICS)
+    for value in steps:
+        recorder.add({"host": 1.0})
+        for name, reduction in ON_DEVICE.items():
+            recorder._add_on_device(reduction, recorder._places[name][1], torch.tensor([value], dtype=torch.float32))
+    return recorder
+
+
+@pytest.mark.parametrize("value", [3.0, -1.0, math.nan, math.inf])
+def test_values_on_a_device_are_those_of_the_host(value: float) -> None:
+    """Means, sums, maxima and minima over an interval, beside what the host accumulated; NaN stays NaN."""
+    layout = Layout(METRICS)
+    reducer = Reducer(layout, RankGroup.alone(), max_in_flight=1, timeout=1.0)
+    sums, peaks, device = accumulate(1.0, value).drain()
+    reducer.launch(1, 0, Measurements(sums, peaks, device))
+    on_host = ScalarRecorder(METRICS)
+    for number in (1.0, value):
+        on_host.add({"host": 1.0} | dict.fromkeys(ON_DEVICE, number))
+    wanted = layout.by_key(*on_host.drain()[:2], [0.0] * layout.peaks)
+    ((reduced, _),) = reducer.harvest()
+    assert layout.by_key(reduced.sums, reduced.peaks, reduced.peak_ranks) == pytest.approx(wanted, nan_ok=True)
+
+
+def test_the_next_interval_begins_empty() -> None:
+    """And without a device's part where nothing came from one."""
+    recorder = accumulate(5.0)
+    recorder.drain()
+    assert recorder.drain()[2] is None
+    recorder._add_on_device(Reduction.MAX, 0, torch.tensor(2.0))
+    _, _, device = recorder.drain()
+    assert device is not None
+    assert device[1].tolist() == [2.0, -math.inf]
