@@ -134,7 +134,7 @@ def session(tmp_path: Path, **options: Any) -> otel_train.Telemetry:
     return otel_train.init(ring_dir=tmp_path / "rings", **{"close_timeout": 0.01, **options})
 
 
-@pytest.fixture
+@pytest.fixture(autouse=True)
 def external(monkeypatch: pytest.MonkeyPatch) -> None:
     """Start no sidecar."""
     monkeypatch.setenv("OTEL_TRAIN_SIDECAR", "external")
@@ -149,7 +149,6 @@ def test_a_disabled_session_makes_nothing_and_does_nothing(tmp_path: Path, monke
     assert list(tmp_path.iterdir()) == []
 
 
-@pytest.mark.usefixtures("external")
 def test_one_process_records_its_own_and_the_clusters_values(tmp_path: Path) -> None:
     """Without torch.distributed a job is a cluster of one; steps between two log steps are in the interval."""
     meter = MixingMeter(1, ["a"], {"a": 1})
@@ -172,7 +171,6 @@ def test_one_process_records_its_own_and_the_clusters_values(tmp_path: Path) -> 
     ]
 
 
-@pytest.mark.usefixtures("external")
 @pytest.mark.parametrize(
     ("key", "value", "complaint"),
     [
@@ -196,7 +194,6 @@ def test_a_wrong_scalar_raises_at_the_first_step_and_not_later(
     assert len([record for record in caplog.records if repr(key) in record.getMessage()]) == 1
 
 
-@pytest.mark.usefixtures("external")
 @pytest.mark.parametrize("again", [2, 1])
 def test_a_step_that_was_made_already_is_not_recorded_again(again: int, tmp_path: Path) -> None:
     """Two records of one step would be two rows, or a row that is neither's."""
