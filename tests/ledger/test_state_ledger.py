@@ -4,7 +4,7 @@ from typing import Any
 
 import pytest
 import torch
-from hypothesis import given
+from hypothesis import example, given
 from hypothesis import strategies as st
 
 from otel_train.exceptions import ConfigurationError, ShapeMismatchError, StateMismatchError
@@ -57,6 +57,12 @@ def apply_to_model(model: Model, call: str, ids: list[int], state: int) -> Any:
 
 
 @given(SIZES, CALLS)
+@example(  # unused for as long as it may be, and a step longer
+    {"capacity": 2, "ring": 2, "max_idle_steps": 1}, [("store", [1]), ("drain", []), ("drain", []), ("drain", [])]
+)
+@example(  # two that come back in one call, the later eviction first
+    {"capacity": 1, "ring": 4, "max_idle_steps": None}, [("store", [1, 2, 3, 4]), ("store", [3, 1]), ("drain", [])]
+)
 def test_equals_the_model(size: dict[str, Any], calls: list[tuple[str, list[int]]]) -> None:
     """Results, counts, order of use, states and the ring are those of ordered dicts after every call."""
     ledger, model = make(size), Model(**size)
