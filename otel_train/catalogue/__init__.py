@@ -1,7 +1,7 @@
 """What otel_train measures: facts only, standard library only."""
 
 from otel_train.catalogue import rows
-from otel_train.catalogue.layout import ABSENT, Layout, Series, Value, divergence, measures_of
+from otel_train.catalogue.layout import ABSENT, LOWEST, Layout, Series, Value, divergence, measures_of
 from otel_train.catalogue.metric import HealthyRange, Instrument, Measure, Metric, Per, Reduction, Statistic
 from otel_train.catalogue.names import (
     BY_NAME,
@@ -22,6 +22,7 @@ __all__ = [
     "HEADLINE",
     "HEADLINE_KEYS",
     "LEDGER",
+    "LOWEST",
     "MAX_SUFFIX",
     "MIXING",
     "PIPELINE",

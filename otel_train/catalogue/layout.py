@@ -7,6 +7,7 @@ The same functions give a rank's own values and, from the reduced vectors, the c
 from __future__ import annotations
 
 import math
+import sys
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from functools import partial
@@ -17,6 +18,8 @@ from otel_train.exceptions import ConfigurationError
 
 ABSENT = -math.inf
 """A peak of a rank that has no candidate."""
+LOWEST = -sys.float_info.max
+"""What a candidate of minus infinity travels as, because that itself says that there is none."""
 
 Histogram = tuple[float, ...]
 """A histogram's value: the count of each bucket, then the sum of the observations."""
@@ -239,7 +242,9 @@ def _slice(start: int, stop: int, sums: Vector, _peaks: Vector, _ranks: Vector) 
 
 
 def _peak(place: int, sign: float, absent: float | None, _sums: Vector, peaks: Vector, _ranks: Vector) -> float | None:
-    return absent if peaks[place] == ABSENT else sign * peaks[place]
+    if peaks[place] == ABSENT:
+        return absent
+    return sign * (-math.inf if peaks[place] == LOWEST else peaks[place])
 
 
 def _peak_rank(place: int, _sums: Vector, peaks: Vector, ranks: Vector) -> float | None:

@@ -8,7 +8,7 @@ from typing import Any
 
 import torch
 
-from otel_train.catalogue import ABSENT, Metric, Reduction
+from otel_train.catalogue import ABSENT, LOWEST, Metric, Reduction
 from otel_train.exceptions import ConfigurationError
 
 DevicePart = tuple[torch.Tensor, torch.Tensor]
@@ -82,8 +82,8 @@ class ScalarRecorder:
         elif reduction is Reduction.SUM:
             self._sums[place] += value
         else:
-            candidate = -value if reduction is Reduction.MIN else value
-            # A NaN comes in, and stays: nothing is larger than it.
+            # A NaN comes in, and stays: nothing is larger than it. (max gives its first argument where neither is.)
+            candidate = max(-value if reduction is Reduction.MIN else value, LOWEST)
             if candidate > self._peaks[place] or math.isnan(candidate):
                 self._peaks[place] = candidate
 
@@ -101,7 +101,7 @@ class ScalarRecorder:
                 self._sums[place + 1] += 1.0
         else:
             candidate = -value if reduction is Reduction.MIN else value
-            peaks[place].copy_(torch.maximum(peaks[place], candidate))
+            peaks[place].copy_(torch.maximum(peaks[place], candidate.clamp(min=LOWEST)))
 
     def drain(self) -> tuple[list[float], list[float], DevicePart | None]:
         """End the interval.
