@@ -2,8 +2,12 @@
 
 from __future__ import annotations
 
-from hypothesis import settings
+import os
+
+from hypothesis import Phase, settings
 
 # These machines are noisy: an example that takes long says nothing.
 settings.register_profile("project", deadline=None)
-settings.load_profile("project")
+# For the list of mutants it is enough that an example fails; nobody reads the smallest one.
+settings.register_profile("unshrunk", deadline=None, phases=[Phase.explicit, Phase.generate])
+settings.load_profile(os.environ.get("HYPOTHESIS_PROFILE", "project"))

@@ -68,6 +68,7 @@ def run(mutant: Mutant, root: Path) -> int:
         os.dup2(output, 1)
         os.dup2(output, 2)
         os.environ["PYTHONPATH"] = str(root)
+        os.environ["HYPOTHESIS_PROFILE"] = "unshrunk"
         # A file that is broken twice within a second would be taken from the cache of the first time.
         os.environ["PYTHONDONTWRITEBYTECODE"] = "1"
         sys.dont_write_bytecode = True
