@@ -97,14 +97,25 @@ def different_calls_raise_everywhere(rank: int, world_size: int) -> None:
     assert not ledger.fetch(["a"]).found.any()
 
 
-def bfloat16_comes_back_bit_for_bit(rank: int, world_size: int) -> None:
-    """Any 16 bits survive the way, NaNs too, and ids may be a tensor."""
-    ledger = StateLedger((5, 3), capacity=16, dtype=torch.bfloat16)
-    bits = torch.randint(-(2**15), 2**15, (4, 5, 3), dtype=torch.int16, generator=torch.Generator().manual_seed(rank))
-    ids = torch.arange(4) + 4 * rank
-    ledger.store(ids, bits.view(torch.bfloat16))
-    assert ledger.fetch(ids.flip(0)).states.view(torch.int16).equal(bits.flip(0))
-    assert owners_of(keys_of(ids), world_size).tolist() == [owner(int(one), world_size) for one in ids]
+def every_dtype_comes_back_bit_for_bit(rank: int, world_size: int) -> None:
+    """Any bits survive the way, those of NaNs too, and ids may be a tensor."""
+    for dtype, same_size in (
+        (torch.float32, torch.int32),
+        (torch.bfloat16, torch.int16),
+        (torch.float16, torch.int16),
+    ):
+        ledger = StateLedger((5, 3), capacity=16, dtype=dtype)
+        low, high = torch.iinfo(same_size).min, torch.iinfo(same_size).max
+        bits = torch.randint(low, high, (4, 5, 3), dtype=same_size, generator=torch.Generator().manual_seed(rank))
+        ids = torch.arange(4) + 4 * rank
+        ledger.store(ids, bits.view(dtype))
+        assert ledger.fetch(ids.flip(0)).states.view(same_size).equal(bits.flip(0))
+        assert owners_of(keys_of(ids), world_size).tolist() == [owner(int(one), world_size) for one in ids]
+
+
+def one_entry_a_rank(rank: int, world_size: int) -> None:
+    """The smallest capacity: nearly every store evicts, and a batch is larger than a shard."""
+    compare(NAMES, rank, world_size, capacity=1)
 
 
 def a_part_of_the_ranks_has_its_own_ledger(rank: int, world_size: int) -> None:
@@ -134,7 +145,8 @@ CASES = (
     one_owner_takes_all,
     wrong_states_raise_everywhere,
     different_calls_raise_everywhere,
-    bfloat16_comes_back_bit_for_bit,
+    every_dtype_comes_back_bit_for_bit,
+    one_entry_a_rank,
     a_part_of_the_ranks_has_its_own_ledger,
 )
 

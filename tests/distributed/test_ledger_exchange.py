@@ -14,7 +14,7 @@ ROOT = Path(__file__).parents[2]
 Outcome = dict[str, dict[str, str]]
 
 
-@pytest.fixture(scope="module", params=[1, 2, 3], ids="{}-ranks".format)
+@pytest.fixture(scope="module", params=[1, 2, 3, 4], ids="{}-ranks".format)
 def outcome(request: pytest.FixtureRequest, tmp_path_factory: pytest.TempPathFactory) -> Outcome:
     """Return what each rank has to say of each case, after one run of them all."""
     directory = tmp_path_factory.mktemp("ranks")
