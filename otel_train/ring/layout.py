@@ -100,6 +100,16 @@ class Geometry:
         """Bytes of the whole file."""
         return self.header_size + self.records * self.record_size
 
+    @property
+    def plausible(self) -> bool:
+        """Whether the sizes are within the bounds that a reader accepts."""
+        return (
+            0 <= self.values <= MAX_VALUES
+            and 0 <= self.totals <= MAX_VALUES
+            and 0 < self.records <= MAX_RECORDS
+            and self.schema_size <= MAX_SCHEMA
+        )
+
     def offset(self, sequence: int) -> int:
         """Return where the record with that running number stands."""
         return self.header_size + sequence % self.records * self.record_size
@@ -150,10 +160,7 @@ def unpack_header(data: bytes, file_size: int, path: str) -> Header:
         raise RingError(f"{path} has ring version {version}, this otel_train reads {VERSION}; use the writer's release")
     geometry = Geometry((record_size - 40) // 8, (slot_size - 32) // 8, records, schema_size)
     plausible = (
-        0 <= geometry.values <= MAX_VALUES
-        and 0 <= geometry.totals <= MAX_VALUES
-        and 0 < records <= MAX_RECORDS
-        and schema_size <= MAX_SCHEMA
+        geometry.plausible
         and geometry.record_size == record_size
         and geometry.slot_size == slot_size
         and geometry.schema_offset == schema_at

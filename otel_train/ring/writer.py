@@ -17,6 +17,7 @@ from otel_train.ring.layout import PROGRESS, PROGRESS_OFFSET, SUFFIX, Geometry, 
 from otel_train.ring.process import start_time
 from otel_train.ring.schema import Identity, Schema, dump_schema
 
+NEW_SUFFIX = ".new"
 _CHECK = struct.Struct("<Q")
 
 
@@ -28,19 +29,36 @@ def ring_path(directory: Path, identity: Identity) -> Path:
 def prepare_directory(directory: Path) -> None:
     """Make the directory for rings, readable by its owner only.
 
+    One that is there is narrowed when it holds nothing but ours; one that the user has other files in stays as it is,
+    for others may need it, but they must not be able to put files into it.
+
     Raises:
-        RingError: It can't be made, or belongs to somebody else.
+        RingError: It can't be made, belongs to somebody else, or others may write in it.
     """
     try:
         directory.parent.mkdir(mode=0o700, parents=True, exist_ok=True)
         directory.mkdir(mode=0o700, exist_ok=True)
         found = directory.stat()
+        mode = stat.S_IMODE(found.st_mode)
+        if mode & 0o077 and found.st_uid == os.getuid() and all(map(_is_ours, directory.iterdir())):
+            mode = 0o700
+            directory.chmod(mode)
     except OSError as error:
         raise RingError(
             f"ring directory {directory} can't be made: {error.strerror}; set OTEL_TRAIN_RING_DIR"
         ) from error
     if not stat.S_ISDIR(found.st_mode) or found.st_uid != os.getuid():
         raise RingError(f"ring directory {directory} belongs to uid {found.st_uid}; set OTEL_TRAIN_RING_DIR")
+    if mode & 0o022:
+        raise RingError(
+            f"ring directory {directory} holds other files and may be written by others (mode {mode:o}); "
+            "set OTEL_TRAIN_RING_DIR to a directory of its own"
+        )
+
+
+def _is_ours(path: Path) -> bool:
+    """Tell whether a directory entry is a ring, one in the making, or the sidecar's lock or log."""
+    return path.suffix in (SUFFIX, NEW_SUFFIX) or path.name.startswith("sidecar.")
 
 
 class RingWriter:
@@ -53,7 +71,7 @@ class RingWriter:
         records: How many records the ring holds before it overwrites the oldest.
 
     Raises:
-        RingError: The file can't be made (no space, no right, it exists).
+        RingError: The file can't be made (no space, no right, it exists, no reader would take its sizes).
     """
 
     def __init__(self, path: Path, schema: Schema, identity: Identity, *, records: int = 4096) -> None:
@@ -67,13 +85,18 @@ class RingWriter:
         self._struct = self.geometry.record_struct
         self._first, self._size = self.geometry.header_size, self.geometry.record_size
         self._body = self._struct.size
+        if not self.geometry.plausible:
+            raise RingError(
+                f"ring {path} can't be made: {records} records of {self.geometry.values} values and a schema of "
+                f"{len(encoded)} bytes are beyond what a reader takes; measure less"
+            )
         if path.exists():
             raise RingError(f"ring {path} can't be made: it exists")
-        self._file = _allocate(path.with_suffix(".new"), self.geometry.file_size)
+        self._file = _allocate(path.with_suffix(NEW_SUFFIX), self.geometry.file_size)
         header = pack_header(self.geometry, os.getpid(), start_time(os.getpid()), crc32(encoded), time.time_ns())
         self._file[: len(header)] = header
         self._file[self.geometry.schema_offset : self.geometry.schema_offset + len(encoded)] = encoded
-        path.with_suffix(".new").rename(path)
+        path.with_suffix(NEW_SUFFIX).rename(path)
         self._view = memoryview(self._file)
         self._closed = 0
         self.abandoned = 0

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import contextlib
+import resource
 import signal
 import subprocess
 import sys
@@ -12,10 +13,20 @@ import pytest
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
-from otel_train.catalogue import LEDGER, Metric, Reduction
+from otel_train.catalogue import LEDGER, MIXING, Metric, Reduction
 from otel_train.exceptions import RingError
-from otel_train.ring import Identity, Kind, RingReader, RingWriter, Schema, prepare_directory, ring_files, ring_path
-from otel_train.ring.layout import CURSOR_OFFSET
+from otel_train.ring import (
+    MAX_RECORDS,
+    Identity,
+    Kind,
+    RingReader,
+    RingWriter,
+    Schema,
+    prepare_directory,
+    ring_files,
+    ring_path,
+)
+from otel_train.ring.layout import CURSOR_OFFSET, MAX_SCHEMA, MAX_VALUES
 
 IDENTITY = Identity(run_id="run", attempt=5, rank=1, world_size=2, host="here")
 SCHEMA = Schema((*LEDGER, Metric("train/loss"), Metric("peak", Reduction.MAX)), ("code",))
@@ -107,16 +118,55 @@ def test_a_damaged_header_is_an_error_and_nothing_else(at: int, byte: int, cut: 
         assert RingReader(path).schema == SCHEMA
 
 
-def test_files_are_the_owners_alone(tmp_path: Path) -> None:
-    """Rings are 0600 in a 0700 directory."""
+@pytest.mark.parametrize("before", [None, 0o777])
+def test_files_are_the_owners_alone(before: int | None, tmp_path: Path) -> None:
+    """Rings are 0600 in a 0700 directory, also where a wider one with nothing else in it was there."""
+    if before is not None:
+        prepare_directory(tmp_path / "of" / "run")
+        filled(tmp_path / "of" / "run", 1).path.rename(tmp_path / "of" / "run" / "older.ring")
+        (tmp_path / "of" / "run").chmod(before)
     prepare_directory(tmp_path / "of" / "run")
     ring = filled(tmp_path / "of" / "run", 1)
     modes = [path.stat().st_mode & 0o777 for path in (ring.path, ring.path.parent, ring.path.parent.parent)]
     assert modes == [0o600, 0o700, 0o700]
 
 
+@pytest.mark.parametrize("mode", [0o755, 0o775, 0o757])
+def test_a_directory_with_other_files_keeps_its_mode(mode: int, tmp_path: Path) -> None:
+    """Others may need them; it is refused where others could put rings into it."""
+    (tmp_path / "results.csv").touch()
+    tmp_path.chmod(mode)
+    if mode & 0o022:
+        with pytest.raises(RingError, match="may be written by others"):
+            prepare_directory(tmp_path)
+    else:
+        prepare_directory(tmp_path)
+    assert tmp_path.stat().st_mode & 0o777 == mode
+
+
 def test_a_ring_that_does_not_fit_on_the_disk_is_an_error_at_once(tmp_path: Path) -> None:
     """Its blocks are allocated when it is made: no SIGBUS later."""
-    with pytest.raises(RingError, match="can't be made"):
-        RingWriter(ring_path(tmp_path, IDENTITY), SCHEMA, IDENTITY, records=1 << 40)
+    before = resource.getrlimit(resource.RLIMIT_FSIZE)
+    resource.setrlimit(resource.RLIMIT_FSIZE, (1 << 14, before[1]))
+    try:
+        with pytest.raises(RingError, match="can't be made: File too large"):
+            RingWriter(ring_path(tmp_path, IDENTITY), SCHEMA, IDENTITY)
+    finally:
+        resource.setrlimit(resource.RLIMIT_FSIZE, before)
     assert list(tmp_path.iterdir()) == []
+
+
+@pytest.mark.parametrize(
+    ("schema", "records"),
+    [
+        (SCHEMA, MAX_RECORDS + 1),
+        (SCHEMA, 0),
+        (Schema(tuple(Metric(f"{name:0250}") for name in range(MAX_SCHEMA // 250))), 4),
+        (Schema(MIXING, tuple(f"{name:x}" for name in range(MAX_VALUES // 4))), 4),
+    ],
+    ids=["records", "none", "schema", "values"],
+)
+def test_a_ring_that_no_reader_would_take_is_not_written(schema: Schema, records: int, tmp_path: Path) -> None:
+    """The writer's bounds are the reader's."""
+    with pytest.raises(RingError, match="beyond what a reader takes"):
+        RingWriter(ring_path(tmp_path, IDENTITY), schema, IDENTITY, records=records)
