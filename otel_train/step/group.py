@@ -2,11 +2,17 @@
 
 from __future__ import annotations
 
+import itertools
 import json
+import logging
 import time
 import uuid
+from collections import Counter
+from collections.abc import Sequence
 from dataclasses import dataclass, field
+from pathlib import Path
 from typing import Any
+from weakref import WeakKeyDictionary
 
 import torch
 import torch.distributed as dist
@@ -17,6 +23,9 @@ from otel_train.ring import Identity, Schema
 from otel_train.step.environment import Environment
 
 GroupLike = dist.ProcessGroup | DeviceMesh
+MAX_RUN_ID = 128
+
+logger = logging.getLogger(__name__)
 
 
 @dataclass(frozen=True, slots=True)
@@ -91,10 +100,7 @@ class RankGroup:
         handle: dist.ProcessGroup = dist.distributed_c10d._get_default_group() if given is None else given  # noqa: SLF001
         nccl = torch.cuda.is_available() and "nccl" in str(dist.get_backend(handle))
         if own:
-            ranks = dist.get_process_group_ranks(handle)
-            made = dist.new_group(ranks, backend="nccl" if nccl else "gloo", use_local_synchronization=True)
-            assert isinstance(made, dist.ProcessGroup), "this rank is one of them"
-            handle = made
+            handle = _new_group(tuple(sorted(dist.get_process_group_ranks(handle))), "nccl" if nccl else "gloo")
         return cls(
             rank=dist.get_rank(handle),
             world_size=dist.get_world_size(handle),
@@ -105,19 +111,50 @@ class RankGroup:
         )
 
 
+_MADE: WeakKeyDictionary[dist.ProcessGroup, Counter[tuple[int, ...]]] = WeakKeyDictionary()
+"""How many groups of our own this process has made over the same ranks, by the job's default group."""
+_OWN_COUNT = 1 << 32
+"""Where the count begins that our groups are named after: far beyond the job's own."""
+
+
+def _new_group(ranks: tuple[int, ...], backend: str) -> dist.ProcessGroup:
+    """Return a new group over `ranks`; a collective over these ranks only.
+
+    torch names a group after the number of groups that this process has made, which must be the same on all its ranks.
+    A session of some ranks only would make it differ, and the next group of the job, ours or not, would hang. So ours
+    are counted by their ranks, and torch's number is left as it was.
+    """
+    core = dist.distributed_c10d
+    made = _MADE.setdefault(core._get_default_group(), Counter())  # noqa: SLF001
+    made[ranks] += 1
+    before = core._world.group_count  # noqa: SLF001
+    core._world.group_count = _OWN_COUNT + made[ranks]  # noqa: SLF001
+    try:
+        group = dist.new_group(list(ranks), backend=backend, use_local_synchronization=True)
+    finally:
+        core._world.group_count = before  # noqa: SLF001
+    assert isinstance(group, dist.ProcessGroup), "this rank is one of them"
+    return group
+
+
 def agree_identity(environment: Environment, group: RankGroup, run_id: str | None) -> Identity:
-    """Agree on run id and attempt: the group's rank 0 decides, all take its word.
+    """Agree on run id and attempt over the group, and on the attempt over all groups of the job that begin a session.
 
     Raises:
-        ConfigurationError: The run id is too long or not printable.
+        ConfigurationError: Some rank's run id is too long or not printable; raised on all of them.
     """
-    chosen = run_id or environment.run_id or environment.rendezvous_id or uuid.uuid4().hex[:12]
-    if len(chosen) > 128 or not chosen.isprintable():
-        raise ConfigurationError(f"run_id must be at most 128 printable characters, got {chosen[:150]!r}")
-    agreed_id, attempt = group.gather((chosen, _next_attempt()))[0]
+    given = run_id or environment.run_id or environment.rendezvous_id
+    problem = ""
+    if len(given) > MAX_RUN_ID or not given.isprintable():
+        problem = f"run_id must be at most {MAX_RUN_ID} printable characters, got {given[: MAX_RUN_ID + 22]!r}"
+    gathered = group.gather((problem, given, _last_attempt))
+    _raise_problem([said for said, _, _ in gathered], group)
+    newest = max(last for _, _, last in gathered)
+    made_id, attempt = group.gather(_begin_attempt(newest) if group.rank == 0 else None)[0]
+    _note_attempt(attempt)
     distributed = group.handle is not None
     return Identity(
-        run_id=agreed_id,
+        run_id=gathered[0][1] or made_id,
         attempt=attempt,
         rank=group.global_rank if distributed else environment.rank,
         local_rank=environment.local_rank,
@@ -128,13 +165,63 @@ def agree_identity(environment: Environment, group: RankGroup, run_id: str | Non
 
 
 _last_attempt = 0
+"""The newest attempt that this process was part of."""
 
 
-def _next_attempt() -> int:
-    """Return the present millisecond, or the one after the last attempt of this process: no two are the same."""
-    global _last_attempt  # noqa: PLW0603  # the clock is the process's, and so is what was read from it
-    _last_attempt = max(time.time_ns() // 1_000_000, _last_attempt + 1)
-    return _last_attempt
+def _note_attempt(attempt: int) -> None:
+    global _last_attempt  # noqa: PLW0603  # attempts are the process's, over all its sessions and process groups
+    _last_attempt = max(attempt, _last_attempt)
+
+
+def _begin_attempt(last: int) -> tuple[str, int]:
+    """Return a made-up run id and an attempt newer than `last`: those of another group of the job, else new ones.
+
+    Groups agree through the job's store, since only the ranks of a group meet here: it holds a list of attempts, each
+    newer than the one before, and a group takes the first one that is newer than all that its ranks were part of. So
+    the groups along a mesh's dimension share one, and no rank gets the same one twice.
+    """
+    own = uuid.uuid4().hex[:12], max(time.time_ns() // 1_000_000, last + 1)
+    store = _job_store()
+    if store is None:
+        return own
+    try:
+        for place in itertools.count():
+            made_id, attempt = json.loads(store.compare_set(f"otel_train/{place}", "", json.dumps(own)))
+            if attempt > last:
+                return made_id, attempt
+    except Exception as error:  # noqa: BLE001  # a store may lack compare_set; what it raises differs by its kind
+        logger.debug("telemetry: the store knows no attempts: %r", error)
+    return own
+
+
+def _job_store() -> Any:
+    """Return what all ranks of the job share, or None without torch.distributed."""
+    if not (dist.is_available() and dist.is_initialized()):
+        return None
+    return dist.distributed_c10d._get_default_store()  # noqa: SLF001
+
+
+def starts_sidecar(identity: Identity, group: RankGroup, directory: Path) -> bool:
+    """Tell whether this rank starts its node's sidecar: local rank 0 does, or the lowest of a group that lacks it.
+
+    A collective. Of several groups that lack local rank 0, only one starts a sidecar.
+    """
+    here = [local for host, local in group.gather((identity.host, identity.local_rank)) if host == identity.host]
+    if identity.local_rank != min(here):
+        return False
+    store, key = _job_store(), f"otel_train/{identity.attempt}/{identity.host}/{directory}"
+    try:
+        first = store is None or int(store.compare_set(key, "", str(identity.rank))) == identity.rank
+    except Exception:  # noqa: BLE001  # as above; one sidecar too many leaves by itself
+        first = True
+    return identity.local_rank == 0 or first
+
+
+def _raise_problem(problems: Sequence[str], group: RankGroup) -> None:
+    """Raise the first rank's problem, the same on all ranks: none must wait for another that has raised."""
+    for rank, said in zip(group.job_ranks, problems, strict=True):
+        if said:
+            raise ConfigurationError(said if group.handle is None else f"rank {rank}: {said}")
 
 
 def agree_schema(schema: Schema | None, group: RankGroup, problem: str = "") -> None:
@@ -148,18 +235,17 @@ def agree_schema(schema: Schema | None, group: RankGroup, problem: str = "") -> 
     Raises:
         ConfigurationError: Some rank has a problem.
         SchemaMismatchError: They measure different things; the message names the first key and a rank that differs
-            from rank 0.
+            from the group's first one, both by their rank in the job.
     """
     gathered = group.gather((problem, (schema.modalities, schema.describe()) if schema is not None else None))
-    for rank, (said, _) in enumerate(gathered):
-        if said:
-            raise ConfigurationError(said if group.handle is None else f"rank {rank}: {said}")
+    _raise_problem([said for said, _ in gathered], group)
     schemas = [described for _, described in gathered]
     modalities, rows = schemas[0]
-    for rank, (other_modalities, other_rows) in enumerate(schemas):
+    first = group.job_ranks[0]
+    for rank, (other_modalities, other_rows) in zip(group.job_ranks, schemas, strict=True):
         if other_modalities != modalities:
             raise SchemaMismatchError(
-                f"rank {rank} has the modalities {list(other_modalities)}, rank 0 has {list(modalities)}; "
+                f"rank {rank} has the modalities {list(other_modalities)}, rank {first} has {list(modalities)}; "
                 "give all ranks the same, in the same order"
             )
         if other_rows == rows:
@@ -167,14 +253,16 @@ def agree_schema(schema: Schema | None, group: RankGroup, problem: str = "") -> 
         here, there = {row[0]: row for row in rows}, {row[0]: row for row in other_rows}
         for key in [*here, *there]:
             if key not in there or key not in here:
-                lacking, having = (rank, 0) if key in here else (0, rank)
+                lacking, having = (rank, first) if key in here else (first, rank)
                 raise SchemaMismatchError(
                     f"metric {key!r} is given by rank {having} and not by rank {lacking}; "
                     "log the same keys at the first step on all ranks (a NaN where there is no value)"
                 )
             if here[key] != there[key]:
                 raise SchemaMismatchError(
-                    f"metric {key!r} is {here[key][1:]} on rank 0 and {there[key][1:]} on rank {rank}; "
+                    f"metric {key!r} is {here[key][1:]} on rank {first} and {there[key][1:]} on rank {rank}; "
                     "declare it the same way on all ranks"
                 )
-        raise SchemaMismatchError(f"rank {rank} gives its sources in another order than rank 0; use the same order")
+        raise SchemaMismatchError(
+            f"rank {rank} gives its sources in another order than rank {first}; use the same order"
+        )

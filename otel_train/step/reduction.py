@@ -62,7 +62,7 @@ class Reducer:
         self._timeout = timeout
         self._flights: deque[_Flight] = deque()
         self._landed: list[tuple[Reduced, int]] = []
-        self._said_slow = False
+        self._said_slow = self._said_mismatch = False
         self._stream = _new_stream() if group.device.type == "cuda" else None
 
     def launch(self, step: int, time_ns: int, measured: Measurements | None) -> None:
@@ -93,7 +93,11 @@ class Reducer:
             if self.stopped:
                 self.abandoned += 1
                 return
-        vector = self.plan.pack(step, measured.sums, measured.peaks, self.group.rank)
+        try:
+            vector = self.plan.pack(step, measured.sums, measured.peaks, self.group.rank)
+        except (TypeError, ValueError, RuntimeError):
+            # A source gave what is no number; the ranks must meet all the same.
+            vector, usable = torch.zeros(self.plan.size, dtype=torch.float64), False
         if not usable:
             vector[:HEADER] = math.nan
         try:
@@ -178,10 +182,13 @@ class Reducer:
         reduced = self.plan.unpack(flight.vector, flight.step)
         if reduced is None:
             self.abandoned += 1
-            logger.warning(
-                "telemetry: the ranks are not at the same step, or one could not measure; step %d is thrown away",
-                flight.step,
-            )
+            if not self._said_mismatch:
+                self._said_mismatch = True
+                logger.warning(
+                    "telemetry: the ranks are not at the same step, or one could not measure; step %d is thrown away, "
+                    "and so is every other one like it",
+                    flight.step,
+                )
             return
         reduced.peak_ranks[:] = [float(self.group.job_ranks[int(rank)]) for rank in reduced.peak_ranks]
         self._landed.append((reduced, flight.time_ns))

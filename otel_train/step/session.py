@@ -13,7 +13,7 @@ from otel_train.exceptions import ConfigurationError, RingError
 from otel_train.mixing import EventSink
 from otel_train.ring import prepare_directory
 from otel_train.step.environment import Environment
-from otel_train.step.group import GroupLike, RankGroup, agree_identity
+from otel_train.step.group import GroupLike, RankGroup, agree_identity, starts_sidecar
 from otel_train.step.sidecar import start_sidecar
 from otel_train.step.source import Source, drain_of
 from otel_train.step.telemetry import SessionOptions, Telemetry
@@ -42,10 +42,14 @@ def init(
             `drain_step_metrics()`.
         metrics: The user's scalars that are not means: `[Metric("train/tokens", reduction=Reduction.SUM)]`.
         process_group: The ranks that values are reduced over, once each: the data-parallel group or a one-dimensional
-            DeviceMesh; all ranks by default.
-        run_id: The run's name; when None `OTEL_TRAIN_RUN_ID`, or that of the state that is loaded before the first step
-            (see `Telemetry.load_state_dict`), or torchrun's rendezvous id, or one that rank 0 makes.
-        ring_dir: Where the rings are; `OTEL_TRAIN_RING_DIR`, or a directory in memory when None.
+            DeviceMesh; all ranks by default. The cluster-wide values go out from rank 0 of the job, so that peers
+            which see the same data count once: a group without it has them in `Telemetry.latest` and a blocking `step`
+            only, and says so in the log (INFO). Its ranks' own values go out like everybody's.
+        run_id: The run's name, the same on all ranks; when None `OTEL_TRAIN_RUN_ID`, or that of the state that is
+            loaded before the first step (see `Telemetry.load_state_dict`), or torchrun's rendezvous id, or one that is
+            made up and agreed on.
+        ring_dir: Where the rings are; `OTEL_TRAIN_RING_DIR`, or a directory in memory when None. It is made 0700;
+            one that is there must be this user's, and if it holds other files others must not be able to write in it.
         rank_interval: Seconds between two exports of a rank's own values; the cluster's go out at every log step.
         events: Takes a "drain" event at each log step, behind those of the sources.
         **options: Fields of `SessionOptions`: `log_every`, `blocking`, `max_in_flight`, `reduction_timeout`,
@@ -72,13 +76,24 @@ def init(
     group = RankGroup.of(process_group, own=True)
     identity = agree_identity(environment, group, run_id)
     directory = Path(ring_dir) if ring_dir is not None else environment.ring_directory(identity.run_id)
+    if group.rank == 0 and not group.emits:
+        logger.info(
+            "telemetry: ranks %s reduce without rank 0 of the job, so that their cluster-wide values are not sent; "
+            "they are in Telemetry.latest",
+            list(group.job_ranks),
+        )
+    serves = starts_sidecar(identity, group, directory) and not environment.external_sidecar
     sidecar: subprocess.Popen[bytes] | None = None
+    usable = True
     try:
+        if ring_dir is None and not environment.ring_dir:
+            prepare_directory(directory.parent)  # whose owner could put another directory in its place
         prepare_directory(directory)
-        if identity.local_rank == 0 and not environment.external_sidecar:
+        if serves:
             sidecar = start_sidecar(directory, rank_interval)
     except RingError as error:
-        logger.warning("telemetry: %s", error)
+        usable = False
+        logger.warning("telemetry: nothing is recorded on this rank: %s", error)
     return Telemetry(
         sources=sources,
         metrics=metrics,
@@ -86,7 +101,7 @@ def init(
         group=group,
         identity=identity,
         keep_run_id=bool(run_id or environment.run_id),
-        ring_dir=directory,
+        ring_dir=directory if usable else None,
         sidecar=sidecar,
         events=events,
     )

@@ -17,7 +17,7 @@ from weakref import WeakSet
 from otel_train.catalogue import BY_NAME, MAX_SUFFIX, RANK_SUFFIX, Metric, Reduction, rank_name
 from otel_train.exceptions import ConfigurationError, RingError, StateMismatchError
 from otel_train.mixing import EventSink
-from otel_train.ring import Identity, Kind, RingReader, RingWriter, ring_path
+from otel_train.ring import MAX_RECORDS, Identity, Kind, RingReader, RingWriter, ring_path
 from otel_train.step.group import RankGroup, agree_schema
 from otel_train.step.packing import Reduced
 from otel_train.step.recorder import Measurements, Recorder
@@ -63,6 +63,8 @@ class SessionOptions:
         for name in ("log_every", "max_in_flight", "reduction_timeout", "ring_records"):
             if not getattr(self, name) > 0:
                 raise ConfigurationError(f"telemetry.{name} must be positive, got {getattr(self, name)}")
+        if self.ring_records > MAX_RECORDS:
+            raise ConfigurationError(f"telemetry.ring_records must be at most {MAX_RECORDS}, got {self.ring_records}")
 
 
 @dataclass(slots=True)
@@ -211,7 +213,6 @@ class Telemetry:
     def _start(self, scalars: Mapping[str, Any]) -> _Running:
         """Fix the schema with the first step's keys, agree on it over the ranks, and make the ring."""
         assert self.identity is not None, "only an enabled session starts"
-        assert self.ring_dir is not None, "likewise"
         try:
             recorder = self._make_recorder(scalars)
         except ConfigurationError as error:
@@ -229,8 +230,9 @@ class Telemetry:
         )
         ring: RingWriter | None = None
         try:
-            path = ring_path(self.ring_dir, self.identity)
-            ring = RingWriter(path, recorder.schema, self.identity, records=self.options.ring_records)
+            if self.ring_dir is not None:
+                path = ring_path(self.ring_dir, self.identity)
+                ring = RingWriter(path, recorder.schema, self.identity, records=self.options.ring_records)
         except RingError as error:
             self._say("ring", "telemetry: nothing is recorded on this rank: %s", error)
         self._running = _Running(recorder, reducer, ring, [0.0] * recorder.layout.peaks)

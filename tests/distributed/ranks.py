@@ -4,18 +4,23 @@ from __future__ import annotations
 
 import datetime as dt
 import json
+import logging
+import os
 import sys
 import time
+from logging.handlers import BufferingHandler
 from pathlib import Path
 from typing import Any
 
 import torch.distributed as dist
-from torch.distributed.device_mesh import init_device_mesh
+from torch.distributed.device_mesh import DeviceMesh, init_device_mesh
 
 import otel_train
 from otel_train.catalogue import Metric, Reduction
 from otel_train.exceptions import OtelTrainError
 from otel_train.mixing import MixingMeter
+from otel_train.step.group import RankGroup, starts_sidecar
+from otel_train.step.sidecar import wait_until
 
 OUT = Path(sys.argv[1])
 
@@ -37,7 +42,25 @@ class Fails:
 
 def session(name: str, **options: Any) -> otel_train.Telemetry:
     """Return a session with short bounds."""
-    return otel_train.init(ring_dir=OUT / name, reduction_timeout=5.0, close_timeout=0.5, **options)
+    return otel_train.init(ring_dir=OUT / name, reduction_timeout=5.0, close_timeout=0.1, **options)
+
+
+def data_mesh() -> DeviceMesh:
+    """Return the data dimension of a 2 x 2 mesh: ranks 0 and 2, and ranks 1 and 3."""
+    return init_device_mesh("cpu", (2, 2), mesh_dim_names=("data", "tensor"))["data"]
+
+
+def subgroup(*ranks: int) -> dist.ProcessGroup | None:
+    """Return a group of those ranks; None on the others, which take part in making it."""
+    made = dist.new_group(list(ranks))
+    return made if isinstance(made, dist.ProcessGroup) else None
+
+
+def meter() -> MixingMeter:
+    """Return a meter with one open slot."""
+    made = MixingMeter(1, ["code"], {"code": 1.0})
+    made.open(0, "code")
+    return made
 
 
 def oldest_reader(rank: int) -> object:
@@ -95,17 +118,80 @@ def short_flush(rank: int) -> object:
         telemetry.flush(0.02)
         dist.barrier()
         telemetry.step(3, {"x": 3.0})
-        telemetry.flush(3.0)
+        running = telemetry._running
+        assert running is not None
+        wait_until(lambda: running.reducer.settled, 30.0)
+        telemetry.flush(0.0)
         return telemetry.latest and [telemetry.latest[0], telemetry.latest[1]["x"]]
 
 
 def mesh(rank: int) -> object:
     """A maximum over one dimension of a 2 x 2 mesh."""
-    data = init_device_mesh("cpu", (2, 2), mesh_dim_names=("data", "tensor"))["data"]
     peak = Metric("peak", Reduction.MAX)
-    with session("mesh", process_group=data, blocking=True, metrics=[peak]) as telemetry:
+    with session("mesh", process_group=data_mesh(), blocking=True, metrics=[peak]) as telemetry:
         values = telemetry.step(1, {"peak": float(rank)}) or {}
         return [values["peak"], values["peak_rank"]]
+
+
+def groups(rank: int) -> object:
+    """Two sessions at once, over one dimension of a mesh and over all ranks."""
+    train, evaluation = meter(), meter()
+    data, key = session("data", sources=[train], process_group=data_mesh(), blocking=True), train.metrics[0].wandb_key
+    everybody = session("all", sources=[evaluation], blocking=True)
+    with data, everybody:
+        said = []
+        for step in (1, 2):
+            # Tensor-parallel peers see the same data: the same picks on ranks 0 and 1, and on 2 and 3.
+            train.pick(0, rows=10 ** (rank // 2))
+            evaluation.pick(0, rows=10**rank)
+            of_data = data.step(step, {"loss": float(rank // 2)}) or {}
+            said.append([of_data[key], of_data["loss"], (everybody.step(step) or {})[key]])
+    return said
+
+
+def without_rank_0(rank: int) -> object:
+    """Ranks 1 and 2 alone have a session; the log, the values, and which of them starts the sidecar."""
+    pair = subgroup(1, 2)
+    if pair is None:
+        return None
+    heard = BufferingHandler(100)
+    logging.getLogger("otel_train.step.session").addHandler(heard)
+    with session("pair", process_group=pair, blocking=True) as telemetry:
+        values = telemetry.step(1, {"loss": float(rank)}) or {}
+        assert telemetry.identity is not None
+        starts = starts_sidecar(telemetry.identity, RankGroup.of(pair, own=False), OUT)
+    return [values["loss"], len(heard.buffer), starts]
+
+
+def pair_differs(rank: int) -> object:
+    """Of ranks 2 and 3, the second lacks a key."""
+    pair = subgroup(2, 3)
+    if pair is None:
+        return None
+    return otel_train.reduce_loss_metrics({"x": 1.0, **({"y": 1.0} if rank == 2 else {})}, process_group=pair)
+
+
+def identities(_: int) -> object:
+    """Run id and attempt of a session of ranks 1 and 2, of one over a mesh, and of one over all."""
+    pair = subgroup(1, 2)
+    begun = [session("none", process_group=pair)] if pair is not None else []
+    begun += [session("none", process_group=data_mesh()), session("none")]
+    return [[each.identity.run_id, each.identity.attempt] for each in begun if each.identity is not None]
+
+
+def another_world(rank: int) -> object:
+    """Two sessions before the job has made its process groups anew, and two after."""
+    begun = []
+    for store in (None, OUT / "store"):
+        if store is not None:
+            dist.barrier()
+            dist.destroy_process_group()
+            dist.init_process_group("gloo", init_method=f"file://{store}", rank=rank, world_size=4)
+        for group in (None, data_mesh()):
+            with session("again", process_group=group) as telemetry:
+                telemetry.step(1)
+                begun.append(telemetry.identity and telemetry.identity.attempt)
+    return begun
 
 
 CASES = (
@@ -118,11 +204,18 @@ CASES = (
     failing_source,
     short_flush,
     mesh,
+    groups,
+    without_rank_0,
+    pair_differs,
+    identities,
+    another_world,
 )
 
 
 def main() -> None:
     """Run the cases; a rank that hangs is ended by the group's own bound."""
+    logging.getLogger("otel_train").setLevel(logging.INFO)
+    os.environ.pop("TORCHELASTIC_RUN_ID")  # so that run ids are made up
     dist.init_process_group("gloo", timeout=dt.timedelta(seconds=30))
     said: dict[str, object] = {}
     for case in CASES:

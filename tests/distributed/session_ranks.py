@@ -1,13 +1,13 @@
-"""Run by torchrun: each rank runs one case and writes what came of it."""
+"""Run by torchrun on two ranks: each rank runs every case and writes what came of each."""
 
 from __future__ import annotations
 
+import datetime as dt
 import json
 import logging
 import os
 import sys
 import time
-from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
@@ -16,9 +16,26 @@ import torch.distributed as dist
 import otel_train
 from otel_train.exceptions import OtelTrainError
 from otel_train.mixing import MixingMeter
+from otel_train.step.reduction import Reducer
+from otel_train.step.sidecar import wait_until
 
-OUT = Path(sys.argv[2]) if len(sys.argv) > 2 else Path()
+OUT = Path(sys.argv[1])
 OPTIONAL = ("opentelemetry", "grpc", "google.protobuf", "wandb", "rich", "click")
+
+
+class Heard(logging.Handler):
+    """Keeps the warnings of a case."""
+
+    def __init__(self) -> None:
+        super().__init__(logging.WARNING)
+        self.said: list[str] = []
+
+    def emit(self, record: logging.LogRecord) -> None:
+        """Keep one."""
+        self.said.append(record.getMessage())
+
+
+HEARD = Heard()
 
 
 def meter() -> MixingMeter:
@@ -29,11 +46,19 @@ def meter() -> MixingMeter:
     return made
 
 
-def session(source: MixingMeter | None = None, **options: Any) -> otel_train.Telemetry:
+def session(name: str, source: MixingMeter | None = None, **options: Any) -> otel_train.Telemetry:
     """Return a session with short bounds."""
     return otel_train.init(
-        sources=[source] if source else [], ring_dir=OUT / "rings", **{"reduction_timeout": 2.0, **options}
+        sources=[source] if source else [],
+        ring_dir=OUT / name,
+        **{"reduction_timeout": 2.0, "close_timeout": 0.3, **options},
     )
+
+
+def reducer_of(telemetry: otel_train.Telemetry) -> Reducer:
+    """Return a session's reducer, which it has from the first step on."""
+    assert telemetry._running is not None
+    return telemetry._running.reducer
 
 
 def aggregated(rank: int) -> object:
@@ -56,81 +81,148 @@ def other_keys(rank: int) -> object:
 
 def other_schema(rank: int) -> object:
     """Rank 1 logs a key at the first step that rank 0 does not."""
-    with session() as telemetry:
+    with session("other_schema") as telemetry:
         return telemetry.step(1, {"loss": 1.0, **({"extra": 1.0} if rank else {})})
 
 
 def one_wrong(rank: int) -> object:
     """Rank 1 alone gives something that is no number at the first step."""
-    with session() as telemetry:
+    with session("one_wrong") as telemetry:
         return telemetry.step(1, {"loss": "high" if rank else 1.0})
+
+
+def long_run_id(rank: int) -> object:
+    """Rank 1 alone gives a run id that is too long."""
+    return session("long_run_id", run_id="r" * (129 if rank else 8)).identity
 
 
 def blocking(rank: int) -> object:
     """The values of a step come back in that step, on every rank."""
-    with session(blocking=True) as telemetry:
+    with session("blocking", blocking=True) as telemetry:
         return [(telemetry.step(step, {"loss": float(step + rank)}) or {})["loss"] for step in (1, 2, 3)]
 
 
 def asynchronous(rank: int) -> object:
     """Values are recorded under the step that they belong to."""
     source = meter()
-    with session(source) as telemetry:
+    with session("asynchronous", source) as telemetry:
         for step in range(1, 31):
             source.pick(0, rows=step * (rank + 1))
             telemetry.step(step, {"loss": float(step)})
+        dist.barrier()
     return sorted(name for name in sys.modules if name in OPTIONAL)
 
 
 def out_of_step(rank: int) -> object:
     """Rank 1 skips step 2: what does not belong together is thrown away, the rest is right."""
-    with session(blocking=True) as telemetry:
+    with session("out_of_step", blocking=True) as telemetry:
         return [bool(telemetry.step(step, {"loss": 1.0})) for step in ((1, 2, 4) if rank == 0 else (1, 3, 4))]
+
+
+def train(name: str, steps: list[int], rank: int) -> None:
+    """Take those steps without waiting; the loss of step n is n on rank 0 and 10 n on rank 1."""
+    with session(name, max_in_flight=20, close_timeout=0.5) as telemetry:
+        for step in steps:
+            telemetry.step(step, {"loss": float(step * 10**rank)})
+        dist.barrier()
+
+
+def skips(rank: int) -> object:
+    """Rank 1 skips step 4, and has one step less from there on."""
+    train("skips", [step for step in range(1, 11) if rank == 0 or step != 4], rank)
+    return HEARD.said
+
+
+def ends_early(rank: int) -> object:
+    """Rank 1 ends after step 5, rank 0 after step 12."""
+    train("ends_early", list(range(1, 6 if rank else 13)), rank)
+    return HEARD.said
+
+
+def bounded(rank: int) -> object:
+    """Rank 1 comes to step 2 long after rank 0, which has two steps more than may be under way."""
+    store = dist.distributed_c10d._get_default_store()
+    under_way = []
+    with session("bounded", max_in_flight=3, reduction_timeout=60.0) as telemetry:
+        for step in range(1, 7):
+            if rank == 1 and step == 2:
+                store.wait(["filled"])
+                time.sleep(0.3)
+                store.set("came", "")
+            telemetry.step(step, {"loss": 1.0})
+            reducer = reducer_of(telemetry)
+            if rank == 0:
+                under_way.append([len(reducer._flights), store.check(["came"])])
+            if rank == 0 and step == 4:
+                telemetry.flush(0.0)
+                store.set("filled", "")
+        wait_until(lambda: reducer_of(telemetry).settled, 30.0)
+    return [max((flights for flights, _ in under_way), default=0), [came for _, came in under_way], HEARD.said]
+
+
+def gives_up(rank: int) -> object:
+    """Rank 1 does not come to step 2 before rank 0 has ended."""
+    store = dist.distributed_c10d._get_default_store()
+    with session("gives_up", max_in_flight=3, reduction_timeout=0.3) as telemetry:
+        for step in range(1, 10):
+            if rank == 1 and step == 2:
+                store.wait(["ended"])
+            telemetry.step(step, {"loss": 1.0})
+            if step == 1:
+                dist.barrier()
+    if rank == 0:
+        store.set("ended", "")
+    return HEARD.said
 
 
 def leaves_early(rank: int) -> object:
     """Rank 1 is gone after step 3: rank 0 goes on, and nothing it does waits longer than its bounds."""
-    telemetry = session(max_in_flight=2, reduction_timeout=1.0, close_timeout=0.5)
+    telemetry = session("leaves_early", max_in_flight=2, reduction_timeout=1.0, close_timeout=0.5)
     for step in range(1, 21):
         telemetry.step(step, {"loss": 1.0})
         if rank == 1 and step == 3:
-            (OUT / "rank1.json").write_text('"left"')
             os._exit(0)
         time.sleep(0.02)
     begin = time.monotonic()
     telemetry.close()
-    (OUT / "rank0.json").write_text(json.dumps(time.monotonic() - begin < 5))
-    os._exit(0)
+    return time.monotonic() - begin < 5
 
 
-CASES: dict[str, Callable[[int], object]] = {
-    case.__name__: case
-    for case in (
-        aggregated,
-        loss_metrics,
-        other_keys,
-        other_schema,
-        one_wrong,
-        blocking,
-        asynchronous,
-        out_of_step,
-        leaves_early,
-    )
-}
+CASES = (
+    aggregated,
+    loss_metrics,
+    other_keys,
+    other_schema,
+    one_wrong,
+    long_run_id,
+    blocking,
+    asynchronous,
+    out_of_step,
+    skips,
+    ends_early,
+    bounded,
+    gives_up,
+    leaves_early,
+)
 
 
 def main() -> None:
-    """Run the case that the first argument names."""
+    """Run the cases; a rank that hangs is ended by the group's own bound."""
     logging.basicConfig(level=logging.INFO)
-    dist.init_process_group("gloo")
+    logging.getLogger("otel_train").addHandler(HEARD)
+    dist.init_process_group("gloo", timeout=dt.timedelta(seconds=60))
     rank = dist.get_rank()
-    try:
-        said = CASES[sys.argv[1]](rank)
-    except OtelTrainError as error:
-        said = f"{type(error).__name__}: {error}"
-    (OUT / f"rank{rank}.json").write_text(json.dumps(said))
-    dist.barrier()
-    dist.destroy_process_group()
+    said: dict[str, object] = {}
+    for case in CASES:
+        HEARD.said = []
+        try:
+            said[case.__name__] = case(rank)
+        except OtelTrainError as error:
+            said[case.__name__] = f"{type(error).__name__}: {error}"
+        (OUT / f"rank{rank}.json").write_text(json.dumps(said))
+        if case is not leaves_early:
+            dist.barrier()
+    os._exit(0)  # the other rank has left
 
 
 if __name__ == "__main__":

@@ -6,9 +6,8 @@ import json
 import os
 import subprocess
 import sys
-from collections.abc import Callable
 from pathlib import Path
-from typing import Any
+from typing import Any, NamedTuple
 
 import pytest
 
@@ -16,28 +15,52 @@ from otel_train.catalogue import rows
 from otel_train.ring import Kind, RingReader, ring_files
 
 ROOT = Path(__file__).parents[2]
-Run = Callable[[str], list[Any]]
 
 
-@pytest.fixture
-def run(tmp_path: Path) -> Run:
-    """Return a function that runs a case on two ranks and gives what each said."""
+class Ran(NamedTuple):
+    """What came of the cases."""
 
-    def run_case(case: str) -> list[Any]:
-        command = [sys.executable, "-m", "torch.distributed.run", "--standalone", "--nproc-per-node=2"]
-        command += [str(Path(__file__).with_name("session_ranks.py")), case, str(tmp_path)]
-        environment = {**os.environ, "PYTHONPATH": str(ROOT), "OMP_NUM_THREADS": "1", "OTEL_TRAIN_SIDECAR": "external"}
-        done = subprocess.run(command, env=environment, capture_output=True, text=True, timeout=120, check=False)
-        files = [tmp_path / f"rank{rank}.json" for rank in range(2)]
-        assert all(file.exists() for file in files), done.stderr
-        return [json.loads(file.read_text()) for file in files]
+    out: Path
+    said: list[dict[str, Any]]
+    """What each rank said, by case."""
 
-    return run_case
+    def of(self, case: str) -> list[Any]:
+        """Return what each rank said in one case."""
+        return [each[case] for each in self.said]
+
+    def ring(self, case: str, rank: int = 0) -> RingReader:
+        """Return a rank's ring."""
+        return RingReader(ring_files(self.out / case)[rank])
+
+    def cluster(self, case: str, key: str = "loss") -> dict[int, float]:
+        """Return a value over the cluster, by step, as rank 0 recorded it."""
+        reader = self.ring(case)
+        sums, peaks = reader.layout.sums, reader.layout.peaks
+        return {
+            each.step: reader.layout.by_key(
+                each.values[:sums], each.values[sums : sums + peaks], each.values[sums + peaks :]
+            )[key]
+            for each in reader.read(0, 1000)[0]
+            if each.kind is Kind.CLUSTER
+        }
 
 
-def test_values_over_two_ranks_are_those_worked_out_by_hand(run: Run) -> None:
+@pytest.fixture(scope="module")
+def ran(tmp_path_factory: pytest.TempPathFactory) -> Ran:
+    """Run all cases on two ranks once."""
+    out = tmp_path_factory.mktemp("session")
+    command = [sys.executable, "-m", "torch.distributed.run", "--standalone", "--nproc-per-node=2"]
+    command += [str(Path(__file__).with_name("session_ranks.py")), str(out)]
+    environment = {**os.environ, "PYTHONPATH": str(ROOT), "OMP_NUM_THREADS": "1", "OTEL_TRAIN_SIDECAR": "external"}
+    done = subprocess.run(command, env=environment, capture_output=True, text=True, timeout=200, check=False)
+    assert done.returncode == 0, done.stderr
+    said = [json.loads((out / f"rank{rank}.json").read_text()) for rank in range(2)]
+    return Ran(out, said)
+
+
+def test_values_over_two_ranks_are_those_worked_out_by_hand(ran: Ran) -> None:
     """Weighted means, the maximum with its rank, a divergence of the joined counts, on both ranks alike."""
-    said = run("aggregated")
+    said = ran.of("aggregated")
     assert said[0] == said[1]
     # Ages at step 3 of four readers: the two that were picked in step 1, and the two that never were, 2 each.
     assert said[0]["stream_mixing/staleness_mean"] == 2.0
@@ -48,9 +71,9 @@ def test_values_over_two_ranks_are_those_worked_out_by_hand(run: Run) -> None:
     assert said[0]["stream_mixing/tokens/a"] == 10
 
 
-def test_loss_metrics_are_means_and_totals_with_their_maximum(run: Run) -> None:
+def test_loss_metrics_are_means_and_totals_with_their_maximum(ran: Ran) -> None:
     """Means by default, cluster totals for sum_keys, and what the largest rank has beside them."""
-    assert run("loss_metrics") == [[{"n": 3.0, "n_max": 2.0, "x": 0.5}, {"n": 5.0, "n_max": 3.0, "x": 0.5}]] * 2
+    assert ran.of("loss_metrics") == [[{"n": 3.0, "n_max": 2.0, "x": 0.5}, {"n": 5.0, "n_max": 3.0, "x": 0.5}]] * 2
 
 
 @pytest.mark.parametrize(
@@ -59,39 +82,66 @@ def test_loss_metrics_are_means_and_totals_with_their_maximum(run: Run) -> None:
         ("other_keys", "SchemaMismatchError: metric 'y' is given by rank 1 and not by rank 0"),
         ("other_schema", "SchemaMismatchError: metric 'extra' is given by rank 1 and not by rank 0"),
         ("one_wrong", "ConfigurationError: rank 1: metric 'loss' must be a number"),
+        ("long_run_id", "ConfigurationError: rank 1: run_id must be at most 128 printable characters, got 'rrr"),
     ],
 )
-def test_what_differs_or_is_wrong_on_one_rank_is_an_error_on_all(case: str, complaint: str, run: Run) -> None:
+def test_what_differs_or_is_wrong_on_one_rank_is_an_error_on_all(case: str, complaint: str, ran: Ran) -> None:
     """Key and rank are named, and nobody waits for somebody who has raised."""
-    assert all(said.startswith(complaint) for said in run(case))
+    assert all(said.startswith(complaint) for said in ran.of(case))
 
 
-def test_blocking_gives_the_values_of_the_same_step(run: Run) -> None:
+def test_blocking_gives_the_values_of_the_same_step(ran: Ran) -> None:
     """On every rank."""
-    assert run("blocking") == [[1.5, 2.5, 3.5]] * 2
+    assert ran.of("blocking") == [[1.5, 2.5, 3.5]] * 2
 
 
-def test_asynchronous_values_are_recorded_under_their_step(run: Run, tmp_path: Path) -> None:
+def test_asynchronous_values_are_recorded_under_their_step(ran: Ran) -> None:
     """However late a reduction is harvested; and the ranks have loaded torch and the standard library only."""
-    assert run("asynchronous") == [[], []]
-    reader = RingReader(ring_files(tmp_path / "rings")[0])
-    records, _, lost = reader.read(0, 1000)
-    place = reader.layout.offsets[rows.PICKS.name]
-    picks = {record.step: record.values[place] for record in records if record.kind is Kind.CLUSTER}
-    assert (picks, lost) == ({step: 3.0 * step for step in range(1, 31)}, 0)
+    assert ran.of("asynchronous") == [[], []]
+    assert ran.cluster("asynchronous", rows.PICKS.wandb_key) == {step: 3.0 * step for step in range(1, 31)}
 
 
-def test_steps_that_the_ranks_do_not_share_are_thrown_away_and_counted(run: Run, tmp_path: Path) -> None:
+def test_steps_that_the_ranks_do_not_share_are_thrown_away_and_counted(ran: Ran) -> None:
     """A skipped step costs itself, not the next one."""
-    assert run("out_of_step") == [[True, False, True]] * 2
-    reader = RingReader(ring_files(tmp_path / "rings")[0])
-    cluster = [record.step for record in reader.read(0, 1000)[0] if record.kind is Kind.CLUSTER]
-    assert (cluster, reader.progress.abandoned) == ([1, 4], 1)
+    assert ran.of("out_of_step") == [[True, False, True]] * 2
+    assert list(ran.cluster("out_of_step")) == [1, 4]
+    assert ran.ring("out_of_step").progress.abandoned == 1
 
 
-def test_a_rank_that_leaves_does_not_make_another_wait(run: Run, tmp_path: Path) -> None:
+@pytest.mark.parametrize(("case", "shared", "last"), [("skips", 3, 10), ("ends_early", 5, 12)])
+def test_nothing_is_recorded_under_another_step(case: str, shared: int, last: int, ran: Ran) -> None:
+    """Once a rank has a step less, the others train to their end, and count each step that could not be reduced."""
+    assert ran.cluster(case) == {step: 5.5 * step for step in range(1, shared + 1)}
+    progress = ran.ring(case).progress
+    assert (progress.step, progress.closed, progress.abandoned) == (last, True, last - shared)
+
+
+def test_steps_that_do_not_meet_are_said_once(ran: Ran) -> None:
+    """Six of them were thrown away on both ranks; rank 0's last one met nobody."""
+    for rank, said in enumerate(ran.of("skips")):
+        assert [message.count("not at the same step") for message in said] == [1, 0][: 2 - rank]
+    assert ran.ring("skips", 1).progress.abandoned == 6
+
+
+def test_no_more_reductions_are_under_way_than_allowed(ran: Ran) -> None:
+    """Rank 0 goes three steps ahead of rank 1, and does not end the fifth before rank 1 has come; it says so once."""
+    most, came, said = ran.of("bounded")[0]
+    assert (most, came) == (3, [False] * 4 + [True] * 2)
+    assert [message.count("Raise log_every") for message in said] == [1]
+    assert list(ran.cluster("bounded")) == [1, 2, 3, 4, 5, 6]
+
+
+def test_past_the_timeout_no_more_is_reduced(ran: Ran) -> None:
+    """Rank 0 stops for good, says so once, counts all eight steps, and trains on."""
+    assert ["no more cluster-wide" in message for message in ran.of("gives_up")[0]] == [False, True]
+    reader = ran.ring("gives_up")
+    assert [record.step for record in reader.read(0, 100)[0] if record.kind is Kind.RANK] == list(range(1, 10))
+    assert (list(ran.cluster("gives_up")), reader.progress.abandoned) == ([1], 8)
+
+
+def test_a_rank_that_leaves_does_not_make_another_wait(ran: Ran) -> None:
     """The other one trains on and closes within its bounds, and what was lost is counted."""
-    assert run("leaves_early") == [True, "left"]
-    reader = RingReader(ring_files(tmp_path / "rings")[0])
-    assert (reader.progress.step, reader.progress.closed) == (20, True)
-    assert reader.progress.abandoned >= 16
+    assert ran.said[0]["leaves_early"]
+    progress = ran.ring("leaves_early").progress
+    assert (progress.step, progress.closed) == (20, True)
+    assert progress.abandoned >= 16

@@ -11,6 +11,7 @@ import torch
 import otel_train
 from otel_train.catalogue import Measure, Metric, Reduction, rows
 from otel_train.exceptions import ConfigurationError
+from otel_train.step.environment import Environment
 from otel_train.step.packing import PackingPlan
 
 pytestmark = pytest.mark.usefixtures("external")
@@ -40,6 +41,14 @@ class Source:
         if step == 2:
             raise OSError("gone")
         return {self.metrics[0].name: 1}
+
+
+class Text(Source):
+    """A source whose metric is a text at step 2."""
+
+    def drain_step_metrics(self, step: int | None = None) -> dict[str, Any]:
+        """Return one interval."""
+        return {self.metrics[0].name: "high" if step == 2 else 1}
 
 
 @pytest.mark.parametrize(
@@ -93,6 +102,35 @@ def test_a_source_that_fails_costs_one_step(tmp_path: Path) -> None:
         said = [(telemetry.step(step) or {}).get("n") for step in (1, 2, 3)]
         assert telemetry._running is not None
         assert (said, telemetry._running.reducer.abandoned) == ([1.0, None, 1.0], 1)
+
+
+@pytest.mark.parametrize("records", [0, (1 << 24) + 1])
+def test_a_ring_that_no_reader_would_take_is_refused_in_init(records: int, tmp_path: Path) -> None:
+    """The message names the field."""
+    with pytest.raises(ConfigurationError, match=r"telemetry\.ring_records must be"):
+        otel_train.init(ring_dir=tmp_path, ring_records=records)
+
+
+@pytest.mark.parametrize("chosen", [True, False])
+def test_a_directory_that_others_may_write_gets_no_ring(
+    chosen: bool, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
+) -> None:
+    """The user's own, or the one above the run's: it is said, and the session goes on without records."""
+    monkeypatch.setattr(Environment, "ring_directory", lambda _, run_id: tmp_path / run_id)
+    (tmp_path / "results.csv").touch()
+    tmp_path.chmod(0o777)
+    with otel_train.init(ring_dir=tmp_path if chosen else None, run_id="r", blocking=True) as telemetry:
+        assert (telemetry.step(1, {"loss": 2.0}) or {})["loss"] == 2.0
+    assert [path.name for path in tmp_path.rglob("*")] == ["results.csv"]
+    assert [each.getMessage().count("nothing is recorded on this rank") for each in caplog.records] == [1]
+
+
+def test_a_source_that_gives_no_number_costs_one_step(tmp_path: Path) -> None:
+    """Also where no ring is there to notice it first: the ranks' later reductions must meet."""
+    (tmp_path / "file").touch()
+    source = Text(Metric("n", Reduction.MAX))
+    with otel_train.init(sources=[source], ring_dir=tmp_path / "file", blocking=True) as telemetry:
+        assert [(telemetry.step(step) or {}).get("n") for step in (1, 2, 3)] == [1.0, None, 1.0]
 
 
 def test_flush_does_not_raise_when_the_ring_is_gone(tmp_path: Path) -> None:

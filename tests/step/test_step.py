@@ -232,8 +232,9 @@ def test_ledger_entries_get_stale_with_telemetry_off_too(monkeypatch: pytest.Mon
 def test_a_full_disk_costs_the_records_and_nothing_else(tmp_path: Path) -> None:
     """A ring that can't be made is said once; the session goes on without it."""
     code = (
-        "import otel_train, sys\n"
-        "with otel_train.init(ring_dir=sys.argv[1], ring_records=1 << 40, blocking=True) as telemetry:\n"
+        "import otel_train, resource, sys\n"
+        "resource.setrlimit(resource.RLIMIT_FSIZE, (1 << 14, 1 << 14))\n"
+        "with otel_train.init(ring_dir=sys.argv[1], blocking=True) as telemetry:\n"
         "    print(telemetry.step(1, {'loss': 2.0})['loss'])"
     )
     environment = {**os.environ, "OTEL_TRAIN_SIDECAR": "external"}
