@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import logging
+import os
+import signal
 import time
 from collections import Counter
 from collections.abc import Iterator
@@ -100,6 +102,20 @@ def test_what_workers_prefetch_is_not_counted_before_it_is_read() -> None:
     assert dataset.drain_step_metrics()[PICKS] == 0
     assert [len(batch["value"]), len(batch["value"])] == [4, 4]
     assert dataset.drain_step_metrics()[PICKS] == 4
+
+
+def test_a_killed_worker_costs_no_count() -> None:
+    """PyTorch's error comes; what was read before it is counted, no more, and a new loader goes on there."""
+    dataset = make()
+    iterator = iter(DataLoader(dataset, batch_size=4, num_workers=1, prefetch_factor=3))
+    with pytest.raises(RuntimeError, match="DataLoader worker .* is killed by signal"):
+        for batch in iterator:
+            assert len(batch["value"]) == 4
+            os.kill(iterator._workers[0].pid, signal.SIGKILL)  # type: ignore[attr-defined]
+            time.sleep(60)  # where a training loop computes: PyTorch raises from its handler of SIGCHLD
+    assert dataset.meter.drain_step_metrics(1)[PICKS] == 4
+    del iterator
+    assert consume(dataset, (4,), 2, num_workers=1) == consume(make(), (4,))[1:]
 
 
 def test_a_collate_function_of_the_users_own_hands_its_picks_over(caplog: pytest.LogCaptureFixture) -> None:
