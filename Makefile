@@ -3,6 +3,8 @@ PYTHON ?= python3
 VENV := .venv
 BIN := $(VENV)/bin
 STAMP := $(VENV)/.installed
+# torch compiled anew at each start of a rank takes seconds: machines that forbid compiled files do it here all the same.
+unexport PYTHONDONTWRITEBYTECODE
 
 .PHONY: setup demo test test-gpu mutants check render bench clean
 
