@@ -6,7 +6,7 @@ STAMP := $(VENV)/.installed
 # torch compiled anew at each start of a rank takes seconds: machines that forbid compiled files do it here all the same.
 unexport PYTHONDONTWRITEBYTECODE
 
-.PHONY: setup demo test test-gpu mutants check render bench clean
+.PHONY: setup demo test test-gpu test-matrix test-stack mutants check render bench stack clean
 
 setup: $(STAMP)
 
@@ -28,6 +28,12 @@ test: $(STAMP)
 test-gpu: $(STAMP)
 	$(BIN)/python -m pytest -m gpu
 
+test-matrix: $(STAMP)
+	$(BIN)/python -m pytest -m matrix
+
+test-stack: $(STAMP)
+	$(BIN)/python -m pytest -m stack tests/stack
+
 mutants: $(STAMP)
 	$(BIN)/python -m tests.mutants
 
@@ -44,5 +50,8 @@ render: $(STAMP)
 bench: $(STAMP)
 	$(BIN)/python -m benchmarks.hot_path
 
+stack:
+	@tools/stack-up.sh
+
 clean:
-	rm -rf $(VENV) build dist otel-train-out *.egg-info
+	rm -rf $(VENV) .stack build dist otel-train-out *.egg-info

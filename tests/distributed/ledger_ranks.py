@@ -1,6 +1,8 @@
-"""Run by torchrun: each rank of a gloo group makes the calls of every case and says what went wrong with it."""
+"""Run by torchrun on four ranks: gloo groups of 1 to 4 of them make every case's calls, and say what went wrong."""
 
+import datetime as dt
 import json
+import os
 import random
 import sys
 import traceback
@@ -16,6 +18,7 @@ from otel_train.ledger import StateLedger, stable_hash
 from otel_train.ledger.hashing import keys_of, owners_of
 from tests.ledger.ledger_model import Model
 
+WORLD_SIZES = (1, 2, 3, 4)
 NAMES: list[str | int] = [*(f"doc-{number}" for number in range(10)), *range(10)]
 
 
@@ -152,19 +155,29 @@ CASES = (
 
 
 def main(directory: Path) -> None:
-    """Run every case and write what went wrong on this rank, by case; a rank out of step ends the run."""
-    dist.init_process_group("gloo")
-    outcome: dict[str, str] = {}
-    try:
-        for case in CASES:
-            case(dist.get_rank(), dist.get_world_size())
-            outcome[case.__name__] = ""
-    except Exception:  # noqa: BLE001  # the test prints it
-        outcome[case.__name__] = traceback.format_exc()
-    (directory / f"rank{dist.get_rank()}.json").write_text(json.dumps(outcome))
-    if any(outcome.values()):
-        sys.exit(1)
-    dist.destroy_process_group()
+    """Run every case with 1 to 4 ranks and write what went wrong on this rank; a rank out of step ends the run."""
+    me = int(os.environ["RANK"])
+    for world_size in WORLD_SIZES:
+        if me >= world_size:
+            continue
+        dist.init_process_group(
+            "gloo",
+            init_method=f"file://{directory}/meeting{world_size}",
+            rank=me,
+            world_size=world_size,
+            timeout=dt.timedelta(seconds=60),
+        )
+        outcome: dict[str, str] = {}
+        try:
+            for case in CASES:
+                case(me, world_size)
+                outcome[case.__name__] = ""
+        except Exception:  # noqa: BLE001  # the test prints it
+            outcome[case.__name__] = traceback.format_exc()
+        (directory / f"of{world_size}-rank{me}.json").write_text(json.dumps(outcome))
+        if any(outcome.values()):
+            sys.exit(1)
+        dist.destroy_process_group()
 
 
 if __name__ == "__main__":

@@ -21,6 +21,8 @@ WRONG = {
         "ledger/false_evictions_max",
     },
 }
+QUICK = {("healthy", 2), ("starved_reader", 4), ("collapsed_mix", 1), ("undersized_ledger", 2)}
+"""What `make test` runs of each configuration on each number of ranks; CI runs the rest of the matrix too."""
 SETTINGS = {
     "workers": (
         "[mixing]\nworkers = 2\nreaders = 5\nrows = 3\nhorizon = 50.0\nweights = { code = 3.0, prose = 1.0 }\n"
@@ -43,8 +45,14 @@ def assert_rows_equal_replay(out: Path) -> None:
 
 
 @pytest.mark.e2e
-@pytest.mark.parametrize("ranks", [1, 2, 4])
-@pytest.mark.parametrize("name", WRONG)
+@pytest.mark.parametrize(
+    ("name", "ranks"),
+    [
+        pytest.param(name, ranks, marks=() if (name, ranks) in QUICK else pytest.mark.matrix)
+        for name in WRONG
+        for ranks in (1, 2, 4)
+    ],
+)
 def test_shipped_configuration_shows_what_it_must_and_every_value_is_the_replays(
     name: str, ranks: int, tmp_path: Path
 ) -> None:
