@@ -35,28 +35,26 @@ def said(out: Path) -> dict[str, list[Any]]:
     return {case: [each[case] for each in ranks] for case in ranks[0]}
 
 
-@pytest.mark.parametrize(
-    ("case", "expected"),
-    [
-        # Ages 1, 1, 4 and 1.
-        ("oldest_reader", [[7 / 4, 4.0, 2.0]] * 4),
-        ("goes_on", [{"x": 1.5}] * 4),
-        # Step 3 costs itself only: 0 + 1 + 2 + 3 in the others.
-        ("failing_source", [[6.0, 6.0, None, 6.0, 6.0]] * 4),
-        ("short_flush", [[3, 3.0]] * 4),
-        # Data groups are ranks 0 and 2, and 1 and 3: the rank that is named is the job's, not the group's.
-        # Ranks 0 and 1 see the same data, and so do 2 and 3: the data group's values count each once.
-        ("groups", [[[11, 0.5, 1111]] * 2] * 4),
-        # Rank 1 says that the values go nowhere, and starts the sidecar, since local rank 0 is not with them.
-        ("without_rank_0", [None, [1.5, 1, True], [1.5, 0, False], None]),
-        ("mesh", [[2.0, 2.0], [3.0, 3.0], [2.0, 2.0], [3.0, 3.0]]),
-    ],
-)
-def test_every_rank_gets_the_values_worked_out_by_hand(
-    case: str, expected: list[Any], said: dict[str, list[Any]]
-) -> None:
+EXPECTED: dict[str, list[Any]] = {
+    # Ages 1, 1, 4 and 1.
+    "oldest_reader": [[7 / 4, 4.0, 2.0]] * 4,
+    "goes_on": [{"x": 1.5}] * 4,
+    # Step 3 costs itself only: 0 + 1 + 2 + 3 in the others.
+    "failing_source": [[6.0, 6.0, None, 6.0, 6.0]] * 4,
+    "short_flush": [[3, 3.0]] * 4,
+    # Data groups are ranks 0 and 2, and 1 and 3: the rank that is named is the job's, not the group's.
+    "mesh": [[2.0, 2.0], [3.0, 3.0], [2.0, 2.0], [3.0, 3.0]],
+    # Ranks 0 and 1 see the same data, and so do 2 and 3: the data group's values count each once.
+    "groups": [[[11, 0.5, 1111]] * 2] * 4,
+    # Rank 1 says that the values go nowhere, and starts the sidecar, since local rank 0 is not with them.
+    "without_rank_0": [None, [1.5, 1, True], [1.5, 0, False], None],
+}
+
+
+@pytest.mark.parametrize("case", EXPECTED)
+def test_every_rank_gets_the_values_worked_out_by_hand(case: str, said: dict[str, list[Any]]) -> None:
     """Means, maxima with their rank, and values after a step that one rank could not measure."""
-    assert said[case] == expected
+    assert said[case] == EXPECTED[case]
 
 
 @pytest.mark.parametrize(
