@@ -10,13 +10,15 @@ from otel_train.catalogue.names import (
     RANK_SUFFIX,
     cluster_name,
     headline_row,
+    healthy_range,
     rank_name,
     wandb_key,
 )
-from otel_train.catalogue.rows import CATALOGUE, HEADLINE, LEDGER, MIXING, PIPELINE, REUSE_BOUNDS, TIMING
+from otel_train.catalogue.rows import BRIDGE, CATALOGUE, HEADLINE, LEDGER, MIXING, PIPELINE, REUSE_BOUNDS, TIMING
 
 __all__ = [
     "ABSENT",
+    "BRIDGE",
     "BY_NAME",
     "CATALOGUE",
     "HEADLINE",
@@ -42,6 +44,7 @@ __all__ = [
     "cluster_name",
     "divergence",
     "headline_row",
+    "healthy_range",
     "measures_of",
     "rank_name",
     "rows",

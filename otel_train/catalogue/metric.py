@@ -63,6 +63,9 @@ class HealthyRange:
     """The figure of the curve that is judged."""
     per: Per = Per.CLUSTER
     """What the figure is divided by before it is compared."""
+    worst: bool = True
+    """Whether the worst rank's part is judged too, as if all ranks were like it. False where ranks may well differ:
+    a fresh write falls on the rank that owns the key, and no rank is worse for owning many."""
 
     def __post_init__(self) -> None:
         if not self.low <= self.high:
@@ -75,6 +78,8 @@ class HealthyRange:
         return self.low <= value <= self.high
 
     def __str__(self) -> str:
+        if self.low == 0 and math.isinf(self.high):
+            return "any"
         unit = "" if self.per is Per.CLUSTER else f"/{self.per}"
         if math.isinf(self.high):
             bounds = f">= {self.low:g}"
@@ -112,7 +117,7 @@ class Metric:
         name: The OTel name of a rank's instrument; for a user's scalar the key it is logged under.
         reduction: How the ranks' measurements become one value.
         instrument: The OTel instrument.
-        unit: The unit as UCUM writes it.
+        unit: The unit as UCUM writes it; empty where it is not known, as for a user's scalar that says none.
         measures: What a rank measures; empty for a user's scalar, whose measures follow from its reduction.
         description: What the number means, one sentence.
         wandb_key: The key in wandb; empty when it is not sent there.
@@ -126,7 +131,7 @@ class Metric:
     name: str
     reduction: Reduction = Reduction.MEAN
     instrument: Instrument = Instrument.GAUGE
-    unit: str = "1"
+    unit: str = ""
     measures: tuple[Measure, ...] = ()
     description: str = ""
     wandb_key: str = ""

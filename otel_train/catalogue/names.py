@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from otel_train.catalogue.metric import Metric
+from otel_train.catalogue.metric import HealthyRange, Metric
 from otel_train.catalogue.rows import CATALOGUE, HEADLINE
 
 CLUSTER = "cluster"
@@ -78,3 +78,16 @@ def headline_row(key: str) -> Metric:
         if key == metric.wandb_key or (metric.with_max and key == metric.wandb_key + MAX_SUFFIX):
             return metric
     raise KeyError(key)
+
+
+def healthy_range(key: str) -> HealthyRange:
+    """Return the healthy range of a headline key; that of a maximum which is not judged holds everything.
+
+    Raises:
+        KeyError: `key` is none of `HEADLINE_KEYS`.
+    """
+    metric = headline_row(key)
+    assert metric.healthy is not None, "every headline row has a range"
+    if key != metric.wandb_key and not metric.healthy.worst:
+        return HealthyRange(statistic=metric.healthy.statistic, per=metric.healthy.per)
+    return metric.healthy

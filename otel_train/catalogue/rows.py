@@ -131,7 +131,7 @@ FRESH_WRITES = Metric(
     description="Stores of a key that its owner does not hold.",
     wandb_key="ledger/fresh_writes",
     with_max=True,
-    healthy=HealthyRange(high=0.9, per=Per.PICK),
+    healthy=HealthyRange(high=0.9, per=Per.PICK, worst=False),
     remedy="Check that stream ids are stable between steps: nearly every store makes a new entry.",
 )
 FALSE_EVICTIONS = Metric(
@@ -249,6 +249,15 @@ DATA_WAIT = Metric(
     description="Mean time in the interval that a step waited for its batch.",
     wandb_key="train/data_wait",
 )
+RANKS = Metric(
+    "train.ranks",
+    Reduction.SUM,
+    Instrument.GAUGE,
+    "{rank}",
+    (Measure("train.ranks"),),
+    description="Ranks whose values the cluster-wide ones are made of; 1 for a rank's own.",
+    wandb_key="train/ranks",
+)
 RECORDS_DROPPED = Metric(
     "telemetry.records.dropped",
     Reduction.LOCAL,
@@ -280,6 +289,37 @@ STEP_POINTS = Metric(
     description="How many cluster-wide data points the sidecar sends with this time stamp, this one included.",
 )
 
+BRIDGE_ROWS = Metric(
+    "bridge.rows",
+    Reduction.LOCAL,
+    Instrument.COUNTER,
+    "{row}",
+    description="Rows that the bridge has given to wandb since it began.",
+)
+BRIDGE_PARTIAL_ROWS = Metric(
+    "bridge.rows.partial",
+    Reduction.LOCAL,
+    Instrument.COUNTER,
+    "{row}",
+    description="Rows that were made although some of their step's points had not come in time.",
+    remedy="Look for a collector that splits a step's points or drops some of them.",
+)
+BRIDGE_WAITING = Metric(
+    "bridge.steps.waiting",
+    Reduction.LOCAL,
+    Instrument.GAUGE,
+    "{step}",
+    description="Steps that the bridge has points of and wandb has no row of.",
+)
+BRIDGE_LAG = Metric(
+    "bridge.lag",
+    Reduction.LOCAL,
+    Instrument.GAUGE,
+    "s",
+    description="How long the oldest step that waits in the bridge has been there; 0 when none waits.",
+    remedy="Look at the bridge's log: wandb is down, slow, or refuses the key, or the disk is full.",
+)
+
 MIXING: tuple[Metric, ...] = (
     PICKS,
     ACTIVE_READERS,
@@ -305,11 +345,13 @@ LEDGER: tuple[Metric, ...] = (
     REUSE_DISTANCE,
 )
 """What a ledger source measures, in the order of its measurements."""
-TIMING: tuple[Metric, ...] = (STEP_DURATION, DATA_WAIT)
+TIMING: tuple[Metric, ...] = (STEP_DURATION, DATA_WAIT, RANKS)
 """What the session itself measures."""
 PIPELINE: tuple[Metric, ...] = (STEP, RECORDS_DROPPED, EXPORT_LAG, REDUCTIONS_ABANDONED, STEP_POINTS)
 """What the pipeline says of itself; none of it is reduced."""
+BRIDGE: tuple[Metric, ...] = (BRIDGE_ROWS, BRIDGE_PARTIAL_ROWS, BRIDGE_WAITING, BRIDGE_LAG)
+"""What the bridge says of itself; none of it is reduced."""
 HEADLINE: tuple[Metric, ...] = MIXING[:7] + LEDGER[:4]
 """The eleven metrics that answer the 2 a.m. question."""
-CATALOGUE: tuple[Metric, ...] = MIXING + LEDGER + TIMING + PIPELINE
+CATALOGUE: tuple[Metric, ...] = MIXING + LEDGER + TIMING + PIPELINE + BRIDGE
 """Every row."""

@@ -75,8 +75,8 @@ class Recorder:
             values = drain(step)
             sums += values[:width]
             given += values[width:]
-        # The order of Layout(TIMING): seconds, steps, seconds waited.
-        sums += (self._seconds, self._steps, self._wait)
+        # The order of Layout(TIMING): seconds, steps, seconds waited, ranks.
+        sums += (self._seconds, self._steps, self._wait, 1.0)
         self._seconds = self._wait = 0.0
         self._steps = 0
         scalar_sums, scalar_peaks, device = self._scalars.drain()

@@ -9,7 +9,7 @@ from importlib import resources
 from pathlib import Path
 from typing import Any
 
-from otel_train.catalogue import HEADLINE_KEYS, HealthyRange, Per, Statistic, headline_row
+from otel_train.catalogue import HEADLINE_KEYS, HealthyRange, Per, Statistic, healthy_range
 from otel_train.exceptions import ConfigurationError
 from otel_train.trainer.toml_reader import read_table
 
@@ -221,8 +221,7 @@ class TrainerConfig:
 
     def healthy_range(self, key: str) -> HealthyRange:
         """Return the range of a headline key: the catalogue's, with what `[health]` replaces."""
-        base = headline_row(key).healthy
-        assert base is not None, "every headline row has a range"
+        base = healthy_range(key)
         own = self.health.get(key, RangeConfig())
         return HealthyRange(
             low=base.low if own.low is None else own.low,

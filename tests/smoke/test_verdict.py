@@ -6,7 +6,7 @@ import math
 
 import pytest
 
-from otel_train.catalogue import HEADLINE_KEYS, HealthyRange, Per, Statistic
+from otel_train.catalogue import HEADLINE_KEYS, HealthyRange, Per, Statistic, healthy_range
 from otel_train.smoke import judge
 
 
@@ -33,6 +33,15 @@ def test_a_maximum_is_judged_as_if_every_rank_were_like_the_worst() -> None:
     by_key = {each.key: each for each in judge(history, 4, lambda _: HealthyRange(high=8))}
     assert by_key["ledger/evictions_max"].judged == by_key["ledger/evictions"].judged == 8
     assert by_key["ledger/evictions"].worst_rank == 3
+
+
+def test_a_maximum_that_says_nothing_bad_is_not_judged() -> None:
+    """One owner may have all the fresh writes: with few streams the keys fall unevenly."""
+    history = [{**dict.fromkeys(HEADLINE_KEYS, 8.0), "ledger/fresh_writes": 7.0, "ledger/fresh_writes_max": 7.0}]
+    by_key = {each.key: each for each in judge(history, 4, healthy_range)}
+    assert by_key["ledger/fresh_writes"].healthy
+    assert by_key["ledger/fresh_writes_max"].healthy
+    assert not by_key["ledger/evictions_max"].healthy
 
 
 def test_a_metric_that_is_missing_is_unhealthy() -> None:

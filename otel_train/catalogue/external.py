@@ -1,0 +1,47 @@
+"""The metrics of other programs that our dashboards and alert rules use: facts only, as Prometheus stores them.
+
+Read from a running OpenTelemetry Collector 0.161 with the configurations in collector/: a `pull` reader that keeps
+units and types in the names gives those that Prometheus makes of the same metrics when they come over OTLP. A counter
+of failures has no series before the first of them.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+
+@dataclass(frozen=True, slots=True)
+class ExternalMetric:
+    """A metric that another program gives."""
+
+    name: str
+    """Its name in Prometheus."""
+    description: str
+    """What it means, one sentence."""
+    remedy: str = ""
+    """What to do when it is not as it should be: one imperative sentence."""
+
+
+EXPORTER_LABEL = "exporter"
+"""The label that tells the collector's exporters apart."""
+ERROR_LABEL = "error_type"
+"""The label that says why an exporter gave up, at the telemetry level `detailed`."""
+
+QUEUE_SIZE = ExternalMetric(
+    "otelcol_exporter_queue_size",
+    "What waits in an exporter's queue on the collector's disk, in the unit of its capacity.",
+    "Bring the receiver behind the exporter back: nothing is lost until the queue is full.",
+)
+QUEUE_CAPACITY = ExternalMetric("otelcol_exporter_queue_capacity", "What an exporter's queue can hold.")
+SENT = ExternalMetric("otelcol_exporter_sent_metric_points_total", "Data points that an exporter's receiver has taken.")
+SEND_FAILED = ExternalMetric(
+    "otelcol_exporter_send_failed_metric_points_total",
+    "Data points that an exporter gave up on: its receiver refused them for good, so that a retry is no use.",
+    "Look at the collector's log for the receiver's answer and mend what it names: these points are lost.",
+)
+REFUSED = ExternalMetric(
+    "otelcol_receiver_refused_metric_points_total",
+    "Data points that the collector did not take: it is short of memory, or a queue is full. Senders try again.",
+    "Give the collector more memory, or bring the receiver back whose queue is full.",
+)
+UPTIME = ExternalMetric("otelcol_process_uptime_seconds_total", "Seconds since the collector began.")
