@@ -8,12 +8,14 @@ import os
 import signal
 import threading
 from collections.abc import Callable
+from contextlib import ExitStack
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Self
 
 from otel_train.bridge.errors import BridgeError
 from otel_train.bridge.inbox import Due, Inbox
+from otel_train.bridge.metrics import exporting
 from otel_train.bridge.server import Server
 from otel_train.bridge.sink import WandbSink
 from otel_train.bridge.writer import Writer
@@ -92,12 +94,14 @@ class Bridge:
             WandbSink(config.state, config.wandb_mode, config.project),
             Due(settle_ns=int(config.settle * 1e9), linger_ns=int(config.linger * 1e9)),
         )
+        self._exporting = ExitStack()
         self.address = self._server.address
         """Where it listens, with the port that it got."""
 
     def __enter__(self) -> Self:
         self._writer.start()
         self._server.start()
+        self._exporting.enter_context(exporting(self._inbox, self._writer))
         # Renamed into place, so that a reader sees a whole address or none.
         fresh = self._config.state / f".{ADDRESS_FILE}"
         fresh.write_text(f"{self.address}\n")
@@ -115,6 +119,7 @@ class Bridge:
         """
         (self._config.state / ADDRESS_FILE).unlink(missing_ok=True)
         self._server.stop(SERVER_STOP_SECONDS)
+        self._exporting.close()
         finished = self._writer.stop(WRITER_STOP_SECONDS)
         if finished:
             self._inbox.close()

@@ -115,6 +115,16 @@ class InboxReader:
             found = self._connection.execute("SELECT delivered FROM runs WHERE run_id = ?", (run_id,)).fetchone()
         return found[0] if found else 0
 
+    def backlog(self) -> tuple[int, int | None]:
+        """Return how many steps wait for their row in wandb, and when the first of them came (None without any)."""
+        with self._lock:
+            found = self._connection.execute(
+                "SELECT count(*), min(first_ns) FROM"
+                " (SELECT first_ns FROM steps WHERE ordinal IS NULL AND arrived > 0 UNION ALL"
+                " SELECT first_ns FROM steps WHERE ordinal IS NOT NULL AND delivered = 0)"
+            ).fetchone()
+        return found[0], found[1]
+
     def rows(self, run_id: str) -> list[StepRow]:
         """Return a run's steps in the order of their rows, those without one yet at the end, by attempt and time."""
         with self._lock:

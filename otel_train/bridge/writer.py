@@ -11,6 +11,7 @@ from collections.abc import Callable
 from dataclasses import dataclass, replace
 
 from otel_train.bridge.inbox import Due, Inbox
+from otel_train.bridge.rows import PARTIAL_KEY
 from otel_train.bridge.sink import RowSink
 
 _log = logging.getLogger(__name__)
@@ -55,6 +56,8 @@ class Writer:
         self._due = due
         self._interval = interval
         self._now_ns = now_ns
+        self.rows = self.partial_rows = 0
+        """Rows given to wandb since the start, and those of them that may lack values."""
         self._pauses: dict[str, _Pause] = {}
         self._open: OrderedDict[str, None] = OrderedDict()
         self._stopping = threading.Event()
@@ -126,6 +129,8 @@ class Writer:
                 written.append(row)
         finally:  # also when one in the middle fails: those before it must not be written again
             self._inbox.mark_delivered(run_id, written)
+            self.rows += len(written)
+            self.partial_rows += sum(PARTIAL_KEY in row.row for row in written)
 
     def _ensure_open(self, run_id: str) -> None:
         if run_id not in self._open and len(self._open) >= MAX_OPEN_RUNS:

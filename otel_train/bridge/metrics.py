@@ -1,0 +1,96 @@
+"""What the bridge says of itself, over OTLP like everybody: rows, partial rows, what waits and how long."""
+
+from __future__ import annotations
+
+import os
+import sqlite3
+import threading
+import time
+import uuid
+from collections.abc import Callable, Iterable, Iterator
+from contextlib import contextmanager
+
+from opentelemetry.exporter.otlp.proto.grpc.metric_exporter import OTLPMetricExporter
+from opentelemetry.metrics import CallbackOptions, Observation
+from opentelemetry.sdk.metrics import MeterProvider
+from opentelemetry.sdk.metrics.export import PeriodicExportingMetricReader
+from opentelemetry.sdk.resources import Resource
+
+from otel_train.bridge.inbox import Inbox
+from otel_train.bridge.writer import Writer
+from otel_train.catalogue import Instrument, Metric, rows
+
+SERVICE_NAME = "otel_train-bridge"
+_INTERVAL = 10.0
+_STOP = 0.5
+"""Seconds that a stopping bridge waits for its last figures: they are worth no more."""
+Observe = Callable[[], float]
+
+
+def wanted() -> bool:
+    """Tell whether the environment says where to send metrics, and does not forbid it."""
+    if os.environ.get("OTEL_SDK_DISABLED", "").strip().lower() == "true":
+        return False
+    return bool(os.environ.get("OTEL_EXPORTER_OTLP_METRICS_ENDPOINT") or os.environ.get("OTEL_EXPORTER_OTLP_ENDPOINT"))
+
+
+@contextmanager
+def exporting(inbox: Inbox, writer: Writer) -> Iterator[None]:
+    """Export the bridge's own metrics while the block runs, where `OTEL_EXPORTER_OTLP_ENDPOINT` says where to.
+
+    The interval is `OTEL_METRIC_EXPORT_INTERVAL`, 10 s by default. No failure of it concerns the bridge.
+    """
+    if not wanted():
+        yield
+        return
+    interval = None if "OTEL_METRIC_EXPORT_INTERVAL" in os.environ else _INTERVAL * 1000
+    resource = Resource.create(
+        {
+            "service.name": os.environ.get("OTEL_SERVICE_NAME") or SERVICE_NAME,
+            # The counters begin again with each start of the bridge, and so must their series.
+            "service.instance.id": str(uuid.uuid4()),
+        }
+    )
+    provider = MeterProvider(
+        [PeriodicExportingMetricReader(OTLPMetricExporter(), export_interval_millis=interval)],
+        resource=resource,
+        shutdown_on_exit=False,
+    )
+    meter = provider.get_meter("otel_train")
+    for metric, observe in _observations(inbox, writer):
+        create = (
+            meter.create_observable_counter
+            if metric.instrument is Instrument.COUNTER
+            else meter.create_observable_gauge
+        )
+        create(metric.name, [_callback(observe)], unit=metric.unit, description=metric.description)
+    try:
+        yield
+    finally:
+        # A refused or hanging endpoint makes the SDK's shutdown take many seconds.
+        stopping = threading.Thread(target=provider.shutdown, daemon=True)
+        stopping.start()
+        stopping.join(_STOP)
+
+
+def _observations(inbox: Inbox, writer: Writer) -> Iterable[tuple[Metric, Observe]]:
+    return (
+        (rows.BRIDGE_ROWS, lambda: writer.rows),
+        (rows.BRIDGE_PARTIAL_ROWS, lambda: writer.partial_rows),
+        (rows.BRIDGE_WAITING, lambda: inbox.backlog()[0]),
+        (rows.BRIDGE_LAG, lambda: _age(inbox.backlog()[1])),
+    )
+
+
+def _age(since_ns: int | None) -> float:
+    return 0.0 if since_ns is None else max(0.0, (time.time_ns() - since_ns) / 1e9)
+
+
+def _callback(observe: Observe) -> Callable[[CallbackOptions], Iterable[Observation]]:
+    def call(_: CallbackOptions) -> Iterable[Observation]:
+        try:
+            return [Observation(observe())]
+        except sqlite3.Error:  # a full disk, or a bridge that is just stopping: no figure is better than a wrong one
+            return []
+
+    return call
