@@ -1,4 +1,4 @@
-"""Run the reference job with everything embedded, and judge what arrived."""
+"""Run the reference job, with a bridge of its own or against a given receiver, and judge what arrived."""
 
 from otel_train.smoke.job import SmokeOptions, SmokeResult, run_smoke
 from otel_train.smoke.verdict import Judgement, judge

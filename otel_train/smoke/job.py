@@ -1,10 +1,9 @@
-"""Run the reference job under torchrun with an embedded bridge, wait until all has arrived, and judge it."""
+"""Run the reference job under torchrun, wait until all has arrived in its receiver, and judge it."""
 
 from __future__ import annotations
 
 import json
 import os
-import subprocess
 import sys
 import time
 import uuid
@@ -13,17 +12,16 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from otel_train.bridge import delivered_steps, read_history, wandb_files
 from otel_train.exceptions import ConfigurationError, JobError
 from otel_train.smoke.process import ended_within, running_process, tail
+from otel_train.smoke.receiver import elsewhere, own_bridge
 from otel_train.smoke.verdict import Judgement, as_json, judge
 from otel_train.trainer.config import TrainerConfig, load_config
 
-BRIDGE_START = 60.0
-"""Seconds that the bridge may take to listen."""
 ARRIVAL = 60.0
 """Seconds that the last rows may take after the job has ended."""
-PROJECT = "otel-train"
+SENDING = "OTEL_EXPORTER_OTLP_"
+"""What the variables begin with that say how to send (headers, certificates); kept where the user names a receiver."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -40,10 +38,16 @@ class SmokeOptions:
     """Steps, in place of the configuration's."""
     events: bool = False
     """Whether the ranks write their events."""
+    endpoint: str = ""
+    """An OTLP/gRPC receiver that runs already, such as http://127.0.0.1:4317; empty for a bridge of its own."""
 
     def __post_init__(self) -> None:
         if self.nproc < 1:
             raise ConfigurationError(f"--nproc must be positive, got {self.nproc}")
+        if self.endpoint and not self.endpoint.startswith(("http://", "https://")):
+            raise ConfigurationError(
+                f"--endpoint must begin with http:// or https://, got {self.endpoint!r}; try http://127.0.0.1:4317"
+            )
 
     def load(self) -> TrainerConfig:
         """Return the configuration, with the number of steps replaced.
@@ -62,10 +66,12 @@ class SmokeResult:
     config: TrainerConfig
     out: Path
     world_size: int
+    run_id: str
     rows: int
-    """Rows in the wandb file."""
+    """Rows in the wandb file, or steps that the given receiver acknowledged."""
     judgements: list[Judgement]
-    wandb_file: Path
+    wandb_file: Path | None
+    """None where a receiver was given: what it did with the values is not known here."""
 
     @property
     def unhealthy(self) -> list[str]:
@@ -87,6 +93,7 @@ class SmokeResult:
         ledger, horizon = self.config.ledger, self.config.mixing.horizon
         return {
             "config": self.name,
+            "run_id": self.run_id,
             "world_size": self.world_size,
             "steps": self.config.job.steps,
             "passed": self.passed,
@@ -98,7 +105,7 @@ class SmokeResult:
                 "recently_evicted": ledger.recently_evicted or ledger.capacity,
             },
             "mix_horizon": int(horizon) if horizon.is_integer() else horizon,
-            "wandb_file": str(self.wandb_file.relative_to(self.out)),
+            "wandb_file": str(self.wandb_file.relative_to(self.out)) if self.wandb_file else None,
             "rings": "rings",
         }
 
@@ -117,7 +124,7 @@ def run_smoke(options: SmokeOptions, on_progress: Callable[[int, int], None] = l
 
     Raises:
         ConfigurationError: The configuration is wrong, or the output directory can't be made.
-        JobError: The bridge or the job failed; the message holds the end of its log.
+        JobError: The receiver or the job failed; the message holds the end of its log.
     """
     config = options.load()
     out = options.out.resolve()
@@ -127,47 +134,45 @@ def run_smoke(options: SmokeOptions, on_progress: Callable[[int, int], None] = l
         raise ConfigurationError(f"--out {options.out} can't be made: {error.strerror}") from error
     run_id = f"{options.config.stem}-{uuid.uuid4().hex[:8]}"
     wanted = log_steps(config)
-    with running_process(_bridge_command(out), out / "bridge.log", _environment()) as bridge:
-        address = _await_address(out / "address", bridge, out / "bridge.log")
-        environment = _environment() | {
-            "OTEL_EXPORTER_OTLP_ENDPOINT": f"http://{address}",
+    receiver = (
+        elsewhere(options.endpoint, out / "rings", run_id)
+        if options.endpoint
+        else own_bridge(out, run_id, _environment())
+    )
+    with receiver as to:
+        environment = _environment(SENDING if options.endpoint else "") | {
+            "OTEL_EXPORTER_OTLP_ENDPOINT": to.endpoint,
             "OTEL_TRAIN_RUN_ID": run_id,
             "OTEL_TRAIN_RING_DIR": str(out / "rings"),
+            # Rank 0 writes two records a step, and all of them are looked at in the end.
+            "OTEL_TRAIN_RING_RECORDS": str(max(4096, 4 * config.job.steps)),
         }
         with running_process(_job_command(options, out), out / "train.log", environment) as job:
             while not ended_within(job, 0.2):
-                on_progress(delivered_steps(out, run_id), wanted)
+                on_progress(to.arrived(), wanted)
         if job.returncode != 0:
             raise JobError(f"the job ended with code {job.returncode}:\n{tail(out / 'train.log')}")
         deadline = time.monotonic() + ARRIVAL
-        while (arrived := delivered_steps(out, run_id)) < wanted:
+        while (arrived := to.arrived()) < wanted:
             on_progress(arrived, wanted)
-            if bridge.poll() is not None or time.monotonic() > deadline:
-                raise JobError(
-                    f"{arrived} of {wanted} steps have arrived in the bridge; its log:\n{tail(out / 'bridge.log')}"
-                )
+            problem = to.problem() or ("" if time.monotonic() < deadline else f"{to.endpoint} takes no more")
+            if problem:
+                raise JobError(f"{arrived} of {wanted} steps have arrived: {problem}")
             time.sleep(0.1)
         on_progress(arrived, wanted)
-    files = wandb_files(out, run_id)
-    if len(files) != 1:
-        raise JobError(f"{len(files)} wandb files were written, one was expected:\n{tail(out / 'bridge.log')}")
-    history = [row.values for row in read_history(files[0])]
+    history, wandb_file = to.history()
     result = SmokeResult(
         name=options.config.stem,
         config=config,
         out=out,
         world_size=options.nproc,
+        run_id=run_id,
         rows=len(history),
         judgements=judge(history, options.nproc, config.healthy_range),
-        wandb_file=files[0],
+        wandb_file=wandb_file,
     )
     (out / "result.json").write_text(json.dumps(result.as_json(), indent=2) + "\n")
     return result
-
-
-def _bridge_command(out: Path) -> list[str]:
-    command = [sys.executable, "-m", "otel_train", "bridge", "--listen", "127.0.0.1:0", "--state", str(out)]
-    return [*command, "--wandb-mode", "offline", "--project", PROJECT]
 
 
 def _job_command(options: SmokeOptions, out: Path) -> list[str]:
@@ -180,16 +185,16 @@ def _job_command(options: SmokeOptions, out: Path) -> list[str]:
     return command
 
 
-def _environment() -> dict[str, str]:
-    """Return this process's environment without what would send the job's telemetry elsewhere."""
-    own = {name: value for name, value in os.environ.items() if not name.startswith(("OTEL_", "WANDB_"))}
+def _environment(kept: str = "") -> dict[str, str]:
+    """Return this process's environment without what would send the job's telemetry elsewhere.
+
+    Args:
+        kept: What the names of such variables begin with that are kept all the same; empty for none.
+    """
+    own = {
+        name: value
+        for name, value in os.environ.items()
+        if not name.startswith(("OTEL_", "WANDB_")) or (kept and name.startswith(kept))
+    }
     # One thread a rank: the ranks share this machine's cores.
     return {"OMP_NUM_THREADS": "1"} | own
-
-
-def _await_address(path: Path, bridge: subprocess.Popen[bytes], log: Path) -> str:
-    deadline = time.monotonic() + BRIDGE_START
-    while not (path.exists() and path.stat().st_mtime_ns and (text := path.read_text().strip())):
-        if ended_within(bridge, 0.05) or time.monotonic() > deadline:
-            raise JobError(f"the bridge did not start; its log:\n{tail(log)}")
-    return text

@@ -20,7 +20,7 @@ def progress_bar(title: str, *, quiet: bool) -> Iterator[Callable[[int, int], No
         TextColumn("{task.description}"),
         BarColumn(),
         MofNCompleteColumn(),
-        TextColumn("steps in wandb"),
+        TextColumn("steps have arrived"),
         TimeElapsedColumn(),
     )
     with Progress(*columns, console=Console(stderr=True), disable=quiet) as progress:
@@ -53,7 +53,8 @@ def print_result(result: SmokeResult) -> None:
             console.print(f"[red]NOT OUT[/red] {each.key} is {_figure(each.judged)}, and should be out of its range")
     wanted = log_steps(result.config)
     if result.rows != wanted:
-        console.print(f"[red]{result.rows} rows are in the wandb file, {wanted} were expected[/red]")
+        what = "rows are in the wandb file" if result.wandb_file else "steps were acknowledged"
+        console.print(f"[red]{result.rows} {what}, {wanted} were expected[/red]")
     wish = "what it means to show" if result.expected_unhealthy else "everything in its range"
     if result.passed:
         console.print(f"[green]PASSED[/green]: {result.name} shows {wish}")
