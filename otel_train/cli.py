@@ -7,6 +7,7 @@ import logging
 import os
 import sys
 import time
+from importlib.util import find_spec
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -51,8 +52,31 @@ def catalogue(*, as_json: bool) -> None:
 @main.command()
 @click.option("--check", is_flag=True, help="Change nothing; fail when a file differs from what would be written.")
 @click.option("--root", type=click.Path(path_type=Path, file_okay=False), default=Path(), help="The checkout.")
-def render(root: Path, *, check: bool) -> None:
-    """Write what is made from the catalogue into a checkout."""
+@click.option(
+    "--out",
+    type=click.Path(path_type=Path, file_okay=False),
+    help="Write alert rules and dashboards for an installation of your own there, and leave the checkout alone.",
+)
+@click.option("--runbooks", help="With --out: the address that the alerts' links begin with.")
+@click.option(
+    "--health",
+    type=click.Path(path_type=Path, dir_okay=False),
+    help="With --out: a job's TOML file; the ranges of its [health] table replace the catalogue's.",
+)
+def render(root: Path, out: Path | None, runbooks: str | None, health: Path | None, *, check: bool) -> None:
+    """Write what is made from the catalogue into a checkout: docs, alert rules, dashboards, runbooks.
+
+    Example: otel-train render --out ./monitoring --health job.toml --runbooks https://wiki.example/runbooks
+    """
+    if find_spec("grafana_foundation_sdk") is None:
+        raise ConfigurationError("render needs packages that are not installed: pip install 'otel-train[render]'")
+    if out is not None:
+        if check:
+            raise ConfigurationError("render takes --out or --check, got both; --check compares a checkout")
+        _render_elsewhere(out, runbooks, health)
+        return
+    if runbooks or health:
+        raise ConfigurationError("render --runbooks and --health go with --out; a checkout holds the catalogue's own")
     from otel_train.render import drifted, write_files  # noqa: PLC0415
 
     names = drifted(root) if check else write_files(root)
@@ -78,17 +102,26 @@ def sidecar(directory: Path, rank_interval: float) -> None:
 
 @main.command()
 @click.option("--listen", default="127.0.0.1:4317", show_default=True, help="HOST:PORT; port 0 takes a free one.")
-@click.option("--state", type=click.Path(path_type=Path, file_okay=False), required=True, help="Inbox and wandb files.")
+@click.option("--state", type=click.Path(path_type=Path, file_okay=False), help="Inbox and wandb files.")
 @click.option("--wandb-mode", type=click.Choice(["offline", "online"]), default="offline", show_default=True)
 @click.option("--project", default="otel-train", show_default=True, help="The wandb project.")
 @click.option("--token", envvar="OTEL_TRAIN_BRIDGE_TOKEN", default="", help="What senders must give as bearer token.")
 @click.option("--tls-certificate", type=click.Path(path_type=Path), help="PEM file of the server's certificate chain.")
 @click.option("--tls-key", type=click.Path(path_type=Path), help="PEM file of its private key.")
-def bridge(state: Path, **settings: Any) -> None:
+@click.option("--check", is_flag=True, help="Ask the bridge that listens there whether it serves; exit code 0 or 1.")
+def bridge(state: Path | None, *, check: bool, **settings: Any) -> None:
     """Receive OTLP metrics over gRPC and log one wandb row a step.
+
+    With OTEL_EXPORTER_OTLP_ENDPOINT set the bridge's own metrics go there.
 
     Example: otel-train bridge --state ./bridge --wandb-mode online
     """
+    if check:
+        from otel_train.bridge.probe import serving  # noqa: PLC0415
+
+        sys.exit(0 if serving(settings["listen"], tls=bool(settings["tls_certificate"])) else 1)
+    if state is None:
+        raise ConfigurationError("bridge --state is missing; give the directory for the inbox and the wandb files")
     from otel_train.bridge import BridgeConfig, run_bridge  # noqa: PLC0415
 
     _log_to_stderr()
@@ -104,16 +137,24 @@ def bridge(state: Path, **settings: Any) -> None:
 @click.option("--steps", type=int, help="Steps, in place of the configuration's.")
 @click.option("--out", type=click.Path(path_type=Path, file_okay=False), help="Where to write; a new folder here.")
 @click.option("--events", is_flag=True, help="Write each rank's events to OUT/events, for a replay.")
+@click.option(
+    "--endpoint", default="", help="An OTLP/gRPC receiver that runs already, in place of a bridge of its own."
+)
 @click.option("--json", "as_json", is_flag=True, help="Print the result as JSON instead of a table.")
-def smoke(config: str, nproc: int, steps: int | None, out: Path | None, *, events: bool, as_json: bool) -> None:
+def smoke(
+    config: str, nproc: int, steps: int | None, out: Path | None, endpoint: str, *, events: bool, as_json: bool
+) -> None:
     """Run the reference job with CONFIG under torchrun and judge every metric.
 
     CONFIG is a TOML file or one of the shipped ones: healthy, starved_reader, collapsed_mix, undersized_ledger.
     The exit code is 0 when the verdict is what the configuration expects.
 
+    With --endpoint the values go to a collector or bridge of yours (OTEL_EXPORTER_OTLP_HEADERS and _CERTIFICATE are
+    used), and the verdict is about what it acknowledged.
+
     Example: otel-train smoke undersized_ledger --nproc 4 --events
     """
-    result = _smoke(config, nproc, steps, out, events=events, quiet=as_json)
+    result = _smoke(config, nproc, steps, out, endpoint=endpoint, events=events, quiet=as_json)
     if as_json:
         click.echo(json.dumps(result.as_json(), indent=2))
     sys.exit(0 if result.passed else 1)
@@ -123,7 +164,8 @@ def smoke(config: str, nproc: int, steps: int | None, out: Path | None, *, event
 @click.option("--out", type=click.Path(path_type=Path, file_okay=False), help="Where to write; a new folder here.")
 def demo(out: Path | None) -> None:
     """Run the healthy configuration on two ranks, and say where to look."""
-    result = _smoke("healthy", 2, None, out, events=False, quiet=False)
+    result = _smoke("healthy", 2, None, out)
+    assert result.wandb_file is not None, "the bridge was its own"
     command = Path(sys.argv[0]) if Path(sys.argv[0]).name == "otel-train" else Path("otel-train")
     click.echo(
         f"""
@@ -138,20 +180,41 @@ Where to look:
     sys.exit(0 if result.passed else 1)
 
 
-def _smoke(config: str, nproc: int, steps: int | None, out: Path | None, *, events: bool, quiet: bool) -> SmokeResult:
+def _smoke(
+    config: str,
+    nproc: int,
+    steps: int | None,
+    out: Path | None,
+    *,
+    endpoint: str = "",
+    events: bool = False,
+    quiet: bool = False,
+) -> SmokeResult:
     from otel_train.smoke import SmokeOptions, run_smoke  # noqa: PLC0415
     from otel_train.smoke.table import print_result, progress_bar  # noqa: PLC0415
     from otel_train.trainer.config import find_config  # noqa: PLC0415
 
     path = find_config(config)
     folder = out or Path("otel-train-out") / f"{path.stem}-{time.strftime('%Y%m%d-%H%M%S')}"
-    options = SmokeOptions(config=path, out=folder, nproc=nproc, steps=steps, events=events)
+    options = SmokeOptions(config=path, out=folder, nproc=nproc, steps=steps, events=events, endpoint=endpoint)
     options.load()  # what is wrong with it is said before a bar is drawn
     with progress_bar(f"{path.stem} on {nproc} ranks", quiet=quiet) as on_progress:
         result = run_smoke(options, on_progress)
     if not quiet:
         print_result(result)
     return result
+
+
+def _render_elsewhere(out: Path, runbooks: str | None, health: Path | None) -> None:
+    from otel_train.catalogue import healthy_range  # noqa: PLC0415
+    from otel_train.render import RUNBOOKS, monitoring_files, write_below  # noqa: PLC0415
+    from otel_train.trainer.config import load_config  # noqa: PLC0415
+
+    ranges = load_config(health).healthy_range if health is not None else healthy_range
+    files = monitoring_files(ranges, runbooks or RUNBOOKS)
+    write_below(out, files)
+    for name in files:
+        click.echo(f"{_near(out / name)} written")
 
 
 def _near(path: Path) -> Path:

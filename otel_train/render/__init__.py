@@ -1,6 +1,24 @@
 """What is made from the catalogue and committed: written anew, or compared with what is there."""
 
+from otel_train.render.alert import Alert, Severity
+from otel_train.render.alerts import RUNBOOKS, alerts, rules_file
+from otel_train.render.dashboards import Query, dashboards, queries
 from otel_train.render.docs import metrics_page
-from otel_train.render.files import drifted, generated_files, write_files
+from otel_train.render.files import drifted, generated_files, monitoring_files, write_below, write_files
 
-__all__ = ["drifted", "generated_files", "metrics_page", "write_files"]
+__all__ = [
+    "RUNBOOKS",
+    "Alert",
+    "Query",
+    "Severity",
+    "alerts",
+    "dashboards",
+    "drifted",
+    "generated_files",
+    "metrics_page",
+    "monitoring_files",
+    "queries",
+    "rules_file",
+    "write_below",
+    "write_files",
+]

@@ -4,17 +4,73 @@ from __future__ import annotations
 
 from pathlib import Path
 
+from otel_train.catalogue import healthy_range
 from otel_train.exceptions import ConfigurationError
+from otel_train.render.alerts import RUNBOOKS, alerts, rules_file
+from otel_train.render.dashboards import dashboard_json, dashboards
 from otel_train.render.docs import metrics_page
+from otel_train.render.figures import Health
+from otel_train.render.runbooks import runbook_index, runbook_page
+
+_ALL_GENERATED = ("grafana/dashboards/*", "docs/runbooks/*", "prometheus/*.rules.yaml")
+"""Where nothing else may be: a file that no metric makes any more is drift."""
 
 
 def generated_files() -> dict[str, str]:
     """Return the content of each generated file by its path in the checkout."""
-    return {"docs/metrics.md": metrics_page()}
+    shown, known = dashboards(), alerts()
+    return {
+        "docs/metrics.md": metrics_page(),
+        **monitoring_files(),
+        "docs/runbooks/README.md": runbook_index(known),
+        **{f"docs/runbooks/{alert.name}.md": runbook_page(alert, shown) for alert in known},
+    }
+
+
+def monitoring_files(health: Health = healthy_range, runbooks: str = RUNBOOKS) -> dict[str, str]:
+    """Return what Prometheus and Grafana read, by path.
+
+    Args:
+        health: Gives the range of a headline key.
+        runbooks: What an alert's `runbook_url` begins with.
+
+    Raises:
+        ConfigurationError: A range can't be judged by an alert.
+    """
+    return {
+        "prometheus/otel_train.rules.yaml": rules_file(health, runbooks),
+        **{f"grafana/dashboards/{each.name}.json": dashboard_json(each) for each in dashboards(health)},
+    }
 
 
 def drifted(root: Path) -> list[str]:
-    """Return the generated files that are missing or differ, by path."""
+    """Return the generated files that are missing or differ, and those that nothing makes any more, by path."""
+    return [*_differing(root), *_left_over(root)]
+
+
+def write_files(root: Path) -> list[str]:
+    """Write the generated files that differ, remove those that nothing makes any more, and return their paths.
+
+    Raises:
+        ConfigurationError: `root` is no checkout of otel_train.
+    """
+    if not (root / "otel_train" / "catalogue").is_dir():
+        raise ConfigurationError(f"{root} is no checkout of otel_train; run this at the top of one, or give --root")
+    differing, left_over = _differing(root), _left_over(root)
+    write_below(root, {name: content for name, content in generated_files().items() if name in differing})
+    for name in left_over:
+        (root / name).unlink()
+    return [*differing, *left_over]
+
+
+def write_below(folder: Path, files: dict[str, str]) -> None:
+    """Write files by their paths below a folder."""
+    for name, content in files.items():
+        (folder / name).parent.mkdir(parents=True, exist_ok=True)
+        (folder / name).write_text(content, encoding="utf-8")
+
+
+def _differing(root: Path) -> list[str]:
     return [
         name
         for name, content in generated_files().items()
@@ -22,16 +78,7 @@ def drifted(root: Path) -> list[str]:
     ]
 
 
-def write_files(root: Path) -> list[str]:
-    """Write the generated files that differ, and return their paths.
-
-    Raises:
-        ConfigurationError: `root` is no checkout of otel_train.
-    """
-    if not (root / "otel_train" / "catalogue").is_dir():
-        raise ConfigurationError(f"{root} is no checkout of otel_train; run this at the top of one, or give --root")
-    names = drifted(root)
-    for name in names:
-        (root / name).parent.mkdir(parents=True, exist_ok=True)
-        (root / name).write_text(generated_files()[name], encoding="utf-8")
-    return names
+def _left_over(root: Path) -> list[str]:
+    made = generated_files()
+    found = sorted(path for pattern in _ALL_GENERATED for path in root.glob(pattern) if path.is_file())
+    return [name for path in found if (name := path.relative_to(root).as_posix()) not in made]

@@ -4,9 +4,23 @@ from __future__ import annotations
 
 from pathlib import Path
 
+import pytest
+from click.testing import CliRunner
+
 import otel_train
 from otel_train.catalogue import CATALOGUE
-from otel_train.render import drifted, metrics_page, write_files
+from otel_train.cli import main
+from otel_train.render import alerts, drifted, generated_files, metrics_page, write_files
+from otel_train.trainer import shipped_configs
+
+GENERATED = ["docs/metrics.md", "docs/runbooks/OtelTrainRankSilent.md", "grafana/dashboards/ledger.json"]
+
+
+@pytest.fixture
+def checkout(tmp_path: Path) -> Path:
+    (tmp_path / "otel_train" / "catalogue").mkdir(parents=True)
+    write_files(tmp_path)
+    return tmp_path
 
 
 def test_what_is_committed_is_what_the_catalogue_gives() -> None:
@@ -14,14 +28,49 @@ def test_what_is_committed_is_what_the_catalogue_gives() -> None:
     assert drifted(Path(otel_train.__file__).parents[1]) == []
 
 
-def test_a_changed_file_is_found_and_written_anew(tmp_path: Path) -> None:
-    """Drift is seen in a missing file and in a changed one."""
-    (tmp_path / "otel_train" / "catalogue").mkdir(parents=True)
-    assert write_files(tmp_path) == ["docs/metrics.md"]
-    (tmp_path / "docs/metrics.md").write_text("changed")
-    assert drifted(tmp_path) == ["docs/metrics.md"]
+@pytest.mark.parametrize("name", GENERATED)
+def test_a_changed_or_missing_file_is_found_and_written_anew(checkout: Path, name: str) -> None:
+    """Drift is seen in a missing file and in a changed one, and mended."""
+    (checkout / name).write_text("changed")
+    assert drifted(checkout) == [name]
+    (checkout / name).unlink()
+    assert write_files(checkout) == [name]
+    assert drifted(checkout) == []
+
+
+@pytest.mark.parametrize(
+    "name", ["docs/runbooks/OldAlert.md", "grafana/dashboards/old.json", "prometheus/old.rules.yaml"]
+)
+def test_a_file_that_nothing_makes_any_more_is_drift(checkout: Path, name: str) -> None:
+    """A left-over dashboard, page or rule file is found and removed; what is written by hand beside it stays."""
+    (checkout / "prometheus/prometheus.yml").write_text("by hand")
+    (checkout / name).write_text("of old")
+    assert drifted(checkout) == [name]
+    assert write_files(checkout) == [name]
+    assert (checkout / "prometheus/prometheus.yml").exists()
+    assert not (checkout / name).exists()
 
 
 def test_every_metric_is_on_the_page() -> None:
     """The page leaves no row out."""
     assert [metric.name for metric in CATALOGUE if f"`{metric.name}`" not in metrics_page()] == []
+
+
+def test_each_alert_has_a_page_that_the_index_links_to() -> None:
+    """The index names every page."""
+    files = generated_files()
+    index = files["docs/runbooks/README.md"]
+    pages = [f"{alert.name}.md" for alert in alerts()]
+    assert [page for page in pages if f"({page})" not in index or f"docs/runbooks/{page}" not in files] == []
+
+
+def test_a_job_s_rules_are_written_elsewhere(tmp_path: Path) -> None:
+    """`--out` writes rules and dashboards with the job's ranges and the given address, and no docs."""
+    job = str(shipped_configs()["healthy"])
+    command = ["render", "--out", str(tmp_path), "--health", job, "--runbooks", "https://wiki.example"]
+    done = CliRunner().invoke(main, command)
+    assert done.exit_code == 0, done.output
+    assert sorted(path.name for path in tmp_path.iterdir()) == ["grafana", "prometheus"]
+    rules = (tmp_path / "prometheus/otel_train.rules.yaml").read_text()
+    assert "runbook_url: https://wiki.example/OtelTrainRankSilent.md" in rules
+    assert "< 4\n" in rules  # picks of a rank; the catalogue's own range begins at 1

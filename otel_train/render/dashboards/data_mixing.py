@@ -1,0 +1,90 @@
+"""The dashboard "Data mixing": is the data mixed as configured, and does a stream starve?"""
+
+from __future__ import annotations
+
+from otel_train.catalogue import rows
+from otel_train.render.dashboards.parts import cluster_panel, headline_panel, named_rank_panel, ranks_panel
+from otel_train.render.dashboards.spec import CLUSTER, RATE, Dashboard, Kind, Panel, Section, Target
+from otel_train.render.figures import Health
+from otel_train.render.promql import by, cluster_series, over
+
+
+def data_mixing(health: Health) -> Dashboard:
+    """Return the dashboard, its thresholds from the given ranges."""
+    return Dashboard(
+        name="data-mixing",
+        title="otel_train: Data mixing",
+        description="Is the data mixed as configured, does a stream starve, and on which rank?",
+        sections=(
+            Section(title="The mix", panels=(_shares(), _distance(), *_mix(health))),
+            Section(
+                title="The readers",
+                panels=(
+                    headline_panel("Largest age of a reader", rows.STALENESS_MAX, health),
+                    named_rank_panel("The rank that has the largest age", rows.STALENESS_MAX),
+                    headline_panel("Mean age of the readers", rows.STALENESS_MEAN, health),
+                    cluster_panel("Starved readers", rows.STARVED_READERS),
+                    headline_panel("Active readers a rank", rows.ACTIVE_READERS, health),
+                    headline_panel("Restarts a pick", rows.RESTARTS, health),
+                    headline_panel("Picks a step and rank", rows.PICKS, health),
+                ),
+            ),
+            Section(
+                title="Rank by rank",
+                panels=(
+                    ranks_panel("Largest age on each rank", rows.STALENESS_MAX, width=12),
+                    ranks_panel("Picks of each rank", rows.PICKS, lowest=True, width=12),
+                ),
+            ),
+        ),
+    )
+
+
+def _mix(health: Health) -> tuple[Panel, ...]:
+    return (
+        headline_panel("Mix divergence", rows.MIX_DIVERGENCE, health, unit="none"),
+        headline_panel("Switch rate", rows.SWITCH_RATE, health, unit="percentunit"),
+        _tokens(),
+    )
+
+
+def _shares() -> Panel:
+    label = rows.MODALITY_SHARE.attribute
+    share, target = (
+        by("max", (label,), cluster_series(row) + CLUSTER) for row in (rows.MODALITY_SHARE, rows.MODALITY_TARGET)
+    )
+    return Panel(
+        title="Realised and target shares",
+        shows=(rows.MODALITY_SHARE, rows.MODALITY_TARGET),
+        targets=(
+            Target(expression=share, legend=f"{{{{{label}}}}}"),
+            Target(expression=target, legend=f"{{{{{label}}}}}, target", dashed=True),
+        ),
+        unit="percentunit",
+        note=rows.MIX_DIVERGENCE.remedy,
+        width=16,
+    )
+
+
+def _distance() -> Panel:
+    label = rows.MODALITY_SHARE.attribute
+    share, target = (cluster_series(row) + CLUSTER for row in (rows.MODALITY_SHARE, rows.MODALITY_TARGET))
+    return Panel(
+        title="Realised less target share, now",
+        shows=(rows.MODALITY_SHARE, rows.MODALITY_TARGET),
+        targets=(Target(expression=by("max", (label,), f"{share} - {target}"), legend=f"{{{{{label}}}}}"),),
+        unit="percentunit",
+        note="Below zero a modality is seen less than it should be.",
+        kind=Kind.BARS,
+    )
+
+
+def _tokens() -> Panel:
+    label = rows.TOKENS.attribute
+    rate = by("sum", (label,), over("rate", cluster_series(rows.TOKENS) + CLUSTER, RATE))
+    return Panel(
+        title="Tokens a second by modality",
+        shows=(rows.TOKENS,),
+        targets=(Target(expression=rate, legend=f"{{{{{label}}}}}"),),
+        unit="short",
+    )

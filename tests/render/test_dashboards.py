@@ -1,0 +1,125 @@
+"""The Grafana dashboards, read back through the types of grafana-foundation-sdk."""
+
+from __future__ import annotations
+
+import itertools
+import json
+import re
+from typing import Any
+
+import pytest
+from grafana_foundation_sdk.cog.plugins import register_default_plugins
+from grafana_foundation_sdk.models import dashboard as models
+
+from otel_train.catalogue import HEADLINE, HealthyRange, Per, rows
+from otel_train.render import dashboards
+from otel_train.render.dashboards import Dashboard, Section, dashboard_json, queries
+from otel_train.render.dashboards.grafana import stable_id
+from otel_train.render.dashboards.parts import headline_panel
+
+register_default_plugins()
+BUILT_IN = {"__rate_interval", "__range", "__interval"}
+"""Grafana's own variables."""
+EACH = pytest.mark.parametrize("dashboard", dashboards(), ids=lambda each: each.name)
+
+
+def loaded(dashboard: Dashboard) -> models.Dashboard:
+    return models.Dashboard.from_json(json.loads(dashboard_json(dashboard)))
+
+
+def without_empty(table: dict[str, Any]) -> dict[str, Any]:
+    return {key: value for key, value in table.items() if value != {}}
+
+
+def panels(dashboard: Dashboard) -> list[Any]:
+    return [panel for panel in loaded(dashboard).panels or [] if isinstance(panel, models.Panel)]
+
+
+@EACH
+def test_what_is_written_is_what_grafana_types_know(dashboard: Dashboard) -> None:
+    """A dashboard that is read back through the SDK's types is written the same; annotations have more than these."""
+    again = json.dumps(loaded(dashboard), default=lambda each: each.to_json())
+    before, after = (json.loads(text, object_hook=without_empty) for text in (dashboard_json(dashboard), again))
+    assert before.pop("annotations")
+    assert after.pop("annotations")
+    assert after == before
+
+
+@EACH
+def test_panels_have_an_id_and_a_place_of_their_own(dashboard: Dashboard) -> None:
+    """No two panels share an id or overlap, and none leaves the 24 columns."""
+    every = loaded(dashboard).panels or []
+    ids = [panel.id_val for panel in every]
+    assert len(set(ids)) == len(ids) == len(dashboard.panels) + len(dashboard.sections)
+    cells = [
+        (column, line)
+        for panel in every
+        if (place := panel.grid_pos) is not None
+        for column, line in itertools.product(range(place.x, place.x + place.w), range(place.y, place.y + place.h))
+    ]
+    assert len(set(cells)) == len(cells)
+    assert max(column for column, _ in cells) < 24
+
+
+@EACH
+def test_every_query_asks_the_chosen_source_with_variables_that_are_there(dashboard: Dashboard) -> None:
+    """Targets and panels name the data source by the variable, and no query uses an unknown variable."""
+    variables = {variable.name for variable in loaded(dashboard).templating.list_val or []}
+    assert variables == {"datasource", "run", "attempt", "rank"}
+    for panel in panels(dashboard):
+        assert {each.datasource.uid for each in (panel, *panel.targets)} == {"${datasource}"}
+        used = {name for target in panel.targets for name in re.findall(r"\$\{?(\w+)", target.expr)}
+        assert used <= variables | BUILT_IN
+
+
+@EACH
+def test_every_panel_explains_itself(dashboard: Dashboard) -> None:
+    """Each panel has a unit and the description of what it shows, with the remedy."""
+    by_title = {panel.title: panel for panel in panels(dashboard)}
+    for wanted in dashboard.panels:
+        panel = by_title[wanted.title]
+        assert panel.field_config.defaults.unit
+        for metric in wanted.shows:
+            assert metric.description in panel.description
+            assert metric.remedy in panel.description
+
+
+def test_every_headline_metric_has_a_panel_with_its_range() -> None:
+    """A panel asks for what the alert judges, and draws the range's area."""
+    shown = {
+        row.name
+        for row in HEADLINE
+        for dashboard in dashboards()
+        for panel in dashboard.panels
+        if row in panel.shows and panel.healthy == row.healthy
+    }
+    assert shown == {row.name for row in HEADLINE}
+
+
+def test_the_area_is_red_outside_of_the_range_only() -> None:
+    """Below and above the range is red; the value of a range that holds one only is green."""
+    panel = headline_panel("Picks", rows.PICKS, lambda _: HealthyRange(low=4.0, high=4.0, per=Per.RANK))
+    one = Dashboard(name="one", title="One", description="", sections=(Section(title="", panels=(panel,)),))
+    steps = panels(one)[0].field_config.defaults.thresholds.steps
+    below, at, above = (
+        [step.color for step in steps if step.value is None or step.value <= x][-1] for x in (3.9, 4.0, 4.1)
+    )
+    assert (below, at, above) == ("red", "green", "red")
+
+
+def test_ids_stay_when_panels_come_before_them() -> None:
+    """A panel's id follows from its title: links to it in runbooks stay true."""
+    found = {panel.title: panel.id_val for each in dashboards() for panel in panels(each)}
+    assert found == {title: stable_id(title) for title in found}
+
+
+def test_all_queries_are_listed() -> None:
+    """The list that a test on a real Prometheus goes by has each target of each file."""
+    listed = [(query.dashboard, query.panel, query.expression) for query in queries()]
+    written = [
+        (each.name, panel.title, target.expr)
+        for each in dashboards()
+        for panel in panels(each)
+        for target in panel.targets
+    ]
+    assert listed == written
