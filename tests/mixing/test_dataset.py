@@ -76,14 +76,14 @@ def consume(dataset: StreamMixingDataset, breaks: tuple[int, ...] = (6, 15), fir
     return seen
 
 
-@pytest.mark.parametrize("kind", [StreamMixingDataset, LateDataset])
 @pytest.mark.parametrize(
-    "loader",
+    ("kind", "loader"),
     [
-        {"num_workers": 1, "multiprocessing_context": "spawn"},
-        {"num_workers": 2},
-        {"num_workers": 3, "prefetch_factor": 5},
-        {"num_workers": 2, "persistent_workers": True},
+        (StreamMixingDataset, {"num_workers": 1, "multiprocessing_context": "spawn"}),
+        (StreamMixingDataset, {"num_workers": 2}),
+        (LateDataset, {"num_workers": 3, "prefetch_factor": 5}),
+        (StreamMixingDataset, {"num_workers": 2, "persistent_workers": True}),
+        (LateDataset, {"num_workers": 2, "persistent_workers": True}),
     ],
     ids=str,
 )
