@@ -38,6 +38,7 @@ def assert_rows_equal_replay(out: Path) -> None:
     result = json.loads((out / "result.json").read_text())
     rows, wanted = wandb_history(out / result["wandb_file"]), replay(out)
     assert [row["train/step"] for row in rows] == [each["train/step"] for each in wanted]
+    assert {row["train/ranks"] for row in rows} == {result["world_size"]}
     for row, each in zip(rows, wanted, strict=True):
         for key, value in each.items():
             exact = isinstance(value, int) or float(value).is_integer()

@@ -1,0 +1,31 @@
+# `--target bridge` is the wandb bridge, `--target train` the reference job.
+FROM python:3.11-slim-bookworm AS build
+COPY pyproject.toml constraints.txt README.md LICENSE /src/
+COPY otel_train /src/otel_train
+RUN python -m venv /opt/otel_train \
+    && /opt/otel_train/bin/python -m pip install --no-cache-dir --disable-pip-version-check \
+        --constraint /src/constraints.txt '/src[bridge]'
+
+FROM python:3.11-slim-bookworm AS base
+RUN useradd --system --uid 10001 --user-group --home-dir /tmp otel_train \
+    && install --directory --owner otel_train --group otel_train --mode 0700 /var/lib/otel_train
+# The root file system may be read-only: what wandb and Python want to write beside the state goes to /tmp.
+ENV PATH=/opt/otel_train/bin:$PATH PYTHONUNBUFFERED=1 PYTHONDONTWRITEBYTECODE=1 HOME=/tmp \
+    WANDB_CACHE_DIR=/tmp/wandb WANDB_CONFIG_DIR=/tmp/wandb WANDB_DATA_DIR=/tmp/wandb
+USER otel_train
+WORKDIR /var/lib/otel_train
+ENTRYPOINT ["otel-train"]
+
+FROM base AS bridge
+COPY --from=build /opt/otel_train /opt/otel_train
+EXPOSE 4317
+HEALTHCHECK --interval=10s --timeout=10s --start-period=30s --retries=3 CMD ["otel-train", "bridge", "--check"]
+CMD ["bridge", "--listen", "0.0.0.0:4317", "--state", "/var/lib/otel_train"]
+
+FROM build AS train-build
+RUN /opt/otel_train/bin/python -m pip install --no-cache-dir --disable-pip-version-check \
+    --constraint /src/constraints.txt '/src[train,bridge]'
+
+FROM base AS train
+COPY --from=train-build /opt/otel_train /opt/otel_train
+CMD ["demo"]

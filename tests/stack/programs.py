@@ -1,0 +1,105 @@
+"""The real programs, built once from their released modules: collector, Prometheus, promtool, docker compose."""
+
+from __future__ import annotations
+
+import os
+import re
+import shutil
+import subprocess
+from pathlib import Path
+
+ROOT = Path(__file__).parents[2]
+CACHE = Path(os.environ.get("OTEL_TRAIN_STACK_CACHE", ROOT / ".stack"))
+COMPOSE_VERSION = "2.40.3"
+BUILD = ["go", "build", "-trimpath", "-ldflags=-s -w"]
+
+
+def image_version(image: str) -> str:
+    """Return the version that docker-compose.yml pins an image to, without a leading v."""
+    text = (ROOT / "docker-compose.yml").read_text()
+    found = re.search(rf"image: {re.escape(image)}:v?([0-9.]+)$", text, re.MULTILINE)
+    assert found, f"docker-compose.yml does not pin {image}"
+    return found[1]
+
+
+def go(*command: str, cwd: Path) -> None:
+    """Run a command of the Go toolchain.
+
+    Raises:
+        RuntimeError: There is no Go, or the command failed; the message holds the end of what it printed.
+    """
+    if shutil.which("go") is None:
+        raise RuntimeError("the stack tests build the real collector and Prometheus: install Go 1.25 or newer")
+    environment = {**os.environ, "CGO_ENABLED": "0", "GOBIN": str(CACHE / "bin"), "GOFLAGS": "-mod=mod"}
+    done = subprocess.run(
+        command, cwd=cwd, env=environment, stdout=subprocess.PIPE, stderr=subprocess.STDOUT, text=True, check=False
+    )
+    if done.returncode:
+        raise RuntimeError(f"{' '.join(command)} failed:\n{done.stdout[-4000:]}")
+
+
+def collector() -> Path:
+    """Return the distribution that collector/builder.yaml describes."""
+    return _built("otelcol-train", image_version("otel/opentelemetry-collector-contrib"), _build_collector)
+
+
+def prometheus() -> Path:
+    """Return Prometheus."""
+    return _built("prometheus", image_version("prom/prometheus"), _build_prometheus)
+
+
+def promtool() -> Path:
+    """Return Prometheus' promtool."""
+    return _built("promtool", image_version("prom/prometheus"), _build_prometheus)
+
+
+def compose_plugin() -> Path:
+    """Return the plugin that makes `docker compose`."""
+    return _built("docker-compose", COMPOSE_VERSION, _build_compose)
+
+
+def _built(name: str, version: str, build: object) -> Path:
+    """Return a program from the cache, building it where it is not there in that version."""
+    assert callable(build)
+    program = CACHE / "programs" / f"{name}-{version}"
+    if not program.exists():
+        program.parent.mkdir(parents=True, exist_ok=True)
+        build(name, version, program)
+    return program
+
+
+def _module(name: str) -> Path:
+    folder = CACHE / "modules" / name
+    shutil.rmtree(folder, ignore_errors=True)
+    folder.mkdir(parents=True)
+    (folder / "go.mod").write_text(f"module stack/{name}\n\ngo 1.25\n")
+    return folder
+
+
+def _build_collector(_: str, version: str, program: Path) -> None:
+    folder = CACHE / "modules" / "collector"
+    shutil.rmtree(folder, ignore_errors=True)
+    shutil.copytree(ROOT / "collector", folder)
+    manifest = folder / "builder.yaml"
+    text, replaced = re.subn(r"output_path: .*", "output_path: ./built", manifest.read_text())
+    assert replaced == 1
+    manifest.write_text(text)
+    go("go", "install", f"go.opentelemetry.io/collector/cmd/builder@v{version}", cwd=folder)
+    go(str(CACHE / "bin" / "builder"), "--config", "builder.yaml", cwd=folder)
+    shutil.copy2(folder / "built" / "otelcol-train", program)
+
+
+def _build_prometheus(name: str, version: str, program: Path) -> None:
+    # Released as v3.N.0, its Go module as v0.3NN.0. Service discovery is left out: it is most of the build.
+    major, minor, patch = version.split(".")
+    module, folder = f"v0.{major}{int(minor):02}.{patch}", _module(name)
+    package = f"github.com/prometheus/prometheus/cmd/{name}"
+    go("go", "get", f"{package}@{module}", cwd=folder)
+    go(*BUILD, "-tags=remove_all_sd", f"-o={program}", package, cwd=folder)
+
+
+def _build_compose(name: str, version: str, program: Path) -> None:
+    folder, package = _module(name), "github.com/docker/compose/v2"
+    go("go", "get", f"{package}/cmd@v{version}", cwd=folder)
+    build = [*BUILD[:-1], f"{BUILD[-1]} -X {package}/internal.Version=v{version}"]
+    go(*build, f"-o={program}", f"{package}/cmd", cwd=folder)

@@ -1,0 +1,73 @@
+"""docker-compose.yml as a whole: it is valid, pins what it runs, and keeps to this machine."""
+
+from __future__ import annotations
+
+import json
+import os
+import subprocess
+from typing import Any
+
+import pytest
+
+from tests.stack import images
+from tests.stack.programs import ROOT, image_version
+
+pytestmark = pytest.mark.stack
+SECRETS = {"GRAFANA_ADMIN_PASSWORD": "a-password", "OTEL_TRAIN_BRIDGE_TOKEN": "a-token"}
+
+
+def config(**environment: str) -> subprocess.CompletedProcess[str]:
+    """Return what `docker compose config` makes of the file, every profile included."""
+    own = {name: value for name, value in images.docker_config().items() if name not in SECRETS}
+    command = ["docker", "compose", "--profile=train", "--env-file", os.devnull, "config", "--format=json"]
+    return subprocess.run(
+        command, cwd=ROOT, env=own | environment, capture_output=True, text=True, timeout=60, check=False
+    )
+
+
+@pytest.fixture(scope="module")
+def services() -> dict[str, Any]:
+    """Return the services, Grafana and the training job included."""
+    done = config(**SECRETS)
+    assert done.returncode == 0, done.stderr
+    found: dict[str, Any] = json.loads(done.stdout)["services"]
+    assert set(found) == {"collector", "prometheus", "grafana", "wandb-bridge", "train"}
+    return found
+
+
+def test_nothing_listens_beyond_this_machine(services: dict[str, Any]) -> None:
+    """Every published port is loopback's."""
+    ports = [port for service in services.values() for port in service.get("ports", [])]
+    assert ports
+    assert {port["host_ip"] for port in ports} == {"127.0.0.1"}
+
+
+def test_every_service_is_bounded_and_has_no_more_rights_than_it_needs(services: dict[str, Any]) -> None:
+    """A read-only root file system, no capabilities, and, for those that stay, limits on memory and processors."""
+    for name, service in services.items():
+        assert service["read_only"] is True, name
+        assert (service["cap_drop"], service["security_opt"]) == (["ALL"], ["no-new-privileges:true"]), name
+        assert name == "train" or service["deploy"]["resources"]["limits"].keys() == {"cpus", "memory"}, name
+
+
+def test_what_must_survive_is_in_named_volumes(services: dict[str, Any]) -> None:
+    """Every writable mount is one."""
+    mounts = {name: service["volumes"] for name, service in services.items()}
+    writable = {name: [each["type"] for each in found if not each.get("read_only")] for name, found in mounts.items()}
+    assert all(types in ([], ["volume"]) for types in writable.values()), writable
+
+
+@pytest.mark.parametrize("missing", SECRETS)
+def test_a_password_that_is_not_set_is_named(missing: str) -> None:
+    """There is no default, and the message says what to do."""
+    done = config(**{name: value for name, value in SECRETS.items() if name != missing})
+    assert done.returncode != 0
+    assert f"{missing}" in done.stderr
+    assert "copy .env.example to .env and fill it in" in done.stderr
+
+
+def test_the_collectors_manifest_is_of_the_image_s_release() -> None:
+    """The configurations are tested with the one and run with the other."""
+    version, text = image_version("otel/opentelemetry-collector-contrib"), (ROOT / "collector/builder.yaml").read_text()
+    assert f"version: {version}\n" in text
+    assert text.count(f" v{version}") >= 8

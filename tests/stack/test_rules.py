@@ -1,0 +1,287 @@
+"""The alert rules in the real promtool: each fires where it should, and is silent where it should be."""
+
+from __future__ import annotations
+
+import json
+import subprocess
+from collections.abc import Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from otel_train.catalogue import HealthyRange, Instrument, Per, external, headline_row, healthy_range, rows
+from otel_train.render import Alert, alerts, queries, rules_file
+from otel_train.render.promql import cluster_series, rank_series
+
+pytestmark = pytest.mark.stack
+
+ALERTS = {alert.name: alert for alert in alerts()}
+RANKS, PICKS = 2, 1000
+"""Ranks of the job, and its picks in a step."""
+FAR = 10**6
+"""Where counters stand at first, so that nothing depends on their beginning."""
+RULES = "otel_train.rules.yaml"
+OF_ATTEMPT = {"train_run_id": "run-1", "train_attempt": "7"}
+COLLECTOR = {"job": "otelcol", "instance": "collector:8888", "exporter": "otlp/bridge"}
+
+
+def series(name: str, values: str, rank: int = 0, **labels: str) -> dict[str, str]:
+    """Return a series of a rank in promtool's notation, one value each 10 s."""
+    own = {"job": "otel_train", "instance": f"run-1/7/{rank}", **OF_ATTEMPT}
+    own |= {"train_rank": str(rank), "host_name": f"host-{rank}"}
+    return plain(name, values, **{**own, **labels})
+
+
+def plain(name: str, values: str, **labels: str) -> dict[str, str]:
+    """Return a series with just these labels."""
+    inside = ",".join(f'{label}="{value}"' for label, value in labels.items())
+    return {"series": f"{name}{{{inside}}}", "values": values}
+
+
+def job() -> list[dict[str, str]]:
+    """Return what every job has: steps, ranks, picks."""
+    return [
+        *(series(rank_series(rows.STEP), "0+1x120", rank) for rank in range(RANKS)),
+        series(cluster_series(rows.RANKS), f"{RANKS}x120"),
+        series(cluster_series(rows.PICKS), f"{FAR}+{PICKS}x120"),
+    ]
+
+
+def run_promtool(promtool: Path, folder: Path, *tests: dict[str, Any]) -> None:
+    """Run promtool's test groups on the rendered rules; what it finds is the failure's text."""
+    (folder / RULES).write_text(rules_file())
+    groups = [{"interval": "10s", **test} for test in tests]
+    (folder / "test.yaml").write_text(  # JSON is YAML
+        json.dumps({"rule_files": [RULES], "evaluation_interval": "15s", "tests": groups})
+    )
+    done = subprocess.run(
+        [promtool, "test", "rules", "test.yaml"], cwd=folder, capture_output=True, text=True, check=False
+    )
+    assert done.returncode == 0, done.stdout + done.stderr
+
+
+def expectation(alert: Alert, at: str, firing: Sequence[tuple[dict[str, str], str]]) -> dict[str, Any]:
+    """Return what promtool compares: the labels and the summary of each firing alert."""
+    fixed = {"description": alert.description, "runbook_url": f"docs/runbooks/{alert.name}.md"}
+    return {
+        "eval_time": at,
+        "alertname": alert.name,
+        "exp_alerts": [
+            {
+                "exp_labels": {**labels, "severity": str(alert.severity), "metric": alert.metric},
+                "exp_annotations": {"summary": summary, **fixed},
+            }
+            for labels, summary in firing
+        ],
+    }
+
+
+def test_the_rules_are_valid(promtool: Path, tmp_path: Path) -> None:
+    """Prometheus takes the file, and finds every alert in it."""
+    (tmp_path / RULES).write_text(rules_file())
+    done = subprocess.run(
+        [promtool, "check", "rules", "--lint=all", "--lint-fatal", tmp_path / RULES],
+        capture_output=True,
+        text=True,
+        check=False,
+    )
+    assert done.returncode == 0, done.stdout + done.stderr
+    assert f"{len(ALERTS)} rules found" in done.stdout
+
+
+def test_every_panel_asks_what_prometheus_understands(promtool: Path, tmp_path: Path) -> None:
+    """No query of a dashboard has a syntax error."""
+    values = {"$run": "run-1", "$attempt": "7", "$rank": ".+", "$__rate_interval": "1m", "$__range": "1h"}
+    asked = []
+    for query in queries():
+        expression = query.expression
+        for name, value in values.items():
+            expression = expression.replace(name, value)
+        asked.append({"expr": expression, "eval_time": "1m", "exp_samples": []})
+    run_promtool(promtool, tmp_path, {"promql_expr_test": asked})
+
+
+def judged(key: str, wanted: HealthyRange, figure: float) -> list[dict[str, str]]:
+    """Return a job whose figure of a headline key is the given one."""
+    row = headline_row(key)
+    total = {Per.CLUSTER: figure, Per.RANK: figure * RANKS, Per.PICK: figure * PICKS}[wanted.per]
+    if row is rows.PICKS:
+        return [*job()[:-1], series(cluster_series(row), f"{FAR}+{total}x120")]
+    if key != row.wandb_key:
+        return [*job(), series(cluster_series(row, "_max"), f"{total / RANKS}x120")]
+    if row.instrument is Instrument.COUNTER:
+        return [*job(), series(cluster_series(row), f"{FAR}+{total}x120")]
+    return [*job(), series(cluster_series(row), f"{total}x120")]
+
+
+def ends() -> list[tuple[str, float, float]]:
+    """Return (key, a figure just inside, one just outside) for each end of each range."""
+    found = []
+    for key, wanted in ((key, healthy_range(key)) for alert in ALERTS.values() for key in alert.keys):
+        if wanted.low > 0:
+            found.append((key, wanted.low * 1.02, wanted.low * 0.98))
+        if wanted.high < float("inf"):
+            found.append((key, wanted.high * 0.98, wanted.high * 1.02))
+    return found
+
+
+@pytest.mark.parametrize(("key", "inside", "outside"), ends())
+def test_a_headline_alert_knows_its_range(
+    promtool: Path, tmp_path: Path, key: str, inside: float, outside: float
+) -> None:
+    """Just inside of an end of the range the alert is silent, just outside it fires and says the value."""
+    wanted, row = healthy_range(key), headline_row(key)
+    alert = next(each for each in ALERTS.values() if key in each.keys)
+    per = {Per.CLUSTER: "", Per.RANK: " per rank", Per.PICK: " per pick"}[wanted.per]
+    summary = f"Run run-1: {row.wandb_key} is {outside:.3g}{per}, healthy is {wanted}."
+    tests = [
+        {"input_series": judged(key, wanted, figure), "alert_rule_test": [expectation(alert, "15m", firing)]}
+        for figure, firing in ((inside, []), (outside, [(OF_ATTEMPT, summary)]))
+    ]
+    run_promtool(promtool, tmp_path, *tests)
+
+
+def test_an_alert_names_the_worst_owner(promtool: Path, tmp_path: Path) -> None:
+    """The summary says which rank evicted most, and on which host."""
+    alert = ALERTS["OtelTrainLedgerFalseEvictionsOutOfRange"]
+    name = rank_series(rows.FALSE_EVICTIONS)
+    owners = [series(name, "0+1x120", 0), series(name, "0+99x120", 1)]
+    summary = (
+        "Run run-1: ledger/false_evictions is 0.1 per pick, healthy is mean <= 0.01/pick, most on rank 1 (host-1)."
+    )
+    test = {
+        "input_series": [*judged(alert.keys[0], healthy_range(alert.keys[0]), 0.1), *owners],
+        "alert_rule_test": [expectation(alert, "15m", [(OF_ATTEMPT, summary)])],
+    }
+    run_promtool(promtool, tmp_path, test)
+
+
+def test_an_alert_names_the_rank_of_the_oldest_reader(promtool: Path, tmp_path: Path) -> None:
+    """The summary says which rank has the largest age."""
+    alert = ALERTS["OtelTrainStreamMixingStalenessMaxOutOfRange"]
+    ages = [
+        series(cluster_series(rows.STALENESS_MAX), "0+1x120"),
+        series(cluster_series(rows.STALENESS_MAX, "_rank"), "1x120"),
+    ]
+    summary = "Run run-1: stream_mixing/staleness_max is 90, healthy is max <= 16, on rank 1."
+    test = {
+        "input_series": [*job(), *ages],
+        "alert_rule_test": [expectation(alert, "15m", [(OF_ATTEMPT, summary)])],
+    }
+    run_promtool(promtool, tmp_path, test)
+
+
+@dataclass(frozen=True)
+class Case:
+    """Series with which an alert of the pipeline fires, or is silent."""
+
+    alert: str
+    why: str
+    series: list[dict[str, str]]
+    labels: dict[str, str]
+    summary: str = ""
+    """Empty where it is silent."""
+
+
+def pipeline_cases() -> list[Case]:
+    step, lag, bridged = rank_series(rows.STEP), rank_series(rows.BRIDGE_LAG), rank_series(rows.BRIDGE_ROWS)
+    abandoned, dropped = rank_series(rows.REDUCTIONS_ABANDONED), rank_series(rows.RECORDS_DROPPED)
+    failed, size, capacity = external.SEND_FAILED.name, external.QUEUE_SIZE.name, external.QUEUE_CAPACITY.name
+    silent = OF_ATTEMPT | {"train_rank": "1", "host_name": "host-1"}
+    bridge = {"job": "otel_train-bridge"}
+    error = COLLECTOR | {"error_type": "InvalidArgument"}
+    return [
+        Case(
+            "OtelTrainRankSilent",
+            "one of two ranks has stopped",
+            [series(step, "0+1x120"), series(step, "0+1x50", 1)],
+            silent,
+            "Run run-1: rank 1 on host-1 is silent since its step 50, while other ranks go on.",
+        ),
+        Case(
+            "OtelTrainRankSilent",
+            "the job is over",
+            [series(step, "0+1x50"), series(step, "0+1x50", 1)],
+            silent,
+        ),
+        Case(
+            "OtelTrainRanksOutOfStep",
+            "a counter grows",
+            [series(abandoned, "0x60 2x60")],
+            OF_ATTEMPT,
+            "Run run-1: ranks have abandoned 2 reductions in 10m; cluster-wide values are missing.",
+        ),
+        Case("OtelTrainRanksOutOfStep", "it grew long ago", [series(abandoned, "0x10 2x110")], OF_ATTEMPT),
+        Case(
+            "OtelTrainRecordsDropped",
+            "a counter begins above 0",
+            [series(dropped, "_x60 3x60", 1)],
+            OF_ATTEMPT | {"host_name": "host-1"},
+            "Run run-1: 3 records were lost in 10m on host-1.",
+        ),
+        Case("OtelTrainRecordsDropped", "none was lost", [series(dropped, "0x120")], OF_ATTEMPT),
+        Case(
+            "OtelTrainBridgeBehind",
+            "a step waits for long",
+            [plain(lag, "0x60 90x60", **bridge)],
+            bridge,
+            "The wandb bridge otel_train-bridge is 1m 30s behind.",
+        ),
+        Case("OtelTrainBridgeBehind", "an incomplete step waits", [plain(lag, "45x120", **bridge)], bridge),
+        Case(
+            "OtelTrainBridgeSilent",
+            "it has stopped while a job goes on",
+            [series(step, "0+1x120"), plain(bridged, "0+1x50", **bridge)],
+            bridge,
+            "The wandb bridge otel_train-bridge is silent since its row 50, while jobs go on.",
+        ),
+        Case(
+            "OtelTrainBridgeSilent",
+            "it was started again",
+            [
+                series(step, "0+1x120"),
+                plain(bridged, "0+1x50", instance="a", **bridge),
+                plain(bridged, "_x52 0+1x68", instance="b", **bridge),
+            ],
+            bridge,
+        ),
+        Case("OtelTrainBridgeSilent", "no job goes on", [plain(bridged, "0+1x50", **bridge)], bridge),
+        Case(
+            "OtelTrainCollectorQueueFilling",
+            "a queue is more than half full",
+            [plain(size, "600x120", **COLLECTOR), plain(capacity, "1000x120", **COLLECTOR)],
+            COLLECTOR,
+            "The collector's queue to otlp/bridge is 60% full.",
+        ),
+        Case(
+            "OtelTrainCollectorQueueFilling",
+            "it is less full",
+            [plain(size, "400x120", **COLLECTOR), plain(capacity, "1000x120", **COLLECTOR)],
+            COLLECTOR,
+        ),
+        Case(
+            "OtelTrainCollectorDropsData",
+            "the series of its failures appears",
+            [plain(failed, "_x60 5x60", **error)],
+            error,
+            "The collector gave up on 5 data points to otlp/bridge in 10m (InvalidArgument).",
+        ),
+        Case("OtelTrainCollectorDropsData", "it failed long ago", [plain(failed, "5x120", **error)], error),
+    ]
+
+
+@pytest.mark.parametrize("case", pipeline_cases(), ids=lambda case: f"{case.alert}: {case.why}")
+def test_an_alert_of_the_pipeline(promtool: Path, tmp_path: Path, case: Case) -> None:
+    """It fires when the way is broken, and only then."""
+    firing = [(case.labels, case.summary)] if case.summary else []
+    test = {"input_series": case.series, "alert_rule_test": [expectation(ALERTS[case.alert], "15m", firing)]}
+    run_promtool(promtool, tmp_path, test)
+
+
+def test_every_alert_is_tested_both_ways() -> None:
+    """No alert is without a case in which it fires and one in which it is silent."""
+    cases = pipeline_cases()
+    assert {alert.name for alert in ALERTS.values() if not alert.keys} == {case.alert for case in cases if case.summary}
+    assert {case.alert for case in cases if case.summary} == {case.alert for case in cases if not case.summary}

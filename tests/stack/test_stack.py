@@ -1,0 +1,155 @@
+"""The reference job through the whole stack: values, panels and alerts, from the real collector and Prometheus."""
+
+from __future__ import annotations
+
+import itertools
+import json
+import re
+from collections.abc import Iterator
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from otel_train.catalogue import HEADLINE_KEYS, MAX_SUFFIX, Instrument, headline_row, rows
+from otel_train.render.alerts import alerts
+from otel_train.render.dashboards import Query, queries
+from otel_train.render.promql import cluster_series, rank_series
+from otel_train.trainer.config import find_config, load_config
+from tests.e2e.conftest import otel_train
+from tests.e2e.replay import replay
+from tests.stack.conftest import ENDPOINT, Prometheus, Stack
+from tests.waiting import wait_until
+
+pytestmark = [pytest.mark.stack, pytest.mark.timeout(900)]
+CONFIGURATIONS = ("healthy", "starved_reader", "collapsed_mix", "undersized_ledger")
+MAY_BE_EMPTY = {
+    ("step-and-pipeline", "Data points given up or refused"): "a counter of failures begins with the first of them",
+}
+"""Panels (dashboard, title) with a query that returns nothing while all goes well, and why."""
+VARIABLES = {
+    "$attempt": ".+",
+    "$rank": ".+",
+    "$__rate_interval": "1m",
+    "$__interval": "15s",
+    "$__range": "1h",
+}
+
+
+@dataclass(frozen=True)
+class Run:
+    """A smoke run against the stack."""
+
+    name: str
+    run_id: str
+    out: Path
+
+    @property
+    def matchers(self) -> str:
+        """What selects its series of rank 0."""
+        return f'{{train_run_id="{self.run_id}",train_rank="0"}}'
+
+
+@pytest.fixture(scope="module")
+def runs(stack: Stack, tmp_path_factory: pytest.TempPathFactory) -> dict[str, Run]:  # noqa: ARG001  # it must be up
+    """Run every shipped configuration against the stack; each passes its own verdict."""
+    found = {}
+    for name in CONFIGURATIONS:
+        out = tmp_path_factory.mktemp(name)
+        done = otel_train("smoke", name, "--endpoint", ENDPOINT, "--events", "--out", str(out))
+        assert done.returncode == 0, done.stdout + done.stderr
+        found[name] = Run(name, json.loads((out / "result.json").read_text())["run_id"], out)
+    return found
+
+
+def steps_by_time(prometheus: Prometheus, run: Run) -> dict[int, int]:
+    """Return which step each time stamp belongs to."""
+    (samples,) = prometheus.samples(rank_series(rows.STEP) + run.matchers).values()
+    return {at: int(step) for at, step in samples}
+
+
+def by_step(prometheus: Prometheus, run: Run, series: str) -> dict[int, float]:
+    """Return a cluster-wide series' raw samples by step."""
+    steps = steps_by_time(prometheus, run)
+    (samples,) = prometheus.samples(series + run.matchers).values()
+    assert len({steps[at] for at, _ in samples}) == len(samples)
+    return {steps[at]: value for at, value in samples}
+
+
+def assert_equal(found: float, wanted: float, where: object) -> None:
+    """Compare integers exactly, the others to 1e-9."""
+    exact = isinstance(wanted, int) or float(wanted).is_integer()
+    assert found == (wanted if exact else pytest.approx(wanted, rel=1e-9, abs=0)), where
+
+
+@pytest.mark.parametrize("name", CONFIGURATIONS)
+def test_values_in_prometheus_and_in_wandb_are_the_replays(
+    name: str, stack: Stack, runs: dict[str, Run], tmp_path: Path
+) -> None:
+    """Each headline key at each step, once; counters are cumulative in Prometheus and the interval's in wandb."""
+    run, wanted = runs[name], replay(runs[name].out)
+    last = cluster_series(rows.PICKS) + run.matchers
+    wait_until(lambda: [len(each) for each in stack.prometheus.samples(last).values()] == [len(wanted)], 60, "arrival")
+    wait_until(lambda: len(stack.wandb_rows(run.run_id, tmp_path)) == len(wanted), 60, "arrival in wandb")
+    history = [row.values for row in stack.wandb_rows(run.run_id, tmp_path)]
+    assert [row[rows.STEP.wandb_key] for row in history] == [each[rows.STEP.wandb_key] for each in wanted]
+    for key in HEADLINE_KEYS:
+        row = headline_row(key)
+        sibling = MAX_SUFFIX if key != row.wandb_key else ""
+        values = by_step(stack.prometheus, run, cluster_series(row, sibling))
+        counted = row.instrument is Instrument.COUNTER and not sibling
+        expected: Iterator[Any] = iter([each[key] for each in wanted])
+        for each, at_wandb, total in zip(
+            wanted, history, itertools.accumulate(expected) if counted else expected, strict=True
+        ):
+            step = int(each[rows.STEP.wandb_key])
+            assert_equal(values.pop(step), total, (key, step, "Prometheus"))
+            assert_equal(at_wandb[key], each[key], (key, step, "wandb"))
+        assert not values
+
+
+def test_every_query_of_every_panel_returns_data(stack: Stack, runs: dict[str, Run]) -> None:
+    """Of one of the four runs at least; the panels that may be empty are listed with the reason, and are empty."""
+    empty = {
+        (query.dashboard, query.panel)
+        for query in queries()
+        if not any(answer(stack.prometheus, query, run) for run in runs.values())
+    }
+    assert empty == set(MAY_BE_EMPTY)
+
+
+def answer(prometheus: Prometheus, query: Query, run: Run) -> list[Any]:
+    """Return the series that a panel's query has over the last half hour, with the dashboard's variables put in."""
+    expression = query.expression.replace("$run", run.run_id)
+    for name, value in VARIABLES.items():
+        expression = expression.replace(name, value)
+    assert not re.search(r"\$\w", expression), expression
+    now = float(prometheus.get("query", query="time()")["result"][1])
+    found = prometheus.get("query_range", query=expression, start=now - 1800, end=now, step="5s")["result"]
+    return [series for series in found if any(value != "NaN" for _, value in series["values"])]
+
+
+def test_each_wrong_configuration_fires_its_own_alerts_and_healthy_none(stack: Stack, runs: dict[str, Run]) -> None:
+    """Just those of the metrics that it drives out of their range; the pipeline's alerts are silent meanwhile."""
+    wanted = {
+        name: {
+            alert.name for alert in alerts() if set(alert.keys) & set(load_config(find_config(name)).expect.unhealthy)
+        }
+        for name in CONFIGURATIONS
+    }
+    assert not wanted["healthy"]
+    assert all(wanted[name] for name in CONFIGURATIONS[1:])
+
+    def fired() -> dict[str, set[str]]:
+        return {name: ever_fired(stack.prometheus, run.run_id) for name, run in runs.items()}
+
+    wait_until(lambda: all(wanted[name] <= found for name, found in fired().items()), 300, f"firing of {wanted}")
+    assert fired() == wanted
+    assert ever_fired(stack.prometheus, "") == set()
+
+
+def ever_fired(prometheus: Prometheus, run_id: str) -> set[str]:
+    """Return the alerts that have fired for a run, or for none."""
+    found = prometheus.samples(f'ALERTS{{alertstate="firing",train_run_id="{run_id}"}}')
+    return {dict(labels)["alertname"] for labels in found}
