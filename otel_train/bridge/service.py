@@ -139,6 +139,8 @@ def run_bridge(config: BridgeConfig, *, ready: Callable[[str], None] | None = No
     Raises:
         BridgeError: The bridge can't start.
     """
+    # Whoever uses wandb leaves this to its children. A run id is taken once in a service: the bridge has its own.
+    os.environ.pop("WANDB_SERVICE", None)
     stopping = threading.Event()
     previous = {number: signal.signal(number, lambda *_: stopping.set()) for number in (signal.SIGTERM, signal.SIGINT)}
     try:

@@ -10,6 +10,7 @@ from typing import Any
 import pytest
 
 from tests.stack import images
+from tests.stack.conftest import Stack
 from tests.stack.programs import ROOT, image_version
 
 pytestmark = pytest.mark.stack
@@ -71,3 +72,13 @@ def test_the_collectors_manifest_is_of_the_image_s_release() -> None:
     version, text = image_version("otel/opentelemetry-collector-contrib"), (ROOT / "collector/builder.yaml").read_text()
     assert f"version: {version}\n" in text
     assert text.count(f" v{version}") >= 8
+
+
+def test_the_bridges_container_is_neither_root_nor_writable_nor_has_torch(stack: Stack) -> None:
+    """It runs as a user of its own, on a root file system that it can't change, with no torch in it."""
+    code = (
+        "import importlib.util, os\n"
+        "print(os.getuid(), importlib.util.find_spec('torch'), os.access('/', os.W_OK), os.access('/etc', os.W_OK))"
+    )
+    answer = stack.container("wandb-bridge").exec_run(["python", "-c", code])
+    assert answer.output.decode().split() == ["10001", "None", "False", "False"]
