@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import logging
 import os
 import sqlite3
 import threading
@@ -9,16 +10,19 @@ import time
 import uuid
 from collections.abc import Callable, Iterable, Iterator
 from contextlib import contextmanager
+from typing import Any
 
 from opentelemetry.exporter.otlp.proto.grpc.metric_exporter import OTLPMetricExporter
 from opentelemetry.metrics import CallbackOptions, Observation
 from opentelemetry.sdk.metrics import MeterProvider
-from opentelemetry.sdk.metrics.export import PeriodicExportingMetricReader
+from opentelemetry.sdk.metrics.export import MetricExportResult, MetricsData, PeriodicExportingMetricReader
 from opentelemetry.sdk.resources import Resource
 
 from otel_train.bridge.inbox import Inbox
 from otel_train.bridge.writer import Writer
 from otel_train.catalogue import Instrument, Metric, rows
+
+_log = logging.getLogger(__name__)
 
 SERVICE_NAME = "otel_train-bridge"
 _INTERVAL = 10.0
@@ -51,8 +55,9 @@ def exporting(inbox: Inbox, writer: Writer) -> Iterator[None]:
             "service.instance.id": str(uuid.uuid4()),
         }
     )
+    logging.getLogger("opentelemetry").setLevel(logging.CRITICAL)  # it says each failure, ours each change
     provider = MeterProvider(
-        [PeriodicExportingMetricReader(OTLPMetricExporter(), export_interval_millis=interval)],
+        [PeriodicExportingMetricReader(_Exporter(), export_interval_millis=interval)],
         resource=resource,
         shutdown_on_exit=False,
     )
@@ -71,6 +76,24 @@ def exporting(inbox: Inbox, writer: Writer) -> Iterator[None]:
         stopping = threading.Thread(target=provider.shutdown, daemon=True)
         stopping.start()
         stopping.join(_STOP)
+
+
+class _Exporter(OTLPMetricExporter):
+    """Says once when the receiver of the bridge's own metrics goes away or comes back."""
+
+    _failing = False
+
+    def export(self, metrics_data: MetricsData, *arguments: Any, **options: Any) -> MetricExportResult:
+        """Send the figures."""
+        result = super().export(metrics_data, *arguments, **options)
+        failed = result is not MetricExportResult.SUCCESS
+        if failed is not self._failing:
+            self._failing = failed
+            if failed:
+                _log.warning("the bridge's own metrics are not taken by the receiver that OTEL_EXPORTER_OTLP_* name")
+            else:
+                _log.info("the bridge's own metrics are taken again")
+        return result
 
 
 def _observations(inbox: Inbox, writer: Writer) -> Iterable[tuple[Metric, Observe]]:

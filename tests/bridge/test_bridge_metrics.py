@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import time
 from collections.abc import Callable, Iterator
 from concurrent import futures
 from typing import Any
@@ -14,6 +15,7 @@ from opentelemetry.proto.collector.metrics.v1.metrics_service_pb2 import (
     ExportMetricsServiceResponse,
 )
 
+from otel_train.bridge import Bridge, BridgeConfig
 from otel_train.bridge.decode import data_points
 from otel_train.bridge.probe import serving
 from otel_train.catalogue import BRIDGE, rows
@@ -77,3 +79,17 @@ def test_a_health_check_asks_the_bridge_itself(start: Callable[..., Any]) -> Non
     assert serving(running.bridge.address)
     running.bridge.stop()
     assert not serving(running.bridge.address, timeout=1)
+
+
+def test_a_receiver_that_refuses_is_said_once(
+    monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture, start: Callable[..., Any]
+) -> None:
+    """Not at each export, and the bridge goes on."""
+    monkeypatch.setenv("OTEL_METRIC_EXPORT_INTERVAL", "100")
+    refusing = start(token="secret")
+    monkeypatch.setenv("OTEL_EXPORTER_OTLP_ENDPOINT", f"http://{refusing.bridge.address}")
+    bridge = Bridge(BridgeConfig(state=refusing.state.with_name("other"), listen="127.0.0.1:0"))
+    with bridge:
+        wait_until(lambda: "own metrics are not taken" in caplog.text, 30, "the warning")
+        time.sleep(0.5)
+    assert caplog.text.count("own metrics are not taken") == 1
