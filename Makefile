@@ -32,6 +32,7 @@ test-matrix: $(STAMP)
 	$(BIN)/python -m pytest -m matrix
 
 test-stack: $(STAMP)
+	$(BIN)/python -m tests.stack.images
 	$(BIN)/python -m pytest -m stack tests/stack
 
 mutants: $(STAMP)

@@ -1,4 +1,7 @@
-"""The images that docker-compose.yml names, made here from the real programs where they are not there already."""
+"""The images that docker-compose.yml names, made here from the real programs where they are not there already.
+
+`python -m tests.stack.images` makes them, and what else the stack tests need: that may take ten minutes.
+"""
 
 from __future__ import annotations
 
@@ -11,7 +14,7 @@ from pathlib import Path
 import docker
 from docker.errors import ImageNotFound
 
-from tests.stack.programs import ROOT, collector, image_version, prometheus, promtool
+from tests.stack.programs import CACHE, ROOT, collector, compose_plugin, image_version, prometheus, promtool
 
 BRIDGE = "otel-train-bridge:dev"
 COLLECTOR = "otel/opentelemetry-collector-contrib"
@@ -83,10 +86,16 @@ def docker_config() -> dict[str, str]:
     """Return the environment in which `docker compose` is there, with the plugin built here where there is none."""
     environment = dict(os.environ)
     if subprocess.run(["docker", "compose", "version"], capture_output=True, check=False).returncode:
-        from tests.stack.programs import CACHE, compose_plugin
-
         plugins = CACHE / "docker" / "cli-plugins"
         plugins.mkdir(parents=True, exist_ok=True)
         shutil.copy2(compose_plugin(), plugins / "docker-compose")
         environment["DOCKER_CONFIG"] = str(CACHE / "docker")
     return environment
+
+
+if __name__ == "__main__":
+    docker_config()
+    prepare(docker.from_env())
+    collector()
+    prometheus()
+    promtool()

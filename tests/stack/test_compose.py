@@ -13,7 +13,7 @@ from tests.stack import images
 from tests.stack.conftest import Stack
 from tests.stack.programs import ROOT, image_version
 
-pytestmark = pytest.mark.stack
+pytestmark = [pytest.mark.stack, pytest.mark.timeout(600)]
 SECRETS = {"GRAFANA_ADMIN_PASSWORD": "a-password", "OTEL_TRAIN_BRIDGE_TOKEN": "a-token"}
 
 
