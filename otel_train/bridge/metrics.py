@@ -10,14 +10,13 @@ import time
 import uuid
 from collections.abc import Callable, Iterable, Iterator
 from contextlib import contextmanager
-from typing import Any
 
-from opentelemetry.exporter.otlp.proto.grpc.metric_exporter import OTLPMetricExporter
 from opentelemetry.metrics import CallbackOptions, Observation
 from opentelemetry.sdk.metrics import MeterProvider
-from opentelemetry.sdk.metrics.export import MetricExportResult, MetricsData, PeriodicExportingMetricReader
+from opentelemetry.sdk.metrics.export import PeriodicExportingMetricReader
 from opentelemetry.sdk.resources import Resource
 
+from otel_train.announcing import AnnouncingExporter
 from otel_train.bridge.inbox import Inbox
 from otel_train.bridge.writer import Writer
 from otel_train.catalogue import Instrument, Metric, rows
@@ -55,9 +54,13 @@ def exporting(inbox: Inbox, writer: Writer) -> Iterator[None]:
             "service.instance.id": str(uuid.uuid4()),
         }
     )
-    logging.getLogger("opentelemetry").setLevel(logging.CRITICAL)  # it says each failure, ours each change
+    exporter = AnnouncingExporter(
+        _log,
+        lost="the bridge's own metrics are not taken by the receiver that OTEL_EXPORTER_OTLP_* name",
+        back="the bridge's own metrics are taken again",
+    )
     provider = MeterProvider(
-        [PeriodicExportingMetricReader(_Exporter(), export_interval_millis=interval)],
+        [PeriodicExportingMetricReader(exporter, export_interval_millis=interval)],
         resource=resource,
         shutdown_on_exit=False,
     )
@@ -76,24 +79,6 @@ def exporting(inbox: Inbox, writer: Writer) -> Iterator[None]:
         stopping = threading.Thread(target=provider.shutdown, daemon=True)
         stopping.start()
         stopping.join(_STOP)
-
-
-class _Exporter(OTLPMetricExporter):
-    """Says once when the receiver of the bridge's own metrics goes away or comes back."""
-
-    _failing = False
-
-    def export(self, metrics_data: MetricsData, *arguments: Any, **options: Any) -> MetricExportResult:
-        """Send the figures."""
-        result = super().export(metrics_data, *arguments, **options)
-        failed = result is not MetricExportResult.SUCCESS
-        if failed is not self._failing:
-            self._failing = failed
-            if failed:
-                _log.warning("the bridge's own metrics are not taken by the receiver that OTEL_EXPORTER_OTLP_* name")
-            else:
-                _log.info("the bridge's own metrics are taken again")
-        return result
 
 
 def _observations(inbox: Inbox, writer: Writer) -> Iterable[tuple[Metric, Observe]]:

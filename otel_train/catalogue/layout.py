@@ -171,6 +171,11 @@ class Layout:
             ]
         return pairs
 
+    def split(self, values: Vector) -> tuple[Vector, Vector, Vector]:
+        """Return the sums, the peaks and the peaks' ranks of a record's values, float64 [sums + peaks + peaks]."""
+        peaks = self.sums + self.peaks
+        return values[: self.sums], values[self.sums : peaks], values[peaks:]
+
     def complete_peaks(self, sums: Vector, given: Vector) -> list[float]:
         """Return all peaks, from those that sources give and the sums that are peaks as well.
 

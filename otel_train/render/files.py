@@ -45,7 +45,8 @@ def monitoring_files(health: Health = healthy_range, runbooks: str = RUNBOOKS) -
 
 def drifted(root: Path) -> list[str]:
     """Return the generated files that are missing or differ, and those that nothing makes any more, by path."""
-    return [*_differing(root), *_left_over(root)]
+    made = generated_files()
+    return [*_differing(root, made), *_left_over(root, made)]
 
 
 def write_files(root: Path) -> list[str]:
@@ -56,8 +57,9 @@ def write_files(root: Path) -> list[str]:
     """
     if not (root / "otel_train" / "catalogue").is_dir():
         raise ConfigurationError(f"{root} is no checkout of otel_train; run this at the top of one, or give --root")
-    differing, left_over = _differing(root), _left_over(root)
-    write_below(root, {name: content for name, content in generated_files().items() if name in differing})
+    made = generated_files()
+    differing, left_over = _differing(root, made), _left_over(root, made)
+    write_below(root, {name: made[name] for name in differing})
     for name in left_over:
         (root / name).unlink()
     return [*differing, *left_over]
@@ -70,15 +72,14 @@ def write_below(folder: Path, files: dict[str, str]) -> None:
         (folder / name).write_text(content, encoding="utf-8")
 
 
-def _differing(root: Path) -> list[str]:
+def _differing(root: Path, made: dict[str, str]) -> list[str]:
     return [
         name
-        for name, content in generated_files().items()
+        for name, content in made.items()
         if not (root / name).is_file() or (root / name).read_text(encoding="utf-8") != content
     ]
 
 
-def _left_over(root: Path) -> list[str]:
-    made = generated_files()
+def _left_over(root: Path, made: dict[str, str]) -> list[str]:
     found = sorted(path for pattern in _ALL_GENERATED for path in root.glob(pattern) if path.is_file())
     return [name for path in found if (name := path.relative_to(root).as_posix()) not in made]

@@ -68,15 +68,13 @@ class PointBuilder:
             values: float64 [sums + peaks ...], the interval's.
             totals: float64 [sums], of all intervals so far, this one included.
         """
-        sums, peaks = values[: self._layout.sums], values[self._layout.sums :][: self._layout.peaks]
+        sums, peaks, _ = self._layout.split(values)
         self._add_all(time_ns, (sums, peaks, ()), totals, cluster=False)
         self._add_step(step, time_ns)
 
     def add_cluster(self, step: int, time_ns: int, values: Sequence[float], totals: Sequence[float]) -> None:
         """Add the cluster's values; `values` holds sums, peaks, and the ranks of the peaks."""
-        start, width = self._layout.sums, self._layout.peaks
-        parts = values[:start], values[start : start + width], values[start + width :]
-        count = self._add_all(time_ns, parts, totals, cluster=True)
+        count = self._add_all(time_ns, self._layout.split(values), totals, cluster=True)
         name = cluster_name(rows.STEP_POINTS.name)
         self._number(name, rows.STEP_POINTS, rows.STEP_POINTS.instrument, time_ns, count + 1)
         self._add_step(step, time_ns)

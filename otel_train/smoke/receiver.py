@@ -84,11 +84,9 @@ class _Elsewhere:
             if reader.identity.run_id == self._run_id:
                 begin, end = self._positions.get(path, 0), reader.cursor.position
                 records, self._positions[path], _ = reader.read(begin, end - begin)
-                sums, peaks = reader.layout.sums, reader.layout.sums + reader.layout.peaks
+                layout = reader.layout
                 self._rows += [
-                    reader.layout.by_key(each.values[:sums], each.values[sums:peaks], each.values[peaks:])
-                    for each in records
-                    if each.kind is Kind.CLUSTER
+                    layout.by_key(*layout.split(each.values)) for each in records if each.kind is Kind.CLUSTER
                 ]
         return len(self._rows)
 

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import tomllib
 from collections.abc import Mapping
-from dataclasses import dataclass, field
+from dataclasses import asdict, dataclass, field, replace
 from importlib import resources
 from pathlib import Path
 from typing import Any
@@ -221,14 +221,8 @@ class TrainerConfig:
 
     def healthy_range(self, key: str) -> HealthyRange:
         """Return the range of a headline key: the catalogue's, with what `[health]` replaces."""
-        base = healthy_range(key)
-        own = self.health.get(key, RangeConfig())
-        return HealthyRange(
-            low=base.low if own.low is None else own.low,
-            high=base.high if own.high is None else own.high,
-            statistic=own.statistic or base.statistic,
-            per=own.per or base.per,
-        )
+        own = asdict(self.health.get(key, RangeConfig()))
+        return replace(healthy_range(key), **{name: value for name, value in own.items() if value is not None})
 
 
 def shipped_configs() -> dict[str, Path]:

@@ -1,6 +1,5 @@
 """Run by torchrun on four ranks: gloo groups of 1 to 4 of them make every case's calls, and say what went wrong."""
 
-import datetime as dt
 import json
 import os
 import random
@@ -16,6 +15,7 @@ import torch.distributed as dist
 from otel_train.exceptions import OtelTrainError
 from otel_train.ledger import StateLedger, stable_hash
 from otel_train.ledger.hashing import keys_of, owners_of
+from tests.distributed.meeting import gloo_ranks
 from tests.ledger.ledger_model import Model
 
 WORLD_SIZES = (1, 2, 3, 4)
@@ -160,24 +160,17 @@ def main(directory: Path) -> None:
     for world_size in WORLD_SIZES:
         if me >= world_size:
             continue
-        dist.init_process_group(
-            "gloo",
-            init_method=f"file://{directory}/meeting{world_size}",
-            rank=me,
-            world_size=world_size,
-            timeout=dt.timedelta(seconds=60),
-        )
-        outcome: dict[str, str] = {}
-        try:
-            for case in CASES:
-                case(me, world_size)
-                outcome[case.__name__] = ""
-        except Exception:  # noqa: BLE001  # the test prints it
-            outcome[case.__name__] = traceback.format_exc()
-        (directory / f"of{world_size}-rank{me}.json").write_text(json.dumps(outcome))
-        if any(outcome.values()):
-            sys.exit(1)
-        dist.destroy_process_group()
+        with gloo_ranks(directory / f"meeting{world_size}", me, world_size):
+            outcome: dict[str, str] = {}
+            try:
+                for case in CASES:
+                    case(me, world_size)
+                    outcome[case.__name__] = ""
+            except Exception:  # noqa: BLE001  # the test prints it
+                outcome[case.__name__] = traceback.format_exc()
+            (directory / f"of{world_size}-rank{me}.json").write_text(json.dumps(outcome))
+            if any(outcome.values()):
+                sys.exit(1)
 
 
 if __name__ == "__main__":

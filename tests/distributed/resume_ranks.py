@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import datetime as dt
 import json
 import logging
 import os
@@ -12,13 +11,13 @@ from pathlib import Path
 from typing import Any
 
 import torch
-import torch.distributed as dist
 from torch.utils.data import DataLoader
 
 import otel_train
 from otel_train.ledger import StateLedger
 from otel_train.mixing import StreamMixingDataset
 from otel_train.trainer.checkpoint import Checkpoints, Parts
+from tests.distributed.meeting import gloo_ranks
 
 WORLD_SIZES = (4, 2, 3, 1, 4)
 STEPS, ROWS, STREAMS, LENGTH = 6, 3, 22, 4
@@ -80,15 +79,8 @@ def main() -> None:
     logging.basicConfig(level=logging.INFO, filename=out / f"log{me}.txt")
     for attempt, world_size in enumerate(WORLD_SIZES):
         if me < world_size:
-            dist.init_process_group(
-                "gloo",
-                init_method=f"file://{out}/meeting{attempt}",
-                rank=me,
-                world_size=world_size,
-                timeout=dt.timedelta(seconds=60),
-            )
-            train(attempt, me, out)
-            dist.destroy_process_group()
+            with gloo_ranks(out / f"meeting{attempt}", me, world_size):
+                train(attempt, me, out)
 
 
 if __name__ == "__main__":

@@ -5,8 +5,6 @@ from __future__ import annotations
 import os
 import signal
 import sys
-import time
-from collections.abc import Callable
 from pathlib import Path
 
 import pytest
@@ -15,6 +13,7 @@ from otel_train.bridge import Bridge, BridgeConfig, Inbox
 from otel_train.ring import Kind, RingReader, is_alive, ring_files
 from otel_train.smoke.process import running_process
 from otel_train.trainer import find_config
+from tests.waiting import wait_until
 
 
 @pytest.mark.e2e
@@ -33,11 +32,11 @@ def test_steps_recorded_before_kill_9_of_a_rank_are_in_the_bridges_store(victim:
         command = [sys.executable, "-m", "torch.distributed.run", "--standalone", "--nproc-per-node", "2"]
         command += ["-m", "otel_train.trainer", "--config", str(find_config("healthy")), "--steps", "100000"]
         with running_process(command, tmp_path / "train.log", environment) as job:
-            wait_for(lambda: len(ring_files(rings)) == 2 and recorded(rings) >= 20, tmp_path / "train.log")
+            wait_until(lambda: len(ring_files(rings)) == 2 and recorded(rings) >= 20, 90, log=tmp_path / "train.log")
             reader = RingReader(ring_files(rings)[victim])
             os.kill(reader.header.pid, signal.SIGKILL)
             job.wait(60)
-        wait_for(lambda: all(cursor_is_at_end(path) for path in ring_files(rings)), rings / "sidecar.log")
+        wait_until(lambda: all(cursor_is_at_end(path) for path in ring_files(rings)), 90, log=rings / "sidecar.log")
         with Inbox.open_readonly(tmp_path / "bridge") as store:
             arrived = [row.step for row in store.rows("killed")]
     assert not is_alive(reader.header.pid, reader.header.pid_start)
@@ -56,11 +55,3 @@ def cursor_is_at_end(path: Path) -> bool:
     """Tell whether the sidecar has sent all of a ring."""
     reader = RingReader(path)
     return reader.cursor.position == reader.progress.written
-
-
-def wait_for(condition: Callable[[], bool], log: Path) -> None:
-    """Wait until a condition holds; fail with a log's end when it does not."""
-    deadline = time.monotonic() + 90
-    while not condition():
-        assert time.monotonic() < deadline, log.read_text()
-        time.sleep(0.05)

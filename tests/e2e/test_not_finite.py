@@ -10,7 +10,7 @@ import pytest
 import otel_train
 from otel_train.bridge import Bridge, BridgeConfig, delivered_steps, read_history, wandb_files
 from tests.e2e.conftest import wandb_history
-from tests.e2e.test_crash import wait_for
+from tests.waiting import wait_until
 
 LOSSES = {1: math.nan, 2: math.inf, 3: -math.inf, 4: 0.5}
 METRICS = (otel_train.Metric("largest", otel_train.Reduction.MAX), otel_train.Metric("least", otel_train.Reduction.MIN))
@@ -24,7 +24,9 @@ def test_what_is_no_number_arrives_as_it_is_and_spoils_nothing(tmp_path: Path, m
         with otel_train.init(run_id="broken", ring_dir=tmp_path / "rings", metrics=METRICS) as telemetry:
             for step, loss in LOSSES.items():
                 telemetry.step(step, {"loss": loss, "largest": loss, "least": loss, "fine": step})
-        wait_for(lambda: delivered_steps(tmp_path / "bridge", "broken") == 4, tmp_path / "rings" / "sidecar.log")
+        wait_until(
+            lambda: delivered_steps(tmp_path / "bridge", "broken") == 4, 90, log=tmp_path / "rings" / "sidecar.log"
+        )
     (file,) = wandb_files(tmp_path / "bridge", "broken")
     for rows in (wandb_history(file), [row.values for row in read_history(file)]):
         assert [row["fine"] for row in rows] == [1, 2, 3, 4]

@@ -15,7 +15,7 @@ from otel_train.bridge import Bridge, BridgeConfig, delivered_steps, wandb_files
 from otel_train.catalogue import HEADLINE_KEYS
 from otel_train.ring import RingReader, ring_files
 from tests.e2e.conftest import wandb_history
-from tests.e2e.test_crash import wait_for
+from tests.waiting import wait_until
 
 COMPARED = (*HEADLINE_KEYS, "train/step", "train/loss", "train/tokens")
 
@@ -51,8 +51,10 @@ def test_a_resumed_job_gives_the_rows_of_one_that_never_stopped(tmp_path: Path) 
     with Bridge(BridgeConfig(state=state, listen="127.0.0.1:0")) as bridge:
         straight = run_job(once, bridge.address, (2, 24))
         resumed = run_job(twice, bridge.address, (2, 12), (2, 24), (3, 30))
-        wait_for(
-            lambda: (delivered_steps(state, straight), delivered_steps(state, resumed)) == (24, 30), once / "train.log"
+        wait_until(
+            lambda: (delivered_steps(state, straight), delivered_steps(state, resumed)) == (24, 30),
+            90,
+            log=once / "train.log",
         )
     wanted, rows = history(state, straight), history(state, resumed)
     assert [row["_step"] for row in rows] == sorted({row["_step"] for row in rows})

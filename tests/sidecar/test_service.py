@@ -15,7 +15,8 @@ from otel_train.bridge import Bridge, BridgeConfig, delivered_steps
 from otel_train.catalogue import cluster_name, rows
 from otel_train.ring import Kind, RingReader
 from otel_train.testing import OtlpReceiver
-from tests.sidecar.conftest import Rank, serving, wait_for
+from tests.sidecar.conftest import Rank, serving
+from tests.waiting import wait_until
 
 PICKS = cluster_name(rows.PICKS.name)
 
@@ -40,7 +41,7 @@ def test_each_cluster_record_goes_out_with_its_step_under_one_time_stamp(
     for step in (1, 2):
         rank.record(step)
     with receiver, serving(tmp_path):
-        wait_for(lambda: len(receiver.values(PICKS)) == 2)
+        wait_until(lambda: len(receiver.values(PICKS)) == 2)
     steps = {point.time_ns: point.value for point in receiver.points if point.name == rows.STEP.name}
     assert list(steps.values()) == [1, 2]
     for time_ns in steps:
@@ -58,7 +59,7 @@ def test_counters_are_cumulative_over_records_and_over_a_restart_of_the_sidecar(
             rank.record(first)
             rank.record(first + 1)
             with serving(tmp_path):
-                wait_for(partial(has_arrived, receiver, first + 1))
+                wait_until(partial(has_arrived, receiver, first + 1))
     assert receiver.values(PICKS) == [1, 3, 6, 10]
     assert all(point.cumulative for point in receiver.points if point.name == PICKS)
 
@@ -70,11 +71,11 @@ def test_what_a_receiver_did_not_acknowledge_is_sent_again_once_it_does(
     receiver.refuse_with = grpc.StatusCode.INTERNAL
     rank.record(1)
     with receiver, serving(tmp_path):
-        wait_for(lambda: receiver.refused > 0)
+        wait_until(lambda: receiver.refused > 0)
         assert RingReader(rank.ring.path).cursor.position == 0
         rank.record(2)
         receiver.refuse_with = None
-        wait_for(lambda: len(receiver.values(PICKS)) == 2)
+        wait_until(lambda: len(receiver.values(PICKS)) == 2)
     assert receiver.values(PICKS) == [1, 3]
 
 
@@ -84,7 +85,7 @@ def test_overwritten_records_are_counted_and_the_others_arrive(receiver: OtlpRec
     for step in range(1, 21):
         rank.record(step, Kind.RANK if step == 20 else Kind.CLUSTER)
     with receiver, serving(tmp_path):
-        wait_for(lambda: receiver.values(rows.RECORDS_DROPPED.name) != [])
+        wait_until(lambda: receiver.values(rows.RECORDS_DROPPED.name) != [])
     assert receiver.values(rows.RECORDS_DROPPED.name) == [12]
     arrived = [point.value for point in receiver.points if point.name == rows.STEP.name]
     assert arrived == list(range(13, 21))
@@ -98,7 +99,7 @@ def test_a_ranks_own_values_go_out_once_an_interval_and_at_its_end(
         rank.record(step, Kind.RANK)
     rank.ring.close(7, 0)
     with receiver, serving(tmp_path, rank_interval=3.0):
-        wait_for(lambda: len(receiver.values(rows.PICKS.name)) == 3)
+        wait_until(lambda: len(receiver.values(rows.PICKS.name)) == 3)
     assert receiver.values(rows.PICKS.name) == [1, 10, 28]
 
 
@@ -109,7 +110,7 @@ def test_a_sidecar_of_a_rank_ends_when_the_rank_has_and_all_is_sent(rank: Rank, 
     with receiver:
         command = [sys.executable, "-m", "otel_train.sidecar", str(rank.ring.path.parent), "--parent", str(parent.pid)]
         sidecar = subprocess.Popen(command)
-        wait_for(lambda: receiver.values(PICKS) == [1])
+        wait_until(lambda: receiver.values(PICKS) == [1])
         assert sidecar.poll() is None
         rank.record(2)
         rank.ring.close(2, 0)
@@ -122,7 +123,7 @@ def test_a_second_sidecar_waits_for_the_first(rank: Rank, receiver: OtlpReceiver
     """Two sidecars for one directory send each record once."""
     with receiver, serving(tmp_path), serving(tmp_path):
         rank.record(1)
-        wait_for(lambda: receiver.values(PICKS) != [])
+        wait_until(lambda: receiver.values(PICKS) != [])
     assert receiver.values(PICKS) == [1]
 
 
@@ -152,5 +153,5 @@ def test_tls_headers_and_compression_of_the_environment_are_used(
         rank.record(1)
         with serving(tmp_path):
             if token == "right":
-                wait_for(lambda: delivered_steps(config.state, "run") == 1)
+                wait_until(lambda: delivered_steps(config.state, "run") == 1)
     assert RingReader(rank.ring.path).cursor.position == (token == "right")

@@ -37,7 +37,9 @@ def test_every_step_arrives_once_through_outages_of_every_service(stack: Stack, 
     loss, picked = cluster_series(Metric("train/loss")), cluster_series(rows.PICKS)
     of_run = f'{{train_run_id="{run_id}"}}'
     with running_process(command, tmp_path / "train.log", environment) as job:
-        wait_until(lambda: bool(stack.prometheus.samples(loss + of_run)), 60, "the job's first step's arrival")
+        wait_until(
+            lambda: bool(stack.prometheus.samples(loss + of_run)), 60, "the job's first step's arrival", pause=0.5
+        )
         for service in ("prometheus", "wandb-bridge"):
             container = stack.container(service)
             container.stop()
@@ -56,7 +58,7 @@ def test_every_step_arrives_once_through_outages_of_every_service(stack: Stack, 
         (samples,) = stack.prometheus.samples(loss + of_run).values()
         return len(samples) >= STEPS and len(stack.wandb_rows(run_id, tmp_path)) >= STEPS
 
-    wait_until(arrived, 120, "the last step's arrival in both")
+    wait_until(arrived, 120, "the last step's arrival in both", pause=0.5)
     (losses,) = stack.prometheus.samples(loss + of_run).values()
     (counts,) = stack.prometheus.samples(picked + of_run).values()
     wanted = [sum(picks(step, rank) for rank in range(RANKS)) for step in range(1, STEPS + 1)]
