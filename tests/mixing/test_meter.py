@@ -42,7 +42,8 @@ class Naive:
 
     def begin(self) -> None:
         self.picks: list[tuple[str, list[float], bool | None]] = []
-        self.restarts = self.tokens = 0
+        self.restarts = 0
+        self.tokens = dict.fromkeys(MODALITIES, 0)
 
     def do(self, action: str, slot: Any, value: Any) -> None:
         if action == "open":
@@ -53,7 +54,7 @@ class Naive:
                 self.picks.append((self.open[slot], self.shares, switch))
                 self.previous = self.open[slot]
             self.last[slot] = self.step
-            self.tokens += 10 * value
+            self.tokens[self.open[slot]] += 10 * value
         elif action == "restart":
             self.open[slot] = value
             self.restarts += 1
@@ -78,8 +79,11 @@ class Naive:
             rows.STALENESS_MAX.wandb_key: max(ages, default=0),
             rows.SWITCH_RATE.wandb_key: sum(switches) / len(switches) if switches else 0,
             rows.MIX_DIVERGENCE.wandb_key: divergence(self.c, self.t),
-            "tokens": self.tokens,
         }
+        for i, modality in enumerate(MODALITIES):
+            values[f"{rows.TOKENS.wandb_key}/{modality}"] = self.tokens[modality]
+            values[f"{rows.MODALITY_SHARE.wandb_key}/{modality}"] = self.c[i] / sum(self.c) if any(self.c) else 0
+            values[f"{rows.MODALITY_TARGET.wandb_key}/{modality}"] = self.t[i] / sum(self.t) if any(self.t) else 0
         self.begin()
         return values
 
@@ -117,7 +121,6 @@ def test_every_value_is_what_the_definitions_give(
         elif action == "drain":
             expected = naive.drain()
             drained = meter.drain_step_metrics(naive.step)
-            drained["tokens"] = sum(drained[f"{rows.TOKENS.wandb_key}/{name}"] for name in MODALITIES)
             assert {key: drained[key] for key in expected} == pytest.approx(expected, rel=1e-9, abs=1e-12)
         else:
             naive.do(action, slot, value)

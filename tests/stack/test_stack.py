@@ -20,6 +20,7 @@ from otel_train.trainer.config import find_config, load_config
 from tests.e2e.conftest import otel_train
 from tests.e2e.replay import replay
 from tests.stack.conftest import ENDPOINT, Prometheus, Stack
+from tests.stack.programs import ROOT
 from tests.waiting import wait_until
 
 pytestmark = [pytest.mark.stack, pytest.mark.timeout(900)]
@@ -90,8 +91,13 @@ def test_values_in_prometheus_and_in_wandb_are_the_replays(
     """Each headline key at each step, once; counters are cumulative in Prometheus and the interval's in wandb."""
     run, wanted = runs[name], replay(runs[name].out)
     last = cluster_series(rows.PICKS) + run.matchers
-    wait_until(lambda: [len(each) for each in stack.prometheus.samples(last).values()] == [len(wanted)], 60, "arrival")
-    wait_until(lambda: len(stack.wandb_rows(run.run_id, tmp_path)) == len(wanted), 60, "arrival in wandb")
+    wait_until(
+        lambda: [len(each) for each in stack.prometheus.samples(last).values()] == [len(wanted)],
+        60,
+        "arrival",
+        pause=0.5,
+    )
+    wait_until(lambda: len(stack.wandb_rows(run.run_id, tmp_path)) == len(wanted), 60, "arrival in wandb", pause=0.5)
     history = [row.values for row in stack.wandb_rows(run.run_id, tmp_path)]
     assert [row[rows.STEP.wandb_key] for row in history] == [each[rows.STEP.wandb_key] for each in wanted]
     for key in HEADLINE_KEYS:
@@ -119,6 +125,16 @@ def test_every_query_of_every_panel_returns_data(stack: Stack, runs: dict[str, R
     assert empty == set(MAY_BE_EMPTY)
 
 
+def test_the_mark_of_an_attempt_stands_in_every_dashboard_and_returns_data(stack: Stack, runs: dict[str, Run]) -> None:
+    """Each run has one attempt, which begins once."""
+    files = sorted((ROOT / "grafana" / "dashboards").glob("*.json"))
+    marks = [each for file in files for each in json.loads(file.read_text())["annotations"]["list"] if "expr" in each]
+    assert len(marks) == len(files)
+    for mark in marks:
+        for run in runs.values():
+            assert len(answer(stack.prometheus, Query("", mark["name"], mark["expr"]), run)) == 1
+
+
 def answer(prometheus: Prometheus, query: Query, run: Run) -> list[Any]:
     """Return the series that a panel's query has over the last half hour, with the dashboard's variables put in."""
     expression = query.expression.replace("$run", run.run_id)
@@ -144,7 +160,9 @@ def test_each_wrong_configuration_fires_its_own_alerts_and_healthy_none(stack: S
     def fired() -> dict[str, set[str]]:
         return {name: ever_fired(stack.prometheus, run.run_id) for name, run in runs.items()}
 
-    wait_until(lambda: all(wanted[name] <= found for name, found in fired().items()), 300, f"firing of {wanted}")
+    wait_until(
+        lambda: all(wanted[name] <= found for name, found in fired().items()), 300, f"firing of {wanted}", pause=1.0
+    )
     assert fired() == wanted
     assert ever_fired(stack.prometheus, "") == set()
 
