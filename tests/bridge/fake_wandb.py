@@ -11,6 +11,7 @@ import threading
 import time
 from collections import defaultdict
 from collections.abc import Callable
+from contextlib import suppress
 from dataclasses import dataclass, field
 from http import HTTPStatus
 from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
@@ -49,7 +50,7 @@ class FakeWandb:
         status: Answer with this and do nothing else: UNAUTHORIZED refuses the key, SERVICE_UNAVAILABLE is down.
         delay: Seconds to wait before anything is done. A request that waits goes on when this gets smaller.
         drop: Do what is asked, then close the connection in the middle of the answer.
-    What it may read: `requests`, how many came, also of those that got `status`.
+    What it may read: `requests`, how many came, also those that wait or get `status`.
     """
 
     def __init__(self) -> None:
@@ -130,21 +131,23 @@ class FakeWandb:
 
     def _answer(self, request: BaseHTTPRequestHandler) -> None:
         body = request.rfile.read(int(request.headers["Content-Length"] or 0))
+        with self._lock:
+            self.requests += 1
         began = time.monotonic()
         while time.monotonic() < began + self.delay and not self._stopped.is_set():
             time.sleep(0.02)
         if self._stopped.is_set():
             return
         with self._lock:
-            self.requests += 1
             status, reply = self._reply(request, body) if self.status is None else (self.status, {})
-        if self.drop:
-            request.wfile.write(b"HTTP/1.0 2")
-            return
-        request.send_response(status)
-        request.send_header("Content-Type", "application/json")
-        request.end_headers()
-        request.wfile.write(json.dumps(reply).encode())
+        with suppress(ConnectionError):  # who asked may have given up
+            if self.drop:
+                request.wfile.write(b"HTTP/1.0 2")
+                return
+            request.send_response(status)
+            request.send_header("Content-Type", "application/json")
+            request.end_headers()
+            request.wfile.write(json.dumps(reply).encode())
 
     def _reply(self, request: BaseHTTPRequestHandler, body: bytes) -> tuple[HTTPStatus, dict[str, Any]]:
         match request.path.strip("/").split("/"):
