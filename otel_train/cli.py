@@ -105,6 +105,11 @@ def sidecar(directory: Path, rank_interval: float) -> None:
 @click.option("--state", type=click.Path(path_type=Path, file_okay=False), help="Inbox and wandb files.")
 @click.option("--wandb-mode", type=click.Choice(["offline", "online"]), default="offline", show_default=True)
 @click.option("--project", default="otel-train", show_default=True, help="The wandb project.")
+@click.option(
+    "--settle", default=30.0, show_default=True, help="Seconds after which a step that lacks points gets its row."
+)
+@click.option("--max-bytes", default=4 * 2**30, show_default=True, help="Of the inbox, where rows wait for wandb.")
+@click.option("--max-series", default=10_000, show_default=True, help="Of one run; points of further ones are refused.")
 @click.option("--token", envvar="OTEL_TRAIN_BRIDGE_TOKEN", default="", help="What senders must give as bearer token.")
 @click.option("--tls-certificate", type=click.Path(path_type=Path), help="PEM file of the server's certificate chain.")
 @click.option("--tls-key", type=click.Path(path_type=Path), help="PEM file of its private key.")

@@ -9,5 +9,13 @@ class BridgeError(OtelTrainError, RuntimeError):
     """The bridge can't start or go on: its state, its lock or its address is not usable; the message says why."""
 
 
+class InboxFullError(BridgeError):
+    """The inbox takes nothing more until wandb has taken rows from it."""
+
+
 class WandbFileError(OtelTrainError, ValueError):
     """A `.wandb` transaction log is damaged or is none; the message names file and offset."""
+
+
+class WandbKeyError(BridgeError):
+    """The wandb server does not take the key, or there is none."""

@@ -14,8 +14,8 @@ from pathlib import Path
 from typing import Self
 
 from otel_train.bridge.decode import Kind, Point, StepId
-from otel_train.bridge.errors import BridgeError
-from otel_train.bridge.rows import Row
+from otel_train.bridge.errors import BridgeError, InboxFullError
+from otel_train.bridge.rows import PARTIAL_KEY, Row, SeriesKey
 from otel_train.bridge.store import INBOX_FILE, SCHEMA, SCHEMA_VERSION, InboxReader, Pending, connect_readonly
 from otel_train.catalogue import cluster_name, rows
 
@@ -24,14 +24,44 @@ MAX_STEP_POINTS = 10_000
 """A step that has this many points takes no more: a row's size is bounded whatever is sent."""
 ABANDONED_NS = 3600 * 10**9
 """A time stamp that has only a `train.step` after an hour is a rank's own record; it never becomes a row."""
+IDENTITY_NS = 7 * 24 * 3600 * 10**9
+"""How long it is known, when room is needed, that a step was there: a duplicate that is later would be a second row."""
+WAL_BYTES = 64 * 2**20
+CACHED_RUNS = 64
+"""Runs whose series are kept in memory."""
+_DROP_ROWS = 2000
+_TIGHT = 0.9
+"""Of the bytes allowed: from there on, rows that wandb has are dropped."""
 _STEP_POINTS = cluster_name(rows.STEP_POINTS.name)
+
+
+@dataclass(frozen=True, slots=True)
+class Limits:
+    """How much an inbox takes."""
+
+    max_bytes: int = 4 * 2**30
+    """Of the database. Rows that wandb has make room first; then requests are refused as retryable."""
+    max_series: int = 10_000
+    """Of one run; points of further ones are refused."""
+
+
+@dataclass(slots=True)
+class Added:
+    """What became of the points of a request."""
+
+    new: int = 0
+    duplicates: int = 0
+    """Points that were there already, or of a step whose whole row is made."""
+    late: int = 0
+    """Points of a step whose row was made without all of its points: they may be those that it lacks."""
+    refused: int = 0
+    """Points beyond the bound of series of a run or of points of a step; the step's row will be partial."""
 
 
 @dataclass(frozen=True, slots=True)
 class SealedRow:
     """A row that is made for good and not in wandb yet."""
 
-    id: int
     ordinal: int
     time_ns: int
     row: Row
@@ -62,13 +92,16 @@ class Inbox(InboxReader):
 
     Args:
         state_dir: The bridge's own directory; made (0700) if it is not there.
+        limits: How much it takes.
 
     Raises:
         BridgeError: The directory is not usable, holds another version's inbox, or another bridge has it.
     """
 
-    def __init__(self, state_dir: str | Path) -> None:
+    def __init__(self, state_dir: str | Path, limits: Limits | None = None) -> None:
         state_dir = Path(state_dir)
+        self._limits = limits or Limits()
+        self._series_of_run: dict[int, dict[SeriesKey, int]] = {}
         try:
             state_dir.mkdir(mode=0o700, parents=True, exist_ok=True)
             self._lock_fd = os.open(state_dir / LOCK_FILE, os.O_RDWR | os.O_CREAT | os.O_CLOEXEC, 0o600)
@@ -102,6 +135,7 @@ class Inbox(InboxReader):
     def _prepare(self) -> None:
         self._connection.execute("PRAGMA journal_mode = WAL")
         self._connection.execute("PRAGMA synchronous = FULL")
+        self._connection.execute(f"PRAGMA journal_size_limit = {WAL_BYTES}")
         with self._transaction():
             (version,) = self._connection.execute("PRAGMA user_version").fetchone()
             if version == SCHEMA_VERSION:
@@ -120,6 +154,7 @@ class Inbox(InboxReader):
                 yield
                 self._connection.execute("COMMIT")
             except BaseException:
+                self._series_of_run.clear()  # what is in there may never have been committed
                 if self._connection.in_transaction:  # SQLite rolls back by itself when the disk is full
                     self._connection.execute("ROLLBACK")
                 raise
@@ -135,61 +170,130 @@ class Inbox(InboxReader):
     def __enter__(self) -> Self:
         return self
 
-    def add(self, points: Iterable[Point], now_ns: int) -> int:
+    def add(self, points: Iterable[Point], now_ns: int) -> Added:
         """Take the points of one request in one transaction, which is durable when this returns.
-
-        A point that is there already, and one of a step whose row is made, changes nothing.
 
         Args:
             points: In any order, of any steps.
             now_ns: The time of arrival.
 
-        Returns:
-            How many were new.
-
         Raises:
+            InboxFullError: Nothing of the request was kept: wandb lacks so many rows that there is no room.
             sqlite3.Error: Nothing of the request was kept.
         """
         by_step: dict[StepId, list[Point]] = {}
         for point in points:
             by_step.setdefault(point.step_id, []).append(point)
-        if not by_step:
-            return 0
-        with self._transaction():
-            return sum(self._add_step(step_id, group, now_ns) for step_id, group in by_step.items())
+        added = Added()
+        if by_step:
+            self._ensure_room(now_ns)
+            with self._transaction():
+                for step_id, group in by_step.items():
+                    self._add_step(step_id, group, now_ns, added)
+        return added
 
-    def _add_step(self, step_id: StepId, points: list[Point], now_ns: int) -> int:
+    def _add_step(self, step_id: StepId, points: list[Point], now_ns: int, added: Added) -> None:
         execute = self._connection.execute
         execute("INSERT OR IGNORE INTO runs (run_id) VALUES (?)", (step_id.run_id,))
-        unique = (self._run_key(step_id.run_id), step_id.attempt, step_id.time_ns)
+        run = self._run_key(step_id.run_id)
+        assert run is not None, "it was just made"
+        if len(self._series_of_run) > CACHED_RUNS:
+            self._series_of_run.clear()
+        unique = (run, step_id.attempt, step_id.time_ns)
         execute(
             "INSERT OR IGNORE INTO steps (run, attempt, time_ns, first_ns, last_ns) VALUES (?, ?, ?, ?, ?)",
             (*unique, now_ns, now_ns),
         )
-        key, step, arrived, ordinal = execute(
-            "SELECT id, step, arrived, ordinal FROM steps WHERE run = ? AND attempt = ? AND time_ns = ?", unique
+        key, step, expected, arrived, ordinal, partial = execute(
+            "SELECT id, step, expected, arrived, ordinal, partial FROM steps"
+            " WHERE run = ? AND attempt = ? AND time_ns = ?",
+            unique,
         ).fetchone()
-        if ordinal is not None or arrived >= MAX_STEP_POINTS:
-            return 0
-        new = 0
+        if ordinal is not None:
+            # Each rank's own record comes with a `train.step` too, under the same time stamp as the cluster's.
+            count = sum(point.name != rows.STEP.name for point in points)
+            if partial:
+                added.late += count
+            else:
+                added.duplicates += count
+            return
+        taken: list[tuple[int, int, int, float]] = []
+        new_step = False
         for point in points:
             if point.name == rows.STEP.name:
-                new += step is None
-                step = int(point.value) if step is None else step
+                if step is None:
+                    step, new_step = int(point.value), True
                 continue
-            execute("INSERT OR IGNORE INTO series (name, modality) VALUES (?, ?)", (point.name, point.modality))
-            inserted = execute(
-                "INSERT OR IGNORE INTO points SELECT ?, id, ?, ? FROM series WHERE name = ? AND modality = ?",
-                (key, point.kind, point.value, point.name, point.modality),
-            ).rowcount
-            if inserted and point.name == _STEP_POINTS and point.kind is Kind.VALUE and point.value >= 1:
+            series = self._series_key(run, (point.name, point.modality))
+            if series is None or arrived + len(taken) >= MAX_STEP_POINTS:
+                added.refused += 1
+                continue
+            taken.append((key, series, point.kind, point.value))
+            if point.name == _STEP_POINTS and point.kind is Kind.VALUE and point.value >= 1 and expected is None:
                 expected = min(int(min(point.value, 2**62)), 2**62)
-                execute("UPDATE steps SET expected = ? WHERE id = ?", (expected, key))
-            arrived += inserted
-            new += inserted
-        if new:
-            execute("UPDATE steps SET step = ?, arrived = ?, last_ns = ? WHERE id = ?", (step, arrived, now_ns, key))
-        return new
+        inserted = self._connection.executemany("INSERT OR IGNORE INTO points VALUES (?, ?, ?, ?)", taken).rowcount
+        added.new += inserted + new_step
+        added.duplicates += len(taken) - inserted
+        if inserted or new_step:
+            execute(
+                "UPDATE steps SET step = ?, expected = ?, arrived = ?, last_ns = ? WHERE id = ?",
+                (step, expected, arrived + inserted, now_ns, key),
+            )
+
+    def _series_key(self, run: int, series: SeriesKey) -> int | None:
+        """Return a series' key, or None when the run has as many others as it may."""
+        if run not in self._series_of_run:
+            found = self._connection.execute(
+                "SELECT name, modality, id FROM run_series JOIN series ON series.id = run_series.series WHERE run = ?",
+                (run,),
+            )
+            self._series_of_run[run] = {(name, modality): key for name, modality, key in found}
+        known = self._series_of_run[run]
+        if series not in known:
+            if len(known) >= self._limits.max_series:
+                return None
+            self._connection.execute("INSERT OR IGNORE INTO series (name, modality) VALUES (?, ?)", series)
+            (known[series],) = self._connection.execute(
+                "SELECT id FROM series WHERE name = ? AND modality = ?", series
+            ).fetchone()
+            self._connection.execute("INSERT INTO run_series VALUES (?, ?)", (run, known[series]))
+        return known[series]
+
+    def _ensure_room(self, now_ns: int) -> None:
+        limit = self._limits.max_bytes
+        while (used := self.used_bytes()) > _TIGHT * limit:
+            dropped = self._drop_delivered(now_ns)
+            if used > limit and not dropped:
+                raise InboxFullError(
+                    f"the inbox holds {used} bytes of rows that wandb lacks; the limit is {limit} (--max-bytes)"
+                )
+            if used <= limit:
+                return
+
+    def used_bytes(self) -> int:
+        """Return how much of the database is in use; what became free in it is used again."""
+        with self._lock:
+            pages, free, size = (
+                self._connection.execute(f"PRAGMA {name}").fetchone()[0]
+                for name in ("page_count", "freelist_count", "page_size")
+            )
+        return int((pages - free) * size)
+
+    def _drop_delivered(self, now_ns: int) -> int:
+        """Drop the oldest rows that wandb has, but not yet that they were there; return how many."""
+        with self._transaction():
+            dropped = self._connection.execute(
+                "UPDATE steps SET row = NULL WHERE id IN"
+                " (SELECT id FROM steps WHERE delivered = 1 AND row IS NOT NULL ORDER BY id LIMIT ?)",
+                (_DROP_ROWS,),
+            ).rowcount
+            if not dropped:
+                dropped = self._connection.execute(
+                    "DELETE FROM steps WHERE id IN"
+                    " (SELECT id FROM steps WHERE delivered = 1 AND row IS NULL AND first_ns < ? ORDER BY id LIMIT ?)",
+                    (now_ns - IDENTITY_NS, _DROP_ROWS),
+                ).rowcount
+        return dropped
 
     def waiting_runs(self) -> list[str]:
         """Return the runs that have points without a row, or rows that wandb does not have."""
@@ -237,8 +341,9 @@ class Inbox(InboxReader):
             for step in steps:
                 row, changed = self._build(key, step, self._totals(key, step.attempt))
                 self._connection.execute(
-                    "UPDATE steps SET row = ?, ordinal = (SELECT next_ordinal FROM runs WHERE id = ?) WHERE id = ?",
-                    (json.dumps(row), key, step.id),
+                    "UPDATE steps SET row = ?, partial = ?, ordinal = (SELECT next_ordinal FROM runs WHERE id = ?)"
+                    " WHERE id = ?",
+                    (json.dumps(row), PARTIAL_KEY in row, key, step.id),
                 )
                 self._connection.execute("UPDATE runs SET next_ordinal = next_ordinal + 1 WHERE id = ?", (key,))
                 self._connection.executemany(
@@ -248,23 +353,40 @@ class Inbox(InboxReader):
                 self._connection.execute("DELETE FROM points WHERE step = ?", (step.id,))
             return len(steps)
 
-    def undelivered(self, run_id: str, limit: int = 256) -> list[SealedRow]:
-        """Return the run's first rows that wandb does not have, in order."""
+    def undelivered(self, run_id: str, after: int = -1, limit: int = 256) -> list[SealedRow]:
+        """Return the run's first rows that wandb does not have durably, in order.
+
+        Args:
+            run_id: The run.
+            after: Only rows with a larger ordinal.
+            limit: How many at most.
+        """
         with self._lock:
             found = self._connection.execute(
-                "SELECT id, ordinal, time_ns, row FROM steps"
-                " WHERE run = ? AND ordinal IS NOT NULL AND delivered = 0 ORDER BY ordinal LIMIT ?",
-                (self._run_key(run_id), limit),
+                "SELECT ordinal, time_ns, row FROM steps"
+                " WHERE run = ? AND ordinal > ? AND delivered = 0 ORDER BY ordinal LIMIT ?",
+                (self._run_key(run_id), after, limit),
             )
-            return [SealedRow(key, ordinal, time_ns, json.loads(row)) for key, ordinal, time_ns, row in found]
+            return [SealedRow(ordinal, time_ns, json.loads(row)) for ordinal, time_ns, row in found]
 
-    def mark_delivered(self, run_id: str, sealed: Iterable[SealedRow]) -> None:
-        """Note that wandb has these rows of the run."""
+    def mark_delivered(self, run_id: str, ordinals: Iterable[int]) -> tuple[int, int]:
+        """Note that wandb has these rows of the run, durably.
+
+        Returns:
+            How many it did not have before, and how many of those are partial.
+        """
+        marked = partial = 0
         with self._transaction():
-            marked = self._connection.executemany(
-                "UPDATE steps SET delivered = 1 WHERE id = ? AND delivered = 0", [(row.id,) for row in sealed]
-            ).rowcount
-            self._connection.execute("UPDATE runs SET delivered = delivered + ? WHERE run_id = ?", (marked, run_id))
+            key = self._run_key(run_id)
+            for ordinal in ordinals:
+                found = self._connection.execute(
+                    "UPDATE steps SET delivered = 1 WHERE run = ? AND ordinal = ? AND delivered = 0 RETURNING partial",
+                    (key, ordinal),
+                ).fetchone()
+                if found is not None:
+                    marked, partial = marked + 1, partial + found[0]
+            self._connection.execute("UPDATE runs SET delivered = delivered + ? WHERE id = ?", (marked, key))
+        return marked, partial
 
     def forget_abandoned(self, now_ns: int) -> None:
         """Drop time stamps that had a `train.step` and nothing for wandb: each rank record leaves one."""

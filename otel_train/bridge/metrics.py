@@ -1,4 +1,4 @@
-"""What the bridge says of itself, over OTLP like everybody: rows, partial rows, what waits and how long."""
+"""What the bridge says of itself, over OTLP like everybody: rows, what waits and how long, what it did not take."""
 
 from __future__ import annotations
 
@@ -18,6 +18,7 @@ from opentelemetry.sdk.resources import Resource
 
 from otel_train.announcing import AnnouncingExporter
 from otel_train.bridge.inbox import Inbox
+from otel_train.bridge.server import Counts
 from otel_train.bridge.writer import Writer
 from otel_train.catalogue import Instrument, Metric, rows
 
@@ -38,7 +39,7 @@ def wanted() -> bool:
 
 
 @contextmanager
-def exporting(inbox: Inbox, writer: Writer) -> Iterator[None]:
+def exporting(inbox: Inbox, writer: Writer, counts: Counts) -> Iterator[None]:
     """Export the bridge's own metrics while the block runs, where `OTEL_EXPORTER_OTLP_ENDPOINT` says where to.
 
     The interval is `OTEL_METRIC_EXPORT_INTERVAL`, 10 s by default. No failure of it concerns the bridge.
@@ -65,7 +66,7 @@ def exporting(inbox: Inbox, writer: Writer) -> Iterator[None]:
         shutdown_on_exit=False,
     )
     meter = provider.get_meter("otel_train")
-    for metric, observe in _observations(inbox, writer):
+    for metric, observe in _observations(inbox, writer, counts):
         create = (
             meter.create_observable_counter
             if metric.instrument is Instrument.COUNTER
@@ -81,12 +82,16 @@ def exporting(inbox: Inbox, writer: Writer) -> Iterator[None]:
         stopping.join(_STOP)
 
 
-def _observations(inbox: Inbox, writer: Writer) -> Iterable[tuple[Metric, Observe]]:
+def _observations(inbox: Inbox, writer: Writer, counts: Counts) -> Iterable[tuple[Metric, Observe]]:
     return (
         (rows.BRIDGE_ROWS, lambda: writer.rows),
         (rows.BRIDGE_PARTIAL_ROWS, lambda: writer.partial_rows),
         (rows.BRIDGE_WAITING, lambda: inbox.backlog()[0]),
         (rows.BRIDGE_LAG, lambda: _age(inbox.backlog()[1])),
+        (rows.BRIDGE_DUPLICATES, lambda: counts.duplicates),
+        (rows.BRIDGE_LATE_POINTS, lambda: counts.late),
+        (rows.BRIDGE_REFUSED_POINTS, lambda: counts.refused_points),
+        (rows.BRIDGE_REFUSED_REQUESTS, lambda: counts.refused_requests),
     )
 
 

@@ -2,15 +2,21 @@
 
 from __future__ import annotations
 
+import asyncio
 import hmac
 import logging
 import sqlite3
+import threading
 import time
-from collections.abc import Callable
-from concurrent import futures
+from collections.abc import Awaitable, Callable
+from concurrent.futures import ThreadPoolExecutor
+from dataclasses import dataclass
 from typing import Any
 
 import grpc
+from google.protobuf.any_pb2 import Any as AnyMessage
+from google.rpc.error_details_pb2 import RetryInfo
+from google.rpc.status_pb2 import Status
 from grpc_health.v1 import health, health_pb2, health_pb2_grpc
 from opentelemetry.proto.collector.metrics.v1 import metrics_service_pb2_grpc
 from opentelemetry.proto.collector.metrics.v1.metrics_service_pb2 import (
@@ -21,17 +27,30 @@ from opentelemetry.proto.collector.metrics.v1.metrics_service_pb2 import (
 )
 
 from otel_train.bridge.decode import decode
-from otel_train.bridge.errors import BridgeError
+from otel_train.bridge.errors import BridgeError, InboxFullError
 from otel_train.bridge.inbox import Inbox
 
 _log = logging.getLogger(__name__)
 
 MAX_MESSAGE_BYTES = 16 * 2**20
 """Of a request, as sent and as decompressed; a collector's default batch of 8192 points is about 2 MiB."""
-WORKERS = 4
-"""SQLite takes one transaction at a time: the others decode meanwhile."""
-MAX_CONCURRENT = 64
+MAX_WAITING = 16
+"""Whole requests that wait for the inbox; more are refused as retryable."""
+MAX_STREAMS = 32
+"""Requests at once over one connection; HTTP/2 lets further ones wait at their sender."""
+HANDSHAKE_MS = 10_000
+RETRY_SECONDS = 5
 _SERVICE = DESCRIPTOR.services_by_name["MetricsService"].full_name
+
+
+@dataclass(slots=True)
+class Counts:
+    """What did not become new points, since the start."""
+
+    duplicates: int = 0
+    late: int = 0
+    refused_points: int = 0
+    refused_requests: int = 0
 
 
 class MetricsReceiver(metrics_service_pb2_grpc.MetricsServiceServicer):
@@ -45,32 +64,72 @@ class MetricsReceiver(metrics_service_pb2_grpc.MetricsServiceServicer):
     def __init__(self, inbox: Inbox, now_ns: Callable[[], int] = time.time_ns) -> None:
         self._inbox = inbox
         self._now_ns = now_ns
-        self._failing = False
+        # SQLite takes one transaction at a time.
+        self._thread = ThreadPoolExecutor(1, thread_name_prefix="otel_train-bridge-inbox")
+        self._waiting = 0
+        self._failing = self._said = False
+        self.counts = Counts()
 
-    def Export(  # noqa: N802  # the name is the protocol's
-        self, request: ExportMetricsServiceRequest, context: grpc.ServicerContext
+    async def Export(  # noqa: N802  # the name is the protocol's
+        self, request: ExportMetricsServiceRequest, context: Any
     ) -> ExportMetricsServiceResponse:
         """Keep a request's points durably, then acknowledge."""
-        decoded = decode(request)
+        if self._waiting >= MAX_WAITING:
+            await self._refuse(context, "too many requests at once; try again")
+        self._waiting += 1
         try:
-            self._inbox.add(decoded.points, self._now_ns())
-            self._failing = False
-        except sqlite3.Error as error:
+            return await asyncio.get_running_loop().run_in_executor(self._thread, self._keep, request)
+        except (sqlite3.Error, InboxFullError) as error:
             if not self._failing:
                 _log.warning("the inbox refuses points, senders are asked to try again: %s", error)
             self._failing = True
-            # UNAVAILABLE is what OTLP senders retry without more ado; RESOURCE_EXHAUSTED needs a RetryInfo.
-            context.abort(grpc.StatusCode.UNAVAILABLE, "the inbox can't be written; try again")
-        if not decoded.rejected:
+            await self._refuse(context, "the inbox can't be written; try again")
+        finally:
+            self._waiting -= 1
+        raise AssertionError("a refusal raises")
+
+    def _keep(self, request: ExportMetricsServiceRequest) -> ExportMetricsServiceResponse:
+        decoded = decode(request)
+        added = self._inbox.add(decoded.points, self._now_ns())
+        if self._failing:
+            self._failing = False
+            _log.info("the inbox takes points again")
+        rejected = decoded.rejected + added.refused
+        self.counts.duplicates += added.duplicates
+        self.counts.late += added.late
+        self.counts.refused_points += rejected
+        if not rejected:
             return ExportMetricsServiceResponse()
+        reason = decoded.reason or "the run has too many series (--max-series), or the step too many points"
+        if not self._said:
+            _log.warning("points are refused, their sender is told: %s; bridge.points.refused counts them", reason)
+            self._said = True
         return ExportMetricsServiceResponse(
-            partial_success=ExportMetricsPartialSuccess(
-                rejected_data_points=decoded.rejected, error_message=decoded.reason
-            )
+            partial_success=ExportMetricsPartialSuccess(rejected_data_points=rejected, error_message=reason)
         )
 
+    async def _refuse(self, context: Any, why: str) -> None:
+        """End the call as OTLP's specification says for a server that can't keep up: UNAVAILABLE with RetryInfo."""
+        self.counts.refused_requests += 1
+        retry = RetryInfo()
+        retry.retry_delay.FromSeconds(RETRY_SECONDS)
+        detail = AnyMessage()
+        detail.Pack(retry)
+        status = Status(code=grpc.StatusCode.UNAVAILABLE.value[0], message=why, details=[detail])
+        context.set_trailing_metadata(
+            (
+                ("grpc-status-details-bin", status.SerializeToString()),
+                ("google.rpc.retryinfo-bin", retry.SerializeToString()),  # where the Python SDK's exporter looks
+            )
+        )
+        await context.abort(grpc.StatusCode.UNAVAILABLE, why)
 
-class _TokenCheck(grpc.ServerInterceptor):  # type: ignore[type-arg]  # generic in the stubs only
+    def close(self) -> None:
+        """Wait for the request that is being kept."""
+        self._thread.shutdown()
+
+
+class _TokenCheck(grpc.aio.ServerInterceptor):  # type: ignore[type-arg]  # generic in the stubs only
     """Lets in who has the token; health checks need none."""
 
     def __init__(self, token: str) -> None:
@@ -78,18 +137,20 @@ class _TokenCheck(grpc.ServerInterceptor):  # type: ignore[type-arg]  # generic 
         self._refusal = grpc.unary_unary_rpc_method_handler(self._refuse)
 
     @staticmethod
-    def _refuse(_request: object, context: grpc.ServicerContext) -> None:
-        context.abort(grpc.StatusCode.UNAUTHENTICATED, "the authorization header must be 'Bearer' and the token")
+    async def _refuse(_request: object, context: Any) -> None:
+        await context.abort(grpc.StatusCode.UNAUTHENTICATED, "the authorization header must be 'Bearer' and the token")
 
-    def intercept_service(self, continuation: Callable[[Any], Any], details: Any) -> Any:
-        given = dict(details.invocation_metadata).get("authorization", "")
+    async def intercept_service(self, continuation: Callable[[Any], Awaitable[Any]], details: Any) -> Any:
+        given = str(dict(details.invocation_metadata).get("authorization", ""))
         if details.method.startswith(f"/{_SERVICE}/") and not hmac.compare_digest(given.encode(), self._expected):
             return self._refusal
-        return continuation(details)
+        return await continuation(details)
 
 
 class Server:
     """A gRPC server with the metrics service and the standard health service.
+
+    It runs on an event loop of its own: a request that is being sent slowly must not keep a thread from the others.
 
     Args:
         inbox: Where the points go.
@@ -102,37 +163,62 @@ class Server:
     """
 
     def __init__(self, inbox: Inbox, listen: str, *, token: str = "", tls: tuple[bytes, bytes] | None = None) -> None:
-        self._server = grpc.server(
-            futures.ThreadPoolExecutor(WORKERS, thread_name_prefix="otel_train-bridge-grpc"),
-            interceptors=[_TokenCheck(token)] if token else [],
-            options=[
-                ("grpc.max_receive_message_length", MAX_MESSAGE_BYTES),
-                ("grpc.so_reuseport", 0),  # else a second bridge on this port takes half of the requests
-            ],
-            maximum_concurrent_rpcs=MAX_CONCURRENT,
-        )
-        metrics_service_pb2_grpc.add_MetricsServiceServicer_to_server(  # type: ignore[no-untyped-call]
-            MetricsReceiver(inbox), self._server
-        )
-        self._health = health.HealthServicer()
-        health_pb2_grpc.add_HealthServicer_to_server(self._health, self._server)
+        self._receiver = MetricsReceiver(inbox)
+        self.counts = self._receiver.counts
+        self._loop = asyncio.new_event_loop()
+        self._thread = threading.Thread(target=self._loop.run_forever, name="otel_train-bridge-grpc", daemon=True)
+        self._thread.start()
         try:
-            if tls is None:
-                port = self._server.add_insecure_port(listen)
-            else:
-                port = self._server.add_secure_port(listen, grpc.ssl_server_credentials([tls]))
+            port = self._await(self._bind(listen, token, tls))
         except RuntimeError as error:
+            self._end()
             raise BridgeError(f"can't listen on {listen}: {error}; give another address or stop who has it") from error
         self.address = f"{listen.rpartition(':')[0]}:{port}"
         """Where it listens, with the port that it got."""
 
+    async def _bind(self, listen: str, token: str, tls: tuple[bytes, bytes] | None) -> int:
+        self._server = grpc.aio.server(
+            interceptors=[_TokenCheck(token)] if token else [],
+            options=[
+                ("grpc.max_receive_message_length", MAX_MESSAGE_BYTES),
+                ("grpc.max_concurrent_streams", MAX_STREAMS),
+                ("grpc.server_handshake_timeout_ms", HANDSHAKE_MS),
+                ("grpc.so_reuseport", 0),  # else a second bridge on this port takes half of the requests
+            ],
+        )
+        metrics_service_pb2_grpc.add_MetricsServiceServicer_to_server(  # type: ignore[no-untyped-call]
+            self._receiver, self._server
+        )
+        self._health = health.aio.HealthServicer()  # type: ignore[attr-defined]  # not in the stubs
+        health_pb2_grpc.add_HealthServicer_to_server(self._health, self._server)
+        if tls is None:
+            return self._server.add_insecure_port(listen)
+        return self._server.add_secure_port(listen, grpc.ssl_server_credentials([tls]))
+
     def start(self) -> None:
         """Start serving, and say so to health checks."""
-        self._server.start()
+        self._await(self._start())
+
+    async def _start(self) -> None:
+        await self._server.start()
         for service in ("", _SERVICE):
-            self._health.set(service, health_pb2.HealthCheckResponse.SERVING)
+            await self._health.set(service, health_pb2.HealthCheckResponse.SERVING)
 
     def stop(self, timeout: float) -> None:
-        """Refuse new requests and let those that run end, for at most `timeout` seconds."""
-        self._health.enter_graceful_shutdown()
-        self._server.stop(timeout).wait(timeout + 1)
+        """Refuse new requests and let those that run end, for at most `timeout` seconds; a second call does nothing."""
+        if not self._loop.is_closed():
+            self._await(self._stop(timeout))
+            self._receiver.close()
+            self._end()
+
+    async def _stop(self, grace: float) -> None:
+        await self._health.enter_graceful_shutdown()
+        await self._server.stop(grace)
+
+    def _await(self, work: Any) -> Any:
+        return asyncio.run_coroutine_threadsafe(work, self._loop).result()
+
+    def _end(self) -> None:
+        self._loop.call_soon_threadsafe(self._loop.stop)
+        self._thread.join()
+        self._loop.close()

@@ -14,10 +14,12 @@ from pathlib import Path
 from typing import Self
 
 from otel_train.bridge.errors import BridgeError
-from otel_train.bridge.inbox import Due, Inbox
+from otel_train.bridge.inbox import Due, Inbox, Limits
+from otel_train.bridge.leftovers import end_writers
 from otel_train.bridge.metrics import exporting
 from otel_train.bridge.server import Server
 from otel_train.bridge.sink import WandbSink
+from otel_train.bridge.wandb_file import WANDB_FOLDER
 from otel_train.bridge.writer import Writer
 from otel_train.exceptions import ConfigurationError
 
@@ -45,6 +47,10 @@ class BridgeConfig:
     """Seconds after which a step's row is written although points are missing."""
     linger: float = 0.5
     """Seconds that a complete step waits for an earlier one that is a little behind."""
+    max_bytes: int = Limits().max_bytes
+    """Of the inbox; beyond that senders are asked to try again, once rows that wandb has made no room."""
+    max_series: int = Limits().max_series
+    """Of one run; points of further series are refused."""
     token: str = ""
     """What senders must give in `authorization: Bearer TOKEN`."""
     tls_certificate: Path | None = None
@@ -63,6 +69,9 @@ class BridgeConfig:
         for name, value in (("settle", self.settle), ("linger", self.linger)):
             if not 0 <= value <= 86400:
                 raise ConfigurationError(f"bridge.{name} must be 0 to 86400 seconds, got {value}")
+        for name, least in (("max_bytes", 2**20), ("max_series", 1)):
+            if not getattr(self, name) >= least:
+                raise ConfigurationError(f"bridge.{name} must be at least {least}, got {getattr(self, name)}")
         if (self.tls_certificate is None) != (self.tls_key is None):
             raise ConfigurationError("bridge.tls_certificate and bridge.tls_key go together, got one of them")
         if not (_is_loopback(host) or self.token or self.tls_key):
@@ -83,8 +92,9 @@ class Bridge:
 
     def __init__(self, config: BridgeConfig) -> None:
         self._config = config
-        self._inbox = Inbox(config.state)
+        self._inbox = Inbox(config.state, Limits(config.max_bytes, config.max_series))
         try:
+            end_writers(config.state / WANDB_FOLDER)
             self._server = Server(self._inbox, config.listen, token=config.token, tls=_tls(config))
         except BaseException:
             self._inbox.close()
@@ -101,7 +111,7 @@ class Bridge:
     def __enter__(self) -> Self:
         self._writer.start()
         self._server.start()
-        self._exporting.enter_context(exporting(self._inbox, self._writer))
+        self._exporting.enter_context(exporting(self._inbox, self._writer, self._server.counts))
         # Renamed into place, so that a reader sees a whole address or none.
         fresh = self._config.state / f".{ADDRESS_FILE}"
         fresh.write_text(f"{self.address}\n")

@@ -2,38 +2,71 @@
 
 from __future__ import annotations
 
+import contextlib
 import logging
+import shutil
+from collections.abc import Iterable
+from concurrent.futures import ThreadPoolExecutor
+from dataclasses import dataclass
 from pathlib import Path
-from typing import TYPE_CHECKING, Any, Protocol
+from typing import TYPE_CHECKING, Protocol
 
-from otel_train.bridge.identity import display_name, safe_id
-from otel_train.bridge.rows import STEP_KEY
+from otel_train.bridge.errors import BridgeError, WandbKeyError
+from otel_train.bridge.leftovers import end_writers
+from otel_train.bridge.wandb_file import WANDB_FOLDER
+from otel_train.bridge.wandb_runs import OfflineRun, OnlineRun, stored
 
 if TYPE_CHECKING:
     from otel_train.bridge.inbox import SealedRow
 
 _log = logging.getLogger(__name__)
 
+LEAST_FREE_BYTES = 16 * 2**20
+"""On the disk, to open a run: after the first write that fails wandb writes nothing more, and says nothing."""
+OFFLINE_PATIENCE, ONLINE_PATIENCE = 30.0, 120.0
+
+
+@dataclass(frozen=True, slots=True)
+class Opened:
+    """What is known of a run when it was opened."""
+
+    next_ordinal: int
+    """The smallest ordinal that it takes."""
+    durable: Iterable[int]
+    """Ordinals of rows that it has already, of those that were asked for."""
+
 
 class RowSink(Protocol):
     """Where rows go."""
 
-    def open(self, run_id: str) -> int:
-        """Open a run, if it is not open, and return the smallest ordinal that it takes."""
+    patience: float
+    """Seconds in which a row becomes durable if all is well."""
+
+    def open(self, run_id: str, since: int | None) -> Opened:
+        """Open a run that is not open; `since` is the first ordinal whose row may or may not be there."""
 
     def write(self, run_id: str, sealed: SealedRow) -> None:
-        """Give one row to an open run; one with an ordinal that the run has already changes nothing."""
+        """Give one row to an open run; ordinals grow from row to row."""
 
-    def close(self, run_id: str) -> None:
-        """Finish a run; one that is not open is left alone."""
+    def durable(self, run_id: str) -> Iterable[int]:
+        """Return the ordinals of rows of an open run that have become durable since the last call."""
+
+    def close(self, run_id: str) -> Iterable[int]:
+        """Finish a run and return what has become durable; one that is not open is left alone."""
+
+    def reset(self) -> None:
+        """Give up every open run: nothing that was written before becomes durable after this."""
+
+    def abort(self) -> None:
+        """Let a call that hangs in another thread fail."""
 
 
 class WandbSink:
     """The sink that is wandb.
 
-    A row's ordinal is passed as wandb's `step`, so that `_step` counts on over restarts of the bridge, tells from a
-    file or a server how far a run got, and makes wandb itself drop a row that it has. The train step can't be that:
-    a resumed attempt goes back to a smaller one. It is a value of the row, and the axis of all others.
+    A row's ordinal is passed as wandb's `step`, so that `_step` counts on over restarts of the bridge, and tells from a
+    file or a server how far a run got. The train step can't be that: a resumed attempt goes back to a smaller one. It
+    is a value of the row, and the axis of all others.
 
     Args:
         state_dir: Where wandb keeps its files, in a folder `wandb`.
@@ -43,53 +76,62 @@ class WandbSink:
 
     def __init__(self, state_dir: Path, mode: str, project: str) -> None:
         self._state_dir = state_dir
-        self._mode = mode
+        self._online = mode == "online"
         self._project = project
-        self._runs: dict[str, Any] = {}
+        self._runs: dict[str, OfflineRun | OnlineRun] = {}
+        self._ask = ThreadPoolExecutor(1, thread_name_prefix="otel_train-bridge-wandb")
+        self.patience = ONLINE_PATIENCE if self._online else OFFLINE_PATIENCE
 
-    def open(self, run_id: str) -> int:
-        """Open a run, if it is not open, and return the smallest ordinal that it takes."""
-        if run_id in self._runs:
-            return 0
-        import wandb  # noqa: PLC0415  # it takes most of a second, and a reader of the inbox needs none of it
+    def open(self, run_id: str, since: int | None) -> Opened:
+        """Open a run that is not open; `since` is the first ordinal whose row may or may not be there."""
+        free = shutil.disk_usage(self._state_dir).free
+        if free < LEAST_FREE_BYTES:
+            raise BridgeError(f"the disk of {self._state_dir} is full: {free} bytes are free")
+        if self._online:
+            try:
+                run = OnlineRun(run_id, self._state_dir, self._project, self._ask)
+            except WandbKeyError as error:
+                self._go_offline(error)
+            else:
+                self._runs[run_id] = run
+                next_ordinal = run.starting_ordinal
+                return Opened(next_ordinal, [] if since is None else range(since, next_ordinal))
+        durable = [] if since is None else list(stored(self._state_dir, run_id, since))
+        self._runs[run_id] = OfflineRun(run_id, self._state_dir, self._project)
+        return Opened(0, durable)
 
-        run = wandb.init(
-            dir=str(self._state_dir),
-            id=safe_id(run_id),
-            name=display_name(run_id),
-            project=self._project,
-            mode="online" if self._mode == "online" else "offline",
-            reinit="create_new",
-            # Without it an online run of that id would be begun anew; offline there is nothing to look it up in.
-            resume="allow" if self._mode == "online" else None,
-            settings=wandb.Settings(
-                silent=True,
-                console="off",
-                save_code=False,
-                disable_git=True,
-                disable_code=True,
-                disable_job_creation=True,
-                x_disable_stats=True,
-                x_disable_meta=True,
-                x_disable_machine_info=True,
-                x_save_requirements=False,
-                x_transaction_log_flush_interval=0.5,
-                # By default "stop" in wandb's page would interrupt this process, which serves other runs too.
-                stop_fn=lambda: _log.warning("wandb asks to stop run %r; its job goes on", run_id),
-            ),
+    def _go_offline(self, error: WandbKeyError) -> None:
+        self._online, self.patience = False, OFFLINE_PATIENCE
+        pattern = self._state_dir / WANDB_FOLDER / "offline-run-*"
+        _log.error(
+            "wandb refuses the key, rows go to files from now on: %s; mend WANDB_API_KEY, start the bridge again, and "
+            "upload what is in the files once with: wandb sync %s",
+            error,
+            pattern,
         )
-        run.define_metric(STEP_KEY)
-        run.define_metric("*", step_metric=STEP_KEY)
-        self._runs[run_id] = run
-        return int(run.step)
 
     def write(self, run_id: str, sealed: SealedRow) -> None:
         """Give one row to an open run, under the time at which the step was measured."""
-        row = {**sealed.row, "_timestamp": sealed.time_ns / 1e9}
-        self._runs[run_id].log(row, step=sealed.ordinal, commit=True)
+        self._runs[run_id].write(sealed)
 
-    def close(self, run_id: str) -> None:
-        """Finish a run; one that is not open is left alone."""
+    def durable(self, run_id: str) -> Iterable[int]:
+        """Return the ordinals of rows of an open run that have become durable since the last call."""
+        return self._runs[run_id].durable()
+
+    def close(self, run_id: str) -> Iterable[int]:
+        """Finish a run and return what has become durable; one that is not open is left alone."""
         run = self._runs.pop(run_id, None)
-        if run is not None:
-            run.finish()
+        return [] if run is None else run.finish()
+
+    def reset(self) -> None:
+        """Give up every open run: nothing that was written before becomes durable after this."""
+        import wandb  # noqa: PLC0415  # it takes most of a second, and a reader of the inbox needs none of it
+
+        self._runs.clear()
+        self.abort()
+        with contextlib.suppress(Exception):  # that its process is gone is what is wanted
+            wandb.teardown()
+
+    def abort(self) -> None:
+        """Let a call that hangs in another thread fail."""
+        end_writers(self._state_dir / WANDB_FOLDER, grace=0)

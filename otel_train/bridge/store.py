@@ -17,7 +17,7 @@ from otel_train.bridge.errors import BridgeError
 from otel_train.bridge.rows import Arrived, Row, SeriesKey, build_row
 
 INBOX_FILE = "inbox.sqlite"
-SCHEMA_VERSION = 1
+SCHEMA_VERSION = 2
 
 SCHEMA = """
 CREATE TABLE runs (
@@ -30,13 +30,18 @@ CREATE TABLE steps (
     step INTEGER, expected INTEGER, arrived INTEGER NOT NULL DEFAULT 0,
     first_ns INTEGER NOT NULL, last_ns INTEGER NOT NULL,
     ordinal INTEGER, row TEXT,                -- set when the step is sealed: from then on its row never changes
-    delivered INTEGER NOT NULL DEFAULT 0,
+    partial INTEGER NOT NULL DEFAULT 0,
+    delivered INTEGER NOT NULL DEFAULT 0,     -- wandb has it durably; `row` is NULL once room was needed
     UNIQUE (run, attempt, time_ns)
 );
 CREATE INDEX pending ON steps (run, attempt, time_ns) WHERE ordinal IS NULL AND arrived > 0;
 CREATE INDEX undelivered ON steps (run, ordinal) WHERE ordinal IS NOT NULL AND delivered = 0;
 CREATE INDEX sealed ON steps (run, ordinal) WHERE ordinal IS NOT NULL;
+CREATE INDEX kept ON steps (id) WHERE delivered = 1 AND row IS NOT NULL;
 CREATE TABLE series (id INTEGER PRIMARY KEY, name TEXT NOT NULL, modality TEXT NOT NULL, UNIQUE (name, modality));
+CREATE TABLE run_series (
+    run INTEGER NOT NULL REFERENCES runs, series INTEGER NOT NULL REFERENCES series, PRIMARY KEY (run, series)
+) WITHOUT ROWID;
 -- `value` has no type, so that an int stays one; NULL is NaN, which SQLite does not keep.
 CREATE TABLE points (
     step INTEGER NOT NULL REFERENCES steps, series INTEGER NOT NULL REFERENCES series, kind INTEGER NOT NULL, value,
@@ -56,7 +61,8 @@ class StepRow:
     attempt: int
     step: int | None
     row: Row
-    """The row that wandb has or, for a step that is not sealed yet, the one it would get now."""
+    """The row that wandb has or, for a step that is not sealed yet, the one it would get now; empty where wandb has it
+    and the inbox needed the room."""
     delivered: bool
     ordinal: int | None
     """The row's place in its run, which is wandb's `_step`; None until the step is sealed."""
@@ -135,7 +141,7 @@ class InboxReader:
                 (key,),
             )
             result = [
-                StepRow(attempt, step, json.loads(row), bool(delivered), ordinal, time_ns)
+                StepRow(attempt, step, json.loads(row or "{}"), bool(delivered), ordinal, time_ns)
                 for attempt, step, row, delivered, ordinal, time_ns in sealed
             ]
             return result if key is None else result + list(self._pending_rows(key))

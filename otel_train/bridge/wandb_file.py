@@ -3,23 +3,29 @@
 from __future__ import annotations
 
 import json
+import os
 import struct
 import zlib
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 from importlib import import_module
 from pathlib import Path
-from typing import Any, BinaryIO
+from typing import Any, Self, TypeVar
 
 from otel_train.bridge.errors import WandbFileError
 from otel_train.bridge.identity import safe_id
 
+WANDB_FOLDER = "wandb"
+"""In a bridge's state directory, where wandb keeps its files."""
+SUFFIX = ".wandb"
 FILE_HEADER = struct.pack("<4sHB", b":W&B", 0xBEE1, 0)
 BLOCK_BYTES = 32 * 1024
 MAX_RECORD_BYTES = 64 * 2**20
 _CHUNK = struct.Struct("<IHB")  # CRC, length, type
 _FULL, _FIRST, _MIDDLE, _LAST = 1, 2, 3, 4
 _PADDING = 0
+
+T = TypeVar("T")
 
 
 @dataclass(frozen=True, slots=True)
@@ -41,7 +47,7 @@ def wandb_files(state_dir: str | Path, run_id: str) -> list[Path]:
         state_dir: The bridge's state directory.
         run_id: The run's id, as the job gave it.
     """
-    return sorted((Path(state_dir) / "wandb").glob(f"*run-*/run-{safe_id(run_id)}.wandb"))
+    return sorted((Path(state_dir) / WANDB_FOLDER).glob(f"*run-*/run-{safe_id(run_id)}{SUFFIX}"))
 
 
 def read_run(state_dir: str | Path, run_id: str) -> list[HistoryRow]:
@@ -67,56 +73,113 @@ def read_history(path: str | Path) -> Iterator[HistoryRow]:
     Raises:
         WandbFileError: It is no such file, or it is damaged before its end.
     """
-    from google.protobuf.message import DecodeError  # noqa: PLC0415  # as late as wandb's own
+    with TransactionLog(path) as log:
+        yield from log.rows()
 
-    wandb_pb: Any = import_module("wandb.proto.wandb_internal_pb2")  # imports all of wandb; has no stubs
-    with Path(path).open("rb") as file:
-        for offset, data in _records(file, str(path)):
+
+class TransactionLog:
+    """One `.wandb` file, read as far as it is written, and later from there on.
+
+    Args:
+        path: The file.
+    """
+
+    def __init__(self, path: str | Path) -> None:
+        self.path = Path(path)
+        self._file = self.path.open("rb")
+        self._block = 0
+        """Where the block begins in which reading goes on."""
+        self._position = len(FILE_HEADER)
+        """Where in that block."""
+        self._record: bytes | None = None
+        """The chunks so far of a record that has more."""
+
+    def rows(self) -> Iterator[HistoryRow]:
+        """Yield the history rows behind those of the last call.
+
+        Raises:
+            WandbFileError: It is no such file, or it is damaged there.
+        """
+        return self._history(_row)
+
+    def ordinals(self) -> Iterator[int]:
+        """Yield what `rows` would, but only each row's ordinal, which is faster.
+
+        Raises:
+            WandbFileError: It is no such file, or it is damaged there.
+        """
+        return self._history(_ordinal)
+
+    def sync(self) -> None:
+        """Have on the disk what was read: wandb leaves that to the kernel."""
+        os.fsync(self._file.fileno())
+
+    def close(self) -> None:
+        """Close the file."""
+        self._file.close()
+
+    def __enter__(self) -> Self:
+        return self
+
+    def __exit__(self, *exc_info: object) -> None:
+        self.close()
+
+    def _history(self, read: Callable[[Any], T]) -> Iterator[T]:
+        from google.protobuf.message import DecodeError  # noqa: PLC0415  # as late as wandb's own
+
+        wandb_pb: Any = import_module("wandb.proto.wandb_internal_pb2")  # imports all of wandb; has no stubs
+        for data in self._records():
             try:
                 record = wandb_pb.Record.FromString(data)
                 if record.WhichOneof("record_type") == "history":
-                    yield _row([_item(item) for item in record.history.item])
-            except (DecodeError, ValueError) as error:
-                raise WandbFileError(f"{path}: the record that ends at {offset} can't be read: {error}") from error
+                    yield read(record.history)
+            except (DecodeError, ValueError, TypeError, RecursionError) as error:
+                raise WandbFileError(
+                    f"{self.path}: the record that ends at {self._block + self._position} can't be read: {error}"
+                ) from error
 
+    def _records(self) -> Iterator[bytes]:
+        for kind, data in self._chunks():
+            if kind not in (_FULL, _FIRST, _MIDDLE, _LAST) or (self._record is None) != (kind in (_FULL, _FIRST)):
+                raise self._damaged(f"a chunk of type {kind} can't stand")
+            record = data if self._record is None else self._record + data
+            if len(record) > MAX_RECORD_BYTES:
+                raise self._damaged(f"a record is larger than {MAX_RECORD_BYTES} bytes")
+            self._record = record if kind in (_FIRST, _MIDDLE) else None
+            if self._record is None:
+                yield record
 
-def _records(file: BinaryIO, name: str) -> Iterator[tuple[int, bytes]]:
-    """Yield (offset of its end, bytes) of each whole record."""
-    record = None
-    for end, kind, data in _chunks(file, name):
-        if kind not in (_FULL, _FIRST, _MIDDLE, _LAST) or (record is None) != (kind in (_FULL, _FIRST)):
-            raise WandbFileError(f"{name}: a chunk of type {kind} can't end at {end}; the file is damaged")
-        record = data if record is None else record + data
-        if len(record) > MAX_RECORD_BYTES:
-            raise WandbFileError(f"{name}: the record at {end} is larger than {MAX_RECORD_BYTES} bytes")
-        if kind in (_FULL, _LAST):
-            yield end, record
-            record = None
+    def _chunks(self) -> Iterator[tuple[int, bytes]]:
+        """Yield (type, bytes) of each chunk: LevelDB's log, but with the plain CRC-32."""
+        while block := self._read_block():
+            while self._position + _CHUNK.size <= len(block):
+                crc, length, kind = _CHUNK.unpack_from(block, self._position)
+                begin, end = self._position + _CHUNK.size, self._position + _CHUNK.size + length
+                if (crc, length, kind) == (0, 0, _PADDING):
+                    break
+                if end > len(block) and len(block) < BLOCK_BYTES:
+                    return  # torn at the end of the file
+                data = block[begin:end]
+                if end > len(block) or zlib.crc32(data, zlib.crc32(bytes([kind]))) != crc:
+                    raise self._damaged("a chunk with a wrong length or check value stands")
+                self._position = end
+                yield kind, data
+            if len(block) < BLOCK_BYTES:
+                return
+            self._block, self._position = self._block + BLOCK_BYTES, 0
 
+    def _read_block(self) -> bytes:
+        self._file.seek(self._block)
+        block = self._file.read(BLOCK_BYTES)
+        # An empty file is one that wandb has made and flushed nothing to yet.
+        if self._block == 0 and block and block[: len(FILE_HEADER)] != FILE_HEADER[: len(block)]:
+            raise WandbFileError(
+                f"{self.path} is not a wandb transaction log: it begins with {block[: len(FILE_HEADER)]!r}"
+            )
+        return block
 
-def _chunks(file: BinaryIO, name: str) -> Iterator[tuple[int, int, bytes]]:
-    """Yield (offset of its end, type, bytes) of each chunk: LevelDB's log, but with the plain CRC-32."""
-    block = file.read(BLOCK_BYTES)
-    if not block:
-        return  # wandb has made the file and flushed nothing yet
-    if block[: len(FILE_HEADER)] != FILE_HEADER:
-        raise WandbFileError(f"{name} is not a wandb transaction log: it begins with {block[: len(FILE_HEADER)]!r}")
-    start, position = 0, len(FILE_HEADER)
-    while block:
-        while position + _CHUNK.size <= len(block):
-            crc, length, kind = _CHUNK.unpack_from(block, position)
-            begin, end = position + _CHUNK.size, position + _CHUNK.size + length
-            if (crc, length, kind) == (0, 0, _PADDING):
-                break
-            if end > len(block) and len(block) < BLOCK_BYTES:
-                return  # torn at the end of the file
-            data = block[begin:end]
-            if end > len(block) or zlib.crc32(data, zlib.crc32(bytes([kind]))) != crc:
-                raise WandbFileError(f"{name}: wrong length or check value at {start + position}; the file is damaged")
-            yield start + end, kind, data
-            position = end
-        start, position = start + len(block), 0
-        block = file.read(BLOCK_BYTES)
+    def _damaged(self, what: str) -> WandbFileError:
+        return WandbFileError(f"{self.path} is damaged: {what} at {self._block + self._position}")
 
 
 def _item(item: Any) -> tuple[str, Any]:
@@ -130,7 +193,11 @@ def _item(item: Any) -> tuple[str, Any]:
     return key, None if typed == "none" else value
 
 
-def _row(items: list[tuple[str, Any]]) -> HistoryRow:
-    row = dict(items)
+def _row(history: Any) -> HistoryRow:
+    row = dict(_item(item) for item in history.item)
     values = {key: value for key, value in row.items() if not key.startswith("_")}
     return HistoryRow(int(row.get("_step", 0)), float(row.get("_timestamp", 0.0)), values)
+
+
+def _ordinal(history: Any) -> int:
+    return int(history.step.num) if history.HasField("step") else _row(history).ordinal

@@ -294,7 +294,7 @@ BRIDGE_ROWS = Metric(
     Reduction.LOCAL,
     Instrument.COUNTER,
     "{row}",
-    description="Rows that the bridge has given to wandb since it began.",
+    description="Rows that wandb has durably, in its file or on its server, since the bridge began.",
 )
 BRIDGE_PARTIAL_ROWS = Metric(
     "bridge.rows.partial",
@@ -318,6 +318,37 @@ BRIDGE_LAG = Metric(
     "s",
     description="How long the oldest step that waits in the bridge has been there; 0 when none waits.",
     remedy="Look at the bridge's log: wandb is down, slow, or refuses the key, or the disk is full.",
+)
+BRIDGE_DUPLICATES = Metric(
+    "bridge.points.duplicates",
+    Reduction.LOCAL,
+    Instrument.COUNTER,
+    "{point}",
+    description="Points that the bridge had already and dropped: senders try again after an outage.",
+)
+BRIDGE_LATE_POINTS = Metric(
+    "bridge.points.late",
+    Reduction.LOCAL,
+    Instrument.COUNTER,
+    "{point}",
+    description="Points that came after their step's row was made without all of them; wandb lacks them.",
+    remedy="Raise the bridge's --settle above the longest delay between the points of one step.",
+)
+BRIDGE_REFUSED_POINTS = Metric(
+    "bridge.points.refused",
+    Reduction.LOCAL,
+    Instrument.COUNTER,
+    "{point}",
+    description="Points that break a rule or are beyond a bound, which their sender was told and does not repeat.",
+    remedy="Read the reason in the sender's log; --max-series bounds the series of a run.",
+)
+BRIDGE_REFUSED_REQUESTS = Metric(
+    "bridge.requests.refused",
+    Reduction.LOCAL,
+    Instrument.COUNTER,
+    "{request}",
+    description="Requests that the bridge could not keep and asked to be sent again.",
+    remedy="Give the bridge's disk room or raise --max-bytes; look why wandb does not take the rows that wait.",
 )
 
 MIXING: tuple[Metric, ...] = (
@@ -349,7 +380,16 @@ TIMING: tuple[Metric, ...] = (STEP_DURATION, DATA_WAIT, RANKS)
 """What the session itself measures."""
 PIPELINE: tuple[Metric, ...] = (STEP, RECORDS_DROPPED, EXPORT_LAG, REDUCTIONS_ABANDONED, STEP_POINTS)
 """What the pipeline says of itself; none of it is reduced."""
-BRIDGE: tuple[Metric, ...] = (BRIDGE_ROWS, BRIDGE_PARTIAL_ROWS, BRIDGE_WAITING, BRIDGE_LAG)
+BRIDGE: tuple[Metric, ...] = (
+    BRIDGE_ROWS,
+    BRIDGE_PARTIAL_ROWS,
+    BRIDGE_WAITING,
+    BRIDGE_LAG,
+    BRIDGE_DUPLICATES,
+    BRIDGE_LATE_POINTS,
+    BRIDGE_REFUSED_POINTS,
+    BRIDGE_REFUSED_REQUESTS,
+)
 """What the bridge says of itself; none of it is reduced."""
 HEADLINE: tuple[Metric, ...] = MIXING[:7] + LEDGER[:4]
 """The eleven metrics that answer the 2 a.m. question."""

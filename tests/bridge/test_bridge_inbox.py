@@ -10,7 +10,8 @@ import pytest
 
 from otel_train.bridge import BridgeError, Inbox, delivered_steps
 from otel_train.bridge.decode import decode
-from otel_train.bridge.inbox import ABANDONED_NS, Due
+from otel_train.bridge.errors import InboxFullError
+from otel_train.bridge.inbox import ABANDONED_NS, IDENTITY_NS, Added, Due, Limits
 from otel_train.bridge.rows import PARTIAL_KEY
 from otel_train.catalogue import rows
 
@@ -27,7 +28,7 @@ def inbox(tmp_path: Path) -> Iterator[Inbox]:
 
 def add(inbox: Inbox, now_ns: int, *requests: Any) -> list[int]:
     """Take requests that arrive at that time; return how many points of each were new."""
-    return [inbox.add(decode(request).points, now_ns) for request in requests]
+    return [inbox.add(decode(request).points, now_ns).new for request in requests]
 
 
 def sealed(inbox: Inbox) -> list[int | None]:
@@ -43,6 +44,48 @@ def test_a_duplicate_changes_nothing_before_and_after_its_row_is_made(inbox: Inb
     assert add(inbox, 20, request) == [0]
     assert inbox.seal("run", DUE, 5000) == 0
     assert [(row.step, row.row[PICKS]) for row in inbox.rows("run")] == [(1, 8)]
+
+
+def test_what_becomes_no_point_is_told_apart(inbox: Inbox, requests: Any) -> None:
+    """A duplicate is dropped; a point that comes after its step's partial row was made is lost."""
+    whole, lacking = requests.step(1, {"loss": 0.5}), requests.step(2, {"loss": 0.5})
+    add(inbox, 0, whole, *requests.parts(lacking)[:2])
+    assert inbox.add(decode(whole).points, 0) == Added(duplicates=2)  # not its train.step, which rank records share
+    inbox.seal("run", DUE, 2000)
+    assert inbox.add(decode(whole).points, 2000) == Added(duplicates=2)
+    assert inbox.add(decode(requests.parts(lacking)[2]).points, 2000) == Added(late=1)
+
+
+def test_a_run_has_so_many_series_and_no_more(tmp_path: Path, requests: Any) -> None:
+    """Points of further ones are refused, those of known ones and of other runs are taken; the row says so."""
+    with Inbox(tmp_path, Limits(max_series=2)) as inbox:
+        request = requests.step(1, {"a": 1.0, "b": 2.0})
+        assert inbox.add(decode(request).points, 0) == Added(new=3, refused=1)
+        assert inbox.add(decode(requests.step(2, {"c": 1.0})).points, 0).refused == 2
+        assert inbox.add(decode(requests.step(1, {"c": 1.0}, run_id="other")).points, 0).refused == 0
+        assert inbox.seal("run", DUE, 2000) == 1
+        assert inbox.rows("run")[0].row[PARTIAL_KEY] == 1
+        assert inbox._connection.execute("SELECT count(*) FROM series WHERE name = 'cluster/b'").fetchone()
+
+
+def test_rows_that_wandb_has_make_room_and_then_requests_are_refused(tmp_path: Path, requests: Any) -> None:
+    """The inbox never grows beyond its bound, and forgets last that a step was there."""
+    values = {f"metric{number}": float(number) for number in range(200)}
+    with Inbox(tmp_path, Limits(max_bytes=2 * 2**20)) as inbox:
+        for step in range(400):  # of about 10 KB, four times the bound
+            add(inbox, 0, requests.step(step, values))
+            inbox.seal("run", DUE, 100)
+            inbox.mark_delivered("run", [step])
+        assert inbox.used_bytes() < 2 * 2**20
+        assert add(inbox, 0, requests.step(0, values)) == [0]
+        more = [requests.step(step, values) for step in range(400, 800)]
+        with pytest.raises(InboxFullError, match="--max-bytes"):
+            add(inbox, IDENTITY_NS - 1, *more)
+        held = inbox._connection.execute("SELECT count(*) FROM steps WHERE delivered").fetchone()
+        assert held == (400,)
+        inbox.seal("run", DUE, IDENTITY_NS + 10**12, limit=50)
+        inbox.mark_delivered("run", range(400, 450))
+        assert add(inbox, 0, requests.step(800, values)) != [0]
 
 
 def test_a_step_in_parts_is_complete_with_the_last(inbox: Inbox, requests: Any) -> None:
@@ -115,7 +158,7 @@ def test_ordinals_go_on_over_a_restart(tmp_path: Path, requests: Any) -> None:
     with Inbox(tmp_path) as inbox:
         add(inbox, 0, requests.step(1, {}, {rows.PICKS.name: 4}), requests.step(2, {}, {rows.PICKS.name: 8}))
         inbox.seal("run", DUE, 100)
-        inbox.mark_delivered("run", inbox.undelivered("run", 1))
+        inbox.mark_delivered("run", [0])
     with Inbox(tmp_path) as inbox:
         add(inbox, 0, requests.step(3, {}, {rows.PICKS.name: 13}))
         inbox.seal("run", DUE, 100)

@@ -14,6 +14,8 @@ from typing import Any
 
 import grpc
 import pytest
+from google.rpc.error_details_pb2 import RetryInfo
+from google.rpc.status_pb2 import Status
 from grpc_health.v1 import health_pb2, health_pb2_grpc
 from opentelemetry.proto.collector.metrics.v1.metrics_service_pb2_grpc import MetricsServiceStub
 
@@ -106,6 +108,9 @@ def test_a_full_disk_asks_the_sender_to_try_again(start: Any, requests: Any) -> 
     with pytest.raises(grpc.RpcError) as caught:
         bridge.send(request)
     assert caught.value.code() is grpc.StatusCode.UNAVAILABLE
+    (details,) = (each.value for each in caught.value.trailing_metadata() if each.key == "grpc-status-details-bin")
+    status = Status.FromString(details)
+    assert [each.TypeName() for each in status.details] == [RetryInfo.DESCRIPTOR.full_name]
     connection.execute("PRAGMA max_page_count = 1000000")
     bridge.send(request)
     bridge.wait(1)

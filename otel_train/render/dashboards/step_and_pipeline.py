@@ -153,6 +153,14 @@ def _collector() -> tuple[Panel, ...]:
     )
 
 
+_NOT_TAKEN = (
+    (rows.BRIDGE_DUPLICATES, "points that it has already"),
+    (rows.BRIDGE_LATE_POINTS, "points that came too late"),
+    (rows.BRIDGE_REFUSED_POINTS, "points that break a rule"),
+    (rows.BRIDGE_REFUSED_REQUESTS, "requests to be sent again"),
+)
+
+
 def _bridge() -> tuple[Panel, ...]:
     return (
         Panel(
@@ -190,5 +198,14 @@ def _bridge() -> tuple[Panel, ...]:
                 ),
             ),
             unit="none",
+        ),
+        Panel(
+            title="What the bridge does not take, a second",
+            shows=tuple(row for row, _ in _NOT_TAKEN),
+            targets=tuple(
+                Target(expression=f"sum({over('rate', rank_series(row), RATE)})", legend=legend)
+                for row, legend in _NOT_TAKEN
+            ),
+            unit="short",
         ),
     )

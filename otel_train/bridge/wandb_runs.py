@@ -1,0 +1,220 @@
+"""One wandb run: what it is given, and how far that is durable, by its file or by its server."""
+
+from __future__ import annotations
+
+import logging
+import re
+import time
+from collections.abc import Iterable, Iterator
+from concurrent.futures import Future, ThreadPoolExecutor
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+from otel_train.bridge.errors import BridgeError, WandbFileError, WandbKeyError
+from otel_train.bridge.identity import display_name, safe_id
+from otel_train.bridge.rows import STEP_KEY
+from otel_train.bridge.wandb_file import TransactionLog, wandb_files
+
+if TYPE_CHECKING:
+    from otel_train.bridge.inbox import SealedRow
+
+_log = logging.getLogger(__name__)
+
+FLUSH_SECONDS = 0.5
+FINISH_SECONDS = 5.0
+"""Of a finish; without a bound wandb waits for a server that is away for as long as it is."""
+INIT_SECONDS = 30.0
+API_SECONDS = 5.0
+POLL_SECONDS = 5.0
+"""Between two questions to the server how far it is."""
+_REFUSED = re.compile(r"error 40[13]|invalid credentials|API key", re.IGNORECASE)
+
+
+class OfflineRun:
+    """A run whose rows are durable when they are in its file.
+
+    Args:
+        run_id: The run.
+        state_dir: Where wandb keeps its files, in a folder `wandb`.
+        project: The wandb project.
+    """
+
+    def __init__(self, run_id: str, state_dir: Path, project: str) -> None:
+        self._run = _init(run_id, state_dir, project, mode="offline")
+        self._path = Path(self._run.settings.sync_file)
+        self._log: TransactionLog | None = None
+        self._last = -1
+        self._found = -1
+
+    @property
+    def starting_ordinal(self) -> int:
+        """The smallest ordinal that it takes."""
+        return 0
+
+    def write(self, sealed: SealedRow) -> None:
+        """Give it a row."""
+        _write(self._run, sealed)
+        self._last = sealed.ordinal
+
+    def durable(self) -> Iterable[int]:
+        """Return the ordinals of rows that have become durable since the last call."""
+        if self._log is None:
+            if not self._path.exists():
+                return []
+            self._log = TransactionLog(self._path)
+        ordinals = list(self._log.ordinals())
+        if ordinals:
+            self._log.sync()
+            self._found = ordinals[-1]
+        return ordinals
+
+    def finish(self) -> Iterable[int]:
+        """Finish it, and return what has become durable."""
+        self._run.finish()
+        ordinals: list[int] = []
+        deadline = time.monotonic() + 1
+        try:
+            # wandb says that it is done some milliseconds before the last row is in the file.
+            while True:
+                ordinals += self.durable()
+                if self._found >= self._last or time.monotonic() > deadline:
+                    return ordinals
+                time.sleep(0.005)
+        finally:
+            if self._log is not None:
+                self._log.close()
+
+
+class OnlineRun:
+    """A run whose rows are durable when the server has them.
+
+    Args:
+        run_id: The run.
+        state_dir: Where wandb keeps its files, in a folder `wandb`.
+        project: The wandb project.
+        ask: Where the server is asked, so that one which is slow holds nobody up.
+
+    Raises:
+        WandbKeyError: The server refuses the key, or there is none.
+    """
+
+    def __init__(self, run_id: str, state_dir: Path, project: str, ask: ThreadPoolExecutor) -> None:
+        self._ask = ask
+        api = _api()
+        # A step below is one that the server has: wandb drops it.
+        self._run = _init(run_id, state_dir, project, mode="online")
+        self.starting_ordinal = self._known = int(self._run.starting_step)
+        self._written = self.starting_ordinal
+        self._remote = api.run(self._run.path)
+        self._answer: Future[int] | None = None
+        self._asked = time.monotonic()
+
+    def write(self, sealed: SealedRow) -> None:
+        """Give it a row."""
+        _write(self._run, sealed)
+        self._written = sealed.ordinal + 1
+
+    def durable(self) -> Iterable[int]:
+        """Return the ordinals of rows that have become durable since the last call."""
+        if self._answer is None:
+            if self._written > self._known and time.monotonic() - self._asked > POLL_SECONDS:
+                self._asked = time.monotonic()
+                self._answer = self._ask.submit(self._next_on_server)
+            return []
+        if not self._answer.done():
+            return []
+        answer, self._answer = self._answer, None
+        return self._up_to(answer.result()) if answer.exception() is None else []
+
+    def finish(self) -> Iterable[int]:
+        """Finish it, and return what has become durable."""
+        self._run.finish()
+        return self._up_to(self._next_on_server()) if self._written > self._known else []
+
+    def _next_on_server(self) -> int:
+        last = self._remote.lastHistoryStep  # each look is a question to the server
+        return 0 if last is None else int(last) + 1
+
+    def _up_to(self, ordinal: int) -> Iterable[int]:
+        before, self._known = self._known, max(self._known, ordinal)
+        return range(before, self._known)
+
+
+def stored(state_dir: Path, run_id: str, since: int) -> Iterator[int]:
+    """Yield the ordinals from `since` on of the rows in a run's files, which nobody writes to any more.
+
+    Of a damaged file those before the damage: what is behind it no reader finds, so it is to be written again.
+    """
+    for path in reversed(wandb_files(state_dir, run_id)):
+        try:
+            with TransactionLog(path) as log:
+                yield from (ordinal for ordinal in log.ordinals() if ordinal >= since)
+                log.sync()
+        except WandbFileError as error:
+            _log.warning("%s", error)
+
+
+def _api() -> Any:
+    """Return wandb's client of the server, which answers and takes the key.
+
+    Asked before a run is made: after one that could not be made its id is taken in this process.
+
+    Raises:
+        WandbKeyError: The server refuses the key, or there is none.
+        BridgeError: The server does not answer.
+    """
+    import wandb  # noqa: PLC0415  # it takes most of a second, and a reader of the inbox needs none of it
+
+    try:
+        return wandb.Api(timeout=int(API_SECONDS))
+    except wandb.errors.UsageError as error:
+        raise WandbKeyError(str(error)) from error
+    except wandb.errors.CommError as error:
+        # wandb has one class for both.
+        if _REFUSED.search(str(error)):
+            raise WandbKeyError(str(error)) from error
+        raise BridgeError(f"the wandb server does not answer: {error}") from error
+
+
+def _init(run_id: str, state_dir: Path, project: str, *, mode: str) -> Any:
+    import wandb  # noqa: PLC0415  # as above
+
+    run = wandb.init(
+        dir=str(state_dir),
+        id=safe_id(run_id),
+        name=display_name(run_id),
+        project=project,
+        mode="online" if mode == "online" else "offline",
+        reinit="create_new",
+        # Without it an online run of that id would be begun anew; offline there is nothing to look it up in.
+        resume="allow" if mode == "online" else None,
+        settings=wandb.Settings(
+            silent=True,
+            console="off",
+            save_code=False,
+            disable_git=True,
+            disable_code=True,
+            disable_job_creation=True,
+            finish_timeout=FINISH_SECONDS,
+            finish_timeout_raises=True,
+            init_timeout=INIT_SECONDS,
+            x_disable_stats=True,
+            x_disable_meta=True,
+            x_disable_machine_info=True,
+            x_file_stream_transmit_interval=POLL_SECONDS,
+            x_save_requirements=False,
+            x_transaction_log_flush_interval=FLUSH_SECONDS,
+            # By default "stop" in wandb's page would interrupt this process, which serves other runs too.
+            stop_fn=lambda: _log.warning("wandb asks to stop run %r; its job goes on", run_id),
+        ),
+    )
+    if not Path(run.settings.sync_file).is_relative_to(state_dir.resolve()):
+        raise BridgeError(f"wandb can't write in {state_dir}: it took {run.settings.sync_file}")
+    run.define_metric(STEP_KEY)
+    run.define_metric("*", step_metric=STEP_KEY)
+    return run
+
+
+def _write(run: Any, sealed: SealedRow) -> None:
+    """Log a row under the time at which the step was measured."""
+    run.log({**sealed.row, "_timestamp": sealed.time_ns / 1e9}, step=sealed.ordinal, commit=True)
