@@ -27,6 +27,7 @@ def pipeline_alerts() -> list[Alert]:
         _records_dropped(),
         _bridge_behind(),
         _bridge_silent(),
+        _bridge_loses(),
         _queue_filling(),
         _collector_drops(),
     ]
@@ -113,6 +114,22 @@ def _bridge_silent() -> Alert:
         summary=f"The wandb bridge {{{{ $labels.job }}}} is silent since its row {_COUNT}, while jobs go on.",
         description=f"{row.description} It has said nothing for two minutes. Look whether its process lives, and at "
         "its log.",
+    )
+
+
+def _bridge_loses() -> Alert:
+    late, refused = rows.BRIDGE_LATE_POINTS, rows.BRIDGE_REFUSED_POINTS
+    lost = (f"\n  {growth(rank_series(row), WINDOW)}\n" for row in (late, refused))
+    late_sum, refused_sum = (by("sum", ("job",), expression) for expression in lost)
+    return Alert(
+        name="OtelTrainBridgeLosesPoints",
+        group=GROUP,
+        metric=refused.name,
+        expression=f"{late_sum} or {refused_sum}",
+        hold="0s",
+        severity=Severity.WARNING,  # their rows are in wandb, marked as partial
+        summary=f"The wandb bridge {{{{ $labels.job }}}} has lost {_COUNT} points in {WINDOW}.",
+        description=f"{refused.description} {refused.remedy} Or: {late.description} {late.remedy}",
     )
 
 

@@ -6,21 +6,35 @@ import os
 import signal
 import subprocess
 import sys
+import threading
+from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
 import pytest
 
-from otel_train.bridge import HistoryRow, read_history, read_run, wandb_files, writer
+from otel_train.bridge import HistoryRow, Inbox, read_history, read_run, wandb_files, writer
 from otel_train.bridge.leftovers import _writers, end_writers
 from otel_train.bridge.rows import STEP_KEY
 from otel_train.bridge.wandb_file import TransactionLog
 from tests.bridge.processes import BridgeProcess
+from tests.waiting import wait_until
 
 
 def steps(state: Path) -> list[int]:
     """Return the steps of the run's rows, over all of its files."""
     return [row.values[STEP_KEY] for row in read_run(state, "run")]
+
+
+@pytest.fixture
+def small_disk(tmp_path: Path) -> Iterator[Path]:
+    """Give a directory on a disk of 64 MiB."""
+    assert os.getuid() == 0, "a file system is mounted: run this as root"
+    folder = tmp_path / "disk"
+    folder.mkdir()
+    subprocess.run(["mount", "-t", "tmpfs", "-o", "size=64m", "tmpfs", folder], check=True)
+    yield folder
+    subprocess.run(["umount", "--lazy", folder], check=True)
 
 
 @pytest.mark.parametrize("victim", [pytest.param("bridge", marks=pytest.mark.faults), "wandb"])
@@ -109,3 +123,34 @@ def test_a_hanging_wandb_is_replaced(monkeypatch: pytest.MonkeyPatch, start: Any
     assert pid not in _writers(bridge.state / "wandb")
     bridge.stop()
     assert steps(bridge.state) == [1, 2, 3]
+
+
+@pytest.mark.faults
+def test_a_full_disk_loses_nothing(small_disk: Path, requests: Any) -> None:
+    """After its first failed write wandb drops all later rows: with room again they are all there, once.
+
+    What the bridge could not keep it did not acknowledge, so `send` has tried until it could.
+    """
+    some, more, rest = (
+        [requests.step(step, {"loss": 0.5}) for step in range(*bounds)] for bounds in ((1, 11), (11, 61), (61, 301))
+    )
+    filler = small_disk / "filler"
+    with BridgeProcess(small_disk) as bridge:
+        bridge.send(*some)
+        bridge.wait(10)
+        bridge.send(*more)
+        with Inbox.open_readonly(bridge.state) as inbox:
+            wait_until(lambda: sum(row.ordinal is not None for row in inbox.rows("run")) == 60, 30, "60 rows")
+        # wandb has them, and flushes within half a second.
+        with pytest.raises(OSError, match="No space left"), filler.open("wb", buffering=0) as file:
+            while file.write(bytes(65536)):
+                pass
+        sender = threading.Thread(target=bridge.send, args=rest)
+        sender.start()
+        wait_until(lambda: "refuses points" in bridge.log.read_text(), 60, "a refused request")
+        filler.unlink()
+        sender.join()
+        bridge.wait(300)
+        assert bridge.stop() == 0
+    assert len(wandb_files(bridge.state, "run")) > 1, "wandb's file did not meet the full disk"
+    assert sorted(steps(bridge.state)) == list(range(1, 301))

@@ -188,6 +188,7 @@ class Case:
 def pipeline_cases() -> list[Case]:
     step, lag, bridged = rank_series(rows.STEP), rank_series(rows.BRIDGE_LAG), rank_series(rows.BRIDGE_ROWS)
     abandoned, dropped = rank_series(rows.REDUCTIONS_ABANDONED), rank_series(rows.RECORDS_DROPPED)
+    late, refused = rank_series(rows.BRIDGE_LATE_POINTS), rank_series(rows.BRIDGE_REFUSED_POINTS)
     failed, size, capacity = external.SEND_FAILED.name, external.QUEUE_SIZE.name, external.QUEUE_CAPACITY.name
     silent = OF_ATTEMPT | {"train_rank": "1", "host_name": "host-1"}
     bridge = {"job": "otel_train-bridge"}
@@ -248,6 +249,26 @@ def pipeline_cases() -> list[Case]:
             bridge,
         ),
         Case("OtelTrainBridgeSilent", "no job goes on", [plain(bridged, "0+1x50", **bridge)], bridge),
+        Case(
+            "OtelTrainBridgeLosesPoints",
+            "a counter of late points grows",
+            [plain(late, "0x60 7x60", **bridge), plain(refused, "0x120", **bridge)],
+            bridge,
+            "The wandb bridge otel_train-bridge has lost 7 points in 10m.",
+        ),
+        Case(
+            "OtelTrainBridgeLosesPoints",
+            "a counter of refused points grows",
+            [plain(late, "0x120", **bridge), plain(refused, "1x60 3x60", **bridge)],
+            bridge,
+            "The wandb bridge otel_train-bridge has lost 2 points in 10m.",
+        ),
+        Case(
+            "OtelTrainBridgeLosesPoints",
+            "none was lost",
+            [plain(late, "0x120", **bridge), plain(refused, "3x120", **bridge)],
+            bridge,
+        ),
         Case(
             "OtelTrainCollectorQueueFilling",
             "a queue is more than half full",
