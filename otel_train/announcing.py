@@ -5,28 +5,34 @@ from __future__ import annotations
 import logging
 from typing import Any
 
-from opentelemetry.exporter.otlp.proto.grpc.metric_exporter import OTLPMetricExporter
-from opentelemetry.sdk.metrics.export import MetricExportResult, MetricsData
+from opentelemetry.sdk.metrics.export import MetricExporter, MetricExportResult, MetricsData
+
+from otel_train.protocol import HTTP, otlp_protocol
 
 
-class AnnouncingExporter(OTLPMetricExporter):
+class AnnouncingExporter(MetricExporter):
     """Reads the standard `OTEL_EXPORTER_OTLP_*` variables, as the SDK's own does, and silences the SDK's log.
 
     Args:
         logger: Where it is said.
         lost: The warning when a request fails and the one before did not.
         back: What is said when a request succeeds and the one before did not.
+
+    Raises:
+        ConfigurationError: The environment asks for a protocol that is not spoken.
     """
 
     def __init__(self, logger: logging.Logger, *, lost: str, back: str) -> None:
         logging.getLogger("opentelemetry").setLevel(logging.CRITICAL)
-        super().__init__()
+        self._exporter = _exporter()
+        # A periodic reader asks an exporter for these two.
+        super().__init__(self._exporter._preferred_temporality, self._exporter._preferred_aggregation)  # noqa: SLF001
         self._said_to, self._lost, self._back = logger, lost, back
         self._failing = False
 
-    def export(self, metrics_data: MetricsData, *arguments: Any, **options: Any) -> MetricExportResult:
+    def export(self, metrics_data: MetricsData, timeout_millis: float = 10_000, **options: Any) -> MetricExportResult:
         """Send a batch and tell what came of it."""
-        result = super().export(metrics_data, *arguments, **options)
+        result = self._exporter.export(metrics_data, timeout_millis, **options)
         failed = result is not MetricExportResult.SUCCESS
         if failed is not self._failing:
             self._failing = failed
@@ -35,3 +41,26 @@ class AnnouncingExporter(OTLPMetricExporter):
             else:
                 self._said_to.info(self._back)
         return result
+
+    def force_flush(self, timeout_millis: float = 10_000) -> bool:
+        """Return True: nothing is kept here."""
+        return self._exporter.force_flush(timeout_millis)
+
+    def shutdown(self, timeout_millis: float = 30_000, **options: Any) -> None:
+        """Close the connection; a request under way is given up."""
+        self._exporter.shutdown(timeout_millis, **options)
+
+
+def _exporter() -> MetricExporter:
+    """Return the SDK's exporter for the protocol; the other one's libraries are not loaded."""
+    if otlp_protocol() == HTTP:
+        from opentelemetry.exporter.otlp.proto.http.metric_exporter import (  # noqa: PLC0415
+            OTLPMetricExporter as HttpExporter,
+        )
+
+        return HttpExporter()
+    from opentelemetry.exporter.otlp.proto.grpc.metric_exporter import (  # noqa: PLC0415
+        OTLPMetricExporter as GrpcExporter,
+    )
+
+    return GrpcExporter()

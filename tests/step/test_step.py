@@ -115,6 +115,8 @@ def test_a_users_source_is_a_mapping_of_values() -> None:
         ({"RANK": "one"}, "RANK must be a whole number, got 'one'"),
         ({"WORLD_SIZE": "0"}, "WORLD_SIZE must be at least 1, got 0"),
         ({"OTEL_TRAIN_SIDECAR": "none"}, "OTEL_TRAIN_SIDECAR must be embedded or external, got 'none'"),
+        ({"OTEL_EXPORTER_OTLP_PROTOCOL": "http/json"}, "OTLP_PROTOCOL must be grpc or http/protobuf, got 'http/json'"),
+        ({"OTEL_EXPORTER_OTLP_METRICS_PROTOCOL": "GRPC"}, "METRICS_PROTOCOL must be grpc or http/protobuf, got 'GRPC'"),
     ],
 )
 def test_a_wrong_variable_is_named(environ: dict[str, str], complaint: str) -> None:
