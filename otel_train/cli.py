@@ -88,8 +88,12 @@ def render(root: Path, out: Path | None, runbooks: str | None, health: Path | No
 @main.command()
 @click.argument("directory", type=click.Path(path_type=Path, file_okay=False))
 @click.option("--rank-interval", default=10.0, show_default=True, help="Seconds between exports of a rank's values.")
-def sidecar(directory: Path, rank_interval: float) -> None:
+@click.option("--grace", default=20.0, show_default=True, help="Seconds that it goes on at most after SIGTERM.")
+def sidecar(directory: Path, rank_interval: float, grace: float) -> None:
     """Send what the rings in DIRECTORY hold over OTLP, until told to stop.
+
+    After SIGTERM it goes on until all ranks have ended and their records are sent; SIGINT, or a second SIGTERM, ends it
+    after one more try to send.
 
     The standard OTEL_EXPORTER_OTLP_* variables say where to. A job that is to use it runs with
     OTEL_TRAIN_SIDECAR=external and OTEL_TRAIN_RING_DIR=DIRECTORY.
@@ -97,7 +101,7 @@ def sidecar(directory: Path, rank_interval: float) -> None:
     from otel_train.sidecar import run_sidecar  # noqa: PLC0415
 
     _log_to_stderr()
-    run_sidecar(directory, rank_interval=rank_interval)
+    run_sidecar(directory, rank_interval=rank_interval, grace=grace)
 
 
 @main.command()

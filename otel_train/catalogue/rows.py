@@ -281,6 +281,14 @@ REDUCTIONS_ABANDONED = Metric(
     description="Reductions whose result was thrown away: ranks out of step, a failed or late collective.",
     remedy="Look for a rank that died, hangs or skips steps; raise log_every where steps are very short.",
 )
+SIDECAR_RESTARTS = Metric(
+    "telemetry.sidecar.restarts",
+    Reduction.LOCAL,
+    Instrument.COUNTER,
+    "{restart}",
+    description="How often the rank's sidecar was started again in this attempt, after an end that nobody wanted.",
+    remedy="Look at the sidecar's log and at `dmesg`: it is killed, most likely for want of memory, or it crashes.",
+)
 STEP_POINTS = Metric(
     "telemetry.step.points",
     Reduction.LOCAL,
@@ -378,7 +386,14 @@ LEDGER: tuple[Metric, ...] = (
 """What a ledger source measures, in the order of its measurements."""
 TIMING: tuple[Metric, ...] = (STEP_DURATION, DATA_WAIT, RANKS)
 """What the session itself measures."""
-PIPELINE: tuple[Metric, ...] = (STEP, RECORDS_DROPPED, EXPORT_LAG, REDUCTIONS_ABANDONED, STEP_POINTS)
+PIPELINE: tuple[Metric, ...] = (
+    STEP,
+    RECORDS_DROPPED,
+    EXPORT_LAG,
+    REDUCTIONS_ABANDONED,
+    SIDECAR_RESTARTS,
+    STEP_POINTS,
+)
 """What the pipeline says of itself; none of it is reduced."""
 BRIDGE: tuple[Metric, ...] = (
     BRIDGE_ROWS,

@@ -2,7 +2,8 @@
 
     0      fixed header: magic, sizes, writer's pid and start time, where the schema stands
     128    progress: records written, last step, its time, closed, reductions abandoned (the writer's)
-    256    two cursor slots (the sidecar's): generation, cursor, dropped, running totals, check value
+    256    two cursor slots (the sidecar's): generation, cursor, dropped, time of the rank's newest values sent, running
+           totals, check value
     ...    schema: JSON
     ...    records, each: sequence, step, time stamp, kind, values, check value
 
@@ -77,13 +78,13 @@ class Geometry:
 
     @property
     def slot_struct(self) -> struct.Struct:
-        """A cursor slot without its check value: generation, cursor, dropped, totals."""
-        return struct.Struct(f"<QQQ{self.totals}d")
+        """A cursor slot without its check value: generation, cursor, dropped, time of the rank's newest, totals."""
+        return struct.Struct(f"<QQQq{self.totals}d")
 
     @property
     def slot_size(self) -> int:
         """Bytes of a cursor slot, the check value included."""
-        return 32 + 8 * self.totals
+        return 40 + 8 * self.totals
 
     @property
     def schema_offset(self) -> int:
@@ -158,7 +159,7 @@ def unpack_header(data: bytes, file_size: int, path: str) -> Header:
     version, header_size, record_size, records, pid, pid_start, slot_size, schema_at, schema_size, crc, created = fields
     if version != VERSION:
         raise RingError(f"{path} has ring version {version}, this otel_train reads {VERSION}; use the writer's release")
-    geometry = Geometry((record_size - 40) // 8, (slot_size - 32) // 8, records, schema_size)
+    geometry = Geometry((record_size - 40) // 8, (slot_size - 40) // 8, records, schema_size)
     plausible = (
         geometry.plausible
         and geometry.record_size == record_size

@@ -44,6 +44,8 @@ class Cursor:
     position: int
     dropped: int
     totals: tuple[float, ...]
+    rank_time_ns: int = 0
+    """The time stamp of the rank's newest own values that were acknowledged; 0 before the first."""
 
 
 class RingReader:
@@ -141,15 +143,15 @@ class RingReader:
         for index in range(2):
             start = CURSOR_OFFSET + index * self.geometry.slot_size
             data = self._file[start : start + self.geometry.slot_size]
-            generation, position, dropped, *totals = self._slot.unpack_from(data)
+            generation, position, dropped, rank_time_ns, *totals = self._slot.unpack_from(data)
             if generation > best[0] and int.from_bytes(data[-8:], "little") == crc32(data[:-8]):
-                best = (generation, Cursor(position, dropped, tuple(totals)))
+                best = (generation, Cursor(position, dropped, tuple(totals), rank_time_ns))
         return best
 
-    def move_cursor(self, position: int, dropped: int, totals: Sequence[float]) -> None:
+    def move_cursor(self, position: int, dropped: int, totals: Sequence[float], rank_time_ns: int = 0) -> None:
         """Note what has been acknowledged."""
         generation = self._generation + 1
-        body = self._slot.pack(generation, position, dropped, *totals)
+        body = self._slot.pack(generation, position, dropped, rank_time_ns, *totals)
         start = CURSOR_OFFSET + generation % 2 * self.geometry.slot_size
         self._file[start : start + self.geometry.slot_size] = body + crc32(body).to_bytes(8, "little")
         self._generation = generation

@@ -6,7 +6,7 @@ import argparse
 import logging
 from pathlib import Path
 
-from otel_train.sidecar.service import run_sidecar
+from otel_train.sidecar.service import GRACE, run_sidecar
 
 
 def main() -> None:
@@ -16,6 +16,8 @@ def main() -> None:
     parser.add_argument("--parent", type=int, default=None, help="stay as long as this process lives")
     parser.add_argument("--rank-interval", type=float, default=10.0)
     parser.add_argument("--linger", type=float, default=3600.0)
+    parser.add_argument("--grace", type=float, default=GRACE, help="seconds after SIGTERM")
+    parser.add_argument("--restarts", type=int, default=0, help="how often it was started again, for the record")
     arguments = parser.parse_args()
     logging.basicConfig(level=logging.INFO, format="%(asctime)s %(levelname)s %(message)s")
     run_sidecar(
@@ -23,6 +25,8 @@ def main() -> None:
         parent=arguments.parent,
         rank_interval=arguments.rank_interval,
         linger=arguments.linger,
+        grace=arguments.grace,
+        restarts=arguments.restarts,
     )
 
 

@@ -13,7 +13,9 @@ from otel_train.ring import Kind, Record, RingReader
 from otel_train.sidecar.points import PointBuilder
 
 BATCH_RECORDS = 256
-"""Records of one ring in one request, so that it stays under the 4 MiB that OTLP receivers take by default."""
+"""Records of one ring in one batch at most."""
+MAX_POINTS = 20_000
+"""Data points in one request: OTLP receivers take 4 MiB by default, which leaves 200 bytes for each."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -22,6 +24,8 @@ class Batch:
 
     metrics: ResourceMetrics | None
     """None when there is nothing to send, only a cursor to move (records of a rank between two of its exports)."""
+    points: int
+    """Data points in it."""
     position: int
     dropped: int
     totals: tuple[float, ...]
@@ -37,15 +41,28 @@ class RingFeed:
     Args:
         path: The ring file.
         rank_interval: Seconds between two exports of the rank's own values.
+        restarts: How often the sidecar was started again.
     """
 
-    def __init__(self, path: Path, rank_interval: float) -> None:
+    def __init__(self, path: Path, rank_interval: float, restarts: int = 0) -> None:
         self.reader = RingReader(path, writable=True)
         cursor = self.reader.cursor
         self._position, self._dropped, self._totals = cursor.position, cursor.dropped, cursor.totals
         self._interval_ns = int(rank_interval * 1e9)
-        self._rank_time_ns = 0
-        self._held: tuple[Record, tuple[float, ...]] | None = None
+        self._restarts = restarts
+        self._limit = max(1, min(BATCH_RECORDS, MAX_POINTS // len(self.reader.layout.series)))
+        self._rank_time_ns = cursor.rank_time_ns
+        self._held = self._held_before()
+
+    def _held_before(self) -> tuple[Record, tuple[float, ...]] | None:
+        """Find the record of the rank that a sidecar before this one had read and not sent, and ended."""
+        records, _, _ = self.reader.read(max(0, self._position - BATCH_RECORDS), min(BATCH_RECORDS, self._position))
+        for record in reversed(records):
+            if record.kind is Kind.RANK and record.sequence < self._position:
+                # The totals at the cursor are those at its newest record.
+                unsent = record.time_ns > self._rank_time_ns
+                return (record, self._totals[: self.reader.layout.sums]) if unsent else None
+        return None
 
     @property
     def ended(self) -> bool:
@@ -60,7 +77,7 @@ class RingFeed:
     def next(self) -> Batch | None:
         """Return the next batch without moving the cursor, or None when there is nothing to do."""
         ended = self.ended  # asked before reading: what is written until then is read below
-        records, position, lost = self.reader.read(self._position, BATCH_RECORDS)
+        records, position, lost = self.reader.read(self._position, self._limit)
         if not records and not lost and not (ended and self._held):
             return None
         width = self.reader.layout.sums
@@ -82,7 +99,8 @@ class RingFeed:
         if rank_time_ns != self._rank_time_ns:
             self._add_pipeline(builder, rank_time_ns, records, self._dropped + lost)
         return Batch(
-            None if builder.empty else builder.build(),
+            None if builder.points == 0 else builder.build(),
+            builder.points,
             position,
             self._dropped + lost,
             (*own, *cluster),
@@ -97,11 +115,12 @@ class RingFeed:
     def _add_pipeline(self, builder: PointBuilder, time_ns: int, records: list[Record], dropped: int) -> None:
         builder.add_pipeline(rows.RECORDS_DROPPED, time_ns, dropped)
         builder.add_pipeline(rows.REDUCTIONS_ABANDONED, time_ns, self.reader.progress.abandoned)
+        builder.add_pipeline(rows.SIDECAR_RESTARTS, time_ns, self._restarts)
         oldest = records[0].time_ns if records else time_ns
         builder.add_pipeline(rows.EXPORT_LAG, time_ns, max(0.0, (time.time_ns() - oldest) / 1e9))
 
     def commit(self, batch: Batch) -> None:
         """Move the cursor behind a batch: the receiver has acknowledged it."""
-        self.reader.move_cursor(batch.position, batch.dropped, batch.totals)
+        self.reader.move_cursor(batch.position, batch.dropped, batch.totals, batch.rank_time_ns)
         self._position, self._dropped, self._totals = batch.position, batch.dropped, batch.totals
         self._rank_time_ns, self._held = batch.rank_time_ns, batch.held

@@ -143,9 +143,9 @@ class PointBuilder:
         self._points.setdefault(name, (series.metric, Instrument.HISTOGRAM, []))[2].append(point)
 
     @property
-    def empty(self) -> bool:
-        """Whether nothing was added."""
-        return not self._points
+    def points(self) -> int:
+        """How many points were added."""
+        return sum(len(points) for _, _, points in self._points.values())
 
     def build(self) -> ResourceMetrics:
         """Return what was added."""

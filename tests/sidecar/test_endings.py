@@ -1,0 +1,112 @@
+"""How a sidecar's process ends: told to, with its ranks or before them, and with an endpoint that never answers."""
+
+from __future__ import annotations
+
+import signal
+import socket
+import subprocess
+import sys
+from collections.abc import Callable, Iterator
+from pathlib import Path
+
+import grpc
+import pytest
+
+from otel_train.catalogue import cluster_name, rows
+from otel_train.ring import RingReader
+from otel_train.testing import OtlpReceiver
+from tests.sidecar.conftest import Rank
+from tests.waiting import wait_until
+
+PICKS = cluster_name(rows.PICKS.name)
+Start = Callable[..., subprocess.Popen[bytes]]
+
+
+@pytest.fixture
+def start(tmp_path: Path) -> Iterator[Start]:
+    """Return what starts a sidecar's process over the test's directory; its log is beside it."""
+    started: list[subprocess.Popen[bytes]] = []
+
+    def starting(*options: str) -> subprocess.Popen[bytes]:
+        with (tmp_path / "log").open("wb") as log:
+            command = [sys.executable, "-m", "otel_train.sidecar", str(tmp_path), *options]
+            started.append(subprocess.Popen(command, stdout=log, stderr=log))
+        return started[-1]
+
+    yield starting
+    for process in started:
+        process.kill()
+        process.wait()
+
+
+@pytest.fixture
+def receiver(monkeypatch: pytest.MonkeyPatch) -> Iterator[OtlpReceiver]:
+    """Return a receiver that the environment names."""
+    with OtlpReceiver() as made:
+        monkeypatch.setenv("OTEL_EXPORTER_OTLP_ENDPOINT", f"http://{made.address}")
+        yield made
+
+
+def test_what_ranks_record_after_a_sigterm_to_all_is_sent(rank: Rank, receiver: OtlpReceiver, start: Start) -> None:
+    """A sidecar stays until its ranks have ended, and its exit code says that it was told to go."""
+    sidecar = start()
+    rank.record(1)
+    wait_until(lambda: receiver.values(PICKS) == [1])
+    sidecar.terminate()
+    for step in (2, 3):
+        rank.record(step)
+        wait_until(lambda: len(receiver.values(PICKS)) == step)  # noqa: B023  # it is over when step changes
+    assert sidecar.poll() is None
+    rank.record(4)
+    rank.ring.close(4, 0)
+    assert sidecar.wait(30) == 0
+    assert receiver.values(PICKS) == [1, 3, 6, 10]
+
+
+def test_a_rank_that_goes_on_after_a_sigterm_does_not_keep_the_sidecar(
+    rank: Rank, receiver: OtlpReceiver, start: Start
+) -> None:
+    """After the grace time there is one more try."""
+    receiver.refuse_with = grpc.StatusCode.INTERNAL
+    sidecar = start("--grace", "1")
+    rank.record(1)
+    wait_until(lambda: receiver.refused > 0)
+    sidecar.terminate()
+    receiver.refuse_with = None
+    assert sidecar.wait(30) == 0
+    assert receiver.values(PICKS) == [1]
+
+
+@pytest.mark.parametrize("number", [signal.SIGTERM, signal.SIGINT])
+def test_a_person_need_not_wait_for_the_grace_time(
+    number: signal.Signals, rank: Rank, receiver: OtlpReceiver, start: Start
+) -> None:
+    """A SIGTERM more, or a SIGINT, ends it though ranks go on."""
+    sidecar = start("--grace", "1000")
+    rank.record(1)
+    wait_until(lambda: receiver.values(PICKS) == [1])
+
+    def ended() -> bool:
+        sidecar.send_signal(number)
+        return sidecar.poll() is not None
+
+    wait_until(ended, pause=0.3)
+    assert sidecar.returncode == 0
+
+
+@pytest.mark.parametrize("protocol", ["grpc", "http/protobuf"])
+def test_an_endpoint_that_never_answers_does_not_hold_the_sidecar(
+    protocol: str, rank: Rank, start: Start, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """A request is given up after OTEL_EXPORTER_OTLP_TIMEOUT seconds, and the records stay in the ring."""
+    monkeypatch.setenv("OTEL_EXPORTER_OTLP_PROTOCOL", protocol)
+    monkeypatch.setenv("OTEL_EXPORTER_OTLP_TIMEOUT", "1")
+    with socket.create_server(("127.0.0.1", 0)) as silent:
+        monkeypatch.setenv("OTEL_EXPORTER_OTLP_ENDPOINT", f"http://127.0.0.1:{silent.getsockname()[1]}")
+        sidecar = start()
+        rank.record(1)
+        wait_until(lambda: "does not acknowledge" in (tmp_path / "log").read_text(), 60)
+        sidecar.send_signal(signal.SIGINT)
+        assert sidecar.wait(60) == 0
+    assert "what is not sent stays in" in (tmp_path / "log").read_text()
+    assert RingReader(rank.ring.path).cursor.position == 0

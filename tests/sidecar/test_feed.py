@@ -1,0 +1,71 @@
+"""What a sidecar makes of rings that are not as usual: read before, damaged in their values, or large."""
+
+from __future__ import annotations
+
+import math
+from pathlib import Path
+
+import pytest
+
+from otel_train.catalogue import cluster_name, rows
+from otel_train.ring import Identity, Kind, RingReader, RingWriter, Schema, ring_path
+from otel_train.testing import OtlpReceiver
+from tests.sidecar.conftest import FIRST_TIME, Rank, serving
+from tests.waiting import wait_until
+
+PICKS = cluster_name(rows.PICKS.name)
+
+
+@pytest.fixture
+def receiver(monkeypatch: pytest.MonkeyPatch) -> OtlpReceiver:
+    """Return a receiver that the environment names; the test starts it."""
+    made = OtlpReceiver()
+    monkeypatch.setenv("OTEL_EXPORTER_OTLP_ENDPOINT", f"http://{made.address}")
+    return made
+
+
+def test_a_ranks_last_values_are_sent_though_another_sidecar_had_read_them(
+    rank: Rank, receiver: OtlpReceiver, tmp_path: Path
+) -> None:
+    """It had held them back for the interval, and was killed; what it had sent is not sent again."""
+    for step in (1, 2, 3):
+        rank.record(step, Kind.RANK)
+    rank.record(3)
+    with receiver:
+        with serving(tmp_path, rank_interval=1000.0):
+            wait_until(lambda: RingReader(rank.ring.path).cursor.position == 4)
+        assert receiver.values(rows.PICKS.name) == [1]
+        rank.ring.close(3, 0)
+        for _ in range(2):
+            with serving(tmp_path, rank_interval=1000.0):
+                wait_until(lambda: receiver.values(rows.PICKS.name) == [1, 6])
+    assert (receiver.values(rows.PICKS.name), receiver.values(PICKS)) == ([1, 6], [3])
+
+
+@pytest.mark.parametrize("value", [math.nan, math.inf, 1e300])
+def test_a_ring_with_values_that_cannot_be_sent_is_left_out(
+    value: float, rank: Rank, receiver: OtlpReceiver, tmp_path: Path, caplog: pytest.LogCaptureFixture
+) -> None:
+    """Its check values are right; it is named once, and the other ring's values arrive."""
+    damaged = Rank(tmp_path, rank=1)
+    values = [0.0] * damaged.ring.geometry.values
+    values[damaged.layout.offsets[rows.PICKS.name]] = value
+    damaged.ring.write(1, FIRST_TIME, Kind.CLUSTER, values)
+    with receiver, serving(tmp_path):
+        for step in (1, 2):
+            rank.record(step)
+            wait_until(lambda: len(receiver.values(PICKS)) == step)  # noqa: B023  # it is over when step changes
+    said = [each.getMessage() for each in caplog.records if "its values can't be sent" in each.getMessage()]
+    assert [str(damaged.ring.path) in each for each in said] == [True]
+
+
+def test_requests_stay_within_what_receivers_take(receiver: OtlpReceiver, tmp_path: Path) -> None:
+    """Two rings with a backlog of 30,000 large points each arrive at a receiver that takes 4 MiB at most."""
+    schema = Schema((rows.TOKENS,), tuple(f"{number:0130}" for number in range(500)))
+    for rank in range(2):
+        identity = Identity(run_id="run", attempt=7, rank=rank, world_size=2)
+        ring = RingWriter(ring_path(tmp_path, identity), schema, identity, records=64)
+        for step in range(1, 61):
+            ring.write(step, FIRST_TIME + step, Kind.CLUSTER, [1.0] * ring.geometry.values)
+    with receiver, serving(tmp_path):
+        wait_until(lambda: len(receiver.values(cluster_name(rows.STEP_POINTS.name))) == 120, 60)
