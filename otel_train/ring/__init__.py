@@ -4,7 +4,7 @@ from otel_train.ring.layout import MAX_RECORDS, Kind, Record
 from otel_train.ring.process import is_alive, start_time
 from otel_train.ring.reader import Cursor, Progress, RingReader, ring_files
 from otel_train.ring.schema import Identity, Schema
-from otel_train.ring.writer import RingWriter, prepare_directory, ring_path
+from otel_train.ring.writer import RingWriter, make_ring, prepare_directory, ring_path
 
 __all__ = [
     "MAX_RECORDS",
@@ -17,6 +17,7 @@ __all__ = [
     "RingWriter",
     "Schema",
     "is_alive",
+    "make_ring",
     "prepare_directory",
     "ring_files",
     "ring_path",

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import contextlib
+import errno
 import mmap
 import os
 import stat
@@ -18,6 +19,8 @@ from otel_train.ring.process import start_time
 from otel_train.ring.schema import Identity, Schema, dump_schema
 
 NEW_SUFFIX = ".new"
+FEWEST_RECORDS = 64
+"""A ring of fewer would not bridge the restart of a receiver."""
 _CHECK = struct.Struct("<Q")
 
 
@@ -59,6 +62,25 @@ def prepare_directory(directory: Path) -> None:
 def _is_ours(path: Path) -> bool:
     """Tell whether a directory entry is a ring, one in the making, or the sidecar's lock or log."""
     return path.suffix in (SUFFIX, NEW_SUFFIX) or path.name.startswith("sidecar.")
+
+
+def make_ring(path: Path, schema: Schema, identity: Identity, *, records: int) -> RingWriter:
+    """Make a ring of so many records, or, where they don't fit, of a quarter, a sixteenth … of them.
+
+    Memory for files is small in a container (64 MiB by default), and the batches of loaders are there too.
+
+    Raises:
+        RingError: See `RingWriter`; also the smallest one does not fit.
+    """
+    while True:
+        try:
+            return RingWriter(path, schema, identity, records=records)
+        except RingError as error:
+            cause = error.__cause__
+            full = isinstance(cause, OSError) and cause.errno in (errno.ENOSPC, errno.EDQUOT)
+            if not full or records // 4 < FEWEST_RECORDS:
+                raise
+        records //= 4
 
 
 class RingWriter:

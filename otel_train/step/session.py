@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import logging
-import subprocess
 from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
@@ -14,7 +13,7 @@ from otel_train.mixing import EventSink
 from otel_train.ring import prepare_directory
 from otel_train.step.environment import Environment
 from otel_train.step.group import GroupLike, RankGroup, agree_identity, starts_sidecar
-from otel_train.step.sidecar import start_sidecar
+from otel_train.step.sidecar import SidecarProcess
 from otel_train.step.source import Source, drain_of
 from otel_train.step.telemetry import SessionOptions, Telemetry
 
@@ -83,14 +82,14 @@ def init(
             list(group.job_ranks),
         )
     serves = starts_sidecar(identity, group, directory) and not environment.external_sidecar
-    sidecar: subprocess.Popen[bytes] | None = None
+    sidecar: SidecarProcess | None = None
     usable = True
     try:
         if ring_dir is None and not environment.ring_dir:
             prepare_directory(directory.parent)  # whose owner could put another directory in its place
         prepare_directory(directory)
         if serves:
-            sidecar = start_sidecar(directory, rank_interval)
+            sidecar = SidecarProcess(directory, rank_interval)
     except RingError as error:
         usable = False
         logger.warning("telemetry: nothing is recorded on this rank: %s", error)

@@ -5,7 +5,6 @@ from __future__ import annotations
 import atexit
 import logging
 import os
-import subprocess
 import time
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field, replace
@@ -17,13 +16,13 @@ from weakref import WeakSet
 from otel_train.catalogue import BY_NAME, MAX_SUFFIX, RANK_SUFFIX, Metric, Reduction, rank_name
 from otel_train.exceptions import ConfigurationError, RingError, StateMismatchError
 from otel_train.mixing import EventSink
-from otel_train.ring import MAX_RECORDS, Identity, Kind, RingReader, RingWriter, ring_path
+from otel_train.ring import MAX_RECORDS, Identity, Kind, RingReader, RingWriter, make_ring, ring_path
 from otel_train.step.group import RankGroup, agree_schema
 from otel_train.step.packing import Reduced
 from otel_train.step.recorder import Measurements, Recorder
 from otel_train.step.reduction import Reducer
 from otel_train.step.scalars import is_scalar
-from otel_train.step.sidecar import wait_until
+from otel_train.step.sidecar import SidecarProcess, wait_until
 from otel_train.step.source import Source
 
 logger = logging.getLogger(__name__)
@@ -55,7 +54,7 @@ class SessionOptions:
     reduction_timeout: float = 10.0
     """Seconds that a wait for a reduction takes at most."""
     close_timeout: float = 2.0
-    """Seconds that `close` waits at most for the reductions under way, and then for the sidecar."""
+    """Seconds that `close` waits at most, for the reductions under way and for the sidecar together."""
     ring_records: int = 4096
     """Records that a ring holds."""
 
@@ -94,7 +93,7 @@ class Telemetry:
         identity: Identity | None = None,
         keep_run_id: bool = False,
         ring_dir: Path | None = None,
-        sidecar: subprocess.Popen[bytes] | None = None,
+        sidecar: SidecarProcess | None = None,
         events: EventSink | None = None,
     ) -> None:
         self.options = options or SessionOptions()
@@ -165,11 +164,12 @@ class Telemetry:
         if step <= self._last_step:
             self._say("order", "telemetry: step %d came after step %d and is not recorded", step, self._last_step)
             return None
-        dropped = running.recorder.add_step(now - self._clock, self._wait, scalars)
+        seconds = now - self._clock
+        dropped = running.recorder.add_step(seconds, self._wait, scalars)
         self._clock, self._wait, self._last_step = now, 0.0, step
         for key in dropped:
             self._say(key, "telemetry: %r was not there at the first step, or is no number, and is dropped", key)
-        time_ns = self._last_time_ns = max(time.time_ns(), self._last_time_ns + 1)
+        time_ns = self._stamp(seconds)
         if step % self.options.log_every:
             self._pending = True
             running.recorder.end_step(step)
@@ -184,6 +184,19 @@ class Telemetry:
         if self.options.blocking and self._newest is not None and self._newest.step == step:
             return self._values(running, self._newest)
         return None
+
+    def _stamp(self, seconds: float) -> int:
+        """Return the wall clock's time; after it was set back, a later one than the last all the same.
+
+        Until the clock has caught up, stamps advance by half of the seconds that have really gone by: points that share
+        a millisecond would be one to Prometheus.
+        """
+        time_ns = time.time_ns()
+        half_ns = seconds * 5e8
+        if time_ns - self._last_time_ns <= half_ns:
+            time_ns = self._last_time_ns + max(1, int(half_ns))
+        self._last_time_ns = time_ns
+        return time_ns
 
     @property
     def latest(self) -> tuple[int, dict[str, float]] | None:
@@ -231,8 +244,17 @@ class Telemetry:
         ring: RingWriter | None = None
         try:
             if self.ring_dir is not None:
-                path = ring_path(self.ring_dir, self.identity)
-                ring = RingWriter(path, recorder.schema, self.identity, records=self.options.ring_records)
+                path, records = ring_path(self.ring_dir, self.identity), self.options.ring_records
+                ring = make_ring(path, recorder.schema, self.identity, records=records)
+                if ring.geometry.records < records:
+                    self._say(
+                        "ring",
+                        "telemetry: %s is full; the ring holds %d records in place of %d, so that the receiver may be "
+                        "away for less long. Set OTEL_TRAIN_RING_DIR or OTEL_TRAIN_RING_RECORDS",
+                        self.ring_dir,
+                        ring.geometry.records,
+                        records,
+                    )
         except RingError as error:
             self._say("ring", "telemetry: nothing is recorded on this rank: %s", error)
         self._running = _Running(recorder, reducer, ring, [0.0] * recorder.layout.peaks)
@@ -320,7 +342,7 @@ class Telemetry:
             return False
 
     def close(self) -> None:
-        """End the session: wait for the reductions under way and then for the sidecar, each a bounded time.
+        """End the session: wait for the reductions under way and then for the sidecar, `close_timeout` in all.
 
         What the sidecar has not sent by then it sends when it can: it outlives this process. Safe to call twice.
         """
@@ -334,17 +356,20 @@ class Telemetry:
             self._say("close", "telemetry: the end is not recorded: %r", error)
 
     def _close(self) -> None:
+        if self._sidecar is not None:
+            self._sidecar.close()
         running = self._running
         if running is None:
             return
-        time_ns = max(time.time_ns(), self._last_time_ns + 1)
+        deadline = time.monotonic() + self.options.close_timeout
+        time_ns = self._stamp(time.perf_counter() - self._clock)
         if self._pending:
             self._drain(running, self._last_step, time_ns)
         self._record_cluster(running, running.reducer.finish(self.options.close_timeout))
         if running.ring is not None:
             running.ring.abandoned = running.reducer.abandoned
             running.ring.close(self._last_step, time_ns)
-            if not self._await_sidecar(running.ring, self.options.close_timeout):
+            if not self._await_sidecar(running.ring, max(0.0, deadline - time.monotonic())):
                 logger.info("telemetry: the sidecar is still sending; what remains is in %s", running.ring.path)
 
     def _await_sidecar(self, ring: RingWriter, timeout: float) -> bool:

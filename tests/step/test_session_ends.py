@@ -1,0 +1,122 @@
+"""How a rank's process ends or is copied, and what of its session remains; and its clock."""
+
+from __future__ import annotations
+
+import os
+import subprocess
+import sys
+import time
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+import otel_train
+from otel_train.catalogue import cluster_name
+from otel_train.ring import Kind, RingReader, ring_files
+from otel_train.step import telemetry as module
+from otel_train.testing import OtlpReceiver
+from tests.waiting import wait_until
+
+BEGIN = """
+import multiprocessing, os, sys
+import otel_train
+telemetry = otel_train.init(ring_dir=sys.argv[1], close_timeout=0.01)
+for step in (1, 2, 3):
+    telemetry.step(step, {"loss": 2.0})
+"""
+FORKS = """
+child = os.fork()
+if not child:
+    telemetry.step(4)
+    sys.exit(0)
+assert os.waitpid(child, 0)[1] == 0
+child = multiprocessing.get_context("fork").Process(target=lambda: telemetry.step(4))
+child.start()
+child.join()
+assert child.exitcode == 0
+print(telemetry.latest[0])
+os._exit(0)
+"""
+
+
+def run(code: str, directory: Path, **environment: str) -> tuple[subprocess.CompletedProcess[str], RingReader]:
+    """Run three steps and then this code in a process of its own, and return how it ended, and its ring."""
+    done = subprocess.run(
+        [sys.executable, "-c", BEGIN + code, str(directory)],
+        env={**os.environ, **environment},
+        capture_output=True,
+        text=True,
+        timeout=120,
+        check=False,
+    )
+    return done, RingReader(ring_files(directory)[0])
+
+
+@pytest.mark.parametrize(
+    ("end", "code", "closed"), [("os._exit(3)", 3, False), ("raise OSError", 1, True)], ids=["os._exit", "exception"]
+)
+def test_however_a_process_ends_its_steps_are_recorded(end: str, code: int, closed: bool, tmp_path: Path) -> None:
+    """Also when nothing of ours runs at the end."""
+    done, reader = run(end, tmp_path, OTEL_TRAIN_SIDECAR="external")
+    assert done.returncode == code, done.stderr
+    assert [each.step for each in reader.read(0, 100)[0] if each.kind is Kind.RANK] == [1, 2, 3]
+    assert (reader.progress.closed, reader.writer_lives) == (closed, False)
+
+
+def test_forked_children_of_a_rank_end_as_others_do(tmp_path: Path) -> None:
+    """By os.fork and multiprocessing: they record nothing, leave the ring open, and don't hang; no step comes twice."""
+    with OtlpReceiver() as receiver:
+        done, reader = run(FORKS, tmp_path, OTEL_EXPORTER_OTLP_ENDPOINT=f"http://{receiver.address}")
+        assert (done.returncode, done.stdout.strip()) == (0, "3"), done.stderr
+        assert (reader.progress.step, reader.progress.closed) == (3, False)
+        assert "Traceback" not in done.stderr
+        wait_until(lambda: reader.cursor.position == 6)
+    assert receiver.values(cluster_name("loss")) == [2.0, 2.0, 2.0]
+
+
+@pytest.fixture
+def clock(monkeypatch: pytest.MonkeyPatch) -> dict[str, float]:
+    """Return clocks that stand still: seconds of the wall clock and of the steady ones."""
+    clock = {"wall": 1e9, "steady": 0.0}
+    monkeypatch.setenv("OTEL_TRAIN_SIDECAR", "external")
+    monkeypatch.setattr(time, "time_ns", lambda: int(clock["wall"] * 1e9))
+    for name in ("perf_counter", "monotonic"):
+        monkeypatch.setattr(time, name, lambda: clock["steady"])
+    return clock
+
+
+@pytest.mark.parametrize(
+    ("jump", "stamps"), [(-3.0, [2.0, 4.0, 5.0, 6.0, 7.0, 9.0]), (100.0, [2.0, 4.0, 106.0, 108.0, 110.0, 112.0])]
+)
+def test_stamps_go_on_at_half_the_pace_while_a_clock_that_was_set_back_catches_up(
+    jump: float, stamps: list[float], clock: dict[str, float], tmp_path: Path
+) -> None:
+    """No two steps of two seconds come to share a millisecond; a clock that is set forward is followed."""
+    telemetry = otel_train.init(ring_dir=tmp_path, close_timeout=0.0)
+    for step in range(1, 7):
+        clock["steady"] += 2.0
+        clock["wall"] += 2.0 + (jump if step == 3 else 0.0)
+        telemetry.step(step)
+    telemetry.close()
+    found = [each for each in RingReader(ring_files(tmp_path)[0]).read(0, 100)[0] if each.kind is Kind.RANK]
+    assert [each.time_ns / 1e9 - 1e9 for each in found] == stamps
+
+
+def test_close_has_one_bound_for_all_that_it_waits_for(
+    clock: dict[str, float], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """The sidecar is given what the reductions have left."""
+    given: list[float] = []
+
+    def reductions(timeout: float) -> list[Any]:
+        clock["steady"] += timeout - 0.5
+        return []
+
+    telemetry = otel_train.init(ring_dir=tmp_path, close_timeout=2.0)
+    telemetry.step(1)
+    assert telemetry._running is not None
+    monkeypatch.setattr(telemetry._running.reducer, "finish", reductions)
+    monkeypatch.setattr(module, "wait_until", lambda _, timeout: given.append(timeout))
+    telemetry.close()
+    assert given == [0.5]

@@ -1,0 +1,150 @@
+"""The owner of the sidecar's process: it is started again when it is killed, and only then."""
+
+from __future__ import annotations
+
+import os
+import signal
+import threading
+from collections.abc import Iterator
+from contextlib import closing
+from pathlib import Path
+
+import pytest
+import torch
+
+from otel_train.catalogue import cluster_name, rows
+from otel_train.ring import Kind
+from otel_train.step import sidecar as owner
+from otel_train.step.sidecar import SidecarProcess
+from otel_train.testing import OtlpReceiver
+from tests.sidecar.conftest import Rank
+from tests.waiting import wait_until
+
+PICKS = cluster_name(rows.PICKS.name)
+
+
+@pytest.fixture
+def receiver(monkeypatch: pytest.MonkeyPatch) -> Iterator[OtlpReceiver]:
+    """Return a receiver that the sidecar sends to, and make no long pauses before it starts again."""
+    with OtlpReceiver() as made:
+        monkeypatch.setenv("OTEL_EXPORTER_OTLP_ENDPOINT", f"http://{made.address}")
+        monkeypatch.setattr(owner, "FIRST_PAUSE", 0.05)
+        yield made
+
+
+@pytest.fixture
+def rank(tmp_path: Path) -> Iterator[Rank]:
+    """Return a rank, whose ring ends with the test: a sidecar that still runs then leaves."""
+    made = Rank(tmp_path)
+    yield made
+    made.ring.close(0, 0)
+
+
+def pid_of(process: SidecarProcess) -> int:
+    assert process.process is not None
+    return process.process.pid
+
+
+def end(process: SidecarProcess, rank: Rank) -> None:
+    """End what a test has started."""
+    process.close()
+    rank.ring.close(0, 0)
+    os.kill(pid_of(process), signal.SIGTERM)
+
+
+def kill(process: SidecarProcess) -> None:
+    """Kill the sidecar and wait until another one runs."""
+    before = pid_of(process)
+    os.kill(before, signal.SIGKILL)
+    wait_until(lambda: pid_of(process) != before, what="another sidecar")
+
+
+def watching() -> set[threading.Thread]:
+    return {thread for thread in threading.enumerate() if thread.name == "otel_train-sidecar"}
+
+
+def test_a_killed_sidecar_is_started_again_and_goes_on_where_it_was(
+    rank: Rank, receiver: OtlpReceiver, tmp_path: Path, caplog: pytest.LogCaptureFixture
+) -> None:
+    """What is recorded meanwhile arrives once; the restarts are counted, and said once."""
+    with closing(SidecarProcess(tmp_path, 0.0)) as process:
+        for step in (1, 2, 3):
+            rank.record(step)
+            wait_until(lambda: len(receiver.values(PICKS)) == step)  # noqa: B023  # it is over when step changes
+            if step < 3:
+                kill(process)
+        rank.record(4, Kind.RANK)
+        wait_until(lambda: receiver.values(rows.SIDECAR_RESTARTS.name) == [2])
+        end(process, rank)
+    assert receiver.values(PICKS) == [1, 3, 6]
+    assert [each.getMessage().count("ended with -9") for each in caplog.records] == [1]
+
+
+def test_a_sidecar_that_was_told_to_end_stays_away(rank: Rank, receiver: OtlpReceiver, tmp_path: Path) -> None:
+    """Its exit code says so."""
+    before = watching()
+    process = SidecarProcess(tmp_path, 0.0)
+    rank.record(1)
+    rank.ring.close(1, 0)
+    wait_until(lambda: receiver.values(PICKS) == [1])
+    os.kill(pid_of(process), signal.SIGTERM)
+    wait_until(lambda: watching() <= before)
+    assert process.process is not None
+    assert process.process.returncode == 0
+
+
+def test_a_closed_session_starts_no_sidecar(rank: Rank, receiver: OtlpReceiver, tmp_path: Path) -> None:
+    """Also when its sidecar is killed; and closing waits for nothing."""
+    before = watching()
+    process = SidecarProcess(tmp_path, 0.0)
+    first = pid_of(process)
+    rank.record(1)
+    wait_until(lambda: receiver.values(PICKS) == [1])
+    process.close()
+    os.kill(first, signal.SIGKILL)
+    wait_until(lambda: watching() <= before)
+    assert pid_of(process) == first
+
+
+def test_the_end_of_a_session_does_not_wait_for_the_pause(
+    rank: Rank, receiver: OtlpReceiver, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """The last records of a session whose sidecar was killed a moment ago are sent."""
+    monkeypatch.setattr(owner, "FIRST_PAUSE", 1000.0)
+    process = SidecarProcess(tmp_path, 0.0)
+    os.kill(pid_of(process), signal.SIGKILL)
+    assert process.process is not None
+    wait_until(lambda: process.process is not None and process.process.returncode == -signal.SIGKILL)
+    rank.record(1)
+    rank.ring.close(1, 0)
+    process.close()
+    wait_until(lambda: receiver.values(PICKS) == [1])
+    end(process, rank)
+
+
+def test_a_ring_that_is_cut_short_costs_its_own_records_only(
+    rank: Rank, receiver: OtlpReceiver, tmp_path: Path
+) -> None:
+    """The kernel ends the sidecar (SIGBUS); the next one refuses the file and sends the other rings'."""
+    other = Rank(tmp_path, rank=1)
+    with closing(SidecarProcess(tmp_path, 0.0)) as process:
+        for each in (rank, other):
+            each.record(1)
+        wait_until(lambda: len(receiver.values(PICKS)) == 2)
+        os.truncate(other.ring.path, 0)
+        rank.record(2)
+        wait_until(lambda: receiver.values(PICKS) == [1, 1, 3])
+        wait_until(lambda: f"{other.ring.path} is no ring file" in (tmp_path / owner.LOG_NAME).read_text())
+        end(process, rank)
+
+
+def test_workers_of_a_loader_do_not_take_the_sidecars_end(rank: Rank, receiver: OtlpReceiver, tmp_path: Path) -> None:
+    """PyTorch hears of every child that ends, and forks while the sidecar is waited for."""
+    with closing(SidecarProcess(tmp_path, 0.0)) as process:
+        batches = iter(torch.utils.data.DataLoader(range(100), num_workers=2, batch_size=1))  # type: ignore[arg-type]
+        next(batches)
+        kill(process)
+        rank.record(1)
+        wait_until(lambda: receiver.values(PICKS) == [1])
+        assert len(list(batches)) == 99
+        end(process, rank)
