@@ -71,7 +71,7 @@ def test_forked_children_of_a_rank_end_as_others_do(tmp_path: Path) -> None:
         assert (done.returncode, done.stdout.strip()) == (0, "3"), done.stderr
         assert (reader.progress.step, reader.progress.closed) == (3, False)
         assert "Traceback" not in done.stderr
-        wait_until(lambda: reader.cursor.position == 6)
+        wait_until(lambda: len(receiver.values("loss")) == 2)  # the first and the last of the rank itself: all is sent
     assert receiver.values(cluster_name("loss")) == [2.0, 2.0, 2.0]
 
 
