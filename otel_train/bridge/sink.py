@@ -76,6 +76,7 @@ class WandbSink:
 
     def __init__(self, state_dir: Path, mode: str, project: str) -> None:
         self._state_dir = state_dir
+        self._folder = state_dir / WANDB_FOLDER
         self._online = mode == "online"
         self._project = project
         self._runs: dict[str, OfflineRun | OnlineRun] = {}
@@ -84,9 +85,10 @@ class WandbSink:
 
     def open(self, run_id: str, since: int | None) -> Opened:
         """Open a run that is not open; `since` is the first ordinal whose row may or may not be there."""
-        free = shutil.disk_usage(self._state_dir).free
+        self._folder.mkdir(mode=0o700, exist_ok=True)
+        free = shutil.disk_usage(self._folder).free
         if free < LEAST_FREE_BYTES:
-            raise BridgeError(f"the disk of {self._state_dir} is full: {free} bytes are free")
+            raise BridgeError(f"the disk of {self._folder} is full: {free} bytes are free")
         if self._online:
             try:
                 run = OnlineRun(run_id, self._state_dir, self._project, self._ask)
@@ -102,12 +104,11 @@ class WandbSink:
 
     def _go_offline(self, error: WandbKeyError) -> None:
         self._online, self.patience = False, OFFLINE_PATIENCE
-        pattern = self._state_dir / WANDB_FOLDER / "offline-run-*"
         _log.error(
             "wandb refuses the key, rows go to files from now on: %s; mend WANDB_API_KEY, start the bridge again, and "
             "upload what is in the files once with: wandb sync %s",
             error,
-            pattern,
+            self._folder / "offline-run-*",
         )
 
     def write(self, run_id: str, sealed: SealedRow) -> None:
@@ -134,4 +135,4 @@ class WandbSink:
 
     def abort(self) -> None:
         """Let a call that hangs in another thread fail."""
-        end_writers(self._state_dir / WANDB_FOLDER, grace=0)
+        end_writers(self._folder, grace=0)

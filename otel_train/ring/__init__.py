@@ -1,8 +1,8 @@
 """The memory-mapped step log between a rank and its node's sidecar."""
 
-from otel_train.ring.layout import MAX_RECORDS, Kind, Record
+from otel_train.ring.layout import MAX_RECORDS, Cursor, Kind, Record
 from otel_train.ring.process import is_alive, start_time
-from otel_train.ring.reader import Cursor, Progress, RingReader, ring_files
+from otel_train.ring.reader import Progress, RingReader, ring_files
 from otel_train.ring.schema import Identity, Schema
 from otel_train.ring.writer import RingWriter, make_ring, prepare_directory, ring_path
 

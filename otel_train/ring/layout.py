@@ -18,6 +18,8 @@ import struct
 from collections.abc import Sequence
 from dataclasses import dataclass
 from enum import IntEnum
+from mmap import mmap
+from zlib import crc32
 
 from otel_train.exceptions import RingError
 
@@ -53,6 +55,17 @@ class Record:
     time_ns: int
     kind: Kind
     values: tuple[float, ...]
+
+
+@dataclass(frozen=True, slots=True)
+class Cursor:
+    """What the sidecar has brought to its receiver."""
+
+    position: int
+    dropped: int
+    totals: tuple[float, ...]
+    rank_time_ns: int = 0
+    """The time stamp of the rank's newest own values that were acknowledged; 0 before the first."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -171,3 +184,15 @@ def unpack_header(data: bytes, file_size: int, path: str) -> Header:
     if not plausible:
         raise RingError(f"{path} is damaged: the sizes in its header do not fit together; move it away")
     return Header(geometry, pid, pid_start, crc, created)
+
+
+def newest_cursor(file: mmap, geometry: Geometry) -> tuple[int, Cursor]:
+    """Return the last cursor that was written whole, and its generation; the beginning and 0 where none was."""
+    best = (0, Cursor(0, 0, (0.0,) * geometry.totals))
+    for index in range(2):
+        start = CURSOR_OFFSET + index * geometry.slot_size
+        data = file[start : start + geometry.slot_size]
+        generation, position, dropped, rank_time_ns, *totals = geometry.slot_struct.unpack_from(data)
+        if generation > best[0] and int.from_bytes(data[-8:], "little") == crc32(data[:-8]):
+            best = (generation, Cursor(position, dropped, tuple(totals), rank_time_ns))
+    return best

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import errno
+import fcntl
 import mmap
 import os
 from collections.abc import Sequence
@@ -16,8 +18,10 @@ from otel_train.ring.layout import (
     PROGRESS,
     PROGRESS_OFFSET,
     SUFFIX,
+    Cursor,
     Kind,
     Record,
+    newest_cursor,
     unpack_header,
 )
 from otel_train.ring.process import is_alive
@@ -37,17 +41,6 @@ class Progress:
     abandoned: int
 
 
-@dataclass(frozen=True, slots=True)
-class Cursor:
-    """How far the sidecar is: what was acknowledged, what was lost, and the running totals of the acknowledged."""
-
-    position: int
-    dropped: int
-    totals: tuple[float, ...]
-    rank_time_ns: int = 0
-    """The time stamp of the rank's newest own values that were acknowledged; 0 before the first."""
-
-
 class RingReader:
     """The reading end of a ring.
 
@@ -62,14 +55,11 @@ class RingReader:
     def __init__(self, path: Path, *, writable: bool = False) -> None:
         self.path = path
         try:
-            descriptor = os.open(path, (os.O_RDWR if writable else os.O_RDONLY) | os.O_CLOEXEC)
-            try:
-                size = os.fstat(descriptor).st_size
-                self.header = unpack_header(os.pread(descriptor, FIXED.size, 0), size, str(path))
-                access = mmap.ACCESS_WRITE if writable else mmap.ACCESS_READ
-                self._file = mmap.mmap(descriptor, size, access=access)
-            finally:
-                os.close(descriptor)
+            self._descriptor = path.open("rb+" if writable else "rb", buffering=0)
+            number = self._descriptor.fileno()
+            size = os.fstat(number).st_size
+            self.header = unpack_header(os.pread(number, FIXED.size, 0), size, str(path))
+            self._file = mmap.mmap(number, size, access=mmap.ACCESS_WRITE if writable else mmap.ACCESS_READ)
         except RingError:
             raise
         except (OSError, ValueError) as error:
@@ -89,7 +79,7 @@ class RingReader:
             raise RingError(f"{path} is damaged: its records do not fit its schema; move it away")
         self._struct = self.geometry.record_struct
         self._slot = self.geometry.slot_struct
-        self._generation, _ = self._newest_slot()
+        self._generation, _ = newest_cursor(self._file, self.geometry)
 
     @property
     def progress(self) -> Progress:
@@ -99,8 +89,19 @@ class RingReader:
 
     @property
     def writer_lives(self) -> bool:
-        """Whether the process that made the ring still lives."""
-        return is_alive(self.header.pid, self.header.pid_start)
+        """Whether the process that made the ring still lives: one that is seen, or one that holds the file's lock.
+
+        A process of another container is not seen.
+        """
+        return is_alive(self.header.pid, self.header.pid_start) or self._is_locked()
+
+    def _is_locked(self) -> bool:
+        try:
+            fcntl.lockf(self._descriptor, fcntl.LOCK_SH | fcntl.LOCK_NB)
+        except OSError as error:
+            return error.errno in (errno.EACCES, errno.EAGAIN)  # others are of a file system without locks
+        fcntl.lockf(self._descriptor, fcntl.LOCK_UN)
+        return False
 
     def read(self, position: int, limit: int) -> tuple[list[Record], int, int]:
         """Read up to `limit` records from `position` on.
@@ -136,17 +137,7 @@ class RingReader:
     @property
     def cursor(self) -> Cursor:
         """The last cursor that was written whole; the beginning where none was."""
-        return self._newest_slot()[1]
-
-    def _newest_slot(self) -> tuple[int, Cursor]:
-        best = (0, Cursor(0, 0, (0.0,) * self.geometry.totals))
-        for index in range(2):
-            start = CURSOR_OFFSET + index * self.geometry.slot_size
-            data = self._file[start : start + self.geometry.slot_size]
-            generation, position, dropped, rank_time_ns, *totals = self._slot.unpack_from(data)
-            if generation > best[0] and int.from_bytes(data[-8:], "little") == crc32(data[:-8]):
-                best = (generation, Cursor(position, dropped, tuple(totals), rank_time_ns))
-        return best
+        return newest_cursor(self._file, self.geometry)[1]
 
     def move_cursor(self, position: int, dropped: int, totals: Sequence[float], rank_time_ns: int = 0) -> None:
         """Note what has been acknowledged."""
@@ -159,6 +150,7 @@ class RingReader:
     def close(self) -> None:
         """Give the mapping back."""
         self._file.close()
+        self._descriptor.close()
 
 
 def ring_files(directory: Path) -> list[Path]:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import contextlib
 import errno
+import fcntl
 import mmap
 import os
 import stat
@@ -11,10 +12,11 @@ import struct
 import time
 from collections.abc import Sequence
 from pathlib import Path
+from typing import BinaryIO
 from zlib import crc32
 
 from otel_train.exceptions import RingError
-from otel_train.ring.layout import PROGRESS, PROGRESS_OFFSET, SUFFIX, Geometry, Kind, pack_header
+from otel_train.ring.layout import PROGRESS, PROGRESS_OFFSET, SUFFIX, Geometry, Kind, newest_cursor, pack_header
 from otel_train.ring.process import start_time
 from otel_train.ring.schema import Identity, Schema, dump_schema
 
@@ -114,7 +116,7 @@ class RingWriter:
             )
         if path.exists():
             raise RingError(f"ring {path} can't be made: it exists")
-        self._file = _allocate(path.with_suffix(NEW_SUFFIX), self.geometry.file_size)
+        self._file, self._locked = _allocate(path.with_suffix(NEW_SUFFIX), self.geometry.file_size)
         header = pack_header(self.geometry, os.getpid(), start_time(os.getpid()), crc32(encoded), time.time_ns())
         self._file[: len(header)] = header
         self._file[self.geometry.schema_offset : self.geometry.schema_offset + len(encoded)] = encoded
@@ -144,25 +146,40 @@ class RingWriter:
         """Note that a step has ended without a record, so that a look at the ring tells how far the rank is."""
         PROGRESS.pack_into(self._file, PROGRESS_OFFSET, self.written, step, time_ns, self._closed, self.abandoned)
 
+    @property
+    def acknowledged(self) -> int:
+        """How many records the sidecar's receiver has, or will never have because they were overwritten.
+
+        A reader of the same file in this process would end the lock when it is closed.
+        """
+        return newest_cursor(self._file, self.geometry)[1].position
+
     def close(self, step: int, time_ns: int) -> None:
         """Note that no record will follow. The mapping stays until the object goes."""
         self._closed = 1
         self.mark(step, time_ns)
 
 
-def _allocate(path: Path, size: int) -> mmap.mmap:
-    """Make a file of that size with its blocks allocated: a full disk must be an error here, not a SIGBUS later."""
-    descriptor = -1
+def _allocate(path: Path, size: int) -> tuple[mmap.mmap, BinaryIO]:
+    """Make a file of that size with its blocks allocated: a full disk must be an error here, not a SIGBUS later.
+
+    It comes locked, for as long as this process lives and leaves the file open: that tells a sidecar in another
+    container, which can't see the process, that it lives. Children don't inherit such a lock.
+    """
+    file: BinaryIO | None = None
     try:
         with contextlib.suppress(FileNotFoundError):
             path.unlink()
-        descriptor = os.open(path, os.O_RDWR | os.O_CREAT | os.O_EXCL | os.O_CLOEXEC | os.O_NOFOLLOW, 0o600)
-        os.posix_fallocate(descriptor, 0, size)
-        return mmap.mmap(descriptor, size)
+        flags = os.O_RDWR | os.O_CREAT | os.O_EXCL | os.O_CLOEXEC | os.O_NOFOLLOW
+        file = os.fdopen(os.open(path, flags, 0o600), "rb+", buffering=0)
+        os.posix_fallocate(file.fileno(), 0, size)
+        mapping = mmap.mmap(file.fileno(), size)
     except OSError as error:
+        if file is not None:
+            file.close()
         with contextlib.suppress(OSError):
             path.unlink()
         raise RingError(f"ring {path} of {size} bytes can't be made: {error.strerror}") from error
-    finally:
-        if descriptor >= 0:
-            os.close(descriptor)
+    with contextlib.suppress(OSError):  # a file system without locks
+        fcntl.lockf(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
+    return mapping, file

@@ -16,7 +16,7 @@ from weakref import WeakSet
 from otel_train.catalogue import BY_NAME, MAX_SUFFIX, RANK_SUFFIX, Metric, Reduction, rank_name
 from otel_train.exceptions import ConfigurationError, RingError, StateMismatchError
 from otel_train.mixing import EventSink
-from otel_train.ring import MAX_RECORDS, Identity, Kind, RingReader, RingWriter, make_ring, ring_path
+from otel_train.ring import MAX_RECORDS, Identity, Kind, RingWriter, make_ring, ring_path
 from otel_train.step.group import RankGroup, agree_schema
 from otel_train.step.packing import Reduced
 from otel_train.step.recorder import Measurements, Recorder
@@ -373,11 +373,7 @@ class Telemetry:
                 logger.info("telemetry: the sidecar is still sending; what remains is in %s", running.ring.path)
 
     def _await_sidecar(self, ring: RingWriter, timeout: float) -> bool:
-        reader = RingReader(ring.path)
-        try:
-            return wait_until(lambda: reader.cursor.position >= ring.written, timeout)
-        finally:
-            reader.close()
+        return wait_until(lambda: ring.acknowledged >= ring.written, timeout)
 
     def __enter__(self) -> Self:
         return self

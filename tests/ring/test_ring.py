@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import contextlib
+import os
 import resource
 import signal
 import subprocess
@@ -170,3 +171,34 @@ def test_a_ring_that_no_reader_would_take_is_not_written(schema: Schema, records
     """The writer's bounds are the reader's."""
     with pytest.raises(RingError, match="beyond what a reader takes"):
         RingWriter(ring_path(tmp_path, IDENTITY), schema, IDENTITY, records=records)
+
+
+@pytest.mark.faults
+def test_a_writer_in_another_container_is_seen_to_live_and_to_die(tmp_path: Path) -> None:
+    """Its pid means nothing there: the lock on its file tells, which its children do not inherit."""
+    path = ring_path(tmp_path, IDENTITY)
+    write = (
+        "import os, sys; from pathlib import Path; from tests.ring.test_ring import filled\n"
+        "ring = filled(Path(sys.argv[1]), 1); pid = os.fork() or os.execvp('sleep', ['sleep', '60'])\n"
+        "print(pid, flush=True); sys.stdin.read()"
+    )
+    read = (
+        "import sys; from pathlib import Path; from otel_train.ring import RingReader\n"
+        "print(RingReader(Path(sys.argv[1])).writer_lives)"
+    )
+
+    def seen_elsewhere() -> str:
+        command = ["unshare", "--pid", "--fork", "--mount-proc", sys.executable, "-c", read, str(path)]
+        return subprocess.run(command, capture_output=True, text=True, check=True).stdout.strip()
+
+    writer = subprocess.Popen(
+        [sys.executable, "-c", write, str(tmp_path)], stdin=subprocess.PIPE, stdout=subprocess.PIPE, text=True
+    )
+    assert writer.stdout is not None
+    child = int(writer.stdout.readline())
+    alive = seen_elsewhere()
+    writer.kill()
+    writer.wait()
+    dead = seen_elsewhere()
+    os.kill(child, signal.SIGKILL)
+    assert (alive, dead) == ("True", "False")
