@@ -7,6 +7,7 @@ import logging
 import os
 import signal
 import threading
+import time
 from collections.abc import Callable
 from contextlib import ExitStack
 from dataclasses import dataclass
@@ -27,8 +28,8 @@ _log = logging.getLogger(__name__)
 
 ADDRESS_FILE = "address"
 WANDB_MODES = ("offline", "online")
-SERVER_STOP_SECONDS, WRITER_STOP_SECONDS = 1.0, 3.0
-"""Together under the five seconds in which a stopped bridge is gone."""
+STOP_SECONDS, SERVER_STOP_SECONDS = 4.5, 1.0
+"""In all and for the requests under way; a stopped bridge is gone within five."""
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
@@ -127,10 +128,11 @@ class Bridge:
         Returns:
             Whether wandb got done in time; if not, what it lacks is in the inbox for the next bridge.
         """
+        deadline = time.monotonic() + STOP_SECONDS
         (self._config.state / ADDRESS_FILE).unlink(missing_ok=True)
         self._server.stop(SERVER_STOP_SECONDS)
         self._exporting.close()
-        finished = self._writer.stop(WRITER_STOP_SECONDS)
+        finished = self._writer.stop(max(0.0, deadline - time.monotonic()))
         if finished:
             self._inbox.close()
         return finished

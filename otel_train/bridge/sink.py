@@ -8,6 +8,7 @@ import shutil
 from collections.abc import Iterable
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
+from importlib import import_module
 from pathlib import Path
 from typing import TYPE_CHECKING, Protocol
 
@@ -41,6 +42,9 @@ class RowSink(Protocol):
 
     patience: float
     """Seconds in which a row becomes durable if all is well."""
+
+    def prepare(self) -> None:
+        """Do what takes long and needs no run; called once, before everything else."""
 
     def open(self, run_id: str, since: int | None) -> Opened:
         """Open a run that is not open; `since` is the first ordinal whose row may or may not be there."""
@@ -82,6 +86,10 @@ class WandbSink:
         self._runs: dict[str, OfflineRun | OnlineRun] = {}
         self._ask = ThreadPoolExecutor(1, thread_name_prefix="otel_train-bridge-wandb")
         self.patience = ONLINE_PATIENCE if self._online else OFFLINE_PATIENCE
+
+    def prepare(self) -> None:
+        """Load wandb, which takes most of a second: requests are taken meanwhile."""
+        import_module("wandb")
 
     def open(self, run_id: str, since: int | None) -> Opened:
         """Open a run that is not open; `since` is the first ordinal whose row may or may not be there."""

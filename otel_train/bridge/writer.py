@@ -102,6 +102,7 @@ class Writer:
         return not self._thread.is_alive()
 
     def _run(self) -> None:
+        self._sink.prepare()
         while not self._stopping.wait(self._interval):
             self._guarded_pass(self._due)
         # No reason to linger: nothing more arrives. What is incomplete waits for the next bridge.
