@@ -36,6 +36,8 @@ PAGE = 4096
 MAX_SCHEMA = 1 << 20
 MAX_VALUES = 1 << 16
 MAX_RECORDS = 1 << 24
+COUNTS = 1 << 60
+"""No number of records reaches this, so sums of two still fit what the ring and OTLP count in."""
 SUFFIX = ".ring"
 
 
@@ -193,6 +195,7 @@ def newest_cursor(file: mmap, geometry: Geometry) -> tuple[int, Cursor]:
         start = CURSOR_OFFSET + index * geometry.slot_size
         data = file[start : start + geometry.slot_size]
         generation, position, dropped, rank_time_ns, *totals = geometry.slot_struct.unpack_from(data)
-        if generation > best[0] and int.from_bytes(data[-8:], "little") == crc32(data[:-8]):
+        plausible = max(generation, position, dropped) < COUNTS
+        if plausible and generation > best[0] and int.from_bytes(data[-8:], "little") == crc32(data[:-8]):
             best = (generation, Cursor(position, dropped, tuple(totals), rank_time_ns))
     return best

@@ -13,6 +13,7 @@ from zlib import crc32
 
 from otel_train.exceptions import ConfigurationError, RingError
 from otel_train.ring.layout import (
+    COUNTS,
     CURSOR_OFFSET,
     FIXED,
     PROGRESS,
@@ -83,8 +84,14 @@ class RingReader:
 
     @property
     def progress(self) -> Progress:
-        """How far the writer is, now."""
+        """How far the writer is, now.
+
+        Raises:
+            RingError: It counts more than a writer can have counted.
+        """
         written, step, time_ns, closed, abandoned = PROGRESS.unpack_from(self._file, PROGRESS_OFFSET)
+        if max(written, abandoned) >= COUNTS:
+            raise RingError(f"{self.path} is damaged: it counts {written} records; move it away")
         return Progress(written, step, time_ns, bool(closed), abandoned)
 
     @property

@@ -10,6 +10,13 @@ from typing import Any
 from otel_train.catalogue import BY_NAME, Layout, Metric, Reduction
 from otel_train.exceptions import OtelTrainError, RingError
 
+_LARGEST = 2**63 // 10**6
+"""Of an identity's numbers: the attempt is sent in nanoseconds too, and OTLP's integers have 64 bits."""
+_LONGEST = 512
+"""Characters of a modality: each of its points carries it, and a receiver takes no longer ones."""
+_PLAIN = (Reduction.MEAN, Reduction.SUM, Reduction.MAX, Reduction.MIN)
+"""The reductions that a metric beside the catalogue's can have."""
+
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Identity:
@@ -53,26 +60,48 @@ def load_schema(data: bytes, path: str) -> tuple[Schema, Identity]:
     """Read what `dump_schema` wrote.
 
     Raises:
-        RingError: It is not that, or names a catalogue metric with another reduction (another release wrote it).
+        RingError: It is not that, names a catalogue metric with another reduction (another release wrote it), or holds
+            what can't be sent.
     """
     try:
         content: dict[str, Any] = json.loads(data)
-        identity = Identity(**content["identity"])
-        schema = Schema(tuple(map(_metric, content["metrics"])), tuple(str(name) for name in content["modalities"]))
+        json.dumps(content, ensure_ascii=False).encode()  # half a surrogate pair can be read, but not be sent
+        identity = _identity(content["identity"])
+        schema = Schema(tuple(map(_metric, content["metrics"])), tuple(map(_modality, content["modalities"])))
     except (ValueError, TypeError, KeyError, RecursionError, OtelTrainError) as error:
-        raise RingError(f"{path} is damaged: its schema can't be read ({error}); move it away") from error
-    for field in fields(Identity):
-        kind = str if field.name in ("run_id", "host", "service_name") else int
-        if type(getattr(identity, field.name)) is not kind:
-            raise RingError(f"{path} is damaged: {field.name} is {getattr(identity, field.name)!r}; move it away")
+        raise RingError(f"{path} is damaged: its schema can't be read ({error!s:.200}); move it away") from error
     return schema, identity
 
 
-def _metric(row: Sequence[str]) -> Metric:
+def _identity(content: dict[str, Any]) -> Identity:
+    identity = Identity(**content)
+    for field in fields(Identity):
+        value = getattr(identity, field.name)
+        if field.name in ("run_id", "host", "service_name"):
+            fits = isinstance(value, str)
+        else:
+            fits = type(value) is int and 0 <= value <= _LARGEST
+        if not fits:
+            raise ValueError(f"{field.name} is {value!r:.80}")
+    return identity
+
+
+def _modality(name: Any) -> str:
+    if not isinstance(name, str) or len(name) > _LONGEST:
+        raise ValueError(f"a modality is {name!r:.80}")
+    return name
+
+
+def _metric(row: Sequence[Any]) -> Metric:
+    if not all(isinstance(part, str) for part in row):
+        raise ValueError(f"a metric is {row!r:.80}")
     name, unit, instrument, reduction = row
     known = BY_NAME.get(name)
     if known is None:
-        return Metric(name, Reduction(reduction), unit=unit)
+        metric = Metric(name, Reduction(reduction), unit=unit)
+        if metric.reduction not in _PLAIN:
+            raise ValueError(f"{name} is none of the catalogue's and has the reduction {reduction}")
+        return metric
     if (known.unit, str(known.instrument), str(known.reduction)) != (unit, instrument, reduction):
         raise ValueError(f"{name} has another unit, instrument or reduction than in this release")
     return known

@@ -14,6 +14,7 @@ from hypothesis import strategies as st
 from otel_train.catalogue import Metric
 from otel_train.exceptions import RingError
 from otel_train.ring import Identity, Kind, RingReader, RingWriter, Schema, ring_path, writer
+from otel_train.ring.layout import Geometry, pack_header
 
 IDENTITY = Identity(run_id="run", attempt=5)
 SCHEMA = Schema((Metric("loss"),))
@@ -39,9 +40,20 @@ def test_a_ring_that_exists_is_not_replaced(tmp_path: Path) -> None:
         {**WHOLE, "metrics": [["loss", "1", "gauge"]]},
         {**WHOLE, "identity": {**asdict(IDENTITY), "host": ["here"]}},
         {**WHOLE, "identity": {**asdict(IDENTITY), "rank": "0"}},
+        {**WHOLE, "identity": {**asdict(IDENTITY), "rank": -1}},
+        {**WHOLE, "identity": {**asdict(IDENTITY), "attempt": 2**63}},
+        {**WHOLE, "identity": {**asdict(IDENTITY), "run_id": "\udcff"}},
+        {**WHOLE, "metrics": [["loss", {}, "gauge", "mean"]]},
+        {**WHOLE, "metrics": [["loss", "1", "gauge", "share"]]},
+        {**WHOLE, "modalities": ["m" * 2**19]},
+        {**WHOLE, "modalities": [1]},
         b"[" * 200_000,
+        b"1" * 200_000,
     ],
-    ids=["twice", "no measures", "another row", "too short", "host", "rank", "nested"],
+    ids=[
+        *("twice", "no measures", "another row", "too short", "host", "rank", "negative rank", "attempt", "run id"),
+        *("unit", "share", "modality", "number as modality", "nested", "digits"),
+    ],
 )
 def test_a_schema_that_means_nothing_is_a_ring_error(
     schema: Any, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
@@ -62,6 +74,39 @@ def test_any_other_file_is_a_ring_error(content: bytes, tmp_path: Path) -> None:
     path.write_bytes(content)
     with pytest.raises(RingError):
         RingReader(path)
+
+
+@pytest.mark.parametrize(
+    "claimed",
+    [Geometry(2**27, 2, 4, 100), Geometry(2, 2**27, 4, 100), Geometry(2, 2, 2**30, 100), Geometry(2, 2, 4, 2**30)],
+    ids=["record", "cursor", "records", "schema"],
+)
+def test_a_header_that_claims_a_gigabyte_is_a_ring_error(claimed: Geometry, tmp_path: Path) -> None:
+    """The file, all holes, has that size; nothing of it is read."""
+    path = tmp_path / "x.ring"
+    with path.open("wb") as file:
+        file.write(pack_header(claimed, 1, 0, 0, 0))
+        file.truncate(claimed.file_size)
+    with pytest.raises(RingError, match="the sizes in its header"):
+        RingReader(path)
+
+
+def test_a_count_of_records_that_no_writer_reaches_is_a_ring_error(tmp_path: Path) -> None:
+    """What a sidecar would count as lost has no place in its cursor or in a counter."""
+    ring = written(tmp_path, 1)
+    ring.written = 2**60
+    ring.mark(1, 1)
+    with pytest.raises(RingError, match="is damaged"):
+        RingReader(ring.path).read(0, 10)
+
+
+def test_a_cursor_that_no_sidecar_reaches_is_left_for_the_other_slot(tmp_path: Path) -> None:
+    """Its check value is right, but the next one could not be written."""
+    reader = RingReader(written(tmp_path, 1).path, writable=True)
+    totals = [0.0] * reader.geometry.totals
+    reader.move_cursor(1, 0, totals)
+    reader.move_cursor(1, 2**60, totals)
+    assert (reader.cursor.position, reader.cursor.dropped) == (1, 0)
 
 
 def written(directory: Path, steps: int) -> RingWriter:
