@@ -13,6 +13,11 @@ from otel_train.catalogue import HEADLINE_KEYS, HealthyRange, Per, Statistic, he
 from otel_train.exceptions import ConfigurationError
 from otel_train.trainer.toml_reader import read_table
 
+MAX_BYTES = 2**20
+"""Of a configuration's file."""
+MAX_MESSAGE = 1000
+"""Characters of an error's message, which shows what the file says."""
+
 
 def _check(holds: object, rule: str, value: object, remedy: str) -> None:
     if not holds:
@@ -257,15 +262,20 @@ def load_config(path: Path, overrides: Mapping[str, Mapping[str, Any]] | None = 
         ConfigurationError: The file can't be read, is no TOML, or breaks a rule; the message begins with its name.
     """
     try:
-        table = tomllib.loads(path.read_text(encoding="utf-8"))
+        with path.open("rb") as file:
+            data = file.read(MAX_BYTES + 1)
     except OSError as error:
         raise ConfigurationError(f"{path}: can't be read: {error.strerror}") from error
-    except (tomllib.TOMLDecodeError, UnicodeDecodeError) as error:
-        raise ConfigurationError(f"{path}: is no TOML: {error}") from error
+    if len(data) > MAX_BYTES:
+        raise ConfigurationError(f"{path}: has more than {MAX_BYTES} bytes; a configuration has some hundred")
+    try:
+        table = tomllib.loads(data.decode())
+    except (ValueError, RecursionError) as error:  # a number of 5000 digits and deep nesting have no error of their own
+        raise ConfigurationError(f"{path}: is no TOML: {error!s:.{MAX_MESSAGE}}") from error
     try:
         for name, values in (overrides or {}).items():
             if isinstance(table.setdefault(name, {}), dict):
                 table[name].update(values)
         return read_table(TrainerConfig, table)
-    except ConfigurationError as error:
-        raise ConfigurationError(f"{path.name}: {error}") from error
+    except (ConfigurationError, RecursionError) as error:  # a value may be nested too deep for its own message
+        raise ConfigurationError(f"{path.name}: {error!s:.{MAX_MESSAGE}}") from error

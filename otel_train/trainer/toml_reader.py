@@ -74,7 +74,10 @@ def _convert_scalar(hint: type[Any], value: Any, name: str) -> Any:
             raise ConfigurationError(f"{name} must be one of {', '.join(hint)}, got {value!r}")
         return hint(value)
     if hint is float and isinstance(value, int) and not isinstance(value, bool):
-        return float(value)
+        try:
+            return float(value)
+        except OverflowError:
+            raise ConfigurationError(f"{name} must be below 1e308, got {value.bit_length()} bits") from None
     if type(value) is not hint:
         words = {int: "a whole number", float: "a number", str: "a string", bool: "true or false"}
         raise ConfigurationError(f"{name} must be {words[hint]}, got {value!r}")
