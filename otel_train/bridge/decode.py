@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Iterator, Sequence
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from enum import IntEnum
 from typing import TYPE_CHECKING
@@ -23,6 +23,11 @@ MODALITY_ATTRIBUTE = rows.MODALITY_SHARE.attribute
 
 MAX_TEXT = 512
 """Characters of a run id, a metric's name or an attribute's value; longer ones are refused."""
+MAX_ATTRIBUTES = 128
+"""Of a resource or a point, which is what the SDKs keep; one with more is refused."""
+MAX_ITEMS = 65_536
+"""Resources, scopes, metrics and points of a request, all together. A collector's batch has some 8,000; empty ones,
+which take two bytes each, would keep a worker for a minute."""
 _INT64_MAX = 2**63 - 1
 
 
@@ -85,6 +90,11 @@ def decode(request: ExportMetricsServiceRequest) -> Decoded:
     """
     points: list[Point] = []
     rejected, reason = 0, ""
+    items = 0
+    for length in _lengths(request):
+        items += length
+        if items > MAX_ITEMS:
+            return Decoded((), items, f"a request has more than {MAX_ITEMS} resources, metrics and points; send less")
     for resource_metrics in request.resource_metrics:
         metrics = [metric for scope in resource_metrics.scope_metrics for metric in scope.metrics]
         try:
@@ -105,6 +115,17 @@ def decode(request: ExportMetricsServiceRequest) -> Decoded:
                     rejected += 1
                     reason = reason or str(result)
     return Decoded(tuple(points), rejected, reason)
+
+
+def _lengths(request: ExportMetricsServiceRequest) -> Iterator[int]:
+    """Yield how long each list in a request is, before any of its parts is looked at."""
+    yield len(request.resource_metrics)
+    for resource_metrics in request.resource_metrics:
+        yield len(resource_metrics.scope_metrics)
+        for scope_metrics in resource_metrics.scope_metrics:
+            yield len(scope_metrics.metrics)
+            for metric in scope_metrics.metrics:
+                yield len(data_points(metric))
 
 
 def data_points(metric: Metric) -> Sequence[NumberDataPoint]:
@@ -128,7 +149,9 @@ def _identity(resource_metrics: ResourceMetrics) -> tuple[str, int] | None:
     return run_id, attempt
 
 
-def _attribute(attributes: Iterable[KeyValue], key: str) -> object:
+def _attribute(attributes: Sequence[KeyValue], key: str) -> object:
+    if len(attributes) > MAX_ATTRIBUTES:
+        raise _RefusedError(f"a resource or point has more than {MAX_ATTRIBUTES} attributes")
     for attribute in attributes:
         if attribute.key == key:
             kind = attribute.value.WhichOneof("value")
@@ -139,19 +162,25 @@ def _attribute(attributes: Iterable[KeyValue], key: str) -> object:
 def _points(metric: Metric, run_id: str, attempt: int) -> Iterator[Point | _RefusedError]:
     kind = _kind(metric)
     for point in data_points(metric):
-        modality = _attribute(point.attributes, MODALITY_ATTRIBUTE)
-        modality = "" if modality is None else str(modality)
-        if len(metric.name) > MAX_TEXT or len(modality) > MAX_TEXT:
-            yield _RefusedError(f"a name or attribute of {metric.name[:64]!r} is longer than {MAX_TEXT} characters")
-        elif not 0 < point.time_unix_nano <= _INT64_MAX:
-            yield _RefusedError(f"{metric.name!r} has no usable time_unix_nano, got {point.time_unix_nano}")
-        else:
-            value, given = _value(point, kind)
-            if metric.name == rows.STEP.name and not (given is Kind.VALUE and _is_step(value)):
-                yield _RefusedError(f"{metric.name!r} must be a gauge with a whole number, got {value}")
-                continue
-            step_id = StepId(run_id, attempt, point.time_unix_nano)
-            yield Point(step_id, metric.name, modality, given, value)
+        try:
+            yield _point(metric.name, point, kind, (run_id, attempt))
+        except _RefusedError as error:
+            yield error
+
+
+def _point(name: str, point: NumberDataPoint, kind: Kind, identity: tuple[str, int]) -> Point:
+    modality = _attribute(point.attributes, MODALITY_ATTRIBUTE)
+    modality = "" if modality is None else modality
+    if not isinstance(modality, str):
+        raise _RefusedError(f"{MODALITY_ATTRIBUTE} of {name[:64]!r} must be a string")
+    if len(name) > MAX_TEXT or len(modality) > MAX_TEXT:
+        raise _RefusedError(f"a name or attribute of {name[:64]!r} is longer than {MAX_TEXT} characters")
+    if not 0 < point.time_unix_nano <= _INT64_MAX:
+        raise _RefusedError(f"{name!r} has no usable time_unix_nano, got {point.time_unix_nano}")
+    value, given = _value(point, kind)
+    if name == rows.STEP.name and not (given is Kind.VALUE and _is_step(value)):
+        raise _RefusedError(f"{name!r} must be a gauge with a whole number, got {value}")
+    return Point(StepId(*identity, point.time_unix_nano), name, modality, given, value)
 
 
 def _is_step(value: float) -> bool:
