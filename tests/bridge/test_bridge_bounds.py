@@ -2,14 +2,47 @@
 
 from __future__ import annotations
 
+import subprocess
+import sys
 from collections.abc import Callable
+from pathlib import Path
 from typing import Any
 
+import grpc
 import pytest
+import yaml
 
 from otel_train.bridge.decode import MAX_ATTRIBUTES, MAX_ITEMS, MAX_TEXT, decode
+from otel_train.bridge.server import MAX_MESSAGE_BYTES
 from otel_train.catalogue import cluster_name
 from tests.bridge.slow_sender import SlowSenders
+
+SERVICE = "opentelemetry.proto.collector.metrics.v1.MetricsService"
+COMPOSE = Path(__file__).parents[2] / "docker-compose.yml"
+MIB = 2**20
+PEAK = """
+import resource, sys
+from opentelemetry.proto.collector.metrics.v1.metrics_service_pb2 import ExportMetricsServiceRequest
+from otel_train.bridge.decode import decode
+
+def peak():
+    return resource.getrusage(resource.RUSAGE_SELF).ru_maxrss * 1024
+
+def part(field, content):
+    size, length = len(content), b""
+    while size > 127:
+        length, size = length + bytes([size & 127 | 128]), size >> 7
+    return bytes([field << 3 | 2]) + length + bytes([size]) + content
+
+size, repeated, *outer = map(int, sys.argv[1:])
+content = part(repeated, b"") * (size // 2 - 20)
+for field in outer:
+    content = part(field, content)
+before = peak()
+decode(ExportMetricsServiceRequest.FromString(content))
+print(peak() - before)
+"""
+"""Prints what a request of so many bytes costs that has as many empty parts as fit, in a field within fields."""
 
 
 def many(list_: Any, count: int) -> None:
@@ -23,8 +56,8 @@ def many(list_: Any, count: int) -> None:
     [
         (lambda resource, _: many(resource.resource.attributes, 1_000_000), 3),
         (lambda _, metrics: many(metrics[1].gauge.data_points[0].attributes, 1_000_000), 1),
-        (lambda resource, _: setattr(resource.resource.attributes[2].value, "string_value", "r" * 2**20), 3),
-        (lambda _, metrics: setattr(metrics[1], "name", cluster_name("n" * 2**20)), 1),
+        (lambda resource, _: setattr(resource.resource.attributes[2].value, "string_value", "r" * MIB), 3),
+        (lambda _, metrics: setattr(metrics[1], "name", cluster_name("n" * MIB)), 1),
     ],
     ids=["resource", "point", "run id", "name"],
 )
@@ -62,6 +95,32 @@ def test_a_request_of_very_many_parts_is_refused_unread(requests: Any, list_of: 
     decoded = decode(request)
     assert decoded.points == ()
     assert decoded.rejected > MAX_ITEMS
+
+
+@pytest.mark.parametrize(
+    "fields",
+    [(1,), (2, 1), (2, 2, 1), (1, 5, 2, 2, 1), (1, 10, 2, 2, 1)],
+    ids=["resources", "scopes", "metrics", "gauge", "exponential histogram"],
+)
+def test_two_of_the_worst_requests_fit_the_memory_that_the_stack_gives_the_bridge(fields: tuple[int, ...]) -> None:
+    """Empty parts take two bytes on the way and up to 130 in memory, before anybody can count them."""
+    limits = yaml.safe_load(COMPOSE.read_text())["services"]["wandb-bridge"]["deploy"]["resources"]["limits"]
+    assert limits["memory"] == "1G"
+    command = [sys.executable, "-c", PEAK, str(MAX_MESSAGE_BYTES), *map(str, fields)]
+    cost = int(subprocess.run(command, capture_output=True, text=True, check=True).stdout)
+    assert 0 < 2 * cost < 768 * MIB
+
+
+@pytest.mark.parametrize("damage", [lambda _: b"\xff" * 100, lambda whole: whole.replace(b"rud", b"\xed\xa0\x80")])
+def test_what_is_no_request_is_refused_and_the_next_one_served(start: Any, requests: Any, damage: Any) -> None:
+    """Random bytes, and a run id with half of a surrogate pair, which can't be in a text."""
+    bridge = start()
+    call = bridge.channel.unary_unary(f"/{SERVICE}/Export")
+    with pytest.raises(grpc.RpcError) as caught:
+        call(damage(requests.step(1, run_id="rud").SerializeToString()), timeout=30)
+    assert caught.value.code() in (grpc.StatusCode.INTERNAL, grpc.StatusCode.INVALID_ARGUMENT)
+    bridge.send(requests.step(1))
+    bridge.wait(1)
 
 
 def test_senders_that_stall_keep_no_other_waiting(start: Any, requests: Any) -> None:
