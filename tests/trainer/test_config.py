@@ -30,7 +30,7 @@ WHOLE = '[data.modalities]\nprose = ["*.txt"]\n'
 def test_any_file_that_is_no_configuration_is_one_short_error(content: str, tmp_path: Path) -> None:
     """It names the file, whatever is wrong with it, and does not repeat a megabyte of it."""
     path = tmp_path / "job.toml"
-    path.write_text(content + "\n" + WHOLE, errors="surrogateescape")
+    path.write_text(WHOLE + content, errors="surrogateescape")
     with pytest.raises(ConfigurationError, match=r"job\.toml: ") as caught:
         load_config(path)
     assert len(str(caught.value)) < MAX_MESSAGE + 200
