@@ -6,7 +6,7 @@ STAMP := $(VENV)/.installed
 # torch compiled anew at each start of a rank takes seconds: machines that forbid compiled files do it here all the same.
 unexport PYTHONDONTWRITEBYTECODE
 
-.PHONY: setup demo test test-gpu test-matrix test-stack mutants check render bench stack clean
+.PHONY: setup demo test test-gpu test-matrix test-stack mutants fuzz check render bench stack clean
 
 setup: $(STAMP)
 
@@ -37,6 +37,9 @@ test-stack: $(STAMP)
 
 mutants: $(STAMP)
 	$(BIN)/python -m tests.mutants
+
+fuzz: $(STAMP)
+	$(BIN)/python -m tests.fuzz
 
 check: $(STAMP)
 	$(BIN)/ruff check .

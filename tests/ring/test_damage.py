@@ -62,7 +62,7 @@ def test_a_schema_that_means_nothing_is_a_ring_error(
     encoded = schema if isinstance(schema, bytes) else json.dumps(schema).encode()
     monkeypatch.setattr(writer, "dump_schema", lambda *_: encoded)
     RingWriter(tmp_path / "x.ring", SCHEMA, IDENTITY, records=4)
-    with pytest.raises(RingError, match="its schema can't be read|its metrics don't go together"):
+    with pytest.raises(RingError, match=r"its schema can't be read|its metrics don't go together"):
         RingReader(tmp_path / "x.ring")
 
 
