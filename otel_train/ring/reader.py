@@ -56,7 +56,7 @@ class RingReader:
     def __init__(self, path: Path, *, writable: bool = False) -> None:
         self.path = path
         try:
-            self._descriptor = path.open("rb+" if writable else "rb", buffering=0)
+            self._descriptor = open(path, "rb+" if writable else "rb", buffering=0, opener=_without_waiting)
             number = self._descriptor.fileno()
             size = os.fstat(number).st_size
             self.header = unpack_header(os.pread(number, FIXED.size, 0), size, str(path))
@@ -158,6 +158,11 @@ class RingReader:
         """Give the mapping back."""
         self._file.close()
         self._descriptor.close()
+
+
+def _without_waiting(path: str, flags: int) -> int:
+    """Open a file; a pipe that has a ring's name would else be waited for."""
+    return os.open(path, flags | os.O_NONBLOCK)
 
 
 def ring_files(directory: Path) -> list[Path]:

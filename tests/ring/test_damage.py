@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import json
+import os
+from collections.abc import Callable
 from dataclasses import asdict
 from pathlib import Path
 from typing import Any
@@ -89,6 +91,14 @@ def test_a_header_that_claims_a_gigabyte_is_a_ring_error(claimed: Geometry, tmp_
         file.truncate(claimed.file_size)
     with pytest.raises(RingError, match="the sizes in its header"):
         RingReader(path)
+
+
+@pytest.mark.parametrize("make", [os.mkfifo, os.mkdir])
+def test_what_is_no_file_is_a_ring_error(make: Callable[[Path], None], tmp_path: Path) -> None:
+    """A pipe is not waited for."""
+    make(tmp_path / "x.ring")
+    with pytest.raises(RingError):
+        RingReader(tmp_path / "x.ring")
 
 
 def test_a_count_of_records_that_no_writer_reaches_is_a_ring_error(tmp_path: Path) -> None:
