@@ -6,7 +6,7 @@ STAMP := $(VENV)/.installed
 # torch compiled anew at each start of a rank takes seconds: machines that forbid compiled files do it here all the same.
 unexport PYTHONDONTWRITEBYTECODE
 
-.PHONY: setup demo test test-gpu test-matrix test-stack mutants fuzz check render bench stack clean
+.PHONY: setup demo test test-faults test-gpu test-matrix test-stack mutants fuzz check render bench stack clean
 
 setup: $(STAMP)
 
@@ -24,6 +24,9 @@ demo: $(STAMP)
 
 test: $(STAMP)
 	$(BIN)/python -m pytest
+
+test-faults: $(STAMP)
+	$(BIN)/python -m pytest -m faults
 
 test-gpu: $(STAMP)
 	$(BIN)/python -m pytest -m gpu

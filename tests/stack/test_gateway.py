@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import secrets
-import socket
 import subprocess
 import sys
 import time
@@ -21,6 +20,7 @@ from otel_train.catalogue import Metric, rows
 from otel_train.render.promql import cluster_series
 from otel_train.ring import Identity, Kind, RingReader, RingWriter, Schema, ring_path
 from otel_train.smoke.process import running_process
+from tests.ports import free_port
 from tests.stack import programs
 from tests.stack.conftest import Prometheus, clean_environment
 from tests.waiting import wait_until
@@ -29,12 +29,6 @@ pytestmark = [pytest.mark.stack, pytest.mark.timeout(300)]
 LOSS = Metric("train/loss")
 STEPS = [1, 2, 3, 4, 5]
 OTEL_TRAIN = (sys.executable, "-m", "otel_train")
-
-
-def free_port() -> int:
-    """Return a port that nobody listens on."""
-    with socket.create_server(("127.0.0.1", 0)) as found:
-        return int(found.getsockname()[1])
 
 
 def answers(url: str) -> bool:
