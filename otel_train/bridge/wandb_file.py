@@ -133,7 +133,7 @@ class TransactionLog:
                 record = wandb_pb.Record.FromString(data)
                 if record.WhichOneof("record_type") == "history":
                     yield read(record.history)
-            except (DecodeError, ValueError, TypeError, RecursionError) as error:
+            except (DecodeError, ArithmeticError, ValueError, TypeError, RecursionError) as error:
                 raise WandbFileError(
                     f"{self.path}: the record that ends at {self._block + self._position} can't be read: {error}"
                 ) from error

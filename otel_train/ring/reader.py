@@ -9,6 +9,7 @@ import os
 from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
+from typing import BinaryIO
 from zlib import crc32
 
 from otel_train.exceptions import ConfigurationError, RingError
@@ -56,7 +57,7 @@ class RingReader:
     def __init__(self, path: Path, *, writable: bool = False) -> None:
         self.path = path
         try:
-            self._descriptor = open(path, "rb+" if writable else "rb", buffering=0, opener=_without_waiting)
+            self._descriptor = _open(path, writable=writable)
             number = self._descriptor.fileno()
             size = os.fstat(number).st_size
             self.header = unpack_header(os.pread(number, FIXED.size, 0), size, str(path))
@@ -160,9 +161,10 @@ class RingReader:
         self._descriptor.close()
 
 
-def _without_waiting(path: str, flags: int) -> int:
-    """Open a file; a pipe that has a ring's name would else be waited for."""
-    return os.open(path, flags | os.O_NONBLOCK)
+def _open(path: Path, *, writable: bool) -> BinaryIO:
+    """Open a file, without waiting: a pipe may have a ring's name."""
+    descriptor = os.open(path, (os.O_RDWR if writable else os.O_RDONLY) | os.O_CLOEXEC | os.O_NONBLOCK)
+    return os.fdopen(descriptor, "rb+" if writable else "rb", buffering=0)
 
 
 def ring_files(directory: Path) -> list[Path]:

@@ -9,6 +9,7 @@ from collections.abc import Iterator
 from pathlib import Path
 
 from tests.faults.root import require_root
+from tests.mounts import mounted
 
 
 class SmallDisk:
@@ -39,9 +40,5 @@ def small_disk(folder: Path, size: str) -> Iterator[SmallDisk]:
     """Mount a file system in memory of that size as long as the block."""
     require_root("mount file systems")
     folder.mkdir(mode=0o700)
-    subprocess.run(["mount", "-t", "tmpfs", "-o", f"size={size},mode=700", "tmpfs", str(folder)], check=True)
-    try:
+    with mounted(folder, f"size={size},mode=700"):
         yield SmallDisk(folder)
-    finally:
-        # Lazily: a process that a failed test left may be in it still.
-        subprocess.run(["umount", "--lazy", str(folder)], check=True)
