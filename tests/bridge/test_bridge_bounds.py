@@ -102,16 +102,20 @@ def test_a_request_of_very_many_parts_is_refused_unread(requests: Any, list_of: 
     [(1,), (2, 1), (2, 2, 1), (1, 5, 2, 2, 1), (1, 10, 2, 2, 1)],
     ids=["resources", "scopes", "metrics", "gauge", "exponential histogram"],
 )
-def test_two_of_the_worst_requests_fit_the_memory_that_the_stack_gives_the_bridge(fields: tuple[int, ...]) -> None:
+def test_the_worst_request_fits_the_memory_that_the_stack_gives_the_bridge(fields: tuple[int, ...]) -> None:
     """Empty parts take two bytes on the way and up to 130 in memory, before anybody can count them."""
     limits = yaml.safe_load(COMPOSE.read_text())["services"]["wandb-bridge"]["deploy"]["resources"]["limits"]
     assert limits["memory"] == "1G"
     command = [sys.executable, "-c", PEAK, str(MAX_MESSAGE_BYTES), *map(str, fields)]
     cost = int(subprocess.run(command, capture_output=True, text=True, check=True).stdout)
-    assert 0 < 2 * cost < 768 * MIB
+    assert 0 < cost < 640 * MIB  # the rest is for wandb, SQLite, and the requests that wait
 
 
-@pytest.mark.parametrize("damage", [lambda _: b"\xff" * 100, lambda whole: whole.replace(b"rud", b"\xed\xa0\x80")])
+@pytest.mark.parametrize(
+    "damage",
+    [lambda _: b"\xff" * 100, lambda whole: whole.replace(b"rud", b"\xed\xa0\x80")],
+    ids=["bytes", "text"],
+)
 def test_what_is_no_request_is_refused_and_the_next_one_served(start: Any, requests: Any, damage: Any) -> None:
     """Random bytes, and a run id with half of a surrogate pair, which can't be in a text."""
     bridge = start()
