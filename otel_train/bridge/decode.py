@@ -28,6 +28,8 @@ MAX_ATTRIBUTES = 128
 MAX_ITEMS = 65_536
 """Resources, scopes, metrics and points of a request, all together. A collector's batch has some 8,000; empty ones,
 which take two bytes each, would keep a worker for a minute."""
+ONE_COLLECTION_NS = 10**8
+"""Points of one collection are at most this far from each other."""
 _INT64_MAX = 2**63 - 1
 
 
@@ -105,6 +107,7 @@ def decode(request: ExportMetricsServiceRequest) -> Decoded:
             continue
         if identity is None:
             continue
+        _align(metrics)
         for metric in metrics:
             if metric.name != rows.STEP.name and rank_name(metric.name) is None:
                 continue
@@ -115,6 +118,22 @@ def decode(request: ExportMetricsServiceRequest) -> Decoded:
                     rejected += 1
                     reason = reason or str(result)
     return Decoded(tuple(points), rejected, reason)
+
+
+def _align(metrics: Sequence[Metric]) -> None:
+    """Give one collection's points the time of its `train.step`, where each instrument has been given its own.
+
+    Go's SDK does that: its points would all be of different steps. Where any other point has the step's time, or there
+    are several steps, the times are meant.
+    """
+    steps = [point for metric in metrics if metric.name == rows.STEP.name for point in data_points(metric)]
+    if len(steps) != 1:
+        return
+    time_ns = steps[0].time_unix_nano
+    others = [point for metric in metrics if metric.name != rows.STEP.name for point in data_points(metric)]
+    if all(0 < abs(point.time_unix_nano - time_ns) < ONE_COLLECTION_NS for point in others):
+        for point in others:
+            point.time_unix_nano = time_ns
 
 
 def _lengths(request: ExportMetricsServiceRequest) -> Iterator[int]:
@@ -139,14 +158,19 @@ def _identity(resource_metrics: ResourceMetrics) -> tuple[str, int] | None:
     """Return run id and attempt of rank 0's resource, None for one that is not for wandb."""
     attributes = resource_metrics.resource.attributes
     run_id = _attribute(attributes, RUN_ID_ATTRIBUTE)
-    if run_id is None or _attribute(attributes, RANK_ATTRIBUTE) not in (None, 0):
+    if run_id is None or _number(_attribute(attributes, RANK_ATTRIBUTE)) not in (None, 0):
         return None
     if not isinstance(run_id, str) or not 0 < len(run_id) <= MAX_TEXT:
         raise _RefusedError(f"{RUN_ID_ATTRIBUTE} must be a string of 1 to {MAX_TEXT} characters")
-    attempt = _attribute(attributes, ATTEMPT_ATTRIBUTE)
+    attempt = _number(_attribute(attributes, ATTEMPT_ATTRIBUTE))
     if not isinstance(attempt, int) or isinstance(attempt, bool) or attempt < 0:
         raise _RefusedError(f"{ATTEMPT_ATTRIBUTE} must be an integer that is not negative")
     return run_id, attempt
+
+
+def _number(value: object) -> object:
+    """Return a number that is written as text as one: `OTEL_RESOURCE_ATTRIBUTES` has nothing else."""
+    return int(value) if isinstance(value, str) and value.isdecimal() and value.isascii() and len(value) < 20 else value
 
 
 def _attribute(attributes: Sequence[KeyValue], key: str) -> object:

@@ -27,6 +27,8 @@ ABANDONED_NS = 3600 * 10**9
 IDENTITY_NS = 7 * 24 * 3600 * 10**9
 """How long it is known, when room is needed, that a step was there: a duplicate that is later would be a second row."""
 WAL_BYTES = 64 * 2**20
+LOCK_SECONDS = 2.0
+"""For which another process may hold the database: a stopping bridge waits for no more."""
 CACHED_RUNS = 64
 """Runs whose series are kept in memory."""
 _DROP_ROWS = 2000
@@ -111,7 +113,7 @@ class Inbox(InboxReader):
         try:
             fcntl.flock(self._lock_fd, fcntl.LOCK_EX | fcntl.LOCK_NB)
             connection = sqlite3.connect(
-                state_dir / INBOX_FILE, timeout=10, isolation_level=None, check_same_thread=False
+                state_dir / INBOX_FILE, timeout=LOCK_SECONDS, isolation_level=None, check_same_thread=False
             )
             super().__init__(connection)
             self._prepare()

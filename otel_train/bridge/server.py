@@ -15,10 +15,10 @@ from typing import Any
 
 import grpc
 from google.protobuf.any_pb2 import Any as AnyMessage
+from google.protobuf.message import DecodeError
 from google.rpc.error_details_pb2 import RetryInfo
 from google.rpc.status_pb2 import Status
 from grpc_health.v1 import health, health_pb2, health_pb2_grpc
-from opentelemetry.proto.collector.metrics.v1 import metrics_service_pb2_grpc
 from opentelemetry.proto.collector.metrics.v1.metrics_service_pb2 import (
     DESCRIPTOR,
     ExportMetricsPartialSuccess,
@@ -32,10 +32,11 @@ from otel_train.bridge.inbox import Inbox
 
 _log = logging.getLogger(__name__)
 
-MAX_MESSAGE_BYTES = 16 * 2**20
-"""Of a request, as sent and as decompressed; a collector's default batch of 8192 points is about 2 MiB."""
+MAX_MESSAGE_BYTES = 8 * 2**20
+"""Of a request, as sent and as decompressed; a collector's batch of 8192 points, and a sidecar's request behind it, are
+some 6 MiB. Empty parts take up to 65 times as much in memory as in a request."""
 MAX_WAITING = 16
-"""Whole requests that wait for the inbox; more are refused as retryable."""
+"""Whole requests that wait for the inbox, as bytes; more are refused as retryable."""
 MAX_STREAMS = 32
 """Requests at once over one connection; HTTP/2 lets further ones wait at their sender."""
 HANDSHAKE_MS = 10_000
@@ -53,8 +54,11 @@ class Counts:
     refused_requests: int = 0
 
 
-class MetricsReceiver(metrics_service_pb2_grpc.MetricsServiceServicer):
+class MetricsReceiver:
     """The OTLP metrics service over an inbox.
+
+    Requests come as bytes and are parsed on the inbox's thread, one at a time: what a request takes in memory is
+    bounded, and nobody waits for the parsing of somebody else's.
 
     Args:
         inbox: Where the points go.
@@ -67,12 +71,19 @@ class MetricsReceiver(metrics_service_pb2_grpc.MetricsServiceServicer):
         # SQLite takes one transaction at a time.
         self._thread = ThreadPoolExecutor(1, thread_name_prefix="otel_train-bridge-inbox")
         self._waiting = 0
-        self._failing = self._said = False
+        self._failing = False
+        self._said: set[str] = set()
         self.counts = Counts()
 
-    async def Export(  # noqa: N802  # the name is the protocol's
-        self, request: ExportMetricsServiceRequest, context: Any
-    ) -> ExportMetricsServiceResponse:
+    @property
+    def handler(self) -> grpc.GenericRpcHandler[Any, Any]:
+        """What a server serves."""
+        export = grpc.unary_unary_rpc_method_handler(
+            self._export, response_serializer=ExportMetricsServiceResponse.SerializeToString
+        )
+        return grpc.method_handlers_generic_handler(_SERVICE, {"Export": export})
+
+    async def _export(self, request: bytes, context: Any) -> ExportMetricsServiceResponse:
         """Keep a request's points durably, then acknowledge."""
         if self._waiting >= MAX_WAITING:
             await self._refuse(context, "too many requests at once; try again")
@@ -84,12 +95,16 @@ class MetricsReceiver(metrics_service_pb2_grpc.MetricsServiceServicer):
                 _log.warning("the inbox refuses points, senders are asked to try again: %s", error)
             self._failing = True
             await self._refuse(context, "the inbox can't be written; try again")
+        except DecodeError as error:
+            self.counts.refused_requests += 1
+            self._say_once("requests are refused, their sender is told: they are no OTLP metrics (%s)", error)
+            await context.abort(grpc.StatusCode.INVALID_ARGUMENT, "the request is no ExportMetricsServiceRequest")
         finally:
             self._waiting -= 1
         raise AssertionError("a refusal raises")
 
-    def _keep(self, request: ExportMetricsServiceRequest) -> ExportMetricsServiceResponse:
-        decoded = decode(request)
+    def _keep(self, data: bytes) -> ExportMetricsServiceResponse:
+        decoded = decode(ExportMetricsServiceRequest.FromString(data))
         added = self._inbox.add(decoded.points, self._now_ns())
         if self._failing:
             self._failing = False
@@ -101,12 +116,15 @@ class MetricsReceiver(metrics_service_pb2_grpc.MetricsServiceServicer):
         if not rejected:
             return ExportMetricsServiceResponse()
         reason = decoded.reason or "the run has too many series (--max-series), or the step too many points"
-        if not self._said:
-            _log.warning("points are refused, their sender is told: %s; bridge.points.refused counts them", reason)
-            self._said = True
+        self._say_once("points are refused, their sender is told: %s; bridge.points.refused counts them", reason)
         return ExportMetricsServiceResponse(
             partial_success=ExportMetricsPartialSuccess(rejected_data_points=rejected, error_message=reason)
         )
+
+    def _say_once(self, message: str, reason: object) -> None:
+        if message not in self._said:
+            self._said.add(message)
+            _log.warning(message, reason)
 
     async def _refuse(self, context: Any, why: str) -> None:
         """End the call as OTLP's specification says for a server that can't keep up: UNAVAILABLE with RetryInfo."""
@@ -186,9 +204,7 @@ class Server:
                 ("grpc.so_reuseport", 0),  # else a second bridge on this port takes half of the requests
             ],
         )
-        metrics_service_pb2_grpc.add_MetricsServiceServicer_to_server(  # type: ignore[no-untyped-call]
-            self._receiver, self._server
-        )
+        self._server.add_generic_rpc_handlers((self._receiver.handler,))
         self._health = health.aio.HealthServicer()  # type: ignore[attr-defined]  # not in the stubs
         health_pb2_grpc.add_HealthServicer_to_server(self._health, self._server)
         if tls is None:

@@ -91,7 +91,7 @@ class TransactionLog:
         """Where the block begins in which reading goes on."""
         self._position = len(FILE_HEADER)
         """Where in that block."""
-        self._record: bytes | None = None
+        self._record: list[bytes] = []
         """The chunks so far of a record that has more."""
 
     def rows(self) -> Iterator[HistoryRow]:
@@ -139,15 +139,16 @@ class TransactionLog:
                 ) from error
 
     def _records(self) -> Iterator[bytes]:
+        size = 0
         for kind, data in self._chunks():
-            if kind not in (_FULL, _FIRST, _MIDDLE, _LAST) or (self._record is None) != (kind in (_FULL, _FIRST)):
+            if kind not in (_FULL, _FIRST, _MIDDLE, _LAST) or (not self._record) != (kind in (_FULL, _FIRST)):
                 raise self._damaged(f"a chunk of type {kind} can't stand")
-            record = data if self._record is None else self._record + data
-            if len(record) > MAX_RECORD_BYTES:
-                raise self._damaged(f"a record is larger than {MAX_RECORD_BYTES} bytes")
-            self._record = record if kind in (_FIRST, _MIDDLE) else None
-            if self._record is None:
+            self._record.append(data)
+            if kind in (_FULL, _LAST):
+                record, self._record, size = b"".join(self._record), [], 0
                 yield record
+            elif (size := size + len(data)) > MAX_RECORD_BYTES:
+                raise self._damaged(f"a record is larger than {MAX_RECORD_BYTES} bytes")
 
     def _chunks(self) -> Iterator[tuple[int, bytes]]:
         """Yield (type, bytes) of each chunk: LevelDB's log, but with the plain CRC-32."""

@@ -355,7 +355,7 @@ BRIDGE_REFUSED_REQUESTS = Metric(
     Reduction.LOCAL,
     Instrument.COUNTER,
     "{request}",
-    description="Requests that the bridge could not keep and asked to be sent again.",
+    description="Requests that the bridge could not keep and asked to be sent again, or that are no OTLP.",
     remedy="Give the bridge's disk room or raise --max-bytes; look why wandb does not take the rows that wait.",
 )
 

@@ -8,8 +8,9 @@ from typing import Any
 
 import pytest
 
-from otel_train.bridge.decode import Kind, decode
+from otel_train.bridge.decode import Kind, StepId, decode
 from otel_train.catalogue import cluster_name, rank_name, rows
+from tests.bridge.conftest import BASE_NS, SECOND
 
 
 def test_kinds(requests: Any) -> None:
@@ -56,3 +57,16 @@ def test_what_breaks_a_rule_is_refused_and_counted(requests: Any, damage: Callab
     decoded = decode(request)
     assert decoded.rejected >= 1
     assert decoded.reason
+
+
+def test_points_of_one_collection_are_of_one_step(requests: Any) -> None:
+    """Some SDKs stamp each instrument a little later than the one before, and say who they are in text only."""
+    request = requests.step(1, {"loss": 0.5})
+    (resource_metrics,) = request.resource_metrics
+    for attribute in resource_metrics.resource.attributes[:2]:
+        attribute.value.string_value = str(attribute.value.int_value)
+    for delay, metric in enumerate(resource_metrics.scope_metrics[0].metrics):
+        metric.gauge.data_points[0].time_unix_nano += 1000 * delay
+    points = decode(request).points
+    assert len(points) == 3
+    assert {point.step_id for point in points} == {StepId("run", 1, BASE_NS + SECOND)}

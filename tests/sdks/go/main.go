@@ -14,7 +14,6 @@ import (
 	"go.opentelemetry.io/otel/exporters/otlp/otlpmetric/otlpmetricgrpc"
 	"go.opentelemetry.io/otel/metric"
 	sdk "go.opentelemetry.io/otel/sdk/metric"
-	"go.opentelemetry.io/otel/sdk/metric/metricdata"
 	"go.opentelemetry.io/otel/sdk/resource"
 )
 
@@ -35,7 +34,7 @@ func main() {
 		Enabled: true, InitialInterval: 100 * time.Millisecond, MaxInterval: time.Second, MaxElapsedTime: never,
 	}))
 	must(err)
-	reader := sdk.NewPeriodicReader(oneTime{exporter}, sdk.WithInterval(never), sdk.WithTimeout(never))
+	reader := sdk.NewPeriodicReader(exporter, sdk.WithInterval(never), sdk.WithTimeout(never))
 	provider := sdk.NewMeterProvider(sdk.WithReader(reader), sdk.WithResource(resource.NewSchemaless(
 		attribute.String("train.run.id", "run"), attribute.Int("train.attempt", 1), attribute.Int("train.rank", 0),
 	)))
@@ -80,39 +79,6 @@ func record(ctx context.Context, meter metric.Meter, each measurement) error {
 		instrument, err := meter.Float64Histogram(each.Name)
 		instrument.Record(ctx, each.Value, option)
 		return err
-	}
-}
-
-// oneTime gives all points of a collection one time stamp: this SDK stamps each instrument a little later than the one
-// before, and the time is what makes points those of one step.
-type oneTime struct{ sdk.Exporter }
-
-func (exporter oneTime) Export(ctx context.Context, collected *metricdata.ResourceMetrics) error {
-	now := time.Now()
-	for _, scope := range collected.ScopeMetrics {
-		for _, each := range scope.Metrics {
-			switch data := each.Data.(type) {
-			case metricdata.Gauge[float64]:
-				stamp(data.DataPoints, now)
-			case metricdata.Sum[int64]:
-				stamp(data.DataPoints, now)
-			case metricdata.Histogram[float64]:
-				for i := range data.DataPoints {
-					data.DataPoints[i].Time = now
-				}
-			case metricdata.ExponentialHistogram[float64]:
-				for i := range data.DataPoints {
-					data.DataPoints[i].Time = now
-				}
-			}
-		}
-	}
-	return exporter.Exporter.Export(ctx, collected)
-}
-
-func stamp[N int64 | float64](points []metricdata.DataPoint[N], now time.Time) {
-	for i := range points {
-		points[i].Time = now
 	}
 }
 
