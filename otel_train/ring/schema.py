@@ -12,8 +12,8 @@ from otel_train.exceptions import OtelTrainError, RingError
 
 _LARGEST = 2**63 // 10**6
 """Of an identity's numbers: the attempt is sent in nanoseconds too, and OTLP's integers have 64 bits."""
-_LONGEST = 512
-"""Characters of a modality: each of its points carries it, and a receiver takes no longer ones."""
+MAX_TEXT = 512
+"""Characters of a run's id or a modality: each point carries them, and a receiver takes no longer ones."""
 _PLAIN = (Reduction.MEAN, Reduction.SUM, Reduction.MAX, Reduction.MIN)
 """The reductions that a metric beside the catalogue's can have."""
 
@@ -87,7 +87,7 @@ def _identity(content: dict[str, Any]) -> Identity:
 
 
 def _modality(name: Any) -> str:
-    if not isinstance(name, str) or len(name) > _LONGEST:
+    if not isinstance(name, str) or len(name) > MAX_TEXT:
         raise ValueError(f"a modality is {name!r:.80}")
     return name
 

@@ -7,6 +7,7 @@ from collections.abc import Callable, Iterator
 
 from rich.box import SIMPLE_HEAD
 from rich.console import Console
+from rich.markup import escape
 from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeElapsedColumn
 from rich.table import Table
 
@@ -24,14 +25,15 @@ def progress_bar(title: str, *, quiet: bool) -> Iterator[Callable[[int, int], No
         TimeElapsedColumn(),
     )
     with Progress(*columns, console=Console(stderr=True), disable=quiet) as progress:
-        task = progress.add_task(title, total=None)
+        task = progress.add_task(escape(title), total=None)
         yield lambda arrived, wanted: progress.update(task, completed=arrived, total=wanted)
 
 
 def print_result(result: SmokeResult) -> None:
     """Print one line for each metric, what to do about those out of range, and the verdict; fits 80 columns."""
     console = Console(highlight=False)
-    title = f"{result.name}: {result.world_size} ranks, {result.rows} steps"
+    name = escape(result.name)  # a file's
+    title = f"{name}: {result.world_size} ranks, {result.rows} steps"
     table = Table(title=title, title_justify="left", box=SIMPLE_HEAD, padding=(0, 1, 0, 0))
     table.add_column("metric", no_wrap=True)
     for heading in ("last", "mean", "max"):
@@ -57,9 +59,9 @@ def print_result(result: SmokeResult) -> None:
         console.print(f"[red]{result.rows} {what}, {wanted} were expected[/red]")
     wish = "what it means to show" if result.expected_unhealthy else "everything in its range"
     if result.passed:
-        console.print(f"[green]PASSED[/green]: {result.name} shows {wish}")
+        console.print(f"[green]PASSED[/green]: {name} shows {wish}")
     else:
-        console.print(f"[red]FAILED[/red]: {result.name} does not show {wish}")
+        console.print(f"[red]FAILED[/red]: {name} does not show {wish}")
 
 
 def _figure(value: float) -> str:

@@ -8,7 +8,7 @@ from typing import Any
 
 from otel_train.catalogue import TIMING, Layout, Metric
 from otel_train.exceptions import ConfigurationError
-from otel_train.ring import Schema
+from otel_train.ring import MAX_TEXT, Schema
 from otel_train.step.scalars import DevicePart, ScalarRecorder
 from otel_train.step.source import Source, drain_of
 
@@ -39,6 +39,10 @@ class Recorder:
     def __init__(self, sources: Sequence[Source], scalars: Sequence[Metric]) -> None:
         drained = [drain_of(source) for source in sources]
         modalities = {layout.modalities for layout, _ in drained if layout.modalities}
+        if any(len(name) > MAX_TEXT for names in modalities for name in names):
+            raise ConfigurationError(
+                f"mixing.modalities must have at most {MAX_TEXT} characters each; name them shorter"
+            )
         if len(modalities) > 1:
             raise ConfigurationError(f"sources have different modalities: {sorted(modalities)}; give them the same")
         self.schema = Schema(

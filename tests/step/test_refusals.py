@@ -153,3 +153,11 @@ def test_steps_that_differ_but_add_up_are_seen(steps: tuple[int, ...]) -> None:
 def test_a_key_that_ends_like_a_rank_is_a_users_own() -> None:
     """The effective rank of a matrix is no sibling of anything."""
     assert otel_train.reduce_loss_metrics({"effective_rank": 3.0}) == {"effective_rank": 3.0}
+
+
+def test_a_modality_that_no_receiver_takes_is_refused_at_the_first_step(tmp_path: Path) -> None:
+    """Its records would be refused for ever by who reads them."""
+    meter = otel_train.MixingMeter(1, ["m" * 513], {"m" * 513: 1.0})
+    telemetry = otel_train.init(sources=[meter], ring_dir=tmp_path)
+    with pytest.raises(ConfigurationError, match=r"mixing\.modalities"):
+        telemetry.step(1)
