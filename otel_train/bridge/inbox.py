@@ -104,6 +104,7 @@ class Inbox(InboxReader):
         state_dir = Path(state_dir)
         self._limits = limits or Limits()
         self._series_of_run: dict[int, dict[SeriesKey, int]] = {}
+        self._droppable = True
         try:
             state_dir.mkdir(mode=0o700, parents=True, exist_ok=True)
             self._lock_fd = os.open(state_dir / LOCK_FILE, os.O_RDWR | os.O_CREAT | os.O_CLOEXEC, 0o600)
@@ -282,19 +283,22 @@ class Inbox(InboxReader):
         return int((pages - free) * size)
 
     def _drop_delivered(self, now_ns: int) -> int:
-        """Drop the oldest rows that wandb has, but not yet that they were there; return how many."""
+        """Drop the oldest rows that wandb has, and then that they were there; return how many."""
+        if not self._droppable:
+            return 0  # it was looked for in vain, which takes long, and wandb has taken nothing since
         with self._transaction():
             dropped = self._connection.execute(
-                "UPDATE steps SET row = NULL WHERE id IN"
-                " (SELECT id FROM steps WHERE delivered = 1 AND row IS NOT NULL ORDER BY id LIMIT ?)",
+                "DELETE FROM rows WHERE step IN (SELECT rows.step FROM rows JOIN steps ON steps.id = rows.step"
+                " WHERE delivered = 1 ORDER BY rows.step LIMIT ?)",
                 (_DROP_ROWS,),
             ).rowcount
             if not dropped:
                 dropped = self._connection.execute(
                     "DELETE FROM steps WHERE id IN"
-                    " (SELECT id FROM steps WHERE delivered = 1 AND row IS NULL AND first_ns < ? ORDER BY id LIMIT ?)",
+                    " (SELECT id FROM steps WHERE delivered = 1 AND first_ns < ? ORDER BY id LIMIT ?)",
                     (now_ns - IDENTITY_NS, _DROP_ROWS),
                 ).rowcount
+        self._droppable = dropped > 0
         return dropped
 
     def waiting_runs(self) -> list[str]:
@@ -343,10 +347,10 @@ class Inbox(InboxReader):
             for step in steps:
                 row, changed = self._build(key, step, self._totals(key, step.attempt))
                 self._connection.execute(
-                    "UPDATE steps SET row = ?, partial = ?, ordinal = (SELECT next_ordinal FROM runs WHERE id = ?)"
-                    " WHERE id = ?",
-                    (json.dumps(row), PARTIAL_KEY in row, key, step.id),
+                    "UPDATE steps SET partial = ?, ordinal = (SELECT next_ordinal FROM runs WHERE id = ?) WHERE id = ?",
+                    (PARTIAL_KEY in row, key, step.id),
                 )
+                self._connection.execute("INSERT INTO rows VALUES (?, ?)", (step.id, json.dumps(row)))
                 self._connection.execute("UPDATE runs SET next_ordinal = next_ordinal + 1 WHERE id = ?", (key,))
                 self._connection.executemany(
                     "INSERT OR REPLACE INTO totals SELECT ?, ?, id, ? FROM series WHERE name = ? AND modality = ?",
@@ -365,7 +369,7 @@ class Inbox(InboxReader):
         """
         with self._lock:
             found = self._connection.execute(
-                "SELECT ordinal, time_ns, row FROM steps"
+                "SELECT ordinal, time_ns, row FROM steps JOIN rows ON rows.step = steps.id"
                 " WHERE run = ? AND ordinal > ? AND delivered = 0 ORDER BY ordinal LIMIT ?",
                 (self._run_key(run_id), after, limit),
             )
@@ -388,6 +392,7 @@ class Inbox(InboxReader):
                 if found is not None:
                     marked, partial = marked + 1, partial + found[0]
             self._connection.execute("UPDATE runs SET delivered = delivered + ? WHERE id = ?", (marked, key))
+        self._droppable = True
         return marked, partial
 
     def forget_abandoned(self, now_ns: int) -> None:

@@ -29,15 +29,16 @@ CREATE TABLE steps (
     id INTEGER PRIMARY KEY, run INTEGER NOT NULL REFERENCES runs, attempt INTEGER NOT NULL, time_ns INTEGER NOT NULL,
     step INTEGER, expected INTEGER, arrived INTEGER NOT NULL DEFAULT 0,
     first_ns INTEGER NOT NULL, last_ns INTEGER NOT NULL,
-    ordinal INTEGER, row TEXT,                -- set when the step is sealed: from then on its row never changes
+    ordinal INTEGER,                          -- set when the step is sealed: from then on its row never changes
     partial INTEGER NOT NULL DEFAULT 0,
-    delivered INTEGER NOT NULL DEFAULT 0,     -- wandb has it durably; `row` is NULL once room was needed
+    delivered INTEGER NOT NULL DEFAULT 0,     -- wandb has it durably
     UNIQUE (run, attempt, time_ns)
 );
 CREATE INDEX pending ON steps (run, attempt, time_ns) WHERE ordinal IS NULL AND arrived > 0;
 CREATE INDEX undelivered ON steps (run, ordinal) WHERE ordinal IS NOT NULL AND delivered = 0;
 CREATE INDEX sealed ON steps (run, ordinal) WHERE ordinal IS NOT NULL;
-CREATE INDEX kept ON steps (id) WHERE delivered = 1 AND row IS NOT NULL;
+-- Apart from `steps`, so that what is dropped when room is needed frees its pages.
+CREATE TABLE rows (step INTEGER PRIMARY KEY REFERENCES steps, row TEXT NOT NULL);
 CREATE TABLE series (id INTEGER PRIMARY KEY, name TEXT NOT NULL, modality TEXT NOT NULL, UNIQUE (name, modality));
 CREATE TABLE run_series (
     run INTEGER NOT NULL REFERENCES runs, series INTEGER NOT NULL REFERENCES series, PRIMARY KEY (run, series)
@@ -136,8 +137,8 @@ class InboxReader:
         with self._lock:
             key = self._run_key(run_id)
             sealed = self._connection.execute(
-                "SELECT attempt, step, row, delivered, ordinal, time_ns FROM steps"
-                " WHERE run = ? AND ordinal IS NOT NULL ORDER BY ordinal",
+                "SELECT attempt, steps.step, row, delivered, ordinal, time_ns FROM steps"
+                " LEFT JOIN rows ON rows.step = steps.id WHERE run = ? AND ordinal IS NOT NULL ORDER BY ordinal",
                 (key,),
             )
             result = [

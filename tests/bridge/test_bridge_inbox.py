@@ -71,21 +71,21 @@ def test_a_run_has_so_many_series_and_no_more(tmp_path: Path, requests: Any) -> 
 def test_rows_that_wandb_has_make_room_and_then_requests_are_refused(tmp_path: Path, requests: Any) -> None:
     """The inbox never grows beyond its bound, and forgets last that a step was there."""
     values = {f"metric{number}": float(number) for number in range(200)}
-    with Inbox(tmp_path, Limits(max_bytes=2 * 2**20)) as inbox:
-        for step in range(400):  # of about 10 KB, four times the bound
+    with Inbox(tmp_path, Limits(max_bytes=2**19)) as inbox:
+        for step in range(200):  # of about 5 KB in its row, twice the bound
             add(inbox, 0, requests.step(step, values))
             inbox.seal("run", DUE, 100)
             inbox.mark_delivered("run", [step])
-        assert inbox.used_bytes() < 2 * 2**20
+        assert inbox.used_bytes() < 2**19
         assert add(inbox, 0, requests.step(0, values)) == [0]
-        more = [requests.step(step, values) for step in range(400, 800)]
+        more = [requests.step(step, values) for step in range(200, 400)]
         with pytest.raises(InboxFullError, match="--max-bytes"):
             add(inbox, IDENTITY_NS - 1, *more)
         held = inbox._connection.execute("SELECT count(*) FROM steps WHERE delivered").fetchone()
-        assert held == (400,)
+        assert held == (200,)
         inbox.seal("run", DUE, IDENTITY_NS + 10**12, limit=50)
-        inbox.mark_delivered("run", range(400, 450))
-        assert add(inbox, 0, requests.step(800, values)) != [0]
+        inbox.mark_delivered("run", range(200, 250))
+        assert add(inbox, 0, requests.step(400, values)) != [0]
 
 
 def test_a_step_in_parts_is_complete_with_the_last(inbox: Inbox, requests: Any) -> None:
