@@ -78,12 +78,16 @@ def test_rows_that_wandb_has_make_room_and_then_requests_are_refused(tmp_path: P
             inbox.mark_delivered("run", [step])
         assert inbox.used_bytes() < 2**19
         assert add(inbox, 0, requests.step(0, values)) == [0]
-        more = [requests.step(step, values) for step in range(200, 400)]
+
+        def take_more() -> None:
+            for step in range(200, 400):
+                add(inbox, IDENTITY_NS - 1, requests.step(step, values))
+                inbox.seal("run", DUE, IDENTITY_NS + 10**12)
+
         with pytest.raises(InboxFullError, match="--max-bytes"):
-            add(inbox, IDENTITY_NS - 1, *more)
+            take_more()
         held = inbox._connection.execute("SELECT count(*) FROM steps WHERE delivered").fetchone()
         assert held == (200,)
-        inbox.seal("run", DUE, IDENTITY_NS + 10**12, limit=50)
         inbox.mark_delivered("run", range(200, 250))
         assert add(inbox, 0, requests.step(400, values)) != [0]
 
