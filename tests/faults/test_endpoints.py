@@ -23,7 +23,7 @@ from tests.ports import free_port
 
 pytestmark = pytest.mark.faults
 PROTOCOLS = {"grpc": "grpc", "http": "http/protobuf"}
-OUTAGE = 80
+OUTAGE = 60
 """Steps."""
 
 

@@ -54,15 +54,13 @@ def test_sigterm_to_the_whole_job_loses_nothing(pipeline: Pipeline, tmp_path: Pa
 
 def test_what_children_of_a_rank_do_is_not_counted(pipeline: Pipeline, tmp_path: Path) -> None:
     """Forked children go on as the rank would, others load the package; all end, and values are the rank's alone."""
-    arguments = ("--wrong", "fork", "--at", "10", "--on", "0", "1", "--steps", str(LAST))
+    arguments = ("--wrong", "fork", "--at", "10", "--on", "0", "--steps", str(LAST))
     with running_job(tmp_path / "forked", pipeline.target, *arguments) as job:
         steps = list(range(1, job.end() + 1))
         job.await_sidecars_end()
-        own = [record.step for record in job.ring(1).read(0, 1000)[0] if record.kind is Kind.RANK]
+        own = [record.step for record in job.ring().read(0, 1000)[0] if record.kind is Kind.RANK]
     assert own == steps
     assert_each_once(pipeline.rows(job.run_id, LAST), steps)
-    stepped = pipeline.endpoint.values(job.run_id, 1, rows.STEP.name)
-    assert len(stepped) == len(set(stepped))
 
 
 def test_a_loader_whose_worker_is_killed_costs_no_count(pipeline: Pipeline, tmp_path: Path) -> None:
