@@ -26,6 +26,7 @@ test: $(STAMP)
 	$(BIN)/python -m pytest
 
 test-faults: $(STAMP)
+	$(BIN)/python -m tests.faults
 	$(BIN)/python -m pytest -m faults
 
 test-gpu: $(STAMP)

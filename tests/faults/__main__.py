@@ -1,0 +1,11 @@
+"""Build what the fault tests run, before their time is bounded: the collector, and the programs of other SDKs."""
+
+from __future__ import annotations
+
+from tests.sdks import senders
+from tests.stack import programs
+
+if __name__ == "__main__":
+    programs.collector()
+    senders.go_sender()
+    senders.js_sender()
