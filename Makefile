@@ -2,6 +2,7 @@
 PYTHON ?= python3
 VENV := .venv
 BIN := $(VENV)/bin
+FUZZ_SECONDS := 30
 STAMP := $(VENV)/.installed
 # torch compiled anew at each start of a rank takes seconds: machines that forbid compiled files do it here all the same.
 unexport PYTHONDONTWRITEBYTECODE
@@ -43,7 +44,7 @@ mutants: $(STAMP)
 	$(BIN)/python -m tests.mutants
 
 fuzz: $(STAMP)
-	$(BIN)/python -m tests.fuzz
+	$(BIN)/python -m tests.fuzz --seconds $(FUZZ_SECONDS)
 
 check: $(STAMP)
 	$(BIN)/ruff check .

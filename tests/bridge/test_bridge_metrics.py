@@ -55,11 +55,18 @@ def collected(monkeypatch: pytest.MonkeyPatch) -> Iterator[dict[str, float]]:
 def test_rows_and_what_waits_are_exported(
     collected: dict[str, float], start: Callable[..., Any], requests: Any
 ) -> None:
-    """Two whole steps become rows; one that lacks points waits, and its age grows."""
+    """Two whole steps become rows; one that lacks points waits, and its age grows; what was not taken is counted."""
     running = start(settle=60)
-    running.send(requests.step(1, {"loss": 0.5}), requests.step(2, {"loss": 0.5}))
+    running.send(requests.step(1, {"loss": 0.5}), requests.step(2, {"loss": 0.5}), requests.step(2, {"loss": 0.5}))
+    running.send(requests.step(4, {"n" * 600: 0.5}))
     running.send(*requests.parts(requests.step(3, {"loss": 0.5}))[:-1])
-    wanted = {rows.BRIDGE_ROWS.name: 2, rows.BRIDGE_PARTIAL_ROWS.name: 0, rows.BRIDGE_WAITING.name: 1}
+    wanted = {
+        rows.BRIDGE_ROWS.name: 2,
+        rows.BRIDGE_PARTIAL_ROWS.name: 0,
+        rows.BRIDGE_WAITING.name: 2,
+        rows.BRIDGE_DUPLICATES.name: 2,
+        rows.BRIDGE_REFUSED_POINTS.name: 1,
+    }
     wait_until(lambda: wanted.items() <= collected.items(), 30, f"{wanted}")
     wait_until(lambda: collected[rows.BRIDGE_LAG.name] > 1, 30, "an age of a second")
     assert set(collected) == {row.name for row in BRIDGE}
