@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 import subprocess
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
@@ -74,8 +75,10 @@ def heal(one: Host, other: Host) -> None:
 def running_network(names: Sequence[str]) -> Iterator[list[Host]]:
     """Make hosts as long as the block; what is left running there is the caller's to end."""
     require_root("make network namespaces")
-    switch = "otel-train-switch"
-    hosts = [Host(f"otel-train-{name}", number) for number, name in enumerate(names, start=1)]
+    # Namespaces are the machine's: two runs of the suite must not meet.
+    prefix = f"otel-train-{os.getpid()}"
+    switch = f"{prefix}-switch"
+    hosts = [Host(f"{prefix}-{name}", number) for number, name in enumerate(names, start=1)]
     made: list[str] = []
     try:
         for namespace in (switch, *(host.namespace for host in hosts)):
