@@ -103,17 +103,21 @@ class Writer:
 
     def _run(self) -> None:
         self._sink.prepare()
-        while not self._stopping.wait(self._interval):
-            self._guarded_pass(self._due)
+        more = False
+        while not self._stopping.wait(0 if more else self._interval):
+            more = self._guarded_pass(self._due)
         # No reason to linger: nothing more arrives. What is incomplete waits for the next bridge.
-        self._guarded_pass(replace(self._due, linger_ns=0))
+        while self._guarded_pass(replace(self._due, linger_ns=0)):
+            pass
         for run_id in list(self._open):
             self._close(run_id)
 
-    def _guarded_pass(self, due: Due) -> None:
+    def _guarded_pass(self, due: Due) -> bool:
+        """Write some rows of each run, and tell whether there may be more to do at once."""
+        more = False
         try:
             for run_id in self._inbox.waiting_runs():
-                self._write_run(run_id, due)
+                more |= self._write_run(run_id, due)
             if time.monotonic() - self._tidied > TIDY_INTERVAL:
                 self._tidied = time.monotonic()
                 self._inbox.forget_abandoned(self._now_ns())
@@ -122,6 +126,8 @@ class Writer:
             if not self._failing:
                 _log.warning("the inbox can't be written, rows wait: %s", error)
             self._failing = True
+            return False
+        return more
 
     def _watch(self) -> None:
         while not self._stopping.wait(STUCK_SECONDS / 10):
@@ -130,14 +136,13 @@ class Writer:
                 _log.error("wandb has not taken a row for %d seconds; its process is ended", STUCK_SECONDS)
                 self._sink.abort()
 
-    def _write_run(self, run_id: str, due: Due) -> None:
+    def _write_run(self, run_id: str, due: Due) -> bool:
         pause = self._pauses.get(run_id)
         if pause is not None and time.monotonic() < pause.until:
-            return
+            return False
         self._busy_since = time.monotonic()
         try:
-            while self._step(run_id, due):
-                self._busy_since = time.monotonic()
+            return self._step(run_id, due)
         except sqlite3.Error:
             raise
         except Exception as error:  # noqa: BLE001  # wandb raises anything, and none of it may end the thread
@@ -149,6 +154,7 @@ class Writer:
                 self._close(run_id)
             elif not isinstance(error, BridgeError):  # which is ours: wandb was not asked yet
                 self._reset()
+            return False
         finally:
             self._busy_since = None
 
@@ -168,7 +174,7 @@ class Writer:
         self._note_durable(run_id, run, self._sink.durable(run_id))
         if len(run.in_flight) < before:
             self._pauses.pop(run_id, None)
-        oldest = min(run.in_flight.values(), default=None)
+        oldest = next(iter(run.in_flight.values()), None)
         if oldest is not None and time.monotonic() - oldest > self._sink.patience:
             raise BridgeError(f"{len(run.in_flight)} rows do not become durable; look at its disk and its log")
         return bool(made or rows)
