@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+import contextlib
 import logging
+import threading
 from collections.abc import Sequence
 
 from opentelemetry.exporter.otlp.proto.common.metrics_encoder import encode_metrics
@@ -13,23 +15,41 @@ from otel_train.announcing import AnnouncingExporter
 logger = logging.getLogger(__name__)
 
 
+SEND_SECONDS = 60.0
+"""Of one request with its tries. The SDK bounds them by OTEL_EXPORTER_OTLP_TIMEOUT, but not where an HTTP receiver
+sends its answer byte by byte, nor over gRPC where the wall clock is set back."""
+
+
 class Exporter:
     """The sidecar's end of the connection; the standard `OTEL_EXPORTER_OTLP_*` variables say where to and how."""
 
     def __init__(self) -> None:
-        self._exporter = AnnouncingExporter(
+        self._exporter = self._connect()
+
+    @staticmethod
+    def _connect() -> AnnouncingExporter:
+        return AnnouncingExporter(
             logger,
             lost="the receiver does not acknowledge; the rings keep what was recorded",
             back="the receiver acknowledges again",
         )
 
     def send(self, metrics: Sequence[ResourceMetrics]) -> bool:
-        """Send, and tell whether the receiver has acknowledged."""
-        try:
-            result = self._exporter.export(MetricsData(resource_metrics=metrics))
-        except Exception:  # noqa: BLE001  # what can't be encoded: over HTTP the SDK makes a failed export of it
-            return False
-        return result is MetricExportResult.SUCCESS
+        """Send, and tell whether the receiver has acknowledged, within `SEND_SECONDS`."""
+        results: list[MetricExportResult] = []
+
+        def export() -> None:
+            # What can't be encoded raises over gRPC; over HTTP the SDK makes a failed export of it.
+            with contextlib.suppress(Exception):
+                results.append(self._exporter.export(MetricsData(resource_metrics=metrics)))
+
+        sending = threading.Thread(target=export, name="otel_train-sidecar-send", daemon=True)
+        sending.start()
+        sending.join(SEND_SECONDS)
+        if sending.is_alive():
+            logger.warning("the receiver has not ended its answer in %.0f s; the connection is given up", SEND_SECONDS)
+            self._exporter = self._connect()
+        return results == [MetricExportResult.SUCCESS]
 
     def close(self) -> None:
         """Close the connection; a request under way is given up."""
