@@ -75,7 +75,7 @@ def run(mutant: Mutant, root: Path) -> int:
         for name in [name for name in sys.modules if name.partition(".")[0] == "tests"]:
             del sys.modules[name]
         sys.path[0] = str(root)
-        arguments = [mutant.test, "-x", "-p", "no:cacheprovider", f"--timeout={TIMEOUT}", f"--rootdir={root}"]
+        arguments = [mutant.test, "-m", "", "-x", "-p", "no:cacheprovider", f"--timeout={TIMEOUT}", f"--rootdir={root}"]
         code = pytest.main([*arguments, f"--basetemp={root / 'tmp'}"])
     finally:
         os._exit(int(code))

@@ -94,6 +94,7 @@ def test_a_person_need_not_wait_for_the_grace_time(
     assert sidecar.returncode == 0
 
 
+@pytest.mark.faults
 @pytest.mark.parametrize("protocol", ["grpc", "http/protobuf"])
 def test_an_endpoint_that_never_answers_does_not_hold_the_sidecar(
     protocol: str, rank: Rank, start: Start, tmp_path: Path, monkeypatch: pytest.MonkeyPatch

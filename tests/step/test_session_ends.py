@@ -53,6 +53,7 @@ def run(code: str, directory: Path, **environment: str) -> tuple[subprocess.Comp
     return done, RingReader(ring_files(directory)[0])
 
 
+@pytest.mark.faults
 @pytest.mark.parametrize(
     ("end", "code", "closed"), [("os._exit(3)", 3, False), ("raise OSError", 1, True)], ids=["os._exit", "exception"]
 )
@@ -64,6 +65,7 @@ def test_however_a_process_ends_its_steps_are_recorded(end: str, code: int, clos
     assert (reader.progress.closed, reader.writer_lives) == (closed, False)
 
 
+@pytest.mark.faults
 def test_forked_children_of_a_rank_end_as_others_do(tmp_path: Path) -> None:
     """By os.fork and multiprocessing: they record nothing, leave the ring open, and don't hang; no step comes twice."""
     with OtlpReceiver() as receiver:
