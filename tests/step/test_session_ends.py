@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import fcntl
 import os
 import subprocess
 import sys
@@ -14,9 +15,9 @@ import pytest
 import otel_train
 from otel_train.catalogue import cluster_name
 from otel_train.ring import Kind, RingReader, ring_files
+from otel_train.sidecar.service import LOCK_NAME
 from otel_train.step import telemetry as module
 from otel_train.testing import OtlpReceiver
-from tests.waiting import wait_until
 
 BEGIN = """
 import multiprocessing, os, sys
@@ -73,7 +74,9 @@ def test_forked_children_of_a_rank_end_as_others_do(tmp_path: Path) -> None:
         assert (done.returncode, done.stdout.strip()) == (0, "3"), done.stderr
         assert (reader.progress.step, reader.progress.closed) == (3, False)
         assert "Traceback" not in done.stderr
-        wait_until(lambda: len(receiver.values("loss")) == 2)  # the first and the last of the rank itself: all is sent
+        with (tmp_path / LOCK_NAME).open("a") as lock:
+            fcntl.flock(lock, fcntl.LOCK_EX)  # the sidecar leaves it when it has sent everything
+    assert len(receiver.values("loss")) == 2  # the first and the last of the rank itself
     assert receiver.values(cluster_name("loss")) == [2.0, 2.0, 2.0]
 
 
