@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING
 
 from opentelemetry.proto.metrics.v1.metrics_pb2 import AggregationTemporality, DataPointFlags
 
-from otel_train.catalogue import rank_name, rows
+from otel_train.catalogue import MAX_TEXT, rank_name, rows
 
 if TYPE_CHECKING:
     from opentelemetry.proto.collector.metrics.v1.metrics_service_pb2 import ExportMetricsServiceRequest
@@ -21,8 +21,6 @@ ATTEMPT_ATTRIBUTE = "train.attempt"
 RANK_ATTRIBUTE = "train.rank"
 MODALITY_ATTRIBUTE = rows.MODALITY_SHARE.attribute
 
-MAX_TEXT = 512
-"""Characters of a run id, a metric's name or an attribute's value; longer ones are refused."""
 MAX_ATTRIBUTES = 128
 """Of a resource or a point, which is what the SDKs keep; one with more is refused."""
 MAX_ITEMS = 65_536

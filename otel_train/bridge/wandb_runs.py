@@ -8,7 +8,7 @@ import time
 from collections.abc import Iterable, Iterator
 from concurrent.futures import Future, ThreadPoolExecutor
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, Literal
 
 from otel_train.bridge.errors import BridgeError, WandbFileError, WandbKeyError
 from otel_train.bridge.identity import display_name, safe_id
@@ -176,7 +176,7 @@ def _api() -> Any:
         raise BridgeError(f"the wandb server does not answer: {error}") from error
 
 
-def _init(run_id: str, state_dir: Path, project: str, *, mode: str) -> Any:
+def _init(run_id: str, state_dir: Path, project: str, *, mode: Literal["online", "offline"]) -> Any:
     import wandb  # noqa: PLC0415  # as above
 
     run = wandb.init(
@@ -184,7 +184,7 @@ def _init(run_id: str, state_dir: Path, project: str, *, mode: str) -> Any:
         id=safe_id(run_id),
         name=display_name(run_id),
         project=project,
-        mode="online" if mode == "online" else "offline",
+        mode=mode,
         reinit="create_new",
         # Without it an online run of that id would be begun anew; offline there is nothing to look it up in.
         resume="allow" if mode == "online" else None,

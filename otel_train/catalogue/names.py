@@ -8,6 +8,8 @@ from otel_train.catalogue.rows import CATALOGUE, HEADLINE
 CLUSTER = "cluster"
 MAX_SUFFIX = "_max"
 RANK_SUFFIX = "_rank"
+MAX_TEXT = 512
+"""Characters of a run's id, a metric's name or an attribute's value; the bridge takes no longer ones."""
 
 BY_NAME: dict[str, Metric] = {metric.name: metric for metric in CATALOGUE}
 

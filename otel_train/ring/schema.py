@@ -7,13 +7,11 @@ from collections.abc import Sequence
 from dataclasses import asdict, dataclass, fields
 from typing import Any
 
-from otel_train.catalogue import BY_NAME, Layout, Metric, Reduction
+from otel_train.catalogue import BY_NAME, MAX_TEXT, Layout, Metric, Reduction
 from otel_train.exceptions import OtelTrainError, RingError
 
 _LARGEST = 2**63 // 10**6
 """Of an identity's numbers: the attempt is sent in nanoseconds too, and OTLP's integers have 64 bits."""
-MAX_TEXT = 512
-"""Characters of a run's id or a modality: each point carries them, and a receiver takes no longer ones."""
 _PLAIN = (Reduction.MEAN, Reduction.SUM, Reduction.MAX, Reduction.MIN)
 """The reductions that a metric beside the catalogue's can have."""
 

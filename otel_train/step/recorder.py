@@ -6,9 +6,9 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
-from otel_train.catalogue import TIMING, Layout, Metric
+from otel_train.catalogue import MAX_TEXT, TIMING, Layout, Metric
 from otel_train.exceptions import ConfigurationError
-from otel_train.ring import MAX_TEXT, Schema
+from otel_train.ring import Schema
 from otel_train.step.scalars import DevicePart, ScalarRecorder
 from otel_train.step.source import Source, drain_of
 

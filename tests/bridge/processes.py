@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import os
 import signal
-import socket
 import subprocess
 import sys
 import time
@@ -17,21 +16,22 @@ from opentelemetry.proto.collector.metrics.v1.metrics_service_pb2 import ExportM
 from opentelemetry.proto.collector.metrics.v1.metrics_service_pb2_grpc import MetricsServiceStub
 
 from otel_train.bridge import delivered_steps
+from tests.environment import clean_environment
+from tests.ports import free_port
 from tests.waiting import wait_until
 
 
 class BridgeProcess:
     """The bridge as its command runs it, on one port and one state directory over all of its starts."""
 
-    def __init__(self, folder: Path, *options: str, environment: Mapping[str, str] | None = None) -> None:
-        with socket.socket() as free:
-            free.bind(("127.0.0.1", 0))
-            self.address = f"127.0.0.1:{free.getsockname()[1]}"
+    def __init__(
+        self, folder: Path, *options: str, address: str = "", environment: Mapping[str, str] | None = None
+    ) -> None:
+        self.address = address or f"127.0.0.1:{free_port()}"
         self.state, self.log = folder / "state", folder / "bridge.log"
         self._command = [sys.executable, "-m", "otel_train", "bridge", "--state", str(self.state)]
         self._command += ["--listen", self.address, *options]
-        own = {name: value for name, value in os.environ.items() if not name.startswith(("OTEL_", "WANDB_"))}
-        self._environment = own | dict(environment or {})
+        self._environment = clean_environment(**environment or {})
         self._process: subprocess.Popen[bytes] | None = None
 
     def start(self) -> None:
@@ -59,10 +59,13 @@ class BridgeProcess:
                 os.kill(int(process.name), signal.SIGKILL)
 
     def stop(self) -> int:
-        """End it with SIGTERM and return its exit code."""
+        """End it with SIGTERM and return its exit code; a second call does nothing more."""
         assert self._process is not None
         self._process.terminate()
-        return self._process.wait(30)
+        try:
+            return self._process.wait(30)
+        finally:
+            self._process.kill()
 
     def __enter__(self) -> Self:
         self.start()

@@ -12,9 +12,9 @@ import grpc
 import pytest
 import yaml
 
-from otel_train.bridge.decode import MAX_ATTRIBUTES, MAX_ITEMS, MAX_TEXT, decode
+from otel_train.bridge.decode import MAX_ATTRIBUTES, MAX_ITEMS, decode
 from otel_train.bridge.server import MAX_MESSAGE_BYTES
-from otel_train.catalogue import cluster_name
+from otel_train.catalogue import MAX_TEXT, cluster_name
 from tests.bridge.slow_sender import SlowSenders
 
 SERVICE = "opentelemetry.proto.collector.metrics.v1.MetricsService"

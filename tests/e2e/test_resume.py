@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import os
 import subprocess
 import sys
 from collections.abc import Sequence
@@ -15,6 +14,7 @@ from otel_train.bridge import Bridge, BridgeConfig, delivered_steps, wandb_files
 from otel_train.catalogue import HEADLINE_KEYS
 from otel_train.ring import RingReader, ring_files
 from tests.e2e.conftest import wandb_history
+from tests.environment import clean_environment
 from tests.waiting import wait_until
 
 COMPARED = (*HEADLINE_KEYS, "train/step", "train/loss", "train/tokens")
@@ -22,11 +22,11 @@ COMPARED = (*HEADLINE_KEYS, "train/step", "train/loss", "train/tokens")
 
 def run_job(folder: Path, address: str, *starts: tuple[int, int]) -> str:
     """Start the job once for each (ranks, last step), and return the id of the run that all of it is in."""
-    environment = {name: value for name, value in os.environ.items() if not name.startswith(("OTEL_", "WANDB_"))} | {
-        "OMP_NUM_THREADS": "1",
-        "OTEL_EXPORTER_OTLP_ENDPOINT": f"http://{address}",
-        "OTEL_TRAIN_RING_DIR": str(folder / "rings"),
-    }
+    environment = clean_environment(
+        OMP_NUM_THREADS="1",
+        OTEL_EXPORTER_OTLP_ENDPOINT=f"http://{address}",
+        OTEL_TRAIN_RING_DIR=str(folder / "rings"),
+    )
     for ranks, steps in starts:
         command = [sys.executable, "-m", "torch.distributed.run", "--standalone", "--nproc-per-node", str(ranks)]
         command += ["-m", "otel_train.trainer", "--config", "healthy", "--steps", str(steps)]

@@ -16,8 +16,8 @@ from otel_train.bridge import HistoryRow
 from otel_train.catalogue import rows
 from otel_train.ring import Kind, RingReader, ring_files
 from otel_train.smoke.process import running_process
+from tests.environment import clean_environment
 from tests.faults.fault_ranks import picks
-from tests.stack.conftest import clean_environment
 from tests.stack.programs import ROOT
 from tests.waiting import wait_until
 

@@ -12,11 +12,11 @@ from contextlib import contextmanager
 from pathlib import Path
 
 from otel_train.bridge import HistoryRow, delivered_steps, read_run
+from tests.environment import clean_environment
 from tests.faults.endpoint import Endpoint, running_endpoint
 from tests.faults.program import Program
 from tests.ports import free_port
 from tests.stack import programs
-from tests.stack.conftest import clean_environment
 from tests.waiting import wait_until
 
 HOST = "127.0.0.1"

@@ -8,7 +8,7 @@ from pathlib import Path
 
 import pytest
 
-from tests.sdks.senders import BridgeProcess, Sender, go_sender, js_sender
+from tests.sdks.senders import BoundedBridge, Sender, go_sender, js_sender
 
 BUILDERS = {"go": go_sender, "javascript": js_sender}
 
@@ -27,12 +27,12 @@ def command() -> Callable[[str], list[str]]:
 
 
 @pytest.fixture
-def bridge(tmp_path: Path) -> Iterator[Callable[..., BridgeProcess]]:
+def bridge(tmp_path: Path) -> Iterator[Callable[..., BoundedBridge]]:
     """Start a bridge on this test's state directory."""
     with ExitStack() as stack:
 
-        def start(*options: str, **more: str) -> BridgeProcess:
-            running = BridgeProcess(tmp_path, *options, **more)
+        def start(*options: str, **more: str) -> BoundedBridge:
+            running = BoundedBridge(tmp_path, *options, **more)
             stack.callback(running.stop)
             return running
 
@@ -44,7 +44,7 @@ def sender(command: Callable[[str], list[str]]) -> Iterator[Callable[..., Sender
     """Start a language's program that sends to a bridge."""
     with ExitStack() as stack:
 
-        def start(language: str, bridge: BridgeProcess, *, compression: str = "gzip", **variables: str) -> Sender:
+        def start(language: str, bridge: BoundedBridge, *, compression: str = "gzip", **variables: str) -> Sender:
             running = Sender(
                 command(language),
                 OTEL_EXPORTER_OTLP_ENDPOINT=f"http://{bridge.address}",

@@ -3,18 +3,17 @@
 from __future__ import annotations
 
 import json
-import os
 import resource
 import shutil
 import subprocess
-import sys
 from collections.abc import Sequence
 from pathlib import Path
 from subprocess import PIPE, STDOUT
 
-from otel_train.bridge import HistoryRow, delivered_steps, read_run
+from otel_train.bridge import HistoryRow, read_run
+from tests.bridge.processes import BridgeProcess
+from tests.environment import clean_environment
 from tests.stack.programs import BUILD, CACHE, go
-from tests.waiting import wait_until
 
 NPM_INSTALL = ["npm", "install", "--prefer-offline", "--no-package-lock", "--ignore-scripts", "--no-audit", "--no-fund"]
 SOURCES = Path(__file__).parent
@@ -23,11 +22,6 @@ RUN = "run"
 """The run that the programs say they are."""
 Measurement = dict[str, str | float]
 """Kind of instrument, name, value and modality: one of the lines' entries."""
-
-
-def environment(**more: str) -> dict[str, str]:
-    """Return this process's environment without what would send telemetry elsewhere."""
-    return {name: value for name, value in os.environ.items() if not name.startswith(("OTEL_", "WANDB_"))} | more
 
 
 def go_sender() -> list[str]:
@@ -63,7 +57,9 @@ class Sender:
     """
 
     def __init__(self, command: Sequence[str], **variables: str) -> None:
-        self._process = subprocess.Popen(command, env=environment(**variables), stdin=PIPE, stdout=PIPE, text=True)
+        self._process = subprocess.Popen(
+            command, env=clean_environment(**variables), stdin=PIPE, stdout=PIPE, text=True
+        )
 
     def begin(self, measurements: Sequence[Measurement]) -> None:
         """Let it record and send one step."""
@@ -90,48 +86,37 @@ class Sender:
         self._process.wait(30)
 
 
-class BridgeProcess:
-    """A bridge as its command runs it.
+class BoundedBridge(BridgeProcess):
+    """A running bridge whose disk can be made full.
 
     Args:
         folder: Where its state and its log are; a second bridge may have it once the first is stopped.
         options: Of the command.
-        listen: Its address.
+        listen: Its address; a free one of the loopback when empty.
         token: What senders must give.
     """
 
-    def __init__(self, folder: Path, *options: str, listen: str = "127.0.0.1:0", token: str = "") -> None:
-        self.state, self.log = folder / "state", folder / "bridge.log"
-        command = [sys.executable, "-m", "otel_train", "bridge", "--listen", listen, "--state", str(self.state)]
-        with self.log.open("a") as log:
-            self._process = subprocess.Popen(
-                [*command, *options], env=environment(OTEL_TRAIN_BRIDGE_TOKEN=token), stdout=log, stderr=log
-            )
-        address = self.state / "address"
-        wait_until(lambda: self._process.poll() is not None or address.exists(), 60, "the start", log=self.log)
-        assert self._process.poll() is None, self.log.read_text()
-        self.address = address.read_text().strip()
+    def __init__(self, folder: Path, *options: str, listen: str = "", token: str = "") -> None:
+        super().__init__(folder, *options, address=listen, environment={"OTEL_TRAIN_BRIDGE_TOKEN": token})
+        self.start()
+
+    @property
+    def _pid(self) -> int:
+        assert self._process is not None
+        return self._process.pid
 
     def fill_disk(self) -> None:
         """Let it write no more to any file beyond a page, which is less than it has written."""
-        _, most = resource.prlimit(self._process.pid, resource.RLIMIT_FSIZE)
-        resource.prlimit(self._process.pid, resource.RLIMIT_FSIZE, (4096, most))
+        _, most = resource.prlimit(self._pid, resource.RLIMIT_FSIZE)
+        resource.prlimit(self._pid, resource.RLIMIT_FSIZE, (4096, most))
 
     def free_disk(self) -> None:
         """Let it write again."""
-        _, most = resource.prlimit(self._process.pid, resource.RLIMIT_FSIZE)
-        resource.prlimit(self._process.pid, resource.RLIMIT_FSIZE, (most, most))
+        _, most = resource.prlimit(self._pid, resource.RLIMIT_FSIZE)
+        resource.prlimit(self._pid, resource.RLIMIT_FSIZE, (most, most))
 
     def rows(self, count: int) -> list[HistoryRow]:
         """Wait until wandb has that many rows of the run, stop and return all there are."""
-        wait_until(lambda: delivered_steps(self.state, RUN) >= count, 60, f"row {count}", log=self.log)
+        self.wait(count, RUN)
         self.stop()
         return read_run(self.state, RUN)
-
-    def stop(self) -> None:
-        """Stop it gracefully; a second call does nothing."""
-        self._process.terminate()
-        try:
-            self._process.wait(30)
-        finally:
-            self._process.kill()

@@ -14,7 +14,7 @@ from opentelemetry.proto.collector.metrics.v1.metrics_service_pb2 import ExportM
 
 from otel_train.bridge.store import INBOX_FILE
 from otel_train.catalogue import cluster_name
-from tests.sdks.senders import BridgeProcess
+from tests.sdks.senders import BoundedBridge
 from tests.waiting import wait_until
 
 pytestmark = pytest.mark.faults
@@ -32,14 +32,14 @@ RETRYABLE = {
 
 
 @pytest.fixture
-def running(bridge: Any) -> BridgeProcess:
+def running(bridge: Any) -> BoundedBridge:
     """Give a bridge."""
-    started: BridgeProcess = bridge()
+    started: BoundedBridge = bridge()
     return started
 
 
 @pytest.fixture
-def channel(running: BridgeProcess) -> Iterator[grpc.Channel]:
+def channel(running: BoundedBridge) -> Iterator[grpc.Channel]:
     """Give a connection to it."""
     with grpc.insecure_channel(running.address) as channel:
         yield channel
@@ -52,7 +52,7 @@ def export(channel: grpc.Channel) -> Any:
 
 
 @contextmanager
-def busy(running: BridgeProcess) -> Iterator[None]:
+def busy(running: BoundedBridge) -> Iterator[None]:
     """Hold the inbox during the block, as a disk does that takes long."""
     with closing(sqlite3.connect(running.state / INBOX_FILE, isolation_level=None)) as connection:
         connection.execute("BEGIN IMMEDIATE")
@@ -83,7 +83,7 @@ def test_what_is_no_request_is_refused_for_good(export: Any) -> None:
     assert caught.value.code() not in RETRYABLE | {grpc.StatusCode.RESOURCE_EXHAUSTED}
 
 
-def test_more_requests_than_it_takes_at_once_may_come_again(running: BridgeProcess, export: Any) -> None:
+def test_more_requests_than_it_takes_at_once_may_come_again(running: BoundedBridge, export: Any) -> None:
     """While the disk takes long, each of many requests is kept or refused with a retryable code."""
     with busy(running):
         answers = [export.future(request(number), timeout=120) for number in range(300)]
@@ -91,7 +91,7 @@ def test_more_requests_than_it_takes_at_once_may_come_again(running: BridgeProce
     assert {answer.code() for answer in answers} <= RETRYABLE | {grpc.StatusCode.OK}
 
 
-def test_what_a_stop_cuts_off_may_come_again(running: BridgeProcess, channel: grpc.Channel, export: Any) -> None:
+def test_what_a_stop_cuts_off_may_come_again(running: BoundedBridge, channel: grpc.Channel, export: Any) -> None:
     """What is in flight at SIGTERM and not kept is refused with a retryable code."""
     with busy(running):
         answers = [export.future(request(number), timeout=120) for number in range(3)]

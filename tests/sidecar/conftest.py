@@ -12,6 +12,7 @@ import pytest
 from otel_train.catalogue import LEDGER, MIXING
 from otel_train.ring import Identity, Kind, RingWriter, Schema, ring_path
 from otel_train.sidecar import Sidecar
+from otel_train.testing import OtlpReceiver
 
 SCHEMA = Schema(MIXING + LEDGER, ("code", "prose"))
 FIRST_TIME = 1_800_000_000_000_000_000
@@ -37,6 +38,14 @@ class Rank:
 def rank(tmp_path: Path) -> Rank:
     """Return rank 0 with an empty ring."""
     return Rank(tmp_path)
+
+
+@pytest.fixture
+def receiver(monkeypatch: pytest.MonkeyPatch) -> OtlpReceiver:
+    """Return a receiver that the environment names; the test starts it."""
+    made = OtlpReceiver()
+    monkeypatch.setenv("OTEL_EXPORTER_OTLP_ENDPOINT", f"http://{made.address}")
+    return made
 
 
 @contextlib.contextmanager

@@ -16,14 +16,6 @@ from tests.waiting import wait_until
 PICKS = cluster_name(rows.PICKS.name)
 
 
-@pytest.fixture
-def receiver(monkeypatch: pytest.MonkeyPatch) -> OtlpReceiver:
-    """Return a receiver that the environment names; the test starts it."""
-    made = OtlpReceiver()
-    monkeypatch.setenv("OTEL_EXPORTER_OTLP_ENDPOINT", f"http://{made.address}")
-    return made
-
-
 def test_a_ranks_last_values_are_sent_though_another_sidecar_had_read_them(
     rank: Rank, receiver: OtlpReceiver, tmp_path: Path
 ) -> None:

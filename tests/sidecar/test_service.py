@@ -26,14 +26,6 @@ def has_arrived(receiver: OtlpReceiver, records: int) -> bool:
     return len(receiver.values(PICKS)) == records
 
 
-@pytest.fixture
-def receiver(monkeypatch: pytest.MonkeyPatch) -> OtlpReceiver:
-    """Return a receiver that the environment names; the test starts it."""
-    made = OtlpReceiver()
-    monkeypatch.setenv("OTEL_EXPORTER_OTLP_ENDPOINT", f"http://{made.address}")
-    return made
-
-
 def test_each_cluster_record_goes_out_with_its_step_under_one_time_stamp(
     rank: Rank, receiver: OtlpReceiver, tmp_path: Path
 ) -> None:

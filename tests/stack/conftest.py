@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import io
 import json
-import os
 import secrets
 import subprocess
 import tarfile
@@ -121,9 +120,3 @@ def stack() -> Iterator[Stack]:
         logs = programs.CACHE / "stack.log"
         logs.write_text(running.compose("logs", "--no-color", "--timestamps"))
         running.compose("down", "--volumes", "--remove-orphans")
-
-
-def clean_environment(**more: str) -> dict[str, str]:
-    """Return this process's environment without what would send telemetry elsewhere."""
-    own = {name: value for name, value in os.environ.items() if not name.startswith(("OTEL_", "WANDB_"))}
-    return {"OMP_NUM_THREADS": "1"} | own | more

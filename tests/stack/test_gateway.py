@@ -20,9 +20,10 @@ from otel_train.catalogue import Metric, rows
 from otel_train.render.promql import cluster_series
 from otel_train.ring import Identity, Kind, RingReader, RingWriter, Schema, ring_path
 from otel_train.smoke.process import running_process
+from tests.environment import clean_environment
 from tests.ports import free_port
 from tests.stack import programs
-from tests.stack.conftest import Prometheus, clean_environment
+from tests.stack.conftest import Prometheus
 from tests.waiting import wait_until
 
 pytestmark = [pytest.mark.stack, pytest.mark.timeout(300)]

@@ -13,7 +13,8 @@ import pytest
 from otel_train.catalogue import Metric, rows
 from otel_train.render.promql import cluster_series
 from otel_train.smoke.process import running_process
-from tests.stack.conftest import ENDPOINT, Stack, clean_environment
+from tests.environment import clean_environment
+from tests.stack.conftest import ENDPOINT, Stack
 from tests.stack.paced_ranks import PACE, picks
 from tests.stack.programs import ROOT
 from tests.waiting import wait_until
