@@ -4,6 +4,7 @@ VENV := .venv
 BIN := $(VENV)/bin
 FUZZ_SECONDS := 30
 STAMP := $(VENV)/.installed
+BENCH_STAMP := $(VENV)/.bench-installed
 # torch compiled anew at each start of a rank takes seconds: machines that forbid compiled files do it here all the same.
 unexport PYTHONDONTWRITEBYTECODE
 
@@ -18,6 +19,10 @@ $(STAMP): pyproject.toml constraints.txt
 		|| { echo "python3 -m venv failed; on Debian: apt-get install python3-venv"; exit 1; }
 	$(BIN)/python -m pip install --quiet --disable-pip-version-check --constraint constraints.txt uv
 	$(BIN)/uv pip install --quiet --python $(BIN)/python --constraint constraints.txt --editable '.[all]'
+	@touch $@
+
+$(BENCH_STAMP): $(STAMP)
+	$(BIN)/uv pip install --quiet --python $(BIN)/python --constraint constraints.txt --editable '.[all,bench]'
 	@touch $@
 
 demo: $(STAMP)
@@ -56,8 +61,8 @@ check: $(STAMP)
 render: $(STAMP)
 	$(BIN)/otel-train render
 
-bench: $(STAMP)
-	$(BIN)/python -m benchmarks.hot_path
+bench: $(BENCH_STAMP)
+	$(BIN)/python -m benchmarks
 
 stack:
 	@tools/stack-up.sh
