@@ -68,27 +68,35 @@ class MixingMeter:
         self._last_picked_step: list[int] = [step] * slots
         self._modality_for_reader: list[str | None] = [None] * slots
         self._modality_index = [_EMPTY] * slots
+        self._empty = slots
+        """How many slots hold no stream."""
+        self._total = 0
+        """Picks so far; the other numbers of picks are what it was at some time."""
+        self._total_drained = 0
+        self._total_weighed = 0
+        """At the last change of the weights, or at the last drain where that came later."""
+        self._total_picked = [0] * slots
+        """At each slot's last pick, or at the last call of `_expect`."""
+        self._total_expected = 0
+        """At the last call of `_expect`."""
         self._surprise = [0.0] * slots
-        """For each slot -log of the probability of the run of misses it is in."""
+        """For each slot -log of the probability of the run of misses it was in at the last call of `_expect`."""
         self._miss_surprise = [0.0] * slots
         """What one more miss adds to it."""
+        self._total_starves = 0.0
+        """No reader is starved before that many picks."""
         self._counts = [0.0] * len(self.modalities)
         self._targets = [0.0] * len(self.modalities)
+        self._new_counts = [0] * len(self.modalities)
+        self._early_targets: list[float] | None = None
+        """The targets of the interval's picks under weights that have changed since."""
+        self._tokens = [0] * len(self.modalities)
+        self._restarts = self._switches = 0
         self._previous = _EMPTY
-        self._begin_interval()
-        self._slot_picks = [0] * slots
-        self._slot_tokens = [0] * slots
+        self._has_previous = False
         self._shares: list[float] = []
         self._weights: dict[str, float] = {}
         self.set_weights(weights)
-
-    def _begin_interval(self) -> None:
-        width = len(self.modalities)
-        self._picks = self._restarts = self._switches = 0
-        self._new_counts = [0] * width
-        self._new_targets = [0.0] * width
-        self._tokens = [0] * width
-        self._has_previous = self._previous != _EMPTY
 
     # -- what happens at the pick site ---------------------------------------------------------------------------
 
@@ -101,9 +109,10 @@ class MixingMeter:
         modality = self._modality_index[slot]
         if modality == _EMPTY:
             raise ConfigurationError(f"slot {slot} was picked but holds no stream; call open(slot, modality) first")
-        self._slot_picks[slot] += rows
-        self._slot_tokens[slot] += tokens
+        self._new_counts[modality] += rows
+        self._tokens[modality] += tokens
         self._last_picked_step[slot] = self._step
+        self._total_picked[slot] = self._total = self._total + rows
         if modality != self._previous:
             if self._previous != _EMPTY:
                 self._switches += 1
@@ -141,7 +150,6 @@ class MixingMeter:
     def close(self, slot: int, stream: str = "") -> None:
         """Note that a slot's stream ran out and the slot stays empty."""
         self._emit_slot("close", slot, stream)
-        self._flush()
         self._modality_for_reader[slot] = None
         self._modality_index[slot] = _EMPTY
         self._expect()
@@ -155,7 +163,9 @@ class MixingMeter:
         checked = checked_weights(weights, self.modalities)
         if checked == self._weights:
             return
-        self._flush()
+        if self._total > self._total_weighed:
+            self._early_targets = self._new_targets()
+        self._total_weighed = self._total
         self._weights = checked
         self._shares = target_shares(checked)
         self._expect()
@@ -165,7 +175,6 @@ class MixingMeter:
     def _set_modality(self, slot: int, modality: str) -> None:
         if modality not in self._index:
             raise ConfigurationError(f"slot {slot}: unknown modality {modality!r}; known: {', '.join(self.modalities)}")
-        self._flush()
         self._modality_for_reader[slot] = modality
         self._modality_index[slot] = self._index[modality]
         self._expect()
@@ -182,26 +191,26 @@ class MixingMeter:
                 }
             )
 
-    def _flush(self) -> None:
-        """Move the picks counted by slot to their modalities, under the weights they were made with."""
-        picks = sum(self._slot_picks)
-        if not picks:
-            return
-        for slot, count in enumerate(self._slot_picks):
-            modality = self._modality_index[slot]
-            if count:
-                self._new_counts[modality] += count
-                self._tokens[modality] += self._slot_tokens[slot]
-                self._slot_picks[slot] = self._slot_tokens[slot] = 0
-                self._surprise[slot] = 0.0
-            elif modality != _EMPTY:
-                self._surprise[slot] += picks * self._miss_surprise[slot]
-        for index, share in enumerate(self._shares):
-            self._new_targets[index] += picks * share
-        self._picks += picks
+    def _new_targets(self) -> list[float]:
+        """Return the target shares added up over the interval's picks, each at those in force at the pick."""
+        since = self._total - self._total_weighed
+        early = self._early_targets or [0.0] * len(self._shares)
+        return [before + since * share for before, share in zip(early, self._shares, strict=True)]
+
+    def _surprise_of(self, slot: int) -> float:
+        """Return -log of the probability of the run of misses that a slot's reader is in."""
+        picked = self._total_picked[slot]
+        before = self._surprise[slot] if picked == self._total_expected else 0.0
+        misses = self._total - picked
+        return before + misses * self._miss_surprise[slot] if misses else before
 
     def _expect(self) -> None:
         """Derive how surprising one miss is for each reader: its modality's share, in equal parts to its readers."""
+        self._surprise = [self._surprise_of(slot) for slot in range(len(self._surprise))]
+        self._total_picked = [self._total] * len(self._surprise)
+        self._total_expected = self._total
+        self._total_starves = 0.0
+        self._empty = self._modality_index.count(_EMPTY)
         readers = [self._modality_index.count(index) for index in range(len(self.modalities))]
         reachable = math.fsum(share for share, count in zip(self._shares, readers, strict=True) if count)
         for slot, modality in enumerate(self._modality_index):
@@ -211,20 +220,35 @@ class MixingMeter:
             chance = self._shares[modality] / reachable / readers[modality]
             self._miss_surprise[slot] = -math.log1p(-chance) if chance < 1 else math.inf
 
+    def _count_starved(self) -> int:
+        """Return how many readers are starved, and note when the next could be: a pick only puts that off."""
+        starved = 0
+        earliest = math.inf
+        for slot, modality in enumerate(self._modality_index):
+            if modality == _EMPTY:
+                continue
+            surprise, one_more = self._surprise_of(slot), self._miss_surprise[slot]
+            if surprise > STARVED_SURPRISE:
+                starved += 1
+            elif one_more:
+                earliest = min(earliest, self._total + (STARVED_SURPRISE - surprise) / one_more)
+        self._total_starves = 0.0 if starved else earliest
+        return starved
+
     # -- the end of a step ---------------------------------------------------------------------------------------
 
     def end_step(self, step: int) -> None:
         """Note the end of a step that is no log step: what comes now belongs to the next one."""
-        self._anchor(step)
+        if not self._anchored:
+            self._anchor(step)
         self._step = step + 1
 
     def _anchor(self, step: int) -> None:
         """Shift the ages once when a job turns out to begin at a step that nobody told the meter."""
-        if not self._anchored:
-            self._anchored = True
-            shift = step - self._step
-            if shift:
-                self._last_picked_step = [picked + shift for picked in self._last_picked_step]
+        self._anchored = True
+        shift = step - self._step
+        if shift:
+            self._last_picked_step = [picked + shift for picked in self._last_picked_step]
 
     def drain_measurements(self, step: int | None = None) -> list[float]:
         """End the interval with `step` and return what it measured, flat.
@@ -235,32 +259,45 @@ class MixingMeter:
         Returns:
             float [sums + peaks] in the order of `Layout(MIXING, modalities)`.
         """
-        step = self._step if step is None else step
-        self._anchor(step)
-        self._flush()
-        picks = self._picks
+        if step is None:
+            step = self._step
+        if not self._anchored:
+            self._anchor(step)
+        total = self._total
+        picks = total - self._total_drained
         if picks:
             keep = math.exp(-picks / self.horizon)
-            self._counts = [old * keep + new for old, new in zip(self._counts, self._new_counts, strict=True)]
-            self._targets = [old * keep + new for old, new in zip(self._targets, self._new_targets, strict=True)]
-        active = starved = age_sum = 0
-        oldest = ABSENT
-        for slot, modality in enumerate(self._modality_index):
-            if modality != _EMPTY:
-                age = step - self._last_picked_step[slot]
-                active += 1
-                age_sum += age
-                oldest = max(oldest, age)
-                if self._surprise[slot] > STARVED_SURPRISE:
-                    starved += 1
-        pairs = picks - (not self._has_previous) if picks else 0
+            since = total - self._total_weighed
+            counts, targets, new_counts = self._counts, self._targets, self._new_counts
+            for index, share in enumerate(self._shares):
+                counts[index] = counts[index] * keep + new_counts[index]
+                targets[index] = targets[index] * keep + since * share
+                new_counts[index] = 0
+            if self._early_targets is not None:
+                self._targets = [at + early for at, early in zip(targets, self._early_targets, strict=True)]
+                self._early_targets = None
+            self._total_drained = self._total_weighed = total
+        last = self._last_picked_step
+        if self._empty:
+            last = [at for at, modality in zip(last, self._modality_index, strict=True) if modality != _EMPTY]
+        active = len(last)
         # The order of Layout(MIXING): see the rows' measures; the share of a modality has none of its own.
-        values: list[float] = [picks, active, self._restarts, age_sum, self._switches, pairs]
-        values += self._counts
-        values += self._targets
-        values += self._tokens
-        values += (starved, oldest)
-        self._begin_interval()
+        values: list[float] = [
+            picks,
+            active,
+            self._restarts,
+            active * step - sum(last),
+            self._switches,
+            picks if self._has_previous or not picks else picks - 1,
+            *self._counts,
+            *self._targets,
+            *self._tokens,
+            self._count_starved() if total > self._total_starves else 0,
+            step - min(last) if last else ABSENT,
+        ]
+        self._restarts = self._switches = 0
+        self._tokens = [0] * len(self._shares)
+        self._has_previous = self._previous != _EMPTY
         self._step = step + 1
         return values
 
@@ -277,7 +314,6 @@ class MixingMeter:
 
     def state_dict(self) -> dict[str, Any]:
         """Return what must be saved at a drained step: the decayed counts, the ages and the pick before."""
-        self._flush()
         return {
             "modalities": list(self.modalities),
             "horizon": self.horizon,
@@ -287,7 +323,7 @@ class MixingMeter:
             "previous": self._previous,
             "last_picked_step": list(self._last_picked_step),
             "modality_for_reader": list(self._modality_for_reader),
-            "surprise": list(self._surprise),
+            "surprise": [self._surprise_of(slot) for slot in range(len(self._surprise))],
             "interval": self._interval_state(),
         }
 
@@ -311,12 +347,14 @@ class MixingMeter:
         self._last_picked_step = list(state["last_picked_step"])
         self._modality_for_reader = list(state["modality_for_reader"])
         self._surprise = list(state["surprise"])
+        self._total_picked = [0] * len(self._surprise)
+        self._total = self._total_expected = 0
         self._modality_index = [
             _EMPTY if modality is None else self._index[modality] for modality in self._modality_for_reader
         ]
-        self._load_interval_state(state["interval"])
         self._anchored = True
         self._expect()
+        self._load_interval_state(state["interval"])
 
     def load_resharded(self, states: Sequence[Mapping[str, Any]], world_size: int) -> None:
         """Take this rank's equal part of the decayed counts of all ranks of a job of another world size.
@@ -337,21 +375,22 @@ class MixingMeter:
 
     def _interval_state(self) -> dict[str, Any]:
         return {
-            "picks": self._picks,
+            "picks": self._total - self._total_drained,
             "restarts": self._restarts,
             "switches": self._switches,
             "new_counts": list(self._new_counts),
-            "new_targets": list(self._new_targets),
+            "new_targets": self._new_targets(),
             "tokens": list(self._tokens),
             "has_previous": self._has_previous,
         }
 
     def _load_interval_state(self, state: Mapping[str, Any]) -> None:
-        self._picks = state["picks"]
+        self._total_weighed = 0
+        self._total_drained = -state["picks"]
         self._restarts = state["restarts"]
         self._switches = state["switches"]
         self._new_counts = list(state["new_counts"])
-        self._new_targets = list(state["new_targets"])
+        self._early_targets = list(state["new_targets"])
         self._tokens = list(state["tokens"])
         self._has_previous = state["has_previous"]
 

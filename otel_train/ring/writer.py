@@ -23,7 +23,8 @@ from otel_train.ring.schema import Identity, Schema, dump_schema
 NEW_SUFFIX = ".new"
 FEWEST_RECORDS = 64
 """A ring of fewer would not bridge the restart of a receiver."""
-_CHECK = struct.Struct("<Q")
+_pack_check = struct.Struct("<Q").pack_into
+_pack_progress = PROGRESS.pack_into
 
 
 def ring_path(directory: Path, identity: Identity) -> Path:
@@ -106,9 +107,10 @@ class RingWriter:
         # A cluster record holds sums, peaks and the ranks of the peaks; a rank's leaves the last part zero. The totals
         # are the sums of all acknowledged records, a rank's own and the cluster's.
         self.geometry = Geometry(layout.sums + 2 * layout.peaks, 2 * layout.sums, records, len(encoded))
-        self._struct = self.geometry.record_struct
-        self._first, self._size = self.geometry.header_size, self.geometry.record_size
-        self._body = self._struct.size
+        record = self.geometry.record_struct
+        # A step is written in a microsecond: what it needs is looked up once.
+        self._pack, self._body = record.pack_into, record.size
+        self._first, self._size, self._records = self.geometry.header_size, self.geometry.record_size, records
         if not self.geometry.plausible:
             raise RingError(
                 f"ring {path} can't be made: {records} records of {self.geometry.values} values and a schema of "
@@ -135,16 +137,17 @@ class RingWriter:
             values: float64 [geometry.values].
         """
         sequence = self.written
-        offset = self._first + sequence % self.geometry.records * self._size
-        self._struct.pack_into(self._file, offset, sequence, step, time_ns, kind, *values)
+        offset = self._first + sequence % self._records * self._size
+        file = self._file
+        self._pack(file, offset, sequence, step, time_ns, kind, *values)
         end = offset + self._body
-        _CHECK.pack_into(self._file, end, crc32(self._view[offset:end]))
+        _pack_check(file, end, crc32(self._view[offset:end]))
         self.written = sequence + 1
-        PROGRESS.pack_into(self._file, PROGRESS_OFFSET, self.written, step, time_ns, self._closed, self.abandoned)
+        _pack_progress(file, PROGRESS_OFFSET, sequence + 1, step, time_ns, self._closed, self.abandoned)
 
     def mark(self, step: int, time_ns: int) -> None:
         """Note that a step has ended without a record, so that a look at the ring tells how far the rank is."""
-        PROGRESS.pack_into(self._file, PROGRESS_OFFSET, self.written, step, time_ns, self._closed, self.abandoned)
+        _pack_progress(self._file, PROGRESS_OFFSET, self.written, step, time_ns, self._closed, self.abandoned)
 
     @property
     def acknowledged(self) -> int:
@@ -173,7 +176,8 @@ def _allocate(path: Path, size: int) -> tuple[mmap.mmap, BinaryIO]:
         flags = os.O_RDWR | os.O_CREAT | os.O_EXCL | os.O_CLOEXEC | os.O_NOFOLLOW
         file = os.fdopen(os.open(path, flags, 0o600), "rb+", buffering=0)
         os.posix_fallocate(file.fileno(), 0, size)
-        mapping = mmap.mmap(file.fileno(), size)
+        # Its pages are mapped now: a fault in each page's first record would show in the slowest steps.
+        mapping = mmap.mmap(file.fileno(), size, flags=mmap.MAP_SHARED | mmap.MAP_POPULATE)
     except OSError as error:
         if file is not None:
             file.close()

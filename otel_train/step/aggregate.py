@@ -14,7 +14,7 @@ from otel_train.catalogue import MAX_SUFFIX, Instrument, Metric, Reduction
 from otel_train.exceptions import OtelTrainError
 from otel_train.ring import Schema
 from otel_train.step.group import GroupLike, RankGroup, agree_schema
-from otel_train.step.recorder import Recorder
+from otel_train.step.recorder import Measurements, Recorder
 from otel_train.step.reduction import Reducer
 from otel_train.step.scalars import is_scalar
 from otel_train.step.source import Source
@@ -47,12 +47,11 @@ def aggregate_step_metrics(
     recorder = Recorder(sources, ())
     agree_schema(recorder.schema, group)
     reducer = Reducer(recorder.layout, group, max_in_flight=1, timeout=_TIMEOUT)
-    reducer.launch(step, time.time_ns(), recorder.drain(step))
+    reducer.launch(step, time.time_ns(), Measurements(recorder.drain(step, 0.0, 1, 0.0), recorder.device))
     landed = reducer.finish(_TIMEOUT)
     if not landed:
         raise OtelTrainError(f"step {step} could not be reduced: a rank is gone, or at another step")
-    reduced, _ = landed[0]
-    return recorder.layout.by_key(reduced.sums, reduced.peaks, reduced.peak_ranks)
+    return recorder.layout.by_key(*recorder.layout.split(landed[0].values))
 
 
 def reduce_loss_metrics(
@@ -86,14 +85,13 @@ def reduce_loss_metrics(
     recorder = Recorder((), rows)
     keys = tuple(row.name for row in rows), tuple(sorted(sum_keys))
     _agree_once(recorder.schema, group, keys, _problem(metrics, sum_keys))
-    recorder.add_step(0.0, 0.0, metrics)
+    recorder.add(metrics)
     reducer = Reducer(recorder.layout, group, max_in_flight=1, timeout=_TIMEOUT)
-    reducer.launch(0, time.time_ns(), recorder.drain(0))
+    reducer.launch(0, time.time_ns(), Measurements(recorder.drain(0, 0.0, 1, 0.0), recorder.device))
     landed = reducer.finish(_TIMEOUT)
     if not landed:
         raise OtelTrainError("the metrics could not be reduced: a rank is gone, or gives other keys than at first")
-    reduced, _ = landed[0]
-    values = recorder.layout.values(reduced.sums, reduced.peaks, reduced.peak_ranks)
+    values = recorder.layout.values(*recorder.layout.split(landed[0].values))
     return {
         series.name: value
         for series, value in zip(recorder.layout.series, values, strict=True)

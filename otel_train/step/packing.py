@@ -10,6 +10,7 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import dataclass
+from typing import NamedTuple
 
 import torch
 
@@ -25,17 +26,14 @@ def _square(step: int) -> float:
     return float(step * step % _PRIME)
 
 
-@dataclass(frozen=True, slots=True)
-class Reduced:
+class Reduced(NamedTuple):
     """The cluster's values of one step."""
 
     step: int
-    sums: list[float]
-    """float64 [layout.sums]."""
-    peaks: list[float]
-    """float64 [layout.peaks]: the maximum over the ranks."""
-    peak_ranks: list[float]
-    """float64 [layout.peaks]: the lowest rank that has the maximum."""
+    time_ns: int
+    """The step's time stamp, nanoseconds since the epoch."""
+    values: Sequence[float]
+    """float64 [layout.sums + 2 * layout.peaks]: sums, maxima, and for each maximum the lowest rank that has it."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -57,14 +55,13 @@ class PackingPlan:
         return HEADER + self.sums + self.world_size * self.peaks
 
     def pack(
-        self, step: int, sums: Sequence[float], peaks: Sequence[float], rank: int, out: torch.Tensor | None = None
+        self, step: int, values: Sequence[float], rank: int, out: torch.Tensor | None = None
     ) -> torch.Tensor:
         """Return the vector that `rank` puts into the reduction.
 
         Args:
             step: The step that the values belong to.
-            sums: float64 [sums].
-            peaks: float64 [peaks]; -inf where the rank has no candidate.
+            values: float64, the sums [sums], then the peaks [peaks]: -inf where the rank has no candidate.
             rank: The rank within the group.
             out: A vector of zeros to fill, float64 [size] on the CPU; made when None.
 
@@ -72,13 +69,15 @@ class PackingPlan:
             float64 [size], on the CPU.
         """
         vector = torch.zeros(self.size, dtype=torch.float64) if out is None else out
-        vector[: HEADER + self.sums] = torch.tensor([step, _square(step), 1.0, *sums], dtype=torch.float64)
+        head = [step, _square(step), 1.0, *values[: self.sums]]
+        vector[: HEADER + self.sums] = torch.tensor(head, dtype=torch.float64)
         if self.peaks:
             start = HEADER + self.sums + rank * self.peaks
-            vector[start : start + self.peaks] = torch.tensor(peaks, dtype=torch.float64)
+            own = values[self.sums : self.sums + self.peaks]
+            vector[start : start + self.peaks] = torch.tensor(own, dtype=torch.float64)
         return vector
 
-    def unpack(self, vector: torch.Tensor, step: int) -> Reduced | None:
+    def unpack(self, vector: torch.Tensor, step: int) -> list[float] | None:
         """Read the reduced vector.
 
         Args:
@@ -86,7 +85,8 @@ class PackingPlan:
             step: The step that this rank packed.
 
         Returns:
-            The cluster's values, or None when the ranks did not pack the same step.
+            The cluster's values as `Reduced` has them, but for the ranks, which are those within the group; None when the
+            ranks did not pack the same step.
         """
         head = vector[: HEADER + self.sums].tolist()
         if head[:HEADER] != [part * self.world_size for part in (float(step), _square(step), 1.0)]:
@@ -96,4 +96,4 @@ class PackingPlan:
         if self.peaks:
             best = vector[HEADER + self.sums :].view(self.world_size, self.peaks).max(dim=0)
             peaks, ranks = best.values.tolist(), best.indices.to(torch.float64).tolist()
-        return Reduced(step, head[HEADER:], peaks, ranks)
+        return [*head[HEADER:], *peaks, *ranks]

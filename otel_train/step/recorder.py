@@ -2,9 +2,9 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
-from typing import Any
+from collections.abc import Callable, Mapping, Sequence
+from operator import itemgetter
+from typing import Any, NamedTuple
 
 from otel_train.catalogue import MAX_TEXT, TIMING, Layout, Metric
 from otel_train.exceptions import ConfigurationError
@@ -13,16 +13,13 @@ from otel_train.step.scalars import DevicePart, ScalarRecorder
 from otel_train.step.source import Source, drain_of
 
 
-@dataclass(frozen=True, slots=True)
-class Measurements:
+class Measurements(NamedTuple):
     """What one rank measured in an interval."""
 
-    sums: list[float]
-    """float64 [layout.sums]."""
-    peaks: list[float]
-    """float64 [layout.peaks]."""
+    values: tuple[float, ...]
+    """float64 [layout.sums + 2 * layout.peaks], in a ring record's order: sums, peaks, zeros for the peaks' ranks."""
     device: DevicePart | None = None
-    """The scalars' part that is still on a GPU; it belongs to the last sums and peaks of the vectors."""
+    """The scalars' part that is still on a GPU; it belongs to the last of the sums and of the peaks."""
 
 
 class Recorder:
@@ -50,40 +47,63 @@ class Recorder:
             modalities.pop() if modalities else (),
         )
         self.layout = self.schema.layout()
-        self._drains = [(layout.sums, drain) for layout, drain in drained]
+        # Most ranks have one source or two: a loop over all of them would cost a fifth of the step.
+        self._first, *self._others = [drain for _, drain in drained] or [lambda _: []]
         self._ends = [end for source in sources if (end := getattr(source, "end_step", None)) is not None]
-        self._scalars = ScalarRecorder(scalars)
-        parts = [layout.sums for layout, _ in drained] + [Layout(TIMING).sums, Layout(tuple(scalars)).sums]
-        if sum(parts) != self.layout.sums:
-            raise ConfigurationError("two sources measure the same thing for different metrics; join them into one")
-        self._seconds = self._wait = 0.0
-        self._steps = 0
+        self._scalars = ScalarRecorder(scalars) if scalars else None
+        self.device: DevicePart | None = None
+        """The scalars' part of the interval drained last that is still on a GPU; see `Measurements`."""
+        self._in_order = self._order([*(layout for layout, _ in drained), Layout(TIMING), Layout(tuple(scalars))])
 
-    def add_step(self, seconds: float, wait: float, scalars: Mapping[str, Any]) -> list[str]:
-        """Add one step's duration, wait for data and scalars; return the keys that were dropped."""
-        self._seconds += seconds
-        self._wait += wait
-        self._steps += 1
-        return self._scalars.add(scalars) if scalars else []
+    def _order(self, parts: Sequence[Layout]) -> Callable[[list[float]], tuple[float, ...]]:
+        """Return what brings the parts' values, a zero in front of the last part's, into a record's order."""
+        sums: list[int] = []
+        given: list[int] = []
+        place = zero = 0
+        for part in parts:
+            if part is parts[-1]:
+                zero, place = place, place + 1
+            sums += range(place, place + part.sums)
+            place += part.sums
+            given += range(place, place + len(part.given_peaks))
+            place += len(part.given_peaks)
+        if len(sums) != self.layout.sums:
+            raise ConfigurationError("two sources measure the same thing for different metrics; join them into one")
+        peaks = [zero] * self.layout.peaks
+        for peak, source in zip(self.layout.given_peaks, given, strict=True):
+            peaks[peak] = source
+        for peak, start in self.layout.copied_peaks:
+            peaks[peak] = sums[start]
+        return itemgetter(*sums, *peaks, *[zero] * self.layout.peaks)
+
+    def add(self, scalars: Mapping[str, Any]) -> Sequence[str]:
+        """Add one step's scalars; return the keys that were dropped."""
+        return self._scalars.add(scalars) if self._scalars is not None else tuple(scalars)
 
     def end_step(self, step: int) -> None:
         """Tell the sources that a step ended which is no log step."""
         for end in self._ends:
             end(step)
 
-    def drain(self, step: int) -> Measurements:
-        """End the interval with `step`."""
-        sums: list[float] = []
-        given: list[float] = []
-        for width, drain in self._drains:
-            values = drain(step)
-            sums += values[:width]
-            given += values[width:]
-        # The order of Layout(TIMING): seconds, steps, seconds waited, ranks.
-        sums += (self._seconds, self._steps, self._wait, 1.0)
-        self._seconds = self._wait = 0.0
-        self._steps = 0
-        scalar_sums, scalar_peaks, device = self._scalars.drain()
-        sums += scalar_sums
-        given += scalar_peaks
-        return Measurements(sums, self.layout.complete_peaks(sums, given), device)
+    def drain(self, step: int, seconds: float, steps: int, wait: float) -> tuple[float, ...]:
+        """End the interval with `step` and return what was measured, but for the `device` part.
+
+        Args:
+            step: The step that ends.
+            seconds: How long the interval was.
+            steps: How many steps it had.
+            wait: Seconds of it that were spent waiting for data.
+
+        Returns:
+            float64 [layout.sums + 2 * layout.peaks], as `Measurements.values` has them.
+        """
+        measured = self._first(step)
+        for drain in self._others:
+            measured += drain(step)
+        # The order of Layout(TIMING), with a one for the rank, and the zero.
+        measured += (seconds, steps, wait, 1.0, 0.0)
+        if self._scalars is not None:
+            sums, peaks, self.device = self._scalars.drain()
+            measured += sums
+            measured += peaks
+        return self._in_order(measured)

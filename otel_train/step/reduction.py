@@ -61,7 +61,7 @@ class Reducer:
         self._max_in_flight = max_in_flight
         self._timeout = timeout
         self._flights: deque[_Flight] = deque()
-        self._landed: list[tuple[Reduced, int]] = []
+        self._landed: list[Reduced] = []
         self._said_slow = self._said_mismatch = False
         self._stream = _new_stream() if group.device.type == "cuda" else None
 
@@ -77,11 +77,10 @@ class Reducer:
             return
         usable = measured is not None
         if measured is None:
-            measured = Measurements([0.0] * self.plan.sums, [0.0] * self.plan.peaks)
+            measured = Measurements((0.0,) * (self.plan.sums + 2 * self.plan.peaks))
         if self.group.handle is None and measured.device is None:
             # One rank: what it measured is the cluster's.
-            alone = Reduced(step, measured.sums, measured.peaks, [0.0] * self.plan.peaks)
-            self._landed.append((alone, time_ns))
+            self._landed.append(Reduced(step, time_ns, measured.values))
             return
         if len(self._flights) >= self._max_in_flight:
             if not self._said_slow and not self._flights[0].complete():
@@ -94,7 +93,7 @@ class Reducer:
                 self.abandoned += 1
                 return
         try:
-            vector = self.plan.pack(step, measured.sums, measured.peaks, self.group.rank)
+            vector = self.plan.pack(step, measured.values, self.group.rank)
         except (TypeError, ValueError, RuntimeError):
             # A source gave what is no number; the ranks must meet all the same.
             vector, usable = torch.zeros(self.plan.size, dtype=torch.float64), False
@@ -150,14 +149,14 @@ class Reducer:
         """Whether no reduction is under way."""
         return all(flight.complete() for flight in self._flights)
 
-    def harvest(self) -> list[tuple[Reduced, int]]:
-        """Return (values, time stamp) of the steps whose reductions are complete, oldest first, without waiting."""
+    def harvest(self) -> list[Reduced]:
+        """Return the values of the steps whose reductions are complete, oldest first, without waiting."""
         while self._flights and self._flights[0].complete():
             self._land_oldest(0.0)
         landed, self._landed = self._landed, []
         return landed
 
-    def finish(self, timeout: float) -> list[tuple[Reduced, int]]:
+    def finish(self, timeout: float) -> list[Reduced]:
         """Wait for all reductions under way, `timeout` seconds at most, and return what `harvest` would."""
         deadline = time.monotonic() + timeout
         while self._flights:
@@ -179,8 +178,8 @@ class Reducer:
         except Exception as error:  # noqa: BLE001  # gloo raises RuntimeError and its kin when a peer is gone
             self._stop(f"the one of step {flight.step} failed ({error})", 1)
             return
-        reduced = self.plan.unpack(flight.vector, flight.step)
-        if reduced is None:
+        values = self.plan.unpack(flight.vector, flight.step)
+        if values is None:
             self.abandoned += 1
             if not self._said_mismatch:
                 self._said_mismatch = True
@@ -190,8 +189,9 @@ class Reducer:
                     flight.step,
                 )
             return
-        reduced.peak_ranks[:] = [float(self.group.job_ranks[int(rank)]) for rank in reduced.peak_ranks]
-        self._landed.append((reduced, flight.time_ns))
+        first = self.plan.sums + self.plan.peaks
+        values[first:] = [float(self.group.job_ranks[int(rank)]) for rank in values[first:]]
+        self._landed.append(Reduced(flight.step, flight.time_ns, values))
 
     def _stop(self, why: str, also: int) -> None:
         self.stopped = True

@@ -67,7 +67,9 @@ class ScalarRecorder:
         dropped: list[str] = []
         for key, value in values.items():
             place = self._places.get(key)
-            if place is None or not is_scalar(value):
+            if place is not None and type(value) is float:
+                self._add(*place, value)
+            elif place is None or not is_scalar(value):
                 dropped.append(key)
             elif isinstance(value, torch.Tensor) and value.is_cuda:
                 self._add_on_device(*place, value)

@@ -7,7 +7,7 @@ import logging
 import os
 import time
 from collections.abc import Iterable, Iterator, Mapping, Sequence
-from dataclasses import dataclass, field, replace
+from dataclasses import dataclass, replace
 from pathlib import Path
 from types import TracebackType
 from typing import Any, Self, TypeVar
@@ -73,7 +73,6 @@ class _Running:
     recorder: Recorder
     reducer: Reducer
     ring: RingWriter | None
-    ring_padding: list[float] = field(default_factory=list)
 
 
 class Telemetry:
@@ -104,16 +103,19 @@ class Telemetry:
         self._sources = tuple(sources)
         self._declared = {metric.name: metric for metric in metrics}
         self._group = group or RankGroup.alone()
+        self._alone = self._group.handle is None
         self._sidecar = sidecar
         self._events = events
         self._running: _Running | None = None
         self._enabled = identity is not None
-        self._newest: Reduced | None = None
+        self._newest: tuple[int, Sequence[float]] | None = None
         self._last_step = 0
         self._last_time_ns = 0
-        self._pending = False
+        self._steps = 0
+        """Steps of the interval so far."""
         self._wait = 0.0
-        self._clock = time.perf_counter()
+        """Seconds of the interval that were spent waiting for data."""
+        self._clock = self._interval_began = time.perf_counter()
         self._said: set[str] = set()
         # A ledger that drops what sits unused goes by steps: training must not change when telemetry is off.
         self._clocked = [
@@ -149,10 +151,9 @@ class Telemetry:
                 end_step(step)
             return None
         now = time.perf_counter()
-        scalars = extra_metrics or {}
-        running = self._running or self._start(scalars)
+        running = self._running or self._start(extra_metrics or {})
         try:
-            return self._step(running, step, scalars, now)
+            return self._step(running, step, extra_metrics, now)
         except Exception as error:  # noqa: BLE001  # the failure contract: nothing of ours raises into the training loop
             self._say("step", "telemetry: step %d is not recorded: %r", step, error)
             if step % self.options.log_every == 0 and running.reducer.last_step < step:
@@ -160,41 +161,50 @@ class Telemetry:
                 running.reducer.launch(step, time.time_ns(), None)
             return None
 
-    def _step(self, running: _Running, step: int, scalars: Mapping[str, Any], now: float) -> dict[str, float] | None:
+    def _step(
+        self, running: _Running, step: int, scalars: Mapping[str, Any] | None, now: float
+    ) -> dict[str, float] | None:
         if step <= self._last_step:
             self._say("order", "telemetry: step %d came after step %d and is not recorded", step, self._last_step)
             return None
-        seconds = now - self._clock
-        dropped = running.recorder.add_step(seconds, self._wait, scalars)
-        self._clock, self._wait, self._last_step = now, 0.0, step
-        for key in dropped:
-            self._say(key, "telemetry: %r was not there at the first step, or is no number, and is dropped", key)
-        time_ns = self._stamp(seconds)
+        self._last_step = step
+        self._steps += 1
+        if scalars:
+            for key in running.recorder.add(scalars):
+                self._say(key, "telemetry: %r was not there at the first step, or is no number, and is dropped", key)
+        time_ns = self._stamp(now)
         if step % self.options.log_every:
-            self._pending = True
             running.recorder.end_step(step)
             if running.ring is not None:
                 running.ring.mark(step, time_ns)
             return None
-        measured = self._drain(running, step, time_ns)
-        running.reducer.launch(step, time_ns, measured)
-        wait = self.options.reduction_timeout if self.options.blocking else 0.0
-        landed = running.reducer.finish(wait) if self.options.blocking else running.reducer.harvest()
-        self._record_cluster(running, landed)
-        if self.options.blocking and self._newest is not None and self._newest.step == step:
-            return self._values(running, self._newest)
+        values = self._drain(running, step, time_ns, now)
+        device = running.recorder.device
+        if self._alone and device is None:
+            # What the one rank measured is the cluster's, and it has all the maxima.
+            if running.ring is not None and self._group.emits:
+                running.ring.write(step, time_ns, Kind.CLUSTER, values)
+            self._newest = step, values
+        else:
+            running.reducer.launch(step, time_ns, Measurements(values, device))
+            wait = self.options.reduction_timeout if self.options.blocking else 0.0
+            landed = running.reducer.finish(wait) if self.options.blocking else running.reducer.harvest()
+            self._record_cluster(running, landed)
+        if self.options.blocking and self._newest is not None and self._newest[0] == step:
+            return self._values(running, self._newest[1])
         return None
 
-    def _stamp(self, seconds: float) -> int:
+    def _stamp(self, now: float) -> int:
         """Return the wall clock's time; after it was set back, a later one than the last all the same.
 
         Until the clock has caught up, stamps advance by half of the seconds that have really gone by: points that share
         a millisecond would be one to Prometheus.
         """
         time_ns = time.time_ns()
-        half_ns = seconds * 5e8
+        half_ns = (now - self._clock) * 5e8
         if time_ns - self._last_time_ns <= half_ns:
             time_ns = self._last_time_ns + max(1, int(half_ns))
+        self._clock = now
         self._last_time_ns = time_ns
         return time_ns
 
@@ -203,11 +213,13 @@ class Telemetry:
         """The newest step whose cluster-wide values have come back, and those by wandb key; None before the first."""
         if self._running is None or self._newest is None:
             return None
-        return self._newest.step, self._values(self._running, self._newest)
+        step, values = self._newest
+        return step, self._values(self._running, values)
 
     @staticmethod
-    def _values(running: _Running, reduced: Reduced) -> dict[str, float]:
-        return running.recorder.layout.by_key(reduced.sums, reduced.peaks, reduced.peak_ranks)
+    def _values(running: _Running, values: Sequence[float]) -> dict[str, float]:
+        layout = running.recorder.layout
+        return layout.by_key(*layout.split(values))
 
     def timed(self, loader: Iterable[T]) -> Iterator[T]:
         """Yield what `loader` yields, and measure how long each step waits for it (`train.data.wait`)."""
@@ -257,7 +269,7 @@ class Telemetry:
                     )
         except RingError as error:
             self._say("ring", "telemetry: nothing is recorded on this rank: %s", error)
-        self._running = _Running(recorder, reducer, ring, [0.0] * recorder.layout.peaks)
+        self._running = _Running(recorder, reducer, ring)
         return self._running
 
     def _make_recorder(self, scalars: Mapping[str, Any]) -> Recorder:
@@ -273,26 +285,26 @@ class Telemetry:
             _check_row(metric)
         return recorder
 
-    def _drain(self, running: _Running, step: int, time_ns: int) -> Measurements:
-        measured = running.recorder.drain(step)
-        self._pending = False
+    def _drain(self, running: _Running, step: int, time_ns: int, now: float) -> tuple[float, ...]:
+        seconds, steps, wait = now - self._interval_began, self._steps, self._wait
+        self._interval_began, self._steps, self._wait = now, 0, 0.0
+        values = running.recorder.drain(step, seconds, steps, wait)
         if self._events is not None:
             self._events({"event": "drain", "step": step})
-        if running.ring is not None:
-            values = measured.sums + measured.peaks + running.ring_padding
-            running.ring.abandoned = running.reducer.abandoned
-            running.ring.write(step, time_ns, Kind.RANK, values)
-        return measured
+        ring = running.ring
+        if ring is not None:
+            ring.abandoned = running.reducer.abandoned
+            ring.write(step, time_ns, Kind.RANK, values)
+        return values
 
-    def _record_cluster(self, running: _Running, landed: Sequence[tuple[Reduced, int]]) -> None:
+    def _record_cluster(self, running: _Running, landed: Sequence[Reduced]) -> None:
         if not landed:
             return
-        if running.ring is not None and self._group.emits:
-            for reduced, time_ns in landed:
-                running.ring.write(
-                    reduced.step, time_ns, Kind.CLUSTER, reduced.sums + reduced.peaks + reduced.peak_ranks
-                )
-        self._newest = landed[-1][0]
+        ring = running.ring
+        if ring is not None and self._group.emits:
+            for reduced in landed:
+                ring.write(reduced.step, reduced.time_ns, Kind.CLUSTER, reduced.values)
+        self._newest = landed[-1].step, landed[-1].values
 
     def _say(self, key: str, message: str, *arguments: Any) -> None:
         if key not in self._said:
@@ -362,9 +374,10 @@ class Telemetry:
         if running is None:
             return
         deadline = time.monotonic() + self.options.close_timeout
-        time_ns = self._stamp(time.perf_counter() - self._clock)
-        if self._pending:
-            self._drain(running, self._last_step, time_ns)
+        ended = self._clock
+        time_ns = self._stamp(time.perf_counter())
+        if self._steps:
+            self._drain(running, self._last_step, time_ns, ended)
         self._record_cluster(running, running.reducer.finish(self.options.close_timeout))
         if running.ring is not None:
             running.ring.abandoned = running.reducer.abandoned

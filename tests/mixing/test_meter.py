@@ -165,6 +165,21 @@ def test_a_reader_is_starved_when_its_weight_does_not_explain_its_age() -> None:
         assert meter.drain_step_metrics()[rows.STARVED_READERS.wandb_key] == starved
 
 
+def test_a_run_of_misses_goes_on_when_the_weights_change() -> None:
+    """10 misses at a chance of 1/2 and 4 at 3/4 have a probability above 1e-6, with 5 below, until a pick ends it."""
+    meter = MixingMeter(2, ["a", "b"], {"a": 1, "b": 1})
+    meter.open(0, "a")
+    meter.open(1, "b")
+    starved = []
+    for rows_picked, weights in ((10, {"a": 1, "b": 3}), (4, None), (1, None), (0, None)):
+        meter.pick(0, rows=rows_picked)
+        starved.append(meter.drain_step_metrics()[rows.STARVED_READERS.wandb_key])
+        meter.set_weights(weights or {"a": 1, "b": 3})
+    meter.pick(1)
+    starved.append(meter.drain_step_metrics()[rows.STARVED_READERS.wandb_key])
+    assert starved == [0, 0, 1, 1, 0]
+
+
 @pytest.mark.parametrize(
     ("arguments", "complaint"),
     [

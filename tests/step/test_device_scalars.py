@@ -39,13 +39,13 @@ def test_values_on_a_device_are_those_of_the_host(value: float) -> None:
     layout = Layout(METRICS)
     reducer = Reducer(layout, RankGroup.alone(), max_in_flight=1, timeout=1.0)
     sums, peaks, device = accumulate(1.0, value).drain()
-    reducer.launch(1, 0, Measurements(sums, peaks, device))
+    reducer.launch(1, 0, Measurements((*sums, *peaks, *[0.0] * layout.peaks), device))
     on_host = ScalarRecorder(METRICS)
     for number in (1.0, value):
         on_host.add({"host": 1.0} | dict.fromkeys(ON_DEVICE, number))
     wanted = layout.by_key(*on_host.drain()[:2], [0.0] * layout.peaks)
-    ((reduced, _),) = reducer.harvest()
-    assert layout.by_key(reduced.sums, reduced.peaks, reduced.peak_ranks) == pytest.approx(wanted, nan_ok=True)
+    (reduced,) = reducer.harvest()
+    assert layout.by_key(*layout.split(reduced.values)) == pytest.approx(wanted, nan_ok=True)
 
 
 def test_the_next_interval_begins_empty() -> None:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import math
+from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Any
 
@@ -65,7 +66,7 @@ class Rank:
         ledger = StateLedger((1,), capacity=plan["capacity"], events=feed)
         return cls(meter, ledger, Recorder([meter, ledger], SCALARS), replay)
 
-    def run(self, step: int, plan: dict[str, Any]) -> tuple[list[float], list[float], Drain]:
+    def run(self, step: int, plan: dict[str, Any]) -> tuple[Sequence[float], Drain]:
         """Make a step and end its interval."""
         if plan["weights"] is not None:
             self.meter.set_weights(dict(zip(MODALITIES, plan["weights"], strict=True)))
@@ -78,11 +79,11 @@ class Rank:
         for keys in plan["stores"]:
             self.ledger.store(keys, torch.zeros(len(keys), 1))
         scalars = {} if plan["scalar"] is None else {metric.name: plan["scalar"] for metric in SCALARS}
-        self.recorder.add_step(0.5, 0.25, scalars)
-        measured = self.recorder.drain(step)
+        self.recorder.add(scalars)
+        measured = self.recorder.drain(step, 0.5, 1, 0.25)
         drain = self.replay.feed({"event": "drain", "step": step})
         assert drain is not None
-        return measured.sums, measured.peaks, drain
+        return measured, drain
 
 
 @settings(max_examples=60, deadline=None)
@@ -94,16 +95,16 @@ def test_the_fused_reduction_is_a_replay_of_every_ranks_events(plans: list[dict[
     packing = PackingPlan.of(layout, len(ranks))
     for step in (1, 2, 3):
         made = [rank.run(step, plan["steps"][step - 1]) for rank, plan in zip(ranks, plans, strict=True)]
-        vectors = [packing.pack(step, sums, peaks, number) for number, (sums, peaks, _) in enumerate(made)]
+        vectors = [packing.pack(step, values, number) for number, (values, _) in enumerate(made)]
         random.shuffle(vectors)
         reduced = packing.unpack(torch.stack(vectors).sum(0), step)
         assert reduced is not None
-        values = layout.by_key(reduced.sums, reduced.peaks, reduced.peak_ranks)
-        for key, value in join(tuple(drain for _, _, drain in made)).items():
+        values = layout.by_key(*layout.split(reduced))
+        for key, value in join(tuple(drain for _, drain in made)).items():
             if key != rows.STEP.wandb_key:
                 exact = float(value).is_integer()
                 assert values[key] == (value if exact else pytest.approx(value, rel=1e-9, abs=0)), key
-        assert_worst_ranks_are_named(values, [drain for _, _, drain in made])
+        assert_worst_ranks_are_named(values, [drain for _, drain in made])
         given_scalars = [plan["steps"][step - 1]["scalar"] for plan in plans]
         assert_scalars(values, [value for value in given_scalars if value is not None])
 

@@ -146,7 +146,7 @@ def test_flush_does_not_raise_when_the_ring_is_gone(tmp_path: Path) -> None:
 def test_steps_that_differ_but_add_up_are_seen(steps: tuple[int, ...]) -> None:
     """One rank ahead and one behind: the sum of the steps is right, and the values are not."""
     plan = PackingPlan(1, 0, 3)
-    vector = torch.stack([plan.pack(step, [1.0], [], rank) for rank, step in enumerate(steps)]).sum(0)
+    vector = torch.stack([plan.pack(step, [1.0], rank) for rank, step in enumerate(steps)]).sum(0)
     assert plan.unpack(vector, steps[0]) is None
 
 

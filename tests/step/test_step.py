@@ -40,14 +40,15 @@ def test_one_sum_of_packed_vectors_is_the_reduction_metric_by_metric(
 ) -> None:
     """Sums are exact to 2**53, and maxima come with the lowest rank that has them, whoever adds up first."""
     plan = PackingPlan.of(LAYOUT, len(ranks))
-    vectors = [plan.pack(step, sums, peaks, rank) for rank, (sums, peaks) in enumerate(ranks)]
+    vectors = [plan.pack(step, [*sums, *peaks], rank) for rank, (sums, peaks) in enumerate(ranks)]
     random.shuffle(vectors)
     reduced = plan.unpack(torch.stack(vectors).sum(0), step)
     assert reduced is not None
-    assert reduced.sums == [sum(column) for column in zip(*(sums for sums, _ in ranks), strict=True)]
+    sums, peaks, peak_ranks = LAYOUT.split(reduced)
+    assert sums == [sum(column) for column in zip(*(sums for sums, _ in ranks), strict=True)]
     candidates = list(zip(*(peaks for _, peaks in ranks), strict=True))
-    assert reduced.peaks == [max(column) for column in candidates]
-    assert reduced.peak_ranks == [column.index(max(column)) for column in candidates]
+    assert peaks == [max(column) for column in candidates]
+    assert peak_ranks == [column.index(max(column)) for column in candidates]
 
 
 @pytest.mark.parametrize("poison", [math.nan, math.inf, -math.inf])
@@ -55,10 +56,10 @@ def test_a_scalar_that_is_no_number_stays_in_its_own_place(poison: float) -> Non
     """NaN and infinity reach the cluster's value of their scalar, and no other value."""
     layout = Layout((rows.PICKS, Metric("loss"), PEAK, Metric("other", Reduction.MAX)))
     plan = PackingPlan.of(layout, 2)
-    vector = plan.pack(1, [3.0, poison, 1.0], [poison, 5.0], 0) + plan.pack(1, [4.0, 2.0, 1.0], [ABSENT, 6.0], 1)
+    vector = plan.pack(1, [3.0, poison, 1.0, poison, 5.0], 0) + plan.pack(1, [4.0, 2.0, 1.0, ABSENT, 6.0], 1)
     reduced = plan.unpack(vector, 1)
     assert reduced is not None
-    values = layout.by_key(reduced.sums, reduced.peaks, reduced.peak_ranks)
+    values = layout.by_key(*layout.split(reduced))
     assert (values["stream_mixing/picks"], values["other"], values["other_rank"]) == (7.0, 6.0, 1.0)
     assert values["loss"] == pytest.approx(poison, nan_ok=True)
     assert values.get("peak", -math.inf) == pytest.approx(poison, nan_ok=True)
@@ -68,7 +69,7 @@ def test_a_scalar_that_is_no_number_stays_in_its_own_place(poison: float) -> Non
 def test_ranks_at_different_steps_give_nothing(steps: tuple[int, int]) -> None:
     """A mismatch is seen by every rank, and its values are not taken for anything."""
     plan = PackingPlan(1, 1, 2)
-    vector = plan.pack(steps[0], [1.0], [1.0], 0) + plan.pack(steps[1], [1.0], [1.0], 1)
+    vector = plan.pack(steps[0], [1.0, 1.0], 0) + plan.pack(steps[1], [1.0, 1.0], 1)
     assert [plan.unpack(vector, step) for step in steps] == [None, None]
 
 
