@@ -12,7 +12,7 @@ import pytest
 import otel_train
 
 PACKAGE = Path(otel_train.__file__).parent
-PARTS = ("bridge", "catalogue", "ledger", "mixing", "render", "ring", "sidecar", "smoke", "step", "trainer")
+PARTS = ("bridge", "catalogue", "inspect", "ledger", "mixing", "render", "ring", "sidecar", "smoke", "step", "trainer")
 MAY_IMPORT = {
     "catalogue": set(),
     "mixing": {"catalogue"},
@@ -23,11 +23,13 @@ MAY_IMPORT = {
     "sidecar": {"catalogue", "ring"},
     "bridge": {"catalogue"},
     "render": {"catalogue"},
+    "inspect": {"catalogue", "ring", "bridge"},
     "smoke": {"catalogue", "bridge", "ring", "trainer"},
 }
 TRAINING_SIDE = "import otel_train.mixing, otel_train.ledger, otel_train.step, otel_train.ring, otel_train.trainer.loop"
 SERVICE_SIDE = (
-    "import otel_train.sidecar.__main__, otel_train.bridge.service, otel_train.smoke, otel_train.render, otel_train.cli"
+    "import otel_train.sidecar.__main__, otel_train.bridge.service, otel_train.smoke, otel_train.render, "
+    "otel_train.cli, otel_train.inspect"
 )
 
 

@@ -15,6 +15,7 @@ from otel_train.catalogue.names import (
     rank_name,
     wandb_key,
 )
+from otel_train.catalogue.phase import Phase
 from otel_train.catalogue.rows import BRIDGE, CATALOGUE, HEADLINE, LEDGER, MIXING, PIPELINE, REUSE_BOUNDS, TIMING
 
 __all__ = [
@@ -39,6 +40,7 @@ __all__ = [
     "Measure",
     "Metric",
     "Per",
+    "Phase",
     "Reduction",
     "Series",
     "Statistic",

@@ -117,6 +117,8 @@ class Layout:
         pairs = [pair for metric in self.metrics for pair in self._plan(metric)]
         if pairs:
             self.series, self._computations = zip(*pairs, strict=True)
+        self.keys: tuple[str | None, ...] = tuple(series.wandb_key for series in self.series)
+        """The wandb key of each of `series`."""
 
     def _place(self, metric: Metric) -> None:
         if metric.reduction in (Reduction.MAX, Reduction.MIN):
@@ -211,8 +213,8 @@ class Layout:
         values = self.values(sums, peaks, peak_ranks)
         return {
             key: value
-            for series, value in zip(self.series, values, strict=True)
-            if isinstance(value, float) and (key := series.wandb_key) is not None
+            for key, value in zip(self.keys, values, strict=True)
+            if isinstance(value, float) and key is not None
         }
 
 

@@ -251,6 +251,17 @@ class StreamMixingDataset(IterableDataset[MixedBatch]):
     # -- a source of telemetry -----------------------------------------------------------------------------------
 
     @property
+    def facts(self) -> dict[str, str | float]:
+        """How it is set up, for people who look at a ring."""
+        return {
+            **self.meter.facts,
+            "mixing.batch_size": self.batch_size,
+            "mixing.rows_per_step": self.rows_per_step,
+            "mixing.streams": len(self._streams),
+            "mixing.seed": self.seed,
+        }
+
+    @property
     def _last_picked_step(self) -> list[int]:
         return self.meter._last_picked_step  # noqa: SLF001  # a name that the outside relies on, kept in one place
 

@@ -98,6 +98,11 @@ class MixingMeter:
         self._weights: dict[str, float] = {}
         self.set_weights(weights)
 
+    @property
+    def facts(self) -> dict[str, str | float]:
+        """How it is set up, for people who look at a ring."""
+        return {"mixing.readers": len(self._last_picked_step), "mixing.horizon": self.horizon}
+
     # -- what happens at the pick site ---------------------------------------------------------------------------
 
     def pick(self, slot: int, rows: int = 1, tokens: int = 0) -> None:

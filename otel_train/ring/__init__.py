@@ -3,12 +3,13 @@
 from otel_train.ring.layout import MAX_RECORDS, Cursor, Kind, Record
 from otel_train.ring.process import is_alive, start_time
 from otel_train.ring.reader import Progress, RingReader, ring_files
-from otel_train.ring.schema import Identity, Schema
+from otel_train.ring.schema import Fact, Identity, Schema
 from otel_train.ring.writer import RingWriter, make_ring, prepare_directory, ring_path
 
 __all__ = [
     "MAX_RECORDS",
     "Cursor",
+    "Fact",
     "Identity",
     "Kind",
     "Progress",

@@ -2,6 +2,7 @@
 
     0      fixed header: magic, sizes, writer's pid and start time, where the schema stands
     128    progress: records written, last step, its time, closed, reductions abandoned (the writer's)
+    192    phase: what the training thread does, and since when (the writer's)
     256    two cursor slots (the sidecar's): generation, cursor, dropped, time of the rank's newest values sent, running
            totals, check value
     ...    schema: JSON
@@ -31,6 +32,9 @@ creation time."""
 PROGRESS_OFFSET = 128
 PROGRESS = struct.Struct("<QqqQQ")
 """records written, last step, its time, closed, reductions abandoned."""
+PHASE_OFFSET = 192
+PHASE = struct.Struct("<Qq")
+"""phase, the time at which it began."""
 CURSOR_OFFSET = 256
 PAGE = 4096
 MAX_SCHEMA = 1 << 20

@@ -12,11 +12,14 @@ from pathlib import Path
 from typing import BinaryIO
 from zlib import crc32
 
+from otel_train.catalogue import Phase
 from otel_train.exceptions import ConfigurationError, RingError
 from otel_train.ring.layout import (
     COUNTS,
     CURSOR_OFFSET,
     FIXED,
+    PHASE,
+    PHASE_OFFSET,
     PROGRESS,
     PROGRESS_OFFSET,
     SUFFIX,
@@ -30,6 +33,7 @@ from otel_train.ring.process import is_alive
 from otel_train.ring.schema import load_schema
 
 _KINDS = {int(kind): kind for kind in Kind}
+_PHASES = {int(phase): phase for phase in Phase}
 
 
 @dataclass(frozen=True, slots=True)
@@ -71,7 +75,7 @@ class RingReader:
         encoded = self._file[start : start + self.geometry.schema_size]
         if crc32(encoded) != self.header.schema_crc:
             raise RingError(f"{path} is damaged: its schema does not fit its check value; move it away")
-        self.schema, self.identity = load_schema(encoded, str(path))
+        self.schema, self.identity, self.facts = load_schema(encoded, str(path))
         try:
             self.layout = self.schema.layout()
         except (ConfigurationError, IndexError) as error:
@@ -94,6 +98,12 @@ class RingReader:
         if max(written, abandoned) >= COUNTS:
             raise RingError(f"{self.path} is damaged: it counts {written} records; move it away")
         return Progress(written, step, time_ns, bool(closed), abandoned)
+
+    @property
+    def phase(self) -> tuple[Phase | None, int]:
+        """What the writer's training thread does, and since when (ns); None for one that another release knows."""
+        phase, since = PHASE.unpack_from(self._file, PHASE_OFFSET)
+        return _PHASES.get(phase), since
 
     @property
     def writer_lives(self) -> bool:

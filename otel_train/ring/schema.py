@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import json
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import asdict, dataclass, fields
 from typing import Any
 
@@ -14,6 +14,11 @@ _LARGEST = 2**63 // 10**6
 """Of an identity's numbers: the attempt is sent in nanoseconds too, and OTLP's integers have 64 bits."""
 _PLAIN = (Reduction.MEAN, Reduction.SUM, Reduction.MAX, Reduction.MIN)
 """The reductions that a metric beside the catalogue's can have."""
+
+
+Fact = str | int | float | bool
+"""One thing about how a job is set up, such as the steps in an interval."""
+MAX_FACTS = 256
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -47,14 +52,19 @@ class Schema:
         return [[metric.name, metric.unit, str(metric.instrument), str(metric.reduction)] for metric in self.metrics]
 
 
-def dump_schema(schema: Schema, identity: Identity) -> bytes:
+def dump_schema(schema: Schema, identity: Identity, facts: Mapping[str, Fact]) -> bytes:
     """Return the JSON that stands in a ring's header."""
     return json.dumps(
-        {"identity": asdict(identity), "modalities": schema.modalities, "metrics": schema.describe()}
+        {
+            "identity": asdict(identity),
+            "modalities": schema.modalities,
+            "metrics": schema.describe(),
+            "facts": dict(facts),
+        }
     ).encode()
 
 
-def load_schema(data: bytes, path: str) -> tuple[Schema, Identity]:
+def load_schema(data: bytes, path: str) -> tuple[Schema, Identity, dict[str, Fact]]:
     """Read what `dump_schema` wrote.
 
     Raises:
@@ -66,9 +76,19 @@ def load_schema(data: bytes, path: str) -> tuple[Schema, Identity]:
         json.dumps(content, ensure_ascii=False).encode()  # half a surrogate pair can be read, but not be sent
         identity = _identity(content["identity"])
         schema = Schema(tuple(map(_metric, content["metrics"])), tuple(map(_modality, content["modalities"])))
+        facts = _facts(content.get("facts", {}))
     except (ValueError, TypeError, KeyError, RecursionError, OtelTrainError) as error:
         raise RingError(f"{path} is damaged: its schema can't be read ({error!s:.200}); move it away") from error
-    return schema, identity
+    return schema, identity, facts
+
+
+def _facts(content: Any) -> dict[str, Fact]:
+    if not isinstance(content, dict) or len(content) > MAX_FACTS:
+        raise TypeError("its facts are no small mapping")
+    for name, value in content.items():
+        if not isinstance(value, Fact) or max(len(name), len(str(value))) > MAX_TEXT:
+            raise TypeError(f"a fact is {name!r:.80}: {value!r:.80}")
+    return content
 
 
 def _identity(content: dict[str, Any]) -> Identity:

@@ -10,21 +10,33 @@ import os
 import stat
 import struct
 import time
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import BinaryIO
 from zlib import crc32
 
+from otel_train.catalogue import Phase
 from otel_train.exceptions import RingError
-from otel_train.ring.layout import PROGRESS, PROGRESS_OFFSET, SUFFIX, Geometry, Kind, newest_cursor, pack_header
+from otel_train.ring.layout import (
+    PHASE,
+    PHASE_OFFSET,
+    PROGRESS,
+    PROGRESS_OFFSET,
+    SUFFIX,
+    Geometry,
+    Kind,
+    newest_cursor,
+    pack_header,
+)
 from otel_train.ring.process import start_time
-from otel_train.ring.schema import Identity, Schema, dump_schema
+from otel_train.ring.schema import Fact, Identity, Schema, dump_schema
 
 NEW_SUFFIX = ".new"
 FEWEST_RECORDS = 64
 """A ring of fewer would not bridge the restart of a receiver."""
 _pack_check = struct.Struct("<Q").pack_into
 _pack_progress = PROGRESS.pack_into
+_pack_phase = PHASE.pack_into
 
 
 def ring_path(directory: Path, identity: Identity) -> Path:
@@ -67,7 +79,9 @@ def _is_ours(path: Path) -> bool:
     return path.suffix in (SUFFIX, NEW_SUFFIX) or path.name.startswith("sidecar.")
 
 
-def make_ring(path: Path, schema: Schema, identity: Identity, *, records: int) -> RingWriter:
+def make_ring(
+    path: Path, schema: Schema, identity: Identity, *, records: int, facts: Mapping[str, Fact] | None = None
+) -> RingWriter:
     """Make a ring of so many records, or, where they don't fit, of a quarter, a sixteenth … of them.
 
     Memory for files is small in a container (64 MiB by default), and the batches of loaders are there too.
@@ -77,7 +91,7 @@ def make_ring(path: Path, schema: Schema, identity: Identity, *, records: int) -
     """
     while True:
         try:
-            return RingWriter(path, schema, identity, records=records)
+            return RingWriter(path, schema, identity, records=records, facts=facts)
         except RingError as error:
             cause = error.__cause__
             full = isinstance(cause, OSError) and cause.errno in (errno.ENOSPC, errno.EDQUOT)
@@ -94,14 +108,23 @@ class RingWriter:
         schema: What the values of a record mean.
         identity: Who writes.
         records: How many records the ring holds before it overwrites the oldest.
+        facts: How the job is set up, by name, for people who look at the ring.
 
     Raises:
         RingError: The file can't be made (no space, no right, it exists, no reader would take its sizes).
     """
 
-    def __init__(self, path: Path, schema: Schema, identity: Identity, *, records: int = 4096) -> None:
+    def __init__(
+        self,
+        path: Path,
+        schema: Schema,
+        identity: Identity,
+        *,
+        records: int = 4096,
+        facts: Mapping[str, Fact] | None = None,
+    ) -> None:
         layout = schema.layout()
-        encoded = dump_schema(schema, identity)
+        encoded = dump_schema(schema, identity, facts or {})
         self.path = path
         self.written = 0
         # A cluster record holds sums, peaks and the ranks of the peaks; a rank's leaves the last part zero. The totals
@@ -149,6 +172,10 @@ class RingWriter:
         """Note that a step has ended without a record, so that a look at the ring tells how far the rank is."""
         _pack_progress(self._file, PROGRESS_OFFSET, self.written, step, time_ns, self._closed, self.abandoned)
 
+    def enter(self, phase: Phase) -> None:
+        """Note what the training thread does from now on: where it hangs, this is what it hangs in."""
+        _pack_phase(self._file, PHASE_OFFSET, phase, time.time_ns())
+
     @property
     def acknowledged(self) -> int:
         """How many records the sidecar's receiver has, or will never have because they were overwritten.
@@ -161,6 +188,7 @@ class RingWriter:
         """Note that no record will follow. The mapping stays until the object goes."""
         self._closed = 1
         self.mark(step, time_ns)
+        self.enter(Phase.ENDED)
 
 
 def _allocate(path: Path, size: int) -> tuple[mmap.mmap, BinaryIO]:

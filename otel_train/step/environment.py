@@ -25,6 +25,8 @@ class Environment:
     """LOCAL_RANK, as torchrun sets it."""
     world_size: int = 1
     """WORLD_SIZE, as torchrun sets it."""
+    local_world_size: int = 1
+    """LOCAL_WORLD_SIZE, as torchrun sets it."""
     disabled: bool = False
     """OTEL_SDK_DISABLED=true: no file, no process, no cost."""
     service_name: str = "otel_train"
@@ -58,6 +60,7 @@ class Environment:
             rank=_number(environ, "RANK", 0, 0),
             local_rank=_number(environ, "LOCAL_RANK", 0, 0),
             world_size=_number(environ, "WORLD_SIZE", 1, 1),
+            local_world_size=_number(environ, "LOCAL_WORLD_SIZE", 1, 1),
             disabled=environ.get("OTEL_SDK_DISABLED", "").strip().lower() in _TRUE,
             service_name=environ.get("OTEL_SERVICE_NAME", "") or "otel_train",
             run_id=environ.get("OTEL_TRAIN_RUN_ID", ""),

@@ -54,9 +54,7 @@ class PackingPlan:
         """float64 in the packed vector."""
         return HEADER + self.sums + self.world_size * self.peaks
 
-    def pack(
-        self, step: int, values: Sequence[float], rank: int, out: torch.Tensor | None = None
-    ) -> torch.Tensor:
+    def pack(self, step: int, values: Sequence[float], rank: int, out: torch.Tensor | None = None) -> torch.Tensor:
         """Return the vector that `rank` puts into the reduction.
 
         Args:
@@ -85,8 +83,8 @@ class PackingPlan:
             step: The step that this rank packed.
 
         Returns:
-            The cluster's values as `Reduced` has them, but for the ranks, which are those within the group; None when the
-            ranks did not pack the same step.
+            The cluster's values as `Reduced` has them, but with the ranks within the group; None when the ranks did not
+            pack the same step.
         """
         head = vector[: HEADER + self.sums].tolist()
         if head[:HEADER] != [part * self.world_size for part in (float(step), _square(step), 1.0)]:

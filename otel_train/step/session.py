@@ -103,4 +103,5 @@ def init(
         ring_dir=directory if usable else None,
         sidecar=sidecar,
         events=events,
+        facts={"job.local_world_size": environment.local_world_size, "telemetry.rank_interval": rank_interval},
     )

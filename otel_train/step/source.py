@@ -14,8 +14,10 @@ class Source(Protocol):
     """Anything that measures something each step: our dataset, ledger and meters, or a class of the user's own.
 
     It may also have `modalities` (for metrics with a series for each), `end_step(step)` (called at each step that is
-    no log step), `needs_clock` (whether `end_step` matters to training itself, telemetry or not) and
-    `drain_measurements(step)` (the same values flat, in the packed order, for speed).
+    no log step), `needs_clock` (whether `end_step` matters to training itself, telemetry or not),
+    `drain_measurements(step)` (the same values flat, in the packed order, for speed), `facts` (how it is set up: texts
+    and numbers by name, for people) and `watch(enter)` (it gets what to call with a `Phase` before and behind what
+    waits for other ranks).
     """
 
     @property

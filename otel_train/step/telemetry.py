@@ -13,10 +13,12 @@ from types import TracebackType
 from typing import Any, Self, TypeVar
 from weakref import WeakSet
 
-from otel_train.catalogue import BY_NAME, MAX_SUFFIX, RANK_SUFFIX, Metric, Reduction, rank_name
+import torch
+
+from otel_train.catalogue import BY_NAME, MAX_SUFFIX, RANK_SUFFIX, Metric, Phase, Reduction, rank_name
 from otel_train.exceptions import ConfigurationError, RingError, StateMismatchError
 from otel_train.mixing import EventSink
-from otel_train.ring import MAX_RECORDS, Identity, Kind, RingWriter, make_ring, ring_path
+from otel_train.ring import MAX_RECORDS, Fact, Identity, Kind, RingWriter, make_ring, ring_path
 from otel_train.step.group import RankGroup, agree_schema
 from otel_train.step.packing import Reduced
 from otel_train.step.recorder import Measurements, Recorder
@@ -94,6 +96,7 @@ class Telemetry:
         ring_dir: Path | None = None,
         sidecar: SidecarProcess | None = None,
         events: EventSink | None = None,
+        facts: Mapping[str, Fact] | None = None,
     ) -> None:
         self.options = options or SessionOptions()
         self.identity = identity
@@ -106,6 +109,7 @@ class Telemetry:
         self._alone = self._group.handle is None
         self._sidecar = sidecar
         self._events = events
+        self._facts = dict(facts or {})
         self._running: _Running | None = None
         self._enabled = identity is not None
         self._newest: tuple[int, Sequence[float]] | None = None
@@ -186,13 +190,22 @@ class Telemetry:
                 running.ring.write(step, time_ns, Kind.CLUSTER, values)
             self._newest = step, values
         else:
-            running.reducer.launch(step, time_ns, Measurements(values, device))
-            wait = self.options.reduction_timeout if self.options.blocking else 0.0
-            landed = running.reducer.finish(wait) if self.options.blocking else running.reducer.harvest()
-            self._record_cluster(running, landed)
+            self._record_cluster(running, self._reduce(running, step, time_ns, Measurements(values, device)))
         if self.options.blocking and self._newest is not None and self._newest[0] == step:
             return self._values(running, self._newest[1])
         return None
+
+    def _reduce(self, running: _Running, step: int, time_ns: int, measured: Measurements) -> Sequence[Reduced]:
+        """Launch the step's reduction, and return those that are complete; a blocking one is waited for."""
+        reducer, ring = running.reducer, running.ring
+        waits = self.options.blocking or reducer.full
+        if waits and ring is not None:
+            ring.enter(Phase.REDUCTION)
+        reducer.launch(step, time_ns, measured)
+        landed = reducer.finish(self.options.reduction_timeout) if self.options.blocking else reducer.harvest()
+        if waits and ring is not None:
+            ring.enter(Phase.COMPUTE)
+        return landed
 
     def _stamp(self, now: float) -> int:
         """Return the wall clock's time; after it was set back, a later one than the last all the same.
@@ -225,11 +238,17 @@ class Telemetry:
         """Yield what `loader` yields, and measure how long each step waits for it (`train.data.wait`)."""
         iterator = iter(loader)
         while True:
+            ring = self._running.ring if self._running is not None else None
+            if ring is not None:
+                ring.enter(Phase.DATA)
             begin = time.perf_counter()
             try:
                 batch = next(iterator)
             except StopIteration:
                 return
+            finally:
+                if ring is not None:
+                    ring.enter(Phase.COMPUTE)
             self._wait += time.perf_counter() - begin
             yield batch
 
@@ -257,7 +276,8 @@ class Telemetry:
         try:
             if self.ring_dir is not None:
                 path, records = ring_path(self.ring_dir, self.identity), self.options.ring_records
-                ring = make_ring(path, recorder.schema, self.identity, records=records)
+                facts = self._all_facts()
+                ring = make_ring(path, recorder.schema, self.identity, records=records, facts=facts)
                 if ring.geometry.records < records:
                     self._say(
                         "ring",
@@ -269,8 +289,21 @@ class Telemetry:
                     )
         except RingError as error:
             self._say("ring", "telemetry: nothing is recorded on this rank: %s", error)
+        if ring is not None:
+            for source in self._sources:
+                watch = getattr(source, "watch", None)
+                if watch is not None:
+                    watch(ring.enter)
         self._running = _Running(recorder, reducer, ring)
         return self._running
+
+    def _all_facts(self) -> dict[str, Fact]:
+        """Return how the job is set up, for people who look at the ring."""
+        options = {f"telemetry.{name}": getattr(self.options, name) for name in ("log_every", "blocking")}
+        facts: dict[str, Fact] = {**self._facts, **options, "torch": str(torch.__version__)}
+        for source in self._sources:
+            facts |= getattr(source, "facts", {})
+        return facts
 
     def _make_recorder(self, scalars: Mapping[str, Any]) -> Recorder:
         for key, value in scalars.items():

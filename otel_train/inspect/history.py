@@ -1,0 +1,86 @@
+"""What is known of a run, wherever it was read from: its values by step, the cluster's and each rank's."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Iterator, Mapping
+from dataclasses import dataclass, field
+
+from otel_train.ring import Fact
+
+
+@dataclass(slots=True)
+class Track:
+    """Values by step, of the cluster or of one rank. Steps grow; a step that an attempt made again counts once."""
+
+    steps: list[int] = field(default_factory=list)
+    times_ns: list[int] = field(default_factory=list)
+    """When each step ended, nanoseconds since the epoch."""
+    values: dict[str, list[float]] = field(default_factory=dict)
+    """By wandb key, as long as `steps`; NaN where a step has no such value."""
+
+    def add(self, step: int, time_ns: int, values: Mapping[str, float]) -> None:
+        """Add a step behind the others; where it is not behind them, it takes the place of those from there on."""
+        while self.steps and self.steps[-1] >= step:
+            self.steps.pop()
+            self.times_ns.pop()
+            for column in self.values.values():
+                column.pop()
+        for key in values.keys() - self.values.keys():
+            self.values[key] = [math.nan] * len(self.steps)
+        self.steps.append(step)
+        self.times_ns.append(time_ns)
+        for key, column in self.values.items():
+            column.append(values.get(key, math.nan))
+
+    def column(self, key: str) -> list[float]:
+        """Return the values of a key, NaN for each step where it is not known at all."""
+        return self.values.get(key) or [math.nan] * len(self.steps)
+
+    def known(self, key: str) -> Iterator[tuple[int, float]]:
+        """Yield (step, value) where there is one."""
+        for step, value in zip(self.steps, self.column(key), strict=True):
+            if not math.isnan(value):
+                yield step, value
+
+    def last(self, key: str) -> float:
+        """Return the newest value of a key, NaN where there is none."""
+        return next((value for value in reversed(self.column(key)) if not math.isnan(value)), math.nan)
+
+
+@dataclass(frozen=True, slots=True)
+class MixInterval:
+    """What was picked in one interval over the ranks that are known, exactly."""
+
+    step: int
+    """The step that ends the interval."""
+    picks: tuple[float, ...]
+    """Picks of each modality."""
+    shares: tuple[float, ...]
+    """The target share of each, in force at these picks."""
+
+
+@dataclass(slots=True)
+class History:
+    """A run as far as a source tells of it; what the source does not hold is empty."""
+
+    source: str
+    """Where it was read, in words for people."""
+    run_id: str
+    world_size: int = 0
+    """Ranks of the job; 0 where it is not known."""
+    modalities: tuple[str, ...] = ()
+    cluster: Track = field(default_factory=Track)
+    ranks: dict[int, Track] = field(default_factory=dict)
+    """Each rank's own values; `_rank` keys are not among them."""
+    mix: list[MixInterval] = field(default_factory=list)
+    """The picks of each interval, where the source has them exactly."""
+    reuse: tuple[float, ...] = ()
+    """False evictions over the ranks and steps that are known, by reuse distance: a count for each of `REUSE_BOUNDS`,
+    one for what is beyond, and the sum of the distances; empty where they are not known."""
+    facts: dict[str, Fact] = field(default_factory=dict)
+    """How the job is set up."""
+    dropped: float = math.nan
+    """Records that were overwritten before they were sent."""
+    abandoned: float = math.nan
+    """Reductions that were thrown away."""
