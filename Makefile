@@ -46,7 +46,7 @@ test-stack: $(STAMP)
 	$(BIN)/python -m pytest -m stack tests/stack
 
 mutants: $(STAMP)
-	$(BIN)/python -m tests.mutants
+	$(BIN)/python -m tests.mutants $(if $(HALF),--half $(HALF))
 
 fuzz: $(STAMP)
 	$(BIN)/python -m tests.fuzz --seconds $(FUZZ_SECONDS)

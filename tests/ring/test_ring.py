@@ -8,13 +8,14 @@ import resource
 import signal
 import subprocess
 import sys
+import time
 from pathlib import Path
 
 import pytest
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
-from otel_train.catalogue import LEDGER, MIXING, Metric, Reduction
+from otel_train.catalogue import LEDGER, MIXING, Metric, Phase, Reduction
 from otel_train.exceptions import RingError
 from otel_train.ring import (
     MAX_RECORDS,
@@ -68,6 +69,19 @@ def test_what_is_written_is_read(tmp_path: Path) -> None:
     assert [(each.step, each.time_ns, each.kind, set(each.values)) for each in records] == [
         (step, 10 * step, Kind.CLUSTER, {float(step)}) for step in (1, 2, 3)
     ]
+
+
+def test_people_see_how_the_job_is_set_up_and_what_it_waits_for(tmp_path: Path) -> None:
+    """Facts, and the phase of the training thread with its beginning, also of a ring that was closed."""
+    facts = {"mixing.horizon": 20.0, "torch": "2"}
+    ring = RingWriter(ring_path(tmp_path, IDENTITY), SCHEMA, IDENTITY, records=8, facts=facts)
+    reader = RingReader(ring.path)
+    before = time.time_ns()
+    ring.enter(Phase.DATA)
+    phase, since = reader.phase
+    assert (reader.facts, phase, before <= since <= time.time_ns()) == (facts, Phase.DATA, True)
+    ring.close(1, 1)
+    assert reader.phase[0] is Phase.ENDED
 
 
 @pytest.mark.parametrize(("position", "lost"), [(0, 12), (5, 7), (12, 0), (15, 0)])

@@ -11,6 +11,7 @@ from opentelemetry.proto.collector.metrics.v1.metrics_service_pb2 import ExportM
 from opentelemetry.sdk.metrics.export import MetricsData, ResourceMetrics
 
 from otel_train.bridge.decode import data_points
+from otel_train.catalogue import Phase
 from otel_train.exceptions import RingError
 from otel_train.ring import RingReader
 from otel_train.sidecar.feed import RingFeed
@@ -37,6 +38,7 @@ def run(data: bytes) -> None:
 def _read(reader: RingReader) -> None:
     assert reader.cursor.position >= 0
     assert isinstance(reader.writer_lives, bool)
+    assert reader.phase[0] is None or reader.phase[0] in Phase
     position = 0
     for _ in range(ROUNDS):
         records, end, lost = reader.read(position, LIMIT)
