@@ -1,0 +1,80 @@
+"""Run a measurement in a process of its own: what one section loads, patches or leaves running touches no other."""
+
+from __future__ import annotations
+
+import contextlib
+import json
+import multiprocessing
+import os
+import subprocess
+import sys
+import time
+from collections.abc import Callable, Iterator, Mapping
+from concurrent.futures import ProcessPoolExecutor
+from pathlib import Path
+from typing import ParamSpec, TypeVar
+
+P = ParamSpec("P")
+R = TypeVar("R")
+
+
+def in_fresh_process(
+    environment: Mapping[str, str], function: Callable[P, R], *arguments: P.args, **named: P.kwargs
+) -> R:
+    """Return what `function` returns in a new interpreter.
+
+    Args:
+        environment: What is set there, beside this process's own variables without OTel's and wandb's.
+        function: A function of a module.
+        arguments: Its arguments.
+        named: Its named arguments.
+    """
+    with ProcessPoolExecutor(
+        1, multiprocessing.get_context("spawn"), initializer=_set, initargs=(dict(environment),)
+    ) as pool:
+        return pool.submit(function, *arguments, **named).result()
+
+
+def clean_environment(environment: Mapping[str, str]) -> dict[str, str]:
+    """Return this process's variables without what would send telemetry elsewhere, and those given."""
+    kept = {name: value for name, value in os.environ.items() if not name.startswith(("OTEL_", "WANDB_", "TRACEML_"))}
+    return kept | {"OMP_NUM_THREADS": "1"} | dict(environment)
+
+
+def output_of_rank(environment: Mapping[str, str], *arguments: str) -> object:
+    """Return what `python -m benchmarks.rank` prints.
+
+    Args:
+        environment: What is set there.
+        arguments: Its command line.
+    """
+    command = [sys.executable, "-m", "benchmarks.rank", *arguments]
+    done = subprocess.run(command, env=clean_environment(environment), check=True, stdout=subprocess.PIPE)
+    return json.loads(done.stdout)
+
+
+def sidecar_left(directory: Path, patience: float = 20.0) -> None:
+    """Wait until the sidecar of a ring directory has ended: what still runs would be in the next figures.
+
+    Raises:
+        TimeoutError: It does not end.
+    """
+    deadline = time.monotonic() + patience
+    while any(str(directory).encode() in line for line in _command_lines()):
+        if time.monotonic() > deadline:
+            raise TimeoutError(f"the sidecar of {directory} still runs")
+        time.sleep(0.05)
+
+
+def _command_lines() -> Iterator[bytes]:
+    for path in Path("/proc").glob("[0-9]*/cmdline"):
+        with contextlib.suppress(OSError):  # it ended meanwhile
+            line = path.read_bytes()
+            if b"otel_train.sidecar" in line:
+                yield line
+
+
+def _set(environment: dict[str, str]) -> None:
+    wanted = clean_environment(environment)
+    os.environ.clear()
+    os.environ.update(wanted)
