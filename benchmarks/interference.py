@@ -1,0 +1,136 @@
+"""What telemetry that runs takes from the training around it: steps of a millisecond of Python, with it and without.
+
+Everything is real: `otel_train.init` starts the sidecar, which exports to a receiver in a process of its own. Blocks
+of steps alternate in one process: nothing, ours, and the OTel SDK in the training process.
+"""
+
+from __future__ import annotations
+
+import gc
+import statistics
+import tempfile
+import time
+from collections.abc import Iterator, Mapping, Sequence
+from pathlib import Path
+
+import otel_train
+from benchmarks.fresh import in_fresh_process, sidecar_left
+from benchmarks.hot_path import meter
+from benchmarks.measure import Figures, Goal, Section, Step, quantile, time_steps
+from benchmarks.peers import sdk_gauges
+from benchmarks.receiver import running_receiver
+from benchmarks.waiting import see_that
+
+OFF = "off"
+OURS = "otel_train: pick + telemetry.step, a loss; sidecar and receiver running"
+SDK = "OTel SDK in the process, 15 gauges"
+WORK = 1e-3
+"""Seconds of pure Python in a step."""
+
+
+def run(*, quick: bool) -> Section:
+    """Measure."""
+    rounds, steps = (10, 50) if quick else (200, 100)
+    with running_receiver() as receiver, tempfile.TemporaryDirectory() as folder:
+        environment = {"OTEL_EXPORTER_OTLP_ENDPOINT": receiver.endpoint, "OTEL_TRAIN_RING_DIR": folder}
+        blocks = in_fresh_process(environment, _measure, receiver.endpoint, rounds, steps)
+        sidecar_left(Path(folder))
+        see_that(lambda: receiver.requests() > 1, "the sidecar")
+    return _section(blocks, rounds, steps)
+
+
+def _section(blocks: Mapping[str, list[list[int]]], rounds: int, steps: int) -> Section:
+    figures = {
+        name: Figures([statistics.median(times) / 1000 for times in each], list(_p99s(each)))
+        for name, each in blocks.items()
+    }
+    rows = [["", "median (5 % to 95 %)", "p99", "sum of all steps"]]
+    found: dict[str, tuple[float, float]] = {}
+    for name in (OURS, SDK):
+        middle, low, high = figures[name].ratio(figures[OFF])
+        p99 = statistics.median(
+            with_it / off for with_it, off in zip(figures[name].p99s, figures[OFF].p99s, strict=True)
+        )
+        total = sum(map(sum, blocks[name])) / sum(map(sum, blocks[OFF]))
+        found[name] = middle, p99
+        rows.append([name, f"{middle:.4f} ({low:.4f} to {high:.4f})", f"{p99:.3f}", f"{total:.4f}"])
+    middle, p99 = found[OURS]
+    return Section(
+        number=3,
+        title="The step beside running telemetry",
+        how=(
+            f"A step is {WORK * 1e3:.0f} ms of pure Python, always the same work; {rounds} blocks of {steps} steps of "
+            "each, in an order that turns with each round. Our sidecar exports every step to an OTLP receiver in a "
+            "third process and is given the time to send the rest between blocks. The SDK's reader exports every 60 s, "
+            "its default, so that what is seen of it is the setting of gauges. p99: of ten blocks together. The second "
+            "table has the ratios to 'off', round by round; its last column is the time of all steps over that of all "
+            "steps without."
+        ),
+        unit="µs",
+        figures=figures,
+        ours=OFF,
+        goals=[
+            Goal("<= 0.5 % of the step", f"{(middle - 1) * 100:+.2f} %", middle <= 1.005),
+            Goal("p99 <= 1.02x", f"{p99:.3f}x", p99 <= 1.02),
+        ],
+        tables=[rows],
+    )
+
+
+def _p99s(blocks: Sequence[Sequence[int]]) -> Iterator[float]:
+    """Yield the 99th percentile of each ten blocks together: one alone is too short for it."""
+    for first in range(0, len(blocks), 10):
+        yield quantile([time for block in blocks[first : first + 10] for time in block], 0.99) / 1000
+
+
+def _measure(endpoint: str, rounds: int, steps: int) -> dict[str, list[list[int]]]:
+    """Return the nanoseconds of each step, by contender and block."""
+    loops = calibrated()
+    source = meter(4)
+    with otel_train.init(sources=[source]) as telemetry, sdk_gauges(endpoint) as set_gauges:
+
+        def off(_number: int) -> None:
+            work(loops)
+
+        def ours(number: int) -> None:
+            work(loops)
+            source.pick(number % 4, tokens=64)
+            telemetry.step(number, {"train/loss": 1.5})
+
+        def sdk(number: int) -> None:
+            work(loops)
+            set_gauges(number)
+
+        contenders: dict[str, Step] = {OFF: off, OURS: ours, SDK: sdk}
+        blocks: dict[str, list[list[int]]] = {name: [] for name in contenders}
+        order = list(contenders)
+        first = 1
+        for number in range(rounds + 1):
+            for name in order:
+                gc.collect()
+                times = time_steps(contenders[name], first, steps)
+                see_that(lambda: telemetry.flush(1.0), "the sidecar")
+                if number:
+                    blocks[name].append(times)
+            first += steps
+            order.append(order.pop(0))
+    return blocks
+
+
+def work(loops: int) -> int:
+    """Do so many rounds of arithmetic."""
+    total = 0
+    for number in range(loops):
+        total += number & 7
+    return total
+
+
+def calibrated() -> int:
+    """Return the rounds that take `WORK` on this machine when nothing disturbs them."""
+    loops = 10_000
+    best = float("inf")
+    for _ in range(200):
+        begin = time.perf_counter()
+        work(loops)
+        best = min(best, time.perf_counter() - begin)
+    return int(loops * WORK / best)
