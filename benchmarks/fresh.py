@@ -36,8 +36,12 @@ def in_fresh_process(
 
 
 def clean_environment(environment: Mapping[str, str]) -> dict[str, str]:
-    """Return this process's variables without what would send telemetry elsewhere, and those given."""
+    """Return this process's variables without what would send telemetry elsewhere, and those given.
+
+    Bytecode is kept, as it is where a job starts its ranks: else each process compiles its modules anew.
+    """
     kept = {name: value for name, value in os.environ.items() if not name.startswith(("OTEL_", "WANDB_", "TRACEML_"))}
+    kept.pop("PYTHONDONTWRITEBYTECODE", None)
     return kept | {"OMP_NUM_THREADS": "1"} | dict(environment)
 
 
