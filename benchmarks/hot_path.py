@@ -46,7 +46,7 @@ def hot_path(folder: Path, readers: int) -> Step:
     def step(number: int) -> None:
         source.pick(number % readers, tokens=64)
         measured = recorder.drain(number, 0.001, 1, 0.0)
-        ring.write(number, clock(), Kind.RANK, measured.values)
+        ring.write(number, clock(), Kind.RANK, measured)
 
     return step
 

@@ -19,6 +19,7 @@ from otel_train.catalogue import LEDGER, MIXING, Metric, Phase, Reduction
 from otel_train.exceptions import RingError
 from otel_train.ring import (
     MAX_RECORDS,
+    Fact,
     Identity,
     Kind,
     RingReader,
@@ -73,7 +74,7 @@ def test_what_is_written_is_read(tmp_path: Path) -> None:
 
 def test_people_see_how_the_job_is_set_up_and_what_it_waits_for(tmp_path: Path) -> None:
     """Facts, and the phase of the training thread with its beginning, also of a ring that was closed."""
-    facts = {"mixing.horizon": 20.0, "torch": "2"}
+    facts: dict[str, Fact] = {"mixing.horizon": 20.0, "torch": "2"}
     ring = RingWriter(ring_path(tmp_path, IDENTITY), SCHEMA, IDENTITY, records=8, facts=facts)
     reader = RingReader(ring.path)
     before = time.time_ns()
