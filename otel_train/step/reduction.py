@@ -7,6 +7,7 @@ import math
 import time
 from collections import deque
 from dataclasses import dataclass
+from functools import partial
 from typing import Any
 
 import torch
@@ -20,6 +21,7 @@ from otel_train.step.recorder import Measurements
 logger = logging.getLogger(__name__)
 
 _POLL = 0.0005
+_SUM = dist.AllreduceOptions()  # a sum, unless told otherwise
 
 
 @dataclass(slots=True)
@@ -62,6 +64,8 @@ class Reducer:
         self._timeout = timeout
         self._flights: deque[_Flight] = deque()
         self._landed: list[Reduced] = []
+        # Where a rank of the group is not the rank of the job by that number.
+        self._renamed = group.job_ranks != tuple(range(group.world_size))
         self._said_slow = self._said_mismatch = False
         self._stream = _new_stream() if group.device.type == "cuda" else None
 
@@ -77,7 +81,7 @@ class Reducer:
             return
         usable = measured is not None
         if measured is None:
-            measured = Measurements((0.0,) * (self.plan.sums + 2 * self.plan.peaks))
+            measured = Measurements((0.0,) * (self.plan.sums + self.plan.peaks))
         if self.group.handle is None and measured.device is None:
             # One rank: what it measured is the cluster's.
             self._landed.append(Reduced(step, time_ns, measured.values))
@@ -94,8 +98,7 @@ class Reducer:
                 return
         try:
             vector = self.plan.pack(step, measured.values, self.group.rank)
-        except (TypeError, ValueError, RuntimeError):
-            # A source gave what is no number; the ranks must meet all the same.
+        except Exception:  # noqa: BLE001  # a source gave what is no number: the ranks must meet all the same
             vector, usable = torch.zeros(self.plan.size, dtype=torch.float64), False
         if not usable:
             vector[:HEADER] = math.nan
@@ -112,7 +115,8 @@ class Reducer:
             self._add_device_part(vector, measured)
         if self.group.handle is None:
             return _Flight(step, time_ns, vector, None)
-        return _Flight(step, time_ns, vector, dist.all_reduce(vector, group=self.group.handle, async_op=True))
+        # What `dist.all_reduce` calls; its checks of the arguments would take as long as everything else here.
+        return _Flight(step, time_ns, vector, self.group.handle.allreduce([vector], _SUM))
 
     def _begin_on_gpu(
         self, stream: torch.cuda.Stream, step: int, time_ns: int, vector: torch.Tensor, measured: Measurements
@@ -145,19 +149,14 @@ class Reducer:
             slot.copy_(torch.maximum(slot, peaks.to(vector.device)))
 
     @property
-    def full(self) -> bool:
-        """Whether the next `launch` waits for the oldest reduction, unless that one completes before."""
-        return len(self._flights) >= self._max_in_flight
-
-    @property
     def settled(self) -> bool:
         """Whether no reduction is under way."""
         return all(flight.complete() for flight in self._flights)
 
     def harvest(self) -> list[Reduced]:
-        """Return the values of the steps whose reductions are complete, oldest first, without waiting."""
+        """Return the steps whose reductions are complete, oldest first, without waiting."""
         while self._flights and self._flights[0].complete():
-            self._land_oldest(0.0)
+            self._land(self._flights.popleft())
         landed, self._landed = self._landed, []
         return landed
 
@@ -176,15 +175,16 @@ class Reducer:
                 self._stop(f"the one of step {flight.step} did not end within {timeout:.1f} s", 0)
                 return
             time.sleep(_POLL)
-        self._flights.popleft()
+        self._land(self._flights.popleft())
+
+    def _land(self, flight: _Flight) -> None:
         try:
             if flight.work is not None and flight.copied is None:
                 flight.work.wait()
         except Exception as error:  # noqa: BLE001  # gloo raises RuntimeError and its kin when a peer is gone
             self._stop(f"the one of step {flight.step} failed ({error})", 1)
             return
-        values = self.plan.unpack(flight.vector, flight.step)
-        if values is None:
+        if not self.plan.matches(flight.vector, flight.step):
             self.abandoned += 1
             if not self._said_mismatch:
                 self._said_mismatch = True
@@ -194,9 +194,14 @@ class Reducer:
                     flight.step,
                 )
             return
-        first = self.plan.sums + self.plan.peaks
-        values[first:] = [float(self.group.job_ranks[int(rank)]) for rank in values[first:]]
-        self._landed.append(Reduced(flight.step, flight.time_ns, values))
+        self._landed.append(Reduced(flight.step, flight.time_ns, partial(self._read, flight.vector)))
+
+    def _read(self, vector: torch.Tensor) -> list[float]:
+        values = self.plan.read(vector)
+        if self._renamed and self.plan.peaks:
+            ranks = values[-self.plan.peaks :]
+            values[-self.plan.peaks :] = [float(self.group.job_ranks[int(rank)]) for rank in ranks]
+        return values
 
     def _stop(self, why: str, also: int) -> None:
         self.stopped = True

@@ -95,7 +95,7 @@ def test_the_fused_reduction_is_a_replay_of_every_ranks_events(plans: list[dict[
     packing = PackingPlan.of(layout, len(ranks))
     for step in (1, 2, 3):
         made = [rank.run(step, plan["steps"][step - 1]) for rank, plan in zip(ranks, plans, strict=True)]
-        vectors = [packing.pack(step, values, number) for number, (values, _) in enumerate(made)]
+        vectors = [packing.pack(step, measured, number) for number, (measured, _) in enumerate(made)]
         random.shuffle(vectors)
         reduced = packing.unpack(torch.stack(vectors).sum(0), step)
         assert reduced is not None

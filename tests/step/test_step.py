@@ -65,6 +65,19 @@ def test_a_scalar_that_is_no_number_stays_in_its_own_place(poison: float) -> Non
     assert values.get("peak", -math.inf) == pytest.approx(poison, nan_ok=True)
 
 
+@pytest.mark.parametrize("world_size", [3, 1000])
+def test_the_lowest_rank_has_a_maximum_of_several_and_a_nan_stays(world_size: int) -> None:
+    """In a job of any size, however its maxima are found."""
+    plan = PackingPlan(1, 4, world_size)
+    ranks = [[1.0, math.nan if rank == 1 else 7.0, ABSENT, 5.0, 2.0 * (rank > 0)] for rank in range(world_size)]
+    vector = torch.zeros(plan.size, dtype=torch.float64)
+    for rank, values in enumerate(ranks):
+        vector += plan.pack(1, values, rank)
+    assert plan.unpack(vector, 1) == pytest.approx(
+        [world_size, math.nan, ABSENT, 5.0, 2.0, 1.0, 0.0, 0.0, 1.0], nan_ok=True
+    )
+
+
 @pytest.mark.parametrize("steps", [(5, 6), (6, 4), (5, 4)])
 def test_ranks_at_different_steps_give_nothing(steps: tuple[int, int]) -> None:
     """A mismatch is seen by every rank, and its values are not taken for anything."""
