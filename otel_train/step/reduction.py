@@ -6,8 +6,8 @@ import logging
 import math
 import time
 from collections import deque
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
-from functools import partial
 from typing import Any
 
 import torch
@@ -15,12 +15,13 @@ import torch.distributed as dist
 
 from otel_train.catalogue import Layout
 from otel_train.step.group import RankGroup
-from otel_train.step.packing import HEADER, PackingPlan, Reduced
+from otel_train.step.packing import HEADER, Packed, PackingPlan, Reduced
 from otel_train.step.recorder import Measurements
 
 logger = logging.getLogger(__name__)
 
-_POLL = 0.0005
+_FIRST_POLL, _POLL = 0.00002, 0.0005
+"""Seconds between two looks at a reduction that is waited for, at first and later."""
 _SUM = dist.AllreduceOptions()  # a sum, unless told otherwise
 
 
@@ -30,17 +31,40 @@ class _Flight:
 
     step: int
     time_ns: int
-    vector: torch.Tensor
-    """float64 [plan.size], where the result will be, on the CPU (pinned for a GPU)."""
+    packed: Packed
+    """Where the result will be."""
     work: Any
     """What `all_reduce` returned; None when there is one rank."""
+    pinned: torch.Tensor | None = None
+    """float64 [plan.size], in pinned memory: where a GPU puts the result first."""
     copied: Any = None
-    """The CUDA event behind the copy to the CPU."""
+    """The CUDA event behind that copy."""
 
     def complete(self) -> bool:
         if self.copied is not None:
             return bool(self.copied.query())
         return self.work is None or bool(self.work.is_completed())
+
+
+class _Loan:
+    """A landed vector on loan to whoever may read its values; it goes back to be packed anew when nobody can any more.
+
+    Args:
+        packed: The vector.
+        unpack: Returns its values.
+        free: Where it goes back to.
+    """
+
+    __slots__ = ("_free", "_packed", "_unpack")
+
+    def __init__(self, packed: Packed, unpack: Callable[[], Sequence[float]], free: list[Packed]) -> None:
+        self._packed, self._unpack, self._free = packed, unpack, free
+
+    def __call__(self) -> Sequence[float]:
+        return self._unpack()
+
+    def __del__(self) -> None:
+        self._free.append(self._packed)
 
 
 class Reducer:
@@ -64,6 +88,8 @@ class Reducer:
         self._timeout = timeout
         self._flights: deque[_Flight] = deque()
         self._landed: list[Reduced] = []
+        self._free: list[Packed] = []
+        self._nothing = (0.0,) * (self.plan.sums + self.plan.peaks)
         # Where a rank of the group is not the rank of the job by that number.
         self._renamed = group.job_ranks != tuple(range(group.world_size))
         self._said_slow = self._said_mismatch = False
@@ -81,7 +107,7 @@ class Reducer:
             return
         usable = measured is not None
         if measured is None:
-            measured = Measurements((0.0,) * (self.plan.sums + self.plan.peaks))
+            measured = Measurements(self._nothing)
         if self.group.handle is None and measured.device is None:
             # One rank: what it measured is the cluster's.
             self._landed.append(Reduced(step, time_ns, measured.values))
@@ -97,45 +123,45 @@ class Reducer:
                 self.abandoned += 1
                 return
         try:
-            vector = self.plan.pack(step, measured.values, self.group.rank)
+            packed = self.plan.pack(step, measured.values, self.group.rank, self._free.pop() if self._free else None)
         except Exception:  # noqa: BLE001  # a source gave what is no number: the ranks must meet all the same
-            vector, usable = torch.zeros(self.plan.size, dtype=torch.float64), False
+            packed, usable = self.plan.pack(step, self._nothing, self.group.rank), False
         if not usable:
-            vector[:HEADER] = math.nan
+            packed.vector[:HEADER] = math.nan
         try:
-            self._flights.append(self._begin(step, time_ns, vector, measured))
+            self._flights.append(self._begin(step, time_ns, packed, measured))
         except Exception as error:  # noqa: BLE001  # whatever a backend raises must not reach the training loop
             self._stop(f"it could not be launched ({error})", 1)
 
-    def _begin(self, step: int, time_ns: int, vector: torch.Tensor, measured: Measurements) -> _Flight:
+    def _begin(self, step: int, time_ns: int, packed: Packed, measured: Measurements) -> _Flight:
         if self._stream is not None:
-            return self._begin_on_gpu(self._stream, step, time_ns, vector, measured)
+            return self._begin_on_gpu(self._stream, step, time_ns, packed, measured)
         if measured.device is not None:
             # A gloo group reduces on the CPU, so a scalar on a GPU must come here first: this waits for it.
-            self._add_device_part(vector, measured)
+            self._add_device_part(packed.vector, measured)
         if self.group.handle is None:
-            return _Flight(step, time_ns, vector, None)
+            return _Flight(step, time_ns, packed, None)
         # What `dist.all_reduce` calls; its checks of the arguments would take as long as everything else here.
-        return _Flight(step, time_ns, vector, self.group.handle.allreduce([vector], _SUM))
+        return _Flight(step, time_ns, packed, self.group.handle.allreduce([packed.vector], _SUM))
 
     def _begin_on_gpu(
-        self, stream: torch.cuda.Stream, step: int, time_ns: int, vector: torch.Tensor, measured: Measurements
+        self, stream: torch.cuda.Stream, step: int, time_ns: int, packed: Packed, measured: Measurements
     ) -> _Flight:
         """Reduce on a stream of our own: the training stream is neither waited for by the host nor made to wait."""
-        host = vector.pin_memory()
+        pinned = packed.vector.pin_memory()
         stream.wait_stream(torch.cuda.current_stream())
         with torch.cuda.stream(stream):
-            on_gpu = host.to(self.group.device, non_blocking=True)
+            on_gpu = pinned.to(self.group.device, non_blocking=True)
             if measured.device is not None:
                 for part in measured.device:
                     part.record_stream(stream)
                 self._add_device_part(on_gpu, measured)
             work = dist.all_reduce(on_gpu, group=self.group.handle, async_op=True)
             work.wait()  # NCCL: makes this stream wait, not the host
-            host.copy_(on_gpu, non_blocking=True)
+            pinned.copy_(on_gpu, non_blocking=True)
             copied = torch.cuda.Event()  # type: ignore[no-untyped-call]
             copied.record(stream)
-        return _Flight(step, time_ns, host, work, copied)
+        return _Flight(step, time_ns, packed, work, pinned, copied)
 
     def _add_device_part(self, vector: torch.Tensor, measured: Measurements) -> None:
         assert measured.device is not None
@@ -169,12 +195,13 @@ class Reducer:
 
     def _land_oldest(self, timeout: float) -> None:
         flight = self._flights[0]
-        deadline = time.monotonic() + timeout
+        deadline, pause = time.monotonic() + timeout, _FIRST_POLL
         while not flight.complete():
             if time.monotonic() >= deadline:
                 self._stop(f"the one of step {flight.step} did not end within {timeout:.1f} s", 0)
                 return
-            time.sleep(_POLL)
+            time.sleep(pause)
+            pause = min(_POLL, 2 * pause)
         self._land(self._flights.popleft())
 
     def _land(self, flight: _Flight) -> None:
@@ -184,7 +211,12 @@ class Reducer:
         except Exception as error:  # noqa: BLE001  # gloo raises RuntimeError and its kin when a peer is gone
             self._stop(f"the one of step {flight.step} failed ({error})", 1)
             return
-        if not self.plan.matches(flight.vector, flight.step):
+        if flight.pinned is not None:
+            flight.packed.vector.copy_(flight.pinned)
+        reduced = self._take(flight)
+        if reduced is not None:
+            self._landed.append(reduced)
+        else:
             self.abandoned += 1
             if not self._said_mismatch:
                 self._said_mismatch = True
@@ -193,12 +225,21 @@ class Reducer:
                     "and so is every other one like it",
                     flight.step,
                 )
-            return
-        self._landed.append(Reduced(flight.step, flight.time_ns, partial(self._read, flight.vector)))
 
-    def _read(self, vector: torch.Tensor) -> list[float]:
-        values = self.plan.read(vector)
-        if self._renamed and self.plan.peaks:
+    def _take(self, flight: _Flight) -> Reduced | None:
+        """Return what a reduction gave, to be unpacked when somebody looks; None when the ranks' steps differ."""
+        step, packed = flight.step, flight.packed
+        if not self.group.emits:
+            matches = self.plan.matches(packed, step)
+            loan = _Loan(packed, lambda: self._unpack(packed, step) or (), self._free)
+            return Reduced(step, flight.time_ns, loan) if matches else None
+        values = self._unpack(packed, step)
+        self._free.append(packed)
+        return None if values is None else Reduced(step, flight.time_ns, values)
+
+    def _unpack(self, packed: Packed, step: int) -> Sequence[float] | None:
+        values = self.plan.unpack(packed, step)
+        if values and self._renamed and self.plan.peaks:
             ranks = values[-self.plan.peaks :]
             values[-self.plan.peaks :] = [float(self.group.job_ranks[int(rank)]) for rank in ranks]
         return values

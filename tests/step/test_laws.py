@@ -95,9 +95,10 @@ def test_the_fused_reduction_is_a_replay_of_every_ranks_events(plans: list[dict[
     packing = PackingPlan.of(layout, len(ranks))
     for step in (1, 2, 3):
         made = [rank.run(step, plan["steps"][step - 1]) for rank, plan in zip(ranks, plans, strict=True)]
-        vectors = [packing.pack(step, measured, number) for number, (measured, _) in enumerate(made)]
-        random.shuffle(vectors)
-        reduced = packing.unpack(torch.stack(vectors).sum(0), step)
+        packed = [packing.pack(step, measured, number) for number, (measured, _) in enumerate(made)]
+        random.shuffle(packed)
+        packed[0].vector.copy_(torch.stack([each.vector for each in packed]).sum(0))
+        reduced = packing.unpack(packed[0], step)
         assert reduced is not None
         values = layout.by_key(*layout.split(reduced))
         for key, value in join(tuple(drain for _, drain in made)).items():

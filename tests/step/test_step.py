@@ -6,6 +6,7 @@ import math
 import os
 import subprocess
 import sys
+from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
@@ -20,7 +21,7 @@ from otel_train.exceptions import ConfigurationError, StateMismatchError
 from otel_train.mixing import MixingMeter
 from otel_train.ring import Kind, RingReader, ring_files
 from otel_train.step.environment import Environment
-from otel_train.step.packing import PackingPlan
+from otel_train.step.packing import Packed, PackingPlan
 from otel_train.step.scalars import ScalarRecorder
 from otel_train.step.source import drain_of
 
@@ -33,6 +34,13 @@ RANK = st.tuples(
 )
 
 
+def add_up(packed: Sequence[Packed]) -> Packed:
+    """Do what the collective does, in place."""
+    for each in packed[1:]:
+        packed[0].vector.add_(each.vector)
+    return packed[0]
+
+
 @settings(max_examples=60, deadline=None)
 @given(st.lists(RANK, min_size=1, max_size=8), st.integers(1, 2**31), st.randoms())
 def test_one_sum_of_packed_vectors_is_the_reduction_metric_by_metric(
@@ -40,9 +48,10 @@ def test_one_sum_of_packed_vectors_is_the_reduction_metric_by_metric(
 ) -> None:
     """Sums are exact to 2**53, and maxima come with the lowest rank that has them, whoever adds up first."""
     plan = PackingPlan.of(LAYOUT, len(ranks))
-    vectors = [plan.pack(step, [*sums, *peaks], rank) for rank, (sums, peaks) in enumerate(ranks)]
-    random.shuffle(vectors)
-    reduced = plan.unpack(torch.stack(vectors).sum(0), step)
+    used = [plan.pack(0, [1.0] * (plan.sums + plan.peaks), rank) for rank in reversed(range(len(ranks)))]
+    packed = [plan.pack(step, [*sums, *peaks], rank, used[rank]) for rank, (sums, peaks) in enumerate(ranks)]
+    random.shuffle(packed)
+    reduced = plan.unpack(add_up(packed), step)
     assert reduced is not None
     sums, peaks, peak_ranks = LAYOUT.split(reduced)
     assert sums == [sum(column) for column in zip(*(sums for sums, _ in ranks), strict=True)]
@@ -56,8 +65,8 @@ def test_a_scalar_that_is_no_number_stays_in_its_own_place(poison: float) -> Non
     """NaN and infinity reach the cluster's value of their scalar, and no other value."""
     layout = Layout((rows.PICKS, Metric("loss"), PEAK, Metric("other", Reduction.MAX)))
     plan = PackingPlan.of(layout, 2)
-    vector = plan.pack(1, [3.0, poison, 1.0, poison, 5.0], 0) + plan.pack(1, [4.0, 2.0, 1.0, ABSENT, 6.0], 1)
-    reduced = plan.unpack(vector, 1)
+    packed = [plan.pack(1, [3.0, poison, 1.0, poison, 5.0], 0), plan.pack(1, [4.0, 2.0, 1.0, ABSENT, 6.0], 1)]
+    reduced = plan.unpack(add_up(packed), 1)
     assert reduced is not None
     values = layout.by_key(*layout.split(reduced))
     assert (values["stream_mixing/picks"], values["other"], values["other_rank"]) == (7.0, 6.0, 1.0)
@@ -70,10 +79,8 @@ def test_the_lowest_rank_has_a_maximum_of_several_and_a_nan_stays(world_size: in
     """In a job of any size, however its maxima are found."""
     plan = PackingPlan(1, 4, world_size)
     ranks = [[1.0, math.nan if rank == 1 else 7.0, ABSENT, 5.0, 2.0 * (rank > 0)] for rank in range(world_size)]
-    vector = torch.zeros(plan.size, dtype=torch.float64)
-    for rank, values in enumerate(ranks):
-        vector += plan.pack(1, values, rank)
-    assert plan.unpack(vector, 1) == pytest.approx(
+    reduced = add_up([plan.pack(1, values, rank) for rank, values in enumerate(ranks)])
+    assert plan.unpack(reduced, 1) == pytest.approx(
         [world_size, math.nan, ABSENT, 5.0, 2.0, 1.0, 0.0, 0.0, 1.0], nan_ok=True
     )
 
@@ -82,8 +89,8 @@ def test_the_lowest_rank_has_a_maximum_of_several_and_a_nan_stays(world_size: in
 def test_ranks_at_different_steps_give_nothing(steps: tuple[int, int]) -> None:
     """A mismatch is seen by every rank, and its values are not taken for anything."""
     plan = PackingPlan(1, 1, 2)
-    vector = plan.pack(steps[0], [1.0, 1.0], 0) + plan.pack(steps[1], [1.0, 1.0], 1)
-    assert [plan.unpack(vector, step) for step in steps] == [None, None]
+    reduced = add_up([plan.pack(step, [1.0, 1.0], rank) for rank, step in enumerate(steps)])
+    assert [plan.unpack(reduced, step) for step in steps] == [None, None]
 
 
 def test_scalars_are_accumulated_by_their_reductions() -> None:
