@@ -51,8 +51,8 @@ class KeyIndex:
         """
         buckets = self._buckets(keys)
         # An empty place may still show a key that left; its position is -1 and loses to that of the held one.
-        matches = torch.where(self._keys[buckets] == keys[:, None, None], self._positions[buckets], ABSENT)
-        return matches.amax((1, 2))
+        matches = self._window(self._keys, buckets) == keys[:, None]
+        return torch.where(matches, self._window(self._positions, buckets), ABSENT).amax(1)
 
     def insert(self, keys: torch.Tensor, positions: torch.Tensor) -> None:
         """Add keys that are not held.
@@ -70,17 +70,21 @@ class KeyIndex:
     def _insert(self, keys: torch.Tensor, positions: torch.Tensor) -> None:
         while len(keys):
             buckets = self._buckets(keys)
-            free = (self._positions[buckets] < 0).flatten(1).int()
-            room, first = free.max(1)
-            if not bool(room.all()):
+            free = self._window(self._positions, buckets) < 0
+            number = free.cumsum(1)
+            if not bool(number[:, -1].all()):
                 self._set_reach(self._reach + 1)
                 continue
-            places = buckets.gather(1, (first // WIDTH)[:, None])[:, 0] * WIDTH + first % WIDTH
-            # Several may want the same place: all write, one stays, the others look again.
-            self._positions.view(-1)[places] = positions
-            won = self._positions.view(-1)[places] == positions
-            self._keys.view(-1)[places[won]] = keys[won]
-            keys, positions = keys[~won], positions[~won]
+            # The nth key of a home bucket takes the nth free place there: each that took the first would take a round.
+            mine = free & (number == _turns(buckets[:, 0])[:, None])
+            has = mine.any(1)
+            places, wanted = self._places(buckets, mine.byte().argmax(1))[has], positions[has]
+            # Several may want the same place where buckets overlap: all write, one stays, the others look again.
+            self._positions.view(-1)[places] = wanted
+            won = self._positions.view(-1)[places] == wanted
+            self._keys.view(-1)[places[won]] = keys[has][won]
+            has[has.clone()] = won
+            keys, positions = keys[~has], positions[~has]
 
     def remove(self, keys: torch.Tensor) -> None:
         """Remove keys.
@@ -89,10 +93,10 @@ class KeyIndex:
             keys: int64 [n], distinct, all of them held.
         """
         buckets = self._buckets(keys)
-        matches = (self._keys[buckets] == keys[:, None, None]) & (self._positions[buckets] >= 0)
-        found, first = matches.flatten(1).int().max(1)
-        assert bool(found.all())
-        places = buckets.gather(1, (first // WIDTH)[:, None])[:, 0] * WIDTH + first % WIDTH
+        matches = self._window(self._keys, buckets) == keys[:, None]
+        matches &= self._window(self._positions, buckets) >= 0
+        places = self._places(buckets, matches.byte().argmax(1))
+        assert bool(matches.any(1).all())
         self._positions.view(-1)[places] = ABSENT
         self._held -= len(keys)
 
@@ -102,6 +106,14 @@ class KeyIndex:
         self._held = 0
         self._set_reach(1)
 
+    def _window(self, table: torch.Tensor, buckets: torch.Tensor) -> torch.Tensor:
+        """Return what the table has in all places of each row of buckets, int64 [n, reach * WIDTH]."""
+        return table.index_select(0, buckets.view(-1)).view(len(buckets), self._reach * WIDTH)
+
+    def _places(self, buckets: torch.Tensor, within: torch.Tensor) -> torch.Tensor:
+        """Return the place in the flat table of one place of each row of buckets, int64 [n]."""
+        return buckets.gather(1, (within // WIDTH)[:, None])[:, 0] * WIDTH + within % WIDTH
+
     def _buckets(self, keys: torch.Tensor) -> torch.Tensor:
         """Return the buckets that each key may stand in, int64 [n, reach].
 
@@ -109,3 +121,14 @@ class KeyIndex:
         world size is a power of two.
         """
         return (((keys >> 32) & self._mask)[:, None] + self._steps) & self._mask
+
+
+def _turns(buckets: torch.Tensor) -> torch.Tensor:
+    """Return for each of the buckets, int64 [n], the how manieth of its kind it is: 1 for the first."""
+    ordered, places = buckets.sort(stable=True)
+    count = torch.arange(len(buckets))
+    begins = torch.ones_like(ordered, dtype=torch.bool)
+    begins[1:] = ordered[1:] != ordered[:-1]
+    turns = torch.empty_like(ordered)
+    turns[places] = count + 1 - torch.where(begins, count, 0).cummax(0).values
+    return turns

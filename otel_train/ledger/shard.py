@@ -106,7 +106,7 @@ class Shard(LedgerSource):
         held = rows[found]
         self._counts.hits += len(held)
         self._use(held[last_occurrences(held)])
-        states = self._slab[rows.clamp(min=0).to(self.device)]
+        states = self._slab.index_select(0, rows.clamp(min=0).to(self.device))
         states[(~found).nonzero()[:, 0].to(self.device)] = 0
         return Fetched(states, found.to(self.device))
 
@@ -131,7 +131,7 @@ class Shard(LedgerSource):
         keys, rows, fresh = keys[first:], rows[first:], fresh[first:]
         rows[fresh] = self._entries.add(keys[fresh])
         self._use(rows)
-        self._slab[rows.to(self.device)] = states[first:]
+        self._slab.index_copy_(0, rows.to(self.device), states[first:])
 
     def _count_fresh(self, keys: torch.Tensor) -> None:
         self._counts.fresh_writes += len(keys)
