@@ -91,12 +91,13 @@ class StateLedger(Shard):
         receives = self._exchange.agree(route.sends, f"fetch of {self._form}", problem)
         asked = self._exchange.swap(keys[route.order], route.sends, receives)
         held = self._fetch_state(asked)
-        # States and found travel as bytes in one exchange, so every dtype does, on every backend.
-        reply = torch.cat([self._as_bytes(held.states), held.found[:, None].view(torch.uint8)], dim=1)
+        # States and found travel as bytes in one exchange, so every dtype does, on every backend. Found takes as much
+        # room as an element: so what comes is rows of the dtype, and put in order by whole ones, not byte by byte.
+        found = held.found[:, None].view(torch.uint8).expand(-1, self.dtype.itemsize)
+        reply = torch.cat([self._as_bytes(held.states), found], dim=1)
         answer = self._exchange.swap(reply, receives, route.sends)
-        # Whole states are put in order, not their bytes: that takes a twentieth of the time.
         inverse = route.inverse.to(self.device)
-        states = self._from_bytes(answer[:, :-1]).index_select(0, inverse)
+        states = answer.view(self.dtype)[:, :-1].index_select(0, inverse).view(-1, *self.state_shape)
         return Fetched(states, answer[:, -1].bool().index_select(0, inverse))
 
     @torch.no_grad()
@@ -122,8 +123,10 @@ class StateLedger(Shard):
         sent = states.index_select(0, route.order.to(self.device))
         content = self._exchange.swap(self._as_bytes(sent), route.sends, receives)
         last = last_occurrences(written)
-        received = content.view(self.dtype).view(len(content), *self.state_shape)
-        self._store_state(written[last], received.index_select(0, last.to(self.device)))
+        received = content.view(self.dtype).view(-1, *self.state_shape)
+        if len(last) < len(written):
+            written, received = written[last], received.index_select(0, last.to(self.device))
+        self._store_state(written, received)
 
     def _check_ids(self, stream_ids: StreamIds) -> tuple[torch.Tensor, str]:
         """Return the keys, or none and what is wrong; not raised here, where the others would wait for this rank."""
@@ -142,12 +145,6 @@ class StateLedger(Shard):
     def _as_bytes(self, states: torch.Tensor) -> torch.Tensor:
         """Return states [n, *state_shape] as uint8 [n, bytes of a state]."""
         return states.contiguous().view(len(states), self._width).view(torch.uint8)
-
-    def _from_bytes(self, content: torch.Tensor) -> torch.Tensor:
-        """Return a copy of uint8 [n, bytes of a state] as states [n, *state_shape]."""
-        # A clone, not contiguous(): that keeps the odd stride of a single row, which no wider dtype can view.
-        whole = content.clone(memory_format=torch.contiguous_format)
-        return whole.view(self.dtype).view(len(content), *self.state_shape)
 
     # -- state ---------------------------------------------------------------------------------------------------
 

@@ -6,7 +6,6 @@ import torch
 
 _LOG_FACTOR = 4
 """Places in the log for each row: more of them makes compaction rarer."""
-_NONE = -1
 
 
 class Recency:
@@ -23,9 +22,9 @@ class Recency:
         size = _LOG_FACTOR * rows
         self._size = size
         self._log = torch.zeros(size, dtype=torch.int64)
-        # One place more, that nobody reads: place -1 of a row that is not in the order.
+        # One place more, that nobody reads: the last is that of a row that is not in the order.
         self._live = torch.zeros(size + 1, dtype=torch.bool)
-        self._place = torch.full((rows,), _NONE, dtype=torch.int64)
+        self._place = torch.full((rows,), size, dtype=torch.int64)
         self._begin = self._end = 0
 
     def touch(self, rows: torch.Tensor) -> None:
@@ -38,16 +37,16 @@ class Recency:
         if self._end + count > self._size:
             self._compact()
         end = self._end + count
-        self._live[self._place[rows]] = False
+        self._live.index_fill_(0, self._place.index_select(0, rows), value=False)
         self._log[self._end : end] = rows
         self._live[self._end : end] = True
-        self._place[rows] = torch.arange(self._end, end)
+        self._place.index_copy_(0, rows, torch.arange(self._end, end))
         self._end = end
 
     def drop(self, rows: torch.Tensor) -> None:
         """Take rows, int64 [n], out of the order."""
-        self._live[self._place[rows]] = False
-        self._place[rows] = _NONE
+        self._live.index_fill_(0, self._place.index_select(0, rows), value=False)
+        self._place.index_fill_(0, rows, self._size)
 
     def oldest(self, count: int) -> torch.Tensor:
         """Return the `count` least recently used rows, int64 [count], oldest first; there must be so many."""
@@ -76,7 +75,7 @@ class Recency:
     def clear(self) -> None:
         """Take every row out of the order."""
         self._live.fill_(False)
-        self._place.fill_(_NONE)
+        self._place.fill_(self._size)
         self._begin = self._end = 0
 
     def _compact(self) -> None:

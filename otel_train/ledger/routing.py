@@ -50,4 +50,4 @@ def last_occurrences(keys: torch.Tensor) -> torch.Tensor:
     last = torch.ones_like(ordered, dtype=torch.bool)
     # Equal keys stand in the order of their places, so the last of a run is the last occurrence.
     last[:-1] = ordered[1:] != ordered[:-1]
-    return places[last].sort().values
+    return torch.arange(len(keys)) if bool(last.all()) else places[last].sort().values

@@ -124,14 +124,15 @@ class Shard(LedgerSource):
         fresh = rows < 0
         if self._events is not None:
             self._emit("store", keys.tolist())
-        self._count_fresh(keys[fresh])
-        self._use(rows[~fresh])
-        self._counts.evictions += self._evict_lru_overflow(keys, rows)
-        first = max(0, len(keys) - self.capacity)
-        keys, rows, fresh = keys[first:], rows[first:], fresh[first:]
-        rows[fresh] = self._entries.add(keys[fresh])
+        if bool(fresh.any()):
+            self._count_fresh(keys[fresh])
+            self._use(rows[~fresh])
+            self._counts.evictions += self._evict_lru_overflow(keys, rows)
+            first = max(0, len(keys) - self.capacity)
+            keys, rows, fresh, states = keys[first:], rows[first:], fresh[first:], states[first:]
+            rows[fresh] = self._entries.add(keys[fresh])
         self._use(rows)
-        self._slab.index_copy_(0, rows.to(self.device), states[first:])
+        self._slab.index_copy_(0, rows.to(self.device), states)
 
     def _count_fresh(self, keys: torch.Tensor) -> None:
         self._counts.fresh_writes += len(keys)
@@ -139,7 +140,7 @@ class Shard(LedgerSource):
 
     def _use(self, rows: torch.Tensor) -> None:
         self._entries.touch(rows)
-        self._last_used_step[rows] = self._step
+        self._last_used_step.index_fill_(0, rows, self._step)
 
     # -- evictions -----------------------------------------------------------------------------------------------
 
