@@ -175,6 +175,11 @@ class Reducer:
             slot.copy_(torch.maximum(slot, peaks.to(vector.device)))
 
     @property
+    def full(self) -> bool:
+        """Whether the next `launch` waits for the oldest reduction, unless that one completes before."""
+        return len(self._flights) >= self._max_in_flight
+
+    @property
     def settled(self) -> bool:
         """Whether no reduction is under way."""
         return all(flight.complete() for flight in self._flights)

@@ -112,7 +112,7 @@ class Telemetry:
         self._facts = dict(facts or {})
         self._running: _Running | None = None
         self._enabled = identity is not None
-        self._newest: tuple[int, Sequence[float]] | None = None
+        self._newest: Reduced | None = None
         self._last_step = 0
         self._last_time_ns = 0
         self._steps = 0
@@ -188,11 +188,11 @@ class Telemetry:
             # What the one rank measured is the cluster's, and it has all the maxima.
             if running.ring is not None and self._group.emits:
                 running.ring.write(step, time_ns, Kind.CLUSTER, values)
-            self._newest = step, values
+            self._newest = Reduced(step, time_ns, values)
         else:
             self._record_cluster(running, self._reduce(running, step, time_ns, Measurements(values, device)))
-        if self.options.blocking and self._newest is not None and self._newest[0] == step:
-            return self._values(running, self._newest[1])
+        if self.options.blocking and self._newest is not None and self._newest.step == step:
+            return self._values(running, self._newest)
         return None
 
     def _reduce(self, running: _Running, step: int, time_ns: int, measured: Measurements) -> Sequence[Reduced]:
@@ -226,13 +226,12 @@ class Telemetry:
         """The newest step whose cluster-wide values have come back, and those by wandb key; None before the first."""
         if self._running is None or self._newest is None:
             return None
-        step, values = self._newest
-        return step, self._values(self._running, values)
+        return self._newest.step, self._values(self._running, self._newest)
 
     @staticmethod
-    def _values(running: _Running, values: Sequence[float]) -> dict[str, float]:
+    def _values(running: _Running, reduced: Reduced) -> dict[str, float]:
         layout = running.recorder.layout
-        return layout.by_key(*layout.split(values))
+        return layout.by_key(*layout.split(reduced.values))
 
     def timed(self, loader: Iterable[T]) -> Iterator[T]:
         """Yield what `loader` yields, and measure how long each step waits for it (`train.data.wait`)."""
@@ -337,7 +336,7 @@ class Telemetry:
         if ring is not None and self._group.emits:
             for reduced in landed:
                 ring.write(reduced.step, reduced.time_ns, Kind.CLUSTER, reduced.values)
-        self._newest = landed[-1].step, landed[-1].values
+        self._newest = landed[-1]
 
     def _say(self, key: str, message: str, *arguments: Any) -> None:
         if key not in self._said:
