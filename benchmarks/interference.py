@@ -61,7 +61,7 @@ def _section(blocks: Mapping[str, list[list[int]]], rounds: int, steps: int) -> 
         number=3,
         title="The step beside running telemetry",
         how=(
-            f"A step is {WORK * 1e3:.0f} ms of pure Python, always the same work on the same words; {rounds} blocks of {steps} steps of "
+            f"A step is {WORK * 1e3:.0f} ms of pure Python, always the same; {rounds} blocks of {steps} steps of "
             "each, in an order that turns with each round. Our sidecar exports every step to an OTLP receiver in a "
             "third process and is given the time to send the rest between blocks. The SDK's reader exports every 60 s, "
             "its default, so that what is seen of it is the setting of gauges. p99: of ten blocks together. The second "
