@@ -17,14 +17,15 @@ class AnnouncingExporter(MetricExporter):
         logger: Where it is said.
         lost: The warning when a request fails and the one before did not.
         back: What is said when a request succeeds and the one before did not.
+        exporter: The SDK's exporter; by default the one for the protocol that the environment names.
 
     Raises:
         ConfigurationError: The environment asks for a protocol that is not spoken.
     """
 
-    def __init__(self, logger: logging.Logger, *, lost: str, back: str) -> None:
+    def __init__(self, logger: logging.Logger, *, lost: str, back: str, exporter: MetricExporter | None = None) -> None:
         logging.getLogger("opentelemetry").setLevel(logging.CRITICAL)
-        self._exporter = _exporter()
+        self._exporter = exporter or _exporter()
         # A periodic reader asks an exporter for these two.
         super().__init__(self._exporter._preferred_temporality, self._exporter._preferred_aggregation)  # noqa: SLF001
         self._said_to, self._lost, self._back = logger, lost, back

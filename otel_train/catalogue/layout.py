@@ -119,6 +119,7 @@ class Layout:
             self.series, self._computations = zip(*pairs, strict=True)
         self.keys: tuple[str | None, ...] = tuple(series.wandb_key for series in self.series)
         """The wandb key of each of `series`."""
+        self._cumulative = [series.instrument is not Instrument.GAUGE for series in self.series]
 
     def _place(self, metric: Metric) -> None:
         if metric.reduction in (Reduction.MAX, Reduction.MIN):
@@ -207,6 +208,23 @@ class Layout:
             One value for each of `series`, None where nobody measured it.
         """
         return [compute(sums, peaks, peak_ranks) for compute in self._computations]
+
+    def exported(self, sums: Vector, totals: Vector, peaks: Vector, peak_ranks: Vector = ()) -> list[Value]:
+        """Compute the value of each of `series` as OTLP has it: of counters and histograms the total.
+
+        Args:
+            sums: As for `values`.
+            totals: float64 [self.sums], of all intervals so far, this one included.
+            peaks: As for `values`.
+            peak_ranks: As for `values`.
+
+        Returns:
+            One value for each of `series`, None where nobody measured it.
+        """
+        return [
+            compute(totals if cumulative else sums, peaks, peak_ranks)
+            for compute, cumulative in zip(self._computations, self._cumulative, strict=True)
+        ]
 
     def by_key(self, sums: Vector, peaks: Vector, peak_ranks: Vector = ()) -> dict[str, float]:
         """Return the values that have a wandb key, by that key (histograms are left out)."""

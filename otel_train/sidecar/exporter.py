@@ -2,15 +2,17 @@
 
 from __future__ import annotations
 
-import contextlib
 import logging
 import threading
 from collections.abc import Sequence
+from typing import Any
 
-from opentelemetry.exporter.otlp.proto.common.metrics_encoder import encode_metrics
-from opentelemetry.sdk.metrics.export import MetricExportResult, MetricsData, ResourceMetrics
+from opentelemetry.proto.collector.metrics.v1.metrics_service_pb2 import ExportMetricsServiceRequest
+from opentelemetry.sdk.metrics.export import MetricExporter, MetricExportResult
 
 from otel_train.announcing import AnnouncingExporter
+from otel_train.protocol import HTTP, otlp_protocol
+from otel_train.sidecar.points import PointBuilder
 
 logger = logging.getLogger(__name__)
 
@@ -32,18 +34,18 @@ class Exporter:
             logger,
             lost="the receiver does not acknowledge; the rings keep what was recorded",
             back="the receiver acknowledges again",
+            exporter=_encoded_exporter(),
         )
 
-    def send(self, metrics: Sequence[ResourceMetrics]) -> bool:
-        """Send, and tell whether the receiver has acknowledged, within `SEND_SECONDS`."""
+    def send(self, metrics: Sequence[PointBuilder]) -> bool:
+        """Send one request, and tell whether the receiver has acknowledged, within `SEND_SECONDS`."""
         results: list[MetricExportResult] = []
-
-        def export() -> None:
-            # What can't be encoded raises over gRPC; over HTTP the SDK makes a failed export of it.
-            with contextlib.suppress(Exception):
-                results.append(self._exporter.export(MetricsData(resource_metrics=metrics)))
-
-        sending = threading.Thread(target=export, name="otel_train-sidecar-send", daemon=True)
+        request: Any = ExportMetricsServiceRequest()
+        for each in metrics:
+            each.write(request.resource_metrics.add())
+        sending = threading.Thread(
+            target=lambda: results.append(self._exporter.export(request)), name="otel_train-sidecar-send", daemon=True
+        )
         sending.start()
         sending.join(SEND_SECONDS)
         if sending.is_alive():
@@ -56,6 +58,31 @@ class Exporter:
         self._exporter.shutdown(timeout_millis=1000)
 
 
-def encode(metrics: Sequence[ResourceMetrics]) -> bytes:
-    """Return a request's bytes; raises whatever the SDK does where a value has no place in the protocol's types."""
-    return encode_metrics(MetricsData(resource_metrics=metrics)).SerializeToString()
+def _encoded_exporter() -> MetricExporter:
+    """Return the SDK's exporter for the protocol, but one that takes a request of OTLP's own messages.
+
+    All that it has over the SDK's is to leave out the encoding. The other protocol's libraries are not loaded.
+    """
+    if otlp_protocol() == HTTP:
+        from opentelemetry.exporter.otlp.proto.http.metric_exporter import (  # noqa: PLC0415
+            OTLPMetricExporter as HttpExporter,
+        )
+
+        class EncodedHttpExporter(HttpExporter):
+            def export(self, metrics_data: Any, timeout_millis: float | None = 10_000, **_: Any) -> MetricExportResult:
+                del timeout_millis  # the SDK's own goes by OTEL_EXPORTER_OTLP_TIMEOUT too
+                return self._export_batch(metrics_data)
+
+        return EncodedHttpExporter()
+    from opentelemetry.exporter.otlp.proto.grpc.metric_exporter import (  # noqa: PLC0415
+        OTLPMetricExporter as GrpcExporter,
+    )
+
+    class EncodedGrpcExporter(GrpcExporter):
+        def _translate_data(self, data: Any) -> Any:
+            return data
+
+        def _count_data(self, data: Any) -> int:  # for the SDK's own metrics, which are off
+            return len(data.resource_metrics)
+
+    return EncodedGrpcExporter()

@@ -6,11 +6,9 @@ import time
 from dataclasses import dataclass
 from pathlib import Path
 
-from opentelemetry.sdk.metrics.export import ResourceMetrics
-
 from otel_train.catalogue import rows
 from otel_train.ring import Kind, Record, RingReader
-from otel_train.sidecar.points import PointBuilder
+from otel_train.sidecar.points import Origin, PointBuilder
 
 BATCH_RECORDS = 256
 """Records of one ring in one batch at most."""
@@ -22,7 +20,7 @@ MAX_POINTS = 20_000
 class Batch:
     """What one ring has to send."""
 
-    metrics: ResourceMetrics | None
+    metrics: PointBuilder | None
     """None when there is nothing to send, only a cursor to move (records of a rank between two of its exports)."""
     points: int
     """Data points in it."""
@@ -33,6 +31,8 @@ class Batch:
     """The time stamp of the rank's newest exported values."""
     held: tuple[Record, tuple[float, ...]] | None
     """The newest record of the rank that was not exported, with the totals up to it."""
+    full: bool
+    """Whether it holds as many records as a batch may: the ring had more."""
 
 
 class RingFeed:
@@ -51,6 +51,7 @@ class RingFeed:
         self._interval_ns = int(rank_interval * 1e9)
         self._restarts = restarts
         self._limit = max(1, min(BATCH_RECORDS, MAX_POINTS // len(self.reader.layout.series)))
+        self._origin = Origin(self.reader.identity, self.reader.layout)
         self._rank_time_ns = cursor.rank_time_ns
         self._held = self._held_before()
 
@@ -75,13 +76,18 @@ class RingFeed:
         return self._position >= self.reader.progress.written and self._held is None
 
     def next(self) -> Batch | None:
-        """Return the next batch without moving the cursor, or None when there is nothing to do."""
+        """Return the next batch without moving the cursor, or None when there is nothing to do.
+
+        Raises:
+            RingError: The ring is damaged.
+            ValueError, OverflowError, struct.error: A value has no place in the protocol's types.
+        """
         ended = self.ended  # asked before reading: what is written until then is read below
         records, position, lost = self.reader.read(self._position, self._limit)
         if not records and not lost and not (ended and self._held):
             return None
         width = self.reader.layout.sums
-        builder = PointBuilder(self.reader.identity, self.reader.layout)
+        builder = PointBuilder(self._origin)
         own, cluster = list(self._totals[:width]), list(self._totals[width:])
         held, rank_time_ns = self._held, self._rank_time_ns
         for record in records:
@@ -99,13 +105,14 @@ class RingFeed:
         if rank_time_ns != self._rank_time_ns:
             self._add_pipeline(builder, rank_time_ns, records, self._dropped + lost)
         return Batch(
-            None if builder.points == 0 else builder.build(),
+            None if builder.points == 0 else builder,
             builder.points,
             position,
             self._dropped + lost,
             (*own, *cluster),
             rank_time_ns,
             held,
+            position - self._position >= self._limit,
         )
 
     def _add_rank(self, builder: PointBuilder, record: Record, totals: list[float] | tuple[float, ...]) -> int:

@@ -15,7 +15,7 @@ from typing import Any
 
 from otel_train.exceptions import RingError
 from otel_train.ring import is_alive, prepare_directory, ring_files, start_time
-from otel_train.sidecar.exporter import Exporter, encode
+from otel_train.sidecar.exporter import Exporter
 from otel_train.sidecar.feed import MAX_POINTS, Batch, RingFeed
 
 logger = logging.getLogger(__name__)
@@ -150,13 +150,16 @@ class Sidecar:
                     path.unlink()
 
     def _send_all(self, exporter: Exporter) -> bool:
-        """Send until no ring has more, or for a while, and tell whether all of it was acknowledged."""
+        """Send what is there, for a while at most, and tell whether all of it was acknowledged.
+
+        What ranks record meanwhile waits for the next look: a request for each record would cost many times as much.
+        """
         for _ in range(LONGEST_RUN):
             ready = self._next_batches()
-            if not ready:
-                break
             if not all(self._send(exporter, request) for request in _requests(ready)):
                 return False
+            if not any(batch.full for _, _, batch in ready):
+                break
         return True
 
     def _next_batches(self) -> list[_Ready]:
@@ -172,10 +175,6 @@ class Sidecar:
         """Send one request, tell whether it was acknowledged, and move the cursors if so."""
         metrics = [batch.metrics for _, _, batch in request if batch.metrics is not None]
         if metrics and not exporter.send(metrics):
-            for path, _, batch in request:
-                if batch.metrics is not None:
-                    with self._refusing(path):
-                        encode([batch.metrics])
             return False
         for path, feed, batch in request:
             with self._refusing(path):
@@ -208,7 +207,8 @@ def _requests(ready: Sequence[_Ready]) -> Iterator[list[_Ready]]:
             yield request
             request, points = [], each[2].points
         request.append(each)
-    yield request
+    if request:
+        yield request
 
 
 def run_sidecar(directory: Path, **options: Any) -> None:

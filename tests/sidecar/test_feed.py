@@ -9,6 +9,8 @@ import pytest
 
 from otel_train.catalogue import cluster_name, rows
 from otel_train.ring import Identity, Kind, RingReader, RingWriter, Schema, ring_path
+from otel_train.sidecar import Sidecar
+from otel_train.sidecar.feed import BATCH_RECORDS
 from otel_train.testing import OtlpReceiver
 from tests.sidecar.conftest import FIRST_TIME, Rank, serving
 from tests.waiting import wait_until
@@ -63,3 +65,36 @@ def test_requests_stay_within_what_receivers_take(receiver: OtlpReceiver, tmp_pa
             ring.write(step, FIRST_TIME + step, Kind.CLUSTER, [1.0] * ring.geometry.values)
     with receiver, serving(tmp_path):
         wait_until(lambda: len(receiver.values(cluster_name(rows.STEP_POINTS.name))) == 120, 60)
+
+
+class Acknowledging:
+    """An exporter whose receiver takes everything, while a rank goes on."""
+
+    def __init__(self, rank: Rank) -> None:
+        self.requests = 0
+        self._rank = rank
+
+    def send(self, _: object) -> bool:
+        self.requests += 1
+        self._rank.record(1000 + self.requests)
+        return True
+
+
+def test_what_is_recorded_during_a_request_waits_for_the_next_look(rank: Rank, tmp_path: Path) -> None:
+    """A rank of short steps would have a request for each step, which costs many times as much as one for all."""
+    rank.record(1)
+    sidecar, exporter = Sidecar(tmp_path), Acknowledging(rank)
+    sidecar._discover()
+    assert sidecar._send_all(exporter)  # type: ignore[arg-type]
+    assert exporter.requests == 1
+
+
+def test_a_backlog_is_sent_without_a_pause(tmp_path: Path) -> None:
+    """As many requests follow each other as are full, and the rest of it."""
+    rank = Rank(tmp_path, records=4 * BATCH_RECORDS)
+    for step in range(1, 2 * BATCH_RECORDS + 2):
+        rank.record(step)
+    sidecar, exporter = Sidecar(tmp_path), Acknowledging(rank)
+    sidecar._discover()
+    assert sidecar._send_all(exporter)  # type: ignore[arg-type]
+    assert exporter.requests == 3

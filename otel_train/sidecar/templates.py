@@ -1,0 +1,115 @@
+"""Make a point's bytes by putting its time and value in their places in a template, which protobuf's library made.
+
+The SDK's data classes and encoder, or a message for each point, take several times as much of a processor: eight rings
+at 100 steps a second were a third of a core, which is the training job's.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Sequence
+from struct import Struct, unpack
+from typing import Any
+
+from opentelemetry.proto.common.v1.common_pb2 import AnyValue, KeyValue
+from opentelemetry.proto.metrics.v1.metrics_pb2 import (
+    AggregationTemporality,
+    Histogram,
+    HistogramDataPoint,
+    Metric,
+    NumberDataPoint,
+    Sum,
+)
+
+from otel_train.catalogue import Instrument
+from otel_train.catalogue import Metric as Row
+
+Pack = Callable[[int, Any], bytes]
+"""Makes a point's bytes, as they stand in its metric's data, from its time and its value.
+
+It raises struct.error, ValueError or OverflowError for one that has no place in the protocol's types."""
+
+_CUMULATIVE = AggregationTemporality.AGGREGATION_TEMPORALITY_CUMULATIVE
+_TIME, _VALUE = b"\xfa" * 8, b"\xfb" * 8
+"""Where a template has its time and value. Neither is UTF-8, so no name or attribute has them."""
+
+
+def number(*, start_ns: int = 0, integer: bool = False, attributes: Sequence[tuple[str, str]] = ()) -> Pack:
+    """Return what makes the points of a gauge or a sum.
+
+    Args:
+        start_ns: Since when a cumulative sum counts.
+        integer: Whether values are whole numbers.
+        attributes: Of each point.
+    """
+    point = NumberDataPoint(
+        start_time_unix_nano=start_ns,
+        time_unix_nano=_of(_TIME, "Q"),
+        attributes=[KeyValue(key=key, value=AnyValue(string_value=value)) for key, value in attributes],
+    )
+    if integer:
+        point.as_int = _of(_VALUE, "q")
+    else:
+        point.as_double = _of(_VALUE, "d")
+    # Gauges and sums both have their points in the same field.
+    head, _, rest = Sum(data_points=[point]).SerializeToString().partition(_TIME)
+    middle, _, tail = rest.partition(_VALUE)
+    pack = Struct(f"<{len(head)}sQ{len(middle)}s{'q' if integer else 'd'}{len(tail)}s").pack
+    if integer:
+        return lambda time_ns, value: pack(head, time_ns, middle, int(value), tail)
+    return lambda time_ns, value: pack(head, time_ns, middle, value, tail)
+
+
+def _of(pattern: bytes, kind: str) -> Any:
+    """Return the number that stands as these bytes in the protocol's fields of fixed size."""
+    return unpack(f"<{kind}", pattern)[0]
+
+
+def histogram(bounds: Sequence[float], *, start_ns: int) -> Pack:
+    """Return what makes the points of a cumulative histogram; a value has the count of each bucket, then the sum."""
+    data = Histogram(data_points=[HistogramDataPoint(start_time_unix_nano=start_ns, explicit_bounds=bounds)])
+    (point,) = data.data_points
+
+    def pack(time_ns: int, value: Sequence[float]) -> bytes:
+        counts = [int(count) for count in value[:-1]]
+        point.time_unix_nano, point.count, point.sum = time_ns, sum(counts), value[-1]
+        del point.bucket_counts[:]
+        point.bucket_counts.extend(counts)
+        return bytes(data.SerializeToString())
+
+    return pack
+
+
+class Series:
+    """One series, as it is sent.
+
+    Args:
+        name: The name of its metric.
+        row: What is said of it.
+        instrument: What it is sent as.
+        start_ns: Since when its counts count.
+        integer: Whether a gauge has whole numbers.
+        attribute: Its attribute's value, where the row has a series for each.
+    """
+
+    __slots__ = ("key", "metric", "pack")
+
+    def __init__(
+        self, name: str, row: Row, instrument: Instrument, start_ns: int, *, integer: bool = False, attribute: str = ""
+    ) -> None:
+        self.metric = Metric(name=name, description=row.description, unit=row.unit)
+        """Its metric without a point."""
+        attributes = [(row.attribute, attribute)] if attribute else []
+        if instrument is Instrument.HISTOGRAM:
+            field = "histogram"
+            self.metric.histogram.aggregation_temporality = _CUMULATIVE
+            self.pack = histogram(row.bounds, start_ns=start_ns)
+        elif instrument is Instrument.COUNTER:
+            field = "sum"
+            self.metric.sum.aggregation_temporality = _CUMULATIVE
+            self.metric.sum.is_monotonic = True
+            self.pack = number(start_ns=start_ns, integer=True, attributes=attributes)
+        else:
+            field = "gauge"
+            self.pack = number(integer=integer, attributes=attributes)
+        self.key = name, field
+        """Which metric it belongs to: one name with two kinds of data is two metrics."""
