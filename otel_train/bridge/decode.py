@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from enum import IntEnum
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, NamedTuple
 
 from opentelemetry.proto.metrics.v1.metrics_pb2 import AggregationTemporality, DataPointFlags
 
@@ -29,6 +29,7 @@ which take two bytes each, would keep a worker for a minute."""
 ONE_COLLECTION_NS = 10**8
 """Points of one collection are at most this far from each other."""
 _INT64_MAX = 2**63 - 1
+_NO_VALUE = DataPointFlags.DATA_POINT_FLAGS_NO_RECORDED_VALUE_MASK
 
 
 class Kind(IntEnum):
@@ -42,8 +43,7 @@ class Kind(IntEnum):
     """Counted as arrived, never sent to wandb: histograms and points without a value."""
 
 
-@dataclass(frozen=True, slots=True)
-class StepId:
+class StepId(NamedTuple):
     """What tells one step's points from another's: the run, the attempt and the points' common time stamp."""
 
     run_id: str
@@ -51,9 +51,8 @@ class StepId:
     time_ns: int
 
 
-@dataclass(frozen=True, slots=True)
-class Point:
-    """One cluster-wide data point, or the `train.step` of its step."""
+class Point(NamedTuple):
+    """One cluster-wide data point, or the `train.step` of its step; a tuple, as there are thousands in a request."""
 
     step_id: StepId
     name: str
@@ -191,18 +190,20 @@ def _points(metric: Metric, run_id: str, attempt: int) -> Iterator[Point | _Refu
 
 
 def _point(name: str, point: NumberDataPoint, kind: Kind, identity: tuple[str, int]) -> Point:
-    modality = _attribute(point.attributes, MODALITY_ATTRIBUTE)
+    attributes = point.attributes
+    modality = _attribute(attributes, MODALITY_ATTRIBUTE) if attributes else None
     modality = "" if modality is None else modality
     if not isinstance(modality, str):
         raise _RefusedError(f"{MODALITY_ATTRIBUTE} of {name[:64]!r} must be a string")
     if len(name) > MAX_TEXT or len(modality) > MAX_TEXT:
         raise _RefusedError(f"a name or attribute of {name[:64]!r} is longer than {MAX_TEXT} characters")
-    if not 0 < point.time_unix_nano <= _INT64_MAX:
-        raise _RefusedError(f"{name!r} has no usable time_unix_nano, got {point.time_unix_nano}")
+    time_ns = point.time_unix_nano
+    if not 0 < time_ns <= _INT64_MAX:
+        raise _RefusedError(f"{name!r} has no usable time_unix_nano, got {time_ns}")
     value, given = _value(point, kind)
     if name == rows.STEP.name and not (given is Kind.VALUE and _is_step(value)):
         raise _RefusedError(f"{name!r} must be a gauge with a whole number, got {value}")
-    return Point(StepId(*identity, point.time_unix_nano), name, modality, given, value)
+    return Point(StepId(*identity, time_ns), name, modality, given, value)
 
 
 def _is_step(value: float) -> bool:
@@ -221,7 +222,7 @@ def _kind(metric: Metric) -> Kind:
 
 def _value(point: NumberDataPoint, kind: Kind) -> tuple[float, Kind]:
     """Return the point's value and kind: PRESENT where it says that it has none."""
-    if kind is Kind.PRESENT or point.flags & DataPointFlags.DATA_POINT_FLAGS_NO_RECORDED_VALUE_MASK:
+    if kind is Kind.PRESENT or point.flags & _NO_VALUE:
         return 0, Kind.PRESENT
     field = point.WhichOneof("value")
     return (getattr(point, field), kind) if field else (0, Kind.PRESENT)

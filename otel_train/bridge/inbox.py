@@ -344,19 +344,29 @@ class Inbox(InboxReader):
             if key is None:
                 return 0
             steps = list(itertools.takewhile(lambda step: due(step, now_ns), self._pending(key, limit)))
-            for step in steps:
-                row, changed = self._build(key, step, self._totals(key, step.attempt))
-                self._connection.execute(
-                    "UPDATE steps SET partial = ?, ordinal = (SELECT next_ordinal FROM runs WHERE id = ?) WHERE id = ?",
-                    (PARTIAL_KEY in row, key, step.id),
+            execute = self._connection.execute
+            (ordinal,) = execute("SELECT next_ordinal FROM runs WHERE id = ?", (key,)).fetchone()
+            totals: dict[int, dict[SeriesKey, float]] = {}
+            newest: dict[int, int] = {}
+            for place, step in enumerate(steps):
+                if step.attempt not in totals:
+                    totals[step.attempt] = self._totals(key, step.attempt)
+                    newest[step.attempt] = self._newest_sealed(key, step.attempt)
+                late = step.time_ns < newest[step.attempt]
+                row, changed = self._build(step, totals[step.attempt], late=late)
+                totals[step.attempt].update(changed)
+                newest[step.attempt] = max(newest[step.attempt], step.time_ns)
+                execute(
+                    "UPDATE steps SET partial = ?, ordinal = ? WHERE id = ?",
+                    (PARTIAL_KEY in row, ordinal + place, step.id),
                 )
-                self._connection.execute("INSERT INTO rows VALUES (?, ?)", (step.id, json.dumps(row)))
-                self._connection.execute("UPDATE runs SET next_ordinal = next_ordinal + 1 WHERE id = ?", (key,))
-                self._connection.executemany(
-                    "INSERT OR REPLACE INTO totals SELECT ?, ?, id, ? FROM series WHERE name = ? AND modality = ?",
-                    [(key, step.attempt, value, *series) for series, value in changed.items()],
-                )
-                self._connection.execute("DELETE FROM points WHERE step = ?", (step.id,))
+                execute("INSERT INTO rows VALUES (?, ?)", (step.id, json.dumps(row)))
+                execute("DELETE FROM points WHERE step = ?", (step.id,))
+            execute("UPDATE runs SET next_ordinal = ? WHERE id = ?", (ordinal + len(steps), key))
+            self._connection.executemany(
+                "INSERT OR REPLACE INTO totals SELECT ?, ?, id, ? FROM series WHERE name = ? AND modality = ?",
+                [(key, attempt, value, *series) for attempt in totals for series, value in totals[attempt].items()],
+            )
             return len(steps)
 
     def undelivered(self, run_id: str, after: int = -1, limit: int = 256) -> list[SealedRow]:

@@ -4,7 +4,8 @@ from __future__ import annotations
 
 import math
 from collections.abc import Iterable, Mapping
-from dataclasses import dataclass
+from functools import lru_cache
+from typing import NamedTuple
 
 from otel_train.bridge.decode import Kind
 from otel_train.catalogue import rank_name, rows, wandb_key
@@ -19,14 +20,19 @@ SeriesKey = tuple[str, str]
 """A series' name and modality."""
 
 
-@dataclass(frozen=True, slots=True)
-class Arrived:
-    """One point of a step as the inbox keeps it."""
+class Arrived(NamedTuple):
+    """One point of a step as the inbox keeps it; a tuple, which is made in a third of a dataclass' time."""
 
     name: str
     modality: str
     kind: Kind
     value: float
+
+
+@lru_cache(maxsize=4096)
+def _key(name: str, modality: str) -> str | None:
+    rank = rank_name(name)
+    return wandb_key(rank, modality) if rank is not None else None
 
 
 def build_row(
@@ -55,8 +61,7 @@ def build_row(
     row: Row = {}
     changed: dict[SeriesKey, float] = {}
     for point in sorted(arrived, key=lambda one: (one.name, one.modality)):
-        name = rank_name(point.name)
-        key = wandb_key(name, point.modality) if name is not None else None
+        key = _key(point.name, point.modality)
         # A leading underscore is wandb's own (_step, _timestamp): nobody outside may set those.
         if key is None or key.startswith("_") or point.kind is Kind.PRESENT:
             continue

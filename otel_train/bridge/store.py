@@ -18,6 +18,7 @@ from otel_train.bridge.rows import Arrived, Row, SeriesKey, build_row
 
 INBOX_FILE = "inbox.sqlite"
 SCHEMA_VERSION = 2
+_KINDS = {int(kind): kind for kind in Kind}
 
 SCHEMA = """
 CREATE TABLE runs (
@@ -149,10 +150,12 @@ class InboxReader:
 
     def _pending_rows(self, key: int) -> Iterator[StepRow]:
         totals: dict[int, dict[SeriesKey, float]] = {}
+        newest: dict[int, int] = {}
         for step in self._pending(key):
             if step.attempt not in totals:
                 totals[step.attempt] = self._totals(key, step.attempt)
-            row, changed = self._build(key, step, totals[step.attempt])
+                newest[step.attempt] = self._newest_sealed(key, step.attempt)
+            row, changed = self._build(step, totals[step.attempt], late=step.time_ns < newest[step.attempt])
             totals[step.attempt].update(changed)
             yield StepRow(step.attempt, step.step, row, delivered=False, ordinal=None, time_ns=step.time_ns)
 
@@ -176,26 +179,33 @@ class InboxReader:
         )
         return {(name, modality): value for name, modality, value in found}
 
-    def _build(self, key: int, step: Pending, totals: dict[SeriesKey, float]) -> tuple[Row, dict[SeriesKey, float]]:
+    def _newest_sealed(self, key: int, attempt: int) -> int:
+        """Return the newest time stamp of an attempt's rows; it looks at all steps that wait: once for many rows."""
+        found = self._connection.execute(
+            "SELECT time_ns FROM steps WHERE run = ? AND attempt = ? AND ordinal IS NOT NULL"
+            " ORDER BY time_ns DESC LIMIT 1",
+            (key, attempt),
+        ).fetchone()
+        return found[0] if found else 0
+
+    def _build(
+        self, step: Pending, totals: dict[SeriesKey, float], *, late: bool
+    ) -> tuple[Row, dict[SeriesKey, float]]:
         found = self._connection.execute(
             "SELECT name, modality, kind, value FROM points JOIN series ON series.id = points.series WHERE step = ?",
             (step.id,),
         )
         arrived = [
-            Arrived(name, modality, Kind(kind), math.nan if value is None else value)
+            Arrived(name, modality, _KINDS[kind], math.nan if value is None else value)
             for name, modality, kind, value in found
         ]
-        late = self._connection.execute(
-            "SELECT 1 FROM steps WHERE run = ? AND attempt = ? AND time_ns > ? AND ordinal IS NOT NULL LIMIT 1",
-            (key, step.attempt, step.time_ns),
-        ).fetchone()
         return build_row(
             arrived,
             totals,
             attempt=step.attempt,
             step=step.step,
             partial=not step.complete,
-            late=late is not None,
+            late=late,
         )
 
 
