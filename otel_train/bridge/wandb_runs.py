@@ -20,7 +20,7 @@ if TYPE_CHECKING:
 
 _log = logging.getLogger(__name__)
 
-FLUSH_SECONDS = 0.5
+FLUSH_SECONDS = 0.25
 FINISH_SECONDS = 5.0
 """Of a finish; without a bound wandb waits for a server that is away for as long as it is."""
 INIT_SECONDS = 30.0
