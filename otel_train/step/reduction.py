@@ -170,9 +170,8 @@ class Reducer:
         if len(sums):
             vector[end - len(sums) : end] += sums.to(vector.device)
         if len(peaks):
-            end += (self.group.rank + 1) * self.plan.peaks
-            slot = vector[end - len(peaks) : end]
-            slot.copy_(torch.maximum(slot, peaks.to(vector.device)))
+            own = vector[end:].view(self.plan.peaks, self.plan.world_size)[-len(peaks) :, self.group.rank]
+            own.copy_(torch.maximum(own, peaks.to(vector.device)))
 
     @property
     def full(self) -> bool:
