@@ -184,8 +184,8 @@ def extrapolated(seen: flood.Flood) -> str:
         f"Counted at a real collector: {seen.rings} rings on {seen.sidecars} sidecars, a record a second each and all "
         f"of them exported, brought {seen.accepted / seen.seconds:,.0f} points a second for {seen.seconds:.0f} s, at "
         f"{seen.collector_us:.1f} µs of the collector's CPU a point and {seen.sidecar_us:.0f} µs of a sidecar's. "
-        f"So {largest:,} ranks with {points:,.0f} points a second take {points * seen.collector_us / 1e6:.1%} of a core at "
-        "one collector, before what its exporters do."
+        f"So {largest:,} ranks with {points:,.0f} points a second take {points * seen.collector_us / 1e6:.1%} of a "
+        "core at one collector, before what its exporters do."
     )
 
 

@@ -72,6 +72,8 @@ class Packed(NamedTuple):
     """float64 [size], those bytes as numbers."""
     vector: torch.Tensor
     """float64 [size], on the CPU."""
+    candidates: torch.Tensor
+    """float64 [peaks, world size], its peaks."""
 
 
 class PackingPlan:
@@ -90,6 +92,10 @@ class PackingPlan:
         self._slots = HEADER + sums
         self._head = struct.Struct(f"={HEADER + sums}d")
         self._few = struct.Struct(f"={self.size}d") if world_size * peaks <= _FEW else None
+        # Where the maxima of many ranks are put, and, as bytes and as a tensor, where they stand.
+        self._tops = torch.empty(peaks, 1, dtype=torch.float64)
+        self._equal = bytearray(max(1, world_size * peaks))
+        self._is_top = torch.frombuffer(self._equal, dtype=torch.bool)[: world_size * peaks].view(peaks, world_size)
         self._empty = bytes(8 * self.size) if self._few is not None else b""
 
     @classmethod
@@ -113,7 +119,9 @@ class PackingPlan:
         """
         if out is None:
             buffer = bytearray(8 * self.size)
-            out = Packed(buffer, memoryview(buffer).cast("d"), torch.frombuffer(buffer, dtype=torch.float64))
+            vector = torch.frombuffer(buffer, dtype=torch.float64)
+            candidates = vector[self._slots :].view(self.peaks, self.world_size)
+            out = Packed(buffer, memoryview(buffer).cast("d"), vector, candidates)
         elif self._empty:
             out.buffer[:] = self._empty
         else:
@@ -155,7 +163,7 @@ class PackingPlan:
         # Python is done before torch has begun. But a NaN is to stay, and Python's max would lose it. (Infinities of
         # both signs are taken for one here.)
         if few is None or math.isnan(sum(flat[slots:])):
-            return [*flat[HEADER:slots], *self._maxima(packed.vector[slots:].view(self.peaks, self.world_size))]
+            return [*flat[HEADER:slots], *self._maxima(packed.candidates)]
         tops, ranks = [], []
         for begin in range(slots, self.size, self.world_size):
             candidates = flat[begin : begin + self.world_size]
@@ -169,11 +177,10 @@ class PackingPlan:
 
         A maximum alone, and a search for it among bytes, take half of the time in which torch finds both together.
         """
-        tops = candidates.amax(1)
-        equal = bytearray(candidates.numel())
-        torch.eq(candidates, tops[:, None], out=torch.frombuffer(equal, dtype=torch.bool).view_as(candidates))
-        size, begins = self.world_size, range(0, len(equal), self.world_size)
-        ranks = [equal.find(1, begin, begin + size) - begin for begin in begins]
+        torch.amax(candidates, 1, keepdim=True, out=self._tops)
+        torch.eq(candidates, self._tops, out=self._is_top)
+        size, begins = self.world_size, range(0, len(self._equal), self.world_size)
+        ranks = [self._equal.find(1, begin, begin + size) - begin for begin in begins]
         if min(ranks) < 0:  # a NaN equals nothing
             ranks = candidates.argmax(1).tolist()
-        return [*tops.tolist(), *map(float, ranks)]
+        return [*self._tops.view(-1).tolist(), *map(float, ranks)]
