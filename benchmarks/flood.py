@@ -18,7 +18,7 @@ from pathlib import Path
 
 from otel_train.catalogue import LEDGER, MIXING, TIMING, Metric
 from otel_train.ring import Identity, Kind, RingWriter, Schema, prepare_directory, ring_path
-from otel_train.sidecar.points import PointBuilder
+from otel_train.sidecar.points import Origin, PointBuilder
 from tests.ports import free_port
 from tests.stack.programs import collector
 
@@ -86,7 +86,7 @@ def record_values() -> list[float]:
 def points_of_a_record() -> tuple[int, int]:
     """Return the data points of a cluster record, and those of a rank's, those on the pipeline included."""
     layout, values = job_schema().layout(), record_values()
-    cluster, own = (PointBuilder(Identity(run_id="bench", attempt=1), layout) for _ in range(2))
+    cluster, own = (PointBuilder(Origin(Identity(run_id="bench", attempt=1), layout)) for _ in range(2))
     cluster.add_cluster(1, 1, values, values[: layout.sums])
     own.add_rank(1, 1, values, values[: layout.sums])
     return cluster.points, own.points + PIPELINE
