@@ -9,9 +9,6 @@ import torch
 from otel_train.ledger.hashing import stable_hash
 from otel_train.ledger.ordered_keys import OrderedKeys
 
-_BLOCK = 1024
-"""Keys that are compared with each other at once."""
-
 
 class EvictedKeys:
     """Keys in the order of their eviction; the oldest is dropped when the ring is full.
@@ -55,27 +52,21 @@ class EvictedKeys:
         self._keys.add(keys)
 
     def take(self, keys: torch.Tensor) -> torch.Tensor:
-        """Forget those of the keys that are remembered, one after the other.
+        """Forget those of the keys that are remembered.
 
         Args:
-            keys: int64 [n], distinct, in the order in which they are written.
+            keys: int64 [n], distinct: what one call writes.
 
         Returns:
             The reuse distance of each key that was there, int64 [m], in that order: the number of keys that were
-            evicted later and are still remembered when it leaves, plus 1.
+            evicted later and are remembered before the call, plus 1. That many more entries would have held the key:
+            the owner looks up all keys of a call before it makes room for any.
         """
         rows = self._keys.find(keys)
         rows = rows[rows >= 0]
-        if not len(rows):
-            return rows
-        distances = []
-        for block in torch.split(rows, _BLOCK):
-            later = self._keys.later(block)
-            # A later key that leaves before this one no longer stands between it and the new end.
-            left = (later[None, :] < later[:, None]).tril(-1).sum(1)
-            distances.append(later + 1 - left)
-            self._keys.remove(block)
-        return torch.cat(distances)
+        distances = self._keys.later(rows) + 1
+        self._keys.remove(rows)
+        return distances
 
     def clear(self) -> None:
         """Forget every key."""

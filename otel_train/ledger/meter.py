@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from bisect import insort
 from collections import OrderedDict
 from collections.abc import Mapping
 from typing import Any
@@ -40,6 +41,8 @@ class LedgerMeter(LedgerSource):
         super().__init__(capacity, recently_evicted, step, events)
         self._held: set[str | int] = set()
         self._recently_evicted: OrderedDict[str | int, None] = OrderedDict()
+        self._taken: list[int] = []
+        """Where the keys stood that left the ring since the last eviction, in order."""
 
     def __len__(self) -> int:
         return len(self._held)
@@ -49,7 +52,10 @@ class LedgerMeter(LedgerSource):
         self._counts.hits += entries
 
     def store(self, key: str | int) -> None:
-        """Note that the entry of `key` is written; call it before the evictions that make room for it."""
+        """Note that the entry of `key` is written; call it before the evictions that make room for it.
+
+        A cache may store several entries before it makes room for all of them.
+        """
         if self._events is not None:
             self._emit("store", [stable_hash(key)])
         if key in self._held:
@@ -59,9 +65,16 @@ class LedgerMeter(LedgerSource):
         if key in self._recently_evicted:
             for distance, other in enumerate(reversed(self._recently_evicted), start=1):
                 if other == key:
-                    self._counts.count_false([distance])
+                    self._counts.count_false([self._before(distance)])
                     break
             del self._recently_evicted[key]
+
+    def _before(self, place: int) -> int:
+        """Return the place that a key had in the ring before others left it, of whom none has made room yet."""
+        for taken in self._taken:
+            place += taken <= place
+        insort(self._taken, place)
+        return place
 
     def evict(self, key: str | int, why: str = OVERFLOW) -> None:
         """Note that the cache drops the entry of `key`.
@@ -80,6 +93,7 @@ class LedgerMeter(LedgerSource):
         else:
             raise ConfigurationError(f"why must be {OVERFLOW!r} or {STALE!r}, got {why!r}; use discard() for the rest")
         self._held.discard(key)
+        self._taken.clear()
         self._recently_evicted[key] = None
         self._recently_evicted.move_to_end(key)
         if len(self._recently_evicted) > self._ring_capacity:
@@ -94,6 +108,7 @@ class LedgerMeter(LedgerSource):
     def wipe(self) -> None:
         """Note that every entry was dropped on purpose; the ring of evicted keys is cleared as well."""
         self._held.clear()
+        self._taken.clear()
         self._recently_evicted.clear()
         self._emit_wipe()
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Mapping, Sequence
 from typing import Any, NamedTuple
 
@@ -81,6 +82,13 @@ class Shard(LedgerSource):
     def device(self) -> torch.device:
         """Of the states, with its index."""
         return self._slab.device
+
+    @property
+    def facts(self) -> dict[str, int]:
+        """How it is set up, for people who look at a ring; no `max_idle_steps` where there is no such rule."""
+        idle = {} if self.max_idle_steps is None else {"ledger.max_idle_steps": self.max_idle_steps}
+        entry = math.prod(self.state_shape) * self.dtype.itemsize
+        return {**super().facts, **idle, "ledger.entry_bytes": entry}
 
     @property
     def needs_clock(self) -> bool:

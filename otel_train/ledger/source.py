@@ -103,6 +103,11 @@ class LedgerSource(ABC):
     def __len__(self) -> int:
         """Return the number of entries that this rank holds."""
 
+    @property
+    def facts(self) -> dict[str, int]:
+        """How it is set up, for people who look at a ring."""
+        return {"ledger.capacity": self.capacity, "ledger.recently_evicted": self._ring_capacity}
+
     def _evict_stale(self) -> int:
         """Evict what sat unused for too long and return the count; a cache without such a rule has nothing to do."""
         return 0

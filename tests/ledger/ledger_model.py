@@ -33,14 +33,15 @@ class Model:
         return found
 
     def store(self, pairs: list[tuple[Any, Any]]) -> None:
-        """Write (key, state) pairs; the last of a key counts."""
+        """Write (key, state) pairs; the last of a key counts. All are looked up before any makes room."""
+        before = list(self.ring)
         for place, (key, state) in enumerate(pairs):
             if any(later == key for later, _ in pairs[place + 1 :]):
                 continue
             if key not in self.entries:
                 self.fresh += 1
                 if key in self.ring:
-                    self.distances.append(len(self.ring) - list(self.ring).index(key))
+                    self.distances.append(len(before) - before.index(key))
                     del self.ring[key]
             self.use(key, state)
         while len(self.entries) > self.capacity:
