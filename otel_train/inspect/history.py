@@ -33,6 +33,12 @@ class Track:
         for key, column in self.values.items():
             column.append(values.get(key, math.nan))
 
+    def rows(self) -> Iterator[tuple[int, int, dict[str, float]]]:
+        """Yield (step, time, values) of each step, without the values that it lacks."""
+        for place, (step, time_ns) in enumerate(zip(self.steps, self.times_ns, strict=True)):
+            values = {key: column[place] for key, column in self.values.items()}
+            yield step, time_ns, {key: value for key, value in values.items() if not math.isnan(value)}
+
     def column(self, key: str) -> list[float]:
         """Return the values of a key, NaN for each step where it is not known at all."""
         return self.values.get(key) or [math.nan] * len(self.steps)

@@ -10,7 +10,7 @@ from pathlib import Path
 from otel_train.catalogue import Phase, Value, rows
 from otel_train.exceptions import OtelTrainError, RingError
 from otel_train.inspect.history import History, MixInterval, Track
-from otel_train.ring import Identity, Kind, Record, RingReader, ring_files
+from otel_train.ring import Identity, Kind, Record, RingReader, is_stopped, ring_files
 
 READ_AT_ONCE = 4096
 
@@ -38,6 +38,10 @@ class RankState:
     """Records that were overwritten before the sidecar had read them."""
     unsent: int
     """Records that no receiver has acknowledged yet."""
+    pid: int = 0
+    """Of its process, as that sees itself."""
+    stopped: bool = False
+    """Whether the process is stopped, by SIGSTOP or a debugger, as far as it can be seen from here."""
 
 
 class RankRing:
@@ -74,6 +78,8 @@ class RankRing:
             abandoned=progress.abandoned,
             dropped=cursor.dropped,
             unsent=max(0, progress.written - cursor.position),
+            pid=self.reader.header.pid,
+            stopped=is_stopped(self.reader.header.pid, self.reader.header.pid_start),
         )
 
 
@@ -174,7 +180,8 @@ class RingJob:
         new = tuple(max(0.0, round(now - old * keep)) for now, old in zip(counts, before[0], strict=True))
         wanted = [max(0.0, now - old * keep) for now, old in zip(targets, before[1], strict=True)]
         total = math.fsum(wanted)
-        if total > 0:
+        # Where records in between were overwritten, the counts before are not those of the record before.
+        if total > 0 and math.fsum(new) == picks:
             shares = tuple(want / total for want in wanted)
             self._mix.setdefault(record.step, {})[rank] = MixInterval(record.step, new, shares)
 

@@ -1,7 +1,7 @@
 """The memory-mapped step log between a rank and its node's sidecar."""
 
 from otel_train.ring.layout import MAX_RECORDS, Cursor, Kind, Record
-from otel_train.ring.process import is_alive, start_time
+from otel_train.ring.process import is_alive, is_stopped, start_time
 from otel_train.ring.reader import Progress, RingReader, ring_files
 from otel_train.ring.schema import Fact, Identity, Schema
 from otel_train.ring.writer import RingWriter, make_ring, prepare_directory, ring_path
@@ -18,6 +18,7 @@ __all__ = [
     "RingWriter",
     "Schema",
     "is_alive",
+    "is_stopped",
     "make_ring",
     "prepare_directory",
     "ring_files",
