@@ -24,7 +24,7 @@ MAY_IMPORT = {
     "bridge": {"catalogue"},
     "render": {"catalogue"},
     "inspect": {"catalogue", "ring", "bridge"},
-    "smoke": {"catalogue", "bridge", "ring", "trainer"},
+    "smoke": {"catalogue", "bridge", "ring", "inspect", "trainer"},
 }
 TRAINING_SIDE = "import otel_train.mixing, otel_train.ledger, otel_train.step, otel_train.ring, otel_train.trainer.loop"
 SERVICE_SIDE = (

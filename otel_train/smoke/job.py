@@ -13,9 +13,10 @@ from pathlib import Path
 from typing import Any
 
 from otel_train.exceptions import ConfigurationError, JobError
+from otel_train.inspect.judgement import Judgement, judge
 from otel_train.smoke.process import ended_within, running_process, tail
 from otel_train.smoke.receiver import elsewhere, own_bridge
-from otel_train.smoke.verdict import Judgement, as_json, judge
+from otel_train.smoke.verdict import as_json
 from otel_train.trainer.config import TrainerConfig, load_config
 
 ARRIVAL = 60.0

@@ -1,82 +1,11 @@
-"""Judge a run: each headline metric's curve against its healthy range. Pure."""
+"""The verdict on a smoke run, as data."""
 
 from __future__ import annotations
 
-import math
-from collections.abc import Callable, Mapping, Sequence
-from dataclasses import dataclass
+from collections.abc import Sequence
 from typing import Any
 
-from otel_train.catalogue import (
-    HEADLINE_KEYS,
-    MAX_SUFFIX,
-    RANK_SUFFIX,
-    HealthyRange,
-    Per,
-    Statistic,
-    headline_row,
-    rows,
-)
-
-
-@dataclass(frozen=True, slots=True, kw_only=True)
-class Judgement:
-    """One metric's figures over a run, and whether they are healthy."""
-
-    key: str
-    """The wandb key."""
-    last: float
-    mean: float
-    max: float
-    judged: float
-    """The figure that was compared: the range's statistic, divided by what the range says."""
-    range: HealthyRange
-    healthy: bool
-    worst_rank: int | None
-    """The rank that had the largest value, where the metric names it."""
-    remedy: str
-    """What to do; empty when it is healthy."""
-
-
-def judge(
-    history: Sequence[Mapping[str, float]], world_size: int, healthy_range: Callable[[str], HealthyRange]
-) -> list[Judgement]:
-    """Judge each headline key.
-
-    A `_max` key is multiplied by the world size first, as if every rank were like the worst, so that one range
-    serves a metric and its maximum.
-
-    Args:
-        history: One row of values by wandb key for each log step.
-        world_size: Number of ranks.
-        healthy_range: The range of a key.
-
-    Returns:
-        One judgement for each of `HEADLINE_KEYS`; a metric that is missing from a row is unhealthy.
-    """
-    picks = _mean([row.get(rows.PICKS.wandb_key, 0.0) for row in history])
-    judgements = []
-    for key in HEADLINE_KEYS:
-        values = [float(row.get(key, math.nan)) for row in history] or [math.nan]
-        figures = {Statistic.LAST: values[-1], Statistic.MEAN: _mean(values), Statistic.MAX: _max(values)}
-        wanted, row = healthy_range(key), headline_row(key)
-        scale = world_size if key == row.wandb_key + MAX_SUFFIX else 1
-        divisor = {Per.CLUSTER: 1.0, Per.RANK: float(world_size), Per.PICK: picks}[wanted.per]
-        judged = figures[wanted.statistic] * scale / divisor if divisor else math.nan
-        judgements.append(
-            Judgement(
-                key=key,
-                last=figures[Statistic.LAST],
-                mean=figures[Statistic.MEAN],
-                max=figures[Statistic.MAX],
-                judged=judged,
-                range=wanted,
-                healthy=judged in wanted,
-                worst_rank=_worst_rank(key, history),
-                remedy="" if judged in wanted else row.remedy,
-            )
-        )
-    return judgements
+from otel_train.inspect.judgement import Judgement
 
 
 def as_json(judgements: Sequence[Judgement]) -> dict[str, dict[str, Any]]:
@@ -85,19 +14,3 @@ def as_json(judgements: Sequence[Judgement]) -> dict[str, dict[str, Any]]:
         each.key: {"last": each.last, "mean": each.mean, "max": each.max, "healthy": each.healthy}
         for each in judgements
     }
-
-
-def _worst_rank(key: str, history: Sequence[Mapping[str, float]]) -> int | None:
-    """Return the rank named beside the largest value of a metric's maximum."""
-    row = headline_row(key)
-    peak = row.wandb_key + MAX_SUFFIX if row.with_max else row.wandb_key
-    named = [each for each in history if peak in each and peak + RANK_SUFFIX in each]
-    return int(max(named, key=lambda each: each[peak])[peak + RANK_SUFFIX]) if named else None
-
-
-def _mean(values: Sequence[float]) -> float:
-    return math.fsum(values) / len(values) if values else 0.0
-
-
-def _max(values: Sequence[float]) -> float:
-    return math.nan if any(math.isnan(value) for value in values) else max(values)
