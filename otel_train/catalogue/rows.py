@@ -231,6 +231,16 @@ STEP = Metric(
     description="The step that the data points with the same time stamp belong to.",
     wandb_key="train/step",
 )
+STEP_AGE = Metric(
+    "train.step.age",
+    Reduction.LOCAL,
+    Instrument.GAUGE,
+    "s",
+    description="Time since the rank ended its last step, and what its training thread does: data, ledger, "
+    "reduction, compute.",
+    attribute="phase",
+    remedy="Run `otel-train doctor` on the named rank's node: it says what the rank waits for.",
+)
 STEP_DURATION = Metric(
     "train.step.duration",
     Reduction.MEAN,
@@ -388,6 +398,7 @@ TIMING: tuple[Metric, ...] = (STEP_DURATION, DATA_WAIT, RANKS)
 """What the session itself measures."""
 PIPELINE: tuple[Metric, ...] = (
     STEP,
+    STEP_AGE,
     RECORDS_DROPPED,
     EXPORT_LAG,
     REDUCTIONS_ABANDONED,

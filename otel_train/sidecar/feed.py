@@ -12,6 +12,8 @@ from otel_train.sidecar.points import Origin, PointBuilder
 
 BATCH_RECORDS = 256
 """Records of one ring in one batch at most."""
+MIN_AGE_INTERVAL_NS = 10**9
+"""Between two times that a rank's age is sent."""
 MAX_POINTS = 20_000
 """Data points in one request: OTLP receivers take 4 MiB by default, which leaves 200 bytes for each."""
 
@@ -54,6 +56,8 @@ class RingFeed:
         self._origin = Origin(self.reader.identity, self.reader.layout)
         self._rank_time_ns = cursor.rank_time_ns
         self._held = self._held_before()
+        self._age_ns = 0
+        """When the age of the rank's last step was sent last."""
 
     def _held_before(self) -> tuple[Record, tuple[float, ...]] | None:
         """Find the record of the rank that a sidecar before this one had read and not sent, and ended."""
@@ -84,7 +88,9 @@ class RingFeed:
         """
         ended = self.ended  # asked before reading: what is written until then is read below
         records, position, lost = self.reader.read(self._position, self._limit)
-        if not records and not lost and not (ended and self._held):
+        now_ns = time.time_ns()
+        tells_age = not ended and abs(now_ns - self._age_ns) >= max(self._interval_ns, MIN_AGE_INTERVAL_NS)
+        if not records and not lost and not (ended and self._held) and not tells_age:
             return None
         width = self.reader.layout.sums
         builder = PointBuilder(self._origin)
@@ -100,8 +106,12 @@ class RingFeed:
                 held = (record, tuple(own))
                 if record.time_ns - rank_time_ns >= self._interval_ns:
                     rank_time_ns, held = self._add_rank(builder, record, own), None
-        if ended and held is not None and position >= self.reader.progress.written:
+        # A rank that hangs shows the step that it ended last, not the one before the interval.
+        late = tells_age and held is not None and now_ns - held[0].time_ns >= self._interval_ns
+        if (ended or late) and held is not None and position >= self.reader.progress.written:
             rank_time_ns, held = self._add_rank(builder, *held), None
+        if tells_age:
+            self._add_age(builder, now_ns)
         if rank_time_ns != self._rank_time_ns:
             self._add_pipeline(builder, rank_time_ns, records, self._dropped + lost)
         return Batch(
@@ -118,6 +128,14 @@ class RingFeed:
     def _add_rank(self, builder: PointBuilder, record: Record, totals: list[float] | tuple[float, ...]) -> int:
         builder.add_rank(record.step, record.time_ns, record.values, totals)
         return record.time_ns
+
+    def _add_age(self, builder: PointBuilder, now_ns: int) -> None:
+        """Tell how long ago the last step ended, with the present as its time: a rank that hangs writes no records."""
+        self._age_ns = now_ns
+        phase, _ = self.reader.phase
+        since = self.reader.progress.time_ns or self.reader.header.created_ns
+        if phase is not None:
+            builder.add_pipeline(rows.STEP_AGE, now_ns, max(0.0, (now_ns - since) / 1e9), phase.name.lower())
 
     def _add_pipeline(self, builder: PointBuilder, time_ns: int, records: list[Record], dropped: int) -> None:
         builder.add_pipeline(rows.RECORDS_DROPPED, time_ns, dropped)

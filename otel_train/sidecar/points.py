@@ -11,7 +11,7 @@ from opentelemetry.sdk.metrics.export import MetricsData, ResourceMetrics, Scope
 from opentelemetry.sdk.resources import Resource
 from opentelemetry.sdk.util.instrumentation import InstrumentationScope
 
-from otel_train.catalogue import Instrument, Layout, cluster_name, rows
+from otel_train.catalogue import Instrument, Layout, Phase, cluster_name, rows
 from otel_train.catalogue import Metric as Row
 from otel_train.ring import Identity
 from otel_train.sidecar.templates import Series
@@ -61,7 +61,12 @@ class Origin:
         points = rows.STEP_POINTS
         self.step = Series(rows.STEP.name, rows.STEP, Instrument.GAUGE, start_ns, integer=True)
         self.step_points = Series(cluster_name(points.name), points, points.instrument, start_ns, integer=True)
-        self.pipeline = {row.name: Series(row.name, row, row.instrument, start_ns) for row in rows.PIPELINE}
+        self.pipeline = {
+            (row.name, value): Series(row.name, row, row.instrument, start_ns, attribute=value)
+            for row in rows.PIPELINE
+            for value in ([phase.name.lower() for phase in Phase] if row.attribute else [""])
+        }
+        """By name and, where it has an attribute, by that: a phase."""
         every = [*self.rank, *self.cluster, self.step, self.step_points, *self.pipeline.values()]
         self.metrics = {series.key: series.metric for series in every}
         """The metrics without a point."""
@@ -100,9 +105,9 @@ class PointBuilder:
         self._add(self._origin.step_points, time_ns, count + 1)
         self._add_step(step, time_ns)
 
-    def add_pipeline(self, row: Row, time_ns: int, value: float) -> None:
+    def add_pipeline(self, row: Row, time_ns: int, value: float, attribute_value: str = "") -> None:
         """Add a fact about the pipeline itself."""
-        self._add(self._origin.pipeline[row.name], time_ns, value)
+        self._add(self._origin.pipeline[row.name, attribute_value], time_ns, value)
 
     def _add_step(self, step: int, time_ns: int) -> None:
         # A rank's record and the cluster's of the same step share their time stamp, and so this point.

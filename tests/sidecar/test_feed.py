@@ -3,14 +3,18 @@
 from __future__ import annotations
 
 import math
+import time
 from pathlib import Path
+from typing import Any
 
 import pytest
+from opentelemetry.proto.collector.metrics.v1.metrics_service_pb2 import ExportMetricsServiceRequest
 
-from otel_train.catalogue import cluster_name, rows
+from otel_train.bridge.decode import decode
+from otel_train.catalogue import Phase, cluster_name, rows
 from otel_train.ring import Identity, Kind, RingReader, RingWriter, Schema, ring_path
 from otel_train.sidecar import Sidecar
-from otel_train.sidecar.feed import BATCH_RECORDS
+from otel_train.sidecar.feed import BATCH_RECORDS, Batch, RingFeed
 from otel_train.testing import OtlpReceiver
 from tests.sidecar.conftest import FIRST_TIME, Rank, serving
 from tests.waiting import wait_until
@@ -98,3 +102,44 @@ def test_a_backlog_is_sent_without_a_pause(tmp_path: Path) -> None:
     sidecar._discover()
     assert sidecar._send_all(exporter)  # type: ignore[arg-type]
     assert exporter.requests == 3
+def request(batch: Batch | None) -> ExportMetricsServiceRequest:
+    """Return what is sent of a batch."""
+    assert batch is not None
+    assert batch.metrics is not None
+    made: Any = ExportMetricsServiceRequest()
+    batch.metrics.write(made.resource_metrics.add())
+    return ExportMetricsServiceRequest.FromString(made.SerializeToString())
+
+
+def sent(batch: Batch | None, name: str) -> list[tuple[float, dict[str, str]]]:
+    """Return the values and attributes of a gauge in a batch."""
+    metrics = request(batch).resource_metrics[0].scope_metrics[0].metrics
+    points = [point for metric in metrics if metric.name == name for point in metric.gauge.data_points]
+    return [
+        (point.as_double or point.as_int, {each.key: each.value.string_value for each in point.attributes})
+        for point in points
+    ]
+
+
+def test_a_rank_that_hangs_shows_its_last_step_its_age_and_its_phase(rank: Rank) -> None:
+    """Though it records nothing more; the age is no step to the bridge, and an ended rank has none."""
+    values, began = [0.0] * rank.ring.geometry.values, time.time_ns() - 100 * 10**9
+    for step in (1, 2):
+        rank.ring.write(step, began + step, Kind.RANK, values)
+    rank.ring.enter(Phase.DATA)
+    feed = RingFeed(rank.ring.path, rank_interval=1.0)
+    first = feed.next()
+    assert [step for step, _ in sent(first, rows.STEP.name)] == [1, 2]
+    ((age, attributes),) = sent(first, rows.STEP_AGE.name)
+    assert (round(age), attributes) == (100, {"phase": "data"})
+    assert first is not None
+    feed.commit(first)
+    assert feed.next() is None
+    feed._age_ns = 0
+    alone = feed.next()
+    assert len(sent(alone, rows.STEP_AGE.name)) == 1
+    assert decode(request(alone)).points == ()
+    feed._age_ns = 0
+    rank.ring.close(2, 0)
+    assert feed.next() is None
+    assert feed.drained
