@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from otel_train.catalogue import external, rows
+from otel_train.catalogue import Phase, external, rows
 from otel_train.render.alert import Alert, Severity
 from otel_train.render.figures import WINDOW
 from otel_train.render.promql import HOST, OF_ATTEMPT, OF_RANK, RANK, RUN, by, growth, over, rank_series
@@ -10,9 +10,16 @@ from otel_train.render.promql import HOST, OF_ATTEMPT, OF_RANK, RANK, RUN, by, g
 GROUP = "pipeline"
 BRIDGE_LAG_LIMIT = 60.0
 """Seconds; the bridge itself waits 30 s for the missing points of a step."""
+HANG_LIMIT = 60.0
+"""Seconds without a step below which nothing is said to hang ..."""
+HANG_TIMES = 3.0
+"""... and how many times the longest mean step of six hours it must be: a checkpoint is no hang."""
+STRAGGLE_PART = 0.25
+"""Of the mean step, by which a rank is slower than the median one."""
 QUEUE_LIMIT = 0.5
 """Part of a queue's capacity: there is as much time left as it took to come here."""
 
+_DATA, _COMPUTE = (phase.name.lower() for phase in (Phase.DATA, Phase.COMPUTE))
 _RUN = f"Run {{{{ $labels.{RUN} }}}}"
 _EXPORTER_LABELS = ("job", "instance", external.EXPORTER_LABEL)
 _EXPORTER = f"{{{{ $labels.{external.EXPORTER_LABEL} }}}}"
@@ -23,6 +30,8 @@ def pipeline_alerts() -> list[Alert]:
     """Return the alerts."""
     return [
         _rank_silent(),
+        _job_hangs(),
+        _rank_straggles(),
         _ranks_out_of_step(),
         _records_dropped(),
         _bridge_behind(),
@@ -51,6 +60,54 @@ def _rank_silent() -> Alert:
         "while other ranks go on.",
         description=f"{rows.STEP.description} This rank has sent none for two minutes. Look whether its process and "
         "its node's sidecar live.",
+    )
+
+
+def _job_hangs() -> Alert:
+    """Name the rank that is waited for: at the oldest step and, of those at one step, waiting for its data."""
+    row = rows.STEP_AGE
+    of_rank, on_rank = (*OF_RANK, row.attribute), f"on ({', '.join(OF_RANK)})"
+    longest = by("max", OF_RANK, over("max_over_time", rank_series(rows.STEP_DURATION), "6h"))
+    step = by("max", OF_RANK, over("max_over_time", rank_series(rows.STEP), "6h"))
+    conditions = []
+    for place, matcher in enumerate((f'="{_DATA}"', f'="{_COMPUTE}"', f'!~"{_DATA}|{_COMPUTE}"')):
+        age = by("max", of_rank, over("last_over_time", f"{rank_series(row)}{{{row.attribute}{matcher}}}", "1m"))
+        limit = f"clamp_min({HANG_TIMES:g} * {longest}, {HANG_LIMIT:g})"
+        # The age has done its work: what is left is the step, and a little more the later the phase comes in it.
+        stuck = f"0 * ({age} > {on_rank} group_left () {limit})"
+        conditions.append(f"    {stuck}\n    + {on_rank} group_left () {step} + {place / 10:g}\n")
+    return Alert(
+        name="OtelTrainJobHangs",
+        group=GROUP,
+        metric=row.name,
+        expression=f"bottomk by ({', '.join(OF_ATTEMPT)}) (1,\n" + "  or\n".join(conditions) + ")\n",
+        hold="0s",  # the age itself is how long it has lasted
+        severity=Severity.CRITICAL,  # every rank waits for this one
+        summary=f"{_RUN} hangs: rank {{{{ $labels.{RANK} }}}} on {{{{ $labels.{HOST} }}}} has ended no step since "
+        f"{_COUNT} and is in phase {{{{ $labels.{row.attribute} }}}}.",
+        description=f"{row.description} No rank is further behind. {row.remedy}",
+    )
+
+
+def _rank_straggles() -> Alert:
+    row, attempt = rows.DATA_WAIT, f"on ({', '.join(OF_ATTEMPT)}) group_left ()"
+    usual = by("avg", OF_ATTEMPT, over("avg_over_time", rank_series(rows.STEP_DURATION), WINDOW))
+    conditions = []
+    for each in (rows.DATA_WAIT, rows.STEP_DURATION):
+        own = by("max", OF_RANK, over("avg_over_time", rank_series(each), WINDOW))
+        median = f"quantile by ({', '.join(OF_ATTEMPT)}) (0.5, {own})"
+        conditions.append(f"  {own} - {attempt} {median}\n    > {attempt} ({STRAGGLE_PART:g} * {usual})\n")
+    return Alert(
+        name="OtelTrainRankStraggles",
+        group=GROUP,
+        metric=row.name,
+        expression="or\n".join(conditions),
+        hold="5m",
+        severity=Severity.WARNING,  # the job goes on, as slowly as this rank
+        summary=f"{_RUN}: rank {{{{ $labels.{RANK} }}}} on {{{{ $labels.{HOST} }}}} is slow: it takes or waits "
+        "{{ $value | humanizeDuration }} a step longer than the median rank.",
+        description=f"{row.description} {rows.STEP_DURATION.description} Look at the rank's loader, its storage and "
+        "its node.",
     )
 
 

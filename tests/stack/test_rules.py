@@ -185,9 +185,19 @@ class Case:
     """Empty where it is silent."""
 
 
+def stuck(rank: int, phase: str, step: int = 60, seconds: int = 10) -> list[dict[str, str]]:
+    """Return a rank whose steps took so long until its last one, 290 s ago."""
+    return [
+        series(rank_series(rows.STEP), f"0+1x{step} {step}x60", rank),
+        series(rank_series(rows.STEP_DURATION), f"{seconds}x120", rank),
+        series(rank_series(rows.STEP_AGE), "0x60 0+10x60", rank, phase=phase),
+    ]
+
+
 def pipeline_cases() -> list[Case]:
     step, lag, bridged = rank_series(rows.STEP), rank_series(rows.BRIDGE_LAG), rank_series(rows.BRIDGE_ROWS)
     abandoned, dropped = rank_series(rows.REDUCTIONS_ABANDONED), rank_series(rows.RECORDS_DROPPED)
+    wait, duration = rank_series(rows.DATA_WAIT), rank_series(rows.STEP_DURATION)
     late, refused = rank_series(rows.BRIDGE_LATE_POINTS), rank_series(rows.BRIDGE_REFUSED_POINTS)
     failed, size, capacity = external.SEND_FAILED.name, external.QUEUE_SIZE.name, external.QUEUE_CAPACITY.name
     silent = OF_ATTEMPT | {"train_rank": "1", "host_name": "host-1"}
@@ -205,6 +215,35 @@ def pipeline_cases() -> list[Case]:
             "OtelTrainRankSilent",
             "the job is over",
             [series(step, "0+1x50"), series(step, "0+1x50", 1)],
+            silent,
+        ),
+        Case(
+            "OtelTrainJobHangs",
+            "one rank waits for its data, the other one for it",
+            [*stuck(0, "ledger"), *stuck(1, "data")],
+            silent | {"phase": "data"},
+            "Run run-1 hangs: rank 1 on host-1 has ended no step since 60 and is in phase data.",
+        ),
+        Case(
+            "OtelTrainJobHangs",
+            "one rank is a step behind, whatever it does",
+            [*stuck(0, "data"), *stuck(1, "ledger", 59)],
+            silent | {"phase": "ledger"},
+            "Run run-1 hangs: rank 1 on host-1 has ended no step since 59 and is in phase ledger.",
+        ),
+        Case("OtelTrainJobHangs", "a checkpoint as long as others", [*stuck(0, "compute", seconds=150)], silent),
+        Case(
+            "OtelTrainRankStraggles",
+            "one rank of three waits longer for its data",
+            [series(wait, f"{seconds}x120", rank) for rank, seconds in enumerate((0.1, 0.9, 0.1))]
+            + [series(duration, "1x120", rank) for rank in range(3)],
+            silent,
+            "Run run-1: rank 1 on host-1 is slow: it takes or waits 800ms a step longer than the median rank.",
+        ),
+        Case(
+            "OtelTrainRankStraggles",
+            "all are alike",
+            [series(name, "1x120", rank) for name in (wait, duration) for rank in range(3)],
             silent,
         ),
         Case(

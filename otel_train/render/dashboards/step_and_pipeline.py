@@ -4,7 +4,18 @@ from __future__ import annotations
 
 from otel_train.catalogue import HealthyRange, Metric, external, rows
 from otel_train.render.dashboards.parts import ranks_panel
-from otel_train.render.dashboards.spec import BY_RANK, CLUSTER, RANKS, RATE, Dashboard, Kind, Panel, Section, Target
+from otel_train.render.dashboards.spec import (
+    BY_RANK,
+    CLUSTER,
+    RANKS,
+    RATE,
+    SHOWN_RANKS,
+    Dashboard,
+    Kind,
+    Panel,
+    Section,
+    Target,
+)
 from otel_train.render.figures import WINDOW
 from otel_train.render.pipeline_alerts import BRIDGE_LAG_LIMIT, QUEUE_LIMIT
 from otel_train.render.promql import HOST, OF_ATTEMPT, RANK, by, cluster_series, over, rank_series
@@ -19,7 +30,7 @@ def step_and_pipeline() -> Dashboard:
         title="otel_train: Step and pipeline",
         description="How fast does the job go, and do its values arrive?",
         sections=(
-            Section(title="The step", panels=(_step(), _step_time(), _data_wait(), _ranks_reporting())),
+            Section(title="The step", panels=(_step(), _step_time(), _data_wait(), _ranks_reporting(), _age())),
             Section(title="From the ranks to the collector", panels=_sidecars()),
             Section(title="The collector", panels=_collector()),
             Section(title="The wandb bridge", panels=_bridge()),
@@ -77,6 +88,20 @@ def _ranks_reporting() -> Panel:
         unit="none",
         note="A rank that is missing is named by its alert.",
         width=6,
+    )
+
+
+def _age() -> Panel:
+    row = rows.STEP_AGE
+    age = by("max", (RANK, HOST, row.attribute), over("last_over_time", rank_series(row) + RANKS, "1m"))
+    return Panel(
+        title="Time since the last step, by rank and phase",
+        shows=(row,),
+        targets=(Target(expression=f"topk({SHOWN_RANKS}, {age})", legend=f"{BY_RANK}, {{{{{row.attribute}}}}}"),),
+        unit="s",
+        note="A rank that hangs climbs; the phase says what it waits for. Of those that climb together, the one that "
+        "waits for data or computes is what the others wait for.",
+        width=24,
     )
 
 
