@@ -3,12 +3,13 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from typing import Any
 
 import torch
 import torch.distributed as dist
 
+from otel_train.catalogue import Phase
 from otel_train.exceptions import ShapeMismatchError, StateMismatchError
 from otel_train.ledger.exchange import Exchange
 from otel_train.ledger.hashing import StreamIds, keys_of
@@ -69,6 +70,15 @@ class StateLedger(Shard):
         self._exchange = Exchange(process_group, self.device)
         self._width = math.prod(self.state_shape)
         self._form = describe(self.dtype, self.state_shape)
+        self._enter: Callable[[Phase], None] = lambda _: None
+
+    def watch(self, enter: Callable[[Phase], None]) -> None:
+        """Have `enter` called with `Phase.LEDGER` when an exchange begins and `Phase.COMPUTE` when it ends.
+
+        One rank alone waits for nobody, and says nothing.
+        """
+        if self._exchange.world_size > 1:
+            self._enter = enter
 
     @torch.no_grad()
     def fetch(self, stream_ids: StreamIds) -> Fetched:
@@ -86,6 +96,13 @@ class StateLedger(Shard):
         Raises:
             ShapeMismatchError: On every rank, when a rank's ids are not such, or its call or ledger is another one.
         """
+        self._enter(Phase.LEDGER)
+        try:
+            return self._fetch(stream_ids)
+        finally:
+            self._enter(Phase.COMPUTE)
+
+    def _fetch(self, stream_ids: StreamIds) -> Fetched:
         keys, problem = self._check_ids(stream_ids)
         route = plan_route(keys, self._exchange.world_size)
         receives = self._exchange.agree(route.sends, f"fetch of {self._form}", problem)
@@ -115,6 +132,13 @@ class StateLedger(Shard):
             ShapeMismatchError: On every rank, when a rank's ids or states are not such, or its call or ledger is
                 another one.
         """
+        self._enter(Phase.LEDGER)
+        try:
+            self._store(stream_ids, states)
+        finally:
+            self._enter(Phase.COMPUTE)
+
+    def _store(self, stream_ids: StreamIds, states: torch.Tensor) -> None:
         keys, problem = self._check_ids(stream_ids)
         problem = problem or self._check_states(states, len(keys))
         route = plan_route(keys, self._exchange.world_size)

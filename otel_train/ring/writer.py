@@ -148,6 +148,8 @@ class RingWriter:
         path.with_suffix(NEW_SUFFIX).rename(path)
         self._view = memoryview(self._file)
         self._closed = 0
+        self._step, self._time_ns = -(2**62), 0
+        """The last step that the rank has ended, and when."""
         self.abandoned = 0
 
     def write(self, step: int, time_ns: int, kind: Kind, values: Sequence[float]) -> None:
@@ -166,10 +168,13 @@ class RingWriter:
         end = offset + self._body
         _pack_check(file, end, crc32(self._view[offset:end]))
         self.written = sequence + 1
-        _pack_progress(file, PROGRESS_OFFSET, sequence + 1, step, time_ns, self._closed, self.abandoned)
+        if step >= self._step:  # the cluster's values of a step come back when the rank is at a later one
+            self._step, self._time_ns = step, time_ns
+        _pack_progress(file, PROGRESS_OFFSET, sequence + 1, self._step, self._time_ns, self._closed, self.abandoned)
 
     def mark(self, step: int, time_ns: int) -> None:
         """Note that a step has ended without a record, so that a look at the ring tells how far the rank is."""
+        self._step, self._time_ns = step, time_ns
         _pack_progress(self._file, PROGRESS_OFFSET, self.written, step, time_ns, self._closed, self.abandoned)
 
     def enter(self, phase: Phase) -> None:

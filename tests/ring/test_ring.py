@@ -217,3 +217,12 @@ def test_a_writer_in_another_container_is_seen_to_live_and_to_die(tmp_path: Path
     dead = seen_elsewhere()
     os.kill(child, signal.SIGKILL)
     assert (alive, dead) == ("True", "False")
+
+
+def test_a_rank_is_no_step_back_when_the_clusters_values_come_later(tmp_path: Path) -> None:
+    """They belong to a step before the one that the rank has ended since."""
+    ring = RingWriter(ring_path(tmp_path, IDENTITY), SCHEMA, IDENTITY)
+    for step, kind in ((4, Kind.RANK), (5, Kind.RANK), (4, Kind.CLUSTER)):
+        ring.write(step, 10 * step, kind, [0.0] * ring.geometry.values)
+    progress = RingReader(ring.path).progress
+    assert (progress.step, progress.time_ns) == (5, 50)
