@@ -189,6 +189,43 @@ Where to look:
     sys.exit(0 if result.passed else 1)
 
 
+@main.command()
+@click.argument("source", default="")
+@click.option("--run", default="", help="The run's id, where SOURCE holds several.")
+@click.option("--config", help="The job's TOML file, or a shipped one: its [health] ranges replace the catalogue's.")
+@click.option("--json", "as_json", is_flag=True, help="Print JSON instead of text.")
+def doctor(source: str, run: str, config: str | None, *, as_json: bool) -> None:
+    r"""Say what is wrong with a job, since when, on which rank, why, and what to do.
+
+    SOURCE is a directory of rings (OTEL_TRAIN_RING_DIR; live or after a crash), the output of `smoke` or `demo`, a
+    bridge's --state directory, a .wandb file, or the http(s) address of a Prometheus. Without it the newest job whose
+    rings are in /dev/shm is looked at. Only rings tell what a rank does at this moment, and whether it hangs.
+
+    The exit code is 0 when nothing is wrong, 1 when something is, 2 when SOURCE can't be read.
+
+    \b
+    Examples:
+      otel-train doctor
+      otel-train doctor ./otel-train-out/healthy-20260801-120000 --json
+      otel-train doctor http://127.0.0.1:9090 --run my-run --config job.toml
+    """
+    from otel_train.catalogue import healthy_range  # noqa: PLC0415
+    from otel_train.inspect.examine import examine, exit_code  # noqa: PLC0415
+    from otel_train.inspect.load import load, newest_job  # noqa: PLC0415
+    from otel_train.inspect.terminal import as_json as findings_json  # noqa: PLC0415
+    from otel_train.inspect.terminal import print_findings  # noqa: PLC0415
+    from otel_train.trainer.config import find_config, load_config  # noqa: PLC0415
+
+    ranges = load_config(find_config(config)).healthy_range if config else healthy_range
+    loaded = load(source or str(newest_job()), run=run)
+    findings = examine(loaded.history, job=loaded.job, ranges=ranges)
+    if as_json:
+        click.echo(findings_json(loaded.history, findings))
+    else:
+        print_findings(loaded.history, findings)
+    sys.exit(exit_code(findings))
+
+
 def _smoke(
     config: str,
     nproc: int,

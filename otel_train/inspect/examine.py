@@ -81,7 +81,8 @@ def find_metric(history: History, key: str, wanted: HealthyRange) -> Finding:
 def stretch(known: Sequence[tuple[int, float]], scale: float, wanted: HealthyRange) -> tuple[int | None, int | None]:
     """Return the first step of the newest stretch out of range, and the step at which it was over (None: it is not).
 
-    A mean is taken over `WINDOW` log steps at a time, and the stretch begins with the window's first one.
+    A mean is taken over `WINDOW` log steps at a time, and a stretch that begins on the way does so in the middle of the
+    first window that is out.
     """
     figures = [value * scale for _, value in known]
     width = 1
@@ -96,7 +97,7 @@ def stretch(known: Sequence[tuple[int, float]], scale: float, wanted: HealthyRan
     while begin and outside[begin - 1]:
         begin -= 1
     until = None if end == len(outside) else known[end + width - 1][0]
-    return known[begin][0], until
+    return known[begin + width // 2 if begin else 0][0], until
 
 
 def worst_rank(history: History, row: Metric, *, low: bool) -> int | None:

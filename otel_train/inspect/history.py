@@ -6,7 +6,12 @@ import math
 from collections.abc import Iterator, Mapping
 from dataclasses import dataclass, field
 
+from otel_train.exceptions import ConfigurationError
 from otel_train.ring import Fact
+
+
+class SourceError(ConfigurationError):
+    """A source of a run is wrongly given or can't be read; the message is one line."""
 
 
 @dataclass(slots=True)

@@ -10,8 +10,8 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from otel_train.catalogue import rows
-from otel_train.exceptions import ConfigurationError, OtelTrainError
-from otel_train.inspect.history import History, Track
+from otel_train.exceptions import OtelTrainError
+from otel_train.inspect.history import History, SourceError, Track
 from otel_train.inspect.rings import RingJob
 from otel_train.ring import ring_files
 
@@ -22,10 +22,6 @@ STATE_FOLDERS = (".", "bridge")
 """Where a run's output or a bridge's state directory has its wandb files."""
 _MOST_NAMED = 10
 """Runs that an error names at most."""
-
-
-class SourceError(ConfigurationError):
-    """A source of a run is wrongly given or can't be read; the message is one line."""
 
 
 @dataclass(slots=True)

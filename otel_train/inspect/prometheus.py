@@ -27,8 +27,7 @@ from otel_train.catalogue import (
     wandb_key,
 )
 from otel_train.catalogue.prometheus import ATTEMPT, RANK, RUN, cluster_series, rank_series
-from otel_train.exceptions import ConfigurationError
-from otel_train.inspect.history import History, Track
+from otel_train.inspect.history import History, SourceError, Track
 
 LOOKBACK = 15 * 24 * 3600
 """Seconds back in which runs are looked for: Prometheus keeps 15 days unless told otherwise."""
@@ -44,10 +43,6 @@ Sample = tuple[int, float]
 """Milliseconds since the epoch, value."""
 
 
-class PrometheusError(ConfigurationError):
-    """Prometheus can't be asked, or has no such run; the message is one line."""
-
-
 @dataclass(frozen=True, slots=True)
 class _Client:
     """A Prometheus to be asked."""
@@ -58,7 +53,7 @@ class _Client:
         """Return the data of an answer.
 
         Raises:
-            PrometheusError: There is none.
+            SourceError: There is none.
         """
         address = f"{self.url.rstrip('/')}/api/v1/{path}"
         body = urllib.parse.urlencode(parameters).encode()
@@ -67,18 +62,18 @@ class _Client:
             with urllib.request.urlopen(address, data=body, timeout=TIMEOUT) as answer:  # noqa: S310  # http(s): load
                 data = answer.read(MAX_ANSWER + 1)
         except urllib.error.HTTPError as error:
-            raise PrometheusError(f"{address}: {error.code} {_said(error)}") from error
+            raise SourceError(f"{address}: {error.code} {_said(error)}") from error
         except (OSError, ValueError) as error:
-            raise PrometheusError(f"{self.url} does not answer: {getattr(error, 'reason', error)}") from error
+            raise SourceError(f"{self.url} does not answer: {getattr(error, 'reason', error)}") from error
         if len(data) > MAX_ANSWER:
-            raise PrometheusError(f"{address} answers with more than {MAX_ANSWER} bytes; ask about a shorter run")
+            raise SourceError(f"{address} answers with more than {MAX_ANSWER} bytes; ask about a shorter run")
         try:
             content = json.loads(data)
             if content["status"] == "success":
                 return content["data"]
         except (ValueError, KeyError, TypeError) as error:
-            raise PrometheusError(f"{address} is no Prometheus: it answers {data[:80]!r}") from error
-        raise PrometheusError(f"{address}: {content.get('error', 'it refuses')!s:.200}")
+            raise SourceError(f"{address} is no Prometheus: it answers {data[:80]!r}") from error
+        raise SourceError(f"{address}: {content.get('error', 'it refuses')!s:.200}")
 
     def samples(self, selector: str, window: int, at: float) -> list[tuple[dict[str, str], list[Sample]]]:
         """Return the raw samples of each series, with their own times."""
@@ -114,7 +109,7 @@ def read_prometheus(url: str, run: str = "", *, now: float | None = None) -> His
         now: The present time, seconds since the epoch.
 
     Raises:
-        PrometheusError: There is no Prometheus, no such run, or several where none was named.
+        SourceError: There is no Prometheus, no such run, or several where none was named.
     """
     client, now = _Client(url), time.time() if now is None else now
     run, attempt = _newest_attempt(client, run, now)
@@ -143,7 +138,7 @@ def read_prometheus(url: str, run: str = "", *, now: float | None = None) -> His
                 tables.setdefault(when, {})[key] = value
     _fill(history.cluster, tables, steps)
     if not history.cluster.steps:
-        raise PrometheusError(f"{url} has no cluster-wide values of run {run}, attempt {attempt}")
+        raise SourceError(f"{url} has no cluster-wide values of run {run}, attempt {attempt}")
     prefix = rows.MODALITY_TARGET.wandb_key + "/"
     history.modalities = tuple(
         sorted(key.removeprefix(prefix) for key in history.cluster.values if key.startswith(prefix))
@@ -168,10 +163,10 @@ def _newest_attempt(client: _Client, run: str, now: float) -> tuple[str, int]:
     if len(attempts) == 1:
         return next(iter(attempts.items()))
     if not attempts:
-        raise PrometheusError(f"{client.url} has no {f'run {run}' if run else 'run'} of otel_train in 15 days")
+        raise SourceError(f"{client.url} has no {f'run {run}' if run else 'run'} of otel_train in 15 days")
     newest = sorted(attempts, key=lambda name: -attempts[name])
     more = ", ..." if len(newest) > _MOST_NAMED else ""
-    raise PrometheusError(
+    raise SourceError(
         f"{client.url} has {len(newest)} runs; give one as --run: {', '.join(newest[:_MOST_NAMED])}{more}"
     )
 
@@ -181,7 +176,7 @@ def _window(client: _Client, selector: str, attempt: int, now: float) -> tuple[f
     age = min(LOOKBACK, max(60, math.ceil(now - attempt / 1000) + 60))
     found = client.get("query", query=f"count_over_time({selector}[{age}s])", time=now)["result"]
     if not found:
-        raise PrometheusError(f"{client.url} has no steps of rank 0 in 15 days")
+        raise SourceError(f"{client.url} has no steps of rank 0 in 15 days")
     count = float(found[0]["value"][1])
     # The end, to a minute, of a job that may be over for days.
     step = max(60, age // 10_000)
@@ -249,8 +244,9 @@ def _read_ranks(client: _Client, history: History, matchers: str, window: int, e
         if row.reduction is not Reduction.HISTOGRAM and not row.attribute
     }
     selector = _selector([*wanted, rank_series(rows.STEP)], matchers)
-    counted = client.get("query", query=f"sum(count_over_time({selector}[{window}s]))", time=end)["result"]
-    count = float(counted[0]["value"][1]) if counted else 0.0
+    steps_of_all = f"{rank_series(rows.STEP)}{{{matchers}}}[{window}s]"
+    counted = client.get("query", query=f"sum(count_over_time({steps_of_all}))", time=end)["result"]
+    count = float(counted[0]["value"][1]) * len(wanted) if counted else 0.0
     if count > MAX_RANK_SAMPLES:
         window = max(60, math.floor(window * MAX_RANK_SAMPLES / count))
     tables: dict[int, dict[int, dict[str, float]]] = {}

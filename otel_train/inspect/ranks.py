@@ -25,14 +25,13 @@ SLOWED = 0.1
 """Part of a step's time by which it must be slower to be worth a word."""
 _NAMED = 8
 """Ranks that are named at most."""
-_WAITS = {Phase.LEDGER: "in a ledger exchange", Phase.REDUCTION: "in telemetry's reduction"}
-_DOES = {
-    Phase.DATA: "waits for data",
-    Phase.COMPUTE: "is in its own code or a collective of the job's own",
-    Phase.LEDGER: "waits in a ledger exchange",
-    Phase.REDUCTION: "waits in telemetry's reduction",
-    Phase.ENDED: "has ended its session",
-    None: "is in a phase that this release does not know",
+_WHERE = {
+    Phase.DATA: "in data wait",
+    Phase.COMPUTE: "in its own code or a collective of the job's",
+    Phase.LEDGER: "in a ledger exchange",
+    Phase.REDUCTION: "in telemetry's reduction",
+    Phase.ENDED: "in no session any more",
+    None: "in a phase that this release does not know",
 }
 _REMEDIES = {
     Phase.DATA: "Look at its loader: py-spy dump --pid PID shows what it reads; its storage or a worker may hang.",
@@ -121,7 +120,7 @@ def _hangs(still: Sequence[RankState], states: Sequence[RankState], limit: float
     evidence = [_line(state, now_ns) for state in shown]
     evidence.append(f"a step of this run should end within {limit:.0f} s")
     if not suspects:
-        where = sorted({_DOES[state.phase] for state in still})
+        where = sorted({_WHERE[state.phase] for state in still})
         cause = (
             f"they wait for {ranks_text([state.identity.rank for state in ended])}, which has left"
             if ended
@@ -130,7 +129,7 @@ def _hangs(still: Sequence[RankState], states: Sequence[RankState], limit: float
         return Finding(
             check="ranks",
             severity=Severity.CRITICAL,
-            summary=f"the job hangs at step {max(state.step for state in still) + 1}: each rank here "
+            summary=f"the job hangs at step {max(state.step for state in still) + 1}: each rank here is "
             + " or ".join(where),
             since_step=max(state.step for state in still),
             evidence=tuple(evidence),
@@ -140,12 +139,12 @@ def _hangs(still: Sequence[RankState], states: Sequence[RankState], limit: float
     first = suspects[0]
     rank, ahead = first.identity.rank, max(state.step for state in states) - first.step
     behind = f"{steps_text(ahead)} behind and " if ahead else ""
-    doing = "is stopped (SIGSTOP or a debugger)" if first.stopped else _DOES[first.phase]
+    doing = "stopped (SIGSTOP or a debugger)" if first.stopped else _WHERE[first.phase]
     also = f" (and {ranks_text([state.identity.rank for state in suspects[1:]])})" if suspects[1:] else ""
-    summary = f"rank {rank}{also} is {behind}stuck after step {first.step}: it {doing} since {_since(first, now_ns)}"
+    summary = f"rank {rank}{also} is {behind}stuck after step {first.step}: {doing} since {_since(first, now_ns)}"
     if others:
-        waiting = sorted({_DOES[state.phase] for state in others})
-        summary += f"; {ranks_text([state.identity.rank for state in others])} {' or '.join(waiting)}"
+        waiting = sorted({_WHERE[state.phase] for state in others})
+        summary += f"; {ranks_text([state.identity.rank for state in others])}: {' or '.join(waiting)}"
     pid = str(first.pid) if first.pid else "PID"
     remedy = (
         f"Let it go on: kill -CONT {pid}."
@@ -199,7 +198,7 @@ def _line(state: RankState, now_ns: int) -> str:
     ago = max(0.0, (now_ns - state.step_time_ns) / 1e9)
     return (
         f"rank {state.identity.rank} on {state.identity.host or 'this node'}{pid}: step {state.step} ended {ago:.0f} s "
-        f"ago, {_DOES[state.phase]} since {_since(state, now_ns)}; its process {lives}"
+        f"ago, {_WHERE[state.phase]} since {_since(state, now_ns)}; its process {lives}"
     )
 
 

@@ -1,0 +1,69 @@
+"""What is said of a whole run, and how the command says it."""
+
+from __future__ import annotations
+
+import json
+from pathlib import Path
+
+import pytest
+from click.testing import CliRunner
+
+from otel_train.catalogue import HealthyRange, Statistic, rows
+from otel_train.cli import main
+from otel_train.inspect import History
+from otel_train.inspect.examine import examine, stretch
+from otel_train.inspect.finding import Severity
+from otel_train.inspect.load import load
+from tests.inspect.conftest import Train
+
+
+def test_a_run_that_goes_wrong_is_explained(train: Train, tmp_path: Path) -> None:
+    """Worst first: the mix and the ledger, each with its beginning, its cause and figures in its remedy."""
+    train(tmp_path, steps=60, code=0.95, streams=12)
+    loaded = load(str(tmp_path))
+    findings = examine(loaded.history, job=loaded.job)
+    by_check = {finding.check: finding for finding in findings}
+    order = [Severity.CRITICAL, Severity.WARNING, Severity.UNKNOWN, Severity.OK]
+    assert [order.index(each.severity) for each in findings] == sorted(order.index(each.severity) for each in findings)
+    divergence = by_check[rows.MIX_DIVERGENCE.wandb_key]
+    assert (divergence.severity, divergence.since_step) == (Severity.CRITICAL, 1)
+    assert divergence.remedy.startswith("Give prose slots, streams or weight: it has ")
+    false = by_check[rows.FALSE_EVICTIONS.wandb_key]
+    assert false.remedy == "Set ledger.capacity from 4 to 12 a rank: 100 % of the false evictions go."
+    assert by_check["mix drift"].severity is Severity.WARNING
+    assert by_check["ranks"].summary == "all 1 have ended, at step 60"
+
+
+def test_a_source_without_values_is_not_judged() -> None:
+    """Nothing is wrong with what nobody measured."""
+    assert {finding.severity for finding in examine(History("nowhere", "run"))} == {Severity.UNKNOWN}
+
+
+@pytest.mark.parametrize(
+    ("values", "statistic", "found"),
+    [
+        ([1, 9, 1, 9, 9], Statistic.MAX, (4, None)),
+        ([1, 9, 9, 1, 1], Statistic.MAX, (2, 4)),
+        ([1] * 40 + [9] * 40, Statistic.MEAN, (42, None)),
+        ([1, 1, 1], Statistic.LAST, (None, None)),
+    ],
+)
+def test_since_when_it_is_out_of_range(values: list[float], statistic: Statistic, found: tuple[int, int]) -> None:
+    """The newest stretch counts, and whether it is over."""
+    wanted = HealthyRange(high=5, statistic=statistic)
+    assert stretch(list(enumerate(values, start=1)), 1.0, wanted) == found
+
+
+def test_the_command(train: Train, tmp_path: Path) -> None:
+    """Text within 80 columns or JSON; the exit code is 0, 1 or, where nothing can be read, 2."""
+    train(tmp_path / "well", steps=30)
+    train(tmp_path / "bad", steps=30, code=0.95, streams=12)
+    text = CliRunner().invoke(main, ["doctor", str(tmp_path / "bad")], env={"COLUMNS": "80"})
+    assert text.exit_code == 1
+    assert max(len(line) for line in text.output.splitlines()) <= 80
+    assert "remedy: Set ledger.capacity from 4 to 12 a rank" in text.output
+    data = CliRunner().invoke(main, ["doctor", str(tmp_path / "well"), "--json"])
+    content = json.loads(data.output)
+    assert (data.exit_code, content["healthy"], content["capacity"]) == (0, True, None)
+    nothing = CliRunner().invoke(main, ["doctor", str(tmp_path / "nowhere")])
+    assert (nothing.exit_code, nothing.output.count("\n")) == (2, 1)
