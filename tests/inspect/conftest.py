@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import random
+import time
 import zlib
 from collections.abc import Callable, Mapping, Sequence
 from importlib import import_module
@@ -26,7 +27,9 @@ def train(monkeypatch: pytest.MonkeyPatch) -> Train:
     monkeypatch.setenv("OTEL_TRAIN_SIDECAR", "external")
     monkeypatch.delenv("OTEL_SDK_DISABLED", raising=False)
 
-    def run(rings: Path, steps: int = 30, *, code: float = 0.5, streams: int = 4, records: int = 4096) -> None:
+    def run(
+        rings: Path, steps: int = 30, *, code: float = 0.5, streams: int = 4, records: int = 4096, pause: float = 0
+    ) -> None:
         rng = random.Random(1)
         mixer = MixingMeter(4, ("code", "prose"), {"code": 1, "prose": 1})
         for slot in range(4):
@@ -46,6 +49,7 @@ def train(monkeypatch: pytest.MonkeyPatch) -> Train:
                         oldest = next(iter(held))
                         del held[oldest]
                         cache.evict(oldest)
+                time.sleep(pause)
                 telemetry.step(step, {"train/loss": 1.0})
 
     return run

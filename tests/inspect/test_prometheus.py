@@ -25,7 +25,8 @@ STEPS = 30
 @pytest.mark.stack
 def test_prometheus_tells_what_the_rings_do(train: Train, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     """Each step's cluster-wide values, counters as what an interval added, the reuse distances and the modalities."""
-    train(tmp_path / "rings", steps=STEPS, streams=12)
+    # Two steps in one millisecond would be one to Prometheus.
+    train(tmp_path / "rings", steps=STEPS, streams=12, pause=0.003)
     address = f"127.0.0.1:{free_port()}"
     command = [
         str(programs.prometheus()),
