@@ -1,0 +1,27 @@
+"""The command `otel-train`. Each command imports what it needs when it runs."""
+
+from __future__ import annotations
+
+import click
+
+from otel_train import __version__
+from otel_train.cli.group import Commands
+from otel_train.cli.jobs import demo, smoke
+from otel_train.cli.made import catalogue, render
+from otel_train.cli.services import bridge, sidecar
+
+__all__ = ["main"]
+
+
+@click.group(
+    cls=Commands,
+    context_settings={"help_option_names": ["-h", "--help"]},
+    examples=("otel-train demo", "otel-train smoke starved_reader --nproc 4", "otel-train smoke --help"),
+)
+@click.version_option(__version__)
+def main() -> None:
+    """Telemetry for distributed PyTorch jobs that mix data streams and keep state in a sharded ledger."""
+
+
+for command in (bridge, catalogue, demo, render, sidecar, smoke):
+    main.add_command(command)

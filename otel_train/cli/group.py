@@ -1,0 +1,93 @@
+"""What all commands have in common: examples in their help, and errors of one line that say what to do.
+
+Exit codes: 0; 1 when something went wrong; 2 when the command was called wrongly; 130 after Ctrl-C.
+"""
+
+from __future__ import annotations
+
+import difflib
+import sys
+from collections.abc import Sequence
+from pathlib import Path
+from typing import Any
+
+import click
+
+from otel_train.exceptions import ConfigurationError, OtelTrainError
+
+NAME = "otel-train"
+
+
+class Command(click.Command):
+    """A command whose help ends with examples.
+
+    Args:
+        examples: Command lines, printed as they are.
+    """
+
+    def __init__(self, *args: Any, examples: Sequence[str] = (), **kwargs: Any) -> None:
+        super().__init__(*args, **kwargs)
+        self.examples = tuple(examples)
+
+    def format_epilog(self, ctx: click.Context, formatter: click.HelpFormatter) -> None:
+        """Write the examples behind the options."""
+        super().format_epilog(ctx, formatter)
+        if self.examples:
+            with formatter.section("Examples"):
+                formatter.write("".join(f"  {line}\n" for line in self.examples))
+
+
+class Commands(Command, click.Group):
+    """A group whose commands end with one line and an exit code when something is wrong."""
+
+    def main(self, args: Sequence[str] | None = None, prog_name: str | None = None, **extra: Any) -> Any:  # type: ignore[override]
+        """Run the command line and exit."""
+        try:
+            code = super().main(args, prog_name or NAME, **{**extra, "standalone_mode": False})
+        except click.exceptions.NoArgsIsHelpError as error:
+            click.echo(error.format_message())
+            code = 2
+        except click.UsageError as error:
+            code = _fail(_sentence(error), 2)
+        except click.ClickException as error:
+            code = _fail(error.format_message(), 1)
+        except click.Abort:
+            code = _fail("stopped", 130)
+        except OtelTrainError as error:
+            code = _fail(str(error), 2 if isinstance(error, ConfigurationError) else 1)
+        except OSError as error:
+            what = f"{error.filename}: {error.strerror}" if error.filename is not None else str(error)
+            code = _fail(f"{what}; see that the path is right, and that there is room and a right to use it", 1)
+        sys.exit(code if isinstance(code, int) else 0)
+
+    def resolve_command(
+        self, ctx: click.Context, args: list[str]
+    ) -> tuple[str | None, click.Command | None, list[str]]:
+        """Find the command that is meant, or name the nearest one."""
+        name = args[0]
+        if not name.startswith("-") and self.get_command(ctx, name) is None and not ctx.resilient_parsing:
+            nearest = difflib.get_close_matches(name, self.list_commands(ctx), 1)
+            hint = f"did you mean {nearest[0]!r}?" if nearest else f"there are {', '.join(self.list_commands(ctx))}"
+            raise click.UsageError(f"{name!r:.80} is no command; {hint}", ctx)
+        return super().resolve_command(ctx, args)
+
+
+def near(path: Path) -> Path:
+    """Return a path as seen from here, where it is below."""
+    here = Path.cwd()
+    return path.relative_to(here) if path.is_relative_to(here) else path
+
+
+def _sentence(error: click.UsageError) -> str:
+    """Return what is wrong with a call, where, and what to read."""
+    path = error.ctx.command_path if error.ctx is not None else NAME
+    where = path.removeprefix(NAME).strip()
+    message = error.format_message().rstrip(".")
+    return f"{f'{where}: ' if where else ''}{message}; see `{path} --help`"
+
+
+def _fail(message: str, code: int) -> int:
+    """Say what is wrong, on one line."""
+    line = " ".join(message.split())
+    click.echo(f"{NAME}: {''.join(each if each.isprintable() else '?' for each in line)}", err=True)
+    return code
