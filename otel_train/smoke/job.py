@@ -14,7 +14,7 @@ from typing import Any
 
 from otel_train.exceptions import ConfigurationError, JobError
 from otel_train.inspect.judgement import Judgement, judge
-from otel_train.smoke.process import ended_within, running_process, tail
+from otel_train.smoke.process import cause, ended_within, running_process
 from otel_train.smoke.receiver import elsewhere, own_bridge
 from otel_train.smoke.verdict import as_json
 from otel_train.trainer.config import TrainerConfig, load_config
@@ -125,7 +125,7 @@ def run_smoke(options: SmokeOptions, on_progress: Callable[[int, int], None] = l
 
     Raises:
         ConfigurationError: The configuration is wrong, or the output directory can't be made.
-        JobError: The receiver or the job failed; the message holds the end of its log.
+        JobError: The receiver or the job failed; the message names its log.
     """
     config = options.load()
     out = options.out.resolve()
@@ -152,7 +152,7 @@ def run_smoke(options: SmokeOptions, on_progress: Callable[[int, int], None] = l
             while not ended_within(job, 0.2):
                 on_progress(to.arrived(), wanted)
         if job.returncode != 0:
-            raise JobError(f"the job ended with code {job.returncode}:\n{tail(out / 'train.log')}")
+            raise JobError(f"the job ended with code {job.returncode}: {cause(out / 'train.log')}")
         deadline = time.monotonic() + ARRIVAL
         while (arrived := to.arrived()) < wanted:
             on_progress(arrived, wanted)

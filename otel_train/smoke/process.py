@@ -3,12 +3,16 @@
 from __future__ import annotations
 
 import contextlib
+import re
 import subprocess
 from collections.abc import Iterator, Mapping, Sequence
 from pathlib import Path
 
 GRACE = 15.0
 """Seconds that a process may take to end after SIGTERM."""
+_ERROR = re.compile(r"\w(Error|Exception|Interrupt)\b: \S")
+_OF_TORCHRUN = "ChildFailedError"
+"""It says only that some rank failed."""
 
 
 @contextlib.contextmanager
@@ -37,6 +41,9 @@ def ended_within(process: subprocess.Popen[bytes], seconds: float) -> bool:
     return process.poll() is not None
 
 
-def tail(log: Path, lines: int = 20) -> str:
-    """Return the end of a log file."""
-    return "\n".join(log.read_text(errors="replace").splitlines()[-lines:])
+def cause(log: Path) -> str:
+    """Return what a log says of the end, on a line, and the log's name: its last error, or else its last line."""
+    lines = [line.strip() for line in log.read_text(errors="replace").splitlines() if line.strip(" =-")]
+    errors = [line for line in lines if _ERROR.search(line) and _OF_TORCHRUN not in line]
+    said = (errors or lines or ["it is empty"])[-1]
+    return f"{said:.300} (its log: {log})"

@@ -13,7 +13,7 @@ from typing import Protocol
 from otel_train.bridge import delivered_steps, read_history, wandb_files
 from otel_train.exceptions import JobError
 from otel_train.ring import Kind, RingReader, ring_files
-from otel_train.smoke.process import ended_within, running_process, tail
+from otel_train.smoke.process import cause, ended_within, running_process
 
 START = 60.0
 """Seconds that the bridge may take to listen."""
@@ -30,7 +30,7 @@ class Receiver(Protocol):
         """Return how many steps it has."""
 
     def problem(self) -> str:
-        """Return why no more can arrive, with the end of its log; empty while nothing is known."""
+        """Return why no more can arrive, with its last error; empty while nothing is known."""
 
     def history(self) -> tuple[list[Mapping[str, float]], Path | None]:
         """Return each step's values by wandb key, and the wandb file where there is one; called at the very end.
@@ -49,22 +49,22 @@ class _OwnBridge:
         deadline = time.monotonic() + START
         while not (path.exists() and (text := path.read_text().strip())):
             if ended_within(self._process, 0.05) or time.monotonic() > deadline:
-                raise JobError(f"the bridge did not start; its log:\n{self._log()}")
+                raise JobError(f"the bridge did not start: {self._log()}")
         return text
 
     def _log(self) -> str:
-        return tail(self._out / "bridge.log")
+        return cause(self._out / "bridge.log")
 
     def arrived(self) -> int:
         return delivered_steps(self._out, self._run_id)
 
     def problem(self) -> str:
-        return f"the bridge has ended; its log:\n{self._log()}" if self._process.poll() is not None else ""
+        return f"the bridge has ended: {self._log()}" if self._process.poll() is not None else ""
 
     def history(self) -> tuple[list[Mapping[str, float]], Path | None]:
         files = wandb_files(self._out, self._run_id)
         if len(files) != 1:
-            raise JobError(f"{len(files)} wandb files were written, one was expected:\n{self._log()}")
+            raise JobError(f"{len(files)} wandb files were written, one was expected: {self._log()}")
         return [row.values for row in read_history(files[0])], files[0]
 
 
@@ -102,7 +102,7 @@ def own_bridge(out: Path, run_id: str, environment: Mapping[str, str]) -> Iterat
     """Run a bridge on a free port, with its state in `out`, wandb offline.
 
     Raises:
-        JobError: It does not start; the message holds the end of its log.
+        JobError: It does not start; the message names its log.
     """
     command = [sys.executable, "-m", "otel_train", "bridge", "--listen", "127.0.0.1:0", "--state", str(out)]
     command += ["--wandb-mode", "offline", "--project", PROJECT]
