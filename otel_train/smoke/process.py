@@ -11,8 +11,8 @@ from pathlib import Path
 GRACE = 15.0
 """Seconds that a process may take to end after SIGTERM."""
 _ERROR = re.compile(r"\w(Error|Exception|Interrupt)\b: \S")
-_OF_TORCHRUN = "ChildFailedError"
-"""It says only that some rank failed."""
+_BY_TORCHRUN = re.compile(r"^[EW]\d{4} .*torch/distributed/elastic/", re.MULTILINE)
+"""From here on it says only that some rank failed."""
 
 
 @contextlib.contextmanager
@@ -43,7 +43,7 @@ def ended_within(process: subprocess.Popen[bytes], seconds: float) -> bool:
 
 def cause(log: Path) -> str:
     """Return what a log says of the end, on a line, and the log's name: its last error, or else its last line."""
-    lines = [line.strip() for line in log.read_text(errors="replace").splitlines() if line.strip(" =-")]
-    errors = [line for line in lines if _ERROR.search(line) and _OF_TORCHRUN not in line]
-    said = (errors or lines or ["it is empty"])[-1]
+    text = _BY_TORCHRUN.split(log.read_text(errors="replace"))[0]
+    lines = [line.strip() for line in text.splitlines() if line.strip()]
+    said = ([line for line in lines if _ERROR.search(line)] or lines or ["it says nothing"])[-1]
     return f"{said:.300} (its log: {log})"
