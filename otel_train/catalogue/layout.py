@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import math
 import sys
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Collection, Sequence
 from dataclasses import dataclass
 from functools import partial
 
@@ -234,6 +234,15 @@ class Layout:
             for key, value in zip(self.keys, values, strict=True)
             if isinstance(value, float) and key is not None
         }
+
+    def places_of(self, keys: Collection[str]) -> tuple[int, ...]:
+        """Return where in `series` those with these wandb keys stand."""
+        return tuple(place for place, key in enumerate(self.keys) if key in keys)
+
+    def some_by_key(self, places: Sequence[int], sums: Vector, peaks: Vector) -> dict[str, float]:
+        """Return what `by_key` does of one rank's values, of the series at some places only."""
+        found = {self.keys[place]: self._computations[place](sums, peaks, ()) for place in places}
+        return {key: value for key, value in found.items() if isinstance(value, float) and key is not None}
 
 
 def measures_of(metric: Metric) -> tuple[Measure, ...]:

@@ -44,6 +44,13 @@ class Track:
             values = {key: column[place] for key, column in self.values.items()}
             yield step, time_ns, {key: value for key, value in values.items() if not math.isnan(value)}
 
+    def keep(self, newest: int) -> None:
+        """Forget all but so many of the newest steps."""
+        if len(self.steps) > newest:
+            del self.steps[:-newest], self.times_ns[:-newest]
+            for column in self.values.values():
+                del column[:-newest]
+
     def column(self, key: str) -> list[float]:
         """Return the values of a key, NaN for each step where it is not known at all."""
         return self.values.get(key) or [math.nan] * len(self.steps)

@@ -3,11 +3,11 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Iterator, Sequence
+from collections.abc import Collection, Iterator, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
-from otel_train.catalogue import Phase, Value, rows
+from otel_train.catalogue import Phase, rows
 from otel_train.exceptions import OtelTrainError, RingError
 from otel_train.inspect.history import History, MixInterval, Track
 from otel_train.ring import Identity, Kind, Record, RingReader, is_stopped, ring_files
@@ -53,9 +53,13 @@ class RankRing:
         self._position = 0
         self.lost = 0
         """Records that were overwritten before they were looked at."""
+        self.places: tuple[int, ...] | None = None
+        """Where the wanted series stand, where only some are."""
 
-    def records(self) -> Iterator[Record]:
-        """Yield the records since the last call."""
+    def records(self, newest: int | None = None) -> Iterator[Record]:
+        """Yield the records since the last call, or only so many of the newest among them."""
+        if newest is not None:
+            self._position = max(self._position, self.reader.progress.written - newest)
         while True:
             found, self._position, lost = self.reader.read(self._position, READ_AT_ONCE)
             self.lost += lost
@@ -88,13 +92,19 @@ class RingJob:
 
     Args:
         directory: Where the rings are.
+        newest: How many of each ring's newest records are looked at, and of their steps are kept; None for all that
+            the rings hold, and whatever comes.
+        rank_keys: The wandb keys that are wanted of the ranks' own values; the picks of each interval and the reuse
+            distances are left out then. None for everything.
 
     Raises:
         OtelTrainError: There is no such directory, or no ring in it that can be read.
     """
 
-    def __init__(self, directory: Path) -> None:
+    def __init__(self, directory: Path, *, newest: int | None = None, rank_keys: Collection[str] | None = None) -> None:
         self.directory = directory
+        self._newest = newest
+        self._rank_keys = rank_keys
         self.rings: dict[int, RankRing] = {}
         """By rank."""
         self.damaged: dict[Path, str] = {}
@@ -121,10 +131,31 @@ class RingJob:
         newest = max((ring.identity.attempt for ring in self._open.values() if ring is not None), default=0)
         if newest != self.attempt:
             self._begin(newest)
-        for rank, ring in sorted(self.rings.items()):
-            for record in ring.records():
-                self._take(rank, ring, record)
+        for path, ring in self._open.items():
+            if ring is not None and ring.identity.attempt == self.attempt:
+                self.rings.setdefault(ring.identity.rank, ring)
+                try:
+                    for record in ring.records(self._newest):
+                        self._take(ring.identity.rank, ring, record)
+                except RingError as error:
+                    self.damaged[path] = str(error)
+        self._leave_out()
         self._sum_up()
+
+    def _leave_out(self) -> None:
+        """Leave out the rings that turned out to be damaged, and the steps that are too old."""
+        for path in self.damaged:
+            ring = self._open[path]
+            if ring is not None:
+                self._open[path] = None
+                if self.rings.get(ring.identity.rank) is ring:
+                    del self.rings[ring.identity.rank]
+                ring.reader.close()
+        if self._newest is not None:
+            for track in (self.history.cluster, *self.history.ranks.values()):
+                track.keep(self._newest)
+            for step in sorted(self._mix)[: -self._newest]:
+                del self._mix[step]
 
     def _add(self, path: Path) -> None:
         try:
@@ -155,12 +186,18 @@ class RingJob:
             self.history.cluster.add(record.step, record.time_ns, layout.by_key(sums, peaks, peak_ranks))
             return
         track = self.history.ranks.setdefault(rank, Track())
+        if self._rank_keys is not None:
+            if ring.places is None:
+                ring.places = layout.places_of(self._rank_keys)
+            track.add(record.step, record.time_ns, layout.some_by_key(ring.places, sums, peaks))
+            return
         track.add(record.step, record.time_ns, layout.by_key(sums, peaks))
-        values: Sequence[Value] = layout.values(sums, peaks)
-        for series, value in zip(layout.series, values, strict=True):
-            if series.name == rows.REUSE_DISTANCE.name and isinstance(value, tuple):
-                before = self.history.reuse or (0.0,) * len(value)
-                self.history.reuse = tuple(a + b for a, b in zip(before, value, strict=True))
+        [measure] = rows.REUSE_DISTANCE.measures
+        start = layout.offsets.get(measure.name)
+        if start is not None:
+            reuse = sums[start : start + measure.places]
+            before = self.history.reuse or (0.0,) * measure.places
+            self.history.reuse = tuple(a + b for a, b in zip(before, reuse, strict=True))
         if rows.DECAYED_COUNTS.name in layout.offsets:
             self._take_mix(rank, ring, record, sums)
 

@@ -114,6 +114,8 @@ class RingReader:
         return is_alive(self.header.pid, self.header.pid_start) or self._is_locked()
 
     def _is_locked(self) -> bool:
+        # Shared, for a moment, and only where the writer is gone: it has its lock before the file has its name, and two
+        # readers may hold one each. So nobody who looks can keep another, or the writer, from anything.
         try:
             fcntl.lockf(self._descriptor, fcntl.LOCK_SH | fcntl.LOCK_NB)
         except OSError as error:
