@@ -5,8 +5,10 @@ from __future__ import annotations
 import click
 
 from otel_train import __version__
+from otel_train.cli.complete import completion
 from otel_train.cli.group import Commands
 from otel_train.cli.jobs import demo, smoke
+from otel_train.cli.looking import dump, top
 from otel_train.cli.made import catalogue, render
 from otel_train.cli.services import bridge, sidecar
 
@@ -16,12 +18,17 @@ __all__ = ["main"]
 @click.group(
     cls=Commands,
     context_settings={"help_option_names": ["-h", "--help"]},
-    examples=("otel-train demo", "otel-train smoke starved_reader --nproc 4", "otel-train smoke --help"),
+    examples=(
+        "otel-train demo",
+        "otel-train smoke starved_reader --nproc 4",
+        "otel-train top",
+        "otel-train dump --help",
+    ),
 )
 @click.version_option(__version__)
 def main() -> None:
     """Telemetry for distributed PyTorch jobs that mix data streams and keep state in a sharded ledger."""
 
 
-for command in (bridge, catalogue, demo, render, sidecar, smoke):
+for command in (bridge, catalogue, completion, demo, dump, render, sidecar, smoke, top):
     main.add_command(command)

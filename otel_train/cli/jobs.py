@@ -10,6 +10,7 @@ from typing import TYPE_CHECKING
 
 import click
 
+from otel_train.cli.complete import complete_config
 from otel_train.cli.group import Command, near
 
 if TYPE_CHECKING:
@@ -24,7 +25,7 @@ if TYPE_CHECKING:
         "otel-train smoke healthy --endpoint http://127.0.0.1:4317 --json",
     ),
 )
-@click.argument("config")
+@click.argument("config", shell_complete=complete_config)
 @click.option("--nproc", default=2, show_default=True, help="Ranks.")
 @click.option("--steps", type=int, help="Steps, in place of the configuration's.")
 @click.option("--out", type=click.Path(path_type=Path, file_okay=False), help="Where to write; a new folder here.")

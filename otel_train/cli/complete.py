@@ -1,0 +1,41 @@
+"""Completion in a shell: what an argument can be, and the script that asks."""
+
+from __future__ import annotations
+
+import click
+from click.shell_completion import CompletionItem, get_completion_class
+
+from otel_train.cli.group import NAME, Command
+
+
+def complete_config(_context: click.Context, _parameter: click.Parameter, incomplete: str) -> list[CompletionItem]:
+    """Return the shipped configurations that begin so, and files."""
+    from otel_train.trainer.config import shipped_configs  # noqa: PLC0415
+
+    names = [CompletionItem(name) for name in shipped_configs() if name.startswith(incomplete)]
+    return [CompletionItem(incomplete, type="file"), *names]
+
+
+def complete_metric(_context: click.Context, _parameter: click.Parameter, incomplete: str) -> list[CompletionItem]:
+    """Return the headline keys that begin so."""
+    from otel_train.catalogue import HEADLINE_KEYS  # noqa: PLC0415
+
+    return [CompletionItem(key) for key in HEADLINE_KEYS if key.startswith(incomplete)]
+
+
+@click.command(
+    cls=Command,
+    examples=(
+        'eval "$(otel-train completion bash)"        # in ~/.bashrc',
+        'eval "$(otel-train completion zsh)"         # in ~/.zshrc',
+        "otel-train completion fish > ~/.config/fish/completions/otel-train.fish",
+    ),
+)
+@click.argument("shell", type=click.Choice(["bash", "zsh", "fish"]))
+@click.pass_context
+def completion(context: click.Context, shell: str) -> None:
+    """Print the script that completes commands, options, directories and configurations in a shell."""
+    found = get_completion_class(shell)
+    assert found is not None, "click has these three"
+    root = context.find_root().command
+    click.echo(found(root, {}, NAME, f"_{NAME.replace('-', '_').upper()}_COMPLETE").source())

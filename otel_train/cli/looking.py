@@ -1,0 +1,126 @@
+"""The commands that look at a job, without touching it: top and dump."""
+
+from __future__ import annotations
+
+import sys
+from pathlib import Path
+
+import click
+
+from otel_train.cli.complete import complete_metric
+from otel_train.cli.group import Command
+from otel_train.exceptions import ConfigurationError
+
+
+@click.command(
+    cls=Command,
+    examples=(
+        "otel-train top",
+        "otel-train top /dev/shm/otel_train-$UID/my-run",
+        "otel-train top ./otel-train-out/healthy-20260101-120000",
+        "otel-train top --once | tee frame.txt",
+    ),
+)
+@click.argument("directory", required=False, metavar="[DIR]", type=click.Path(path_type=Path, file_okay=False))
+@click.option("--once", is_flag=True, help="Print one frame and exit, also into a pipe: COLUMNS wide, 80 by default.")
+@click.option(
+    "--health",
+    type=click.Path(path_type=Path, dir_okay=False),
+    help="A job's TOML file; the ranges of its [health] table replace the catalogue's.",
+)
+def top(directory: Path | None, health: Path | None, *, once: bool) -> None:
+    """Watch a running job: its step, the eleven metrics and their verdicts, the mix, and each rank.
+
+    DIR is the job's OTEL_TRAIN_RING_DIR, or the output of smoke or demo; without it, your newest job on this machine.
+    It is read and nothing else, so that no step takes longer for it. A job that has ended or died is shown as it was.
+
+    `!` marks the rank to look at first, and why; `*` one that is only the stalest of healthy ones. Verdicts are about
+    the newest 256 log steps.
+
+    Keys: s sorts by the next column, r turns the order round, f or / filters ranks (3,8-15 or a part of a host, phase
+    or state; escape ends it), p pauses, arrows and pages scroll, q quits.
+    """
+    from otel_train.catalogue import healthy_range  # noqa: PLC0415
+    from otel_train.inspect.find import find_job  # noqa: PLC0415
+    from otel_train.inspect.top import print_frame, run_top  # noqa: PLC0415
+
+    if not once and not sys.stdout.isatty():
+        raise ConfigurationError("top needs a terminal; give --once to print one frame")
+    ranges = healthy_range
+    if health is not None:
+        from otel_train.trainer.config import load_config  # noqa: PLC0415
+
+        ranges = load_config(health).healthy_range
+    (print_frame if once else run_top)(find_job(directory), ranges)
+
+
+@click.command(
+    cls=Command,
+    examples=(
+        "otel-train dump ./otel-train-out/healthy-20260101-120000",
+        "otel-train dump DIR --kind cluster --metric 'ledger/*' --since 10m | jq -c '[.step, .\"ledger/evictions\"]'",
+        "otel-train dump DIR --rank 3 --since 1000 --out rank3.csv",
+        "otel-train dump DIR --out run.parquet",
+    ),
+)
+@click.argument("directory", metavar="DIR", type=click.Path(path_type=Path, file_okay=False))
+@click.option("--format", "form", type=click.Choice(["jsonl", "csv", "parquet"]), help="By OUT's ending, else jsonl.")
+@click.option(
+    "--out", type=click.Path(path_type=Path, dir_okay=False, allow_dash=True), default="-", help="A file; - is stdout."
+)
+@click.option("--since", metavar="STEP|TIME", help="From that step, or 90s, 10m, 2h, 1d before the newest record.")
+@click.option("--rank", "ranks", type=int, multiple=True, help="Only that rank's ring; may be given again.")
+@click.option(
+    "--metric",
+    "metrics",
+    multiple=True,
+    metavar="NAME",
+    shell_complete=complete_metric,
+    help="Only that value, by its wandb key, or a pattern such as 'ledger/*'; may be given again.",
+)
+@click.option("--kind", type=click.Choice(["rank", "cluster"]), help="Only ranks' own values, or only the cluster's.")
+@click.option("--all-attempts", is_flag=True, help="Older attempts in DIR too, not only the newest.")
+def dump(
+    directory: Path,
+    form: str | None,
+    out: Path,
+    since: str | None,
+    *,
+    ranks: tuple[int, ...],
+    metrics: tuple[str, ...],
+    kind: str | None,
+    all_attempts: bool,
+) -> None:
+    """Write what the rings in DIR hold, of a running or a dead job, as JSON lines, CSV or Parquet.
+
+    DIR is the job's OTEL_TRAIN_RING_DIR, or the output of smoke or demo.
+
+    One object or row is one record: run, attempt, rank, kind (rank: its own values of an interval; cluster: those of
+    all ranks), step, time (RFC 3339, UTC), time_ns, then the values by their wandb keys (see `otel-train catalogue`; a
+    histogram has none). They come rank by rank, as they were written. A value that nobody measured in an interval is
+    left out (CSV: empty, Parquet: null). NaN and infinities are the texts NaN, Infinity and -Infinity, in Parquet
+    themselves. A value whose key is one of the names before gets metric/ in front.
+
+    Torn records are left out, and their number is said.
+    """
+    from otel_train.inspect import dump as dumping  # noqa: PLC0415
+    from otel_train.inspect.find import find_job  # noqa: PLC0415
+    from otel_train.inspect.formats import format_of, write_dump  # noqa: PLC0415
+    from otel_train.ring import Kind  # noqa: PLC0415
+
+    file = None if str(out) == "-" else out
+    selection = dumping.Selection(
+        **(dumping.since(since) if since is not None else {}),
+        ranks=ranks,
+        metrics=metrics,
+        kind=Kind[kind.upper()] if kind else None,
+        all_attempts=all_attempts,
+    )
+    chosen = format_of(form, file)
+    found = dumping.Dump(find_job(directory), selection)
+    write_dump(found, chosen, file)
+    for problem in found.damaged:
+        click.echo(f"otel-train: left out: {problem}", err=True)
+    if found.torn:
+        click.echo(f"otel-train: {found.torn} records were torn, or overwritten while they were read", err=True)
+    found.close()

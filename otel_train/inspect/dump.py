@@ -1,0 +1,182 @@
+"""`otel-train dump`: what the rings of a job hold, live or dead, as rows for other programs."""
+
+from __future__ import annotations
+
+import datetime as dt
+import difflib
+import fnmatch
+import re
+from collections.abc import Iterator
+from dataclasses import dataclass, field
+from pathlib import Path
+
+from otel_train.exceptions import ConfigurationError, OtelTrainError, RingError
+from otel_train.ring import Kind, Record, RingReader, ring_files
+
+FIELDS = ("run", "attempt", "rank", "kind", "step", "time", "time_ns")
+"""What stands in each row before the values."""
+PREFIX = "metric/"
+"""In front of a value's name that is one of `FIELDS`."""
+READ_AT_ONCE = 512
+_SECONDS = {"s": 1, "m": 60, "h": 3600, "d": 86400}
+
+Cell = str | int | float
+Row = dict[str, Cell]
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Selection:
+    """Which records, and which of their values."""
+
+    since_step: int | None = None
+    """The first step."""
+    since_ns: int | None = None
+    """So long before the newest record of the job, in nanoseconds."""
+    ranks: tuple[int, ...] = ()
+    """Empty for all."""
+    metrics: tuple[str, ...] = ()
+    """Names or patterns of values; empty for all."""
+    kind: Kind | None = None
+    """None for both."""
+    all_attempts: bool = False
+    """Whether older attempts are wanted too."""
+
+
+def since(text: str) -> dict[str, int]:
+    """Read `--since`: a step, or a time span such as 10m.
+
+    Raises:
+        ConfigurationError: It is neither.
+    """
+    found = re.fullmatch(r"(\d{1,15})([smhd]?)", text, re.ASCII)
+    if found is None:
+        raise ConfigurationError(f"--since must be a step or a time span such as 90s, 10m, 2h or 1d, got {text!r:.80}")
+    number, unit = int(found[1]), found[2]
+    return {"since_ns": number * _SECONDS[unit] * 10**9} if unit else {"since_step": number}
+
+
+@dataclass(slots=True)
+class Dump:
+    """The rows of a directory's rings: rank by rank, as they were written.
+
+    Args:
+        directory: Where the rings are.
+        selection: What is wanted of them.
+
+    Raises:
+        ConfigurationError: A rank or a metric is not there.
+        OtelTrainError: No ring can be read.
+    """
+
+    directory: Path
+    selection: Selection = field(default_factory=Selection)
+    columns: tuple[str, ...] = ()
+    """The names of the values that a row may have."""
+    torn: int = 0
+    """Records that were left out, because they were torn, or overwritten before they were read."""
+    damaged: list[str] = field(default_factory=list)
+    """What is wrong with the rings that were left out."""
+    _readers: list[RingReader] = field(default_factory=list)
+
+    def __post_init__(self) -> None:
+        for path in ring_files(self.directory):
+            try:
+                reader = RingReader(path)
+                _ = reader.progress
+            except RingError as error:
+                self.damaged.append(str(error))
+            else:
+                self._readers.append(reader)
+        if not self._readers:
+            why = self.damaged[0] if self.damaged else "wait for the job's first step, or give another directory"
+            raise OtelTrainError(f"{self.directory} holds no ring that can be read: {why}")
+        if not self.selection.all_attempts:
+            newest = max(reader.identity.attempt for reader in self._readers)
+            self._readers = [reader for reader in self._readers if reader.identity.attempt == newest]
+        self._choose_ranks()
+        self.columns = self._choose_columns()
+
+    def _choose_ranks(self) -> None:
+        there = sorted({reader.identity.rank for reader in self._readers})
+        for rank in self.selection.ranks:
+            if rank not in there:
+                known = ", ".join(map(str, there[:16])) + (" …" if len(there) > 16 else "")
+                raise ConfigurationError(f"--rank {rank} has no ring in {self.directory}; there are {known}")
+        if self.selection.ranks:
+            self._readers = [reader for reader in self._readers if reader.identity.rank in self.selection.ranks]
+
+    def _choose_columns(self) -> tuple[str, ...]:
+        known = dict.fromkeys(key for reader in self._readers for key in reader.layout.keys if key is not None)
+        if not self.selection.metrics:
+            return tuple(known)
+        wanted: set[str] = set()
+        for pattern in self.selection.metrics:
+            matches = {key for key in known if key == pattern} or set(fnmatch.filter(known, pattern))
+            if not matches:
+                nearest = difflib.get_close_matches(pattern, known, 1, 0.3)
+                hint = f"the nearest is {nearest[0]!r}" if nearest else f"there is {next(iter(known), 'none')!r}"
+                raise ConfigurationError(f"--metric {pattern!r:.80} is none of this job's; {hint}")
+            wanted |= matches
+        return tuple(key for key in known if key in wanted)
+
+    def names(self) -> dict[str, str]:
+        """Return the name of each of `columns` in a row."""
+        return {key: PREFIX + key if key in FIELDS else key for key in self.columns}
+
+    def rows(self) -> Iterator[Row]:
+        """Yield one row a record; a value that nobody measured in its interval is not in it."""
+        after = None
+        if self.selection.since_ns is not None:
+            after = max(reader.progress.time_ns for reader in self._readers) - self.selection.since_ns
+        for reader in self._readers:
+            yield from self._rows_of(reader, after)
+
+    def _rows_of(self, reader: RingReader, after: int | None) -> Iterator[Row]:
+        identity, layout, names = reader.identity, reader.layout, self.names()
+        fixed: Row = {"run": identity.run_id, "attempt": identity.attempt, "rank": identity.rank}
+        for record in self._records(reader):
+            if not self._wanted(record, after):
+                continue
+            sums, peaks, peak_ranks = layout.split(record.values)
+            values = layout.by_key(sums, peaks, peak_ranks if record.kind is Kind.CLUSTER else ())
+            row: Row = {
+                **fixed,
+                "kind": record.kind.name.lower(),
+                "step": record.step,
+                "time": rfc3339(record.time_ns),
+                "time_ns": record.time_ns,
+            }
+            row.update((names[key], values[key]) for key in names if key in values)
+            yield row
+
+    def _wanted(self, record: Record, after: int | None) -> bool:
+        first, kind = self.selection.since_step, self.selection.kind
+        return (
+            (kind is None or record.kind is kind)
+            and (first is None or record.step >= first)
+            and (after is None or record.time_ns >= after)
+        )
+
+    def _records(self, reader: RingReader) -> Iterator[Record]:
+        """Yield what the ring holds now; a job that goes on writes does not keep it from coming to an end."""
+        try:
+            end = reader.progress.written
+            position = max(0, end - reader.geometry.records)
+            while position < end:
+                found, position, lost = reader.read(position, min(READ_AT_ONCE, end - position))
+                self.torn += lost
+                yield from found
+        except RingError as error:
+            self.damaged.append(str(error))
+
+    def close(self) -> None:
+        """Give the mappings back."""
+        for reader in self._readers:
+            reader.close()
+
+
+def rfc3339(time_ns: int) -> str:
+    """Return a time with all its nanoseconds, in UTC."""
+    seconds, nanoseconds = divmod(time_ns, 10**9)
+    moment = dt.datetime(1970, 1, 1, tzinfo=dt.UTC) + dt.timedelta(seconds=seconds)
+    return f"{moment:%Y-%m-%dT%H:%M:%S}.{nanoseconds:09d}Z"

@@ -1,0 +1,65 @@
+"""Find the rings of the job that is meant: a directory of rings, a smoke run's folder, or the newest job here."""
+
+from __future__ import annotations
+
+import os
+import tempfile
+from collections.abc import Iterator
+from pathlib import Path
+
+from otel_train.exceptions import ConfigurationError, OtelTrainError
+from otel_train.ring import ring_files
+
+MEMORY = Path("/dev/shm")  # noqa: S108  # where rings are by default; each reader checks what it finds
+SMOKE = "rings"
+"""The folder in the output of `otel-train smoke` and `demo`."""
+
+
+def find_job(directory: Path | None = None, *, bases: tuple[Path, ...] | None = None) -> Path:
+    """Return the directory of a job's rings.
+
+    Args:
+        directory: Rings, or a folder with `rings` in it, or one with such directories in it; None for the newest job
+            of this user.
+        bases: Where this user's jobs are; in memory by default, or in the directory for temporary files.
+
+    Raises:
+        ConfigurationError: There is no such directory.
+        OtelTrainError: There is no ring.
+    """
+    if directory is None:
+        name = f"otel_train-{os.getuid()}"
+        bases = bases or (MEMORY / name, Path(tempfile.gettempdir()) / name)
+        found = [each for base in bases for each in _below(base)]
+        if not found:
+            places = " or ".join(map(str, bases))
+            raise OtelTrainError(f"no job of yours has rings in {places}; start one, or give its OTEL_TRAIN_RING_DIR")
+        return max(found, key=_newest)
+    if not directory.is_dir():
+        raise ConfigurationError(f"{directory} is no directory; give the job's OTEL_TRAIN_RING_DIR, or none at all")
+    if ring_files(directory):
+        return directory
+    found = list(_below(directory))
+    if not found:
+        raise OtelTrainError(f"{directory} holds no ring; wait for the job's first step, or give another directory")
+    return max(found, key=_newest)
+
+
+def _below(base: Path) -> Iterator[Path]:
+    """Yield the directories in a directory that hold rings."""
+    try:
+        inside = [path for path in base.iterdir() if path.is_dir()]
+    except OSError:
+        return
+    for path in inside:
+        try:
+            if ring_files(path):
+                yield path
+        except OSError:  # another user's
+            continue
+
+
+def _newest(directory: Path) -> int:
+    """Return the newest attempt: a ring's name ends with it, and it is the time of the job's start."""
+    attempts = [path.stem.rpartition("-")[2] for path in ring_files(directory)]
+    return max((int(text) for text in attempts if text.isascii() and text.isdigit()), default=0)
