@@ -29,7 +29,7 @@ MAY_IMPORT = {
 TRAINING_SIDE = "import otel_train.mixing, otel_train.ledger, otel_train.step, otel_train.ring, otel_train.trainer.loop"
 SERVICE_SIDE = (
     "import otel_train.sidecar.__main__, otel_train.bridge.service, otel_train.smoke, otel_train.render, "
-    "otel_train.cli, otel_train.inspect"
+    "otel_train.cli, otel_train.inspect.top, otel_train.inspect.formats"
 )
 
 

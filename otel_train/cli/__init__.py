@@ -6,7 +6,7 @@ import click
 
 from otel_train import __version__
 from otel_train.cli.complete import completion
-from otel_train.cli.group import Commands
+from otel_train.cli.group import NAME, Commands
 from otel_train.cli.jobs import demo, smoke
 from otel_train.cli.looking import dump, top
 from otel_train.cli.made import catalogue, render
@@ -16,6 +16,7 @@ __all__ = ["main"]
 
 
 @click.group(
+    NAME,
     cls=Commands,
     context_settings={"help_option_names": ["-h", "--help"]},
     examples=(
