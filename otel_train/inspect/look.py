@@ -12,12 +12,11 @@ from otel_train.catalogue import (
     MAX_SUFFIX,
     RANK_SUFFIX,
     HealthyRange,
-    Judgement,
     Phase,
     healthy_range,
-    judge,
     rows,
 )
+from otel_train.inspect.judgement import Judgement, judge
 from otel_train.inspect.figures import duration
 from otel_train.inspect.history import History, Track
 from otel_train.inspect.rings import RankState

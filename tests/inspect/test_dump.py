@@ -53,6 +53,7 @@ def test_a_row_is_a_record(tmp_path: Path) -> None:
     [
         (["--since", "4", "--rank", "1"], {(1, "rank", 4), (1, "rank", 5)}),
         (["--since", "1s", "--kind", "rank"], {(rank, "rank", step) for rank in (0, 1, 2) for step in (4, 5)}),
+        (["--since", "1", "--kind", "rank"], {(rank, "rank", step) for rank in (0, 1, 2) for step in range(1, 6)}),
         (["--kind", "cluster"], {(0, "cluster", step) for step in range(1, 6)}),
         (["--rank", "1", "--rank", "2", "--since", "5"], {(1, "rank", 5), (2, "rank", 5)}),
         (["--since", "0s", "--all-attempts"], {(0, "rank", 5), (0, "cluster", 5), (1, "rank", 5), (2, "rank", 5)}),

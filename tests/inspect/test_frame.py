@@ -19,7 +19,7 @@ from tests.inspect.rings import ATTEMPT, SECOND, write_job
 
 STEPS = 30
 NOW = ATTEMPT * 10**6 + STEPS * SECOND + SECOND // 2
-HOSTILE = "[red]\x1b[31m\x07\u202e\nname\ud7ff"
+HOSTILE = "[red]\x1b[31m\x07\u202e\nn\xe4me\ud7ff"
 
 
 Changes = dict[int, dict[str, Any]]
@@ -76,6 +76,7 @@ def test_names_from_outside_do_nothing_to_the_terminal(tmp_path: Path) -> None:
     lines = frame(looked_at(tmp_path), Arrangement(filter="\x1b[2J"), width=140, height=40)
     assert all(line.plain.isprintable() for line in lines)
     assert sum("[red]?[31m" in line.plain for line in lines) == 2
+    assert all(line.plain.isascii() for line in frame(looked_at(tmp_path), width=140, height=40, plain=True))
     lines = frame(looked_at(tmp_path), width=140, height=40)
     assert sum("[red]?[31m" in line.plain for line in lines) == 4
     assert {str(span.style) for line in lines for span in line.spans} <= {

@@ -66,6 +66,7 @@ def test_the_newest_job_is_found(tmp_path: Path) -> None:
     for name, attempt in (("old", ATTEMPT), ("new/rings", ATTEMPT + 2), ("middle", ATTEMPT + 1)):
         (tmp_path / name).mkdir(parents=True)
         FakeRank(tmp_path / name, 0, 1, attempt)
+    FakeRank(tmp_path / "middle", 0, 1, ATTEMPT - 1)
     (tmp_path / "empty").mkdir()
     assert find_job(None, bases=(tmp_path / "nothing", tmp_path)) == tmp_path / "middle"
     assert find_job(tmp_path / "new") == tmp_path / "new" / "rings"
