@@ -19,16 +19,20 @@ from otel_train.exceptions import ConfigurationError
         "otel-train top /dev/shm/otel_train-$UID/my-run",
         "otel-train top ./otel-train-out/healthy-20260101-120000",
         "otel-train top --once | tee frame.txt",
+        "otel-train top --svg frame.svg",
     ),
 )
 @click.argument("directory", required=False, metavar="[DIR]", type=click.Path(path_type=Path, file_okay=False))
 @click.option("--once", is_flag=True, help="Print one frame and exit, also into a pipe: COLUMNS wide, 80 by default.")
 @click.option(
+    "--svg", type=click.Path(path_type=Path, dir_okay=False), help="Save one frame as a picture there, and exit."
+)
+@click.option(
     "--health",
     type=click.Path(path_type=Path, dir_okay=False),
     help="A job's TOML file; the ranges of its [health] table replace the catalogue's.",
 )
-def top(directory: Path | None, health: Path | None, *, once: bool) -> None:
+def top(directory: Path | None, svg: Path | None, health: Path | None, *, once: bool) -> None:
     """Watch a running job: its step, the eleven metrics and their verdicts, the mix, and each rank.
 
     DIR is the job's OTEL_TRAIN_RING_DIR, or the output of smoke or demo; without it, your newest job on this machine.
@@ -42,16 +46,20 @@ def top(directory: Path | None, health: Path | None, *, once: bool) -> None:
     """
     from otel_train.catalogue import healthy_range  # noqa: PLC0415
     from otel_train.inspect.find import find_job  # noqa: PLC0415
-    from otel_train.inspect.top import print_frame, run_top  # noqa: PLC0415
+    from otel_train.inspect.top import print_frame, run_top, save_frame  # noqa: PLC0415
 
-    if not once and not sys.stdout.isatty():
+    if not once and svg is None and not sys.stdout.isatty():
         raise ConfigurationError("top needs a terminal; give --once to print one frame")
     ranges = healthy_range
     if health is not None:
         from otel_train.trainer.config import load_config  # noqa: PLC0415
 
         ranges = load_config(health).healthy_range
-    (print_frame if once else run_top)(find_job(directory), ranges)
+    found = find_job(directory)
+    if svg is not None:
+        save_frame(found, svg, ranges)
+    if once or svg is None:
+        (print_frame if once else run_top)(found, ranges)
 
 
 @click.command(

@@ -131,7 +131,10 @@ def _metrics(lines: Sequence[MetricLine], width: int, *, plain: bool) -> list[Te
         made.append(Text(heading, style="dim"))
         for line in members:
             name = f"{line.key.partition('/')[2]:<{_NAME}}"
-            text = Text(f"{name} {sparkline(line.curve, curve, plain=plain)} {figure(line.last):>{MOST}} ")
+            text = Text(f"{name} ").append(
+                sparkline(line.curve, curve, plain=plain), style="red" if line.healthy is False else "cyan"
+            )
+            text.append(f" {figure(line.last):>{MOST}} ")
             text.append(f"{figure(line.judged):>{MOST}} {line.range!s:<{_RANGE}} ")
             if line.healthy is None:
                 text.append("no data", style="dim")

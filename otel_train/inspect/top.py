@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+import io
 import os
+import re
 import sys
 import time
 from collections.abc import Callable
@@ -69,6 +71,22 @@ def print_frame(directory: Path, health: Health = healthy_range) -> None:
     watch.close()
 
 
+def save_frame(directory: Path, file: Path, health: Health = healthy_range) -> None:
+    """Save one frame as an SVG picture that asks no other host for anything.
+
+    Raises:
+        OSError: The file can't be written.
+    """
+    watch = Watch(directory, health)
+    width = _number("COLUMNS") or 96
+    console = Console(record=True, file=io.StringIO(), width=width, force_terminal=True, color_system="truecolor")
+    for line in frame(watch.look(refresh=False), width=width, height=_number("LINES")):
+        console.print(line, no_wrap=True)
+    watch.close()
+    picture = console.export_svg(title="otel-train top")
+    file.write_text(re.sub(r"<!--.*?-->|@font-face \{.*?\}", "", picture, count=3, flags=re.DOTALL), encoding="utf-8")
+
+
 def _number(name: str) -> int | None:
     text = os.environ.get(name, "")
     return int(text) if text.isascii() and text.isdigit() and 0 < len(text) < 5 and int(text) > 0 else None
@@ -100,7 +118,7 @@ class Top(App[None]):
         Binding("f", "filter", "filter"),
         Binding("slash", "filter", show=False),
         Binding("p", "pause", "pause"),
-        Binding("down,j", "scroll(1)", "down", key_display="arrows"),
+        Binding("down,j", "scroll(1)", "scroll", key_display="arrows"),
         Binding("up,k", "scroll(-1)", show=False),
         Binding("pagedown", f"scroll({PAGE})", show=False),
         Binding("pageup", f"scroll(-{PAGE})", show=False),

@@ -80,7 +80,7 @@ def test_names_from_outside_do_nothing_to_the_terminal(tmp_path: Path) -> None:
     lines = frame(looked_at(tmp_path), width=140, height=40)
     assert sum("[red]?[31m" in line.plain for line in lines) == 4
     assert {str(span.style) for line in lines for span in line.spans} <= {
-        "bold", "not bold", "bold red", "bold green", "bold yellow", "green", "dim",
+        "bold", "not bold", "cyan", "red", "bold red", "bold green", "bold yellow", "green", "dim",
     }  # fmt: skip
 
 

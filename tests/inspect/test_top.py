@@ -4,17 +4,19 @@ from __future__ import annotations
 
 import asyncio
 import os
+import re
 import subprocess
 import sys
 from collections.abc import Awaitable, Callable
 from pathlib import Path
+from xml.etree import ElementTree as ET
 
 import pytest
 from textual.pilot import Pilot
 from textual.widgets import Input, Static
 
 from otel_train.inspect.frame import Arrangement
-from otel_train.inspect.top import Top, Watch
+from otel_train.inspect.top import Top, Watch, save_frame
 from tests.inspect.rings import FakeRank, write_job
 
 
@@ -131,3 +133,14 @@ def test_one_frame_goes_into_a_pipe(environment: dict[str, str], plain: bool, tm
     lines = text.splitlines()
     assert max(map(len, lines)) <= 80
     assert len([line for line in lines if line[2:4].strip().isdigit()]) == 16
+
+
+def test_a_picture_asks_no_other_host_for_anything(tmp_path: Path) -> None:
+    """It is well-formed whatever a run is called, and has no address but the one that names its format."""
+    write_job(tmp_path, 2, 3, name="<script>@font-face {&")
+    save_frame(tmp_path, tmp_path / "frame.svg")
+    text = (tmp_path / "frame.svg").read_text()
+    assert ET.fromstring(text).tag.endswith("svg")
+    assert re.findall(r"\w+://[^\"]*|url\((?!#)", text) == ["http://www.w3.org/2000/svg"]
+    assert "@font-face" in text
+    assert "<script" not in text
