@@ -16,9 +16,9 @@ from otel_train.catalogue import (
     healthy_range,
     rows,
 )
-from otel_train.inspect.judgement import Judgement, judge
 from otel_train.inspect.figures import duration
 from otel_train.inspect.history import History, Track
+from otel_train.inspect.judgement import Judgement, judge
 from otel_train.inspect.rings import RankState
 
 RANK_KEYS = frozenset(row.wandb_key for row in (rows.STALENESS_MAX, rows.EVICTIONS, rows.DATA_WAIT, rows.STEP_DURATION))
