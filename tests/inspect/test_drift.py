@@ -51,15 +51,17 @@ def test_a_drift_is_found_and_its_beginning_too(change: int, within: int) -> Non
 
 def test_a_bet_is_the_dirichlet_multinomials_probability_over_the_targets() -> None:
     """With constant targets the whole stake's part on the run is Gamma functions of the counts alone."""
-    intervals = [MixInterval(1, (20.0, 12.0), (0.5, 0.5)), MixInterval(2, (30.0, 10.0), (0.5, 0.5))]
+    shares = (0.75, 0.25)
+    intervals = [MixInterval(1, (20.0, 12.0), shares), MixInterval(2, (18.0, 22.0), shares)]
     test = test_mix(intervals)
 
-    def log_beta(a: float, b: float) -> float:
-        return math.lgamma(a) + math.lgamma(b) - math.lgamma(a + b)
+    def bet(code: float, prose: float) -> float:
+        counted = [(STRENGTH * share, count) for share, count in zip(shares, (code, prose), strict=True)]
+        gained = math.lgamma(STRENGTH) - math.lgamma(STRENGTH + code + prose)
+        gained += sum(math.lgamma(prior + count) - math.lgamma(prior) for prior, count in counted)
+        return gained - code * math.log(0.75) - prose * math.log(0.25)
 
-    prior = STRENGTH / 2
-    whole = log_beta(prior + 50, prior + 22) - log_beta(prior, prior) + 72 * math.log(2)
-    second = log_beta(prior + 30, prior + 10) - log_beta(prior, prior) + 40 * math.log(2)
+    whole, second = bet(38, 34), bet(18, 22)
     # Half of the stake on the run, a quarter on the second interval, a quarter not yet.
     assert test.log_evidence == pytest.approx(math.log(math.exp(whole) / 2 + math.exp(second) / 4 + 1 / 4))
 
