@@ -8,7 +8,7 @@ from otel_train import __version__
 from otel_train.cli.complete import completion
 from otel_train.cli.group import NAME, Commands
 from otel_train.cli.jobs import demo, smoke
-from otel_train.cli.looking import dump, top
+from otel_train.cli.looking import doctor, dump, top
 from otel_train.cli.made import catalogue, render
 from otel_train.cli.services import bridge, sidecar
 
@@ -23,6 +23,7 @@ __all__ = ["main"]
         "otel-train demo",
         "otel-train smoke starved_reader --nproc 4",
         "otel-train top",
+        "otel-train doctor",
         "otel-train dump --help",
     ),
 )
@@ -31,5 +32,5 @@ def main() -> None:
     """Telemetry for distributed PyTorch jobs that mix data streams and keep state in a sharded ledger."""
 
 
-for command in (bridge, catalogue, completion, demo, dump, render, sidecar, smoke, top):
+for command in (bridge, catalogue, completion, demo, doctor, dump, render, sidecar, smoke, top):
     main.add_command(command)

@@ -1,4 +1,4 @@
-"""The commands that look at a job, without touching it: top and dump."""
+"""The commands that look at a job, without touching it: top, doctor and dump."""
 
 from __future__ import annotations
 
@@ -60,6 +60,46 @@ def top(directory: Path | None, svg: Path | None, health: Path | None, *, once: 
         save_frame(found, svg, ranges)
     if once or svg is None:
         (print_frame if once else run_top)(found, ranges)
+
+
+@click.command(
+    cls=Command,
+    examples=(
+        "otel-train doctor",
+        "otel-train doctor ./otel-train-out/healthy-20260101-120000 --json",
+        "otel-train doctor http://127.0.0.1:9090 --run my-run --config job.toml",
+    ),
+)
+@click.argument("source", default="", metavar="[SOURCE]")
+@click.option("--run", default="", help="The run's id, where SOURCE holds several.")
+@click.option("--config", help="The job's TOML file, or a shipped one: its [health] ranges replace the catalogue's.")
+@click.option("--json", "as_json", is_flag=True, help="Print JSON instead of text.")
+def doctor(source: str, run: str, config: str | None, *, as_json: bool) -> None:
+    """Say what is wrong with a job, since when, on which rank, why, and what to do.
+
+    SOURCE is a directory of rings (OTEL_TRAIN_RING_DIR; live or after a crash), the output of smoke or demo, a bridge's
+    --state directory, a .wandb file, or the http(s) address of a Prometheus; without it, your newest job on this
+    machine. Only rings tell what a rank does at this moment, and whether it hangs.
+
+    The exit code is 0 when nothing is wrong, 1 when something is, 2 when SOURCE can't be read.
+    """
+    from otel_train.catalogue import healthy_range  # noqa: PLC0415
+    from otel_train.inspect.examine import examine, exit_code  # noqa: PLC0415
+    from otel_train.inspect.load import load  # noqa: PLC0415
+    from otel_train.inspect.terminal import findings_json, print_findings  # noqa: PLC0415
+
+    ranges = healthy_range
+    if config:
+        from otel_train.trainer.config import find_config, load_config  # noqa: PLC0415
+
+        ranges = load_config(find_config(config)).healthy_range
+    loaded = load(source, run=run)
+    findings = examine(loaded.history, job=loaded.job, ranges=ranges)
+    if as_json:
+        click.echo(findings_json(loaded.history, findings))
+    else:
+        print_findings(loaded.history, findings)
+    sys.exit(exit_code(findings))
 
 
 @click.command(

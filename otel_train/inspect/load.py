@@ -3,14 +3,13 @@
 from __future__ import annotations
 
 import math
-import os
-import tempfile
 from collections.abc import Iterable
 from dataclasses import dataclass
 from pathlib import Path
 
 from otel_train.catalogue import rows
 from otel_train.exceptions import OtelTrainError
+from otel_train.inspect.find import find_job
 from otel_train.inspect.history import History, SourceError, Track
 from otel_train.inspect.rings import RingJob
 from otel_train.ring import ring_files
@@ -32,12 +31,12 @@ class Loaded:
     job: RingJob | None = None
 
 
-def load(source: str, *, run: str = "") -> Loaded:
+def load(source: str = "", *, run: str = "") -> Loaded:
     """Read a run.
 
     Args:
         source: A directory with rings, a run's output folder, a bridge's state directory, a `.wandb` file, or the
-            http(s) address of a Prometheus.
+            http(s) address of a Prometheus; empty for this user's newest job on this machine.
         run: The run's id, where the source holds several.
 
     Raises:
@@ -47,8 +46,8 @@ def load(source: str, *, run: str = "") -> Loaded:
         from otel_train.inspect.prometheus import read_prometheus  # noqa: PLC0415  # only where it is asked
 
         return Loaded(read_prometheus(source, run))
-    path = Path(source)
     try:
+        path = Path(source) if source else find_job()
         if path.is_file() and path.suffix == WANDB_SUFFIX:
             return Loaded(_wandb_history(f"the wandb file {path}", "", [path]))
         if path.is_dir():
@@ -63,27 +62,6 @@ def load(source: str, *, run: str = "") -> Loaded:
 def load_history(source: str, *, run: str = "") -> History:
     """Read a run's values; see `load`."""
     return load(source, run=run).history
-
-
-def newest_job() -> Path:
-    """Return the directory of the newest job of this user whose rings are in memory.
-
-    Raises:
-        SourceError: There is none.
-    """
-    found = [
-        (_attempt(ring), ring.parent)
-        for base in dict.fromkeys((Path("/dev/shm"), Path(tempfile.gettempdir())))  # noqa: S108  # only looked into
-        for ring in (base / f"otel_train-{os.getuid()}").glob("*/*.ring")
-    ]
-    if not found:
-        raise SourceError(f"there are no rings in /dev/shm/otel_train-{os.getuid()}; name a SOURCE")
-    return max(found)[1]
-
-
-def _attempt(ring: Path) -> int:
-    text = ring.stem.rpartition("-")[2]
-    return int(text) if text.isdecimal() else 0
 
 
 def _load_directory(path: Path, run: str) -> Loaded:

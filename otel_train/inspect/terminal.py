@@ -59,7 +59,7 @@ def print_findings(history: History, findings: Sequence[Finding], console: Conso
     console.print(Text(verdict, style="green" if not wrong else "red"))
 
 
-def as_json(history: History, findings: Sequence[Finding]) -> str:
+def findings_json(history: History, findings: Sequence[Finding]) -> str:
     """Return the examination as JSON: the run, the findings, the capacities."""
     steps, plan = history.cluster.steps, advise(history)
     content = {

@@ -102,6 +102,8 @@ def test_a_backlog_is_sent_without_a_pause(tmp_path: Path) -> None:
     sidecar._discover()
     assert sidecar._send_all(exporter)  # type: ignore[arg-type]
     assert exporter.requests == 3
+
+
 def request(batch: Batch | None) -> ExportMetricsServiceRequest:
     """Return what is sent of a batch."""
     assert batch is not None
