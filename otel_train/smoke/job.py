@@ -133,6 +133,7 @@ def run_smoke(options: SmokeOptions, on_progress: Callable[[int, int], None] = l
         out.mkdir(parents=True, exist_ok=True)
     except OSError as error:
         raise ConfigurationError(f"--out {options.out} can't be made: {error.strerror}") from error
+    (out / "job.toml").write_bytes(options.config.read_bytes())
     run_id = f"{options.config.stem}-{uuid.uuid4().hex[:8]}"
     wanted = log_steps(config)
     receiver = (
