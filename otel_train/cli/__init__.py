@@ -10,6 +10,7 @@ from otel_train.cli.group import NAME, Commands
 from otel_train.cli.jobs import demo, smoke
 from otel_train.cli.looking import doctor, dump, top
 from otel_train.cli.made import catalogue, render
+from otel_train.cli.reporting import report
 from otel_train.cli.services import bridge, sidecar
 
 __all__ = ["main"]
@@ -24,6 +25,7 @@ __all__ = ["main"]
         "otel-train smoke starved_reader --nproc 4",
         "otel-train top",
         "otel-train doctor",
+        "otel-train report ./otel-train-out/healthy-20260101-120000",
         "otel-train dump --help",
     ),
 )
@@ -32,5 +34,5 @@ def main() -> None:
     """Telemetry for distributed PyTorch jobs that mix data streams and keep state in a sharded ledger."""
 
 
-for command in (bridge, catalogue, completion, demo, doctor, dump, render, sidecar, smoke, top):
+for command in (bridge, catalogue, completion, demo, doctor, dump, render, report, sidecar, smoke, top):
     main.add_command(command)

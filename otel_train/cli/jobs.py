@@ -63,6 +63,10 @@ def demo(out: Path | None) -> None:
 Where to look:
   the verdict as JSON     {near(result.out / "result.json")}
   what training printed   {near(result.out / "train.log")}
+  what doctor says of it  {command} doctor {near(result.out)}
+  the run as a page       {command} report {near(result.out)} -o report.html
+  its ranks, as live      {command} top {near(result.out)}
+  its records as data     {command} dump {near(result.out)}
   the run for wandb       {near(result.wandb_file)}
   to upload it            {command.with_name("wandb")} sync {near(result.wandb_file.parent)}
   what the metrics mean   {command} catalogue

@@ -3,13 +3,18 @@
 from __future__ import annotations
 
 import sys
+from collections.abc import Callable
 from pathlib import Path
+from typing import TYPE_CHECKING
 
 import click
 
 from otel_train.cli.complete import complete_metric
 from otel_train.cli.group import Command
 from otel_train.exceptions import ConfigurationError
+
+if TYPE_CHECKING:
+    from otel_train.catalogue import HealthyRange
 
 
 @click.command(
@@ -72,7 +77,7 @@ def top(directory: Path | None, svg: Path | None, health: Path | None, *, once: 
 )
 @click.argument("source", default="", metavar="[SOURCE]")
 @click.option("--run", default="", help="The run's id, where SOURCE holds several.")
-@click.option("--config", help="The job's TOML file, or a shipped one: its [health] ranges replace the catalogue's.")
+@click.option("--config", help="The job's TOML, or a shipped one, for its [health] ranges; else SOURCE/job.toml.")
 @click.option("--json", "as_json", is_flag=True, help="Print JSON instead of text.")
 def doctor(source: str, run: str, config: str | None, *, as_json: bool) -> None:
     """Say what is wrong with a job, since when, on which rank, why, and what to do.
@@ -83,17 +88,12 @@ def doctor(source: str, run: str, config: str | None, *, as_json: bool) -> None:
 
     The exit code is 0 when nothing is wrong, 1 when something is, 2 when SOURCE can't be read.
     """
-    from otel_train.catalogue import healthy_range  # noqa: PLC0415
     from otel_train.inspect.examine import examine, exit_code  # noqa: PLC0415
     from otel_train.inspect.load import load  # noqa: PLC0415
     from otel_train.inspect.terminal import findings_json, print_findings  # noqa: PLC0415
 
-    ranges = healthy_range
-    if config:
-        from otel_train.trainer.config import find_config, load_config  # noqa: PLC0415
-
-        ranges = load_config(find_config(config)).healthy_range
     loaded = load(source, run=run)
+    ranges, _ = ranges_of(source, config)
     findings = examine(loaded.history, job=loaded.job, ranges=ranges)
     if as_json:
         click.echo(findings_json(loaded.history, findings))
@@ -172,3 +172,21 @@ def dump(
     if found.torn:
         click.echo(f"otel-train: {found.torn} records were torn, or overwritten while they were read", err=True)
     found.close()
+
+
+def ranges_of(source: str, config: str | None) -> tuple[Callable[[str], HealthyRange], Path | None]:
+    """Return the healthy ranges that a run is judged by, and the job's TOML that they are from, where there is one.
+
+    Args:
+        source: The run; a smoke run's output has its configuration beside what came of it.
+        config: A TOML file or the name of a shipped one, which stands above that.
+    """
+    from otel_train.catalogue import healthy_range  # noqa: PLC0415
+
+    beside = Path(source) / "job.toml"
+    if not config and not (source and beside.is_file()):
+        return healthy_range, None
+    from otel_train.trainer.config import find_config, load_config  # noqa: PLC0415
+
+    path = find_config(config) if config else beside
+    return load_config(path).healthy_range, path

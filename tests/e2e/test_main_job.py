@@ -57,7 +57,9 @@ def assert_rows_equal_replay(out: Path) -> None:
 def test_shipped_configuration_shows_what_it_must_and_every_value_is_the_replays(
     name: str, ranks: int, tmp_path: Path
 ) -> None:
-    """A smoke run passes, just the stated metrics are out of range, and wandb's 15 keys are right at every step."""
+    """A smoke run passes, just the stated metrics are out of range, as its report says, and each of wandb's 15 keys is
+    right at every step.
+    """
     run = otel_train("smoke", name, "--nproc", str(ranks), "--out", str(tmp_path), "--events")
     assert run.returncode == 0, run.stdout + run.stderr
     result = json.loads((tmp_path / "result.json").read_text())
@@ -65,6 +67,9 @@ def test_shipped_configuration_shows_what_it_must_and_every_value_is_the_replays
     assert len(result["metrics"]) == 15
     assert len(replay(tmp_path)) == result["steps"]
     assert_rows_equal_replay(tmp_path)
+    page = otel_train("report", str(tmp_path), "-o", "-")
+    assert page.returncode == 0, page.stderr
+    assert (f"{len(WRONG[name])} of 15 figures out of range" if WRONG[name] else "All 15 figures") in page.stdout
 
 
 @pytest.mark.e2e
