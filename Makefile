@@ -43,7 +43,7 @@ test-matrix: $(STAMP)
 
 test-stack: $(STAMP)
 	$(BIN)/python -m tests.stack.images
-	$(BIN)/python -m pytest -m stack tests/stack
+	$(BIN)/python -m pytest -m stack
 
 mutants: $(STAMP)
 	$(BIN)/python -m tests.mutants $(if $(HALF),--half $(HALF))
