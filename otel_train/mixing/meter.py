@@ -70,14 +70,15 @@ class MixingMeter:
         self._modality_index = [_EMPTY] * slots
         self._empty = slots
         """How many slots hold no stream."""
-        self._total = 0
+        # Counts that go into a record are floats from the beginning: packing need not convert them.
+        self._total = 0.0
         """Picks so far; the other numbers of picks are what it was at some time."""
-        self._total_drained = 0
-        self._total_weighed = 0
+        self._total_drained = 0.0
+        self._total_weighed = 0.0
         """At the last change of the weights, or at the last drain where that came later."""
-        self._total_picked = [0] * slots
+        self._total_picked = [0.0] * slots
         """At each slot's last pick, or at the last call of `_expect`."""
-        self._total_expected = 0
+        self._total_expected = 0.0
         """At the last call of `_expect`."""
         self._surprise = [0.0] * slots
         """For each slot -log of the probability of the run of misses it was in at the last call of `_expect`."""
@@ -90,8 +91,8 @@ class MixingMeter:
         self._new_counts = [0] * len(self.modalities)
         self._early_targets: list[float] | None = None
         """The targets of the interval's picks under weights that have changed since."""
-        self._tokens = [0] * len(self.modalities)
-        self._restarts = self._switches = 0
+        self._tokens = [0.0] * len(self.modalities)
+        self._restarts = self._switches = 0.0
         self._previous = _EMPTY
         self._has_previous = False
         self._shares: list[float] = []
@@ -285,7 +286,7 @@ class MixingMeter:
         last = self._last_picked_step
         if self._empty:
             last = [at for at, modality in zip(last, self._modality_index, strict=True) if modality != _EMPTY]
-        active = len(last)
+        active = float(len(last))
         # The order of Layout(MIXING): see the rows' measures; the share of a modality has none of its own.
         values: list[float] = [
             picks,
@@ -297,11 +298,11 @@ class MixingMeter:
             *self._counts,
             *self._targets,
             *self._tokens,
-            self._count_starved() if total > self._total_starves else 0,
+            self._count_starved() if total > self._total_starves else 0.0,
             step - min(last) if last else ABSENT,
         ]
-        self._restarts = self._switches = 0
-        self._tokens = [0] * len(self._shares)
+        self._restarts = self._switches = 0.0
+        self._tokens = [0.0] * len(self._shares)
         self._has_previous = self._previous != _EMPTY
         self._step = step + 1
         return values
@@ -352,8 +353,8 @@ class MixingMeter:
         self._last_picked_step = list(state["last_picked_step"])
         self._modality_for_reader = list(state["modality_for_reader"])
         self._surprise = list(state["surprise"])
-        self._total_picked = [0] * len(self._surprise)
-        self._total = self._total_expected = 0
+        self._total_picked = [0.0] * len(self._surprise)
+        self._total = self._total_expected = 0.0
         self._modality_index = [
             _EMPTY if modality is None else self._index[modality] for modality in self._modality_for_reader
         ]
@@ -390,7 +391,7 @@ class MixingMeter:
         }
 
     def _load_interval_state(self, state: Mapping[str, Any]) -> None:
-        self._total_weighed = 0
+        self._total_weighed = 0.0
         self._total_drained = -state["picks"]
         self._restarts = state["restarts"]
         self._switches = state["switches"]

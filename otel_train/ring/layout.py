@@ -32,6 +32,8 @@ creation time."""
 PROGRESS_OFFSET = 128
 PROGRESS = struct.Struct("<QqqQQ")
 """records written, last step, its time, closed, reductions abandoned."""
+END_OFFSET = PROGRESS_OFFSET + 24
+"""Where the last two of these stand."""
 PHASE_OFFSET = 192
 PHASE = struct.Struct("<Qq")
 """phase, the time at which it began."""

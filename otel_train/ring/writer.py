@@ -18,9 +18,9 @@ from zlib import crc32
 from otel_train.catalogue import Phase
 from otel_train.exceptions import RingError
 from otel_train.ring.layout import (
+    END_OFFSET,
     PHASE,
     PHASE_OFFSET,
-    PROGRESS,
     PROGRESS_OFFSET,
     SUFFIX,
     Geometry,
@@ -35,7 +35,9 @@ NEW_SUFFIX = ".new"
 FEWEST_RECORDS = 64
 """A ring of fewer would not bridge the restart of a receiver."""
 _pack_check = struct.Struct("<Q").pack_into
-_pack_progress = PROGRESS.pack_into
+_pack_written = struct.Struct("<Q").pack_into
+_pack_progress = struct.Struct("<Qqq").pack_into
+_pack_end = struct.Struct("<QQ").pack_into
 _pack_phase = PHASE.pack_into
 
 
@@ -147,10 +149,9 @@ class RingWriter:
         self._file[self.geometry.schema_offset : self.geometry.schema_offset + len(encoded)] = encoded
         path.with_suffix(NEW_SUFFIX).rename(path)
         self._view = memoryview(self._file)
-        self._closed = 0
-        self._step, self._time_ns = -(2**62), 0
-        """The last step that the rank has ended, and when."""
-        self.abandoned = 0
+        self._step = -(2**62)
+        """The last step that the rank has ended."""
+        self._abandoned = 0
 
     def write(self, step: int, time_ns: int, kind: Kind, values: Sequence[float]) -> None:
         """Append one record; the oldest is overwritten when the ring is full.
@@ -168,14 +169,26 @@ class RingWriter:
         end = offset + self._body
         _pack_check(file, end, crc32(self._view[offset:end]))
         self.written = sequence + 1
-        if step >= self._step:  # the cluster's values of a step come back when the rank is at a later one
-            self._step, self._time_ns = step, time_ns
-        _pack_progress(file, PROGRESS_OFFSET, sequence + 1, self._step, self._time_ns, self._closed, self.abandoned)
+        if step >= self._step:
+            self._step = step
+            _pack_progress(file, PROGRESS_OFFSET, sequence + 1, step, time_ns)
+        else:  # the cluster's values of a step came back when the rank is at a later one
+            _pack_written(file, PROGRESS_OFFSET, sequence + 1)
 
     def mark(self, step: int, time_ns: int) -> None:
         """Note that a step has ended without a record, so that a look at the ring tells how far the rank is."""
-        self._step, self._time_ns = step, time_ns
-        _pack_progress(self._file, PROGRESS_OFFSET, self.written, step, time_ns, self._closed, self.abandoned)
+        self._step = step
+        _pack_progress(self._file, PROGRESS_OFFSET, self.written, step, time_ns)
+
+    @property
+    def abandoned(self) -> int:
+        """Reductions that the rank has thrown away."""
+        return self._abandoned
+
+    @abandoned.setter
+    def abandoned(self, count: int) -> None:
+        self._abandoned = count
+        _pack_end(self._file, END_OFFSET, 0, count)
 
     def enter(self, phase: Phase) -> None:
         """Note what the training thread does from now on: where it hangs, this is what it hangs in."""
@@ -191,8 +204,8 @@ class RingWriter:
 
     def close(self, step: int, time_ns: int) -> None:
         """Note that no record will follow. The mapping stays until the object goes."""
-        self._closed = 1
         self.mark(step, time_ns)
+        _pack_end(self._file, END_OFFSET, 1, self._abandoned)
         self.enter(Phase.ENDED)
 
 

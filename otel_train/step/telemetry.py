@@ -30,6 +30,9 @@ from otel_train.step.source import Source
 logger = logging.getLogger(__name__)
 
 T = TypeVar("T")
+# Looked up once: an attribute of an enum costs as much as writing a record's values.
+_RANK, _CLUSTER = Kind.RANK, Kind.CLUSTER
+_COMPUTE, _DATA, _REDUCTION = Phase.COMPUTE, Phase.DATA, Phase.REDUCTION
 _SESSIONS: WeakSet[Telemetry] = WeakSet()
 
 
@@ -188,7 +191,7 @@ class Telemetry:
         if self._alone and device is None:
             # What the one rank measured is the cluster's, and it has all the maxima.
             if running.ring is not None and self._group.emits:
-                running.ring.write(step, time_ns, Kind.CLUSTER, values)
+                running.ring.write(step, time_ns, _CLUSTER, values)
             self._newest = Reduced(step, time_ns, values)
         else:
             self._record_cluster(running, self._reduce(running, step, time_ns, Measurements(values, device)))
@@ -201,11 +204,11 @@ class Telemetry:
         reducer, ring = running.reducer, running.ring
         waits = self.options.blocking or reducer.full
         if waits and ring is not None:
-            ring.enter(Phase.REDUCTION)
+            ring.enter(_REDUCTION)
         reducer.launch(step, time_ns, measured)
         landed = reducer.finish(self.options.reduction_timeout) if self.options.blocking else reducer.harvest()
         if waits and ring is not None:
-            ring.enter(Phase.COMPUTE)
+            ring.enter(_COMPUTE)
         return landed
 
     def _stamp(self, now: float) -> int:
@@ -240,7 +243,7 @@ class Telemetry:
         while True:
             ring = self._running.ring if self._running is not None else None
             if ring is not None:
-                ring.enter(Phase.DATA)
+                ring.enter(_DATA)
             begin = time.perf_counter()
             try:
                 batch = next(iterator)
@@ -248,7 +251,7 @@ class Telemetry:
                 return
             finally:
                 if ring is not None:
-                    ring.enter(Phase.COMPUTE)
+                    ring.enter(_COMPUTE)
             self._wait += time.perf_counter() - begin
             yield batch
 
@@ -326,8 +329,9 @@ class Telemetry:
             self._events({"event": "drain", "step": step})
         ring = running.ring
         if ring is not None:
-            ring.abandoned = running.reducer.abandoned
-            ring.write(step, time_ns, Kind.RANK, values)
+            if ring.abandoned != running.reducer.abandoned:
+                ring.abandoned = running.reducer.abandoned
+            ring.write(step, time_ns, _RANK, values)
         return values
 
     def _record_cluster(self, running: _Running, landed: Sequence[Reduced]) -> None:
@@ -336,7 +340,7 @@ class Telemetry:
         ring = running.ring
         if ring is not None and self._group.emits:
             for reduced in landed:
-                ring.write(reduced.step, reduced.time_ns, Kind.CLUSTER, reduced.values)
+                ring.write(reduced.step, reduced.time_ns, _CLUSTER, reduced.values)
         self._newest = landed[-1]
 
     def _say(self, key: str, message: str, *arguments: Any) -> None:
