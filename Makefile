@@ -46,7 +46,7 @@ test-stack: $(STAMP)
 	$(BIN)/python -m pytest -m stack
 
 mutants: $(STAMP)
-	$(BIN)/python -m tests.mutants $(if $(HALF),--half $(HALF))
+	$(BIN)/python -m tests.mutants $(if $(QUARTER),--quarter $(QUARTER))
 
 fuzz: $(STAMP)
 	$(BIN)/python -m tests.fuzz --seconds $(FUZZ_SECONDS)

@@ -67,10 +67,10 @@ def _capacity(history: History, _: int | None) -> Reason | None:
         + ", ".join(f"{point.capacity} would have saved {100 * point.saved:.0f} %" for point in advised)
     ]
     if plan.reach is not None:
-        evidence.append(
-            f"known up to {plan.reach} entries, where the ring of evicted keys ends; {100 * plan.beyond:.0f} % of the "
-            "fresh writes are new streams or evicted longer ago"
+        beyond = (
+            "" if math.isnan(plan.beyond) else f"; {100 * plan.beyond:.0f} % of the fresh writes are not among them"
         )
+        evidence.append(f"known up to {plan.reach} entries, where the ring of evicted keys ends{beyond}")
     return Reason(plan.remedy(), "a rank owns more live streams than its shard holds", (*evidence, *plan.caveats))
 
 

@@ -9,6 +9,9 @@ from dataclasses import dataclass, field
 from otel_train.exceptions import ConfigurationError
 from otel_train.ring import Fact
 
+LARGEST = 1e300
+"""Beyond it sums overflow."""
+
 
 class SourceError(ConfigurationError):
     """A source of a run is wrongly given or can't be read; the message is one line."""
@@ -56,9 +59,9 @@ class Track:
         return self.values.get(key) or [math.nan] * len(self.steps)
 
     def known(self, key: str) -> Iterator[tuple[int, float]]:
-        """Yield (step, value) where there is one."""
+        """Yield (step, value) where there is one that can be reckoned with: no infinity, nor what comes near it."""
         for step, value in zip(self.steps, self.column(key), strict=True):
-            if not math.isnan(value):
+            if abs(value) < LARGEST:
                 yield step, value
 
     def last(self, key: str) -> float:

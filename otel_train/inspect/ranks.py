@@ -9,7 +9,7 @@ from statistics import median
 from otel_train.catalogue import Metric, Phase, rows
 from otel_train.inspect.finding import Finding, Severity
 from otel_train.inspect.history import History
-from otel_train.inspect.rings import RankState
+from otel_train.inspect.rings import MOST_RANKS, RankState
 
 STILL = 5.0
 """Seconds without a step below which nothing is said to hang."""
@@ -78,7 +78,7 @@ def _never_started(states: Sequence[RankState], history: History) -> list[Findin
     """Return the ranks of this node that have no ring: a ring is made at the first step."""
     expected = history.facts.get("job.local_world_size")
     here = {state.identity.rank for state in states}
-    if not isinstance(expected, int) or isinstance(expected, bool) or len(here) >= expected:
+    if not isinstance(expected, int) or isinstance(expected, bool) or not len(here) < expected < MOST_RANKS:
         return []
     first = min(state.identity.rank - state.identity.local_rank for state in states)
     absent = [rank for rank in range(first, first + expected) if rank not in here]

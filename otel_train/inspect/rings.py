@@ -13,6 +13,8 @@ from otel_train.inspect.history import History, MixInterval, Track
 from otel_train.ring import Identity, Kind, Record, RingReader, is_stopped, ring_files
 
 READ_AT_ONCE = 4096
+MOST_RANKS = 1 << 20
+"""Of a job, whatever a ring claims."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -139,6 +141,8 @@ class RingJob:
                         self._take(ring.identity.rank, ring, record)
                 except RingError as error:
                     self.damaged[path] = str(error)
+                except (ArithmeticError, ValueError) as error:
+                    self.damaged[path] = f"{path} is damaged: its values mean nothing ({error!s:.100}); move it away"
         self._leave_out()
         self._sum_up()
 
@@ -198,7 +202,7 @@ class RingJob:
             reuse = sums[start : start + measure.places]
             before = self.history.reuse or (0.0,) * measure.places
             self.history.reuse = tuple(a + b for a, b in zip(before, reuse, strict=True))
-        if rows.DECAYED_COUNTS.name in layout.offsets:
+        if all(measure.name in layout.offsets for measure in (rows.PICK_COUNT, *rows.MIX_DIVERGENCE.measures)):
             self._take_mix(rank, ring, record, sums)
 
     def _take_mix(self, rank: int, ring: RankRing, record: Record, sums: Sequence[float]) -> None:
@@ -238,7 +242,7 @@ class RingJob:
     @property
     def missing(self) -> list[int]:
         """Ranks of the job that have no ring here: they are on other nodes, or never ended a step."""
-        return [rank for rank in range(self.history.world_size) if rank not in self.rings]
+        return [rank for rank in range(min(self.history.world_size, MOST_RANKS)) if rank not in self.rings]
 
     def close(self) -> None:
         """Give the mappings back."""

@@ -1,6 +1,6 @@
 """Break one line of the source after the other, in copies, and see that the test that guards it fails.
 
-    python -m tests.mutants [--jobs N] [--only TEXT] [--half NUMBER]
+    python -m tests.mutants [--jobs N] [--only TEXT] [--quarter NUMBER]
 
 Run it on a tree whose tests pass: what fails anyway catches everything.
 """
@@ -102,12 +102,12 @@ def main() -> int:
     parser = argparse.ArgumentParser(prog="tests.mutants", description=__doc__)
     parser.add_argument("--jobs", type=int, default=os.cpu_count() or 1)
     parser.add_argument("--only", default="", help="only the mutants that have this text in file, line or test")
-    parser.add_argument("--half", type=int, help="every other one: an even number takes the first, an odd the second")
+    parser.add_argument("--quarter", type=int, help="every fourth one, which of them follows from the number")
     arguments = parser.parse_args()
     listed = [Mutant(**entry) for entry in tomllib.loads(LIST.read_text())["mutant"]]
     waiting = [mutant for mutant in listed if arguments.only in f"{mutant} {mutant.test}"]
-    if arguments.half is not None:
-        waiting = waiting[arguments.half % 2 :: 2]
+    if arguments.quarter is not None:
+        waiting = waiting[arguments.quarter % 4 :: 4]
     wrong: list[str] = []
     begin = time.monotonic()
     with copies(arguments.jobs) as free:

@@ -11,7 +11,10 @@ from opentelemetry.proto.metrics.v1.metrics_pb2 import ResourceMetrics
 
 from otel_train.bridge.decode import data_points
 from otel_train.catalogue import Phase
-from otel_train.exceptions import RingError
+from otel_train.exceptions import OtelTrainError
+from otel_train.inspect import RingJob
+from otel_train.inspect.capacity import advise
+from otel_train.inspect.examine import examine
 from otel_train.ring import RingReader
 from otel_train.sidecar.feed import RingFeed
 from otel_train.sidecar.points import Origin, PointBuilder, resource_of
@@ -30,7 +33,8 @@ def run(data: bytes) -> None:
             _send_ones(reader)
             _read(reader)
             _follow(path)
-        except RingError:
+            _examine(path.parent)
+        except OtelTrainError:
             return
 
 
@@ -57,6 +61,16 @@ def _send_ones(reader: RingReader) -> None:
     assert len(points) == builder.points
     # A text that a template was cut in would leave something else.
     assert all(point.time_unix_nano == 1 for point in points)
+
+
+def _examine(directory: Path) -> None:
+    """Look at it as a person would: whatever it claims, there is an answer."""
+    job = RingJob(directory)
+    try:
+        assert examine(job.history, job=job, now_ns=1)
+        advise(job.history)
+    finally:
+        job.close()
 
 
 def _follow(path: Path) -> None:
