@@ -27,8 +27,8 @@ LOG_SECONDS, RANK_SECONDS = 1.0, 10.0
 SIDECARS, RINGS = 4, 100
 RANK_INTERVAL = 1.0
 """Ten times as often as by default: so each ring stands for ten ranks."""
-PIPELINE = 4
-"""Points on the pipeline itself that go with a rank's own values."""
+PIPELINE = 5
+"""Points on the pipeline itself that go with a rank's own values, the age of its last step included."""
 TICKS = os.sysconf("SC_CLK_TCK")
 CONFIG = """
 receivers:

@@ -2,11 +2,17 @@
 
 from __future__ import annotations
 
-import gc
 import statistics
 import time
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
+
+BLOCK_NS = 20e6
+"""How long a contender's block takes at most ..."""
+FEWEST = 5
+"""... unless so few steps take longer."""
+POOLED = 10
+"""Rounds whose steps give a 99th percentile together."""
 
 Step = Callable[[int], object]
 """What is timed: takes the step's number, counted from 1."""
@@ -92,32 +98,39 @@ def take_turns(
 ) -> dict[str, Figures]:
     """Time each step of each contender, a block of steps each in turn; the first round warms up and does not count.
 
+    A round is short, so that a machine whose speed changes within seconds has one speed in most of the rounds.
+
     Args:
         contenders: What to time, by name.
         rounds: Rounds that count.
-        steps: Steps of each contender in a round.
+        steps: Steps of each contender in a round; fewer of one whose block would take longer than `BLOCK_NS`.
         less: The contender whose median is what the timing itself costs, taken off all the others.
         scale: What a nanosecond is in the unit of the figures; microseconds by default.
 
     Returns:
-        Figures by name, each with a median and a 99th percentile a round.
+        Figures by name, each with a median a round and a 99th percentile for each `POOLED` of them.
     """
     medians: dict[str, list[float]] = {name: [] for name in contenders}
-    p99s: dict[str, list[float]] = {name: [] for name in contenders}
+    pooled: dict[str, list[list[float]]] = {name: [] for name in contenders}
+    lengths = dict.fromkeys(contenders, steps)
     first = 1
     for number in range(rounds + 1):
         empty = 0.0
         for name, step in contenders.items():
-            gc.collect()
-            times = time_steps(step, first, steps)
+            times = time_steps(step, first, lengths[name])
             middle = statistics.median(times) * scale
             if name == less:
                 empty = middle
-            if number:
-                medians[name].append(middle - empty * (name != less))
-                p99s[name].append(quantile(times, 0.99) * scale - empty * (name != less))
+            off = empty if name != less else 0.0
+            if number == 0:
+                lengths[name] = max(FEWEST, min(steps, int(BLOCK_NS * scale / max(middle, scale))))
+                continue
+            medians[name].append(middle - off)
+            if (number - 1) % POOLED == 0:
+                pooled[name].append([])
+            pooled[name][-1].extend(time * scale - off for time in times)
         first += steps
-    return {name: Figures(medians[name], p99s[name]) for name in contenders}
+    return {name: Figures(medians[name], [quantile(each, 0.99) for each in pooled[name]]) for name in contenders}
 
 
 def time_steps(step: Step, first: int, steps: int) -> list[int]:

@@ -237,7 +237,10 @@ def run(*, quick: bool) -> Section:
             Goal(f"at most {LONGEST}x of a {BARE}, rank 0", f"{first:.2f}x", first <= LONGEST),
             Goal(f"at most {LONGEST}x of it on the other ranks", f"{rest:.2f}x", rest <= LONGEST),
         ],
-        notes=["Collectives a step: " + ", ".join(f"{name} {count:g}" for name, count in counts.items()) + "."],
+        notes=[
+            "Collectives a step: " + ", ".join(f"{name} {count:g}" for name, count in counts.items()) + ".",
+            "Rank 0 reads each reduction's values, which go into its ring; over several runs 1.25x to 1.45x.",
+        ],
     )
 
 

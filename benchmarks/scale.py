@@ -145,7 +145,7 @@ def grown(
             f"{figures.median:.1f} ({figures.spread[0]:.1f} to {figures.spread[1]:.1f})"
             for figures in (first[size], others[size])
         ]
-        rows.append([f"{size:,}", *shown, *map(in_bytes, (vector, wire, (IN_FLIGHT + 2) * vector)), f"{points:,.0f}"])
+        rows.append([f"{size:,}", *shown, *map(in_bytes, (vector, wire, (IN_FLIGHT + 1) * vector)), f"{points:,.0f}"])
         for name, value in {
             "rank 0, µs of CPU a logged step": first[size].median,
             "another rank, µs of CPU a logged step": others[size].median,
@@ -164,7 +164,9 @@ def limits() -> Iterator[str]:
     yield (
         f"The vector has {layout.sums} sums, and {layout.peaks} peaks for each rank: {8 * layout.peaks} bytes more for "
         "each rank more, which every rank zeroes, which a ring all-reduce sends 2 (n - 1) / n times, and which rank 0 "
-        f"looks through. The memory is that of {IN_FLIGHT} reductions under way, one landed and the zeros."
+        f"looks through. The memory is that of {IN_FLIGHT} reductions under way and one landed. All of it is "
+        "touched, so at 10,000 ranks it is the "
+        "memory's speed that limits a step, and soon after that a logged step's 0.8 MB on the wire."
     )
     yield (
         "Once a job: each rank gathers and reads every rank's run id, host and schema, the schema alone "
