@@ -5,17 +5,19 @@ from __future__ import annotations
 import logging
 from collections.abc import Sequence
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 from otel_train.catalogue import Metric
 from otel_train.exceptions import ConfigurationError, RingError
-from otel_train.mixing import EventSink
 from otel_train.ring import prepare_directory
 from otel_train.step.environment import Environment
 from otel_train.step.group import GroupLike, RankGroup, agree_identity, starts_sidecar
 from otel_train.step.sidecar import SidecarProcess
 from otel_train.step.source import Source, drain_of
 from otel_train.step.telemetry import SessionOptions, Telemetry
+
+if TYPE_CHECKING:  # a rank with a loader of its own need not load ours
+    from otel_train.mixing import EventSink
 
 logger = logging.getLogger(__name__)
 

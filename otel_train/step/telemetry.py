@@ -10,14 +10,13 @@ from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
 from types import TracebackType
-from typing import Any, Self, TypeVar
+from typing import TYPE_CHECKING, Any, Self, TypeVar
 from weakref import WeakSet
 
 import torch
 
 from otel_train.catalogue import BY_NAME, MAX_SUFFIX, RANK_SUFFIX, Metric, Phase, Reduction, rank_name
 from otel_train.exceptions import ConfigurationError, RingError, StateMismatchError
-from otel_train.mixing import EventSink
 from otel_train.ring import MAX_RECORDS, Fact, Identity, Kind, RingWriter, make_ring, ring_path
 from otel_train.step.group import RankGroup, agree_schema
 from otel_train.step.packing import Reduced
@@ -26,6 +25,9 @@ from otel_train.step.reduction import Reducer
 from otel_train.step.scalars import is_scalar
 from otel_train.step.sidecar import SidecarProcess, wait_until
 from otel_train.step.source import Source
+
+if TYPE_CHECKING:  # a rank with a loader of its own need not load ours
+    from otel_train.mixing import EventSink
 
 logger = logging.getLogger(__name__)
 
