@@ -9,6 +9,8 @@ from dataclasses import dataclass, field
 
 BLOCK_NS = 20e6
 """How long a contender's block takes at most ..."""
+WARM = 3
+"""Steps in front of each block that do not count: the caches hold the contender's before."""
 FEWEST = 5
 """... unless so few steps take longer."""
 POOLED = 10
@@ -117,7 +119,7 @@ def take_turns(
     for number in range(rounds + 1):
         empty = 0.0
         for name, step in contenders.items():
-            times = time_steps(step, first, lengths[name])
+            times = time_steps(step, first, WARM + lengths[name])[WARM:]
             middle = statistics.median(times) * scale
             if name == less:
                 empty = middle
@@ -129,7 +131,7 @@ def take_turns(
             if (number - 1) % POOLED == 0:
                 pooled[name].append([])
             pooled[name][-1].extend(time * scale - off for time in times)
-        first += steps
+        first += WARM + steps
     return {name: Figures(medians[name], [quantile(each, 0.99) for each in pooled[name]]) for name in contenders}
 
 
