@@ -46,9 +46,8 @@ class BridgeConfig:
     """The wandb project."""
     settle: float = 30.0
     """Seconds after which a step's row is written although points are missing."""
-    linger: float = 0.2
-    """Seconds that a complete step waits for an earlier one that is a little behind: one that was overtaken, not one
-    that is sent again. Rows come that much later."""
+    linger: float = 0.5
+    """Seconds that a complete step waits for an earlier one that is a little behind."""
     max_bytes: int = Limits().max_bytes
     """Of the inbox; beyond that senders are asked to try again, once rows that wandb has made no room."""
     max_series: int = Limits().max_series

@@ -49,12 +49,12 @@ def _beside_others(history: History, row: Metric, rank: int | None) -> tuple[str
 
 
 def _mean(track: Track, row: Metric) -> float:
-    values = [value for _, value in track.known(row.wandb_key)]
+    values = [value for _, value in track.finite(row.wandb_key)]
     return math.fsum(values) / len(values) if values else 0.0
 
 
 def _sum(track: Track, row: Metric) -> float:
-    return math.fsum(value for _, value in track.known(row.wandb_key))
+    return math.fsum(value for _, value in track.finite(row.wandb_key))
 
 
 def _capacity(history: History, _: int | None) -> Reason | None:
@@ -86,7 +86,7 @@ def _evictions(history: History, rank: int | None) -> Reason | None:
 
 def _stale(history: History, _: int | None) -> Reason | None:
     idle = history.facts.get("ledger.max_idle_steps")
-    ages = [age for _, age in history.cluster.known(rows.STALENESS_MAX.wandb_key)]
+    ages = [age for _, age in history.cluster.finite(rows.STALENESS_MAX.wandb_key)]
     if not isinstance(idle, int) or not ages or max(ages) <= idle:
         return None
     return Reason(

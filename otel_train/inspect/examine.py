@@ -51,10 +51,10 @@ def examine(
 def find_metric(history: History, key: str, wanted: HealthyRange) -> Finding:
     """Return a headline metric's judgement, as a smoke run's verdict has it, and what the run tells of its cause."""
     row, track = headline_row(key), history.cluster
-    values = [value for _, value in track.known(key)]
+    values = [value for _, value in track.finite(key)]
     if not values:
         return Finding(check=key, severity=Severity.UNKNOWN, summary="the source has no such values")
-    picks = [value for _, value in track.known(rows.PICKS.wandb_key)]
+    picks = [value for _, value in track.finite(rows.PICKS.wandb_key)]
     scale = scale_of(key, wanted, math.fsum(picks) / max(1, len(picks)), history.world_size)
     judgement = judge_key(key, values, scale, wanted)
     if math.isnan(judgement.judged):
@@ -62,7 +62,7 @@ def find_metric(history: History, key: str, wanted: HealthyRange) -> Finding:
     summary = f"{figure(judgement.judged)}{unit_of(wanted)}, healthy is {wanted}"
     if judgement.healthy:
         return Finding(check=key, severity=Severity.OK, summary=summary)
-    since, until = stretch(list(track.known(key)), scale, wanted)
+    since, until = stretch(list(track.finite(key)), scale, wanted)
     over = "" if until is None else f"; in its range again since step {until}"
     rank = worst_rank(history, row, low=judgement.judged < wanted.low)
     reason = explain(history, row, rank)
@@ -105,7 +105,7 @@ def worst_rank(history: History, row: Metric, *, low: bool) -> int | None:
     means = {
         rank: math.fsum(values) / len(values)
         for rank, track in history.ranks.items()
-        if (values := [value for _, value in track.known(row.wandb_key)])
+        if (values := [value for _, value in track.finite(row.wandb_key)])
     }
     if len(means) > 1 and len(set(means.values())) > 1:
         return (min if low else max)(means, key=lambda rank: means[rank])
@@ -125,7 +125,7 @@ def named_rank(track: Track, row: Metric) -> int | None:
 def find_starved(history: History) -> list[Finding]:
     """Return the readers that wait longer than their weights explain; nothing where there are none."""
     row = rows.STARVED_READERS
-    known = list(history.cluster.known(row.wandb_key))
+    known = list(history.cluster.finite(row.wandb_key))
     hungry = [(step, count) for step, count in known if count]
     if not hungry or known[-1][1] == 0:
         return []

@@ -59,10 +59,14 @@ class Track:
         return self.values.get(key) or [math.nan] * len(self.steps)
 
     def known(self, key: str) -> Iterator[tuple[int, float]]:
-        """Yield (step, value) where there is one that can be reckoned with: no infinity, nor what comes near it."""
+        """Yield (step, value) where there is one."""
         for step, value in zip(self.steps, self.column(key), strict=True):
-            if abs(value) < LARGEST:
+            if not math.isnan(value):
                 yield step, value
+
+    def finite(self, key: str) -> Iterator[tuple[int, float]]:
+        """Yield (step, value) where there is one that can be reckoned with: no infinity, nor what comes near it."""
+        return ((step, value) for step, value in self.known(key) if abs(value) < LARGEST)
 
     def last(self, key: str) -> float:
         """Return the newest value of a key, NaN where there is none."""

@@ -66,7 +66,7 @@ def find_ranks(states: Sequence[RankState], history: History, now_ns: int) -> li
 
 def patience(history: History) -> float:
     """Return for how many seconds a rank of this run may end no step before that is a hang."""
-    durations = [value for track in history.ranks.values() for _, value in track.known(rows.STEP_DURATION.wandb_key)]
+    durations = [value for track in history.ranks.values() for _, value in track.finite(rows.STEP_DURATION.wandb_key)]
     log_every = history.facts.get("telemetry.log_every", 1)
     if not durations:
         return STILL
@@ -235,7 +235,7 @@ def find_stragglers(history: History) -> list[Finding]:
 
 
 def _straggler(history: History, row: Metric) -> Finding | None:
-    values = {rank: dict(track.known(row.wandb_key)) for rank, track in history.ranks.items()}
+    values = {rank: dict(track.finite(row.wandb_key)) for rank, track in history.ranks.items()}
     if len(values) < 2:
         return None
     common = sorted(set.intersection(*(set(own) for own in values.values())))[-RECENT:]
@@ -247,7 +247,7 @@ def _straggler(history: History, row: Metric) -> Finding | None:
     chance = min(1.0, len(values) * binomial_tail(times, len(common), 1 / len(values)))
     others = [median(values[rank][step] for rank in values if rank != worst) for step in common]
     excess = median(values[worst][step] - other for step, other in zip(common, others, strict=True))
-    usual = median(value for track in history.ranks.values() for _, value in track.known(rows.STEP_DURATION.wandb_key))
+    usual = median(value for track in history.ranks.values() for _, value in track.finite(rows.STEP_DURATION.wandb_key))
     if chance > UNLIKELY or excess < SLOWED * usual:
         return None
     what = "waits longer for its data" if row is rows.DATA_WAIT else "takes longer for a step"
