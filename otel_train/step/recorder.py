@@ -67,6 +67,7 @@ class Recorder:
             place += part.sums
             given += range(place, place + len(part.given_peaks))
             place += len(part.given_peaks)
+        self._width = place
         if len(sums) != self.layout.sums:
             raise ConfigurationError("two sources measure the same thing for different metrics; join them into one")
         peaks = [zero] * self.layout.peaks
@@ -96,8 +97,11 @@ class Recorder:
 
         Returns:
             float64 [layout.sums + 2 * layout.peaks], as `Measurements.values` has them.
+
+        Raises:
+            ConfigurationError: A source gave fewer or more values than its metrics have.
         """
-        measured = self._first(step)
+        measured = [*self._first(step)]  # a source may keep the list that it gives
         for drain in self._others:
             measured += drain(step)
         # The order of Layout(TIMING), with a one for the rank, and the zero.
@@ -106,4 +110,9 @@ class Recorder:
             sums, peaks, self.device = self._scalars.drain()
             measured += sums
             measured += peaks
+        if len(measured) != self._width:
+            raise ConfigurationError(
+                f"the sources measured {len(measured)} values, their metrics have {self._width}; "
+                "drain_measurements() must return all sums, then the peaks, in the order of `metrics`"
+            )
         return self._in_order(measured)

@@ -22,6 +22,7 @@ from otel_train.mixing import MixingMeter
 from otel_train.ring import Kind, RingReader, ring_files
 from otel_train.step.environment import Environment
 from otel_train.step.packing import Packed, PackingPlan
+from otel_train.step.recorder import Recorder
 from otel_train.step.scalars import ScalarRecorder
 from otel_train.step.source import drain_of
 
@@ -121,6 +122,35 @@ class OwnSource:
     def drain_step_metrics(self, step: int | None = None) -> dict[str, Any]:  # noqa: ARG002  # the protocol's
         """Return one interval."""
         return {"hits": 3, "depth": 7, "cost": (10.0, 4.0)}
+
+
+class KeptList:
+    """A source that fills one list anew in each interval."""
+
+    metrics = (Metric("hits", Reduction.SUM), Metric("depth", Reduction.MAX))
+
+    def __init__(self) -> None:
+        self.kept = [3.0, 7.0]
+
+    def drain_step_metrics(self, step: int | None = None) -> dict[str, Any]:
+        """Return one interval."""
+        raise NotImplementedError(step)
+
+    def drain_measurements(self, step: int | None = None) -> list[float]:  # noqa: ARG002  # the protocol's
+        """Return one interval."""
+        return self.kept
+
+
+def test_what_a_source_gives_stays_its_own_and_has_one_place_a_value() -> None:
+    """Its list is not added to; a value too many or too few would shift those of all others."""
+    source = KeptList()
+    recorder = Recorder([source], [])
+    assert [recorder.drain(step, 0.5, 1, 0.0)[:2] for step in (1, 2)] == [(3.0, 0.5)] * 2
+    assert source.kept == [3.0, 7.0]
+    for wrong in ([3.0], [3.0, 7.0, 8.0]):
+        source.kept = wrong
+        with pytest.raises(ConfigurationError, match="their metrics have"):
+            recorder.drain(3, 0.5, 1, 0.0)
 
 
 def test_a_users_source_is_a_mapping_of_values() -> None:
