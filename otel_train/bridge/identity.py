@@ -5,6 +5,8 @@ from __future__ import annotations
 import hashlib
 import re
 
+from otel_train.printable import printable
+
 _SAFE = re.compile(r"[A-Za-z0-9_-]{1,64}")
 _DERIVED = re.compile(r".*-[0-9a-f]{16}")
 
@@ -28,4 +30,4 @@ def safe_id(run_id: str) -> str:
 
 def display_name(run_id: str) -> str:
     """Return `run_id` as one printable line of at most 128 characters."""
-    return "".join(character if character.isprintable() else "?" for character in run_id[:128])
+    return printable(run_id[:128])

@@ -14,6 +14,7 @@ from typing import Any
 import click
 
 from otel_train.exceptions import ConfigurationError, OtelTrainError
+from otel_train.printable import printable
 
 NAME = "otel-train"
 
@@ -88,6 +89,5 @@ def _sentence(error: click.UsageError) -> str:
 
 def _fail(message: str, code: int) -> int:
     """Say what is wrong, on one line."""
-    line = " ".join(message.split())
-    click.echo(f"{NAME}: {''.join(each if each.isprintable() else '?' for each in line)}", err=True)
+    click.echo(f"{NAME}: {printable(' '.join(message.split()))}", err=True)
     return code

@@ -17,6 +17,7 @@ from rich.text import Text
 
 from otel_train.inspect.figures import MOST, duration, figure, sparkline
 from otel_train.inspect.look import Look, MetricLine, RankLine, ShareLine
+from otel_train.printable import printable
 
 SORTS: tuple[str, ...] = ("rank", "step", "seen", "staleness", "evictions", "wait", "state")
 """The columns that ranks can be sorted by."""
@@ -221,8 +222,8 @@ def _rank(rank: RankLine, look: Look, width: int, *, wide: bool) -> Text:
 
 
 def _clean(text: str) -> str:
-    """Return text that moves no cursor and turns no writing direction, and not more than a line of it."""
-    return "".join(each if each.isprintable() else "?" for each in text[:200])
+    """Return text that can stand in a frame, and not more than a line of it."""
+    return printable(text[:200])
 
 
 def _or_zero(value: float) -> float:

@@ -15,6 +15,7 @@ from otel_train.inspect.capacity import advise
 from otel_train.inspect.examine import exit_code
 from otel_train.inspect.finding import Finding, Severity
 from otel_train.inspect.history import History
+from otel_train.printable import printable
 
 _STYLES = {Severity.CRITICAL: "bold red", Severity.WARNING: "yellow"}
 _INDENT = 4
@@ -109,8 +110,3 @@ def _ranks(history: History) -> str:
 
 def _steps(steps: Sequence[int]) -> str:
     return f"log steps {steps[0]} to {steps[-1]}" if steps else "no log step with cluster-wide values"
-
-
-def printable(text: str) -> str:
-    """Return text of a run's own as one line that can't steer a terminal."""
-    return "".join(character if character.isprintable() else "?" for character in text)
