@@ -20,12 +20,12 @@ from contextlib import ExitStack, contextmanager
 from pathlib import Path
 
 from benchmarks.measure import Figures, Goal, Section, quantile
-from benchmarks.processes import HOST, answers, environment, python, running
+from benchmarks.processes import HOST, environment, python, running
 from otel_train.bridge import wandb_files
 from otel_train.bridge.wandb_file import TransactionLog
 from otel_train.catalogue import rows
 from otel_train.render.promql import cluster_series
-from tests.ports import free_port
+from tests.ports import answers, free_port
 from tests.stack import programs
 from tests.waiting import wait_until
 

@@ -20,7 +20,7 @@ from benchmarks.hot_path import meter
 from benchmarks.measure import Figures, Goal, Section, Step, quantile, time_steps
 from benchmarks.peers import sdk_gauges
 from benchmarks.receiver import running_receiver
-from benchmarks.waiting import see_that
+from tests.waiting import wait_until
 
 OFF = "off"
 OURS = "otel_train: pick + telemetry.step, a loss; sidecar and receiver running"
@@ -36,7 +36,7 @@ def run(*, quick: bool) -> Section:
         environment = {"OTEL_EXPORTER_OTLP_ENDPOINT": receiver.endpoint, "OTEL_TRAIN_RING_DIR": folder}
         blocks = in_fresh_process(environment, _measure, receiver.endpoint, rounds, steps)
         sidecar_left(Path(folder))
-        see_that(lambda: receiver.requests() > 1, "the sidecar")
+        wait_until(lambda: receiver.requests() > 1, what="the work of the sidecar")
     return _section(blocks, rounds, steps)
 
 
@@ -123,7 +123,7 @@ def _measure(endpoint: str, rounds: int, steps: int) -> dict[str, list[list[int]
             if number:
                 for name in contenders:
                     blocks[name].append(times[name])
-        see_that(lambda: telemetry.flush(10.0), "the sidecar")
+        wait_until(lambda: telemetry.flush(10.0), what="the work of the sidecar")
     return blocks
 
 

@@ -23,9 +23,9 @@ from torch.distributed.device_mesh import init_device_mesh
 from benchmarks.measure import Step
 from benchmarks.receiver import running_receiver
 from benchmarks.tracers import one_logger, traceml
-from benchmarks.waiting import see_that
 from otel_train.bridge import read_history
 from otel_train.catalogue import HEADLINE_KEYS
+from tests.waiting import wait_until
 
 
 class _SeenExporter(OTLPMetricExporter):
@@ -52,7 +52,7 @@ def sdk_gauges(endpoint: str) -> Iterator[Step]:
 
     yield step
     provider.force_flush()
-    see_that(lambda: exporter.result is MetricExportResult.SUCCESS, "the OTel SDK")
+    wait_until(lambda: exporter.result is MetricExportResult.SUCCESS, what="the work of the OTel SDK")
     provider.shutdown()
 
 
@@ -72,7 +72,9 @@ def prometheus_client() -> Iterator[Step]:
     yield step
     page = urllib.request.urlopen(f"http://127.0.0.1:{server.server_port}/metrics").read().decode()
     name = HEADLINE_KEYS[-1].replace("/", "_")
-    see_that(lambda: any(line.startswith(f"{name} ") for line in page.splitlines()), "prometheus_client")
+    wait_until(
+        lambda: any(line.startswith(f"{name} ") for line in page.splitlines()), what="the work of prometheus_client"
+    )
     server.shutdown()
     thread.join()
 
@@ -89,7 +91,7 @@ def torchmetrics_means() -> Iterator[Step]:
             mean.update(number)
 
     yield step
-    see_that(lambda: all(float(mean.compute()) > 0 for mean in means), "torchmetrics")
+    wait_until(lambda: all(float(mean.compute()) > 0 for mean in means), what="the work of torchmetrics")
 
 
 @contextlib.contextmanager
@@ -101,7 +103,7 @@ def wandb_run(folder: Path) -> Iterator[wandb.Run]:
     rows = run.step
     run.finish()
     (file,) = folder.glob("wandb/offline-run-*/run-*.wandb")
-    see_that(lambda: sum(1 for _ in read_history(file)) == rows, "wandb")
+    wait_until(lambda: sum(1 for _ in read_history(file)) == rows, what="the work of wandb")
 
 
 @contextlib.contextmanager
@@ -126,7 +128,7 @@ def all_reduce_each(folder: Path) -> Iterator[Step]:
             seen = functional.all_reduce(torch.tensor(float(number)), "sum", mesh).item()
 
     yield step
-    see_that(lambda: seen > 0, "all_reduce")
+    wait_until(lambda: seen > 0, what="the work of all_reduce")
     dist.destroy_process_group()
 
 

@@ -4,14 +4,13 @@ from __future__ import annotations
 
 import os
 import sys
-import urllib.request
 from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from pathlib import Path
 
 from tests.environment import clean_environment
 from tests.faults.program import Program
-from tests.ports import free_port
+from tests.ports import answers, free_port
 from tests.stack import programs
 from tests.waiting import wait_until
 
@@ -61,15 +60,6 @@ def python(*arguments: str) -> list[str]:
 def environment(**more: str) -> dict[str, str]:
     """Return the environment of a started process: it finds this checkout, and sends nothing elsewhere."""
     return clean_environment(PYTHONPATH=str(programs.ROOT), **more)
-
-
-def answers(url: str) -> bool:
-    """Tell whether a service says that it is well."""
-    try:
-        with urllib.request.urlopen(url, timeout=2):
-            return True
-    except OSError:
-        return False
 
 
 @contextmanager

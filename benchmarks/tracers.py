@@ -13,7 +13,7 @@ from pathlib import Path
 import torch
 
 from benchmarks.measure import Step
-from benchmarks.waiting import see_that
+from tests.waiting import wait_until
 
 
 @contextlib.contextmanager
@@ -62,7 +62,7 @@ def one_logger(folder: Path) -> Iterator[Step]:
     yield step
     callbacks.on_train_end()
     callbacks.on_app_end()
-    see_that(lambda: "training_metrics_update" in file.read_text().lower(), "nv-one-logger")
+    wait_until(lambda: "training_metrics_update" in file.read_text().lower(), what="the work of nv-one-logger")
 
 
 @contextlib.contextmanager
@@ -84,7 +84,7 @@ def traceml(folder: Path) -> Iterator[Step]:
         stack.callback(server.wait)
         stack.callback(server.terminate)
         # Not before it listens: what tries to connect to a free port of this range may meet itself there.
-        see_that(lambda: b"Aggregator ready" in (folder / "serve.log").read_bytes(), "traceml serve")
+        wait_until(lambda: b"Aggregator ready" in (folder / "serve.log").read_bytes(), what="the work of traceml serve")
         traceml_ai.init(session_id="bench", logs_dir=str(folder), aggregator_port=port, on_missing_aggregator="raise")
         model = torch.nn.Linear(1, 1)
 
@@ -94,7 +94,7 @@ def traceml(folder: Path) -> Iterator[Step]:
 
         yield step
         get_active_runtime_handle().stop()  # its server waits for that
-        see_that(lambda: _traceml_rows(folder) > 0, "TraceML")
+        wait_until(lambda: _traceml_rows(folder) > 0, what="the work of TraceML")
 
 
 def _traceml_rows(folder: Path) -> int:

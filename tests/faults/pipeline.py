@@ -6,7 +6,6 @@ import contextlib
 import secrets
 import socket
 import sys
-import urllib.request
 from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
 from pathlib import Path
@@ -15,7 +14,7 @@ from otel_train.bridge import HistoryRow, delivered_steps, read_run
 from tests.environment import clean_environment
 from tests.faults.endpoint import Endpoint, running_endpoint
 from tests.faults.program import Program
-from tests.ports import free_port
+from tests.ports import answers, free_port
 from tests.stack import programs
 from tests.waiting import wait_until
 
@@ -83,11 +82,7 @@ class Pipeline:
         wait_until(self._collector_serves, 60, "the collector's start", log=self.collector.log)
 
     def _collector_serves(self) -> bool:
-        try:
-            with urllib.request.urlopen(f"http://{self._host}:{self._health}", timeout=2):
-                return True
-        except OSError:
-            return False
+        return answers(f"http://{self._host}:{self._health}")
 
     def start_bridge(self) -> None:
         """Start the bridge and wait until it listens."""

@@ -14,9 +14,8 @@ from otel_train.sidecar import Sidecar
 from otel_train.smoke.process import running_process
 from tests.environment import clean_environment
 from tests.inspect.conftest import Train
-from tests.ports import free_port
+from tests.ports import answers, free_port
 from tests.stack import programs
-from tests.stack.test_gateway import answers
 from tests.waiting import wait_until
 
 STEPS = 30

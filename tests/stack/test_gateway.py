@@ -6,7 +6,6 @@ import secrets
 import subprocess
 import sys
 import time
-import urllib.request
 from collections.abc import Iterator
 from contextlib import AbstractContextManager, ExitStack
 from dataclasses import dataclass
@@ -21,7 +20,7 @@ from otel_train.render.promql import cluster_series
 from otel_train.ring import Identity, Kind, RingReader, RingWriter, Schema, ring_path
 from otel_train.smoke.process import running_process
 from tests.environment import clean_environment
-from tests.ports import free_port
+from tests.ports import answers, free_port
 from tests.stack import programs
 from tests.stack.conftest import Prometheus
 from tests.waiting import wait_until
@@ -30,15 +29,6 @@ pytestmark = [pytest.mark.stack, pytest.mark.timeout(300)]
 LOSS = Metric("train/loss")
 STEPS = [1, 2, 3, 4, 5]
 OTEL_TRAIN = (sys.executable, "-m", "otel_train")
-
-
-def answers(url: str) -> bool:
-    """Tell whether a health check is well."""
-    try:
-        with urllib.request.urlopen(url, timeout=2):
-            return True
-    except OSError:
-        return False
 
 
 @dataclass(frozen=True)
