@@ -11,8 +11,6 @@ from otel_train.exceptions import ConfigurationError, OtelTrainError
 from otel_train.ring import ring_files
 
 MEMORY = Path("/dev/shm")  # noqa: S108  # where rings are by default; each reader checks what it finds
-SMOKE = "rings"
-"""The folder in the output of `otel-train smoke` and `demo`."""
 
 
 def find_job(directory: Path | None = None, *, bases: tuple[Path, ...] | None = None) -> Path:

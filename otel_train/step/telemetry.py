@@ -15,7 +15,7 @@ from weakref import WeakSet
 
 import torch
 
-from otel_train.catalogue import BY_NAME, MAX_SUFFIX, RANK_SUFFIX, Metric, Phase, Reduction, rank_name
+from otel_train.catalogue import Metric, Phase
 from otel_train.exceptions import ConfigurationError, RingError, StateMismatchError
 from otel_train.ring import MAX_RECORDS, Fact, Identity, Kind, RingWriter, make_ring, ring_path
 from otel_train.step.group import RankGroup, agree_schema
@@ -25,6 +25,7 @@ from otel_train.step.reduction import Reducer
 from otel_train.step.scalars import is_scalar
 from otel_train.step.sidecar import SidecarProcess, wait_until
 from otel_train.step.source import Source
+from otel_train.step.user_metrics import check_row, check_user_key
 
 if TYPE_CHECKING:  # a rank with a loader of its own need not load ours
     from otel_train.mixing import EventSink
@@ -134,7 +135,7 @@ class Telemetry:
         ]
         _SESSIONS.add(self)
         for metric in metrics:
-            _check_user_key(metric.name)
+            check_user_key(metric.name)
         if self._enabled:
             atexit.register(self.close)
 
@@ -312,7 +313,7 @@ class Telemetry:
 
     def _make_recorder(self, scalars: Mapping[str, Any]) -> Recorder:
         for key, value in scalars.items():
-            _check_user_key(key)
+            check_user_key(key)
             if not is_scalar(value):
                 raise ConfigurationError(
                     f"metric {key!r} must be a number or a tensor of one element, got {value!r:.80}; log its mean"
@@ -320,7 +321,7 @@ class Telemetry:
         keys = sorted(self._declared.keys() | scalars.keys())
         recorder = Recorder(self._sources, [self._declared.get(key) or Metric(key) for key in keys])
         for metric in recorder.schema.metrics:
-            _check_row(metric)
+            check_row(metric)
         return recorder
 
     def _drain(self, running: _Running, step: int, time_ns: int, now: float) -> tuple[float, ...]:
@@ -434,44 +435,3 @@ class Telemetry:
         self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
     ) -> None:
         self.close()
-
-
-def _is_ours(key: str) -> bool:
-    """Tell whether a key is a catalogue metric's name or wandb key, or a sibling's or a modality's of one."""
-    without_rank = key.removesuffix(RANK_SUFFIX)
-    bases = {key, without_rank, without_rank.removesuffix(MAX_SUFFIX)}
-    return any(
-        metric.name in bases
-        or metric.wandb_key in bases
-        or (metric.attribute and key.startswith(metric.wandb_key + "/"))
-        for metric in BY_NAME.values()
-    )
-
-
-def _check_user_key(key: str) -> None:
-    """Check a scalar's key.
-
-    Raises:
-        ConfigurationError: It is a catalogue metric's, or would be read as a cluster-wide name.
-    """
-    if isinstance(key, str) and _is_ours(key):
-        raise ConfigurationError(f"metric {key!r} is one of otel_train's own; rename yours")
-    if isinstance(key, str) and rank_name(key) is not None:
-        raise ConfigurationError(f"metric {key!r}: 'cluster' there marks cluster-wide values; rename it")
-
-
-def _check_row(metric: Metric) -> None:
-    """Check that a ring can carry what a metric means: one of the catalogue's, or a plain scalar.
-
-    Raises:
-        ConfigurationError: It is neither.
-    """
-    if BY_NAME.get(metric.name) == metric:
-        return
-    _check_user_key(metric.name)
-    plain = metric.reduction in (Reduction.MEAN, Reduction.SUM, Reduction.MAX, Reduction.MIN)
-    if not plain or metric.measures or metric.attribute or metric.with_max:
-        raise ConfigurationError(
-            f"metric {metric.name!r} must be a plain mean, sum, max or min, without measures, attribute or with_max; "
-            "declare a metric of its own for each number"
-        )
