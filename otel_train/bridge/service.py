@@ -6,7 +6,6 @@ import ipaddress
 import logging
 import os
 import signal
-import threading
 import time
 from collections.abc import Callable
 from contextlib import ExitStack
@@ -23,6 +22,7 @@ from otel_train.bridge.sink import WandbSink
 from otel_train.bridge.wandb_file import WANDB_FOLDER
 from otel_train.bridge.writer import Writer
 from otel_train.exceptions import ConfigurationError
+from otel_train.signals import Wakeup
 
 _log = logging.getLogger(__name__)
 
@@ -153,23 +153,19 @@ def run_bridge(config: BridgeConfig, *, ready: Callable[[str], None] | None = No
     """
     # Whoever uses wandb leaves this to its children. A run id is taken once in a service: the bridge has its own.
     os.environ.pop("WANDB_SERVICE", None)
-    stopping = threading.Event()
-    previous = {number: signal.signal(number, lambda *_: stopping.set()) for number in (signal.SIGTERM, signal.SIGINT)}
-    try:
+    wakeup = Wakeup()
+    with wakeup.handling(dict.fromkeys((signal.SIGTERM, signal.SIGINT), wakeup.set)):
         bridge = Bridge(config)
         with bridge:
             _log.info("bridge listens on %s, state in %s", bridge.address, config.state)
             if ready is not None:
                 ready(bridge.address)
-            stopping.wait()
+            wakeup.wait()
             if not bridge.stop():
                 _log.error("wandb did not finish in time; the rest is kept in %s", config.state)
                 logging.shutdown()
                 # wandb waits for its uploads at exit without a bound; a service manager would kill us instead.
                 os._exit(1)
-    finally:
-        for number, handler in previous.items():
-            signal.signal(number, handler)
     return 0
 
 

@@ -7,7 +7,6 @@ import fcntl
 import logging
 import math
 import signal
-import threading
 import time
 from collections.abc import Iterator, Sequence
 from pathlib import Path
@@ -17,6 +16,7 @@ from otel_train.exceptions import RingError
 from otel_train.ring import is_alive, prepare_directory, ring_files, start_time
 from otel_train.sidecar.exporter import Exporter
 from otel_train.sidecar.feed import MAX_POINTS, Batch, RingFeed
+from otel_train.signals import Wakeup
 
 logger = logging.getLogger(__name__)
 
@@ -67,12 +67,13 @@ class Sidecar:
         self._refused: set[Path] = set()
         self._leave_at = math.inf
         self._stopping = False
-        self._wake = threading.Event()
+        self.wakeup = Wakeup()
+        """Ends the pause between two looks."""
 
     def stop(self) -> None:
         """End after one more try to send."""
         self._stopping = True
-        self._wake.set()
+        self.wakeup.set()
 
     def wind_up(self) -> None:
         """End when every ring has ended and is sent, after the grace time, or when asked again.
@@ -82,7 +83,7 @@ class Sidecar:
         if self._leave_at < math.inf:
             self._stopping = True
         self._leave_at = min(self._leave_at, time.monotonic() + self._grace)
-        self._wake.set()
+        self.wakeup.set()
 
     def run(self) -> None:
         """Serve until the job is over and everything is acknowledged, or `wind_up` or `stop` ends it."""
@@ -107,8 +108,7 @@ class Sidecar:
         return False
 
     def _pause(self, seconds: float) -> None:
-        self._wake.wait(max(0.0, min(seconds, self._leave_at - time.monotonic())))
-        self._wake.clear()
+        self.wakeup.wait(max(0.0, min(seconds, self._leave_at - time.monotonic())))
 
     def _parent_lives(self) -> bool:
         return self._parent is None or is_alive(*self._parent)
@@ -225,6 +225,5 @@ def run_sidecar(directory: Path, **options: Any) -> None:
     """
     prepare_directory(directory)
     sidecar = Sidecar(directory, **options)
-    signal.signal(signal.SIGTERM, lambda *_: sidecar.wind_up())
-    signal.signal(signal.SIGINT, lambda *_: sidecar.stop())
-    sidecar.run()
+    with sidecar.wakeup.handling({signal.SIGTERM: sidecar.wind_up, signal.SIGINT: sidecar.stop}):
+        sidecar.run()
