@@ -10,7 +10,7 @@ from pathlib import Path
 import pytest
 
 from otel_train.catalogue import LEDGER, MIXING
-from otel_train.ring import Identity, Kind, RingWriter, Schema, ring_path
+from otel_train.ring import Identity, Kind, RingReader, RingWriter, Schema, ring_path
 from otel_train.sidecar import Sidecar
 from otel_train.testing import OtlpReceiver
 
@@ -32,6 +32,11 @@ class Rank:
         sums[self.layout.offsets["stream_mixing.picks"]] = sums[self.layout.offsets["ledger.evictions"]] = step
         values = sums + [1.0] * (2 * self.layout.peaks)
         self.ring.write(step, FIRST_TIME + step * 1_000_000_000, kind, values)
+
+    def acknowledged(self) -> bool:
+        """Tell whether the sidecar has noted that all was acknowledged: killed before that, it sends some again."""
+        with contextlib.closing(RingReader(self.ring.path)) as reader:
+            return reader.cursor.position == reader.progress.written
 
 
 @pytest.fixture
