@@ -9,8 +9,8 @@ from __future__ import annotations
 import math
 import sys
 from collections.abc import Callable, Collection, Sequence
-from dataclasses import dataclass
 from functools import partial
+from typing import NamedTuple
 
 from otel_train.catalogue.metric import Instrument, Measure, Metric, Reduction
 from otel_train.catalogue.names import MAX_SUFFIX, RANK_SUFFIX, cluster_name, wandb_key
@@ -56,8 +56,7 @@ def divergence(counts: Vector, targets: Vector) -> float:
     return min(1.0, max(0.0, math.fsum(terms) / (4 * math.log(2))))
 
 
-@dataclass(frozen=True, slots=True)
-class Series:
+class Series(NamedTuple):
     """One series that follows from a row: a metric's value, its maximum, the maximum's rank, or one modality of it."""
 
     metric: Metric

@@ -5,6 +5,7 @@ from __future__ import annotations
 import math
 from dataclasses import dataclass
 from enum import StrEnum
+from typing import NamedTuple
 
 from otel_train.exceptions import ConfigurationError
 
@@ -90,8 +91,7 @@ class HealthyRange:
         return f"{self.statistic} {bounds}{unit}"
 
 
-@dataclass(frozen=True, slots=True)
-class Measure:
+class Measure(NamedTuple):
     """What one rank measures in an interval: one float64 a place, added up over the ranks.
 
     A metric's value is computed from the sums of one or more measures, so that two metrics can share one

@@ -20,12 +20,13 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from enum import IntEnum
 from mmap import mmap
+from typing import NamedTuple
 from zlib import crc32
 
 from otel_train.exceptions import RingError
 
 MAGIC = b"OTELTRN1"
-VERSION = 1
+VERSION = 2
 FIXED = struct.Struct("<8sIIIIqqIIIIQ")
 """magic, version, header size, record size, records, pid, pid start, slot size, schema offset, schema size, schema crc,
 creation time."""
@@ -52,10 +53,11 @@ class Kind(IntEnum):
 
     RANK = 1
     CLUSTER = 2
+    BOTH = 3
+    """Of a rank that is alone. Only the file has it: a reader gives two records."""
 
 
-@dataclass(frozen=True, slots=True)
-class Record:
+class Record(NamedTuple):
     """One record as it was read."""
 
     sequence: int
@@ -65,8 +67,7 @@ class Record:
     values: tuple[float, ...]
 
 
-@dataclass(frozen=True, slots=True)
-class Cursor:
+class Cursor(NamedTuple):
     """What the sidecar has brought to its receiver."""
 
     position: int
@@ -137,8 +138,7 @@ class Geometry:
         return self.header_size + sequence % self.records * self.record_size
 
 
-@dataclass(frozen=True, slots=True)
-class Header:
+class Header(NamedTuple):
     """What the fixed header says, checked."""
 
     geometry: Geometry

@@ -7,9 +7,8 @@ import fcntl
 import mmap
 import os
 from collections.abc import Sequence
-from dataclasses import dataclass
 from pathlib import Path
-from typing import BinaryIO
+from typing import BinaryIO, NamedTuple
 from zlib import crc32
 
 from otel_train.catalogue import Phase
@@ -36,8 +35,7 @@ _KINDS = {int(kind): kind for kind in Kind}
 _PHASES = {int(phase): phase for phase in Phase}
 
 
-@dataclass(frozen=True, slots=True)
-class Progress:
+class Progress(NamedTuple):
     """How far the writer is."""
 
     written: int
@@ -127,17 +125,20 @@ class RingReader:
         """Read up to `limit` records from `position` on.
 
         Returns:
-            The whole records, the position behind the last one looked at, and how many were overwritten or torn.
+            The whole records, the position behind the last one looked at, and how many were overwritten or torn. One
+            whose values are the rank's and the cluster's comes as two, of the same sequence number.
         """
         written = self.progress.written
         start = max(position, written - self.geometry.records)
         lost = start - position
         end = min(written, start + limit)
-        records = []
+        records: list[Record] = []
         for sequence in range(start, end):
             record = self._record(sequence)
             if record is None:
                 lost += 1
+            elif record.kind is Kind.BOTH:
+                records += record._replace(kind=Kind.RANK), record._replace(kind=Kind.CLUSTER)
             else:
                 records.append(record)
         return records, max(end, position), lost

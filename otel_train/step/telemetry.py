@@ -34,7 +34,7 @@ logger = logging.getLogger(__name__)
 
 T = TypeVar("T")
 # Looked up once: an attribute of an enum costs as much as writing a record's values.
-_RANK, _CLUSTER = Kind.RANK, Kind.CLUSTER
+_RANK, _CLUSTER, _BOTH = Kind.RANK, Kind.CLUSTER, Kind.BOTH
 _COMPUTE, _DATA, _REDUCTION = Phase.COMPUTE, Phase.DATA, Phase.REDUCTION
 _SESSIONS: WeakSet[Telemetry] = WeakSet()
 
@@ -189,12 +189,13 @@ class Telemetry:
             if running.ring is not None:
                 running.ring.mark(step, time_ns)
             return None
-        values = self._drain(running, step, time_ns, now)
-        device = running.recorder.device
-        if self._alone and device is None:
+        values = self._drain(running, step, now)
+        device, ring = running.recorder.device, running.ring
+        alone = self._alone and device is None
+        if ring is not None:
+            ring.write(step, time_ns, _BOTH if alone else _RANK, values)
+        if alone:
             # What the one rank measured is the cluster's, and it has all the maxima.
-            if running.ring is not None and self._group.emits:
-                running.ring.write(step, time_ns, _CLUSTER, values)
             self._newest = Reduced(step, time_ns, values)
         else:
             self._record_cluster(running, self._reduce(running, step, time_ns, Measurements(values, device)))
@@ -212,6 +213,8 @@ class Telemetry:
         landed = reducer.finish(self.options.reduction_timeout) if self.options.blocking else reducer.harvest()
         if waits and ring is not None:
             ring.enter(_COMPUTE)
+        if ring is not None and ring.abandoned != reducer.abandoned:
+            ring.abandoned = reducer.abandoned
         return landed
 
     def _stamp(self, now: float) -> int:
@@ -324,17 +327,12 @@ class Telemetry:
             check_row(metric)
         return recorder
 
-    def _drain(self, running: _Running, step: int, time_ns: int, now: float) -> tuple[float, ...]:
+    def _drain(self, running: _Running, step: int, now: float) -> tuple[float, ...]:
         seconds, steps, wait = now - self._interval_began, self._steps, self._wait
         self._interval_began, self._steps, self._wait = now, 0, 0.0
         values = running.recorder.drain(step, seconds, steps, wait)
         if self._events is not None:
             self._events({"event": "drain", "step": step})
-        ring = running.ring
-        if ring is not None:
-            if ring.abandoned != running.reducer.abandoned:
-                ring.abandoned = running.reducer.abandoned
-            ring.write(step, time_ns, _RANK, values)
         return values
 
     def _record_cluster(self, running: _Running, landed: Sequence[Reduced]) -> None:
@@ -417,7 +415,9 @@ class Telemetry:
         ended = self._clock
         time_ns = self._stamp(time.perf_counter())
         if self._steps:
-            self._drain(running, self._last_step, time_ns, ended)
+            values = self._drain(running, self._last_step, ended)
+            if running.ring is not None:
+                running.ring.write(self._last_step, time_ns, _RANK, values)
         self._record_cluster(running, running.reducer.finish(self.options.close_timeout))
         if running.ring is not None:
             running.ring.abandoned = running.reducer.abandoned

@@ -26,11 +26,11 @@ def test_what_the_rings_have_overwritten_comes_from_the_wandb_file(train: Train,
     loaded = load(str(tmp_path))
     track = loaded.history.cluster
     assert track.steps == list(range(1, 31))
-    assert track.column(PICKS) == [100.0 + step for step in range(1, 23)] + [8.0] * 8
+    assert track.column(PICKS) == [100.0 + step for step in range(1, 15)] + [8.0] * 16
     assert loaded.history.ranks[0].steps[-1] == 30
     assert loaded.job is not None
     assert "rings" in loaded.history.source
-    assert "before step 23" in loaded.history.source
+    assert "before step 15" in loaded.history.source
 
 
 def test_of_several_runs_one_is_named(tmp_path: Path) -> None:
