@@ -23,13 +23,13 @@ METRICS = (
 ON_DEVICE = {metric.name: metric.reduction for metric in METRICS[1:]}
 
 
-def accumulate(*steps: float) -> ScalarRecorder:
+def accumulate(*steps: float, dtype: torch.dtype = torch.float32) -> ScalarRecorder:
     """Return a recorder that took each step's value on the device, for all scalars but the first."""
     recorder = ScalarRecorder(METRICS)
     for value in steps:
         recorder.add({"host": 1.0})
         for name, reduction in ON_DEVICE.items():
-            recorder._add_on_device(reduction, recorder._places[name][1], torch.tensor([value], dtype=torch.float32))
+            recorder._add_on_device(reduction, recorder._places[name][1], torch.tensor([value], dtype=dtype))
     return recorder
 
 
@@ -46,6 +46,14 @@ def test_values_on_a_device_are_those_of_the_host(value: float) -> None:
     wanted = layout.by_key(*on_host.drain()[:2], [0.0] * layout.peaks)
     (reduced,) = reducer.harvest()
     assert layout.by_key(*layout.split(reduced.values)) == pytest.approx(wanted, nan_ok=True)
+
+
+@pytest.mark.parametrize("dtype", [torch.bfloat16, torch.int8, torch.float64])
+def test_the_type_of_a_value_loses_nothing(dtype: torch.dtype) -> None:
+    """Sums and negated minima are beyond what small types hold."""
+    _, _, device = accumulate(*[-128.0] * 3, dtype=dtype).drain()
+    assert device is not None
+    assert (device[0].tolist(), device[1].tolist()) == ([0.0, -384.0, 0.0, -384.0], [-128.0, 128.0])
 
 
 def test_the_next_interval_begins_empty() -> None:
