@@ -13,15 +13,13 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Self
 
-from otel_train.bridge.decode import Kind, Point, StepId
+from otel_train.bridge.arrivals import Added, Arrivals
+from otel_train.bridge.decode import Point, StepId
 from otel_train.bridge.errors import BridgeError, InboxFullError
 from otel_train.bridge.rows import PARTIAL_KEY, Row, SeriesKey
 from otel_train.bridge.store import INBOX_FILE, SCHEMA, SCHEMA_VERSION, InboxReader, Pending, connect_readonly
-from otel_train.catalogue import cluster_name, rows
 
 LOCK_FILE = "lock"
-MAX_STEP_POINTS = 10_000
-"""A step that has this many points takes no more: a row's size is bounded whatever is sent."""
 ABANDONED_NS = 3600 * 10**9
 """A time stamp that has only a `train.step` after an hour is a rank's own record; it never becomes a row."""
 IDENTITY_NS = 7 * 24 * 3600 * 10**9
@@ -29,12 +27,9 @@ IDENTITY_NS = 7 * 24 * 3600 * 10**9
 WAL_BYTES = 64 * 2**20
 LOCK_SECONDS = 2.0
 """For which another process may hold the database: a stopping bridge waits for no more."""
-CACHED_RUNS = 64
-"""Runs whose series are kept in memory."""
 _DROP_ROWS = 2000
 _TIGHT = 0.9
 """Of the bytes allowed: from there on, rows that wandb has are dropped."""
-_STEP_POINTS = cluster_name(rows.STEP_POINTS.name)
 
 
 @dataclass(frozen=True, slots=True)
@@ -45,19 +40,6 @@ class Limits:
     """Of the database. Rows that wandb has make room first; then requests are refused as retryable."""
     max_series: int = 10_000
     """Of one run; points of further ones are refused."""
-
-
-@dataclass(slots=True)
-class Added:
-    """What became of the points of a request."""
-
-    new: int = 0
-    duplicates: int = 0
-    """Points that were there already, or of a step whose whole row is made."""
-    late: int = 0
-    """Points of a step whose row was made without all of its points: they may be those that it lacks."""
-    refused: int = 0
-    """Points beyond the bound of series of a run or of points of a step; the step's row will be partial."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -103,7 +85,6 @@ class Inbox(InboxReader):
     def __init__(self, state_dir: str | Path, limits: Limits | None = None) -> None:
         state_dir = Path(state_dir)
         self._limits = limits or Limits()
-        self._series_of_run: dict[int, dict[SeriesKey, int]] = {}
         self._droppable = True
         try:
             state_dir.mkdir(mode=0o700, parents=True, exist_ok=True)
@@ -117,6 +98,7 @@ class Inbox(InboxReader):
                 state_dir / INBOX_FILE, timeout=LOCK_SECONDS, isolation_level=None, check_same_thread=False
             )
             super().__init__(connection)
+            self._arrivals = Arrivals(connection, self._limits.max_series)
             self._prepare()
         except (OSError, sqlite3.Error, BridgeError) as error:
             if connection is not None:
@@ -157,7 +139,8 @@ class Inbox(InboxReader):
                 yield
                 self._connection.execute("COMMIT")
             except BaseException:
-                self._series_of_run.clear()  # what is in there may never have been committed
+                self._arrivals.forget()
+                self._names.clear()
                 if self._connection.in_transaction:  # SQLite rolls back by itself when the disk is full
                     self._connection.execute("ROLLBACK")
                 raise
@@ -192,75 +175,8 @@ class Inbox(InboxReader):
             self._ensure_room(now_ns)
             with self._transaction():
                 for step_id, group in by_step.items():
-                    self._add_step(step_id, group, now_ns, added)
+                    self._arrivals.take(step_id, group, now_ns, added)
         return added
-
-    def _add_step(self, step_id: StepId, points: list[Point], now_ns: int, added: Added) -> None:
-        execute = self._connection.execute
-        execute("INSERT OR IGNORE INTO runs (run_id) VALUES (?)", (step_id.run_id,))
-        run = self._run_key(step_id.run_id)
-        assert run is not None, "it was just made"
-        if len(self._series_of_run) > CACHED_RUNS:
-            self._series_of_run.clear()
-        unique = (run, step_id.attempt, step_id.time_ns)
-        execute(
-            "INSERT OR IGNORE INTO steps (run, attempt, time_ns, first_ns, last_ns) VALUES (?, ?, ?, ?, ?)",
-            (*unique, now_ns, now_ns),
-        )
-        key, step, expected, arrived, ordinal, partial = execute(
-            "SELECT id, step, expected, arrived, ordinal, partial FROM steps"
-            " WHERE run = ? AND attempt = ? AND time_ns = ?",
-            unique,
-        ).fetchone()
-        if ordinal is not None:
-            # Each rank's own record comes with a `train.step` too, under the same time stamp as the cluster's.
-            count = sum(point.name != rows.STEP.name for point in points)
-            if partial:
-                added.late += count
-            else:
-                added.duplicates += count
-            return
-        taken: list[tuple[int, int, int, float]] = []
-        new_step = False
-        for point in points:
-            if point.name == rows.STEP.name:
-                if step is None:
-                    step, new_step = int(point.value), True
-                continue
-            series = self._series_key(run, (point.name, point.modality))
-            if series is None or arrived + len(taken) >= MAX_STEP_POINTS:
-                added.refused += 1
-                continue
-            taken.append((key, series, point.kind, point.value))
-            if point.name == _STEP_POINTS and point.kind is Kind.VALUE and point.value >= 1 and expected is None:
-                expected = min(int(min(point.value, 2**62)), 2**62)
-        inserted = self._connection.executemany("INSERT OR IGNORE INTO points VALUES (?, ?, ?, ?)", taken).rowcount
-        added.new += inserted + new_step
-        added.duplicates += len(taken) - inserted
-        if inserted or new_step:
-            execute(
-                "UPDATE steps SET step = ?, expected = ?, arrived = ?, last_ns = ? WHERE id = ?",
-                (step, expected, arrived + inserted, now_ns, key),
-            )
-
-    def _series_key(self, run: int, series: SeriesKey) -> int | None:
-        """Return a series' key, or None when the run has as many others as it may."""
-        if run not in self._series_of_run:
-            found = self._connection.execute(
-                "SELECT name, modality, id FROM run_series JOIN series ON series.id = run_series.series WHERE run = ?",
-                (run,),
-            )
-            self._series_of_run[run] = {(name, modality): key for name, modality, key in found}
-        known = self._series_of_run[run]
-        if series not in known:
-            if len(known) >= self._limits.max_series:
-                return None
-            self._connection.execute("INSERT OR IGNORE INTO series (name, modality) VALUES (?, ?)", series)
-            (known[series],) = self._connection.execute(
-                "SELECT id FROM series WHERE name = ? AND modality = ?", series
-            ).fetchone()
-            self._connection.execute("INSERT INTO run_series VALUES (?, ?)", (run, known[series]))
-        return known[series]
 
     def _ensure_room(self, now_ns: int) -> None:
         limit = self._limits.max_bytes
@@ -361,7 +277,10 @@ class Inbox(InboxReader):
                     (PARTIAL_KEY in row, ordinal + place, step.id),
                 )
                 execute("INSERT INTO rows VALUES (?, ?)", (step.id, json.dumps(row)))
-                execute("DELETE FROM points WHERE step = ?", (step.id,))
+                if step.together is None:
+                    execute("DELETE FROM points WHERE step = ?", (step.id,))
+                else:
+                    execute("DELETE FROM together WHERE step = ?", (step.id,))
             execute("UPDATE runs SET next_ordinal = ? WHERE id = ?", (ordinal + len(steps), key))
             self._connection.executemany(
                 "INSERT OR REPLACE INTO totals SELECT ?, ?, id, ? FROM series WHERE name = ? AND modality = ?",

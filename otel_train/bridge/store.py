@@ -6,7 +6,7 @@ import json
 import math
 import sqlite3
 import threading
-from collections.abc import Iterator
+from collections.abc import Iterable, Iterator
 from contextlib import closing
 from dataclasses import dataclass
 from pathlib import Path
@@ -17,7 +17,7 @@ from otel_train.bridge.errors import BridgeError
 from otel_train.bridge.rows import Arrived, Row, SeriesKey, build_row
 
 INBOX_FILE = "inbox.sqlite"
-SCHEMA_VERSION = 2
+SCHEMA_VERSION = 3
 _KINDS = {int(kind): kind for kind in Kind}
 
 SCHEMA = """
@@ -49,6 +49,8 @@ CREATE TABLE points (
     step INTEGER NOT NULL REFERENCES steps, series INTEGER NOT NULL REFERENCES series, kind INTEGER NOT NULL, value,
     PRIMARY KEY (step, series)
 ) WITHOUT ROWID;
+-- The points of a step that came together, until more come or its row is made: JSON, [[series, kind, value], ...].
+CREATE TABLE together (step INTEGER PRIMARY KEY REFERENCES steps, points TEXT NOT NULL);
 CREATE TABLE totals (
     run INTEGER NOT NULL REFERENCES runs, attempt INTEGER NOT NULL, series INTEGER NOT NULL REFERENCES series, value,
     PRIMARY KEY (run, attempt, series)
@@ -83,6 +85,8 @@ class Pending:
     arrived: int
     first_ns: int
     last_ns: int
+    together: str | None
+    """Its points where they are one entry, as `together.points` has them."""
 
     @property
     def complete(self) -> bool:
@@ -100,6 +104,8 @@ class InboxReader:
     def __init__(self, connection: sqlite3.Connection) -> None:
         self._connection = connection
         self._lock = threading.RLock()
+        self._names: dict[int, SeriesKey] = {}
+        """Name and modality of each series that was looked up."""
 
     def __enter__(self) -> Self:
         return self
@@ -163,9 +169,16 @@ class InboxReader:
         found = self._connection.execute("SELECT id FROM runs WHERE run_id = ?", (run_id,)).fetchone()
         return found[0] if found else None
 
+    def _name(self, series: int) -> SeriesKey:
+        if series not in self._names:
+            found = self._connection.execute("SELECT id, name, modality FROM series")
+            self._names = {key: (name, modality) for key, name, modality in found}
+        return self._names[series]
+
     def _pending(self, key: int, limit: int = -1) -> list[Pending]:
         found = self._connection.execute(
-            "SELECT id, attempt, step, time_ns, expected, arrived, first_ns, last_ns FROM steps"
+            "SELECT id, attempt, steps.step, time_ns, expected, arrived, first_ns, last_ns, together.points FROM steps"
+            " LEFT JOIN together ON together.step = steps.id"
             " WHERE run = ? AND ordinal IS NULL AND arrived > 0 ORDER BY attempt, time_ns LIMIT ?",
             (key, limit),
         )
@@ -191,13 +204,14 @@ class InboxReader:
     def _build(
         self, step: Pending, totals: dict[SeriesKey, float], *, late: bool
     ) -> tuple[Row, dict[SeriesKey, float]]:
-        found = self._connection.execute(
-            "SELECT name, modality, kind, value FROM points JOIN series ON series.id = points.series WHERE step = ?",
-            (step.id,),
-        )
+        found: Iterable[tuple[int, int, float | None]]
+        if step.together is not None:
+            found = json.loads(step.together)
+        else:
+            found = self._connection.execute("SELECT series, kind, value FROM points WHERE step = ?", (step.id,))
         arrived = [
-            Arrived(name, modality, _KINDS[kind], math.nan if value is None else value)
-            for name, modality, kind, value in found
+            Arrived(*self._name(series), _KINDS[kind], math.nan if value is None else value)
+            for series, kind, value in found
         ]
         return build_row(
             arrived,

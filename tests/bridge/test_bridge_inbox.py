@@ -9,9 +9,10 @@ from typing import Any
 import pytest
 
 from otel_train.bridge import BridgeError, Inbox, delivered_steps
+from otel_train.bridge.arrivals import Added
 from otel_train.bridge.decode import decode
 from otel_train.bridge.errors import InboxFullError
-from otel_train.bridge.inbox import ABANDONED_NS, IDENTITY_NS, Added, Due, Limits
+from otel_train.bridge.inbox import ABANDONED_NS, IDENTITY_NS, Due, Limits
 from otel_train.bridge.rows import PARTIAL_KEY
 from otel_train.catalogue import rows
 
@@ -44,6 +45,14 @@ def test_a_duplicate_changes_nothing_before_and_after_its_row_is_made(inbox: Inb
     assert add(inbox, 20, request) == [0]
     assert inbox.seal("run", DUE, 5000) == 0
     assert [(row.step, row.row[PICKS]) for row in inbox.rows("run")] == [(1, 8)]
+
+
+def test_of_a_series_that_comes_twice_in_a_request_the_first_point_is_taken(inbox: Inbox, requests: Any) -> None:
+    """A collector may have batched two tries of a sender; the step is complete when all others are there."""
+    request = requests.step(1, {"loss": 0.5})
+    request.MergeFrom(requests.step(1, {"loss": 0.7}))
+    assert inbox.add(decode(request).points, 0) == Added(new=3, duplicates=2)
+    assert inbox.rows("run")[0].row["loss"] == 0.5
 
 
 def test_what_becomes_no_point_is_told_apart(inbox: Inbox, requests: Any) -> None:

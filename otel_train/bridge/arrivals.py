@@ -1,0 +1,177 @@
+"""Take points into the inbox's tables: each once, however often it comes."""
+
+from __future__ import annotations
+
+import json
+import sqlite3
+from collections.abc import Iterable, Sequence
+from dataclasses import dataclass
+
+from otel_train.bridge.decode import Kind, Point, StepId
+from otel_train.bridge.rows import SeriesKey
+from otel_train.catalogue import cluster_name, rows
+
+MAX_STEP_POINTS = 10_000
+"""A step that has this many points takes no more: a row's size is bounded whatever is sent."""
+CACHED_RUNS = 64
+"""Runs whose series are kept in memory."""
+_MOST = 2**62
+_STEP_POINTS = cluster_name(rows.STEP_POINTS.name)
+_Taken = dict[int, tuple[int, int, float]]
+"""Series, kind and value, by series."""
+
+
+@dataclass(slots=True)
+class Added:
+    """What became of the points of a request."""
+
+    new: int = 0
+    duplicates: int = 0
+    """Points that were there already, or of a step whose whole row is made."""
+    late: int = 0
+    """Points of a step whose row was made without all of its points: they may be those that it lacks."""
+    refused: int = 0
+    """Points beyond the bound of series of a run or of points of a step; the step's row will be partial."""
+
+
+@dataclass(slots=True)
+class _Step:
+    """What is known of a step."""
+
+    step: int | None = None
+    expected: int | None = None
+    arrived: int = 0
+
+
+class Arrivals:
+    """Adds points, within the transactions of the inbox that it belongs to.
+
+    Args:
+        connection: The inbox's.
+        max_series: How many series a run may have.
+    """
+
+    def __init__(self, connection: sqlite3.Connection, max_series: int) -> None:
+        self._connection = connection
+        self._max_series = max_series
+        self._runs: dict[str, int] = {}
+        self._series_of_run: dict[int, dict[SeriesKey, int]] = {}
+
+    def forget(self) -> None:
+        """Know no keys any more: those of a transaction that failed were never given."""
+        self._runs.clear()
+        self._series_of_run.clear()
+
+    def take(self, step_id: StepId, points: Sequence[Point], now_ns: int, added: Added) -> None:
+        """Add points of one step, and count them in `added`.
+
+        The points that come first are one entry until the step's row is made or more come: a sidecar, and a collector
+        behind it, send all of a step at once.
+        """
+        execute = self._connection.execute
+        run = self._run_key(step_id.run_id)
+        found = execute(
+            "SELECT id, step, expected, arrived, ordinal, partial FROM steps"
+            " WHERE run = ? AND attempt = ? AND time_ns = ?",
+            (run, step_id.attempt, step_id.time_ns),
+        ).fetchone()
+        if found is None:
+            self._begin(run, step_id, points, now_ns, added)
+            return
+        key, *known, ordinal, partial = found
+        if ordinal is not None:
+            # Each rank's own record comes with a `train.step` too, under the same time stamp as the cluster's.
+            count = sum(point.name != rows.STEP.name for point in points)
+            if partial:
+                added.late += count
+            else:
+                added.duplicates += count
+            return
+        step = _Step(*known)
+        had_step = step.step is not None
+        taken = self._look_at(run, points, step, added)
+        inserted = self._join(key, taken)
+        new_step = step.step is not None and not had_step
+        added.new += inserted + new_step
+        added.duplicates += len(taken) - inserted
+        if inserted or new_step:
+            execute(
+                "UPDATE steps SET step = ?, expected = ?, arrived = ?, last_ns = ? WHERE id = ?",
+                (step.step, step.expected, step.arrived + inserted, now_ns, key),
+            )
+
+    def _begin(self, run: int, step_id: StepId, points: Sequence[Point], now_ns: int, added: Added) -> None:
+        """Add the first points of a step."""
+        step = _Step()
+        taken = self._look_at(run, points, step, added)
+        key = self._connection.execute(
+            "INSERT INTO steps (run, attempt, time_ns, step, expected, arrived, first_ns, last_ns)"
+            " VALUES (?, ?, ?, ?, ?, ?, ?, ?)",
+            (run, step_id.attempt, step_id.time_ns, step.step, step.expected, len(taken), now_ns, now_ns),
+        ).lastrowid
+        if taken:
+            self._connection.execute("INSERT INTO together VALUES (?, ?)", (key, json.dumps([*taken.values()])))
+        added.new += len(taken) + (step.step is not None)
+
+    def _look_at(self, run: int, points: Sequence[Point], step: _Step, added: Added) -> _Taken:
+        """Return the points that are values, and note what the others tell of the step."""
+        taken: _Taken = {}
+        for point in points:
+            if point.name == rows.STEP.name:
+                if step.step is None:
+                    step.step = int(point.value)
+                continue
+            series = self._series_key(run, (point.name, point.modality))
+            if series is None or step.arrived + len(taken) >= MAX_STEP_POINTS:
+                added.refused += 1
+                continue
+            if series in taken:
+                added.duplicates += 1
+                continue
+            taken[series] = (series, point.kind, point.value)
+            if point.name == _STEP_POINTS and point.kind is Kind.VALUE and point.value >= 1 and step.expected is None:
+                step.expected = min(int(min(point.value, _MOST)), _MOST)
+        return taken
+
+    def _join(self, key: int, taken: _Taken) -> int:
+        """Add those points of a known step that are not there, and return how many; each is an entry from now on."""
+        if not taken:
+            return 0
+        found = self._connection.execute("DELETE FROM together WHERE step = ? RETURNING points", (key,)).fetchone()
+        if found is not None:
+            self._insert(key, json.loads(found[0]))
+        return self._insert(key, taken.values())
+
+    def _insert(self, key: int, taken: Iterable[Sequence[float]]) -> int:
+        return self._connection.executemany(
+            "INSERT OR IGNORE INTO points VALUES (?, ?, ?, ?)", [(key, *each) for each in taken]
+        ).rowcount
+
+    def _run_key(self, run_id: str) -> int:
+        if run_id not in self._runs:
+            if len(self._runs) >= CACHED_RUNS:
+                self.forget()
+            self._connection.execute("INSERT OR IGNORE INTO runs (run_id) VALUES (?)", (run_id,))
+            (self._runs[run_id],) = self._connection.execute(
+                "SELECT id FROM runs WHERE run_id = ?", (run_id,)
+            ).fetchone()
+        return self._runs[run_id]
+
+    def _series_key(self, run: int, series: SeriesKey) -> int | None:
+        """Return a series' key, or None when the run has as many others as it may."""
+        if run not in self._series_of_run:
+            found = self._connection.execute(
+                "SELECT name, modality, id FROM run_series JOIN series ON series.id = run_series.series WHERE run = ?",
+                (run,),
+            )
+            self._series_of_run[run] = {(name, modality): key for name, modality, key in found}
+        known = self._series_of_run[run]
+        if series not in known:
+            if len(known) >= self._max_series:
+                return None
+            self._connection.execute("INSERT OR IGNORE INTO series (name, modality) VALUES (?, ?)", series)
+            (known[series],) = self._connection.execute(
+                "SELECT id FROM series WHERE name = ? AND modality = ?", series
+            ).fetchone()
+            self._connection.execute("INSERT INTO run_series VALUES (?, ?)", (run, known[series]))
+        return known[series]
