@@ -1,17 +1,23 @@
 """What telemetry that runs takes from the training around it: steps of a millisecond of Python, with it and without.
 
 Everything is real: `otel_train.init` starts the sidecar, which exports to a receiver in a process of its own. Blocks
-of steps alternate in one process: nothing, ours, and the OTel SDK in the training process.
+of steps alternate in one process: nothing, ours, and the OTel SDK in the training process. Then ours again, with a real
+`otel-train top` on a terminal attached to its rings and, in turn, stopped.
 """
 
 from __future__ import annotations
 
+import contextlib
+import os
 import shlex
+import signal
 import statistics
+import subprocess
+import sys
 import tempfile
 import textwrap
 import time
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from pathlib import Path
 
 import otel_train
@@ -25,8 +31,12 @@ from tests.waiting import wait_until
 OFF = "off"
 OURS = "otel_train: pick + telemetry.step, a loss; sidecar and receiver running"
 SDK = "OTel SDK in the process, 15 gauges"
+ALONE, WATCHED = "ours, nobody looks", "ours, otel-train top attached"
 WORK = 1e-3
 """Seconds of pure Python in a step."""
+LOOKS = 3.0
+"""Seconds of a block with top attached, and of one without: it looks once a second."""
+ON_A_TERMINAL = "import pty, sys; sys.exit(pty.spawn(sys.argv[1:]))"
 
 
 def run(*, quick: bool) -> Section:
@@ -47,15 +57,17 @@ def _section(blocks: Mapping[str, list[list[int]]], rounds: int, steps: int) -> 
     }
     rows = [["", "median (5 % to 95 %)", "p99", "sum of all steps"]]
     found: dict[str, tuple[float, float]] = {}
-    for name in (OURS, SDK):
-        middle, low, high = figures[name].ratio(figures[OFF])
-        p99 = statistics.median(
-            with_it / off for with_it, off in zip(figures[name].p99s, figures[OFF].p99s, strict=True)
+    for name, other in ((OURS, OFF), (SDK, OFF), (WATCHED, ALONE)):
+        middle, low, high = figures[name].ratio(figures[other])
+        p99 = statistics.median(a / b for a, b in zip(figures[name].p99s, figures[other].p99s, strict=True))
+        total = (sum(map(sum, blocks[name])) / sum(map(len, blocks[name]))) / (
+            sum(map(sum, blocks[other])) / sum(map(len, blocks[other]))
         )
-        total = sum(map(sum, blocks[name])) / sum(map(sum, blocks[OFF]))
         found[name] = middle, p99
-        rows.append([name, f"{middle:.4f} ({low:.4f} to {high:.4f})", f"{p99:.3f}", f"{total:.4f}"])
+        said = name if other == OFF else f"{name}, over the same without"
+        rows.append([said, f"{middle:.4f} ({low:.4f} to {high:.4f})", f"{p99:.3f}", f"{total:.4f}"])
     middle, p99 = found[OURS]
+    del figures[ALONE], figures[WATCHED]
     return Section(
         number=3,
         title="The step beside running telemetry",
@@ -64,8 +76,9 @@ def _section(blocks: Mapping[str, list[list[int]]], rounds: int, steps: int) -> 
             f"{steps} steps of each, which take turns at each step: this machine's speed changes within seconds. Our "
             "sidecar exports every step to an OTLP receiver in a third process all the while. The SDK's reader exports "
             "every 60 s, its default, so that what is seen of it is the setting of gauges. p99: of ten blocks "
-            "together. The second table has the ratios to 'off', block by block; its last column is the time of all "
-            "steps over that of all steps without."
+            "together. The second table has the ratios to 'off', block by block; its last column is the mean of all "
+            "steps over that of all steps without. Its last row is the step with `otel-train top` on a terminal, which "
+            f"is stopped and goes on in turn, {LOOKS:.0f} s each."
         ),
         unit="µs",
         figures=figures,
@@ -86,9 +99,10 @@ def _section(blocks: Mapping[str, list[list[int]]], rounds: int, steps: int) -> 
 
 
 def _p99s(blocks: Sequence[Sequence[int]]) -> Iterator[float]:
-    """Yield the 99th percentile of each ten blocks together: one alone is too short for it."""
-    for first in range(0, len(blocks), 10):
-        yield quantile([time for block in blocks[first : first + 10] for time in block], 0.99) / 1000
+    """Yield the 99th percentile of each ten blocks together, one of which is too short for it; of each long one."""
+    together = 10 if len(blocks[0]) < 1000 else 1
+    for first in range(0, len(blocks), together):
+        yield quantile([time for block in blocks[first : first + together] for time in block], 0.99) / 1000
 
 
 def _measure(endpoint: str, rounds: int, steps: int) -> dict[str, list[list[int]]]:
@@ -123,8 +137,48 @@ def _measure(endpoint: str, rounds: int, steps: int) -> dict[str, list[list[int]
             if number:
                 for name in contenders:
                     blocks[name].append(times[name])
+        numbers = iter(range(first, 2**62))
+        blocks |= watched(telemetry.ring_dir, lambda: ours(next(numbers)), max(2, rounds // 10))
         wait_until(lambda: telemetry.flush(10.0), what="the work of the sidecar")
     return blocks
+
+
+def watched(rings: Path | None, step: Callable[[], None], rounds: int) -> dict[str, list[list[int]]]:
+    """Return the nanoseconds of each step, by whether top looks at the rings, and block."""
+    blocks: dict[str, list[list[int]]] = {ALONE: [], WATCHED: []}
+    with attached(rings) as pid:
+        for number in range(rounds + 1):
+            for name in (ALONE, WATCHED) if number % 2 else (WATCHED, ALONE):
+                os.kill(pid, signal.SIGCONT if name == WATCHED else signal.SIGSTOP)
+                times, clock, end = [], time.perf_counter_ns, time.monotonic() + LOOKS
+                while time.monotonic() < end:
+                    begin = clock()
+                    step()
+                    times.append(clock() - begin)
+                if number:
+                    blocks[name].append(times)
+    return blocks
+
+
+@contextlib.contextmanager
+def attached(rings: Path | None) -> Iterator[int]:
+    """Run `otel-train top` on a terminal of its own during the block, and give its pid."""
+    command = [sys.executable, "-c", ON_A_TERMINAL, sys.executable, "-m", "otel_train", "top", str(rings)]
+    terminal = subprocess.Popen(
+        command, stdin=subprocess.PIPE, stdout=subprocess.DEVNULL, env={**os.environ, "TERM": "xterm"}
+    )
+    children = Path(f"/proc/{terminal.pid}/task/{terminal.pid}/children")
+    try:
+        wait_until(lambda: bool(children.read_text().split()), what="top")
+        pid = int(children.read_text().split()[0])
+        time.sleep(LOOKS)
+        yield pid
+        os.kill(pid, signal.SIGCONT)
+        if terminal.poll() is not None:
+            raise RuntimeError(f"top ended with {terminal.returncode}")
+    finally:
+        terminal.kill()
+        terminal.wait()
 
 
 def work(words: list[str]) -> int:
