@@ -21,8 +21,9 @@ from tests.faults.step_times import compare
 from tests.waiting import wait_until
 
 pytestmark = pytest.mark.faults
-RECORDS = 256
-"""Of a ring. At 20 steps a second rank 0, which writes the cluster's records too, goes around in 6 s."""
+RECORDS = 512
+"""Of a ring. At 20 steps a second rank 0, which writes the cluster's records too, goes around in 12 s, in which a
+sidecar that was killed three times has to run again: it is left alone for 4 s after the third."""
 KILLS = 3
 
 
@@ -104,7 +105,7 @@ def stop_until_it_wraps(suffered: Suffered, _: SmallDisk) -> None:
         # Rank 1 has no records of the cluster: its ring takes twice as long.
         return job.ring(1).progress.written > suffered.first_lost[1] + RECORDS + 40
 
-    wait_until(follow, 60, "the rings' wrapping", log=job.log)
+    wait_until(follow, 120, "the rings' wrapping", log=job.log)
     os.kill(sidecar, signal.SIGCONT)
     # Until the first look behind it more is overwritten.
     wait_until(lambda: follow() and ring.cursor.dropped > 0, 60, "a look at the ring")
