@@ -40,7 +40,9 @@ class Exchange:
         if "nccl" in backends and (device.type == "cuda" or "gloo" not in backends):
             self._device = device if device.type == "cuda" else torch.device("cuda", torch.cuda.current_device())
 
-    def agree(self, sends: Sequence[int], call: str, problem: str = "") -> list[int]:
+    def agree(
+        self, sends: Sequence[int], call: str, problem: str = "", *, known: bool = False
+    ) -> tuple[list[int], bool]:
         """Tell each rank how many rows will come to it, or raise on every rank.
 
         Beside its count goes a code for what this rank is about to do, 0 where it can't: so each rank knows of each
@@ -50,9 +52,11 @@ class Exchange:
             sends: How many rows this rank will send to each.
             call: What is exchanged; must be the same on all ranks.
             problem: Why this rank can't take part; empty when it can.
+            known: Whether this rank's keys are those that it sent in the call before.
 
         Returns:
-            How many rows each rank will send to this one.
+            How many rows each rank will send to this one, and whether every rank's keys are known, which is the same on
+            all of them.
 
         Raises:
             ShapeMismatchError: A rank, which the message names, has a problem or makes another call.
@@ -60,15 +64,15 @@ class Exchange:
         if self.world_size == 1:
             if problem:
                 raise ShapeMismatchError(problem)
-            return list(sends)
+            return list(sends), False
         code = 0 if problem else stable_hash(call)
-        own = torch.tensor([[count, code] for count in sends], dtype=torch.int64, device=self._device)
+        own = torch.tensor([[count, code, known] for count in sends], dtype=torch.int64, device=self._device)
         theirs = torch.empty_like(own)
         dist.all_to_all_single(theirs, own, group=self._group)
-        receives, codes = theirs.t().tolist()
+        receives, codes, all_known = theirs.t().tolist()
         if problem or any(other != code for other in codes):
             self._raise_together(call, problem)
-        return list(receives)
+        return list(receives), all(all_known)
 
     def _raise_together(self, call: str, problem: str) -> None:
         text = (f"!{problem}" if problem else f"={call}").encode()[:_TEXT_BYTES]

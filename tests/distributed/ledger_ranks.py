@@ -44,8 +44,10 @@ def compare(ids: list[str | int], rank: int, world_size: int, capacity: int, max
                 expected[r][p] = state
         assert fetched.found.tolist() == [state is not None for state in expected[rank]]
         assert fetched.states.tolist() == [state or [0, 0] for state in expected[rank]]
-        pairs = [(key, [r, number * 10 + p]) for r, wanted in enumerate(asked) for p, key in enumerate(wanted)]
-        ledger.store(asked[rank], torch.tensor([s for _, s in pairs if s[0] == rank], dtype=torch.int64).view(-1, 2))
+        # Mostly what was fetched, by all ranks or by some of them only.
+        written = [wanted if rng.random() < 0.8 else rng.choices(ids, k=rng.choice((0, 1, 4))) for wanted in asked]
+        pairs = [(key, [r, number * 10 + p]) for r, keys in enumerate(written) for p, key in enumerate(keys)]
+        ledger.store(written[rank], torch.tensor([s for _, s in pairs if s[0] == rank], dtype=torch.int64).view(-1, 2))
         for at, model in enumerate(models):
             model.store([(key, state) for key, state in pairs if owner(key, world_size) == at])
         assert ledger.drain_measurements() == [model.drain() for model in models][rank]
@@ -116,6 +118,26 @@ def every_dtype_comes_back_bit_for_bit(rank: int, world_size: int) -> None:
         assert owners_of(keys_of(ids), world_size).tolist() == [owner(int(one), world_size) for one in ids]
 
 
+def keys_that_were_fetched_do_not_travel_again(rank: int, world_size: int) -> None:
+    """A step mostly stores what it has fetched; where one rank does not, all send their keys."""
+    ledger, states = StateLedger((2,), capacity=8), torch.zeros(1, 2)
+    swap = ledger._exchange.swap
+    sent: list[torch.dtype] = []
+
+    def noted(rows: torch.Tensor, *splits: Any) -> torch.Tensor:
+        sent.append(rows.dtype)
+        return swap(rows, *splits)
+
+    ledger._exchange.swap = noted  # type: ignore[method-assign, assignment]
+    ledger.fetch([rank])
+    sent.clear()
+    ledger.store([rank], states)
+    assert sent == ([torch.uint8] if world_size > 1 else [torch.int64, torch.uint8])
+    sent.clear()
+    ledger.store(["other" if rank == 0 else rank], states)
+    assert sent == [torch.int64, torch.uint8]
+
+
 def one_entry_a_rank(rank: int, world_size: int) -> None:
     """The smallest capacity: nearly every store evicts, and a batch is larger than a shard."""
     compare(NAMES, rank, world_size, capacity=1)
@@ -149,6 +171,7 @@ CASES = (
     wrong_states_raise_everywhere,
     different_calls_raise_everywhere,
     every_dtype_comes_back_bit_for_bit,
+    keys_that_were_fetched_do_not_travel_again,
     one_entry_a_rank,
     a_part_of_the_ranks_has_its_own_ledger,
 )
