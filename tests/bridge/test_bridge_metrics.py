@@ -19,6 +19,7 @@ from otel_train.bridge import Bridge, BridgeConfig
 from otel_train.bridge.decode import data_points
 from otel_train.bridge.probe import serving
 from otel_train.catalogue import BRIDGE, rows
+from tests.otlp_http import serving_http
 from tests.waiting import wait_until
 
 
@@ -100,3 +101,14 @@ def test_a_receiver_that_refuses_is_said_once(
         wait_until(lambda: "own metrics are not taken" in caplog.text, 30, "the warning")
         time.sleep(0.5)
     assert caplog.text.count("own metrics are not taken") == 1
+
+
+def test_the_protocol_is_the_one_that_the_environment_names(
+    monkeypatch: pytest.MonkeyPatch, start: Callable[..., Any]
+) -> None:
+    """HTTP too, at the path that the specification names."""
+    monkeypatch.setenv("OTEL_METRIC_EXPORT_INTERVAL", "200")
+    with serving_http(monkeypatch) as server:
+        start()
+        wait_until(lambda: bool(server.kept.values(rows.BRIDGE_WAITING.name)), 30, "the bridge's metrics")
+        assert server.paths == {"/v1/metrics"}
