@@ -189,12 +189,9 @@ class Telemetry:
             if running.ring is not None:
                 running.ring.mark(step, time_ns)
             return None
-        values = self._drain(running, step, now)
-        device, ring = running.recorder.device, running.ring
-        alone = self._alone and device is None
-        if ring is not None:
-            ring.write(step, time_ns, _BOTH if alone else _RANK, values)
-        if alone:
+        values = self._drain(running, step, time_ns, now, _BOTH if self._alone else _RANK)
+        device = running.recorder.device
+        if self._alone and device is None:
             # What the one rank measured is the cluster's, and it has all the maxima.
             self._newest = Reduced(step, time_ns, values)
         else:
@@ -213,8 +210,6 @@ class Telemetry:
         landed = reducer.finish(self.options.reduction_timeout) if self.options.blocking else reducer.harvest()
         if waits and ring is not None:
             ring.enter(_COMPUTE)
-        if ring is not None and ring.abandoned != reducer.abandoned:
-            ring.abandoned = reducer.abandoned
         return landed
 
     def _stamp(self, now: float) -> int:
@@ -327,12 +322,18 @@ class Telemetry:
             check_row(metric)
         return recorder
 
-    def _drain(self, running: _Running, step: int, now: float) -> tuple[float, ...]:
+    def _drain(self, running: _Running, step: int, time_ns: int, now: float, kind: Kind) -> tuple[float, ...]:
+        """End the interval and record it, as the rank's own alone where a part of it is still on a GPU."""
         seconds, steps, wait = now - self._interval_began, self._steps, self._wait
         self._interval_began, self._steps, self._wait = now, 0, 0.0
         values = running.recorder.drain(step, seconds, steps, wait)
         if self._events is not None:
             self._events({"event": "drain", "step": step})
+        ring = running.ring
+        if ring is not None:
+            if ring.abandoned != running.reducer.abandoned:
+                ring.abandoned = running.reducer.abandoned
+            ring.write(step, time_ns, kind if running.recorder.device is None else _RANK, values)
         return values
 
     def _record_cluster(self, running: _Running, landed: Sequence[Reduced]) -> None:
@@ -415,9 +416,7 @@ class Telemetry:
         ended = self._clock
         time_ns = self._stamp(time.perf_counter())
         if self._steps:
-            values = self._drain(running, self._last_step, ended)
-            if running.ring is not None:
-                running.ring.write(self._last_step, time_ns, _RANK, values)
+            self._drain(running, self._last_step, time_ns, ended, _RANK)
         self._record_cluster(running, running.reducer.finish(self.options.close_timeout))
         if running.ring is not None:
             running.ring.abandoned = running.reducer.abandoned

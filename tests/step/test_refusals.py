@@ -97,11 +97,13 @@ def test_an_array_costs_its_own_value_only(tmp_path: Path) -> None:
 
 
 def test_a_source_that_fails_costs_one_step(tmp_path: Path) -> None:
-    """It is counted as a reduction that was thrown away."""
+    """It is counted as a reduction that was thrown away, in the ring too."""
     with otel_train.init(sources=[Source(Metric("n", Reduction.SUM))], ring_dir=tmp_path, blocking=True) as telemetry:
         said = [(telemetry.step(step) or {}).get("n") for step in (1, 2, 3)]
         assert telemetry._running is not None
         assert (said, telemetry._running.reducer.abandoned) == ([1.0, None, 1.0], 1)
+        assert telemetry._running.ring is not None
+        assert telemetry._running.ring.abandoned == 1  # while the job runs, not at its end only
 
 
 @pytest.mark.parametrize("records", [0, (1 << 24) + 1])
