@@ -10,7 +10,7 @@ from pathlib import Path
 import pytest
 
 from otel_train.catalogue import LEDGER, MIXING
-from otel_train.ring import Identity, Kind, RingReader, RingWriter, Schema, ring_path
+from otel_train.ring import Identity, Kind, RingWriter, Schema, ring_path
 from otel_train.sidecar import Sidecar
 from otel_train.testing import OtlpReceiver
 
@@ -35,8 +35,7 @@ class Rank:
 
     def acknowledged(self) -> bool:
         """Tell whether the sidecar has noted that all was acknowledged: killed before that, it sends some again."""
-        with contextlib.closing(RingReader(self.ring.path)) as reader:
-            return reader.cursor.position == reader.progress.written
+        return self.ring.acknowledged == self.ring.written
 
 
 @pytest.fixture
