@@ -174,21 +174,18 @@ def test_a_taken_address_is_named_and_frees_the_state(start: Any, tmp_path: Path
             Bridge(BridgeConfig(state=tmp_path / "other", listen=address))
 
 
-def to_the_group(pid: int) -> None:
-    """Send what Ctrl-C does."""
-    os.killpg(pid, signal.SIGINT)
+def kill_a_thread(pid: int, number: signal.Signals) -> None:
+    """Have a thread other than the main one get a signal, as the system may choose."""
+    os.kill(max(int(thread.name) for thread in Path(f"/proc/{pid}/task").iterdir()), number)
 
 
-def to_a_thread(pid: int) -> None:
-    """Have a thread other than the main one get SIGTERM, as the system may choose."""
-    os.kill(max(int(thread.name) for thread in Path(f"/proc/{pid}/task").iterdir()), signal.SIGTERM)
-
-
-@pytest.mark.parametrize("send", [to_the_group, to_a_thread])
+@pytest.mark.parametrize(
+    ("send", "number"), [(os.killpg, signal.SIGTERM), (os.killpg, signal.SIGINT), (kill_a_thread, signal.SIGTERM)]
+)
 def test_a_signal_stops_the_process_with_all_rows_written(
-    requests: Any, tmp_path: Path, send: Callable[[int], None]
+    requests: Any, tmp_path: Path, send: Callable[[int, signal.Signals], None], number: signal.Signals
 ) -> None:
-    """A step acknowledged just before a signal is in the file at exit 0."""
+    """A step acknowledged just before a signal (to the whole group, as Ctrl-C) is in the file at exit 0."""
     code = (
         "import sys; from pathlib import Path; from otel_train.bridge import Bridge, BridgeConfig, run_bridge\n"
         "sys.exit(run_bridge(BridgeConfig(state=Path(sys.argv[1]), listen='127.0.0.1:0', linger=9)))"
@@ -201,7 +198,7 @@ def test_a_signal_stops_the_process_with_all_rows_written(
         with grpc.insecure_channel((tmp_path / "address").read_text().strip()) as channel:
             stub = MetricsServiceStub(channel)  # type: ignore[no-untyped-call]
             stub.Export(requests.step(1, {"loss": 0.5}), timeout=30)
-        send(process.pid)
+        send(process.pid, number)
         assert process.wait(30) == 0
     finally:
         process.kill()
