@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import contextlib
+import math
 import os
 import select
 import signal
@@ -20,6 +21,8 @@ class Wakeup:
 
     def __init__(self) -> None:
         self._reader, self._writer = os.pipe2(os.O_NONBLOCK | os.O_CLOEXEC)
+        self._poll = select.poll()  # select.select takes no descriptor from 1024 on
+        self._poll.register(self._reader, select.POLLIN)
         weakref.finalize(self, _close, self._reader, self._writer)
 
     def set(self) -> None:
@@ -29,7 +32,7 @@ class Wakeup:
 
     def wait(self, seconds: float | None = None) -> bool:
         """Wait at most that many seconds (None: without a limit), and tell whether something ended the wait."""
-        ready, _, _ = select.select([self._reader], [], [], seconds)
+        ready = self._poll.poll(None if seconds is None else math.ceil(1000 * seconds))
         if ready:
             with contextlib.suppress(BlockingIOError):
                 while os.read(self._reader, 4096):
