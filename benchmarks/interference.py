@@ -8,6 +8,7 @@ of steps alternate in one process: nothing, ours, and the OTel SDK in the traini
 from __future__ import annotations
 
 import contextlib
+import itertools
 import os
 import shlex
 import signal
@@ -65,9 +66,7 @@ def _section(blocks: Mapping[str, list[list[int]]], rounds: int, steps: int) -> 
     for name, other in ((OURS, OFF), (SDK, OFF), (WATCHED, ALONE)):
         middle, low, high = figures[name].ratio(figures[other])
         p99 = statistics.median(a / b for a, b in zip(figures[name].p99s, figures[other].p99s, strict=True))
-        total = (sum(map(sum, blocks[name])) / sum(map(len, blocks[name]))) / (
-            sum(map(sum, blocks[other])) / sum(map(len, blocks[other]))
-        )
+        total = _mean(blocks[name]) / _mean(blocks[other])
         found[name] = middle, p99
         said = name if other == OFF else f"{name}, over the same without"
         rows.append([said, f"{middle:.4f} ({low:.4f} to {high:.4f})", f"{p99:.3f}", f"{total:.4f}"])
@@ -108,6 +107,10 @@ def _section(blocks: Mapping[str, list[list[int]]], rounds: int, steps: int) -> 
     )
 
 
+def _mean(blocks: Sequence[Sequence[int]]) -> float:
+    return sum(map(sum, blocks)) / sum(map(len, blocks))
+
+
 def _p99s(blocks: Sequence[Sequence[int]], together: int) -> Iterator[float]:
     """Yield the 99th percentile of each so many blocks together."""
     for first in range(0, len(blocks), together):
@@ -146,7 +149,7 @@ def _measure(endpoint: str, rounds: int, steps: int) -> dict[str, list[list[int]
             if number:
                 for name in contenders:
                     blocks[name].append(times[name])
-        numbers = iter(range(first, 2**62))
+        numbers = itertools.count(first)
         blocks |= watched(telemetry.ring_dir, lambda: ours(next(numbers)), max(2, rounds // 4))
         wait_until(lambda: telemetry.flush(10.0), what="the work of the sidecar")
     return blocks

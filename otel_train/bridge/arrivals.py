@@ -14,7 +14,7 @@ from otel_train.catalogue import cluster_name, rows
 MAX_STEP_POINTS = 10_000
 """A step that has this many points takes no more: a row's size is bounded whatever is sent."""
 CACHED_RUNS = 64
-"""Runs whose series are kept in memory."""
+"""Runs whose keys, and those of their series, are kept in memory."""
 _MOST = 2**62
 _STEP_POINTS = cluster_name(rows.STEP_POINTS.name)
 _Taken = dict[int, tuple[int, int, float]]

@@ -52,6 +52,7 @@ class RingFeed:
         self._position, self._dropped, self._totals = cursor.position, cursor.dropped, cursor.totals
         self._interval_ns = int(rank_interval * 1e9)
         self._restarts = restarts
+        # A record of a rank that is alone is two: its own and the cluster's.
         self._limit = max(1, min(BATCH_RECORDS, MAX_POINTS // (2 * len(self.reader.layout.series))))
         self._origin = Origin(self.reader.identity, self.reader.layout)
         self._rank_time_ns = cursor.rank_time_ns
