@@ -306,6 +306,13 @@ STEP_POINTS = Metric(
     "{point}",
     description="How many cluster-wide data points the sidecar sends with this time stamp, this one included.",
 )
+STEP_ORDINAL = Metric(
+    "telemetry.step.ordinal",
+    Reduction.LOCAL,
+    Instrument.GAUGE,
+    "{record}",
+    description="Which record of the cluster's values in its attempt this is, the first is 1: tells what is missing.",
+)
 
 BRIDGE_ROWS = Metric(
     "bridge.rows",
@@ -404,6 +411,7 @@ PIPELINE: tuple[Metric, ...] = (
     REDUCTIONS_ABANDONED,
     SIDECAR_RESTARTS,
     STEP_POINTS,
+    STEP_ORDINAL,
 )
 """What the pipeline says of itself; none of it is reduced."""
 BRIDGE: tuple[Metric, ...] = (

@@ -6,7 +6,7 @@
     256    two cursor slots (the sidecar's): generation, cursor, dropped, time of the rank's newest values sent, running
            totals, check value
     ...    schema: JSON
-    ...    records, each: sequence, step, time stamp, kind, values, check value
+    ...    records, each: sequence, step, time stamp, kind and ordinal, values, check value
 
 All integers are little-endian. The writer updates the number of records written after a record is whole, and a record
 carries its sequence number and a check value, so a reader on any processor sees whether it read a whole one. The two
@@ -26,7 +26,7 @@ from zlib import crc32
 from otel_train.exceptions import RingError
 
 MAGIC = b"OTELTRN1"
-VERSION = 2
+VERSION = 3
 FIXED = struct.Struct("<8sIIIIqqIIIIQ")
 """magic, version, header size, record size, records, pid, pid start, slot size, schema offset, schema size, schema crc,
 creation time."""
@@ -43,6 +43,8 @@ PAGE = 4096
 MAX_SCHEMA = 1 << 20
 MAX_VALUES = 1 << 16
 MAX_RECORDS = 1 << 24
+ORDINAL_SHIFT = 8
+"""Bits of a record's kind; above them stands the ordinal of a record that has the cluster's values."""
 COUNTS = 1 << 60
 """No number of records reaches this, so sums of two still fit what the ring and OTLP count in."""
 SUFFIX = ".ring"
@@ -65,6 +67,8 @@ class Record(NamedTuple):
     time_ns: int
     kind: Kind
     values: tuple[float, ...]
+    ordinal: int = 0
+    """Which of its ring's records of the cluster's values it is, the first is 1; 0 for a record without them."""
 
 
 class Cursor(NamedTuple):
@@ -90,7 +94,7 @@ class Geometry:
 
     @property
     def record_struct(self) -> struct.Struct:
-        """A record without its check value: sequence, step, time stamp, kind, values."""
+        """A record without its check value: sequence, step, time stamp, kind and ordinal, values."""
         return struct.Struct(f"<QqqQ{self.values}d")
 
     @property

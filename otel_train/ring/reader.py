@@ -17,6 +17,7 @@ from otel_train.ring.layout import (
     COUNTS,
     CURSOR_OFFSET,
     FIXED,
+    ORDINAL_SHIFT,
     PHASE,
     PHASE_OFFSET,
     PROGRESS,
@@ -32,6 +33,7 @@ from otel_train.ring.process import is_alive
 from otel_train.ring.schema import load_schema
 
 _KINDS = {int(kind): kind for kind in Kind}
+_KIND_MASK = (1 << ORDINAL_SHIFT) - 1
 _PHASES = {int(phase): phase for phase in Phase}
 
 
@@ -138,7 +140,7 @@ class RingReader:
             if record is None:
                 lost += 1
             elif record.kind is Kind.BOTH:
-                records += record._replace(kind=Kind.RANK), record._replace(kind=Kind.CLUSTER)
+                records += record._replace(kind=Kind.RANK, ordinal=0), record._replace(kind=Kind.CLUSTER)
             else:
                 records.append(record)
         return records, max(end, position), lost
@@ -148,10 +150,11 @@ class RingReader:
         data = self._file[offset : offset + self.geometry.record_size]
         if int.from_bytes(data[-8:], "little") != crc32(data[:-8]):
             return None
-        found, step, time_ns, kind, *values = self._struct.unpack_from(data)
+        found, step, time_ns, word, *values = self._struct.unpack_from(data)
+        ordinal, kind = word >> ORDINAL_SHIFT, word & _KIND_MASK
         if found != sequence or kind not in _KINDS:
             return None
-        return Record(sequence, step, time_ns, _KINDS[kind], tuple(values))
+        return Record(sequence, step, time_ns, _KINDS[kind], tuple(values), ordinal)
 
     # -- the sidecar's cursor ------------------------------------------------------------------------------------
 

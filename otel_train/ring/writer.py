@@ -19,6 +19,7 @@ from otel_train.catalogue import Phase
 from otel_train.exceptions import RingError
 from otel_train.ring.layout import (
     END_OFFSET,
+    ORDINAL_SHIFT,
     PHASE,
     PHASE_OFFSET,
     PROGRESS_OFFSET,
@@ -34,6 +35,7 @@ from otel_train.ring.schema import Fact, Identity, Schema, dump_schema
 NEW_SUFFIX = ".new"
 FEWEST_RECORDS = 64
 """A ring of fewer would not bridge the restart of a receiver."""
+_RANK, _NEXT_ORDINAL = int(Kind.RANK), 1 << ORDINAL_SHIFT
 _pack_check = struct.Struct("<Q").pack_into
 _pack_written = struct.Struct("<Q").pack_into
 _pack_progress = struct.Struct("<Qqq").pack_into
@@ -151,20 +153,25 @@ class RingWriter:
         self._view = memoryview(self._file)
         self._step = -(2**62)
         """The last step that the rank has ended."""
+        self._numbered = 0
+        """The ordinal of the last record of the cluster's values, where a record has it."""
         self._abandoned = 0
 
-    def write(self, step: int, time_ns: int, kind: Kind, values: Sequence[float]) -> None:
+    def write(self, step: int, time_ns: int, kind: int, values: Sequence[float]) -> None:
         """Append one record; the oldest is overwritten when the ring is full.
 
         Args:
             step: The step that the values belong to.
             time_ns: Its time stamp, nanoseconds since the epoch.
-            kind: Whose values these are.
+            kind: Whose values these are, one of `Kind`.
             values: float64 [geometry.values].
         """
         sequence = self.written
         offset = self._first + sequence % self._records * self._size
         file = self._file
+        if kind != _RANK:
+            self._numbered += _NEXT_ORDINAL
+            kind += self._numbered
         self._pack(file, offset, sequence, step, time_ns, kind, *values)
         end = offset + self._body
         _pack_check(file, end, crc32(self._view[offset:end]))

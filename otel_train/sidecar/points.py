@@ -61,13 +61,22 @@ class Origin:
         points = rows.STEP_POINTS
         self.step = Series(rows.STEP.name, rows.STEP, Instrument.GAUGE, start_ns, integer=True)
         self.step_points = Series(cluster_name(points.name), points, points.instrument, start_ns, integer=True)
+        ordinal = rows.STEP_ORDINAL
+        self.step_ordinal = Series(cluster_name(ordinal.name), ordinal, ordinal.instrument, start_ns, integer=True)
         self.pipeline = {
             (row.name, value): Series(row.name, row, row.instrument, start_ns, attribute=value)
             for row in rows.PIPELINE
             for value in ([phase.name.lower() for phase in Phase] if row.attribute else [""])
         }
         """By name and, where it has an attribute, by that: a phase."""
-        every = [*self.rank, *self.cluster, self.step, self.step_points, *self.pipeline.values()]
+        every = [
+            *self.rank,
+            *self.cluster,
+            self.step,
+            self.step_points,
+            self.step_ordinal,
+            *self.pipeline.values(),
+        ]
         self.metrics = {series.key: series.metric for series in every}
         """The metrics without a point."""
 
@@ -99,9 +108,22 @@ class PointBuilder:
         self._add_all(self._origin.rank, time_ns, (sums, peaks, ()), totals)
         self._add_step(step, time_ns)
 
-    def add_cluster(self, step: int, time_ns: int, values: Sequence[float], totals: Sequence[float]) -> None:
-        """Add the cluster's values; `values` holds sums, peaks, and the ranks of the peaks."""
+    def add_cluster(
+        self, step: int, time_ns: int, values: Sequence[float], totals: Sequence[float], *, ordinal: int = 0
+    ) -> None:
+        """Add the cluster's values.
+
+        Args:
+            step: The step.
+            time_ns: Its time stamp.
+            values: float64 [sums + peaks + peaks], the interval's, with the ranks of the peaks.
+            totals: float64 [sums], of all intervals so far, this one included.
+            ordinal: Which of the attempt's records of the cluster's values it is; 0 where that is not known.
+        """
         count = self._add_all(self._origin.cluster, time_ns, self._origin.layout.split(values), totals)
+        if ordinal:
+            self._add(self._origin.step_ordinal, time_ns, ordinal)
+            count += 1
         self._add(self._origin.step_points, time_ns, count + 1)
         self._add_step(step, time_ns)
 

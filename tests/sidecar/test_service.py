@@ -42,6 +42,15 @@ def test_each_cluster_record_goes_out_with_its_step_under_one_time_stamp(
         assert count == len(numbers) + 1  # the receiver keeps no histogram
 
 
+def test_records_of_the_cluster_are_numbered(rank: Rank, receiver: OtlpReceiver, tmp_path: Path) -> None:
+    """A receiver can tell that one is missing; a rank's own records have no part in it."""
+    for step, kind in enumerate((Kind.CLUSTER, Kind.RANK, Kind.CLUSTER, Kind.BOTH, Kind.CLUSTER), start=1):
+        rank.record(step, kind)
+    with receiver, serving(tmp_path):
+        wait_until(lambda: len(receiver.values(PICKS)) == 4)
+    assert receiver.values(cluster_name(rows.STEP_ORDINAL.name)) == [1, 2, 3, 4]
+
+
 def test_counters_are_cumulative_over_records_and_over_a_restart_of_the_sidecar(
     rank: Rank, receiver: OtlpReceiver, tmp_path: Path
 ) -> None:
