@@ -12,9 +12,10 @@ from otel_train.exceptions import ConfigurationError, RingError
 from otel_train.ring import prepare_directory
 from otel_train.step.environment import Environment
 from otel_train.step.group import GroupLike, RankGroup, agree_identity, starts_sidecar
+from otel_train.step.options import SessionOptions, checked_seconds
 from otel_train.step.sidecar import SidecarProcess
 from otel_train.step.source import Source, drain_of
-from otel_train.step.telemetry import SessionOptions, Telemetry
+from otel_train.step.telemetry import Telemetry
 
 if TYPE_CHECKING:  # a rank with a loader of its own need not load ours
     from otel_train.mixing import EventSink
@@ -70,8 +71,7 @@ def init(
         session_options = SessionOptions(**options)
     except TypeError as error:
         raise ConfigurationError(f"init: {error}; known: {', '.join(SessionOptions.__slots__)}") from None
-    if not rank_interval >= 0:
-        raise ConfigurationError(f"telemetry.rank_interval must not be negative, got {rank_interval}")
+    rank_interval = checked_seconds("telemetry.rank_interval", rank_interval)
     if environment.disabled:
         return Telemetry(sources=sources, metrics=metrics, options=session_options)
     group = RankGroup.of(process_group, own=True)

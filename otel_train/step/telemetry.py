@@ -17,8 +17,9 @@ import torch
 
 from otel_train.catalogue import Metric, Phase
 from otel_train.exceptions import ConfigurationError, RingError, StateMismatchError
-from otel_train.ring import MAX_RECORDS, Fact, Identity, Kind, RingWriter, make_ring, ring_path
+from otel_train.ring import Fact, Identity, Kind, RingWriter, make_ring, ring_path
 from otel_train.step.group import RankGroup, agree_schema
+from otel_train.step.options import SessionOptions
 from otel_train.step.packing import Reduced
 from otel_train.step.recorder import Measurements, Recorder
 from otel_train.step.reduction import Reducer
@@ -47,31 +48,6 @@ def _leave_forked_child() -> None:
 
 
 os.register_at_fork(after_in_child=_leave_forked_child)
-
-
-@dataclass(frozen=True, slots=True, kw_only=True)
-class SessionOptions:
-    """How a session reduces and ends; see `init`."""
-
-    log_every: int = 1
-    """Steps in an interval."""
-    blocking: bool = False
-    """Whether `step` waits for the cluster's values and returns them."""
-    max_in_flight: int = 4
-    """Unfinished reductions beyond which the training thread waits for the oldest."""
-    reduction_timeout: float = 10.0
-    """Seconds that a wait for a reduction takes at most."""
-    close_timeout: float = 2.0
-    """Seconds that `close` waits at most, for the reductions under way and for the sidecar together."""
-    ring_records: int = 4096
-    """Records that a ring holds."""
-
-    def __post_init__(self) -> None:
-        for name in ("log_every", "max_in_flight", "reduction_timeout", "ring_records"):
-            if not getattr(self, name) > 0:
-                raise ConfigurationError(f"telemetry.{name} must be positive, got {getattr(self, name)}")
-        if self.ring_records > MAX_RECORDS:
-            raise ConfigurationError(f"telemetry.ring_records must be at most {MAX_RECORDS}, got {self.ring_records}")
 
 
 @dataclass(slots=True)
