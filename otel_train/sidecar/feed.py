@@ -102,9 +102,7 @@ class RingFeed:
             for place, value in enumerate(record.values[:width]):
                 totals[place] += value
             if record.kind is Kind.CLUSTER:
-                builder.add_cluster(
-                    record.step, record.time_ns, record.values, cluster, ordinal=record.ordinal
-                )
+                builder.add_cluster(record.step, record.time_ns, record.values, cluster, ordinal=record.ordinal)
             else:
                 held = (record, tuple(own))
                 if record.time_ns - rank_time_ns >= self._interval_ns:

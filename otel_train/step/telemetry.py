@@ -7,26 +7,26 @@ import logging
 import os
 import time
 from collections.abc import Iterable, Iterator, Mapping, Sequence
-from dataclasses import dataclass, replace
+from dataclasses import replace
 from pathlib import Path
 from types import TracebackType
 from typing import TYPE_CHECKING, Any, Self, TypeVar
 from weakref import WeakSet
 
-import torch
-
 from otel_train.catalogue import Metric, Phase
-from otel_train.exceptions import ConfigurationError, RingError, StateMismatchError
-from otel_train.ring import Fact, Identity, Kind, RingWriter, make_ring, ring_path
-from otel_train.step.group import RankGroup, agree_schema
+from otel_train.exceptions import StateMismatchError
+from otel_train.ring import Fact, Identity, Kind, RingWriter
+from otel_train.step.clock import StepClock
+from otel_train.step.group import RankGroup
 from otel_train.step.options import SessionOptions
 from otel_train.step.packing import Reduced
-from otel_train.step.recorder import Measurements, Recorder
+from otel_train.step.recorder import Measurements
 from otel_train.step.reduction import Reducer
-from otel_train.step.scalars import is_scalar
 from otel_train.step.sidecar import SidecarProcess, wait_until
 from otel_train.step.source import Source
-from otel_train.step.user_metrics import check_row, check_user_key
+from otel_train.step.start import Running, agree_recorder, facts_of, open_ring, watch_phases
+from otel_train.step.user_metrics import check_user_key
+from otel_train.step.warnings_once import OnceLogger
 
 if TYPE_CHECKING:  # a rank with a loader of its own need not load ours
     from otel_train.mixing import EventSink
@@ -48,15 +48,6 @@ def _leave_forked_child() -> None:
 
 
 os.register_at_fork(after_in_child=_leave_forked_child)
-
-
-@dataclass(slots=True)
-class _Running:
-    """What exists from the first step on, when the schema is known."""
-
-    recorder: Recorder
-    reducer: Reducer
-    ring: RingWriter | None
 
 
 class Telemetry:
@@ -92,17 +83,12 @@ class Telemetry:
         self._sidecar = sidecar
         self._events = events
         self._facts = dict(facts or {})
-        self._running: _Running | None = None
+        self._running: Running | None = None
         self._enabled = identity is not None
         self._newest: Reduced | None = None
         self._last_step = 0
-        self._last_time_ns = 0
-        self._steps = 0
-        """Steps of the interval so far."""
-        self._wait = 0.0
-        """Seconds of the interval that were spent waiting for data."""
-        self._clock = self._interval_began = time.perf_counter()
-        self._said: set[str] = set()
+        self._clock = StepClock()
+        self._warnings = OnceLogger(logger)
         # A ledger that drops what sits unused goes by steps: training must not change when telemetry is off.
         self._clocked = [
             end_step
@@ -142,24 +128,28 @@ class Telemetry:
         try:
             return self._step(running, step, extra_metrics, now)
         except Exception as error:  # noqa: BLE001  # the failure contract: nothing of ours raises into the training loop
-            self._say("step", "telemetry: step %d is not recorded: %r", step, error)
+            self._warnings.warn("step", "telemetry: step %d is not recorded: %r", step, error)
             if step % self.options.log_every == 0 and running.reducer.last_step < step:
                 # The other ranks reduce this step: without this one every later reduction would meet the wrong one.
                 running.reducer.launch(step, time.time_ns(), None)
             return None
 
     def _step(
-        self, running: _Running, step: int, scalars: Mapping[str, Any] | None, now: float
+        self, running: Running, step: int, scalars: Mapping[str, Any] | None, now: float
     ) -> dict[str, float] | None:
         if step <= self._last_step:
-            self._say("order", "telemetry: step %d came after step %d and is not recorded", step, self._last_step)
+            self._warnings.warn(
+                "order", "telemetry: step %d came after step %d and is not recorded", step, self._last_step
+            )
             return None
         self._last_step = step
-        self._steps += 1
+        self._clock.steps += 1
         if scalars:
             for key in running.recorder.add(scalars):
-                self._say(key, "telemetry: %r was not there at the first step, or is no number, and is dropped", key)
-        time_ns = self._stamp(now)
+                self._warnings.warn(
+                    key, "telemetry: %r was not there at the first step, or is no number, and is dropped", key
+                )
+        time_ns = self._clock.stamp(now)
         if step % self.options.log_every:
             running.recorder.end_step(step)
             if running.ring is not None:
@@ -176,7 +166,7 @@ class Telemetry:
             return self._values(running, self._newest)
         return None
 
-    def _reduce(self, running: _Running, step: int, time_ns: int, measured: Measurements) -> Sequence[Reduced]:
+    def _reduce(self, running: Running, step: int, time_ns: int, measured: Measurements) -> Sequence[Reduced]:
         """Launch the step's reduction, and return those that are complete; a blocking one is waited for."""
         reducer, ring = running.reducer, running.ring
         waits = self.options.blocking or reducer.full
@@ -188,20 +178,6 @@ class Telemetry:
             ring.enter(_COMPUTE)
         return landed
 
-    def _stamp(self, now: float) -> int:
-        """Return the wall clock's time; after it was set back, a later one than the last all the same.
-
-        Until the clock has caught up, stamps advance by half of the seconds that have really gone by: points that share
-        a millisecond would be one to Prometheus.
-        """
-        time_ns = time.time_ns()
-        half_ns = (now - self._clock) * 5e8
-        if time_ns - self._last_time_ns <= half_ns:
-            time_ns = self._last_time_ns + max(1, int(half_ns))
-        self._clock = now
-        self._last_time_ns = time_ns
-        return time_ns
-
     @property
     def latest(self) -> tuple[int, dict[str, float]] | None:
         """The newest step whose cluster-wide values have come back, and those by wandb key; None before the first."""
@@ -210,7 +186,7 @@ class Telemetry:
         return self._newest.step, self._values(self._running, self._newest)
 
     @staticmethod
-    def _values(running: _Running, reduced: Reduced) -> dict[str, float]:
+    def _values(running: Running, reduced: Reduced) -> dict[str, float]:
         layout = running.recorder.layout
         return layout.by_key(*layout.split(reduced.values))
 
@@ -229,20 +205,15 @@ class Telemetry:
             finally:
                 if ring is not None:
                     ring.enter(_COMPUTE)
-            self._wait += time.perf_counter() - begin
+            self._clock.wait += time.perf_counter() - begin
             yield batch
 
     # -- recording -----------------------------------------------------------------------------------------------
 
-    def _start(self, scalars: Mapping[str, Any]) -> _Running:
+    def _start(self, scalars: Mapping[str, Any]) -> Running:
         """Fix the schema with the first step's keys, agree on it over the ranks, and make the ring."""
         assert self.identity is not None, "only an enabled session starts"
-        try:
-            recorder = self._make_recorder(scalars)
-        except ConfigurationError as error:
-            agree_schema(None, self._group, str(error))
-            raise  # not reached: agreeing on a problem raises it on every rank
-        agree_schema(recorder.schema, self._group)
+        recorder = agree_recorder(self._sources, self._declared, scalars, self._group)
         # State may have been loaded on rank 0 only: its word holds for all, as it did for the first id.
         self._run_id = self._group.gather(self._run_id)[0]
         self.identity = replace(self.identity, run_id=self._run_id)
@@ -252,57 +223,23 @@ class Telemetry:
             max_in_flight=self.options.max_in_flight,
             timeout=self.options.reduction_timeout,
         )
-        ring: RingWriter | None = None
-        try:
-            if self.ring_dir is not None:
-                path, records = ring_path(self.ring_dir, self.identity), self.options.ring_records
-                facts = self._all_facts()
-                ring = make_ring(path, recorder.schema, self.identity, records=records, facts=facts)
-                if ring.geometry.records < records:
-                    self._say(
-                        "ring",
-                        "telemetry: %s is full; the ring holds %d records in place of %d, so that the receiver may be "
-                        "away for less long. Set OTEL_TRAIN_RING_DIR or OTEL_TRAIN_RING_RECORDS",
-                        self.ring_dir,
-                        ring.geometry.records,
-                        records,
-                    )
-        except RingError as error:
-            self._say("ring", "telemetry: nothing is recorded on this rank: %s", error)
+        facts = facts_of(self._sources, self.options, self._facts)
+        ring = open_ring(
+            self.ring_dir,
+            self.identity,
+            recorder.schema,
+            options=self.options,
+            facts=facts,
+            warnings=self._warnings,
+        )
         if ring is not None:
-            for source in self._sources:
-                watch = getattr(source, "watch", None)
-                if watch is not None:
-                    watch(ring.enter)
-        self._running = _Running(recorder, reducer, ring)
+            watch_phases(self._sources, ring)
+        self._running = Running(recorder, reducer, ring)
         return self._running
 
-    def _all_facts(self) -> dict[str, Fact]:
-        """Return how the job is set up, for people who look at the ring."""
-        options = {f"telemetry.{name}": getattr(self.options, name) for name in ("log_every", "blocking")}
-        facts: dict[str, Fact] = {**self._facts, **options, "torch": str(torch.__version__)}
-        for source in self._sources:
-            facts |= getattr(source, "facts", {})
-        return facts
-
-    def _make_recorder(self, scalars: Mapping[str, Any]) -> Recorder:
-        for key, value in scalars.items():
-            check_user_key(key)
-            if not is_scalar(value):
-                raise ConfigurationError(
-                    f"metric {key!r} must be a number or a tensor of one element, got {value!r:.80}; log its mean"
-                )
-        keys = sorted(self._declared.keys() | scalars.keys())
-        recorder = Recorder(self._sources, [self._declared.get(key) or Metric(key) for key in keys])
-        for metric in recorder.schema.metrics:
-            check_row(metric)
-        return recorder
-
-    def _drain(self, running: _Running, step: int, time_ns: int, now: float, kind: Kind) -> tuple[float, ...]:
+    def _drain(self, running: Running, step: int, time_ns: int, now: float, kind: Kind) -> tuple[float, ...]:
         """End the interval and record it, as the rank's own alone where a part of it is still on a GPU."""
-        seconds, steps, wait = now - self._interval_began, self._steps, self._wait
-        self._interval_began, self._steps, self._wait = now, 0, 0.0
-        values = running.recorder.drain(step, seconds, steps, wait)
+        values = running.recorder.drain(step, *self._clock.end_interval(now))
         if self._events is not None:
             self._events({"event": "drain", "step": step})
         ring = running.ring
@@ -312,7 +249,7 @@ class Telemetry:
             ring.write(step, time_ns, kind if running.recorder.device is None else _RANK, values)
         return values
 
-    def _record_cluster(self, running: _Running, landed: Sequence[Reduced]) -> None:
+    def _record_cluster(self, running: Running, landed: Sequence[Reduced]) -> None:
         if not landed:
             return
         ring = running.ring
@@ -320,11 +257,6 @@ class Telemetry:
             for reduced in landed:
                 ring.write(reduced.step, reduced.time_ns, _CLUSTER, reduced.values)
         self._newest = landed[-1]
-
-    def _say(self, key: str, message: str, *arguments: Any) -> None:
-        if key not in self._said:
-            self._said.add(key)
-            logger.warning(message, *arguments)
 
     # -- state ---------------------------------------------------------------------------------------------------
 
@@ -365,7 +297,7 @@ class Telemetry:
             self._record_cluster(running, running.reducer.harvest())
             return self._await_sidecar(running.ring, max(0.0, deadline - time.monotonic())) and settled
         except Exception as error:  # noqa: BLE001  # as in step
-            self._say("flush", "telemetry: nothing is known of what was sent: %r", error)
+            self._warnings.warn("flush", "telemetry: nothing is known of what was sent: %r", error)
             return False
 
     def close(self) -> None:
@@ -380,7 +312,7 @@ class Telemetry:
         try:
             self._close()
         except Exception as error:  # noqa: BLE001  # as in step
-            self._say("close", "telemetry: the end is not recorded: %r", error)
+            self._warnings.warn("close", "telemetry: the end is not recorded: %r", error)
 
     def _close(self) -> None:
         if self._sidecar is not None:
@@ -389,9 +321,9 @@ class Telemetry:
         if running is None:
             return
         deadline = time.monotonic() + self.options.close_timeout
-        ended = self._clock
-        time_ns = self._stamp(time.perf_counter())
-        if self._steps:
+        ended = self._clock.newest
+        time_ns = self._clock.stamp(time.perf_counter())
+        if self._clock.steps:
             self._drain(running, self._last_step, time_ns, ended, _RANK)
         self._record_cluster(running, running.reducer.finish(self.options.close_timeout))
         if running.ring is not None:

@@ -1,0 +1,116 @@
+"""What a session makes at its first step: the schema that all ranks agree on, and the ring."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import torch
+
+from otel_train.catalogue import Metric
+from otel_train.exceptions import ConfigurationError, RingError
+from otel_train.ring import Fact, Identity, RingWriter, Schema, make_ring, ring_path
+from otel_train.step.group import RankGroup, agree_schema
+from otel_train.step.options import SessionOptions
+from otel_train.step.recorder import Recorder
+from otel_train.step.reduction import Reducer
+from otel_train.step.scalars import is_scalar
+from otel_train.step.source import Source
+from otel_train.step.user_metrics import check_row, check_user_key
+from otel_train.step.warnings_once import OnceLogger
+
+
+@dataclass(slots=True)
+class Running:
+    """What exists from the first step on, when the schema is known."""
+
+    recorder: Recorder
+    reducer: Reducer
+    ring: RingWriter | None
+
+
+def agree_recorder(
+    sources: Sequence[Source], declared: Mapping[str, Metric], scalars: Mapping[str, Any], group: RankGroup
+) -> Recorder:
+    """Return the recorder of the sources and the first step's scalars, on which all ranks agree.
+
+    Args:
+        sources: What measures.
+        declared: The user's metrics by name.
+        scalars: The first step's.
+        group: The ranks; every one of them calls this.
+
+    Raises:
+        SchemaMismatchError: The ranks do not measure the same things.
+        ConfigurationError: A key or a source breaks a rule, on this rank or another.
+    """
+    try:
+        recorder = _make_recorder(sources, declared, scalars)
+    except ConfigurationError as error:
+        agree_schema(None, group, str(error))
+        raise  # not reached: agreeing on a problem raises it on every rank
+    agree_schema(recorder.schema, group)
+    return recorder
+
+
+def _make_recorder(sources: Sequence[Source], declared: Mapping[str, Metric], scalars: Mapping[str, Any]) -> Recorder:
+    for key, value in scalars.items():
+        check_user_key(key)
+        if not is_scalar(value):
+            raise ConfigurationError(
+                f"metric {key!r} must be a number or a tensor of one element, got {value!r:.80}; log its mean"
+            )
+    keys = sorted(declared.keys() | scalars.keys())
+    recorder = Recorder(sources, [declared.get(key) or Metric(key) for key in keys])
+    for metric in recorder.schema.metrics:
+        check_row(metric)
+    return recorder
+
+
+def open_ring(
+    directory: Path | None,
+    identity: Identity,
+    schema: Schema,
+    *,
+    options: SessionOptions,
+    facts: Mapping[str, Fact],
+    warnings: OnceLogger,
+) -> RingWriter | None:
+    """Return this rank's ring, or None where it can't be made: that is logged, and training goes on."""
+    if directory is None:
+        return None
+    records = options.ring_records
+    try:
+        ring = make_ring(ring_path(directory, identity), schema, identity, records=records, facts=facts)
+    except RingError as error:
+        warnings.warn("ring", "telemetry: nothing is recorded on this rank: %s", error)
+        return None
+    if ring.geometry.records < records:
+        warnings.warn(
+            "ring",
+            "telemetry: %s is full; the ring holds %d records in place of %d, so that the receiver may be "
+            "away for less long. Set OTEL_TRAIN_RING_DIR or OTEL_TRAIN_RING_RECORDS",
+            directory,
+            ring.geometry.records,
+            records,
+        )
+    return ring
+
+
+def watch_phases(sources: Sequence[Source], ring: RingWriter) -> None:
+    """Have the sources note in the ring what they wait for."""
+    for source in sources:
+        watch = getattr(source, "watch", None)
+        if watch is not None:
+            watch(ring.enter)
+
+
+def facts_of(sources: Sequence[Source], options: SessionOptions, facts: Mapping[str, Fact]) -> dict[str, Fact]:
+    """Return how the job is set up, for people who look at the ring."""
+    named = {f"telemetry.{name}": getattr(options, name) for name in ("log_every", "blocking")}
+    every: dict[str, Fact] = {**facts, **named, "torch": str(torch.__version__)}
+    for source in sources:
+        every |= getattr(source, "facts", {})
+    return every
