@@ -1,0 +1,73 @@
+"""Whether the sidecar's receiver takes what is sent: a file in the ring directory that the sidecar writes, ranks read."""
+
+from __future__ import annotations
+
+import json
+import os
+from dataclasses import asdict, dataclass
+from pathlib import Path
+
+STATUS_NAME = "sidecar.status"
+OK, FAILING = "ok", "failing"
+MAX_BYTES = 16384
+"""Of the file; a longer one is none of ours."""
+_MAX_TEXT = 1000
+"""Characters of each text."""
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class DeliveryStatus:
+    """What the sidecar last learnt from its receiver."""
+
+    state: str = OK
+    """`OK` or `FAILING`."""
+    cause: str = ""
+    """Short and the same for the same fault, such as "UNAVAILABLE" or "HTTP 404"; for saying each cause once."""
+    text: str = ""
+    """What the receiver, or the attempt to reach it, answered."""
+    address: str = ""
+    """Where the receiver was looked for."""
+    advice: str = ""
+    """What to do, one sentence; empty where nothing is known."""
+    since: float = 0.0
+    """Since when it is so, seconds since the epoch."""
+
+    @property
+    def failing(self) -> bool:
+        """Whether nothing is delivered at present."""
+        return self.state == FAILING
+
+    def __str__(self) -> str:
+        text = f": {self.text}" if self.text else ""
+        advice = f". {self.advice}" if self.advice else ""
+        return f"{self.address} does not take what is recorded ({self.cause}{text}){advice}"
+
+
+def write_status(directory: Path, status: DeliveryStatus) -> None:
+    """Replace the directory's status file, whole or not at all.
+
+    Raises:
+        OSError: It can't be written.
+    """
+    content = {name: value[:_MAX_TEXT] if isinstance(value, str) else value for name, value in asdict(status).items()}
+    new = directory / f"{STATUS_NAME}.new"
+    descriptor = os.open(new, os.O_WRONLY | os.O_CREAT | os.O_TRUNC | os.O_CLOEXEC | os.O_NOFOLLOW, 0o600)
+    with os.fdopen(descriptor, "w", encoding="utf-8") as file:
+        json.dump(content, file)
+    new.replace(directory / STATUS_NAME)
+
+
+def read_status(directory: Path) -> DeliveryStatus | None:
+    """Return what the sidecar wrote last; None where it wrote nothing yet or the file is none of its own."""
+    try:
+        descriptor = os.open(directory / STATUS_NAME, os.O_RDONLY | os.O_CLOEXEC | os.O_NOFOLLOW | os.O_NONBLOCK)
+        with os.fdopen(descriptor, "rb") as file:
+            data = file.read(MAX_BYTES + 1)
+        status = DeliveryStatus(**json.loads(data)) if len(data) <= MAX_BYTES else None
+    except (OSError, ValueError, TypeError, RecursionError):
+        return None
+    if status is None or status.state not in (OK, FAILING):
+        return None
+    texts = (status.cause, status.text, status.address, status.advice)
+    fits = all(isinstance(text, str) for text in texts) and isinstance(status.since, int | float)
+    return status if fits else None
