@@ -50,7 +50,15 @@ __all__ = [
 
 def __getattr__(name: str) -> Any:
     if name in _HOMES:
-        value = getattr(import_module(_HOMES[name]), name)
+        try:
+            value = getattr(import_module(_HOMES[name]), name)
+        except ModuleNotFoundError as error:
+            if error.name != "torch":
+                raise
+            from otel_train.extras import install_command  # noqa: PLC0415  # only a failure needs it
+
+            message = f"otel_train.{name} needs torch, which is not installed: {install_command('train')}"
+            raise ModuleNotFoundError(message, name="torch") from error
         globals()[name] = value
         return value
     raise AttributeError(f"module 'otel_train' has no attribute {name!r}")

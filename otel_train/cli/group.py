@@ -14,6 +14,8 @@ from typing import Any
 import click
 
 from otel_train.exceptions import ConfigurationError, OtelTrainError
+from otel_train.extras import extra_of, install_command
+from otel_train.output import replace_unprintable
 from otel_train.printable import printable
 
 NAME = "otel-train"
@@ -43,6 +45,7 @@ class Commands(Command, click.Group):
 
     def main(self, args: Sequence[str] | None = None, prog_name: str | None = None, **extra: Any) -> Any:  # type: ignore[override]
         """Run the command line and exit."""
+        replace_unprintable()
         try:
             code = super().main(args, prog_name or NAME, **{**extra, "standalone_mode": False})
         except click.exceptions.NoArgsIsHelpError as error:
@@ -56,6 +59,11 @@ class Commands(Command, click.Group):
             code = _fail("stopped", 130)
         except OtelTrainError as error:
             code = _fail(str(error), 2 if isinstance(error, ConfigurationError) else 1)
+        except ModuleNotFoundError as error:
+            extra = extra_of(error.name or "")
+            if extra is None:
+                raise
+            code = _fail(f"{error.name} is not installed: {install_command(extra)}", 2)
         except OSError as error:
             what = f"{error.filename}: {error.strerror}" if error.filename is not None else str(error)
             code = _fail(f"{what}; see that the path is right, and that there is room and a right to use it", 1)

@@ -12,6 +12,8 @@ import click
 
 from otel_train.cli.complete import complete_config
 from otel_train.cli.group import Command, near
+from otel_train.cli.paths import OutputFolder
+from otel_train.extras import require_extras
 
 if TYPE_CHECKING:
     from otel_train.smoke import SmokeResult
@@ -28,7 +30,7 @@ if TYPE_CHECKING:
 @click.argument("config", shell_complete=complete_config)
 @click.option("--nproc", default=2, show_default=True, help="Ranks.")
 @click.option("--steps", type=int, help="Steps, in place of the configuration's.")
-@click.option("--out", type=click.Path(path_type=Path, file_okay=False), help="Where to write; a new folder here.")
+@click.option("--out", type=OutputFolder(), help="Where to write; a new folder here.")
 @click.option("--events", is_flag=True, help="Write each rank's events to OUT/events, for a replay.")
 @click.option(
     "--endpoint", default="", help="An OTLP/gRPC receiver that runs already, in place of a bridge of its own."
@@ -52,7 +54,7 @@ def smoke(
 
 
 @click.command(cls=Command, examples=("otel-train demo", "otel-train demo --out ./look"))
-@click.option("--out", type=click.Path(path_type=Path, file_okay=False), help="Where to write; a new folder here.")
+@click.option("--out", type=OutputFolder(), help="Where to write; a new folder here.")
 def demo(out: Path | None) -> None:
     """Run the healthy configuration on two ranks, and say where to look."""
     result = _smoke("healthy", 2, None, out)
@@ -85,6 +87,7 @@ def _smoke(
     events: bool = False,
     quiet: bool = False,
 ) -> SmokeResult:
+    require_extras("the reference job", *(("train",) if endpoint else ("train", "bridge")))
     from otel_train.smoke import SmokeOptions, run_smoke  # noqa: PLC0415
     from otel_train.smoke.table import print_result, progress_bar  # noqa: PLC0415
     from otel_train.trainer.config import find_config  # noqa: PLC0415

@@ -11,6 +11,7 @@ import click
 
 from otel_train.cli.complete import complete_metric
 from otel_train.cli.group import Command
+from otel_train.cli.paths import OutputFile, UserPath
 from otel_train.exceptions import ConfigurationError
 
 if TYPE_CHECKING:
@@ -27,14 +28,12 @@ if TYPE_CHECKING:
         "otel-train top --svg frame.svg",
     ),
 )
-@click.argument("directory", required=False, metavar="[DIR]", type=click.Path(path_type=Path, file_okay=False))
+@click.argument("directory", required=False, metavar="[DIR]", type=UserPath(file_okay=False))
 @click.option("--once", is_flag=True, help="Print one frame and exit, also into a pipe: COLUMNS wide, 80 by default.")
-@click.option(
-    "--svg", type=click.Path(path_type=Path, dir_okay=False), help="Save one frame as a picture there, and exit."
-)
+@click.option("--svg", type=OutputFile(), help="Save one frame as a picture there, and exit.")
 @click.option(
     "--health",
-    type=click.Path(path_type=Path, dir_okay=False),
+    type=UserPath(dir_okay=False),
     help="A job's TOML file; the ranges of its [health] table replace the catalogue's.",
 )
 def top(directory: Path | None, svg: Path | None, health: Path | None, *, once: bool) -> None:
@@ -111,11 +110,9 @@ def doctor(source: str, run: str, config: str | None, *, as_json: bool) -> None:
         "otel-train dump DIR --out run.parquet",
     ),
 )
-@click.argument("directory", metavar="DIR", type=click.Path(path_type=Path, file_okay=False))
+@click.argument("directory", required=False, metavar="[DIR]", type=UserPath(file_okay=False))
 @click.option("--format", "form", type=click.Choice(["jsonl", "csv", "parquet"]), help="By OUT's ending, else jsonl.")
-@click.option(
-    "--out", type=click.Path(path_type=Path, dir_okay=False, allow_dash=True), default="-", help="A file; - is stdout."
-)
+@click.option("--out", type=OutputFile(allow_dash=True), default="-", help="A file; - is stdout.")
 @click.option("--since", metavar="STEP|TIME", help="From that step, or 90s, 10m, 2h, 1d before the newest record.")
 @click.option("--rank", "ranks", type=int, multiple=True, help="Only that rank's ring; may be given again.")
 @click.option(
@@ -129,7 +126,7 @@ def doctor(source: str, run: str, config: str | None, *, as_json: bool) -> None:
 @click.option("--kind", type=click.Choice(["rank", "cluster"]), help="Only ranks' own values, or only the cluster's.")
 @click.option("--all-attempts", is_flag=True, help="Older attempts in DIR too, not only the newest.")
 def dump(
-    directory: Path,
+    directory: Path | None,
     form: str | None,
     out: Path,
     since: str | None,
@@ -141,7 +138,7 @@ def dump(
 ) -> None:
     """Write what the rings in DIR hold, of a running or a dead job, as JSON lines, CSV or Parquet.
 
-    DIR is the job's OTEL_TRAIN_RING_DIR, or the output of smoke or demo.
+    DIR is the job's OTEL_TRAIN_RING_DIR, or the output of smoke or demo; without it, your newest job on this machine.
 
     One object or row is one record: run, attempt, rank, kind (rank: its own values of an interval; cluster: those of
     all ranks), step, time (RFC 3339, UTC), time_ns, then the values by their wandb keys (see `otel-train catalogue`; a
@@ -183,7 +180,7 @@ def ranges_of(source: str, config: str | None) -> tuple[Callable[[str], HealthyR
     """
     from otel_train.catalogue import healthy_range  # noqa: PLC0415
 
-    beside = Path(source) / "job.toml"
+    beside = Path(source).expanduser() / "job.toml"
     if not config and not (source and beside.is_file()):
         return healthy_range, None
     from otel_train.trainer.config import find_config, load_config  # noqa: PLC0415

@@ -4,24 +4,27 @@ from __future__ import annotations
 
 import json
 import sys
-from importlib.util import find_spec
 from pathlib import Path
 
 import click
 
 from otel_train.cli.group import Command, near
+from otel_train.cli.paths import OutputFolder, UserPath
 from otel_train.exceptions import ConfigurationError
+from otel_train.extras import require_extras
 
 
 @click.command(cls=Command, examples=("otel-train catalogue", "otel-train catalogue --json | jq -r '.[].name'"))
 @click.option("--json", "as_json", is_flag=True, help="Print JSON instead of a table.")
 def catalogue(*, as_json: bool) -> None:
     """Print every metric: name, unit, reduction, wandb key, healthy range, remedy."""
-    from otel_train.catalogue.table import catalogue_json, print_catalogue  # noqa: PLC0415
-
     if as_json:
+        from otel_train.catalogue.as_json import catalogue_json  # noqa: PLC0415
+
         click.echo(json.dumps(catalogue_json(), indent=2))
     else:
+        from otel_train.cli.catalogue_text import print_catalogue  # noqa: PLC0415
+
         print_catalogue()
 
 
@@ -34,22 +37,21 @@ def catalogue(*, as_json: bool) -> None:
     ),
 )
 @click.option("--check", is_flag=True, help="Change nothing; fail when a file differs from what would be written.")
-@click.option("--root", type=click.Path(path_type=Path, file_okay=False), default=Path(), help="The checkout.")
+@click.option("--root", type=UserPath(file_okay=False), default=Path(), help="The checkout.")
 @click.option(
     "--out",
-    type=click.Path(path_type=Path, file_okay=False),
+    type=OutputFolder(),
     help="Write alert rules and dashboards for an installation of your own there, and leave the checkout alone.",
 )
 @click.option("--runbooks", help="With --out: the address that the alerts' links begin with.")
 @click.option(
     "--health",
-    type=click.Path(path_type=Path, dir_okay=False),
+    type=UserPath(dir_okay=False),
     help="With --out: a job's TOML file; the ranges of its [health] table replace the catalogue's.",
 )
 def render(root: Path, out: Path | None, runbooks: str | None, health: Path | None, *, check: bool) -> None:
     """Write what is made from the catalogue into a checkout: docs, alert rules, dashboards, runbooks."""
-    if find_spec("grafana_foundation_sdk") is None:
-        raise ConfigurationError("render needs packages that are not installed: pip install 'otel-train[render]'")
+    require_extras("render", "render")
     if out is not None:
         if check:
             raise ConfigurationError("render takes --out or --check, got both; --check compares a checkout")

@@ -10,6 +10,7 @@ import click
 
 from otel_train.cli.group import Command, near
 from otel_train.cli.looking import ranges_of
+from otel_train.cli.paths import OutputFile
 from otel_train.exceptions import ConfigurationError
 
 if TYPE_CHECKING:
@@ -25,11 +26,18 @@ if TYPE_CHECKING:
     ),
 )
 @click.argument("source", metavar="RUN")
-@click.option("-o", "--out", default="report.html", show_default=True, help="The page's file; - for standard output.")
+@click.option(
+    "-o",
+    "--out",
+    type=OutputFile(allow_dash=True),
+    default="report.html",
+    show_default=True,
+    help="The page's file; - for standard output.",
+)
 @click.option("--run", default="", help="The run's id, where RUN holds several.")
 @click.option("--compare", default="", metavar="RUN2", help="Lay another run over it.")
 @click.option("--config", help="The job's TOML, or a shipped one, for its [health] ranges; RUN/job.toml unless given.")
-def report(source: str, out: str, run: str, compare: str, config: str | None) -> None:
+def report(source: str, out: Path, run: str, compare: str, config: str | None) -> None:
     """Write a page about RUN that is one file and asks no server for anything.
 
     RUN is a directory with rings, the output folder of smoke or demo, a bridge's --state directory, a .wandb file, or
@@ -42,14 +50,14 @@ def report(source: str, out: str, run: str, compare: str, config: str | None) ->
     page = render_report(
         _examined(source, run, config), _examined(compare, "", config) if compare else None, now=datetime.now(UTC)
     )
-    if out == "-":
+    if str(out) == "-":
         sys.stdout.buffer.write(page.encode())
         return
     try:
-        Path(out).write_text(page, encoding="utf-8")
+        out.write_text(page, encoding="utf-8")
     except OSError as error:
         raise ConfigurationError(f"-o {out} can't be written: {error.strerror}; name a file in a folder") from error
-    click.echo(f"{near(Path(out).resolve())} written; open it in a browser")
+    click.echo(f"{near(out.resolve())} written; open it in a browser")
 
 
 def _examined(source: str, run: str, config: str | None) -> ReportRun:

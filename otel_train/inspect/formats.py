@@ -9,12 +9,12 @@ import os
 import sys
 from collections.abc import Callable, Iterable, Iterator
 from contextlib import contextmanager
-from importlib.util import find_spec
 from itertools import islice
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, TextIO
 
 from otel_train.exceptions import ConfigurationError
+from otel_train.extras import require_extras
 from otel_train.inspect.dump import FIELDS, Cell, Dump, Row
 
 if TYPE_CHECKING:
@@ -35,8 +35,7 @@ def format_of(name: str | None, out: Path | None) -> str:
     if chosen == "parquet":
         if out is None:
             raise ConfigurationError("dump --format parquet needs a file; give --out FILE.parquet")
-        if find_spec("pyarrow") is None:
-            raise ConfigurationError("dump --format parquet needs pyarrow: pip install 'otel-train[inspect]'")
+        require_extras("dump --format parquet", "inspect")
     return chosen
 
 

@@ -32,7 +32,12 @@ _ORDER: dict[str, Callable[[RankLine], float | str]] = {
 }
 """Who comes first: the worst, or the lowest number."""
 _BAR, _PLAIN_BAR = ("█", "░", "┃"), ("#", ".", "|")
-_NAME, _RANGE, _VERDICT = 15, 17, 8
+_NAME, _RANGE, _VERDICT, _CURVE = 15, 17, 8, 4
+_WIDTHS = {"step": 8, "seen": 7, "staleness": 10, "evictions": 10, "wait": 7}
+"""Cells of a rank's figures."""
+_DISPENSABLE = ("wait", "evictions", "seen", "staleness", "step")
+"""Which of them a narrow terminal goes without first."""
+_STATE, _WHY = 9, 16
 _LEAST_RANKS = 3
 """Lines that the ranks get in any case: a heading and two of them."""
 
@@ -107,7 +112,10 @@ def _header(look: Look, arrangement: Arrangement, width: int) -> list[Text]:
     state.append(look.state, style="bold red" if look.alarming else "bold green")
     state.append(f" {duration(look.age)} ago" if over else f", up {duration(look.age)}")
     seen = "" if len(look.ranks) == look.world_size else f", {len(look.ranks)} here"
-    ranks = f"  {look.world_size} rank{'' if look.world_size == 1 else 's'}{seen}  since {began:%b %d %H:%M:%S}  "
+    ranks = f"  {look.world_size} rank{'' if look.world_size == 1 else 's'}{seen}  "
+    since = f"since {began:%b %d %H:%M:%S}  "
+    if len(ranks) + len(since) + len(state) + 4 <= width:
+        ranks += since
     title = Text(set_cell_size(_clean(look.run_id), max(4, min(width - len(ranks) - len(state), _cells(look.run_id)))))
     title.stylize("bold")
     title.append(ranks, style="not bold")
@@ -125,18 +133,24 @@ def _cells(text: str) -> int:
 
 def _metrics(lines: Sequence[MetricLine], width: int, *, plain: bool) -> list[Text]:
     """Return a heading for each group of metrics, and a line for each of them."""
-    curve = max(4, width - _NAME - 2 * MOST - _RANGE - _VERDICT - 5)
+    spare = width - _NAME - _VERDICT - 1
+    # A narrow terminal goes without the range, then without the judged figure, the curve and the last value.
+    ranged, judged, last = spare >= 2 * MOST + _RANGE + 3 + _CURVE, spare >= 2 * MOST + 2 + _CURVE, spare > MOST
+    curve = max(0, spare - MOST * (last + judged) - _RANGE * ranged - (last + judged + ranged) - 1)
+    curve = curve if curve >= _CURVE else 0
+    gap = curve + (curve > 0)
     made = []
     for group, members in groupby(lines, lambda line: line.key.partition("/")[0]):
-        heading = f"{group:<{_NAME + curve + 1}} {'last':>{MOST}} {'judged':>{MOST}} {'healthy':<{_RANGE}} verdict"
-        made.append(Text(heading, style="dim"))
+        heading = f"{group:<{_NAME + gap}} " + f"{'last':>{MOST}} " * last + f"{'judged':>{MOST}} " * judged
+        made.append(Text(heading + f"{'healthy':<{_RANGE}} " * ranged + "verdict", style="dim"))
         for line in members:
             name = f"{line.key.partition('/')[2]:<{_NAME}}"
-            text = Text(f"{name} ").append(
-                sparkline(line.curve, curve, plain=plain), style="red" if line.healthy is False else "cyan"
-            )
-            text.append(f" {figure(line.last):>{MOST}} ")
-            text.append(f"{figure(line.judged):>{MOST}} {line.range!s:<{_RANGE}} ")
+            text = Text(f"{name} ")
+            if curve:
+                style = "red" if line.healthy is False else "cyan"
+                text.append(sparkline(line.curve, curve, plain=plain), style=style).append(" ")
+            text.append(f"{figure(line.last):>{MOST}} " * last + f"{figure(line.judged):>{MOST}} " * judged)
+            text.append(f"{line.range!s:<{_RANGE}} " * ranged)
             if line.healthy is None:
                 text.append("no data", style="dim")
             elif line.healthy:
@@ -150,7 +164,7 @@ def _metrics(lines: Sequence[MetricLine], width: int, *, plain: bool) -> list[Te
 def _shares(shares: Sequence[ShareLine], width: int, room: int | None, *, plain: bool) -> list[Text]:
     """Return bars, two in a line, each with a mark where its target is."""
     full, empty, mark = _PLAIN_BAR if plain else _BAR
-    columns = 2 if len(shares) > 1 else 1
+    columns = 2 if len(shares) > 1 and width >= 64 else 1
     cell = (width - 2 * (columns - 1)) // columns
     if room is not None and room <= 0:
         return []
@@ -179,8 +193,9 @@ def _ranks(look: Look, arrangement: Arrangement, width: int, room: int | None) -
     # The column that they are sorted by is told by capitals, and by a minus where the order is turned round.
     titles = {name: name for name in SORTS}
     titles[arrangement.sort] = ("-" if arrangement.reverse else "") + arrangement.sort.upper()
-    heading = f"  {titles['rank']:<6}{titles['step']:>8} {titles['seen']:>7} {titles['staleness']:>10} "
-    heading += f"{titles['evictions']:>10} {titles['wait']:>7} {titles['state']:<9}"
+    figures = _figures_that_fit(width)
+    heading = f"  {titles['rank']:<6}" + "".join(f"{titles[name]:>{_WIDTHS[name]}} " for name in figures)
+    heading += f"{titles['state']:<{_STATE}}"
     found = chosen(look.ranks, arrangement)
     note = f"of {len(look.ranks)}: {_clean(arrangement.filter)}" if arrangement.filter else ""
     lines = [Text(f"{heading} {'host' if wide else ''} {note}".rstrip(), style="dim")]
@@ -195,7 +210,7 @@ def _ranks(look: Look, arrangement: Arrangement, width: int, room: int | None) -
             kept = [*pinned, *kept[:-1]]
         hidden = len(shown) - len(kept)
         shown = kept
-    lines += [_rank(rank, look, width, wide=wide) for rank in shown]
+    lines += [_rank(rank, look, width, figures, wide=wide) for rank in shown]
     if cut:
         lines.append(Text(f"  … {hidden} more", style="dim"))
     if not found:
@@ -203,12 +218,29 @@ def _ranks(look: Look, arrangement: Arrangement, width: int, room: int | None) -
     return lines
 
 
-def _rank(rank: RankLine, look: Look, width: int, *, wide: bool) -> Text:
+def _figures_that_fit(width: int) -> list[str]:
+    """Return the columns of figures that leave room for a rank's state and why it is marked."""
+    names = list(_WIDTHS)
+    for name in _DISPENSABLE:
+        if 8 + sum(_WIDTHS[kept] + 1 for kept in names) + _STATE + _WHY <= width:
+            break
+        names.remove(name)
+    return names
+
+
+def _rank(rank: RankLine, look: Look, width: int, figures: Sequence[str], *, wide: bool) -> Text:
     worst = look.worst if look.worst is not None and look.worst.rank == rank.rank else None
     mark = " " if worst is None else "!" if worst.wrong else "*"
     state = rank.phase if rank.state == "live" else rank.state
-    text = f"{mark} {rank.rank:<6}{rank.step:>8} {duration(rank.seen):>7} {figure(rank.staleness):>10} "
-    text += f"{figure(rank.evictions):>10} {duration(rank.wait):>7} {state:<9}"
+    cells = {
+        "step": str(rank.step),
+        "seen": duration(rank.seen),
+        "staleness": figure(rank.staleness),
+        "evictions": figure(rank.evictions),
+        "wait": duration(rank.wait),
+    }
+    text = f"{mark} {rank.rank:<6}" + "".join(f"{cells[name]:>{_WIDTHS[name]}} " for name in figures)
+    text += f"{state:<{_STATE}}"
     if wide:
         text += f" {set_cell_size(_clean(rank.host), min(20, width - len(text) - 17))}"
     if worst is not None:

@@ -9,6 +9,7 @@ from pathlib import Path
 
 from otel_train.catalogue import rows
 from otel_train.exceptions import OtelTrainError
+from otel_train.extras import install_command
 from otel_train.inspect.find import find_job
 from otel_train.inspect.history import History, SourceError, Track
 from otel_train.inspect.rings import RingJob
@@ -47,7 +48,7 @@ def load(source: str = "", *, run: str = "") -> Loaded:
 
         return Loaded(read_prometheus(source, run))
     try:
-        path = Path(source) if source else find_job()
+        path = Path(source).expanduser() if source else find_job()
         if path.is_file() and path.suffix == WANDB_SUFFIX:
             return Loaded(_wandb_history(f"the wandb file {path}", "", [path]))
         if path.is_dir():
@@ -56,7 +57,7 @@ def load(source: str = "", *, run: str = "") -> Loaded:
         raise
     except (OtelTrainError, OSError) as error:
         raise SourceError(str(error)) from error
-    raise SourceError(f"{source} is no directory, no {WANDB_SUFFIX} file and no http(s) address; see --help")
+    raise SourceError(f"{path} is no directory, no {WANDB_SUFFIX} file and no http(s) address; see --help")
 
 
 def load_history(source: str, *, run: str = "") -> History:
@@ -132,7 +133,7 @@ def _wandb_rows(files: Iterable[Path]) -> list[tuple[int, int, dict[str, float]]
 
         found = sorted((row for file in files for row in read_history(file)), key=lambda row: row.ordinal)
     except ImportError as error:
-        raise SourceError(f"wandb files need packages: pip install 'otel-train[bridge]' ({error})") from error
+        raise SourceError(f"wandb files need {error.name}, which is missing: {install_command('bridge')}") from error
     return [
         (round(step), round(row.timestamp * 1e9), _numbers(row.values))
         for row in found

@@ -1,4 +1,4 @@
-"""Show an examination on a terminal: 80 columns, and as clear without colour."""
+"""Show an examination on a terminal: 80 columns, and as clear without colour. A pipe gets whole lines."""
 
 from __future__ import annotations
 
@@ -15,6 +15,7 @@ from otel_train.inspect.capacity import advise
 from otel_train.inspect.examine import exit_code
 from otel_train.inspect.finding import Finding, Severity
 from otel_train.inspect.history import History
+from otel_train.output import make_console
 from otel_train.printable import printable
 
 _STYLES = {Severity.CRITICAL: "bold red", Severity.WARNING: "yellow"}
@@ -29,7 +30,7 @@ def print_findings(history: History, findings: Sequence[Finding], console: Conso
         findings: As `examine` returns them.
         console: Where to.
     """
-    console = console or Console(highlight=False)
+    console = console or make_console()
     steps = history.cluster.steps
     console.print(Text(printable(f"run {history.run_id or '?'}: {_ranks(history)}, {_steps(steps)}")))
     console.print(Text(printable(f"read from {history.source}"), style="dim"))

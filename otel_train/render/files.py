@@ -44,7 +44,12 @@ def monitoring_files(health: Health = healthy_range, runbooks: str = RUNBOOKS) -
 
 
 def drifted(root: Path) -> list[str]:
-    """Return the generated files that are missing or differ, and those that nothing makes any more, by path."""
+    """Return the generated files that are missing or differ, and those that nothing makes any more, by path.
+
+    Raises:
+        ConfigurationError: `root` is no checkout of otel_train.
+    """
+    _check_checkout(root)
     made = generated_files()
     return [*_differing(root, made), *_left_over(root, made)]
 
@@ -55,14 +60,21 @@ def write_files(root: Path) -> list[str]:
     Raises:
         ConfigurationError: `root` is no checkout of otel_train.
     """
-    if not (root / "otel_train" / "catalogue").is_dir():
-        raise ConfigurationError(f"{root} is no checkout of otel_train; run this at the top of one, or give --root")
+    _check_checkout(root)
     made = generated_files()
     differing, left_over = _differing(root, made), _left_over(root, made)
     write_below(root, {name: made[name] for name in differing})
     for name in left_over:
         (root / name).unlink()
     return [*differing, *left_over]
+
+
+def _check_checkout(root: Path) -> None:
+    if not (root / "otel_train" / "catalogue").is_dir():
+        raise ConfigurationError(
+            f"{root.absolute()} is no checkout of otel_train; run this at the top of one, or give --root; "
+            "--out FOLDER writes alert rules and dashboards for an installation of your own"
+        )
 
 
 def write_below(folder: Path, files: dict[str, str]) -> None:

@@ -3,7 +3,8 @@
 from __future__ import annotations
 
 import contextlib
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Sequence
+from functools import partial
 
 from rich.box import SIMPLE_HEAD
 from rich.console import Console
@@ -11,7 +12,10 @@ from rich.markup import escape
 from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeElapsedColumn
 from rich.table import Table
 
+from otel_train.output import fitting_table, make_console
 from otel_train.smoke.job import SmokeResult, log_steps
+
+_COLUMNS = ("metric", "last", "mean", "max", "healthy", "verdict")
 
 
 @contextlib.contextmanager
@@ -30,21 +34,13 @@ def progress_bar(title: str, *, quiet: bool) -> Iterator[Callable[[int, int], No
 
 
 def print_result(result: SmokeResult) -> None:
-    """Print one line for each metric, what to do about those out of range, and the verdict; fits 80 columns."""
-    console = Console(highlight=False)
+    """Print one line for each metric, what to do about those out of range, and the verdict.
+
+    It fits 80 columns; a narrower terminal has fewer of the figures.
+    """
+    console = make_console()
     name = escape(result.name)  # a file's
-    title = f"{name}: {result.world_size} ranks, {result.rows} steps"
-    table = Table(title=title, title_justify="left", box=SIMPLE_HEAD, padding=(0, 1, 0, 0))
-    table.add_column("metric", no_wrap=True)
-    for heading in ("last", "mean", "max"):
-        table.add_column(heading, justify="right", no_wrap=True)
-    table.add_column("healthy", no_wrap=True)
-    table.add_column("", no_wrap=True)
-    for each in result.judgements:
-        figures = (_figure(value) for value in (each.last, each.mean, each.max))
-        verdict = "[green]ok[/green]" if each.healthy else "[red]OUT[/red]"
-        table.add_row(each.key, *figures, str(each.range), verdict)
-    console.print(table)
+    console.print(fitting_table(console, _COLUMNS, ("mean", "max", "healthy", "last"), partial(_table, result)))
     for each in result.judgements:
         expected = each.key in result.expected_unhealthy
         if not each.healthy:
@@ -62,6 +58,28 @@ def print_result(result: SmokeResult) -> None:
         console.print(f"[green]PASSED[/green]: {name} shows {wish}")
     else:
         console.print(f"[red]FAILED[/red]: {name} does not show {wish}")
+
+
+def _table(result: SmokeResult, columns: Sequence[str]) -> Table:
+    title = f"{escape(result.name)}: {result.world_size} ranks, {result.rows} steps"
+    table = Table(title=title, title_justify="left", box=SIMPLE_HEAD, padding=(0, 1, 0, 0))
+    for heading in columns:
+        table.add_column(
+            "" if heading == "verdict" else heading,
+            justify="right" if heading in ("last", "mean", "max") else "left",
+            no_wrap=True,
+        )
+    for judgement in result.judgements:
+        cells = {
+            "metric": judgement.key,
+            "last": _figure(judgement.last),
+            "mean": _figure(judgement.mean),
+            "max": _figure(judgement.max),
+            "healthy": str(judgement.range),
+            "verdict": "[green]ok[/green]" if judgement.healthy else "[red]OUT[/red]",
+        }
+        table.add_row(*(cells[heading] for heading in columns))
+    return table
 
 
 def _figure(value: float) -> str:

@@ -245,7 +245,7 @@ def find_config(name: str) -> Path:
     shipped = shipped_configs()
     if name in shipped:
         return shipped[name]
-    path = Path(name)
+    path = Path(name).expanduser()
     if not path.is_file():
         raise ConfigurationError(f"configuration {name!r} is neither a file nor one of {', '.join(shipped)}")
     return path

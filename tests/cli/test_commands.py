@@ -12,6 +12,7 @@ from click.testing import CliRunner
 
 from otel_train.cli import main
 from otel_train.cli.group import Command
+from tests.inspect.rings import write_job
 
 COMMANDS = sorted(main.commands)
 WRONG = {
@@ -73,9 +74,10 @@ def test_an_error_stays_on_its_line() -> None:
     assert result.stderr[:-1].isprintable()
 
 
-def test_a_file_that_cannot_be_written_is_one_line_and_exit_code_1() -> None:
+def test_a_file_that_cannot_be_written_is_one_line_and_exit_code_1(tmp_path: Path) -> None:
     """What the operating system refuses is no wrong call."""
-    result = CliRunner().invoke(main, ["render", "--out", str(Path(__file__) / "below")])
+    (tmp_path / "prometheus").touch()
+    result = CliRunner().invoke(main, ["render", "--out", str(tmp_path)])
     assert result.exit_code == 1
     [line] = result.stderr.splitlines()
     assert "see that the path is right" in line
@@ -142,3 +144,83 @@ def test_help_loads_nothing_heavy() -> None:
     heavy = ["torch", "rich", "textual", "pyarrow", "grpc", "opentelemetry", "wandb", "numpy"]
     run = subprocess.run([sys.executable, "-c", check, *heavy], capture_output=True, text=True, check=True)
     assert run.stdout.strip() == "[]"
+
+
+OUTPUTS = [
+    ["report", "nowhere", "-o"],
+    ["dump", "nowhere", "--out"],
+    ["top", "nowhere", "--svg"],
+]
+
+
+@pytest.mark.parametrize("arguments", OUTPUTS, ids=lambda arguments: arguments[0])
+@pytest.mark.parametrize("output", ["", "missing/file"])
+def test_outputs_are_checked_first(arguments: list[str], output: str, tmp_path: Path) -> None:
+    """A file that can't be written is told before anything is read."""
+    result = CliRunner().invoke(main, [*arguments, str(tmp_path / output)])
+    assert (result.exit_code, result.stdout) == (2, "")
+    [line] = result.stderr.splitlines()
+    assert str(tmp_path) in line
+    assert "nowhere" not in line
+
+
+@pytest.mark.parametrize("arguments", [["smoke", "healthy", "--out"], ["demo", "--out"], ["render", "--out"]])
+def test_folders_are_checked_first(arguments: list[str], tmp_path: Path) -> None:
+    """A folder below a file can't be made."""
+    (tmp_path / "file").touch()
+    result = CliRunner().invoke(main, [*arguments, str(tmp_path / "file" / "below")])
+    assert (result.exit_code, len(result.stderr.splitlines())) == (2, 1)
+    assert "is a file; give another folder" in result.stderr
+
+
+def test_a_tilde_is_the_home(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Also where no shell has replaced it."""
+    monkeypatch.setenv("HOME", str(tmp_path))
+    assert f"{tmp_path}/missing" in CliRunner().invoke(main, ["report", "~/missing", "-o-"]).stderr
+    assert f"{tmp_path}/missing" in CliRunner().invoke(main, ["dump", "--out=~/missing/x"]).stderr
+
+
+def test_render_wants_a_checkout(tmp_path: Path) -> None:
+    """Elsewhere every file would be drift."""
+    result = CliRunner().invoke(main, ["render", "--check", "--root", str(tmp_path)])
+    assert (result.exit_code, result.stdout, len(result.stderr.splitlines())) == (2, "", 1)
+
+
+BLOCKED = """
+import sys, importlib.abc
+class Blocked(importlib.abc.MetaPathFinder):
+    def find_spec(self, name, path=None, target=None):
+        if name.partition(".")[0] in {blocked!r}:
+            raise ModuleNotFoundError(f"No module named {{name!r}}", name=name)
+sys.meta_path.insert(0, Blocked())
+"""
+
+
+@pytest.mark.parametrize(
+    ("call", "extras"),
+    [
+        ("bridge --state STATE", "bridge"),
+        ("bridge --check", "bridge"),
+        ("demo --out STATE", "train,bridge"),
+        ("smoke healthy --out STATE", "train,bridge"),
+        ("render --out STATE", "render"),
+        ("dump RINGS --out STATE.parquet", "inspect"),
+    ],
+)
+def test_a_missing_package_names_its_extra(call: str, extras: str, tmp_path: Path) -> None:
+    """With the command that installs it, on one line."""
+    (tmp_path / "rings").mkdir()
+    write_job(tmp_path / "rings", 1, 3)
+    words = call.replace("STATE", str(tmp_path / "out")).replace("RINGS", str(tmp_path / "rings")).split()
+    blocked = {"torch", "grpc_health", "wandb", "grafana_foundation_sdk", "pyarrow"}
+    script = BLOCKED.format(blocked=blocked) + f"import otel_train.cli\notel_train.cli.main({words!r})"
+    run = subprocess.run([sys.executable, "-c", script], capture_output=True, text=True, check=False)
+    [line] = run.stderr.splitlines()
+    assert (run.returncode, f"[{extras}]'" in line, "pip install" in line) == (2, True, True)
+
+
+def test_init_without_torch_names_its_extra() -> None:
+    """A training process that lacks torch is told how to get it."""
+    script = BLOCKED.format(blocked={"torch"}) + "import otel_train\notel_train.init()"
+    run = subprocess.run([sys.executable, "-c", script], capture_output=True, text=True, check=False)
+    assert "otel_train.init needs torch" in run.stderr.splitlines()[-1]

@@ -145,15 +145,6 @@ def test_a_reader_that_goes_away_ends_the_dump_quietly(tmp_path: Path) -> None:
     assert (len(run.stdout.splitlines()), run.stderr) == (1, "")
 
 
-def test_parquet_without_its_package_is_one_line(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    """Naming the extra that has it."""
-    write_job(tmp_path, 1, 1)
-    monkeypatch.setattr("otel_train.inspect.formats.find_spec", lambda _name: None)
-    result = dump(tmp_path, "--out", tmp_path / "x.parquet")
-    assert (result.exit_code, "pip install 'otel-train[inspect]'" in result.stderr) == (2, True)
-    assert not list(tmp_path.glob("*.part")) + list(tmp_path.glob("*.parquet"))
-
-
 @pytest.mark.parametrize(
     ("time_ns", "text"),
     [

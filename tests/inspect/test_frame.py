@@ -52,6 +52,14 @@ def test_a_frame_fits_its_terminal(starved: Look, width: int, height: int, plain
     assert all(line.plain.isascii() for line in lines) or not plain
 
 
+@pytest.mark.parametrize("width", [40, 60])
+def test_a_narrow_frame_keeps_the_verdicts(starved: Look, width: int) -> None:
+    """Figures make way for the verdict of each metric, and for why a rank is marked."""
+    text = [line.plain for line in frame(starved, width=width, height=None, plain=True)]
+    assert [line[-7:] for line in text if line.startswith("staleness_max")] == ["OUT r37"]
+    assert [line.endswith("staleness_max") for line in text if line.startswith("! 37")] == [True]
+
+
 def test_80_by_24_without_colour_says_all_that_matters(starved: Look) -> None:
     """The metrics with their verdicts, the mix, and the worst rank although it is far down, in letters and marks."""
     text = [line.plain for line in frame(starved, width=80, height=23, plain=True)]

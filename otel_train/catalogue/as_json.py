@@ -1,4 +1,4 @@
-"""The catalogue as people and programs read it: a table, and JSON."""
+"""The catalogue as programs read it."""
 
 from __future__ import annotations
 
@@ -37,24 +37,3 @@ def catalogue_json() -> list[dict[str, Any]]:
 
 def _max_key(key: str, with_max: bool) -> str:  # noqa: FBT001  # a field of a row, handed on
     return key + MAX_SUFFIX if with_max else ""
-
-
-def print_catalogue() -> None:
-    """Print the catalogue as a table as wide as the terminal."""
-    from rich.console import Console  # noqa: PLC0415  # the catalogue itself needs the standard library only
-    from rich.table import Table  # noqa: PLC0415
-
-    table = Table(title="otel_train's metrics", show_lines=True)
-    table.add_column("name, wandb key", overflow="fold")
-    table.add_column("unit, reduction", no_wrap=True)
-    table.add_column("healthy", no_wrap=True)
-    table.add_column("meaning, remedy", ratio=1)
-    for metric in CATALOGUE:
-        key = f"{metric.wandb_key}[{MAX_SUFFIX}]" if metric.with_max else metric.wandb_key
-        table.add_row(
-            f"[bold]{metric.name}[/bold]\n" + key.replace("[", "\\["),
-            f"{metric.unit}\n{metric.reduction}",
-            str(metric.healthy or ""),
-            f"{metric.description}\n[italic]{metric.remedy}[/italic]" if metric.remedy else metric.description,
-        )
-    Console(highlight=False).print(table)

@@ -1,0 +1,63 @@
+"""The packages that come with each of the project's extras, and how to install them from where the user stands."""
+
+from __future__ import annotations
+
+import json
+from importlib import metadata
+from importlib.util import find_spec
+from pathlib import Path
+
+from otel_train.exceptions import ConfigurationError
+
+PACKAGES = {
+    "train": ("torch",),
+    "bridge": ("google.rpc", "grpc", "grpc_health", "opentelemetry.proto", "wandb"),
+    "render": ("grafana_foundation_sdk", "yaml"),
+    "inspect": ("pyarrow",),
+}
+"""Modules by extra, as they are imported."""
+
+
+def missing_extras(*extras: str) -> list[str]:
+    """Return those of the extras that lack a package here."""
+    return [extra for extra in extras if not all(map(_is_installed, PACKAGES[extra]))]
+
+
+def require_extras(what: str, *extras: str) -> None:
+    """Check that the packages of all these extras are installed.
+
+    Raises:
+        ConfigurationError: Some are not; the message has the command that installs them.
+    """
+    missing = missing_extras(*extras)
+    if missing:
+        raise ConfigurationError(f"{what} needs packages that are not installed: {install_command(*missing)}")
+
+
+def extra_of(module: str) -> str | None:
+    """Return the extra that a module comes with; None for one that is none's."""
+    for extra, packages in PACKAGES.items():
+        if any(module == package or module.startswith(f"{package}.") for package in packages):
+            return extra
+    return None
+
+
+def install_command(*extras: str) -> str:
+    """Return the command that adds extras to this installation: of an index, a wheel or sdist, or a checkout."""
+    names = ",".join(extras)
+    checkout = Path(__file__).parents[1]
+    if (checkout / "pyproject.toml").is_file():
+        return f"pip install -e '{checkout}[{names}]'"
+    try:
+        origin = json.loads(metadata.distribution("otel-train").read_text("direct_url.json") or "{}")
+    except (metadata.PackageNotFoundError, ValueError):
+        origin = {}
+    url = origin.get("url", "")
+    return f"pip install 'otel-train[{names}] @ {url}'" if url else f"pip install 'otel-train[{names}]'"
+
+
+def _is_installed(module: str) -> bool:
+    try:
+        return find_spec(module) is not None
+    except ModuleNotFoundError:  # of a package that the module would be in
+        return False
