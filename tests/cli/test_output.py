@@ -27,7 +27,7 @@ def run(*arguments: str, **environment: str) -> subprocess.CompletedProcess[byte
 def rings(tmp_path_factory: pytest.TempPathFactory) -> Path:
     """Return the rings of a job with a starved reader."""
     directory = tmp_path_factory.mktemp("rings")
-    write_job(directory, 2, 30, starved=1)
+    write_job(directory, 2, 30, starved=1, name="naïve…")
     return directory
 
 
