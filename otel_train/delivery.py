@@ -1,4 +1,4 @@
-"""Whether the sidecar's receiver takes what is sent: a file in the ring directory that the sidecar writes, ranks read."""
+"""Whether the receiver takes what is sent: a file in the ring directory that the sidecar writes and ranks read."""
 
 from __future__ import annotations
 

@@ -41,7 +41,8 @@ def catalogue(*, as_json: bool) -> None:
 @click.option(
     "--out",
     type=OutputFolder(),
-    help="Write alert rules and dashboards for an installation of your own there, and leave the checkout alone.",
+    help="Write alert rules, dashboards and configurations of collector and Prometheus for an installation of your own "
+    "there, and leave the checkout alone.",
 )
 @click.option("--runbooks", help="With --out: the address that the alerts' links begin with.")
 @click.option(
@@ -69,11 +70,11 @@ def render(root: Path, out: Path | None, runbooks: str | None, health: Path | No
 
 def _render_elsewhere(out: Path, runbooks: str | None, health: Path | None) -> None:
     from otel_train.catalogue import healthy_range  # noqa: PLC0415
-    from otel_train.render import RUNBOOKS, monitoring_files, write_below  # noqa: PLC0415
+    from otel_train.render import RUNBOOKS, monitoring_files, shipped_files, write_below  # noqa: PLC0415
     from otel_train.trainer.config import load_config  # noqa: PLC0415
 
     ranges = load_config(health).healthy_range if health is not None else healthy_range
-    files = monitoring_files(ranges, runbooks or RUNBOOKS)
+    files = monitoring_files(ranges, runbooks or RUNBOOKS) | shipped_files()
     write_below(out, files)
     for name in files:
         click.echo(f"{near(out / name)} written")

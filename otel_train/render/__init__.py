@@ -5,6 +5,7 @@ from otel_train.render.alerts import RUNBOOKS, alerts, rules_file
 from otel_train.render.dashboards import Query, dashboards, queries
 from otel_train.render.docs import metrics_page
 from otel_train.render.files import drifted, generated_files, monitoring_files, write_below, write_files
+from otel_train.render.shipped import shipped_files
 
 __all__ = [
     "RUNBOOKS",
@@ -19,6 +20,7 @@ __all__ = [
     "monitoring_files",
     "queries",
     "rules_file",
+    "shipped_files",
     "write_below",
     "write_files",
 ]

@@ -65,12 +65,12 @@ def test_each_alert_has_a_page_that_the_index_links_to() -> None:
 
 
 def test_a_job_s_rules_are_written_elsewhere(tmp_path: Path) -> None:
-    """`--out` writes rules and dashboards with the job's ranges and the given address, and no docs."""
+    """`--out` writes rules and dashboards with the job's ranges and the given address, configurations, and no docs."""
     job = str(shipped_configs()["healthy"])
     command = ["render", "--out", str(tmp_path), "--health", job, "--runbooks", "https://wiki.example"]
     done = CliRunner().invoke(main, command)
     assert done.exit_code == 0, done.output
-    assert sorted(path.name for path in tmp_path.iterdir()) == ["grafana", "prometheus"]
+    assert sorted(path.name for path in tmp_path.iterdir()) == ["collector", "grafana", "prometheus"]
     rules = (tmp_path / "prometheus/otel_train.rules.yaml").read_text()
     assert "runbook_url: https://wiki.example/OtelTrainRankSilent.md" in rules
     assert "< 4\n" in rules  # picks of a rank; the catalogue's own range begins at 1

@@ -1,0 +1,28 @@
+"""The configurations of the collector and of Prometheus that come with the package: written by hand, not generated."""
+
+from __future__ import annotations
+
+from importlib import metadata
+from pathlib import Path
+
+NAMES = (
+    "collector/agent.yaml",
+    "collector/builder.yaml",
+    "collector/gateway.yaml",
+    "collector/local.yaml",
+    "prometheus/prometheus.yml",
+)
+
+
+def shipped_files() -> dict[str, str]:
+    """Return the content of each file by its path below a folder: from the checkout, or from where a wheel puts it."""
+    checkout = Path(__file__).parents[2]
+    if (checkout / "pyproject.toml").is_file():
+        return {name: (checkout / name).read_text(encoding="utf-8") for name in NAMES}
+    installed = {str(path): path for path in metadata.files("otel-train") or ()}
+    return {
+        name: Path(str(path.locate())).read_text(encoding="utf-8")
+        for name in NAMES
+        for full_name, path in installed.items()
+        if full_name.endswith(f"share/otel_train/{name}")
+    }
