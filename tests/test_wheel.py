@@ -10,7 +10,7 @@ from pathlib import Path
 import pytest
 
 ROOT = Path(__file__).parents[1]
-UV = Path(sys.executable).with_name("uv")
+UV = str(Path(sys.executable).with_name("uv"))
 pytestmark = pytest.mark.matrix
 
 
@@ -27,18 +27,9 @@ def program(built: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
     """Return the command of an environment that has the wheel with what `render` needs."""
     venv = tmp_path_factory.mktemp("venv")
     [wheel] = built.glob("*.whl")
-    subprocess.run([UV, "venv", "--quiet", "--clear", "--python", sys.executable, venv], check=True)
-    command = [
-        UV,
-        "pip",
-        "install",
-        "--quiet",
-        "--python",
-        venv / "bin/python",
-        "--constraint",
-        ROOT / "constraints.txt",
-    ]
-    subprocess.run([*command, f"otel-train[render] @ {wheel.as_uri()}"], check=True)
+    subprocess.run([UV, "venv", "--quiet", "--clear", "--python", sys.executable, str(venv)], check=True)
+    options = ["--quiet", "--python", str(venv / "bin/python"), "--constraint", str(ROOT / "constraints.txt")]
+    subprocess.run([UV, "pip", "install", *options, f"otel-train[render] @ {wheel.as_uri()}"], check=True)
     return venv / "bin/otel-train"
 
 

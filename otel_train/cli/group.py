@@ -60,10 +60,10 @@ class Commands(Command, click.Group):
         except OtelTrainError as error:
             code = _fail(str(error), 2 if isinstance(error, ConfigurationError) else 1)
         except ModuleNotFoundError as error:
-            extra = extra_of(error.name or "")
-            if extra is None:
+            needed = extra_of(error.name or "")
+            if needed is None:
                 raise
-            code = _fail(f"{error.name} is not installed: {install_command(extra)}", 2)
+            code = _fail(f"{error.name} is not installed: {install_command(needed)}", 2)
         except OSError as error:
             what = f"{error.filename}: {error.strerror}" if error.filename is not None else str(error)
             code = _fail(f"{what}; see that the path is right, and that there is room and a right to use it", 1)
