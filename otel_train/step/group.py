@@ -8,7 +8,7 @@ import logging
 import time
 import uuid
 from collections import Counter
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
@@ -224,22 +224,27 @@ def _raise_problem(problems: Sequence[str], group: RankGroup) -> None:
             raise ConfigurationError(said if group.handle is None else f"rank {rank}: {said}")
 
 
-def agree_schema(schema: Schema | None, group: RankGroup, problem: str = "") -> None:
-    """Check that all ranks measure the same things, in the same order.
+def agree_schema(
+    schema: Schema | None, group: RankGroup, problem: str = "", options: Mapping[str, Any] | None = None
+) -> None:
+    """Check that all ranks measure the same things, in the same order, and reduce them in the same way.
 
     Args:
         schema: What this rank measures; None when it has a problem.
         group: The ranks.
         problem: What is wrong on this rank. It is raised on all of them: the others must not wait for this one.
+        options: What must be the same on all ranks, by name.
 
     Raises:
-        ConfigurationError: Some rank has a problem.
+        ConfigurationError: Some rank has a problem or another option; the message names it, the rank and both values.
         SchemaMismatchError: They measure different things; the message names the first key and a rank that differs
             from the group's first one, both by their rank in the job.
     """
-    gathered = group.gather((problem, (schema.modalities, schema.describe()) if schema is not None else None))
-    _raise_problem([said for said, _ in gathered], group)
-    schemas = [described for _, described in gathered]
+    described = (schema.modalities, schema.describe()) if schema is not None else None
+    gathered = group.gather((problem, dict(options or {}), described))
+    _raise_problem([text for text, _, _ in gathered], group)
+    _compare_options([given for _, given, _ in gathered], group)
+    schemas = [described for _, _, described in gathered]
     modalities, rows = schemas[0]
     first = group.job_ranks[0]
     for rank, (other_modalities, other_rows) in zip(group.job_ranks, schemas, strict=True):
@@ -266,3 +271,14 @@ def agree_schema(schema: Schema | None, group: RankGroup, problem: str = "") -> 
         raise SchemaMismatchError(
             f"rank {rank} gives its sources in another order than rank {first}; use the same order"
         )
+
+
+def _compare_options(options: Sequence[Mapping[str, Any]], group: RankGroup) -> None:
+    """Raise on all ranks when one has another option: they would not reduce the same steps, and wait for each other."""
+    for name, expected in options[0].items():
+        for rank, given in zip(group.job_ranks, options, strict=True):
+            if given.get(name) != expected:
+                raise ConfigurationError(
+                    f"{name} is {given.get(name)!r} on rank {rank} and {expected!r} on rank {group.job_ranks[0]}; "
+                    "give all ranks the same"
+                )

@@ -21,6 +21,9 @@ from otel_train.step.source import Source
 from otel_train.step.user_metrics import check_row, check_user_key
 from otel_train.step.warnings_once import OnceLogger
 
+_SHARED = ("log_every", "blocking", "max_in_flight", "reduction_timeout", "close_timeout")
+_SHARED_FACTS = ("telemetry.rank_interval",)
+
 
 @dataclass(slots=True)
 class Running:
@@ -32,7 +35,11 @@ class Running:
 
 
 def agree_recorder(
-    sources: Sequence[Source], declared: Mapping[str, Metric], scalars: Mapping[str, Any], group: RankGroup
+    sources: Sequence[Source],
+    declared: Mapping[str, Metric],
+    scalars: Mapping[str, Any],
+    group: RankGroup,
+    options: Mapping[str, Fact],
 ) -> Recorder:
     """Return the recorder of the sources and the first step's scalars, on which all ranks agree.
 
@@ -41,18 +48,28 @@ def agree_recorder(
         declared: The user's metrics by name.
         scalars: The first step's.
         group: The ranks; every one of them calls this.
+        options: What must be the same on all ranks; see `shared_options`.
 
     Raises:
         SchemaMismatchError: The ranks do not measure the same things.
-        ConfigurationError: A key or a source breaks a rule, on this rank or another.
+        ConfigurationError: A key or a source breaks a rule, on this rank or another, or the ranks' options differ.
     """
     try:
         recorder = _make_recorder(sources, declared, scalars)
     except ConfigurationError as error:
         agree_schema(None, group, str(error))
         raise  # not reached: agreeing on a problem raises it on every rank
-    agree_schema(recorder.schema, group)
+    agree_schema(recorder.schema, group, options=options)
     return recorder
+
+
+def shared_options(options: SessionOptions, facts: Mapping[str, Fact]) -> dict[str, Fact]:
+    """Return the options that decide which steps are reduced, and when, so that all ranks must have the same.
+
+    The size of a ring is not among them: a node may have less memory than others.
+    """
+    shared: dict[str, Fact] = {f"telemetry.{name}": getattr(options, name) for name in _SHARED}
+    return shared | {name: facts[name] for name in _SHARED_FACTS if name in facts}
 
 
 def _make_recorder(sources: Sequence[Source], declared: Mapping[str, Metric], scalars: Mapping[str, Any]) -> Recorder:

@@ -24,7 +24,7 @@ from otel_train.step.recorder import Measurements
 from otel_train.step.reduction import Reducer
 from otel_train.step.sidecar import SidecarProcess, wait_until
 from otel_train.step.source import Source
-from otel_train.step.start import Running, agree_recorder, facts_of, open_ring, watch_phases
+from otel_train.step.start import Running, agree_recorder, facts_of, open_ring, shared_options, watch_phases
 from otel_train.step.user_metrics import check_user_key
 from otel_train.step.warnings_once import OnceLogger
 
@@ -213,7 +213,8 @@ class Telemetry:
     def _start(self, scalars: Mapping[str, Any]) -> Running:
         """Fix the schema with the first step's keys, agree on it over the ranks, and make the ring."""
         assert self.identity is not None, "only an enabled session starts"
-        recorder = agree_recorder(self._sources, self._declared, scalars, self._group)
+        shared = shared_options(self.options, self._facts)
+        recorder = agree_recorder(self._sources, self._declared, scalars, self._group, shared)
         # State may have been loaded on rank 0 only: its word holds for all, as it did for the first id.
         self._run_id = self._group.gather(self._run_id)[0]
         self.identity = replace(self.identity, run_id=self._run_id)

@@ -21,6 +21,16 @@ from otel_train.step.sidecar import wait_until
 
 OUT = Path(sys.argv[1])
 OPTIONAL = ("opentelemetry", "grpc", "google.protobuf", "wandb", "rich", "click")
+OPTIONS: dict[str, tuple[Any, Any]] = {
+    "log_every": (1, 2),
+    "blocking": (False, True),
+    "max_in_flight": (4, 5),
+    "reduction_timeout": (2.0, 3.0),
+    "close_timeout": (0.3, 0.4),
+    "rank_interval": (10.0, 1.0),
+    "ring_records": (64, 128),
+}
+"""Of each option, rank 0's value and rank 1's."""
 
 
 class Heard(logging.Handler):
@@ -83,6 +93,18 @@ def other_schema(rank: int) -> object:
     """Rank 1 logs a key at the first step that rank 0 does not."""
     with session("other_schema") as telemetry:
         return telemetry.step(1, {"loss": 1.0, **({"extra": 1.0} if rank else {})})
+
+
+def other_options(rank: int) -> object:
+    """Rank 1 has another value of one option at a time."""
+    errors = []
+    for name, values in OPTIONS.items():
+        with session("other_options", **{name: values[rank]}) as telemetry:
+            try:
+                telemetry.step(1, {"loss": 1.0})
+            except OtelTrainError as error:
+                errors.append(f"{type(error).__name__}: {error}")
+    return errors
 
 
 def one_wrong(rank: int) -> object:
@@ -193,6 +215,7 @@ CASES = (
     loss_metrics,
     other_keys,
     other_schema,
+    other_options,
     one_wrong,
     long_run_id,
     blocking,

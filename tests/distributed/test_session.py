@@ -90,6 +90,17 @@ def test_what_differs_or_is_wrong_on_one_rank_is_an_error_on_all(case: str, comp
     assert all(said.startswith(complaint) for said in ran.of(case))
 
 
+def test_an_option_that_differs_is_an_error_on_all(ran: Ran) -> None:
+    """It names option, ranks and values; the size of a rank's ring may differ."""
+    options = [("log_every", "2", "1"), ("blocking", "True", "False"), ("max_in_flight", "5", "4")]
+    options += [("reduction_timeout", "3.0", "2.0"), ("close_timeout", "0.4", "0.3"), ("rank_interval", "1.0", "10.0")]
+    expected = [
+        f"ConfigurationError: telemetry.{name} is {other} on rank 1 and {first} on rank 0; give all ranks the same"
+        for name, other, first in options
+    ]
+    assert ran.of("other_options") == [expected] * 2
+
+
 def test_blocking_gives_the_values_of_the_same_step(ran: Ran) -> None:
     """On every rank."""
     assert ran.of("blocking") == [[1.5, 2.5, 3.5]] * 2
