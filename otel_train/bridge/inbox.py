@@ -18,6 +18,7 @@ from otel_train.bridge.decode import Point, StepId
 from otel_train.bridge.errors import BridgeError, InboxFullError
 from otel_train.bridge.rows import PARTIAL_KEY, Row, SeriesKey
 from otel_train.bridge.store import INBOX_FILE, SCHEMA, SCHEMA_VERSION, InboxReader, Pending, connect_readonly
+from otel_train.paths import absolute
 
 LOCK_FILE = "lock"
 ABANDONED_NS = 3600 * 10**9
@@ -83,7 +84,7 @@ class Inbox(InboxReader):
     """
 
     def __init__(self, state_dir: str | Path, limits: Limits | None = None) -> None:
-        state_dir = Path(state_dir)
+        state_dir = absolute(state_dir)
         self._limits = limits or Limits()
         self._droppable = True
         try:

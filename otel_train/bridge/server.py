@@ -3,8 +3,10 @@
 from __future__ import annotations
 
 import asyncio
+import errno
 import hmac
 import logging
+import socket
 import sqlite3
 import threading
 import time
@@ -41,6 +43,7 @@ MAX_STREAMS = 32
 """Requests at once over one connection; HTTP/2 lets further ones wait at their sender."""
 HANDSHAKE_MS = 10_000
 RETRY_SECONDS = 5
+_OTHERWISE = "give another address or stop who has it"
 _SERVICE = DESCRIPTOR.services_by_name["MetricsService"].full_name
 
 
@@ -165,6 +168,35 @@ class _TokenCheck(grpc.aio.ServerInterceptor):  # type: ignore[type-arg]  # gene
         return await continuation(details)
 
 
+def _see_free(listen: str) -> None:
+    """See that an address can be bound; where it can't, gRPC would first write lines of its own to standard error.
+
+    Raises:
+        BridgeError: It can't.
+    """
+    host, _, port = listen.rpartition(":")
+    free, last = False, None
+    try:
+        for family, kind, protocol, _, address in socket.getaddrinfo(
+            host.strip("[]"), int(port), type=socket.SOCK_STREAM, flags=socket.AI_PASSIVE
+        ):
+            try:
+                with socket.socket(family, kind, protocol) as probe:
+                    probe.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
+                    if family == socket.AF_INET6:
+                        probe.setsockopt(socket.IPPROTO_IPV6, socket.IPV6_V6ONLY, 1)
+                    probe.bind(address)
+                free = True
+            except OSError as error:
+                if error.errno not in (errno.EADDRNOTAVAIL, errno.EAFNOSUPPORT):
+                    raise
+                last = error  # one family may lack it, as ::1 in a container
+        if not free and last is not None:
+            raise last
+    except OSError as error:
+        raise BridgeError(f"can't listen on {listen}: {error.strerror}; {_OTHERWISE}") from error
+
+
 class Server:
     """A gRPC server with the metrics service and the standard health service.
 
@@ -181,6 +213,7 @@ class Server:
     """
 
     def __init__(self, inbox: Inbox, listen: str, *, token: str = "", tls: tuple[bytes, bytes] | None = None) -> None:
+        _see_free(listen)
         self._receiver = MetricsReceiver(inbox)
         self.counts = self._receiver.counts
         self._loop = asyncio.new_event_loop()
@@ -190,7 +223,7 @@ class Server:
             port = self._await(self._bind(listen, token, tls))
         except RuntimeError as error:
             self._end()
-            raise BridgeError(f"can't listen on {listen}: {error}; give another address or stop who has it") from error
+            raise BridgeError(f"can't listen on {listen}: {error}; {_OTHERWISE}") from error
         self.address = f"{listen.rpartition(':')[0]}:{port}"
         """Where it listens, with the port that it got."""
 

@@ -19,9 +19,11 @@ from otel_train.bridge.leftovers import end_writers
 from otel_train.bridge.metrics import exporting
 from otel_train.bridge.server import Server
 from otel_train.bridge.sink import WandbSink
+from otel_train.bridge.wandb_environment import left_out
 from otel_train.bridge.wandb_file import WANDB_FOLDER
 from otel_train.bridge.writer import Writer
 from otel_train.exceptions import ConfigurationError
+from otel_train.paths import absolute
 from otel_train.signals import Wakeup
 
 _log = logging.getLogger(__name__)
@@ -37,7 +39,8 @@ class BridgeConfig:
     """What a bridge is told."""
 
     state: Path
-    """The directory that the bridge owns: inbox, wandb files, address."""
+    """The directory that the bridge owns: inbox, wandb files, address. Like the other paths, it may begin with `~`, be
+    relative and lead through links; the configuration has it as it is from the file system's root."""
     listen: str = "127.0.0.1:4317"
     """host:port; port 0 takes a free one, which STATE/address then names."""
     wandb_mode: str = "offline"
@@ -60,6 +63,10 @@ class BridgeConfig:
     """A PEM file with its private key."""
 
     def __post_init__(self) -> None:
+        for name in ("state", "tls_certificate", "tls_key"):
+            path = getattr(self, name)
+            if path is not None:
+                object.__setattr__(self, name, absolute(path))
         host, separator, port = self.listen.rpartition(":")
         if not (separator and host and port.isascii() and port.isdigit() and int(port) < 2**16):
             raise ConfigurationError(f"bridge.listen must be host:port, got {self.listen!r}; try 127.0.0.1:4317")
@@ -151,8 +158,8 @@ def run_bridge(config: BridgeConfig, *, ready: Callable[[str], None] | None = No
     Raises:
         BridgeError: The bridge can't start.
     """
-    # Whoever uses wandb leaves this to its children. A run id is taken once in a service: the bridge has its own.
-    os.environ.pop("WANDB_SERVICE", None)
+    if ignored := left_out(os.environ):
+        _log.info("%s: for one job's run, not for a bridge's; ignored", ", ".join(ignored))
     wakeup = Wakeup()
     with wakeup.handling(dict.fromkeys((signal.SIGTERM, signal.SIGINT), wakeup.set)):
         bridge = Bridge(config)

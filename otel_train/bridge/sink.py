@@ -14,6 +14,7 @@ from typing import TYPE_CHECKING, Protocol
 
 from otel_train.bridge.errors import BridgeError, WandbKeyError
 from otel_train.bridge.leftovers import end_writers
+from otel_train.bridge.wandb_environment import neutral
 from otel_train.bridge.wandb_file import WANDB_FOLDER
 from otel_train.bridge.wandb_runs import OfflineRun, OnlineRun, stored
 
@@ -97,18 +98,19 @@ class WandbSink:
         free = shutil.disk_usage(self._folder).free
         if free < LEAST_FREE_BYTES:
             raise BridgeError(f"the disk of {self._folder} is full: {free} bytes are free")
-        if self._online:
-            try:
-                run = OnlineRun(run_id, self._state_dir, self._project, self._ask)
-            except WandbKeyError as error:
-                self._go_offline(error)
-            else:
-                self._runs[run_id] = run
-                next_ordinal = run.starting_ordinal
-                return Opened(next_ordinal, [] if since is None else range(since, next_ordinal))
-        durable = [] if since is None else list(stored(self._state_dir, run_id, since))
-        self._runs[run_id] = OfflineRun(run_id, self._state_dir, self._project)
-        return Opened(0, durable)
+        with neutral():
+            if self._online:
+                try:
+                    run = OnlineRun(run_id, self._state_dir, self._project, self._ask)
+                except WandbKeyError as error:
+                    self._go_offline(error)
+                else:
+                    self._runs[run_id] = run
+                    next_ordinal = run.starting_ordinal
+                    return Opened(next_ordinal, [] if since is None else range(since, next_ordinal))
+            durable = [] if since is None else list(stored(self._state_dir, run_id, since))
+            self._runs[run_id] = OfflineRun(run_id, self._state_dir, self._project)
+            return Opened(0, durable)
 
     def _go_offline(self, error: WandbKeyError) -> None:
         self._online, self.patience = False, OFFLINE_PATIENCE

@@ -15,6 +15,7 @@ from typing import Self
 from otel_train.bridge.decode import Kind
 from otel_train.bridge.errors import BridgeError
 from otel_train.bridge.rows import Arrived, Row, SeriesKey, build_row
+from otel_train.paths import absolute
 
 INBOX_FILE = "inbox.sqlite"
 SCHEMA_VERSION = 3
@@ -229,9 +230,9 @@ def connect_readonly(state_dir: Path) -> sqlite3.Connection:
     Raises:
         BridgeError: There is no inbox, or the file is none.
     """
-    path = state_dir / INBOX_FILE
+    path = absolute(state_dir) / INBOX_FILE
     try:
-        connection = sqlite3.connect(f"{path.resolve().as_uri()}?mode=ro", uri=True, check_same_thread=False)
+        connection = sqlite3.connect(f"{path.as_uri()}?mode=ro", uri=True, check_same_thread=False)
         connection.execute("PRAGMA query_only = ON")
         (version,) = connection.execute("PRAGMA user_version").fetchone()
     except sqlite3.Error as error:
@@ -252,7 +253,7 @@ def delivered_steps(state_dir: str | Path, run_id: str) -> int:
     Returns:
         The number of rows; 0 as long as there is no inbox or no such run.
     """
-    if not (Path(state_dir) / INBOX_FILE).exists():
+    if not (absolute(state_dir) / INBOX_FILE).exists():
         return 0
     try:
         with closing(InboxReader(connect_readonly(Path(state_dir)))) as reader:

@@ -14,6 +14,7 @@ from typing import Any, Self, TypeVar
 
 from otel_train.bridge.errors import WandbFileError
 from otel_train.bridge.identity import safe_id
+from otel_train.paths import absolute
 
 WANDB_FOLDER = "wandb"
 """In a bridge's state directory, where wandb keeps its files."""
@@ -47,7 +48,7 @@ def wandb_files(state_dir: str | Path, run_id: str) -> list[Path]:
         state_dir: The bridge's state directory.
         run_id: The run's id, as the job gave it.
     """
-    return sorted((Path(state_dir) / WANDB_FOLDER).glob(f"*run-*/run-{safe_id(run_id)}{SUFFIX}"))
+    return sorted((absolute(state_dir) / WANDB_FOLDER).glob(f"*run-*/run-{safe_id(run_id)}{SUFFIX}"))
 
 
 def read_run(state_dir: str | Path, run_id: str) -> list[HistoryRow]:

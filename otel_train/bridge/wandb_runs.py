@@ -13,7 +13,7 @@ from typing import TYPE_CHECKING, Any, Literal
 from otel_train.bridge.errors import BridgeError, WandbFileError, WandbKeyError
 from otel_train.bridge.identity import display_name, safe_id
 from otel_train.bridge.rows import STEP_KEY
-from otel_train.bridge.wandb_file import TransactionLog, wandb_files
+from otel_train.bridge.wandb_file import WANDB_FOLDER, TransactionLog, wandb_files
 
 if TYPE_CHECKING:
     from otel_train.bridge.inbox import SealedRow
@@ -208,7 +208,7 @@ def _init(run_id: str, state_dir: Path, project: str, *, mode: Literal["online",
             stop_fn=lambda: _log.warning("wandb asks to stop run %r; its job goes on", run_id),
         ),
     )
-    if not Path(run.settings.sync_file).is_relative_to(state_dir.resolve()):
+    if not Path(run.settings.sync_file).resolve().is_relative_to((state_dir / WANDB_FOLDER).resolve()):
         raise BridgeError(f"wandb can't write in {state_dir}: it took {run.settings.sync_file}")
     run.define_metric(STEP_KEY)
     run.define_metric("*", step_metric=STEP_KEY)

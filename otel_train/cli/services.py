@@ -4,13 +4,13 @@ from __future__ import annotations
 
 import logging
 import os
-import sys
 from pathlib import Path
 from typing import Any
 
 import click
 
 from otel_train.cli.group import Command
+from otel_train.cli.paths import UserPath
 from otel_train.exceptions import ConfigurationError
 
 
@@ -18,7 +18,7 @@ from otel_train.exceptions import ConfigurationError
     cls=Command,
     examples=("OTEL_EXPORTER_OTLP_ENDPOINT=http://127.0.0.1:4317 otel-train sidecar /dev/shm/otel_train-$UID/my-run",),
 )
-@click.argument("directory", type=click.Path(path_type=Path, file_okay=False))
+@click.argument("directory", type=UserPath(file_okay=False))
 @click.option("--rank-interval", default=10.0, show_default=True, help="Seconds between exports of a rank's values.")
 @click.option("--grace", default=20.0, show_default=True, help="Seconds that it goes on at most after SIGTERM.")
 def sidecar(directory: Path, rank_interval: float, grace: float) -> None:
@@ -44,17 +44,17 @@ def sidecar(directory: Path, rank_interval: float, grace: float) -> None:
     ),
 )
 @click.option("--listen", default="127.0.0.1:4317", show_default=True, help="HOST:PORT; port 0 takes a free one.")
-@click.option("--state", type=click.Path(path_type=Path, file_okay=False), help="Inbox and wandb files.")
+@click.option("--state", type=UserPath(file_okay=False), help="Inbox and wandb files.")
 @click.option("--wandb-mode", type=click.Choice(["offline", "online"]), default="offline", show_default=True)
-@click.option("--project", default="otel-train", show_default=True, help="The wandb project.")
+@click.option("--project", envvar="WANDB_PROJECT", default="otel-train", show_default=True, help="The wandb project.")
 @click.option(
     "--settle", default=30.0, show_default=True, help="Seconds after which a step that lacks points gets its row."
 )
 @click.option("--max-bytes", default=4 * 2**30, show_default=True, help="Of the inbox, where rows wait for wandb.")
 @click.option("--max-series", default=10_000, show_default=True, help="Of one run; points of further ones are refused.")
 @click.option("--token", envvar="OTEL_TRAIN_BRIDGE_TOKEN", default="", help="What senders must give as bearer token.")
-@click.option("--tls-certificate", type=click.Path(path_type=Path), help="PEM file of the server's certificate chain.")
-@click.option("--tls-key", type=click.Path(path_type=Path), help="PEM file of its private key.")
+@click.option("--tls-certificate", type=UserPath(), help="PEM file of the server's certificate chain.")
+@click.option("--tls-key", type=UserPath(), help="PEM file of its private key.")
 @click.option("--check", is_flag=True, help="Ask the bridge that listens there whether it serves; exit code 0 or 1.")
 def bridge(state: Path | None, *, check: bool, **settings: Any) -> None:
     """Receive OTLP metrics over gRPC and log one wandb row a step.
@@ -62,9 +62,13 @@ def bridge(state: Path | None, *, check: bool, **settings: Any) -> None:
     With OTEL_EXPORTER_OTLP_ENDPOINT set the bridge's own metrics go there.
     """
     if check:
+        from otel_train.bridge.errors import BridgeError  # noqa: PLC0415
         from otel_train.bridge.probe import serving  # noqa: PLC0415
 
-        sys.exit(0 if serving(settings["listen"], tls=bool(settings["tls_certificate"])) else 1)
+        if not serving(settings["listen"], tls=bool(settings["tls_certificate"])):
+            raise BridgeError(f"no bridge serves at {settings['listen']}; start it, or give --listen as it has it")
+        click.echo(f"the bridge at {settings['listen']} serves")
+        return
     if state is None:
         raise ConfigurationError("bridge --state is missing; give the directory for the inbox and the wandb files")
     from otel_train.bridge import BridgeConfig, run_bridge  # noqa: PLC0415

@@ -14,6 +14,7 @@ from typing import Any
 
 from otel_train.exceptions import ConfigurationError, JobError
 from otel_train.inspect.judgement import Judgement, judge
+from otel_train.paths import absolute
 from otel_train.smoke.process import cause, ended_within, running_process
 from otel_train.smoke.receiver import elsewhere, own_bridge
 from otel_train.smoke.verdict import as_json
@@ -128,7 +129,7 @@ def run_smoke(options: SmokeOptions, on_progress: Callable[[int, int], None] = l
         JobError: The receiver or the job failed; the message names its log.
     """
     config = options.load()
-    out = options.out.resolve()
+    out = absolute(options.out)
     try:
         out.mkdir(parents=True, exist_ok=True)
     except OSError as error:
@@ -179,7 +180,7 @@ def run_smoke(options: SmokeOptions, on_progress: Callable[[int, int], None] = l
 
 def _job_command(options: SmokeOptions, out: Path) -> list[str]:
     command = [sys.executable, "-m", "torch.distributed.run", "--standalone", "--nproc-per-node", str(options.nproc)]
-    command += ["-m", "otel_train.trainer", "--config", str(options.config.resolve())]
+    command += ["-m", "otel_train.trainer", "--config", str(absolute(options.config))]
     if options.steps is not None:
         command += ["--steps", str(options.steps)]
     if options.events:

@@ -8,6 +8,7 @@ import sys
 from pathlib import Path
 
 from otel_train.exceptions import ConfigurationError
+from otel_train.paths import absolute
 from otel_train.trainer.config import find_config, load_config
 
 
@@ -30,7 +31,7 @@ def main() -> int:
         config = load_config(path, overrides)
         from otel_train.trainer.loop import train  # noqa: PLC0415  # a wrong configuration should not wait for torch
 
-        train(config, path.parent, arguments.events)
+        train(config, path.parent, arguments.events and absolute(arguments.events))
     except ConfigurationError as error:
         print(error, file=sys.stderr)  # noqa: T201  # the command's own output
         return 2

@@ -53,7 +53,7 @@ def _expand(pattern: str, roots: dict[str, str], base: Path, min_bytes: int) -> 
             break
     else:
         marker, prefix = "", f"{base}/"
-        full = str(base / pattern)
+        full = str(base / Path(pattern).expanduser())
     files: dict[str, str] = {}
     for found in glob.iglob(full, recursive=True):  # noqa: PTH207  # Path.glob takes no absolute pattern
         path = Path(found)

@@ -19,6 +19,7 @@ from torch.utils.data import DataLoader
 import otel_train
 from otel_train.ledger import StateLedger
 from otel_train.mixing import StreamMixingDataset, WeightSchedule
+from otel_train.paths import absolute
 from otel_train.trainer.config import MixingConfig, TrainerConfig
 from otel_train.trainer.data import find_streams
 from otel_train.trainer.events import EventLog
@@ -65,7 +66,7 @@ def train(config: TrainerConfig, base: Path, events_dir: Path | None = None) -> 
             from otel_train.trainer.checkpoint import Checkpoints, Parts  # noqa: PLC0415
 
             parts = Parts(model=model, optimizer=optimizer, dataset=dataset, ledger=ledger, telemetry=telemetry)
-            checkpoints = Checkpoints(Path(config.checkpoint.folder), config.checkpoint.keep)
+            checkpoints = Checkpoints(absolute(config.checkpoint.folder), config.checkpoint.keep)
             saved, save = checkpoints.load(parts), partial(checkpoints.save, parts=parts)
         loss = torch.zeros(())
         if saved >= config.job.steps:
