@@ -7,7 +7,9 @@ from typing import Any
 
 from opentelemetry.sdk.metrics.export import MetricExporter, MetricExportResult, MetricsData
 
-from otel_train.protocol import HTTP, otlp_protocol
+from otel_train.endpoint import Endpoint
+from otel_train.exporters import grpc_arguments, http_arguments
+from otel_train.protocol import HTTP
 
 
 class AnnouncingExporter(MetricExporter):
@@ -20,7 +22,7 @@ class AnnouncingExporter(MetricExporter):
         exporter: The SDK's exporter; by default the one for the protocol that the environment names.
 
     Raises:
-        ConfigurationError: The environment asks for a protocol that is not spoken.
+        ConfigurationError: A variable of the environment does not hold what it must.
     """
 
     def __init__(self, logger: logging.Logger, *, lost: str, back: str, exporter: MetricExporter | None = None) -> None:
@@ -53,15 +55,16 @@ class AnnouncingExporter(MetricExporter):
 
 
 def _exporter() -> MetricExporter:
-    """Return the SDK's exporter for the protocol; the other one's libraries are not loaded."""
-    if otlp_protocol() == HTTP:
+    """Return the SDK's exporter for the endpoint; the other protocol's libraries are not loaded."""
+    endpoint = Endpoint.read()
+    if endpoint.protocol == HTTP:
         from opentelemetry.exporter.otlp.proto.http.metric_exporter import (  # noqa: PLC0415
             OTLPMetricExporter as HttpExporter,
         )
 
-        return HttpExporter()
+        return HttpExporter(**http_arguments(endpoint))
     from opentelemetry.exporter.otlp.proto.grpc.metric_exporter import (  # noqa: PLC0415
         OTLPMetricExporter as GrpcExporter,
     )
 
-    return GrpcExporter()
+    return GrpcExporter(**grpc_arguments(endpoint))

@@ -9,8 +9,8 @@ from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
 
+from otel_train.endpoint import Endpoint
 from otel_train.exceptions import ConfigurationError
-from otel_train.protocol import otlp_protocol
 
 _TRUE = {"1", "true"}
 
@@ -54,7 +54,7 @@ class Environment:
         sidecar = environ.get("OTEL_TRAIN_SIDECAR", "")
         if sidecar not in ("", "embedded", "external"):
             raise ConfigurationError(f"OTEL_TRAIN_SIDECAR must be embedded or external, got {sidecar!r}")
-        otlp_protocol(environ)  # the sidecar's: in its log nobody would see that it is wrong
+        Endpoint.read(environ)  # the sidecar's: in its log nobody would see that a variable is wrong
         rendezvous = environ.get("TORCHELASTIC_RUN_ID", "")
         return cls(
             rank=_number(environ, "RANK", 0, 0),

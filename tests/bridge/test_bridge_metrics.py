@@ -106,9 +106,11 @@ def test_a_receiver_that_refuses_is_said_once(
 def test_the_protocol_is_the_one_that_the_environment_names(
     monkeypatch: pytest.MonkeyPatch, start: Callable[..., Any]
 ) -> None:
-    """HTTP too, at the path that the specification names."""
+    """HTTP too, at the path that the specification names; a proxy can't reach this machine, and a scheme may lack."""
     monkeypatch.setenv("OTEL_METRIC_EXPORT_INTERVAL", "200")
+    monkeypatch.setenv("http_proxy", "http://127.0.0.1:1")
     with serving_http(monkeypatch) as server:
+        monkeypatch.setenv("OTEL_EXPORTER_OTLP_ENDPOINT", f"127.0.0.1:{server.server_port}")
         start()
         wait_until(lambda: bool(server.kept.values(rows.BRIDGE_WAITING.name)), 30, "the bridge's metrics")
         assert server.paths == {"/v1/metrics"}

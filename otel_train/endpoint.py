@@ -1,0 +1,151 @@
+"""Where values go: the standard `OTEL_EXPORTER_OTLP_*` variables, checked in a rank and used by the exporters."""
+
+from __future__ import annotations
+
+import ipaddress
+import math
+import os
+from collections.abc import Mapping
+from dataclasses import dataclass
+from typing import Any
+from urllib.parse import urlsplit
+
+from otel_train.exceptions import ConfigurationError
+from otel_train.protocol import GRPC, HTTP, otlp_protocol
+
+DEFAULT_PORTS = {GRPC: 4317, HTTP: 4318}
+MAX_TIMEOUT = 60.0
+"""Seconds that one request takes at most, whatever the environment says."""
+_PREFIXES = ("OTEL_EXPORTER_OTLP_METRICS_", "OTEL_EXPORTER_OTLP_")
+"""Of the variables for metrics, which stand above those for all signals."""
+_COMPRESSIONS = {GRPC: ("none", "gzip"), HTTP: ("none", "gzip", "deflate")}
+_LOCAL_SOCKETS = ("unix:", "unix-abstract:")
+_TEMPORALITY = "OTEL_EXPORTER_OTLP_METRICS_TEMPORALITY_PREFERENCE"
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Endpoint:
+    """A receiver, and how to speak to it."""
+
+    protocol: str = GRPC
+    """`GRPC` or `HTTP`."""
+    target: str = "localhost:4317"
+    """What a gRPC channel is made for, or the URL that HTTP requests go to."""
+    secure: bool = False
+    """Whether the connection is encrypted."""
+    host: str = "localhost"
+    """Empty for a socket of this machine."""
+    port: int = 4317
+    variable: str = ""
+    """The variable that names it; empty for the standard's default address."""
+    compression: str = "none"
+    timeout: float = 10.0
+    """Seconds that one request takes at most."""
+
+    @property
+    def loopback(self) -> bool:
+        """Whether it is on this machine: no proxy is between."""
+        if not self.host or self.host == "localhost" or self.host.endswith(".localhost"):
+            return True
+        try:
+            address = ipaddress.ip_address(self.host)
+        except ValueError:
+            return False
+        return address.is_loopback or address.is_unspecified
+
+    def __str__(self) -> str:
+        return self.target if self.protocol == HTTP else f"{self.target} (gRPC)"
+
+    @classmethod
+    def read(cls, environ: Mapping[str, str] = os.environ) -> Endpoint:
+        """Read the environment.
+
+        Raises:
+            ConfigurationError: A variable does not hold what it must; the message names it.
+        """
+        protocol = otlp_protocol(environ)
+        _check_temporality(environ)
+        name, text = _lookup(environ, "ENDPOINT")
+        compression_name, compression = _lookup(environ, "COMPRESSION", "none")
+        compression = compression.lower()
+        if compression not in _COMPRESSIONS[protocol]:
+            raise ConfigurationError(
+                f"{compression_name} must be one of {', '.join(_COMPRESSIONS[protocol])}, got {compression!r}"
+            )
+        address: dict[str, Any] = {"port": DEFAULT_PORTS[protocol]}
+        if text:
+            address = _parse(name, text, protocol, environ)
+        elif protocol == HTTP:
+            address["target"] = "http://localhost:4318/v1/metrics"
+        return cls(protocol=protocol, variable=name, compression=compression, timeout=_timeout(environ), **address)
+
+
+def _lookup(environ: Mapping[str, str], suffix: str, default: str = "") -> tuple[str, str]:
+    """Return a variable's name and value: of the metrics' own one, else of the general one, else of none."""
+    for prefix in _PREFIXES:
+        value = environ.get(prefix + suffix, "").strip()
+        if value:
+            return prefix + suffix, value
+    return "", default
+
+
+def _check_temporality(environ: Mapping[str, str]) -> None:
+    preference = environ.get(_TEMPORALITY, "").strip()
+    if preference.lower() not in ("", "cumulative"):
+        raise ConfigurationError(
+            f"{_TEMPORALITY} must be cumulative, got {preference!r}: counters are sent as running totals, which "
+            "survive lost requests; unset it for this job, and let a collector convert them (cumulativetodelta) "
+            "where a receiver wants deltas"
+        )
+
+
+def _timeout(environ: Mapping[str, str]) -> float:
+    name, text = _lookup(environ, "TIMEOUT", "10")
+    try:
+        seconds = float(text)
+    except ValueError:
+        seconds = math.nan
+    if not seconds > 0:
+        raise ConfigurationError(f"{name} must be a positive number of seconds, got {text!r}")
+    return min(seconds, MAX_TIMEOUT)
+
+
+def _parse(name: str, text: str, protocol: str, environ: Mapping[str, str]) -> dict[str, Any]:
+    """Return an endpoint's target, secure, host and port."""
+    if protocol == GRPC and text.startswith(_LOCAL_SOCKETS):
+        return {"target": text, "secure": False, "host": "", "port": 0}
+    scheme, separator, rest = text.partition("://")
+    if not separator:
+        scheme, rest = "", text
+    scheme = scheme.lower()
+    try:
+        split = urlsplit(f"//{rest}")
+        host, port = split.hostname or "", split.port
+    except ValueError:
+        host, port = "", None
+    if scheme not in ("", "http", "https") or not host or any(character.isspace() for character in rest):
+        raise ConfigurationError(f"{name} must be http://HOST:PORT, https://HOST:PORT or HOST:PORT, got {text!r}")
+    endpoint = Endpoint(host=host)
+    secure = scheme == "https" or (not scheme and not _is_plain(environ, endpoint))
+    if port is None and not scheme:
+        port = DEFAULT_PORTS[protocol]
+        split = split._replace(netloc=f"{split.netloc}:{port}")
+    if protocol == GRPC:
+        port = port or (443 if secure else DEFAULT_PORTS[GRPC])
+        target = f"[{host}]:{port}" if ":" in host else f"{host}:{port}"
+    else:
+        port = port or (443 if secure else 80)
+        target = f"{'https' if secure else 'http'}:{split.geturl()}"
+        if name == _PREFIXES[1] + "ENDPOINT":
+            target = f"{target.removesuffix('/')}/v1/metrics"
+    return {"target": target, "secure": secure, "host": host, "port": port}
+
+
+def _is_plain(environ: Mapping[str, str], endpoint: Endpoint) -> bool:
+    """Tell whether an endpoint without a scheme is spoken to in plain text.
+
+    The standard encrypts unless told otherwise. Nothing on this machine listens with a certificate by chance, and
+    nobody is between.
+    """
+    _, insecure = _lookup(environ, "INSECURE")
+    return insecure.lower() == "true" if insecure else endpoint.loopback
