@@ -151,7 +151,8 @@ class Layout:
             stop = starts[0] + measures_of(metric)[0].places
             return [(Series(metric, metric.name), partial(_slice, starts[0], stop))]
         if metric.reduction is Reduction.MEAN:
-            empty = 0.0 if metric.measures else None
+            # A catalogue row is there at every step, but for a duration that nobody measured.
+            empty = 0.0 if metric.measures and metric.unit != "s" else None
             return [(Series(metric, metric.name), partial(_ratio, starts[0], starts[1], empty))]
         if metric.reduction is Reduction.SHARE:
             stop = starts[0] + len(self.modalities)

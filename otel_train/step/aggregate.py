@@ -13,6 +13,7 @@ import torch.distributed as dist
 from otel_train.catalogue import MAX_SUFFIX, Instrument, Metric, Reduction
 from otel_train.exceptions import OtelTrainError
 from otel_train.ring import Schema
+from otel_train.step.clock import Interval
 from otel_train.step.group import GroupLike, RankGroup, agree_schema
 from otel_train.step.recorder import Measurements, Recorder
 from otel_train.step.reduction import Reducer
@@ -21,6 +22,7 @@ from otel_train.step.source import Source
 
 _AGREED: WeakKeyDictionary[dist.ProcessGroup, dict[tuple[str, ...], tuple[str, ...]]] = WeakKeyDictionary()
 _TIMEOUT = 600.0
+_UNTIMED = Interval(0.0, 0, 0.0)
 
 
 def aggregate_step_metrics(
@@ -47,7 +49,7 @@ def aggregate_step_metrics(
     recorder = Recorder(sources, ())
     agree_schema(recorder.schema, group)
     reducer = Reducer(recorder.layout, group, max_in_flight=1, timeout=_TIMEOUT)
-    reducer.launch(step, time.time_ns(), Measurements(recorder.drain(step, 0.0, 1, 0.0), recorder.device))
+    reducer.launch(step, time.time_ns(), Measurements(recorder.drain(step, _UNTIMED), recorder.device))
     landed = reducer.finish(_TIMEOUT)
     if not landed:
         raise OtelTrainError(f"step {step} could not be reduced: a rank is gone, or at another step")
@@ -87,7 +89,7 @@ def reduce_loss_metrics(
     _agree_once(recorder.schema, group, keys, _problem(metrics, sum_keys))
     recorder.add(metrics)
     reducer = Reducer(recorder.layout, group, max_in_flight=1, timeout=_TIMEOUT)
-    reducer.launch(0, time.time_ns(), Measurements(recorder.drain(0, 0.0, 1, 0.0), recorder.device))
+    reducer.launch(0, time.time_ns(), Measurements(recorder.drain(0, _UNTIMED), recorder.device))
     landed = reducer.finish(_TIMEOUT)
     if not landed:
         raise OtelTrainError("the metrics could not be reduced: a rank is gone, or gives other keys than at first")

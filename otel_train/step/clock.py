@@ -11,7 +11,7 @@ class Interval(NamedTuple):
 
     seconds: float
     steps: int
-    """How many steps it had."""
+    """How many steps of training it had; 0 where nobody knows, and then the rest is 0 too."""
     wait: float
     """Seconds of it that were spent waiting for data."""
 
@@ -25,8 +25,8 @@ class StepClock:
         self._last_time_ns = 0
         self.wait = 0.0
         """Seconds of the interval that were spent waiting for data."""
-        self.steps = 0
-        """Steps of the interval so far."""
+        self.last_step: int | None = None
+        """The step that the interval before ended with; None in the first."""
 
     def stamp(self, now: float) -> int:
         """Return the wall clock's time; after it was set back, a later one than the last all the same.
@@ -45,12 +45,19 @@ class StepClock:
         self._last_time_ns = time_ns
         return time_ns
 
-    def end_interval(self, now: float) -> Interval:
+    def end_interval(self, now: float, step: int) -> Interval:
         """End the interval and return how long it was.
+
+        Steps are those that training made, not the calls that told of them: who logs each tenth step made ten. How many
+        the first interval had is known where it ends with the first step; otherwise the job may be a resumed one.
 
         Args:
             now: The present time by the steady clock.
+            step: The step that ends.
         """
-        interval = Interval(now - self._began, self.steps, self.wait)
-        self._began, self.steps, self.wait = now, 0, 0.0
+        steps = 1 if step <= 1 else 0
+        if self.last_step is not None:
+            steps = step - self.last_step
+        interval = Interval(now - self._began, steps, self.wait) if steps else Interval(0.0, 0, 0.0)
+        self._began, self.last_step, self.wait = now, step, 0.0
         return interval

@@ -9,6 +9,7 @@ from typing import Any, NamedTuple
 from otel_train.catalogue import MAX_TEXT, TIMING, Layout, Metric
 from otel_train.exceptions import ConfigurationError
 from otel_train.ring import Schema
+from otel_train.step.clock import Interval
 from otel_train.step.scalars import DevicePart, ScalarRecorder
 from otel_train.step.source import Source, drain_of
 
@@ -53,6 +54,7 @@ class Recorder:
         self._scalars = ScalarRecorder(scalars) if scalars else None
         self.device: DevicePart | None = None
         """The scalars' part of the interval drained last that is still on a GPU; see `Measurements`."""
+        self._source_values = sum(layout.sums + len(layout.given_peaks) for layout, _ in drained)
         self._in_order = self._order([*(layout for layout, _ in drained), Layout(TIMING), Layout(tuple(scalars))])
 
     def _order(self, parts: Sequence[Layout]) -> Callable[[list[float]], tuple[float, ...]]:
@@ -67,7 +69,6 @@ class Recorder:
             place += part.sums
             given += range(place, place + len(part.given_peaks))
             place += len(part.given_peaks)
-        self._width = place
         if len(sums) != self.layout.sums:
             raise ConfigurationError("two sources measure the same thing for different metrics; join them into one")
         peaks = [zero] * self.layout.peaks
@@ -77,23 +78,30 @@ class Recorder:
             peaks[peak] = sums[start]
         return itemgetter(*sums, *peaks, *[zero] * self.layout.peaks)
 
-    def add(self, scalars: Mapping[str, Any]) -> Sequence[str]:
-        """Add one step's scalars; return the keys that were dropped."""
-        return self._scalars.add(scalars) if self._scalars is not None else tuple(scalars)
+    def add(self, scalars: Mapping[str, Any], weight: float = 1.0) -> Sequence[str]:
+        """Add scalars to the interval, with their weight in means; return the keys that were dropped."""
+        if self._scalars is None:
+            return tuple(scalars)
+        return self._scalars.add(scalars) if weight == 1.0 else self._scalars.add_weighted(scalars, weight)
 
     def end_step(self, step: int) -> None:
         """Tell the sources that a step ended which is no log step."""
         for end in self._ends:
             end(step)
 
-    def drain(self, step: int, seconds: float, steps: int, wait: float) -> tuple[float, ...]:
-        """End the interval with `step` and return what was measured, but for the `device` part.
+    def measure(self, step: int) -> list[float]:
+        """End the sources' interval with `step` and return what they measured, for `complete`."""
+        measured = [*self._first(step)]  # a source may keep the list that it gives
+        for drain in self._others:
+            measured += drain(step)
+        return measured
+
+    def complete(self, measured: list[float], interval: Interval) -> tuple[float, ...]:
+        """End the scalars' interval and return all that was measured, but for the `device` part.
 
         Args:
-            step: The step that ends.
-            seconds: How long the interval was.
-            steps: How many steps it had.
-            wait: Seconds of it that were spent waiting for data.
+            measured: What `measure` returned; it is added to.
+            interval: How long the interval was.
 
         Returns:
             float64 [layout.sums + 2 * layout.peaks], as `Measurements.values` has them.
@@ -101,18 +109,20 @@ class Recorder:
         Raises:
             ConfigurationError: A source gave fewer or more values than its metrics have.
         """
-        measured = [*self._first(step)]  # a source may keep the list that it gives
-        for drain in self._others:
-            measured += drain(step)
+        if len(measured) != self._source_values:
+            raise ConfigurationError(
+                f"the sources measured {len(measured)} values, their metrics have {self._source_values}; "
+                "drain_measurements() must return all sums, then the peaks, in the order of `metrics`"
+            )
+        seconds, steps, wait = interval
         # The order of Layout(TIMING), with a one for the rank, and the zero.
         measured += (seconds, steps, wait, 1.0, 0.0)
         if self._scalars is not None:
             sums, peaks, self.device = self._scalars.drain()
             measured += sums
             measured += peaks
-        if len(measured) != self._width:
-            raise ConfigurationError(
-                f"the sources measured {len(measured)} values, their metrics have {self._width}; "
-                "drain_measurements() must return all sums, then the peaks, in the order of `metrics`"
-            )
         return self._in_order(measured)
+
+    def drain(self, step: int, interval: Interval) -> tuple[float, ...]:
+        """End the interval with `step`; see `measure` and `complete`."""
+        return self.complete(self.measure(step), interval)

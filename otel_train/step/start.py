@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
@@ -15,7 +14,6 @@ from otel_train.ring import Fact, Identity, RingWriter, Schema, make_ring, ring_
 from otel_train.step.group import RankGroup, agree_schema
 from otel_train.step.options import SessionOptions
 from otel_train.step.recorder import Recorder
-from otel_train.step.reduction import Reducer
 from otel_train.step.scalars import is_scalar
 from otel_train.step.source import Source
 from otel_train.step.user_metrics import check_row, check_user_key
@@ -23,15 +21,6 @@ from otel_train.step.warnings_once import OnceLogger
 
 _SHARED = ("log_every", "blocking", "max_in_flight", "reduction_timeout", "close_timeout")
 _SHARED_FACTS = ("telemetry.rank_interval",)
-
-
-@dataclass(slots=True)
-class Running:
-    """What exists from the first step on, when the schema is known."""
-
-    recorder: Recorder
-    reducer: Reducer
-    ring: RingWriter | None
 
 
 def agree_recorder(

@@ -15,16 +15,17 @@ from weakref import WeakSet
 
 from otel_train.catalogue import Metric, Phase
 from otel_train.exceptions import StateMismatchError
-from otel_train.ring import Fact, Identity, Kind, RingWriter
+from otel_train.ring import Fact, Identity, RingWriter
 from otel_train.step.clock import StepClock
+from otel_train.step.early import MOST_EARLY, EarlyScalars
 from otel_train.step.group import RankGroup
 from otel_train.step.options import SessionOptions
-from otel_train.step.packing import Reduced
-from otel_train.step.recorder import Measurements
+from otel_train.step.recording import Recording
 from otel_train.step.reduction import Reducer
 from otel_train.step.sidecar import SidecarProcess, wait_until
 from otel_train.step.source import Source
-from otel_train.step.start import Running, agree_recorder, facts_of, open_ring, shared_options, watch_phases
+from otel_train.step.start import agree_recorder, facts_of, open_ring, shared_options, watch_phases
+from otel_train.step.step_number import LARGEST_STEP, checked_weight, step_number, text_of
 from otel_train.step.user_metrics import check_user_key
 from otel_train.step.warnings_once import OnceLogger
 
@@ -34,17 +35,25 @@ if TYPE_CHECKING:  # a rank with a loader of its own need not load ours
 logger = logging.getLogger(__name__)
 
 T = TypeVar("T")
-# Looked up once: an attribute of an enum costs as much as writing a record's values.
-_RANK, _CLUSTER, _BOTH = Kind.RANK, Kind.CLUSTER, Kind.BOTH
-_COMPUTE, _DATA, _REDUCTION = Phase.COMPUTE, Phase.DATA, Phase.REDUCTION
+# Looked up once: an attribute of an enum has a cost.
+_COMPUTE, _DATA = Phase.COMPUTE, Phase.DATA
 _SESSIONS: WeakSet[Telemetry] = WeakSet()
+_CLOSED = (
+    "telemetry: %s came after close(), and nothing is recorded any more; begin another session with otel_train.init()"
+)
+_FORKED = (
+    "telemetry: %s in a process that was forked after otel_train.init(), and nothing of it is recorded; call "
+    "otel_train.init() in the function that the launcher runs in each process"
+)
 
 
 def _leave_forked_child() -> None:
     """End the sessions of a forked child: its parent goes on writing the same rings."""
     for session in _SESSIONS:
-        session._enabled = False  # noqa: SLF001  # the fork hook is the session's own
-        atexit.unregister(session.close)
+        if session._enabled:  # noqa: SLF001  # the fork hook is the session's own
+            session._enabled = False  # noqa: SLF001
+            session._off = _FORKED  # noqa: SLF001
+            atexit.unregister(session.close)
 
 
 os.register_at_fork(after_in_child=_leave_forked_child)
@@ -79,14 +88,17 @@ class Telemetry:
         self._sources = tuple(sources)
         self._declared = {metric.name: metric for metric in metrics}
         self._group = group or RankGroup.alone()
-        self._alone = self._group.handle is None
         self._sidecar = sidecar
         self._events = events
         self._facts = dict(facts or {})
-        self._running: Running | None = None
+        self._running: Recording | None = None
         self._enabled = identity is not None
-        self._newest: Reduced | None = None
-        self._last_step = 0
+        self._last_step = -1
+        self.refused = 0
+        """Calls of `step` that ended no step: what they gave is no step's number, or smaller than the last one."""
+        self._off = ""
+        """Why nothing is recorded any more, as a message about a call; empty where nobody expects anything."""
+        self._early = EarlyScalars()
         self._clock = StepClock()
         self._warnings = OnceLogger(logger)
         # A ledger that drops what sits unused goes by steps: training must not change when telemetry is off.
@@ -106,89 +118,132 @@ class Telemetry:
     def step(self, step: int, extra_metrics: Mapping[str, Any] | None = None) -> dict[str, float] | None:
         """Note the end of a step: record it and, at a log step, begin the reduction over the ranks.
 
+        A step may be given several times, by micro-batches or by an evaluation: its scalars are those of all its calls,
+        and it goes out when the next step is given, or at `flush` and `close`. That holds from the first step on for
+        whoever repeats steps; after steps that were given once, the first repetition comes too late, and its scalars
+        go into the next step. What sources measure belongs to the first call that follows it. See `add` for values
+        that come before their step ends.
+
         Args:
-            step: The optimizer step, counted from 1; larger at each call.
+            step: The optimizer step, from 0 or 1 on; not smaller than at the call before. An int, or what is one by
+                value: NumPy's, a tensor of one element (one on a GPU is waited for). A call with another number ends
+                no step: that is logged once, and its scalars go into the next step.
             extra_metrics: Scalars of the user's own by key: numbers or tensors of one element, which are never
                 synchronised. Means over steps and ranks unless declared otherwise in `init(metrics=…)`.
 
         Returns:
-            With `blocking=True` the cluster-wide values of this step by wandb key; else None.
+            With `blocking=True` the cluster-wide values of this step by wandb key, at its first call; else None.
 
         Raises:
             SchemaMismatchError: At the first step: the ranks do not measure the same things.
             ConfigurationError: At the first step: a key or a source breaks a rule.
         """
         if not self._enabled:
-            if self._clocked:  # a loop over nothing costs as much as the rest of the call
-                for end_step in self._clocked:
-                    end_step(step)
+            if self._clocked or self._off:  # a disabled session costs an attribute each
+                self._step_off(step)
             return None
         now = time.perf_counter()
+        if type(step) is not int or not self._last_step < step <= LARGEST_STEP:
+            try:
+                number = self._admit(step, extra_metrics)
+            except Exception as error:  # noqa: BLE001  # nothing of ours raises into the training loop
+                self._warnings.warn("admit", "telemetry: a call of step() is left out: %r", error)
+                number = None
+            if number is None:
+                return None
+            step = number
         running = self._running or self._start(extra_metrics or {})
-        try:
-            return self._step(running, step, extra_metrics, now)
-        except Exception as error:  # noqa: BLE001  # the failure contract: nothing of ours raises into the training loop
-            self._warnings.warn("step", "telemetry: step %d is not recorded: %r", step, error)
-            if step % self.options.log_every == 0 and running.reducer.last_step < step:
-                # The other ranks reduce this step: without this one every later reduction would meet the wrong one.
-                running.reducer.launch(step, time.time_ns(), None)
-            return None
-
-    def _step(
-        self, running: Running, step: int, scalars: Mapping[str, Any] | None, now: float
-    ) -> dict[str, float] | None:
-        if step <= self._last_step:
-            self._warnings.warn(
-                "order", "telemetry: step %d came after step %d and is not recorded", step, self._last_step
-            )
-            return None
         self._last_step = step
-        self._clock.steps += 1
-        if scalars:
-            for key in running.recorder.add(scalars):
+        return running.step(step, extra_metrics, now)
+
+    def add(self, metrics: Mapping[str, Any], *, weight: float = 1.0) -> None:
+        """Add scalars to the step that is being made, without ending it: once a micro-batch, say.
+
+            for batch in micro_batches:
+                telemetry.add({"train/loss": loss(batch)}, weight=len(batch))
+            telemetry.step(step)
+
+        Args:
+            metrics: Scalars as `step` takes them; their keys are agreed on at the first step, as its own are.
+            weight: How much they count in their means; of no meaning for sums, maxima and minima.
+        """
+        if not self._enabled:
+            if self._off:
+                self._warnings.warn("off", self._off, "add()")
+            return
+        try:
+            weight = checked_weight(weight)
+            if self._running is not None:
+                self._running.repeats = False
+                self._running.release()
+                self._running.add(metrics, weight)
+            elif not self._early.add(metrics, weight):
                 self._warnings.warn(
-                    key, "telemetry: %r was not there at the first step, or is no number, and is dropped", key
+                    "early", "telemetry: add() drops values: the first step is not made after %d calls", MOST_EARLY
                 )
-        time_ns = self._clock.stamp(now)
-        if step % self.options.log_every:
-            running.recorder.end_step(step)
-            if running.ring is not None:
-                running.ring.mark(step, time_ns)
+        except Exception as error:  # noqa: BLE001  # the failure contract: nothing of ours raises into the training loop
+            self._warnings.warn("add", "telemetry: add() has dropped its values: %r", error)
+
+    def _admit(self, step: Any, scalars: Mapping[str, Any] | None) -> int | None:
+        """Return a step's number; None where the call ends no step, and keep its scalars then."""
+        keys = ", ".join(map(str, scalars or ())) or "no values"
+        try:
+            number = step_number(step)
+        except ValueError as error:
+            self.refused += 1
+            self._warnings.warn(
+                "number", "telemetry: step() is left out, its values go into the next step (%s): %s", keys, error
+            )
+            number = None
+        if number is not None and number > self._last_step:
+            return number
+        if number == self._last_step:
+            if self._running is not None and not self._running.repeat():
+                self._warnings.warn(
+                    "again",
+                    "telemetry: step %d was given again after it had gone out, with %s, which go into the next step; "
+                    "telemetry.add() adds values before their step ends",
+                    number,
+                    keys,
+                )
+        elif number is not None:
+            self.refused += 1
+            self._warnings.warn(
+                "order",
+                "telemetry: step %d came after step %d with %s, which go into the next step. Steps must not become "
+                "smaller; go back to a checkpoint in a new session",
+                number,
+                self._last_step,
+                keys,
+            )
+        if self._running is None:
+            self._early.add(scalars or {}, 1.0)
             return None
-        values = self._drain(running, step, time_ns, now, _BOTH if self._alone else _RANK)
-        device = running.recorder.device
-        if self._alone and device is None:
-            # What the one rank measured is the cluster's, and it has all the maxima.
-            self._newest = Reduced(step, time_ns, values)
-        else:
-            self._record_cluster(running, self._reduce(running, step, time_ns, Measurements(values, device)))
-        if self.options.blocking and self._newest is not None and self._newest.step == step:
-            return self._values(running, self._newest)
+        if number != self._last_step:
+            self._running.release()  # what comes now belongs to the next step
+        self._running.add(scalars or {})
         return None
 
-    def _reduce(self, running: Running, step: int, time_ns: int, measured: Measurements) -> Sequence[Reduced]:
-        """Launch the step's reduction, and return those that are complete; a blocking one is waited for."""
-        reducer, ring = running.reducer, running.ring
-        waits = self.options.blocking or reducer.full
-        if waits and ring is not None:
-            ring.enter(_REDUCTION)
-        reducer.launch(step, time_ns, measured)
-        landed = reducer.finish(self.options.reduction_timeout) if self.options.blocking else reducer.harvest()
-        if waits and ring is not None:
-            ring.enter(_COMPUTE)
-        return landed
+    def _step_off(self, step: Any) -> None:
+        """Tell the sources that training depends on of a step, and the user, once, why nothing is recorded."""
+        if self._off:
+            self._warnings.warn("off", self._off, f"step({text_of(step)})")
+        try:
+            number = step if type(step) is int else step_number(step)
+            if number > self._last_step:
+                self._last_step = number
+                for end_step in self._clocked:
+                    end_step(number)
+        except Exception as error:  # noqa: BLE001  # as in step
+            self._warnings.warn("clock", "telemetry: the sources are not told of a step: %r", error)
 
     @property
     def latest(self) -> tuple[int, dict[str, float]] | None:
         """The newest step whose cluster-wide values have come back, and those by wandb key; None before the first."""
-        if self._running is None or self._newest is None:
+        newest = self._running.newest if self._running is not None else None
+        if self._running is None or newest is None:
             return None
-        return self._newest.step, self._values(self._running, self._newest)
-
-    @staticmethod
-    def _values(running: Running, reduced: Reduced) -> dict[str, float]:
-        layout = running.recorder.layout
-        return layout.by_key(*layout.split(reduced.values))
+        return newest.step, self._running.values(newest)
 
     def timed(self, loader: Iterable[T]) -> Iterator[T]:
         """Yield what `loader` yields, and measure how long each step waits for it (`train.data.wait`)."""
@@ -210,11 +265,12 @@ class Telemetry:
 
     # -- recording -----------------------------------------------------------------------------------------------
 
-    def _start(self, scalars: Mapping[str, Any]) -> Running:
+    def _start(self, scalars: Mapping[str, Any]) -> Recording:
         """Fix the schema with the first step's keys, agree on it over the ranks, and make the ring."""
         assert self.identity is not None, "only an enabled session starts"
         shared = shared_options(self.options, self._facts)
-        recorder = agree_recorder(self._sources, self._declared, scalars, self._group, shared)
+        first = {**self._early.newest(), **scalars}
+        recorder = agree_recorder(self._sources, self._declared, first, self._group, shared)
         # State may have been loaded on rank 0 only: its word holds for all, as it did for the first id.
         self._run_id = self._group.gather(self._run_id)[0]
         self.identity = replace(self.identity, run_id=self._run_id)
@@ -235,29 +291,19 @@ class Telemetry:
         )
         if ring is not None:
             watch_phases(self._sources, ring)
-        self._running = Running(recorder, reducer, ring)
-        return self._running
-
-    def _drain(self, running: Running, step: int, time_ns: int, now: float, kind: Kind) -> tuple[float, ...]:
-        """End the interval and record it, as the rank's own alone where a part of it is still on a GPU."""
-        values = running.recorder.drain(step, *self._clock.end_interval(now))
-        if self._events is not None:
-            self._events({"event": "drain", "step": step})
-        ring = running.ring
-        if ring is not None:
-            if ring.abandoned != running.reducer.abandoned:
-                ring.abandoned = running.reducer.abandoned
-            ring.write(step, time_ns, kind if running.recorder.device is None else _RANK, values)
-        return values
-
-    def _record_cluster(self, running: Running, landed: Sequence[Reduced]) -> None:
-        if not landed:
-            return
-        ring = running.ring
-        if ring is not None and self._group.emits:
-            for reduced in landed:
-                ring.write(reduced.step, reduced.time_ns, _CLUSTER, reduced.values)
-        self._newest = landed[-1]
+        running = Recording(
+            recorder,
+            reducer,
+            ring,
+            options=self.options,
+            clock=self._clock,
+            warnings=self._warnings,
+            events=self._events,
+        )
+        for early, weight in self._early.take():
+            running.add(early, weight)
+        self._running = running
+        return running
 
     # -- state ---------------------------------------------------------------------------------------------------
 
@@ -294,8 +340,9 @@ class Telemetry:
             return True
         deadline = time.monotonic() + timeout
         try:
+            running.release()
             settled = wait_until(lambda: running.reducer.settled, timeout)
-            self._record_cluster(running, running.reducer.harvest())
+            running.record_cluster(running.reducer.harvest())
             return self._await_sidecar(running.ring, max(0.0, deadline - time.monotonic())) and settled
         except Exception as error:  # noqa: BLE001  # as in step
             self._warnings.warn("flush", "telemetry: nothing is known of what was sent: %r", error)
@@ -309,6 +356,7 @@ class Telemetry:
         if not self._enabled:
             return
         self._enabled = False
+        self._off = _CLOSED
         atexit.unregister(self.close)
         try:
             self._close()
@@ -324,12 +372,11 @@ class Telemetry:
         deadline = time.monotonic() + self.options.close_timeout
         ended = self._clock.newest
         time_ns = self._clock.stamp(time.perf_counter())
-        if self._clock.steps:
-            self._drain(running, self._last_step, time_ns, ended, _RANK)
-        self._record_cluster(running, running.reducer.finish(self.options.close_timeout))
+        running.record_rest(time_ns, ended)
+        running.record_cluster(running.reducer.finish(self.options.close_timeout))
         if running.ring is not None:
             running.ring.abandoned = running.reducer.abandoned
-            running.ring.close(self._last_step, time_ns)
+            running.ring.close(running.last_step, time_ns)
             if not self._await_sidecar(running.ring, max(0.0, deadline - time.monotonic())):
                 logger.info("telemetry: the sidecar is still sending; what remains is in %s", running.ring.path)
 

@@ -1,0 +1,229 @@
+"""Which numbers end a step, what several calls with one number mean, and what comes of the values of the others."""
+
+from __future__ import annotations
+
+import os
+import time
+from collections.abc import Iterator, Sequence
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+import torch
+
+import otel_train
+from otel_train.catalogue import Metric, Reduction
+from otel_train.mixing import MixingMeter
+from otel_train.ring import Kind, RingReader, ring_files
+
+
+@pytest.fixture(autouse=True)
+def external(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Start no sidecar."""
+    monkeypatch.setenv("OTEL_TRAIN_SIDECAR", "external")
+
+
+def init(directory: Path, **options: Any) -> otel_train.Telemetry:
+    """Return a session of one process, which nobody waits for."""
+    return otel_train.init(ring_dir=directory, close_timeout=0.01, **options)
+
+
+def column(directory: Path, key: str) -> dict[int, float | None]:
+    """Return a metric by step, as this rank recorded it; None where a record has no value."""
+    reader = RingReader(ring_files(directory)[0])
+    own = [record for record in reader.read(0, 1000)[0] if record.kind is Kind.RANK]
+    assert len({record.step for record in own}) == len(own)
+    split = [(record.step, reader.layout.split(record.values)) for record in own]
+    return {step: reader.layout.by_key(sums, peaks).get(key) for step, (sums, peaks, _) in split}
+
+
+class Raises:
+    """What has a method for everything, and raises in each."""
+
+    def __float__(self) -> float:
+        raise OSError("no")
+
+    __index__ = __repr__ = __float__  # type: ignore[assignment]
+
+
+NO_STEPS = [None, "7", 3.5, float("nan"), True, -1, 2**60, torch.tensor([1, 2]), torch.tensor(True), Raises()]
+NO_STEPS.append(torch.empty((), dtype=torch.int64, device="meta"))
+
+
+@pytest.mark.parametrize("given", NO_STEPS, ids=lambda each: type(each).__name__)
+@pytest.mark.parametrize("first", [True, False])
+def test_what_is_no_step_number_costs_no_values(
+    given: Any, first: bool, tmp_path: Path, caplog: pytest.LogCaptureFixture
+) -> None:
+    """Nothing is raised; it is counted, said once with the rule, and its scalars go into the next step."""
+    with init(tmp_path) as telemetry:
+        for step in [given, given, 1] if first else [1, given, given, 2]:
+            telemetry.step(step, {"x": 3.0 if type(step) is int and 0 < step < 9 else 9.0})
+        assert telemetry.refused == 2
+    assert column(tmp_path, "x") == ({1: 7.0} if first else {1: 3.0, 2: 7.0})
+    assert [each.getMessage().count("a whole number from 0 to 2**53") for each in caplog.records] == [1]
+
+
+def counted_in_place() -> Iterator[torch.Tensor]:
+    """Return one tensor three times, with another value each time."""
+    step = torch.tensor(0)
+    for _ in range(3):
+        step += 1
+        yield step
+
+
+@pytest.mark.parametrize("steps", [counted_in_place(), np.arange(1, 4), [1.0, 2.0, 3.0], torch.tensor([[1], [2], [3]])])
+def test_a_step_is_taken_by_value(steps: Sequence[Any], tmp_path: Path) -> None:
+    """A tensor that is counted in place is another step later; NumPy's numbers are numbers."""
+    with init(tmp_path) as telemetry:
+        for step in steps:
+            telemetry.step(step, {"x": 1.0})
+    assert column(tmp_path, "x") == {1: 1.0, 2: 1.0, 3: 1.0}
+
+
+def test_steps_may_be_counted_from_zero(tmp_path: Path, caplog: pytest.LogCaptureFixture) -> None:
+    """As enumerate() does by default; a source's first interval ends with step 0 then."""
+    meter = MixingMeter(1, ["a"], {"a": 1})
+    meter.open(0, "a")
+    with init(tmp_path, sources=[meter]) as telemetry:
+        for step in range(3):
+            meter.pick(0)
+            telemetry.step(step)
+    assert column(tmp_path, "stream_mixing/picks") == {0: 1.0, 1: 1.0, 2: 1.0}
+    assert column(tmp_path, "stream_mixing/staleness_max") == {0: 0.0, 1: 0.0, 2: 0.0}
+    assert not caplog.records
+
+
+def test_a_smaller_step_gives_its_values_to_the_next(tmp_path: Path, caplog: pytest.LogCaptureFixture) -> None:
+    """One message names both numbers and the keys; what comes last is recorded at the end, with its picks."""
+    meter = MixingMeter(1, ["a"], {"a": 1})
+    meter.open(0, "a")
+    with init(tmp_path, sources=[meter]) as telemetry:
+        for step, loss in ((1, 1.0), (5, 5.0), (3, 30.0), (6, 6.0), (2, 20.0)):
+            meter.pick(0)
+            telemetry.step(step, {"loss": loss})
+    assert column(tmp_path, "loss") == {1: 1.0, 5: 5.0, 6: 18.0, 7: 20.0}
+    assert sum(filter(None, column(tmp_path, "stream_mixing/picks").values())) == 5
+    assert ["step 3 came after step 5 with loss" in each.getMessage() for each in caplog.records] == [True]
+
+
+@pytest.mark.parametrize("log_every", [1, 2])
+def test_a_step_in_several_calls_is_one_row(log_every: int, tmp_path: Path, caplog: pytest.LogCaptureFixture) -> None:
+    """Micro-batches with one number give the mean over them, from the first step on, and without a warning."""
+    with init(tmp_path, log_every=log_every) as telemetry:
+        for step in range(1, 5):
+            for micro in (1.0, 2.0, 3.0, 6.0):
+                telemetry.step(step, {"loss": step * micro})
+    assert column(tmp_path, "loss") == ({1: 3, 2: 6, 3: 9, 4: 12} if log_every == 1 else {2: 4.5, 4: 10.5})
+    assert not caplog.records
+
+
+def test_an_evaluation_shares_the_row_of_its_step(tmp_path: Path) -> None:
+    """Whichever of the two comes first."""
+    keys = [Metric("train/loss"), Metric("eval/loss")]
+    with init(tmp_path, metrics=keys) as telemetry:
+        for step in range(10, 50, 10):
+            telemetry.step(step, {"eval/loss": step + 1.0})
+            telemetry.step(step, {"train/loss": float(step)})
+    assert column(tmp_path, "train/loss") == {step: step for step in range(10, 50, 10)}
+    assert column(tmp_path, "eval/loss") == {step: step + 1 for step in range(10, 50, 10)}
+
+
+def test_a_repetition_out_of_the_blue_comes_a_step_later(tmp_path: Path, caplog: pytest.LogCaptureFixture) -> None:
+    """The row of its step has gone out; the message names the step, the keys and the remedy."""
+    with init(tmp_path, metrics=[Metric("eval/loss")]) as telemetry:
+        for step in (1, 2, 3):
+            telemetry.step(step)
+        telemetry.step(3, {"eval/loss": 8.0})
+        telemetry.step(4)
+    assert column(tmp_path, "eval/loss") == {1: None, 2: None, 3: None, 4: 8.0}
+    assert ["step 3 was given again" in each.getMessage() for each in caplog.records] == [True]
+
+
+def test_added_values_count_by_weight_in_their_step(tmp_path: Path) -> None:
+    """Before the first step too; a sum and a maximum have no weights, and a tensor is taken by value."""
+    loss = torch.tensor(0.0)
+    declared = [Metric("tokens", Reduction.SUM), Metric("norm", Reduction.MAX)]
+    with init(tmp_path, metrics=declared) as telemetry:
+        for step in (1, 2):
+            for weight in (1, 3):
+                loss.fill_(step * weight)
+                telemetry.add({"loss": loss, "tokens": 2, "norm": weight}, weight=weight)
+            telemetry.step(step)
+    assert column(tmp_path, "loss") == {1: 2.5, 2: 5.0}
+    assert (column(tmp_path, "tokens"), column(tmp_path, "norm")) == ({1: 4.0, 2: 4.0}, {1: 3.0, 2: 3.0})
+
+
+@pytest.mark.parametrize(
+    "weight", [-1.0, float("nan"), float("inf"), "2", None, True, Raises()], ids=lambda each: type(each).__name__
+)
+def test_a_weight_that_is_none_costs_its_values_only(
+    weight: Any, tmp_path: Path, caplog: pytest.LogCaptureFixture
+) -> None:
+    """It is said once, with the rule."""
+    with init(tmp_path) as telemetry:
+        telemetry.step(1, {"x": 1.0})
+        for _ in range(2):
+            telemetry.add({"x": 5.0}, weight=weight)
+        telemetry.step(2, {"x": 2.0})
+    assert column(tmp_path, "x") == {1: 1.0, 2: 2.0}
+    assert [each.getMessage().count("a finite number of at least 0") for each in caplog.records] == [1]
+
+
+def test_durations_are_those_of_training_steps(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Who logs each tenth step made ten; how many were before the first that is told, nobody knows."""
+    seconds = [0.0]
+    monkeypatch.setattr(time, "perf_counter", lambda: seconds[0])
+    with init(tmp_path) as telemetry:
+        for step in (10, 20, 30):
+            for _ in telemetry.timed([0]):
+                seconds[0] += 5.0
+            telemetry._clock.wait += 1.0
+            telemetry.step(step)
+    assert column(tmp_path, "train/step_duration") == {10: None, 20: 0.5, 30: 0.5}
+    assert column(tmp_path, "train/data_wait") == {10: None, 20: 0.1, 30: 0.1}
+
+
+def test_calls_after_close_are_said_once(tmp_path: Path, caplog: pytest.LogCaptureFixture) -> None:
+    """With the step and the remedy; a session that is off from the beginning says nothing."""
+    telemetry = init(tmp_path)
+    telemetry.step(1)
+    telemetry.close()
+    for step in (2, 3):
+        telemetry.step(step)
+        telemetry.add({"x": 1.0})
+    assert [each.getMessage().count("step(2) came after close()") for each in caplog.records] == [1]
+    assert "otel_train.init()" in caplog.text
+
+
+def test_a_forked_child_is_told_once_what_to_do(tmp_path: Path, caplog: pytest.LogCaptureFixture) -> None:
+    """A launcher that forks after init() records nothing in its children."""
+    with init(tmp_path) as telemetry:
+        child = os.fork()
+        if not child:
+            telemetry.step(1)
+            telemetry.step(2)
+            message = "step(1) in a process that was forked after otel_train.init()"
+            os._exit(int(caplog.text.count(message) != 1 or len(caplog.records) != 1))
+        assert os.waitpid(child, 0)[1] == 0
+
+
+class Broken:
+    """A source that raises at each drain."""
+
+    metrics = (Metric("n", Reduction.SUM),)
+
+    def drain_step_metrics(self, step: int | None = None) -> dict[str, Any]:
+        """Fail."""
+        raise OSError(step)
+
+
+@pytest.mark.parametrize("log_every", [1, 2])
+def test_a_source_that_always_raises_hides_no_progress(log_every: int, tmp_path: Path) -> None:
+    """Training goes on, so nobody is paged for a rank that hangs; and the session ends as others do."""
+    with init(tmp_path, sources=[Broken()], log_every=log_every) as telemetry:
+        for step in range(1, 6):
+            telemetry.step(step, {"loss": 1.0})
+            assert RingReader(ring_files(tmp_path)[0]).progress.step == step
+    assert RingReader(ring_files(tmp_path)[0]).progress.closed
