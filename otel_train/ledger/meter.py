@@ -127,4 +127,3 @@ class LedgerMeter(LedgerSource):
         self._held = set(state["held"])
         self._recently_evicted = OrderedDict.fromkeys(state["recently_evicted"][-self._ring_capacity :])
         self._counts = Counts.from_state_dict(state["interval"])
-        self._anchored = True

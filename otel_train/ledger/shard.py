@@ -209,8 +209,8 @@ class Shard(LedgerSource):
         self._last_used_step.fill_(_NEVER)
         self._recently_evicted.clear()
 
-    def _shift_steps(self, shift: int) -> None:
-        self._last_used_step += shift
+    def _settle(self, step: int) -> None:
+        self._last_used_step.masked_fill_(self._last_used_step == self._step, step)
 
     # -- state ---------------------------------------------------------------------------------------------------
 
@@ -240,7 +240,6 @@ class Shard(LedgerSource):
         self._last_used_step[rows] = state["last_used_step"][newest].cpu()
         self._recently_evicted.add(state["recently_evicted"].cpu())
         self._counts = Counts.from_state_dict(state["interval"])
-        self._anchored = True
 
 
 def describe(dtype: torch.dtype, shape: Sequence[int]) -> str:

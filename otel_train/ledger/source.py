@@ -96,7 +96,6 @@ class LedgerSource(ABC):
         self._ring_capacity = capacity if recently_evicted is None else recently_evicted
         self._counts = Counts()
         self._step = step
-        self._anchored = False
         self._events = events
 
     @abstractmethod
@@ -112,8 +111,8 @@ class LedgerSource(ABC):
         """Evict what sat unused for too long and return the count; a cache without such a rule has nothing to do."""
         return 0
 
-    def _shift_steps(self, shift: int) -> None:  # noqa: B027  # a cache that remembers no steps has nothing to do
-        """Add `shift` to the steps that are remembered."""
+    def _settle(self, step: int) -> None:  # noqa: B027  # a cache that remembers no steps has nothing to do
+        """Give what was used since the last step that ended to the step that ends now, instead of to `_step`."""
 
     def end_step(self, step: int) -> None:
         """Note the end of a step that is no log step: what comes now belongs to the next one.
@@ -125,11 +124,9 @@ class LedgerSource(ABC):
         self._step = step + 1
 
     def _finish(self, step: int) -> None:
-        if not self._anchored:
-            # A job may begin at a step that nobody told: then what was used so far was used in that step.
-            self._anchored = True
-            if step != self._step:
-                self._shift_steps(step - self._step)
+        if step != self._step:
+            # Steps may be told of with a stride, and a job may begin at any of them.
+            self._settle(step)
         self._step = step
         self._counts.stale_evictions += self._evict_stale()
 

@@ -64,7 +64,6 @@ class MixingMeter:
         self._index = {modality: index for index, modality in enumerate(self.modalities)}
         self._events = events
         self._step = step
-        self._anchored = False
         self._last_picked_step: list[int] = [step] * slots
         self._modality_for_reader: list[str | None] = [None] * slots
         self._modality_index = [_EMPTY] * slots
@@ -245,16 +244,17 @@ class MixingMeter:
 
     def end_step(self, step: int) -> None:
         """Note the end of a step that is no log step: what comes now belongs to the next one."""
-        if not self._anchored:
-            self._anchor(step)
+        if step != self._step:
+            self._settle(step)
         self._step = step + 1
 
-    def _anchor(self, step: int) -> None:
-        """Shift the ages once when a job turns out to begin at a step that nobody told the meter."""
-        self._anchored = True
-        shift = step - self._step
-        if shift:
-            self._last_picked_step = [picked + shift for picked in self._last_picked_step]
+    def _settle(self, step: int) -> None:
+        """Give what was picked and opened since the last step that ended to the step that ends now.
+
+        Steps may be told of with a stride, and a job may begin at any of them: which step is made is known at its end.
+        """
+        expected = self._step
+        self._last_picked_step = [step if picked == expected else picked for picked in self._last_picked_step]
 
     def drain_measurements(self, step: int | None = None) -> list[float]:
         """End the interval with `step` and return what it measured, flat.
@@ -267,8 +267,8 @@ class MixingMeter:
         """
         if step is None:
             step = self._step
-        if not self._anchored:
-            self._anchor(step)
+        if step != self._step:
+            self._settle(step)
         total = self._total
         picks = total - self._total_drained
         if picks:
@@ -358,7 +358,6 @@ class MixingMeter:
         self._modality_index = [
             _EMPTY if modality is None else self._index[modality] for modality in self._modality_for_reader
         ]
-        self._anchored = True
         self._expect()
         self._load_interval_state(state["interval"])
 
@@ -373,7 +372,6 @@ class MixingMeter:
         self._step = int(states[0]["step"])
         self._counts = [math.fsum(column) / world_size for column in zip(*(s["counts"] for s in states), strict=True)]
         self._targets = [math.fsum(column) / world_size for column in zip(*(s["targets"] for s in states), strict=True)]
-        self._anchored = True
 
     def __getstate__(self) -> dict[str, Any]:
         # A DataLoader's worker gets a copy that counts nothing; the sink of events stays with the training process.

@@ -168,6 +168,7 @@ def bounded(rank: int) -> object:
     with session("bounded", max_in_flight=3, reduction_timeout=60.0) as telemetry:
         for step in range(1, 7):
             if rank == 1 and step == 2:
+                telemetry.flush(0.0)  # the first step waits for further calls of it
                 store.wait(["filled"])
                 time.sleep(0.3)
                 store.set("came", "")
@@ -191,6 +192,7 @@ def gives_up(rank: int) -> object:
                 store.wait(["ended"])
             telemetry.step(step, {"loss": 1.0})
             if step == 1:
+                telemetry.flush(0.0)  # the first step waits for further calls of it
                 dist.barrier()
     if rank == 0:
         store.set("ended", "")

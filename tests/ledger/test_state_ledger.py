@@ -210,3 +210,15 @@ def test_a_saved_state_of_other_form_is_refused() -> None:
         StateLedger((2,), capacity=1).load_state_dict(saved)
     with pytest.raises(StateMismatchError, match="rank 1 of 2"):
         StateLedger((2,), capacity=1).load_state_dict({**saved, "rank": 1, "world_size": 2})
+
+
+@pytest.mark.parametrize("call", ["end_step", "drain_measurements"])
+def test_steps_with_a_stride_make_no_entry_stale_that_each_uses(call: str) -> None:
+    """What was used since the last step that ended was used in the next one that does; the rest goes by its age."""
+    ledger = StateLedger((1,), capacity=4, max_idle_steps=5)
+    ledger.store(["always", "once"], torch.ones(2, 1))
+    for step in (10, 20, 30):
+        ledger.fetch(["always"])
+        getattr(ledger, call)(step)
+        assert ledger.fetch(["always"]).found.all()
+    assert not ledger.fetch(["once"]).found.any()

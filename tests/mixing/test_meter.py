@@ -138,9 +138,10 @@ def test_a_reader_that_was_never_picked_ages_from_its_opening() -> None:
     """The slot's first step counts, not the job's."""
     meter = MixingMeter(2, ["a"], {"a": 1})
     meter.open(0, "a")
-    for step in (1, 2, 3):
+    for step in range(1, 9):
+        if step == 4:
+            meter.open(1, "a")
         meter.end_step(step)
-    meter.open(1, "a")
     assert meter.drain_step_metrics(9)[rows.STALENESS_MEAN.wandb_key] == (8 + 5) / 2
 
 
@@ -151,6 +152,20 @@ def test_a_job_that_begins_at_a_step_nobody_told_has_no_ages_from_before() -> No
     meter.pick(0)
     assert meter.drain_step_metrics(1000)[rows.STALENESS_MAX.wandb_key] == 0
     assert meter.drain_step_metrics(1004)[rows.STALENESS_MAX.wandb_key] == 4
+
+
+@pytest.mark.parametrize("logged", [True, False])
+def test_a_pick_belongs_to_the_step_that_ends_after_it(logged: bool) -> None:
+    """Steps may be told of with a stride, whether or not they are log steps."""
+    meter = MixingMeter(2, ["a"], {"a": 1})
+    meter.open(0, "a")
+    meter.open(1, "a")
+    for step in (10, 20, 30):
+        meter.pick(0)
+        (meter.drain_step_metrics if logged else meter.end_step)(step)
+    meter.pick(0)
+    assert meter.drain_step_metrics(40)[rows.STALENESS_MEAN.wandb_key] == 15  # of 0 and 30
+    assert meter._last_picked_step == [40, 10]
 
 
 def test_a_reader_is_starved_when_its_weight_does_not_explain_its_age() -> None:
