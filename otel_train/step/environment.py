@@ -13,6 +13,13 @@ from otel_train.endpoint import Endpoint
 from otel_train.exceptions import ConfigurationError
 
 _TRUE = {"1", "true"}
+_MPI = {
+    "RANK": "OMPI_COMM_WORLD_RANK",
+    "LOCAL_RANK": "OMPI_COMM_WORLD_LOCAL_RANK",
+    "WORLD_SIZE": "OMPI_COMM_WORLD_SIZE",
+    "LOCAL_WORLD_SIZE": "OMPI_COMM_WORLD_LOCAL_SIZE",
+}
+"""What Open MPI's mpirun sets where torchrun's variables are missing. srun sets its own for single processes too."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -20,13 +27,13 @@ class Environment:
     """What the environment says about this process and its telemetry."""
 
     rank: int = 0
-    """RANK, as torchrun sets it."""
-    local_rank: int = 0
-    """LOCAL_RANK, as torchrun sets it."""
+    """RANK, as torchrun sets it, or what Open MPI's mpirun sets."""
+    local_rank: int | None = None
+    """LOCAL_RANK likewise; None where no launcher sets it."""
     world_size: int = 1
-    """WORLD_SIZE, as torchrun sets it."""
-    local_world_size: int = 1
-    """LOCAL_WORLD_SIZE, as torchrun sets it."""
+    """WORLD_SIZE likewise."""
+    local_world_size: int | None = None
+    """LOCAL_WORLD_SIZE likewise; None where no launcher sets it."""
     disabled: bool = False
     """OTEL_SDK_DISABLED=true: no file, no process, no cost."""
     service_name: str = "otel_train"
@@ -57,10 +64,10 @@ class Environment:
         Endpoint.read(environ)  # the sidecar's: in its log nobody would see that a variable is wrong
         rendezvous = environ.get("TORCHELASTIC_RUN_ID", "")
         return cls(
-            rank=_number(environ, "RANK", 0, 0),
-            local_rank=_number(environ, "LOCAL_RANK", 0, 0),
-            world_size=_number(environ, "WORLD_SIZE", 1, 1),
-            local_world_size=_number(environ, "LOCAL_WORLD_SIZE", 1, 1),
+            rank=_launched(environ, "RANK", 0)[1] or 0,
+            local_rank=_launched(environ, "LOCAL_RANK", 0)[1],
+            world_size=launched_world_size(environ)[1],
+            local_world_size=_launched(environ, "LOCAL_WORLD_SIZE", 1)[1],
             disabled=environ.get("OTEL_SDK_DISABLED", "").strip().lower() in _TRUE,
             service_name=environ.get("OTEL_SERVICE_NAME", "") or "otel_train",
             run_id=environ.get("OTEL_TRAIN_RUN_ID", ""),
@@ -72,13 +79,30 @@ class Environment:
         )
 
     def ring_directory(self, run_id: str) -> Path:
-        """Return the directory for the rings of this node's ranks."""
-        if self.ring_dir:
-            return Path(self.ring_dir)
+        """Return the directory for the rings of a run on this node, where the user has chosen none."""
         memory = Path("/dev/shm")  # noqa: S108  # the directories in it are 0700 and checked for their owner
         base = memory if os.access(memory, os.W_OK) else Path(tempfile.gettempdir())
         name = "".join(character if character.isalnum() or character in "-_" else "_" for character in run_id)
         return base / f"otel_train-{os.getuid()}" / name[:64]
+
+
+def launched_world_size(environ: Mapping[str, str] = os.environ) -> tuple[str, int]:
+    """Return how many ranks the launcher has started, and the variable that says so; 1 where none does.
+
+    Raises:
+        ConfigurationError: The variable holds no such number.
+    """
+    name, count = _launched(environ, "WORLD_SIZE", 1)
+    return name, 1 if count is None else count
+
+
+def _launched(environ: Mapping[str, str], name: str, least: int) -> tuple[str, int | None]:
+    """Return what a launcher says, and the variable that it says it with; some set -1 for what does not apply."""
+    for variable in (name, _MPI[name]):
+        text = environ.get(variable, "").strip()
+        if text and text != "-1":
+            return variable, _number(environ, variable, least, least)
+    return name, None
 
 
 def _number(environ: Mapping[str, str], name: str, default: int, least: int) -> int:

@@ -1,16 +1,11 @@
-"""The ranks that telemetry is reduced over: who they are, and agreeing on things once."""
+"""The ranks that telemetry is reduced over: the process group, and agreeing on the schema once."""
 
 from __future__ import annotations
 
-import itertools
 import json
-import logging
-import time
-import uuid
 from collections import Counter
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
-from pathlib import Path
 from typing import Any
 from weakref import WeakKeyDictionary
 
@@ -19,13 +14,10 @@ import torch.distributed as dist
 from torch.distributed.device_mesh import DeviceMesh
 
 from otel_train.exceptions import ConfigurationError, SchemaMismatchError
-from otel_train.ring import Identity, Schema
-from otel_train.step.environment import Environment
+from otel_train.ring import Schema
+from otel_train.step.environment import launched_world_size
 
 GroupLike = dist.ProcessGroup | DeviceMesh
-MAX_RUN_ID = 128
-
-logger = logging.getLogger(__name__)
 
 
 @dataclass(frozen=True, slots=True)
@@ -38,11 +30,13 @@ class RankGroup:
     global_rank: int = 0
     """This rank within the job."""
     handle: dist.ProcessGroup | None = None
-    """None without torch.distributed: then there is nothing to reduce."""
+    """None without torch.distributed, or where its collectives do nothing: then there is nothing to reduce."""
     job_ranks: tuple[int, ...] = (0,)
     """The rank within the job of each rank of the group."""
     device: torch.device = field(default_factory=lambda: torch.device("cpu"))
     """Where the reduction's vectors live."""
+    distributed: bool = False
+    """Whether torch.distributed is initialised."""
 
     @property
     def emits(self) -> bool:
@@ -85,11 +79,17 @@ class RankGroup:
                 over the ranks of `given`.
 
         Raises:
-            ConfigurationError: A mesh of more dimensions, or a group without torch.distributed.
+            ConfigurationError: A mesh of more dimensions; a group, or several ranks, without torch.distributed.
         """
-        if not (dist.is_available() and dist.is_initialized()):
+        if not group_exists():
             if given is not None:
                 raise ConfigurationError("process_group was given, but torch.distributed is not initialised")
+            variable, count = launched_world_size()
+            if count > 1:
+                raise ConfigurationError(
+                    f"torch.distributed must be initialised before the first step, since {variable} is {count}; call "
+                    "init_process_group() before it, or set WORLD_SIZE=1 where each process is a job of its own"
+                )
             return cls.alone()
         if isinstance(given, DeviceMesh):
             if given.ndim != 1:
@@ -98,7 +98,10 @@ class RankGroup:
                 )
             given = given.get_group()
         handle: dist.ProcessGroup = dist.distributed_c10d._get_default_group() if given is None else given  # noqa: SLF001
-        nccl = torch.cuda.is_available() and "nccl" in str(dist.get_backend(handle))
+        backend = str(dist.get_backend(handle))
+        if "fake" in backend:  # a dry run: its collectives give back what they are given
+            return cls(global_rank=dist.get_rank(), job_ranks=(dist.get_rank(),), distributed=True)
+        nccl = torch.cuda.is_available() and "nccl" in backend
         if own:
             handle = _new_group(tuple(sorted(dist.get_process_group_ranks(handle))), "nccl" if nccl else "gloo")
         return cls(
@@ -106,9 +109,15 @@ class RankGroup:
             world_size=dist.get_world_size(handle),
             global_rank=dist.get_rank(),
             handle=handle,
+            distributed=True,
             job_ranks=tuple(dist.get_process_group_ranks(handle)),
             device=torch.device("cuda", torch.cuda.current_device()) if nccl else torch.device("cpu"),
         )
+
+
+def group_exists() -> bool:
+    """Tell whether torch.distributed is initialised, so that the ranks can agree on something."""
+    return dist.is_available() and dist.is_initialized()
 
 
 _MADE: WeakKeyDictionary[dist.ProcessGroup, Counter[tuple[int, ...]]] = WeakKeyDictionary()
@@ -137,87 +146,7 @@ def _new_group(ranks: tuple[int, ...], backend: str) -> dist.ProcessGroup:
     return group
 
 
-def agree_identity(environment: Environment, group: RankGroup, run_id: str | None) -> Identity:
-    """Agree on run id and attempt over the group, and on the attempt over all groups of the job that begin a session.
-
-    Raises:
-        ConfigurationError: Some rank's run id is too long or not printable; raised on all of them.
-    """
-    given = run_id or environment.run_id or environment.rendezvous_id
-    problem = ""
-    if len(given) > MAX_RUN_ID or not given.isprintable():
-        problem = f"run_id must be at most {MAX_RUN_ID} printable characters, got {given[: MAX_RUN_ID + 22]!r}"
-    gathered = group.gather((problem, given, _last_attempt))
-    _raise_problem([said for said, _, _ in gathered], group)
-    newest = max(last for _, _, last in gathered)
-    made_id, attempt = group.gather(_begin_attempt(newest) if group.rank == 0 else None)[0]
-    _note_attempt(attempt)
-    distributed = group.handle is not None
-    return Identity(
-        run_id=gathered[0][1] or made_id,
-        attempt=attempt,
-        rank=group.global_rank if distributed else environment.rank,
-        local_rank=environment.local_rank,
-        world_size=dist.get_world_size() if distributed else environment.world_size,
-        host=environment.host,
-        service_name=environment.service_name,
-    )
-
-
-_last_attempt = 0
-"""The newest attempt that this process was part of."""
-
-
-def _note_attempt(attempt: int) -> None:
-    global _last_attempt  # noqa: PLW0603  # attempts are the process's, over all its sessions and process groups
-    _last_attempt = max(attempt, _last_attempt)
-
-
-def _begin_attempt(last: int) -> tuple[str, int]:
-    """Return a made-up run id and an attempt newer than `last`: those of another group of the job, else new ones.
-
-    Groups agree through the job's store, since only the ranks of a group meet here: it holds a list of attempts, each
-    newer than the one before, and a group takes the first one that is newer than all that its ranks were part of. So
-    the groups along a mesh's dimension share one, and no rank gets the same one twice.
-    """
-    own = uuid.uuid4().hex[:12], max(time.time_ns() // 1_000_000, last + 1)
-    store = _job_store()
-    if store is None:
-        return own
-    try:
-        for place in itertools.count():
-            made_id, attempt = json.loads(store.compare_set(f"otel_train/{place}", "", json.dumps(own)))
-            if attempt > last:
-                return made_id, attempt
-    except Exception as error:  # noqa: BLE001  # a store may lack compare_set; what it raises differs by its kind
-        logger.debug("telemetry: the store knows no attempts: %r", error)
-    return own
-
-
-def _job_store() -> Any:
-    """Return what all ranks of the job share, or None without torch.distributed."""
-    if not (dist.is_available() and dist.is_initialized()):
-        return None
-    return dist.distributed_c10d._get_default_store()  # noqa: SLF001
-
-
-def starts_sidecar(identity: Identity, group: RankGroup, directory: Path) -> bool:
-    """Tell whether this rank starts its node's sidecar: local rank 0 does, or the lowest of a group that lacks it.
-
-    A collective. Of several groups that lack local rank 0, only one starts a sidecar.
-    """
-    here = [local for host, local in group.gather((identity.host, identity.local_rank)) if host == identity.host]
-    if identity.local_rank != min(here):
-        return False
-    store, key = _job_store(), f"otel_train/{identity.attempt}/{identity.host}/{directory}"
-    try:
-        first = store is None or int(store.compare_set(key, "", str(identity.rank))) == identity.rank
-    except Exception:  # noqa: BLE001  # as above; one sidecar too many leaves by itself
-        first = True
-    return identity.local_rank == 0 or first
-
-
-def _raise_problem(problems: Sequence[str], group: RankGroup) -> None:
+def raise_problem(problems: Sequence[str], group: RankGroup) -> None:
     """Raise the first rank's problem, the same on all ranks: none must wait for another that has raised."""
     for rank, said in zip(group.job_ranks, problems, strict=True):
         if said:
@@ -242,7 +171,7 @@ def agree_schema(
     """
     described = (schema.modalities, schema.describe()) if schema is not None else None
     gathered = group.gather((problem, dict(options or {}), described))
-    _raise_problem([text for text, _, _ in gathered], group)
+    raise_problem([text for text, _, _ in gathered], group)
     _compare_options([given for _, given, _ in gathered], group)
     schemas = [described for _, _, described in gathered]
     modalities, rows = schemas[0]

@@ -1,26 +1,24 @@
-"""Begin a session: read the environment, agree on the identity, start the sidecar."""
+"""Begin a session: check what the user gives, and have the rank join its job as soon as there is one."""
 
 from __future__ import annotations
 
-import logging
 from collections.abc import Sequence
+from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from otel_train.catalogue import Metric
-from otel_train.exceptions import ConfigurationError, RingError
-from otel_train.ring import prepare_directory
+from otel_train.exceptions import ConfigurationError
+from otel_train.paths import absolute
 from otel_train.step.environment import Environment
-from otel_train.step.group import GroupLike, RankGroup, agree_identity, starts_sidecar
+from otel_train.step.group import GroupLike, group_exists
+from otel_train.step.membership import MembershipOptions, join_job
 from otel_train.step.options import SessionOptions, checked_seconds
-from otel_train.step.sidecar import SidecarProcess
 from otel_train.step.source import Source, drain_of
 from otel_train.step.telemetry import Telemetry
 
 if TYPE_CHECKING:  # a rank with a loader of its own need not load ours
     from otel_train.mixing import EventSink
-
-logger = logging.getLogger(__name__)
 
 
 def init(
@@ -36,6 +34,9 @@ def init(
 ) -> Telemetry:
     """Begin telemetry on this rank; every rank of the group calls it.
 
+    It may be called before `torch.distributed.init_process_group()`: the ranks then meet at the first step, which is
+    where the run's id and the sidecar are made, and where it is an error when there are several ranks and no group.
+
     The environment says where the values go (the standard `OTEL_EXPORTER_OTLP_*`), and `OTEL_SDK_DISABLED=true` makes
     all of it cost nothing.
 
@@ -50,7 +51,9 @@ def init(
         run_id: The run's name, the same on all ranks; when None `OTEL_TRAIN_RUN_ID`, or that of the state that is
             loaded before the first step (see `Telemetry.load_state_dict`), or torchrun's rendezvous id, or one that is
             made up and agreed on.
-        ring_dir: Where the rings are; `OTEL_TRAIN_RING_DIR`, or a directory in memory when None. It is made 0700;
+        ring_dir: Where the rings are; `OTEL_TRAIN_RING_DIR`, or a directory in memory when None. It may be relative
+            to the working directory, begin with `~` and hold links: what it means now it means to the end. It is made
+            0700;
             one that is there must be this user's, and if it holds other files others must not be able to write in it.
         rank_interval: Seconds between two exports of a rank's own values; the cluster's go out at every log step.
         events: Takes a "drain" event at each log step, behind those of the sources.
@@ -74,36 +77,39 @@ def init(
     rank_interval = checked_seconds("telemetry.rank_interval", rank_interval)
     if environment.disabled:
         return Telemetry(sources=sources, metrics=metrics, options=session_options)
-    group = RankGroup.of(process_group, own=True)
-    identity = agree_identity(environment, group, run_id)
-    directory = Path(ring_dir) if ring_dir is not None else environment.ring_directory(identity.run_id)
-    if group.rank == 0 and not group.emits:
-        logger.info(
-            "telemetry: ranks %s reduce without rank 0 of the job, so that their cluster-wide values are not sent; "
-            "they are in Telemetry.latest",
-            list(group.job_ranks),
-        )
-    serves = starts_sidecar(identity, group, directory) and not environment.external_sidecar
-    sidecar: SidecarProcess | None = None
-    usable = True
-    try:
-        if ring_dir is None and not environment.ring_dir:
-            prepare_directory(directory.parent)  # whose owner could put another directory in its place
-        prepare_directory(directory)
-        if serves:
-            sidecar = SidecarProcess(directory, rank_interval)
-    except RingError as error:
-        usable = False
-        logger.warning("telemetry: nothing is recorded on this rank: %s", error)
-    return Telemetry(
+    if process_group is not None and not group_exists():
+        raise ConfigurationError("process_group was given, but torch.distributed is not initialised")
+    chosen = ring_dir or environment.ring_dir
+    membership = MembershipOptions(
+        environment=environment,
+        process_group=process_group,
+        run_id=run_id or environment.run_id,
+        ring_dir=_ring_directory(chosen) if chosen else None,
+        rank_interval=rank_interval,
+    )
+    telemetry = Telemetry(
         sources=sources,
         metrics=metrics,
         options=session_options,
-        group=group,
-        identity=identity,
-        keep_run_id=bool(run_id or environment.run_id),
-        ring_dir=directory if usable else None,
-        sidecar=sidecar,
+        join=partial(join_job, membership),
+        keep_run_id=bool(membership.run_id),
         events=events,
-        facts={"job.local_world_size": environment.local_world_size, "telemetry.rank_interval": rank_interval},
+        facts={"telemetry.rank_interval": rank_interval},
     )
+    if group_exists():
+        try:
+            telemetry.join()
+        except BaseException:
+            telemetry.close()
+            raise
+    return telemetry
+
+
+def _ring_directory(chosen: str | Path) -> Path:
+    """Return the directory that the user has chosen, so that it holds after the job changes its own."""
+    try:
+        return absolute(chosen)
+    except (OSError, RuntimeError, ValueError) as error:  # no working directory; links in a circle; a null character
+        raise ConfigurationError(
+            f"ring_dir or OTEL_TRAIN_RING_DIR can't be found, got {str(chosen)!r:.300} ({error}); give an absolute path"
+        ) from error

@@ -6,7 +6,7 @@ import atexit
 import logging
 import os
 import time
-from collections.abc import Iterable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from dataclasses import replace
 from pathlib import Path
 from types import TracebackType
@@ -19,6 +19,7 @@ from otel_train.ring import Fact, Identity, RingWriter
 from otel_train.step.clock import StepClock
 from otel_train.step.early import MOST_EARLY, EarlyScalars
 from otel_train.step.group import RankGroup
+from otel_train.step.membership import Membership
 from otel_train.step.options import SessionOptions
 from otel_train.step.recording import Recording
 from otel_train.step.reduction import Reducer
@@ -72,27 +73,27 @@ class Telemetry:
         sources: Sequence[Source] = (),
         metrics: Sequence[Metric] = (),
         options: SessionOptions | None = None,
-        group: RankGroup | None = None,
-        identity: Identity | None = None,
+        join: Callable[[str], Membership] | None = None,
         keep_run_id: bool = False,
-        ring_dir: Path | None = None,
-        sidecar: SidecarProcess | None = None,
         events: EventSink | None = None,
         facts: Mapping[str, Fact] | None = None,
     ) -> None:
         self.options = options or SessionOptions()
-        self.identity = identity
-        self._run_id = identity.run_id if identity is not None else ""
+        self.identity: Identity | None = None
+        """Whose values these are; None until the ranks have met, at the first step at the latest."""
+        self.ring_dir: Path | None = None
+        """Where the ring is; None until the ranks have met, and where there can be none."""
+        self._join = join
+        self._run_id = ""
         self._keep_run_id = keep_run_id
-        self.ring_dir = ring_dir
         self._sources = tuple(sources)
         self._declared = {metric.name: metric for metric in metrics}
-        self._group = group or RankGroup.alone()
-        self._sidecar = sidecar
+        self._group = RankGroup.alone()
+        self._sidecar: SidecarProcess | None = None
         self._events = events
         self._facts = dict(facts or {})
         self._running: Recording | None = None
-        self._enabled = identity is not None
+        self._enabled = join is not None
         self._last_step = -1
         self.refused = 0
         """Calls of `step` that ended no step: what they gave is no step's number, or smaller than the last one."""
@@ -265,8 +266,23 @@ class Telemetry:
 
     # -- recording -----------------------------------------------------------------------------------------------
 
+    def join(self) -> None:
+        """Take this rank's place in the job: a collective, called once, as soon as there is a process group.
+
+        Raises:
+            ConfigurationError: There are several ranks and no process group, or a rank's run id breaks a rule.
+        """
+        assert self._join is not None, "a disabled session joins nothing"
+        member = self._join(self._run_id)
+        self._group, self._sidecar = member.group, member.sidecar
+        self.identity, self.ring_dir = member.identity, member.ring_dir
+        self._run_id = member.identity.run_id
+        self._facts["job.local_world_size"] = member.local_world_size
+
     def _start(self, scalars: Mapping[str, Any]) -> Recording:
         """Fix the schema with the first step's keys, agree on it over the ranks, and make the ring."""
+        if self.identity is None:
+            self.join()
         assert self.identity is not None, "only an enabled session starts"
         shared = shared_options(self.options, self._facts)
         first = {**self._early.newest(), **scalars}

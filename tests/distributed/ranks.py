@@ -19,7 +19,9 @@ import otel_train
 from otel_train.catalogue import Metric, Reduction
 from otel_train.exceptions import OtelTrainError
 from otel_train.mixing import MixingMeter
-from otel_train.step.group import RankGroup, starts_sidecar
+from otel_train.step.environment import Environment
+from otel_train.step.group import RankGroup
+from otel_train.step.identity import agree_identity
 from otel_train.step.sidecar import wait_until
 
 OUT = Path(sys.argv[1])
@@ -155,12 +157,11 @@ def without_rank_0(rank: int) -> object:
     if pair is None:
         return None
     heard = BufferingHandler(100)
-    logging.getLogger("otel_train.step.session").addHandler(heard)
+    logging.getLogger("otel_train.step.membership").addHandler(heard)
     with session("pair", process_group=pair, blocking=True) as telemetry:
         values = telemetry.step(1, {"loss": float(rank)}) or {}
-        assert telemetry.identity is not None
-        starts = starts_sidecar(telemetry.identity, RankGroup.of(pair, own=False), OUT)
-    return [values["loss"], len(heard.buffer), starts]
+        agreed = agree_identity(Environment.read(), RankGroup.of(pair, own=False), "", lambda _: OUT)
+    return [values["loss"], len(heard.buffer), agreed.serves]
 
 
 def pair_differs(rank: int) -> object:

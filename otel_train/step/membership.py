@@ -1,0 +1,87 @@
+"""Take a rank's place in its job: the process group, the identity, the directory of its ring, and the sidecar."""
+
+from __future__ import annotations
+
+import logging
+from dataclasses import dataclass
+from pathlib import Path
+
+from otel_train.exceptions import RingError
+from otel_train.ring import Identity, prepare_directory
+from otel_train.step.environment import Environment
+from otel_train.step.group import GroupLike, RankGroup
+from otel_train.step.identity import agree_identity
+from otel_train.step.sidecar import SidecarProcess
+
+logger = logging.getLogger(__name__)
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Membership:
+    """A rank's place in its job."""
+
+    group: RankGroup
+    identity: Identity
+    local_world_size: int
+    """Ranks on this machine."""
+    ring_dir: Path | None
+    """Where its ring is; None where it can't have one."""
+    sidecar: SidecarProcess | None
+    """None on a rank that starts none."""
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class MembershipOptions:
+    """What `init` was given that a rank's place in its job depends on."""
+
+    environment: Environment
+    process_group: GroupLike | None
+    run_id: str
+    """The user's; empty where none was given."""
+    ring_dir: Path | None
+    """The user's; None for a directory of the run's own."""
+    rank_interval: float
+
+
+def join_job(options: MembershipOptions, saved_run_id: str) -> Membership:
+    """Make the process group, agree on the identity, and start the sidecar where this rank is to: a collective.
+
+    Args:
+        options: What `init` was given.
+        saved_run_id: A checkpoint's, or empty.
+
+    Raises:
+        ConfigurationError: There are several ranks and no torch.distributed, or a rank's run id breaks a rule.
+    """
+    environment, chosen = options.environment, options.ring_dir
+    group = RankGroup.of(options.process_group, own=True)
+    agreed = agree_identity(
+        environment,
+        group,
+        options.run_id or saved_run_id,
+        lambda run_id: chosen if chosen is not None else environment.ring_directory(run_id),
+    )
+    if group.rank == 0 and group.handle is not None and not group.emits:
+        logger.info(
+            "telemetry: ranks %s reduce without rank 0 of the job, so that their cluster-wide values are not sent; "
+            "they are in Telemetry.latest",
+            list(group.job_ranks),
+        )
+    directory: Path | None = agreed.directory
+    sidecar: SidecarProcess | None = None
+    try:
+        if chosen is None:
+            prepare_directory(agreed.directory.parent)  # whose owner could put another directory in its place
+        prepare_directory(agreed.directory)
+        if agreed.serves and not environment.external_sidecar:
+            sidecar = SidecarProcess(agreed.directory, options.rank_interval)
+    except RingError as error:
+        directory = None
+        logger.warning("telemetry: nothing is recorded on this rank: %s", error)
+    return Membership(
+        group=group,
+        identity=agreed.identity,
+        local_world_size=agreed.local_world_size,
+        ring_dir=directory,
+        sidecar=sidecar,
+    )

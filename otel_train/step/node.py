@@ -1,0 +1,58 @@
+"""Which ranks share a machine, and their numbers on it: what launchers say of that is often missing or wrong."""
+
+from __future__ import annotations
+
+from collections import defaultdict
+from collections.abc import Sequence
+from pathlib import Path
+from typing import NamedTuple
+
+_BOOT_ID = Path("/proc/sys/kernel/random/boot_id")
+
+
+class NodeClaim(NamedTuple):
+    """What one rank knows of its place on its machine."""
+
+    host: str
+    boot_id: str
+    """The kernel's; containers on two machines may have the same host name."""
+    local_rank: int | None = None
+    """As the launcher says; None where it says nothing."""
+    local_world_size: int | None = None
+
+
+class LocalPlace(NamedTuple):
+    """A rank's place on its machine."""
+
+    rank: int
+    world_size: int
+
+
+def boot_id() -> str:
+    """Return what tells this start of this machine from any other; empty where the kernel does not say."""
+    try:
+        return _BOOT_ID.read_text(encoding="ascii").strip()
+    except (OSError, ValueError):
+        return ""
+
+
+def local_places(claims: Sequence[NodeClaim]) -> list[LocalPlace]:
+    """Return the place of each rank on its machine.
+
+    The launcher's local ranks stand where all ranks of a machine have one and no two the same. Else the ranks are
+    counted in their order: mpirun, mp.spawn and dask set none, Spark may say 0 to each.
+
+    Args:
+        claims: Each rank's, by rank.
+    """
+    by_node: defaultdict[tuple[str, str], list[int]] = defaultdict(list)
+    for index, claim in enumerate(claims):
+        by_node[claim.host, claim.boot_id].append(index)
+    places: dict[int, LocalPlace] = {}
+    for members in by_node.values():
+        given = [claims[index].local_rank for index in members]
+        usable = None not in given and len(set(given)) == len(given)
+        size = max(len(members), *(claims[index].local_world_size or 0 for index in members))
+        for count, (index, local_rank) in enumerate(zip(members, given, strict=True)):
+            places[index] = LocalPlace(local_rank if usable and local_rank is not None else count, size)
+    return [places[index] for index in range(len(claims))]
