@@ -4,9 +4,11 @@ from otel_train.ring.layout import MAX_RECORDS, Cursor, Kind, Record
 from otel_train.ring.process import is_alive, is_stopped, start_time
 from otel_train.ring.reader import Progress, RingReader, ring_files
 from otel_train.ring.schema import Fact, Identity, Schema
+from otel_train.ring.serving import LOCK_NAME, ask_for_turn, is_served, turn_is_asked_for, withdraw
 from otel_train.ring.writer import RingWriter, make_ring, prepare_directory, ring_path
 
 __all__ = [
+    "LOCK_NAME",
     "MAX_RECORDS",
     "Cursor",
     "Fact",
@@ -17,11 +19,15 @@ __all__ = [
     "RingReader",
     "RingWriter",
     "Schema",
+    "ask_for_turn",
     "is_alive",
+    "is_served",
     "is_stopped",
     "make_ring",
     "prepare_directory",
     "ring_files",
     "ring_path",
     "start_time",
+    "turn_is_asked_for",
+    "withdraw",
 ]

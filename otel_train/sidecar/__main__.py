@@ -4,30 +4,77 @@ from __future__ import annotations
 
 import argparse
 import logging
+import os
+import signal
+import sys
+from collections.abc import Callable, Sequence
+from functools import partial
 from pathlib import Path
 
-from otel_train.sidecar.service import GRACE, run_sidecar
+from otel_train.ring import is_alive, start_time
+
+LINGER = 3600.0
+"""Seconds that a sidecar goes on trying to send after the last rank has ended."""
 
 
-def main() -> None:
-    """Read the arguments and serve."""
+def main(installed: Sequence[str] = ()) -> None:
+    """Read the arguments and serve.
+
+    Args:
+        installed: Directories of installed packages, searched where the sidecar's own lack the libraries that it needs.
+    """
     parser = argparse.ArgumentParser(prog="python -m otel_train.sidecar")
     parser.add_argument("directory", type=Path)
     parser.add_argument("--parent", type=int, default=None, help="stay as long as this process lives")
+    parser.add_argument("--owner", action="store_true", help="the standard input is a rank's session")
     parser.add_argument("--rank-interval", type=float, default=10.0)
-    parser.add_argument("--linger", type=float, default=3600.0)
-    parser.add_argument("--grace", type=float, default=GRACE, help="seconds after SIGTERM")
+    parser.add_argument("--linger", type=float, default=LINGER)
+    parser.add_argument("--grace", type=float, default=20.0, help="seconds after SIGTERM")
     parser.add_argument("--restarts", type=int, default=0, help="how often it was started again, for the record")
     arguments = parser.parse_args()
+    session: Callable[[], bool] | None = None
+    tell: Callable[[str], None] = print
+    if arguments.owner:
+        from otel_train.sidecar.owner import Owner, take_own_place  # noqa: PLC0415
+
+        take_own_place()
+        owner = Owner(arguments.parent)
+        session, tell = owner.session_is_open, owner.tell
+        signal.signal(signal.SIGTERM, partial(_leave_early, owner.tell))
+    elif arguments.parent is not None:
+        session = partial(is_alive, arguments.parent, start_time(arguments.parent))
     logging.basicConfig(level=logging.INFO, format="%(asctime)s %(levelname)s %(message)s")
-    run_sidecar(
-        arguments.directory,
-        parent=arguments.parent,
-        rank_interval=arguments.rank_interval,
-        linger=arguments.linger,
-        grace=arguments.grace,
-        restarts=arguments.restarts,
-    )
+    try:
+        _find_libraries(installed)
+        from otel_train.sidecar.service import run_sidecar  # noqa: PLC0415
+
+        end = run_sidecar(
+            arguments.directory,
+            session=session,
+            rank_interval=arguments.rank_interval,
+            linger=arguments.linger,
+            grace=arguments.grace,
+            restarts=arguments.restarts,
+        )
+    except Exception as error:
+        tell(f"failed {error!r:.300}".replace("\n", " "))
+        raise
+    if arguments.owner:
+        tell(f"end {end}")
+
+
+def _leave_early(tell: Callable[[str], None], *_: object) -> None:
+    """End before anything was begun, since somebody says so."""
+    tell("end told")
+    os._exit(0)
+
+
+def _find_libraries(installed: Sequence[str]) -> None:
+    try:
+        import google.protobuf  # noqa: F401, PLC0415
+        import opentelemetry.sdk  # noqa: F401, PLC0415
+    except ImportError:
+        sys.path += [path for path in installed if path not in sys.path]
 
 
 if __name__ == "__main__":

@@ -8,12 +8,12 @@ import logging
 import math
 import signal
 import time
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from pathlib import Path
 from typing import Any
 
 from otel_train.exceptions import RingError
-from otel_train.ring import is_alive, prepare_directory, ring_files, start_time
+from otel_train.ring import LOCK_NAME, prepare_directory, ring_files, turn_is_asked_for
 from otel_train.sidecar.exporter import Exporter
 from otel_train.sidecar.feed import MAX_POINTS, Batch, RingFeed
 from otel_train.signals import Wakeup
@@ -30,7 +30,13 @@ GRACE = 20.0
 """Seconds that a sidecar goes on at most after SIGTERM; SIGKILL commonly follows after 30."""
 KEPT_ATTEMPTS = 2
 """Attempts whose rings are kept for a look at them after they were sent."""
-LOCK_NAME = "sidecar.lock"
+LONGEST_ASK = 1.0
+"""Seconds that a sidecar tries to get the lock of a directory: who looks whether it is taken has it for a moment."""
+TURN = 10.0
+"""Seconds that the next sidecar has to take the lock that it asked for."""
+TOLD, ANOTHER_SERVES, DONE = "told", "another", "done"
+"""Why a sidecar has ended: told by a signal, since another one serves the directory, or since its work was done."""
+_OVER, _TURN, _GAVE_UP = "over", "turn", "gave up"
 _Ready = tuple[Path, RingFeed, Batch]
 
 
@@ -39,10 +45,10 @@ class Sidecar:
 
     Args:
         directory: Where the rings are.
-        parent: The pid of the rank that started the sidecar; it stays at least as long as that one lives. None: until
-            it is told to stop.
+        session: Tells whether the session that started the sidecar is open: it stays at least as long. None: until it
+            is told to stop.
         rank_interval: Seconds between two exports of a rank's own values.
-        linger: Seconds that it goes on trying after the last rank has ended.
+        linger: Seconds that it goes on trying after the last rank has ended; they begin anew with each attempt.
         grace: Seconds that it goes on at most after `wind_up`.
         restarts: How often it was started again.
     """
@@ -51,14 +57,14 @@ class Sidecar:
         self,
         directory: Path,
         *,
-        parent: int | None = None,
+        session: Callable[[], bool] | None = None,
         rank_interval: float = 10.0,
         linger: float = 3600.0,
         grace: float = GRACE,
         restarts: int = 0,
     ) -> None:
         self._directory = directory
-        self._parent = (parent, start_time(parent)) if parent is not None else None
+        self._session = session
         self._rank_interval = rank_interval
         self._linger = linger
         self._grace = grace
@@ -85,54 +91,82 @@ class Sidecar:
         self._leave_at = min(self._leave_at, time.monotonic() + self._grace)
         self.wakeup.set()
 
-    def run(self) -> None:
-        """Serve until the job is over and everything is acknowledged, or `wind_up` or `stop` ends it."""
+    def run(self) -> str:
+        """Serve until the job is over and everything is acknowledged, or `wind_up` or `stop` ends it; return why."""
         with (self._directory / LOCK_NAME).open("a") as lock:
-            if not self._acquire(lock.fileno()):
-                return
+            if not self._acquire(lock.fileno(), math.inf if self._session is None else LONGEST_ASK):
+                return TOLD if self._told else ANOTHER_SERVES
             exporter = Exporter()
             try:
-                self._serve(exporter)
+                while (end := self._serve(exporter)) != _GAVE_UP:
+                    fcntl.flock(lock, fcntl.LOCK_UN)
+                    if end == _TURN:
+                        self._pause(TURN)
+                    if self._told or not self._is_needed() or not self._acquire(lock.fileno(), LONGEST_ASK):
+                        break
             finally:
                 exporter.close()
+            return TOLD if self._told else DONE
 
-    def _acquire(self, descriptor: int) -> bool:
-        """Wait for the directory's lock: another sidecar may be sending the rest of an attempt before this one."""
-        while not self._stopping and time.monotonic() < self._leave_at:
+    def _acquire(self, descriptor: int, seconds: float) -> bool:
+        """Wait for the directory's lock, so long at most, and tell whether this sidecar has it."""
+        began = time.monotonic()
+        while not self._told:
             with contextlib.suppress(BlockingIOError):
                 fcntl.flock(descriptor, fcntl.LOCK_EX | fcntl.LOCK_NB)
                 return True
-            if not self._parent_lives():
+            waited = time.monotonic() - began
+            if waited >= seconds:
                 return False
+            if LONGEST_ASK <= waited < LONGEST_ASK + POLL:
+                logger.info("another sidecar serves %s; this one waits for its end", self._directory)
             self._pause(POLL)
         return False
+
+    @property
+    def _told(self) -> bool:
+        """Whether a signal told it to end, and it is time to."""
+        return self._stopping or time.monotonic() >= self._leave_at
+
+    def _is_needed(self) -> bool:
+        """Tell, without the lock, whether a ring goes on or is not sent.
+
+        A session that was closed a moment ago has seen the lock taken, and starts no sidecar of its own.
+        """
+        for feed in self._feeds.values():  # another sidecar may have moved their cursors
+            feed.reader.close()
+        self._feeds.clear()
+        self._discover()
+        return any(not feed.ended or not feed.drained for feed in self._feeds.values())
 
     def _pause(self, seconds: float) -> None:
         self.wakeup.wait(max(0.0, min(seconds, self._leave_at - time.monotonic())))
 
-    def _parent_lives(self) -> bool:
-        return self._parent is None or is_alive(*self._parent)
-
-    def _serve(self, exporter: Exporter) -> None:
+    def _serve(self, exporter: Exporter) -> str:
+        """Send what comes until all is over, patience ends, or the sidecar of another session asks for its turn."""
         pause = POLL
-        over_since: float | None = None
+        rings, over_since = 0, math.inf
         while True:
             # Asked before looking: a ring that was made until then is found below.
             last = self._stopping
-            unwatched = self._leave_at < math.inf or not self._parent_lives()
+            session_over = self._session is not None and not self._session()
+            unwatched = self._leave_at < math.inf or session_over
             self._discover()
             sent = self._send_all(exporter)
             over = unwatched and all(feed.ended for feed in self._feeds.values())
             drained = sent and all(feed.drained for feed in self._feeds.values())
             if over and drained:
-                return
-            if over:
-                over_since = over_since or time.monotonic()
-                last = last or time.monotonic() - over_since > self._linger
+                return _OVER
+            if session_over and turn_is_asked_for(self._directory):
+                logger.info("the sidecar of a session that began later takes over")
+                return _TURN
+            if not over or len(self._feeds) > rings:  # an attempt that came later is tried for as long
+                rings, over_since = len(self._feeds), time.monotonic()
+            last = last or time.monotonic() - over_since > self._linger
             if last or time.monotonic() >= self._leave_at:
                 if not drained:
                     logger.warning("giving up; what is not sent stays in %s", self._directory)
-                return
+                return _GAVE_UP
             pause = POLL if sent else min(LONGEST_PAUSE, 2 * pause)
             self._pause(pause)
 
@@ -211,8 +245,8 @@ def _requests(ready: Sequence[_Ready]) -> Iterator[list[_Ready]]:
         yield request
 
 
-def run_sidecar(directory: Path, **options: Any) -> None:
-    """Run a sidecar in this process until it is done.
+def run_sidecar(directory: Path, **options: Any) -> str:
+    """Run a sidecar in this process until it is done, and return why it has ended.
 
     SIGTERM winds it up, a second one or SIGINT ends it after one more try to send.
 
@@ -226,4 +260,4 @@ def run_sidecar(directory: Path, **options: Any) -> None:
     prepare_directory(directory)
     sidecar = Sidecar(directory, **options)
     with sidecar.wakeup.handling({signal.SIGTERM: sidecar.wind_up, signal.SIGINT: sidecar.stop}):
-        sidecar.run()
+        return sidecar.run()

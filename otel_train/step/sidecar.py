@@ -1,34 +1,49 @@
-"""Run the node's sidecar process, start it again when it is killed, and wait for it at the end."""
+"""Have a sidecar for the rings of a node while a session is open: start it, and again when it dies, and hear of it."""
 
 from __future__ import annotations
 
+import contextlib
+import itertools
 import logging
 import os
-import signal
+import select
+import socket
 import subprocess
-import sys
 import threading
 import time
+import weakref
 from collections.abc import Callable
 from pathlib import Path
+
+from otel_train.delivery import STATUS_NAME, read_status
+from otel_train.ring import ask_for_turn, is_alive, is_served, start_time, withdraw
+from otel_train.step.launch import launch, standard_descriptors
+from otel_train.step.warnings_once import OnceLogger
 
 logger = logging.getLogger(__name__)
 
 LOG_NAME = "sidecar.log"
 FIRST_PAUSE, LONGEST_PAUSE = 1.0, 60.0
-"""Seconds before the first start after an end that nobody wanted, and between two of them at most."""
-_WANTED_ENDS = (0, -signal.SIGTERM)
-"""Exit codes of a sidecar that was told to end; the second one before it had begun to listen for that."""
+"""Seconds before the first start after an end that nobody asked for, and between two of them at most."""
+LOOK = 1.0
+"""Seconds between two looks at whether the sidecar lives and what it says of its receiver."""
+LONGEST_JOIN = 2.0
+"""Seconds that `close` waits at most for a sidecar that has to be started once more."""
+_TOLD, _ANOTHER_SERVES, _DIED, _RUNS = "told", "another", "died", "runs"
+"""How a sidecar ended: by a signal, since another one serves the directory, otherwise; or not before the session."""
+_numbers = itertools.count()
 
 
 class SidecarProcess:
-    """The sidecar for the rings in a directory, for as long as the session of the rank that owns it is open.
+    """The sidecar for the rings in a directory, for as long as the session of the rank that owns this is open.
 
-    It leaves by itself when another one serves the rings to the end. It is a session of its own, so that what ends the
-    ranks (torchrun, a Ctrl-C) does not end it before it has sent what they recorded.
+    One sidecar serves a directory, whoever started it: the one that holds the lock. One that finds it taken leaves, and
+    is started again when the lock is free. It is nobody's child and a session of its own, so that what ends the ranks
+    (torchrun, a Ctrl-C, Ray with all its children) does not end it before it has sent what they recorded.
 
-    A thread waits for its end, in the kernel and at no cost, and starts it again unless somebody told it to end. In a
-    forked child there is no such thread.
+    A thread hears by a socket that it has ended, and starts it again unless somebody told it to end. The other way
+    round the sidecar hears by it that the session is closed, and leaves once everything is delivered. In a forked child
+    there is no such thread.
 
     Args:
         directory: Where the rings are, and the sidecar's log.
@@ -37,62 +52,175 @@ class SidecarProcess:
 
     def __init__(self, directory: Path, rank_interval: float) -> None:
         self._directory = directory
-        self._command = [sys.executable, "-m", "otel_train.sidecar", str(directory)]
-        self._command += ["--parent", str(os.getpid()), "--rank-interval", f"{rank_interval:g}"]
+        self._rank_interval = rank_interval
+        self._claim = f"{os.getpid()} {start_time(os.getpid())} {next(_numbers)}"
         self._closing = threading.Event()
-        self._said: set[str] = set()
-        self.process = self._start(0)
-        """The process that runs, or the last one that did; None when it could not be started."""
-        threading.Thread(target=self._watch, name="otel_train-sidecar", daemon=True).start()
+        self._warnings = OnceLogger(logger)
+        self._status_seen = (time.time_ns(), 0)
+        self._connection: socket.socket | None = None
+        self._launcher: subprocess.Popen[bytes] | None = None
+        self.pid = 0
+        """The process that runs, or the last one that did; 0 before the first has said its own."""
+        self._start(0)
+        self._thread = threading.Thread(target=self._watch, name="otel_train-sidecar", daemon=True)
+        self._thread.start()
+        _OPEN.add(self)
 
     def close(self) -> None:
-        """Start it no more. One that was killed a moment ago is started now, for it has the last records to send."""
+        """End the session: the sidecar leaves once all is delivered, and is started no more.
+
+        One that was killed a moment ago is started now, for it has the last records to send.
+        """
         self._closing.set()
+        connection = self._connection
+        if connection is not None:
+            with contextlib.suppress(OSError):
+                connection.shutdown(socket.SHUT_RDWR)
+        self._thread.join(LONGEST_JOIN)
+        _OPEN.discard(self)
+
+    @property
+    def serves(self) -> bool:
+        """Whether a sidecar runs for the directory, or has just been started."""
+        return bool(self._connection and not self.pid) or is_served(self._directory)
+
+    @property
+    def connected(self) -> bool:
+        """Whether the sidecar that this session has started runs, as far as it was heard of."""
+        return self._connection is not None
 
     def _watch(self) -> None:
         pause, restarts = FIRST_PAUSE, 0
         while True:
             began = time.monotonic()
-            code = None if self.process is None else self.process.wait()
-            if code in _WANTED_ENDS or self._closing.is_set():
+            end = self._follow()
+            if end in (_TOLD, _RUNS):
+                break
+            if end == _DIED:
+                if time.monotonic() - began > LONGEST_PAUSE:
+                    pause = FIRST_PAUSE
+                self._closing.wait(pause)
+                pause = min(LONGEST_PAUSE, 2 * pause)
+                restarts += 1
+            else:
+                self._await_turn()
+                if self._closing.is_set() and is_served(self._directory):
+                    break  # it looks once more at the rings before it leaves
+            self._start(restarts)
+            if self._closing.is_set():
+                break
+        withdraw(self._directory, self._claim)
+        self._disconnect()
+
+    def _follow(self) -> str:
+        """Wait until the sidecar has ended or the session is closed, and return how it ended."""
+        connection = self._connection
+        if connection is None:
+            return _DIED
+        said = b""
+        poll = select.poll()
+        poll.register(connection, select.POLLIN)
+        while True:
+            ready = poll.poll(1000 * LOOK)
+            data = b""
+            if ready:
+                with contextlib.suppress(OSError):
+                    data = connection.recv(4096)
+                said += data
+            words = dict(line.split(" ", 1) for line in said.decode(errors="replace").split("\n")[:-1])
+            self.pid = int(words.get("pid", 0))
+            if "end" in words:
+                self._reap()
+                return _ANOTHER_SERVES if words["end"] == _ANOTHER_SERVES else _TOLD
+            dead = bool(self.pid) and not is_alive(self.pid, int(words.get("started", 0)))
+            if self._closing.is_set() and not dead:
+                self._reap()
+                return _RUNS
+            if dead or (ready and not data):
+                self._reap()
+                self._tell_of_death(words.get("failed", ""))
+                return _DIED
+            self._tell_of_delivery(since_start=True)
+
+    def _await_turn(self) -> None:
+        """Wait until no other sidecar serves the directory, or the session is closed."""
+        self._disconnect()
+        ask_for_turn(self._directory, self._claim)
+        while is_served(self._directory) and not self._closing.wait(LOOK):
+            self._tell_of_delivery(since_start=False)
+
+    def _tell_of_death(self, why: str) -> None:
+        self._warnings.warn(
+            f"died {why}",
+            "telemetry: the sidecar %s; it is started again. Its log is %s",
+            f"can't serve: {why}" if why else "was killed or has failed",
+            self._directory / LOG_NAME,
+        )
+
+    def _tell_of_delivery(self, *, since_start: bool) -> None:
+        """Warn of each cause for which nothing is delivered, once."""
+        with contextlib.suppress(OSError):
+            changed_ns = (self._directory / STATUS_NAME).stat().st_mtime_ns
+            began_ns, seen_ns = self._status_seen
+            if changed_ns == seen_ns or (since_start and changed_ns < began_ns):
                 return
-            if code is not None:
-                self._say(
-                    "telemetry: the sidecar ended with %d; it is started again. Its log is %s",
-                    code,
-                    self._directory / LOG_NAME,
-                )
-            if time.monotonic() - began > LONGEST_PAUSE:
-                pause = FIRST_PAUSE
-            self._closing.wait(pause)
-            pause = min(LONGEST_PAUSE, 2 * pause)
-            restarts += 1
-            self.process = self._start(restarts)
+            self._status_seen = began_ns, changed_ns
+            status = read_status(self._directory)
+            if status is not None and status.failing:
+                self._warnings.warn(f"delivery {status.cause}", "telemetry: %s", status)
 
-    def _start(self, restarts: int) -> subprocess.Popen[bytes] | None:
+    def _start(self, restarts: int) -> None:
+        withdraw(self._directory, self._claim)
+        self._disconnect()
+        self.pid = 0
+        arguments = [str(self._directory.absolute()), "--owner", f"--rank-interval={self._rank_interval:g}"]
+        arguments += [f"--parent={os.getpid()}", f"--restarts={restarts}"]
         try:
-            log = os.open(self._directory / LOG_NAME, os.O_WRONLY | os.O_CREAT | os.O_APPEND | os.O_CLOEXEC, 0o600)
-            try:
-                return subprocess.Popen(
-                    [*self._command, "--restarts", str(restarts)],
-                    stdin=subprocess.DEVNULL,
-                    stdout=log,
-                    stderr=log,
-                    start_new_session=True,
-                    close_fds=True,
-                )
-            finally:
-                os.close(log)
+            with standard_descriptors():
+                self._connection, its_end = socket.socketpair()
+                with its_end:
+                    self._launcher = launch(arguments, self._directory / LOG_NAME, its_end)
         except OSError as error:
-            self._say(
-                "telemetry: the sidecar can't be started (%s); what is recorded stays in %s", error, self._directory
+            self._disconnect()
+            self._warnings.warn(
+                "start",
+                "telemetry: the sidecar can't be started (%s); what is recorded stays in %s",
+                error,
+                self._directory,
             )
-            return None
 
-    def _say(self, message: str, *arguments: object) -> None:
-        if message not in self._said:
-            self._said.add(message)
-            logger.warning(message, *arguments)
+    def _reap(self) -> None:
+        if self._launcher is not None:
+            self._launcher.wait()
+            self._launcher = None
+
+    def _disconnect(self) -> None:
+        """Close the connection, which tells a sidecar that the session is over."""
+        self._reap()
+        connection, self._connection = self._connection, None
+        if connection is not None:
+            with contextlib.suppress(OSError):
+                connection.shutdown(socket.SHUT_RDWR)
+            connection.close()
+
+    def leave_to_parent(self) -> None:
+        """Give up a forked child's copy of the connection; its parent goes on with its own."""
+        if self._connection is not None:
+            self._connection.close()
+            self._connection = None
+        if self._launcher is not None:
+            self._launcher.returncode = 0  # not this process's to wait for
+
+
+_OPEN: weakref.WeakSet[SidecarProcess] = weakref.WeakSet()
+
+
+def _leave_forked_child() -> None:
+    for process in list(_OPEN):
+        process.leave_to_parent()
+
+
+os.register_at_fork(after_in_child=_leave_forked_child)
 
 
 def wait_until(condition: Callable[[], bool], timeout: float) -> bool:

@@ -380,12 +380,12 @@ class Telemetry:
             self._warnings.warn("close", "telemetry: the end is not recorded: %r", error)
 
     def _close(self) -> None:
+        deadline = time.monotonic() + self.options.close_timeout
         if self._sidecar is not None:
             self._sidecar.close()
         running = self._running
         if running is None:
             return
-        deadline = time.monotonic() + self.options.close_timeout
         ended = self._clock.newest
         time_ns = self._clock.stamp(time.perf_counter())
         running.record_rest(time_ns, ended)
@@ -394,7 +394,19 @@ class Telemetry:
             running.ring.abandoned = running.reducer.abandoned
             running.ring.close(running.last_step, time_ns)
             if not self._await_sidecar(running.ring, max(0.0, deadline - time.monotonic())):
-                logger.info("telemetry: the sidecar is still sending; what remains is in %s", running.ring.path)
+                self._tell_what_remains(running.ring)
+
+    def _tell_what_remains(self, ring: RingWriter) -> None:
+        count, path = ring.written - ring.acknowledged, ring.path
+        if self._sidecar is not None and not self._sidecar.serves:
+            logger.warning(
+                "telemetry: no sidecar runs; %d records remain in %s: `otel-train sidecar %s` sends them",
+                count,
+                path,
+                path.parent,
+            )
+        else:
+            logger.info("telemetry: the sidecar is still sending; %d records remain in %s", count, path)
 
     def _await_sidecar(self, ring: RingWriter, timeout: float) -> bool:
         return wait_until(lambda: ring.acknowledged >= ring.written, timeout)

@@ -14,8 +14,7 @@ import pytest
 
 import otel_train
 from otel_train.catalogue import cluster_name
-from otel_train.ring import Kind, RingReader, ring_files
-from otel_train.sidecar.service import LOCK_NAME
+from otel_train.ring import LOCK_NAME, Kind, RingReader, ring_files
 from otel_train.step import telemetry as module
 from otel_train.testing import OtlpReceiver
 

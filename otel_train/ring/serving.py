@@ -1,0 +1,60 @@
+"""Which sidecar serves a directory of rings: the one that holds its lock; and which session waits to start its own."""
+
+from __future__ import annotations
+
+import contextlib
+import fcntl
+import os
+from pathlib import Path
+
+from otel_train.ring.process import is_alive
+
+LOCK_NAME = "sidecar.lock"
+NEXT_NAME = "sidecar.next"
+"""Names the session that would start a sidecar once the present one has left: pid, start time, a number."""
+_LONGEST = 200
+
+
+def is_served(directory: Path) -> bool:
+    """Tell whether a sidecar holds the lock of a directory.
+
+    Asking takes the lock for some microseconds, shared: a sidecar that begins tries it for longer than that.
+    """
+    try:
+        descriptor = os.open(directory / LOCK_NAME, os.O_RDONLY | os.O_CLOEXEC)
+    except OSError:
+        return False
+    try:
+        fcntl.flock(descriptor, fcntl.LOCK_SH | fcntl.LOCK_NB)
+    except OSError:
+        return True
+    finally:
+        os.close(descriptor)
+    return False
+
+
+def ask_for_turn(directory: Path, claim: str) -> None:
+    """Note that a session, which `claim` tells apart from all others, would start a sidecar of its own."""
+    with contextlib.suppress(OSError):
+        path = directory / NEXT_NAME
+        flags = os.O_WRONLY | os.O_CREAT | os.O_TRUNC | os.O_CLOEXEC | os.O_NOFOLLOW
+        with os.fdopen(os.open(path, flags, 0o600), "w") as file:
+            file.write(claim)
+
+
+def withdraw(directory: Path, claim: str) -> None:
+    """Take the note back, unless it is another session's by now."""
+    with contextlib.suppress(OSError):
+        path = directory / NEXT_NAME
+        if path.read_text() == claim:
+            path.unlink()
+
+
+def turn_is_asked_for(directory: Path) -> bool:
+    """Tell whether a session of a process that lives has asked for its turn."""
+    try:
+        with (directory / NEXT_NAME).open() as file:
+            pid, started, *_ = map(int, file.read(_LONGEST).split())
+    except (OSError, ValueError):
+        return False
+    return is_alive(pid, started)

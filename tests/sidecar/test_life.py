@@ -1,0 +1,125 @@
+"""How long a sidecar lives, and which one serves a directory that several sessions use."""
+
+from __future__ import annotations
+
+import threading
+from collections.abc import Iterator
+from contextlib import closing
+from pathlib import Path
+from types import SimpleNamespace
+from typing import Any
+
+import pytest
+
+from otel_train.catalogue import cluster_name, rows
+from otel_train.ring import is_alive, is_served, start_time
+from otel_train.sidecar import Sidecar, service
+from otel_train.step.sidecar import SidecarProcess
+from otel_train.testing import OtlpReceiver
+from tests.ports import free_port
+from tests.sidecar.conftest import Rank
+from tests.waiting import wait_until
+
+PICKS = cluster_name(rows.PICKS.name)
+
+
+@pytest.fixture
+def receiver(monkeypatch: pytest.MonkeyPatch) -> Iterator[OtlpReceiver]:
+    """Return a receiver that the environment names."""
+    with OtlpReceiver() as made:
+        monkeypatch.setenv("OTEL_EXPORTER_OTLP_ENDPOINT", f"http://{made.address}")
+        yield made
+
+
+def pid_of(process: SidecarProcess) -> int:
+    wait_until(lambda: process.pid > 0, what="a sidecar's beginning")
+    return process.pid
+
+
+def test_a_sidecar_leaves_when_its_session_is_delivered(rank: Rank, receiver: OtlpReceiver, tmp_path: Path) -> None:
+    """Also while the rank's process lives: in a pool or a notebook that is for long."""
+    with closing(SidecarProcess(tmp_path, 0.0)) as process:
+        rank.record(1)
+        pid = pid_of(process)
+        started = start_time(pid)
+    rank.record(2)
+    assert is_alive(pid, started)  # the ring is open
+    rank.ring.close(2, 0)
+    wait_until(lambda: not is_alive(pid, started))
+    assert receiver.values(PICKS) == [1, 3]
+
+
+def test_of_several_sessions_at_once_one_has_a_sidecar(receiver: OtlpReceiver, tmp_path: Path) -> None:
+    """The others' leave and are not started again while it serves; when it leaves one of them takes its turn."""
+    ranks = [Rank(tmp_path, number) for number in range(3)]
+    processes = [SidecarProcess(tmp_path, 0.0) for _ in ranks]
+    waiting = list(processes)
+    wait_until(lambda: sum(process.connected for process in processes) == 1, what="one sidecar")
+    [serving] = [process for process in waiting if process.connected]
+    waiting.remove(serving)
+    serving.close()
+    wait_until(lambda: any(process.connected for process in waiting), what="another one's turn")
+    for rank in ranks:
+        rank.record(1)
+        wait_until(rank.acknowledged)
+        rank.ring.close(1, 0)
+    for process in waiting:
+        process.close()
+    wait_until(lambda: not is_served(tmp_path))
+    assert receiver.values(PICKS) == [1, 1, 1]
+
+
+def test_a_sidecar_that_can_not_deliver_makes_way_for_a_later_session(
+    receiver: OtlpReceiver, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """A job that is started again with the right address sends what the one before could not."""
+    rank = Rank(tmp_path)
+    monkeypatch.setenv("OTEL_EXPORTER_OTLP_TIMEOUT", "1")
+    with monkeypatch.context() as wrong:
+        wrong.setenv("OTEL_EXPORTER_OTLP_ENDPOINT", f"http://127.0.0.1:{free_port()}")
+        with closing(SidecarProcess(tmp_path, 0.0)):
+            rank.record(1)
+            wait_until(lambda: is_served(tmp_path))
+        rank.ring.close(1, 0)
+    with closing(SidecarProcess(tmp_path, 0.0)):
+        wait_until(lambda: receiver.values(PICKS) == [1], 60)
+
+
+@pytest.mark.usefixtures("receiver")
+def test_a_ring_that_comes_while_a_sidecar_leaves_is_sent(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Its session saw the lock taken, and started no sidecar."""
+    ranks: list[Rank] = []
+    serve = Sidecar._serve
+
+    def serve_and_be_late(*arguments: Any) -> str:
+        end = serve(*arguments)
+        if not ranks:
+            ranks.append(Rank(tmp_path))
+            ranks[0].record(1)
+            ranks[0].ring.close(1, 0)
+        return end
+
+    monkeypatch.setattr(Sidecar, "_serve", serve_and_be_late)
+    assert Sidecar(tmp_path, session=lambda: False).run() == service.DONE
+    assert ranks[0].acknowledged()
+
+
+def test_the_patience_begins_anew_with_a_later_attempt(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """What an attempt before it has used up is not taken from it."""
+    clock = [0.0]
+    looks: list[float] = []
+    monkeypatch.setattr(service, "time", SimpleNamespace(monotonic=lambda: clock[0]))
+    monkeypatch.setattr(service, "LONGEST_PAUSE", 0.05)
+    monkeypatch.setattr(Sidecar, "_send_all", lambda *_: looks.append(clock[0]))
+    thread = threading.Thread(target=Sidecar(tmp_path, session=lambda: False, linger=3600.0).run)
+    for number, now in enumerate((0.0, 3000.0, 6000.0)):
+        clock[0] = now
+        if number < 2:
+            Rank(tmp_path, number).ring.close(0, 0)
+        if not thread.ident:
+            thread.start()
+        wait_until(lambda: looks.count(clock[0]) > 2 or not thread.is_alive())
+    assert thread.is_alive()
+    clock[0] = 7000.0
+    thread.join(30)
+    assert not thread.is_alive()

@@ -1,0 +1,107 @@
+"""How a rank starts its sidecar: nothing of the job's directory, search path or place on the machine gets into it."""
+
+from __future__ import annotations
+
+import os
+import subprocess
+import sys
+import zipfile
+from collections.abc import Iterator
+from contextlib import closing
+from pathlib import Path
+
+import pytest
+
+import otel_train
+from otel_train.catalogue import cluster_name
+from otel_train.sidecar.owner import NICENESS
+from otel_train.step.sidecar import SidecarProcess
+from otel_train.testing import OtlpReceiver
+from tests.sidecar.conftest import Rank
+from tests.waiting import wait_until
+
+PACKAGE = Path(otel_train.__file__).parent
+JOB = """
+import sys
+{before}
+import otel_train
+with otel_train.init(ring_dir=sys.argv[1], close_timeout=30.0) as telemetry:
+    for step in (1, 2, 3):
+        telemetry.step(step, {{"loss": 2.0}})
+"""
+POISON = "import sys; open({trap!r}, 'a').write(' '.join(sys.orig_argv) + '\\n')\n"
+
+
+@pytest.fixture
+def receiver(monkeypatch: pytest.MonkeyPatch) -> Iterator[OtlpReceiver]:
+    """Return a receiver that the environment names."""
+    with OtlpReceiver() as made:
+        monkeypatch.setenv("OTEL_EXPORTER_OTLP_ENDPOINT", f"http://{made.address}")
+        yield made
+
+
+def run(command: list[str], directory: Path, **environment: str) -> None:
+    """Run a job to its end in a directory."""
+    environment = {**os.environ, **environment}
+    done = subprocess.run(
+        [sys.executable, *command, str(directory / "rings")],
+        cwd=directory,
+        env=environment,
+        capture_output=True,
+        text=True,
+        timeout=120,
+        check=False,
+    )
+    log = directory / "rings" / "sidecar.log"
+    assert done.returncode == 0, done.stderr + (log.read_text() if log.exists() else "")
+
+
+def test_no_module_of_the_job_gets_into_the_sidecar(receiver: OtlpReceiver, tmp_path: Path) -> None:
+    """Not by the working directory, the script's, PYTHONPATH, or a sitecustomize."""
+    (tmp_path / "job.py").write_text(JOB.format(before=""))
+    trap = tmp_path / "trap"
+    for name in ("grpc", "requests", "google", "sitecustomize"):
+        (tmp_path / f"{name}.py").write_text(POISON.format(trap=str(trap)))
+    run(["job.py"], tmp_path, PYTHONPATH=f":{tmp_path}:.:{PACKAGE.parent}", PYTHONWARNINGS="error", PYTHONINSPECT="")
+    assert receiver.values(cluster_name("loss")) == [2.0, 2.0, 2.0]
+    assert "otel_train.sidecar" not in (trap.read_text() if trap.exists() else "")
+
+
+@pytest.mark.parametrize("how", ["zipapp", "search path"])
+def test_the_sidecar_has_the_package_from_where_the_rank_has_it(
+    how: str, receiver: OtlpReceiver, tmp_path: Path
+) -> None:
+    """A copy in a zip file, or in a directory that the job puts into its search path, is the one that runs."""
+    bundle = zipfile.ZipFile(tmp_path / "job.pyz", "w")
+    before = "" if how == "zipapp" else f"sys.path.insert(0, {str(tmp_path / 'libraries')!r})"
+    with bundle:
+        for path in set(PACKAGE.rglob("*.py")) - {PACKAGE / "sidecar" / "__init__.py"}:
+            bundle.write(path, path.relative_to(PACKAGE.parent))
+        bundle.writestr("otel_train/sidecar/__init__.py", POISON.format(trap=str(tmp_path / "trap")))
+        bundle.writestr("__main__.py", JOB.format(before=before))
+    if how != "zipapp":
+        bundle = zipfile.ZipFile(tmp_path / "job.pyz")
+        bundle.extractall(tmp_path / "libraries")
+        (tmp_path / "job.py").write_text(JOB.format(before=before))
+    run(["job.pyz" if how == "zipapp" else "job.py"], tmp_path)
+    assert receiver.values(cluster_name("loss")) == [2.0, 2.0, 2.0]
+    assert "otel_train.sidecar" in (tmp_path / "trap").read_text()
+
+
+@pytest.mark.usefixtures("receiver")
+def test_the_sidecar_has_a_place_of_its_own_on_the_machine(tmp_path: Path) -> None:
+    """It is no child of the rank, has the cores that a rank bound to one of them gave up, and a lower priority."""
+    rank, cores = Rank(tmp_path), os.sched_getaffinity(0)
+    os.sched_setaffinity(0, {min(cores)})
+    try:
+        with closing(SidecarProcess(tmp_path, 0.0)) as process:
+            rank.record(1)
+            wait_until(rank.acknowledged)
+            fields = Path(f"/proc/{process.pid}/stat").read_text().rpartition(")")[2].split()
+            assert int(fields[1]) != os.getpid()
+            assert os.sched_getaffinity(process.pid) >= cores
+            assert os.getpriority(os.PRIO_PROCESS, process.pid) >= NICENESS
+            assert Path(f"/proc/{process.pid}/cwd").readlink() == Path("/")
+            rank.ring.close(1, 0)
+    finally:
+        os.sched_setaffinity(0, cores)
