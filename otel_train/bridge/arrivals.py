@@ -13,10 +13,13 @@ from otel_train.catalogue import cluster_name, rows
 
 MAX_STEP_POINTS = 10_000
 """A step that has this many points takes no more: a row's size is bounded whatever is sent."""
-CACHED_RUNS = 64
-"""Runs whose keys, and those of their series, are kept in memory."""
+CACHED_RUNS, CACHED_SERIES = 4096, 200_000
+"""Runs and series of runs whose keys are kept in memory; all are looked up again beyond that."""
+SAME_ARRIVAL_NS = 10**8
+"""Arrivals so close to each other are not told apart."""
 _MOST = 2**62
 _STEP_POINTS = cluster_name(rows.STEP_POINTS.name)
+_STEP_ORDINAL = cluster_name(rows.STEP_ORDINAL.name)
 _Taken = dict[int, tuple[int, int, float]]
 """Series, kind and value, by series."""
 
@@ -29,7 +32,8 @@ class Added:
     duplicates: int = 0
     """Points that were there already, or of a step whose whole row is made."""
     late: int = 0
-    """Points of a step whose row was made without all of its points: they may be those that it lacks."""
+    """Points of a step whose row was made without all of its points, which may be those that it lacks, and points of a
+    step that comes after a later one's row."""
     refused: int = 0
     """Points beyond the bound of series of a run or of points of a step; the step's row will be partial."""
 
@@ -39,6 +43,7 @@ class _Step:
     """What is known of a step."""
 
     step: int | None = None
+    number: int | None = None
     expected: int | None = None
     arrived: int = 0
 
@@ -56,38 +61,40 @@ class Arrivals:
         self._max_series = max_series
         self._runs: dict[str, int] = {}
         self._series_of_run: dict[int, dict[SeriesKey, int]] = {}
+        self._cached_series = 0
 
     def forget(self) -> None:
         """Know no keys any more: those of a transaction that failed were never given."""
         self._runs.clear()
         self._series_of_run.clear()
+        self._cached_series = 0
 
-    def take(self, step_id: StepId, points: Sequence[Point], now_ns: int, added: Added) -> None:
-        """Add points of one step, and count them in `added`.
+    def take(self, step_id: StepId, points: Sequence[Point], now_ns: int, added: Added) -> int:
+        """Add points of one step, count them in `added`, and return the run's key.
 
         The points that come first are one entry until the step's row is made or more come: a sidecar, and a collector
         behind it, send all of a step at once.
         """
         execute = self._connection.execute
         run = self._run_key(step_id.run_id)
+        newest_ns, floor_ns = self._attempt(run, step_id.attempt, now_ns)
         found = execute(
-            "SELECT id, step, expected, arrived, ordinal, partial FROM steps"
+            "SELECT id, step, number, expected, arrived, ordinal, partial FROM steps"
             " WHERE run = ? AND attempt = ? AND time_ns = ?",
             (run, step_id.attempt, step_id.time_ns),
         ).fetchone()
         if found is None:
-            self._begin(run, step_id, points, now_ns, added)
-            return
-        key, *known, ordinal, partial = found
-        if ordinal is not None:
-            # Each rank's own record comes with a `train.step` too, under the same time stamp as the cluster's.
-            count = sum(point.name != rows.STEP.name for point in points)
-            if partial:
-                added.late += count
+            past = self._past(run, step_id, floor_ns)
+            if past is None:
+                self._begin(run, step_id, points, now_ns, added, late=step_id.time_ns < newest_ns)
             else:
-                added.duplicates += count
-            return
-        step = _Step(*known)
+                _count_again(points, added, partial=past)
+            return run
+        key, *columns, ordinal, partial = found
+        if ordinal is not None:
+            _count_again(points, added, partial=partial)
+            return run
+        step = _Step(*columns)
         had_step = step.step is not None
         taken = self._look_at(run, points, step, added)
         inserted = self._join(key, taken)
@@ -96,22 +103,55 @@ class Arrivals:
         added.duplicates += len(taken) - inserted
         if inserted or new_step:
             execute(
-                "UPDATE steps SET step = ?, expected = ?, arrived = ?, last_ns = ? WHERE id = ?",
-                (step.step, step.expected, step.arrived + inserted, now_ns, key),
+                "UPDATE steps SET step = ?, number = ?, expected = ?, arrived = ?, last_ns = ? WHERE id = ?",
+                (step.step, step.number, step.expected, step.arrived + inserted, now_ns, key),
             )
+        return run
 
-    def _begin(self, run: int, step_id: StepId, points: Sequence[Point], now_ns: int, added: Added) -> None:
+    def _attempt(self, run: int, attempt: int, now_ns: int) -> tuple[int, int]:
+        """Note that points of an attempt arrived; return its newest time stamp with a row, and its floor."""
+        found = self._connection.execute(
+            "SELECT newest_ns, floor_ns, last_ns FROM attempts WHERE run = ? AND attempt = ?", (run, attempt)
+        ).fetchone()
+        if found is None:
+            self._connection.execute(
+                "INSERT INTO attempts (run, attempt, last_ns) VALUES (?, ?, ?)", (run, attempt, now_ns)
+            )
+            return 0, 0
+        if abs(now_ns - found[2]) > SAME_ARRIVAL_NS:
+            self._connection.execute(
+                "UPDATE attempts SET last_ns = ? WHERE run = ? AND attempt = ?", (now_ns, run, attempt)
+            )
+        return found[0], found[1]
+
+    def _past(self, run: int, step_id: StepId, floor_ns: int) -> bool | None:
+        """Return None for a step that is not in wandb, else whether its row there is partial."""
+        found = self._connection.execute(
+            "SELECT partial FROM past WHERE run = ? AND attempt = ? AND time_ns = ?",
+            (run, step_id.attempt, step_id.time_ns),
+        ).fetchone()
+        if found is not None:
+            return bool(found[0])
+        return False if step_id.time_ns <= floor_ns else None
+
+    def _begin(
+        self, run: int, step_id: StepId, points: Sequence[Point], now_ns: int, added: Added, *, late: bool
+    ) -> None:
         """Add the first points of a step."""
         step = _Step()
         taken = self._look_at(run, points, step, added)
         key = self._connection.execute(
-            "INSERT INTO steps (run, attempt, time_ns, step, expected, arrived, first_ns, last_ns)"
-            " VALUES (?, ?, ?, ?, ?, ?, ?, ?)",
-            (run, step_id.attempt, step_id.time_ns, step.step, step.expected, len(taken), now_ns, now_ns),
+            "INSERT INTO steps (run, attempt, time_ns, step, number, expected, arrived, first_ns, last_ns)"
+            " VALUES (?, ?, ?, ?, ?, ?, ?, ?, ?)",
+            (
+                *(run, step_id.attempt, step_id.time_ns, step.step, step.number, step.expected),
+                *(len(taken), now_ns, now_ns),
+            ),
         ).lastrowid
         if taken:
             self._connection.execute("INSERT INTO together VALUES (?, ?)", (key, json.dumps([*taken.values()])))
         added.new += len(taken) + (step.step is not None)
+        added.late += len(taken) if late else 0
 
     def _look_at(self, run: int, points: Sequence[Point], step: _Step, added: Added) -> _Taken:
         """Return the points that are values, and note what the others tell of the step."""
@@ -129,8 +169,11 @@ class Arrivals:
                 added.duplicates += 1
                 continue
             taken[series] = (series, point.kind, point.value)
-            if point.name == _STEP_POINTS and point.kind is Kind.VALUE and point.value >= 1 and step.expected is None:
-                step.expected = min(int(min(point.value, _MOST)), _MOST)
+            if point.kind is Kind.VALUE and point.value >= 1:
+                if point.name == _STEP_POINTS and step.expected is None:
+                    step.expected = int(min(point.value, _MOST))
+                elif point.name == _STEP_ORDINAL and step.number is None:
+                    step.number = int(min(point.value, _MOST))
         return taken
 
     def _join(self, key: int, taken: _Taken) -> int:
@@ -149,7 +192,7 @@ class Arrivals:
 
     def _run_key(self, run_id: str) -> int:
         if run_id not in self._runs:
-            if len(self._runs) >= CACHED_RUNS:
+            if len(self._runs) >= CACHED_RUNS or self._cached_series > CACHED_SERIES:
                 self.forget()
             self._connection.execute("INSERT OR IGNORE INTO runs (run_id) VALUES (?)", (run_id,))
             (self._runs[run_id],) = self._connection.execute(
@@ -165,6 +208,7 @@ class Arrivals:
                 (run,),
             )
             self._series_of_run[run] = {(name, modality): key for name, modality, key in found}
+            self._cached_series += len(self._series_of_run[run])
         known = self._series_of_run[run]
         if series not in known:
             if len(known) >= self._max_series:
@@ -173,5 +217,16 @@ class Arrivals:
             (known[series],) = self._connection.execute(
                 "SELECT id FROM series WHERE name = ? AND modality = ?", series
             ).fetchone()
+            self._cached_series += 1
             self._connection.execute("INSERT INTO run_series VALUES (?, ?)", (run, known[series]))
         return known[series]
+
+
+def _count_again(points: Sequence[Point], added: Added, *, partial: bool) -> None:
+    """Count points of a step that has its row."""
+    # Each rank's own record comes with a `train.step` too, under the same time stamp as the cluster's.
+    count = sum(point.name != rows.STEP.name for point in points)
+    if partial:
+        added.late += count
+    else:
+        added.duplicates += count

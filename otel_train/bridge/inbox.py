@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import fcntl
-import itertools
 import json
 import os
 import sqlite3
@@ -16,21 +15,20 @@ from typing import Self
 from otel_train.bridge.arrivals import Added, Arrivals
 from otel_train.bridge.decode import Point, StepId
 from otel_train.bridge.errors import BridgeError, InboxFullError
+from otel_train.bridge.order import Due, Pending
+from otel_train.bridge.past import Past
 from otel_train.bridge.rows import PARTIAL_KEY, Row, SeriesKey
-from otel_train.bridge.store import INBOX_FILE, SCHEMA, SCHEMA_VERSION, InboxReader, Pending, connect_readonly
+from otel_train.bridge.store import INBOX_FILE, SCHEMA, SCHEMA_VERSION, InboxReader, connect_readonly
 from otel_train.paths import absolute
 
 LOCK_FILE = "lock"
-ABANDONED_NS = 3600 * 10**9
-"""A time stamp that has only a `train.step` after an hour is a rank's own record; it never becomes a row."""
-IDENTITY_NS = 7 * 24 * 3600 * 10**9
-"""How long it is known, when room is needed, that a step was there: a duplicate that is later would be a second row."""
+CACHED_TOTALS = 1024
+"""Attempts whose totals are kept in memory."""
 WAL_BYTES = 64 * 2**20
 LOCK_SECONDS = 2.0
 """For which another process may hold the database: a stopping bridge waits for no more."""
-_DROP_ROWS = 2000
-_TIGHT = 0.9
-"""Of the bytes allowed: from there on, rows that wandb has are dropped."""
+_FREE_PAGES = 1000
+"""Unused pages beyond which the file is made smaller."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -38,7 +36,7 @@ class Limits:
     """How much an inbox takes."""
 
     max_bytes: int = 4 * 2**30
-    """Of the database. Rows that wandb has make room first; then requests are refused as retryable."""
+    """Of the database, which has what wandb lacks; beyond that requests are refused as retryable."""
     max_series: int = 10_000
     """Of one run; points of further ones are refused."""
 
@@ -50,23 +48,6 @@ class SealedRow:
     ordinal: int
     time_ns: int
     row: Row
-
-
-@dataclass(frozen=True, slots=True)
-class Due:
-    """When a step's row is made; both in nanoseconds since its points arrived."""
-
-    settle_ns: int
-    """An incomplete step waits this long, counted from its first point."""
-    linger_ns: int
-    """A complete step waits this long, counted from its last point, so that an earlier one that is a little behind
-    goes first."""
-
-    def __call__(self, step: Pending, now_ns: int) -> bool:
-        """Tell whether the step's row is due; a clock that was set back must not hold it for good, hence abs."""
-        if abs(now_ns - step.first_ns) >= self.settle_ns:
-            return True
-        return step.complete and abs(now_ns - step.last_ns) >= self.linger_ns
 
 
 class Inbox(InboxReader):
@@ -86,7 +67,6 @@ class Inbox(InboxReader):
     def __init__(self, state_dir: str | Path, limits: Limits | None = None) -> None:
         state_dir = absolute(state_dir)
         self._limits = limits or Limits()
-        self._droppable = True
         try:
             state_dir.mkdir(mode=0o700, parents=True, exist_ok=True)
             self._lock_fd = os.open(state_dir / LOCK_FILE, os.O_RDWR | os.O_CREAT | os.O_CLOEXEC, 0o600)
@@ -101,6 +81,12 @@ class Inbox(InboxReader):
             super().__init__(connection)
             self._arrivals = Arrivals(connection, self._limits.max_series)
             self._prepare()
+            self._live: dict[int, str] = {}
+            """The runs that have steps for wandb."""
+            self._totals_of: dict[tuple[int, int], dict[SeriesKey, float]] = {}
+            """Of attempts that got rows lately."""
+            self._past = Past(connection)
+            self._recall()
         except (OSError, sqlite3.Error, BridgeError) as error:
             if connection is not None:
                 connection.close()
@@ -119,10 +105,11 @@ class Inbox(InboxReader):
         return InboxReader(connect_readonly(Path(state_dir)))
 
     def _prepare(self) -> None:
+        self._connection.execute("PRAGMA auto_vacuum = INCREMENTAL")  # heeded where the file is new
         self._connection.execute("PRAGMA journal_mode = WAL")
         self._connection.execute("PRAGMA synchronous = FULL")
         self._connection.execute(f"PRAGMA journal_size_limit = {WAL_BYTES}")
-        with self._transaction():
+        with self.transaction():
             (version,) = self._connection.execute("PRAGMA user_version").fetchone()
             if version == SCHEMA_VERSION:
                 return
@@ -132,18 +119,32 @@ class Inbox(InboxReader):
                 self._connection.execute(statement)
             self._connection.execute(f"PRAGMA user_version = {SCHEMA_VERSION}")
 
+    def _recall(self) -> None:
+        """Know anew what the tables hold; a transaction that failed changed nothing there."""
+        self._arrivals.forget()
+        self._names.clear()
+        self._totals_of.clear()
+        self._past.forget()
+        self._live = dict(
+            self._connection.execute(
+                "SELECT id, run_id FROM runs WHERE EXISTS (SELECT 1 FROM steps WHERE run = runs.id AND arrived > 0)"
+            )
+        )
+
     @contextmanager
-    def _transaction(self) -> Iterator[None]:
+    def transaction(self) -> Iterator[None]:
+        """Have the changes of a block made together or not at all; within another one, with that one's."""
         with self._lock:
-            self._connection.execute("BEGIN IMMEDIATE")
+            inner = self._connection.in_transaction
+            self._connection.execute("SAVEPOINT inner" if inner else "BEGIN IMMEDIATE")
             try:
                 yield
-                self._connection.execute("COMMIT")
+                self._connection.execute("RELEASE inner" if inner else "COMMIT")
             except BaseException:
-                self._arrivals.forget()
-                self._names.clear()
                 if self._connection.in_transaction:  # SQLite rolls back by itself when the disk is full
-                    self._connection.execute("ROLLBACK")
+                    for statement in ("ROLLBACK TO inner", "RELEASE inner") if inner else ("ROLLBACK",):
+                        self._connection.execute(statement)
+                self._recall()
                 raise
 
     def close(self) -> None:
@@ -173,22 +174,18 @@ class Inbox(InboxReader):
             by_step.setdefault(point.step_id, []).append(point)
         added = Added()
         if by_step:
-            self._ensure_room(now_ns)
-            with self._transaction():
-                for step_id, group in by_step.items():
-                    self._arrivals.take(step_id, group, now_ns, added)
-        return added
-
-    def _ensure_room(self, now_ns: int) -> None:
-        limit = self._limits.max_bytes
-        while (used := self.used_bytes()) > _TIGHT * limit:
-            dropped = self._drop_delivered(now_ns)
-            if used > limit and not dropped:
+            limit = self._limits.max_bytes
+            if (used := self.used_bytes()) > limit:
                 raise InboxFullError(
                     f"the inbox holds {used} bytes of rows that wandb lacks; the limit is {limit} (--max-bytes)"
                 )
-            if used <= limit:
-                return
+            with self.transaction():
+                for step_id, group in by_step.items():
+                    before = added.new
+                    run = self._arrivals.take(step_id, group, now_ns, added)
+                    if added.new > before:
+                        self._live[run] = step_id.run_id
+        return added
 
     def used_bytes(self) -> int:
         """Return how much of the database is in use; what became free in it is used again."""
@@ -199,39 +196,20 @@ class Inbox(InboxReader):
             )
         return int((pages - free) * size)
 
-    def _drop_delivered(self, now_ns: int) -> int:
-        """Drop the oldest rows that wandb has, and then that they were there; return how many."""
-        if not self._droppable:
-            return 0  # it was looked for in vain, which takes long, and wandb has taken nothing since
-        with self._transaction():
-            dropped = self._connection.execute(
-                "DELETE FROM rows WHERE step IN (SELECT rows.step FROM rows JOIN steps ON steps.id = rows.step"
-                " WHERE delivered = 1 ORDER BY rows.step LIMIT ?)",
-                (_DROP_ROWS,),
-            ).rowcount
-            if not dropped:
-                dropped = self._connection.execute(
-                    "DELETE FROM steps WHERE id IN"
-                    " (SELECT id FROM steps WHERE delivered = 1 AND first_ns < ? ORDER BY id LIMIT ?)",
-                    (now_ns - IDENTITY_NS, _DROP_ROWS),
-                ).rowcount
-        self._droppable = dropped > 0
-        return dropped
-
     def waiting_runs(self) -> list[str]:
         """Return the runs that have points without a row, or rows that wandb does not have."""
         with self._lock:
-            found = self._connection.execute(
-                "SELECT run_id FROM runs WHERE"
-                " EXISTS (SELECT 1 FROM steps WHERE run = runs.id AND ordinal IS NULL AND arrived > 0) OR"
-                " EXISTS (SELECT 1 FROM steps WHERE run = runs.id AND ordinal IS NOT NULL AND delivered = 0)"
-                " ORDER BY id"
-            )
-            return [run_id for (run_id,) in found]
+            return list(self._live.values())
+
+    def _settle_run(self, key: int) -> None:
+        """Forget that a run is live where it has nothing more for wandb."""
+        found = self._connection.execute("SELECT 1 FROM steps WHERE run = ? AND arrived > 0 LIMIT 1", (key,))
+        if found.fetchone() is None:
+            self._live.pop(key, None)
 
     def raise_ordinal(self, run_id: str, ordinal: int) -> None:
         """Let the run's next row have at least this ordinal: wandb's server may know rows that this inbox does not."""
-        with self._transaction():
+        with self.transaction():
             self._connection.execute(
                 "UPDATE runs SET next_ordinal = max(next_ordinal, ?) WHERE run_id = ?", (ordinal, run_id)
             )
@@ -240,7 +218,9 @@ class Inbox(InboxReader):
         """Tell whether the run's first step without a row is due."""
         with self._lock:
             key = self._run_key(run_id)
-            return key is not None and any(due(step, now_ns) for step in self._pending(key, 1))
+            if key is None or not (first := self._pending(key, 1)):
+                return False
+            return any(due.in_order(first, self._attempts(key, (first[0].attempt,)), now_ns))
 
     def seal(self, run_id: str, due: Due, now_ns: int, limit: int = 256) -> int:
         """Make the rows of the run's first steps, in order, up to the first that is not due.
@@ -256,38 +236,53 @@ class Inbox(InboxReader):
         Returns:
             How many rows were made.
         """
-        with self._transaction():
+        with self.transaction():
             key = self._run_key(run_id)
-            if key is None:
+            if key is None or not (pending := self._pending(key, limit)):
                 return 0
-            steps = list(itertools.takewhile(lambda step: due(step, now_ns), self._pending(key, limit)))
             execute = self._connection.execute
+            attempts = self._attempts(key, {step.attempt for step in pending})
+            newest = {attempt: progress.newest_ns for attempt, progress in attempts.items()}
+            steps = list(due.in_order(pending, attempts, now_ns))
+            changed: dict[int, dict[SeriesKey, float]] = {step.attempt: {} for step in steps}
             (ordinal,) = execute("SELECT next_ordinal FROM runs WHERE id = ?", (key,)).fetchone()
-            totals: dict[int, dict[SeriesKey, float]] = {}
-            newest: dict[int, int] = {}
             for place, step in enumerate(steps):
-                if step.attempt not in totals:
-                    totals[step.attempt] = self._totals(key, step.attempt)
-                    newest[step.attempt] = self._newest_sealed(key, step.attempt)
                 late = step.time_ns < newest[step.attempt]
-                row, changed = self._build(step, totals[step.attempt], late=late)
-                totals[step.attempt].update(changed)
                 newest[step.attempt] = max(newest[step.attempt], step.time_ns)
+                row = self._make(key, step, changed[step.attempt], late=late)
                 execute(
                     "UPDATE steps SET partial = ?, ordinal = ? WHERE id = ?",
                     (PARTIAL_KEY in row, ordinal + place, step.id),
                 )
                 execute("INSERT INTO rows VALUES (?, ?)", (step.id, json.dumps(row)))
-                if step.together is None:
-                    execute("DELETE FROM points WHERE step = ?", (step.id,))
-                else:
-                    execute("DELETE FROM together WHERE step = ?", (step.id,))
             execute("UPDATE runs SET next_ordinal = ? WHERE id = ?", (ordinal + len(steps), key))
-            self._connection.executemany(
-                "INSERT OR REPLACE INTO totals SELECT ?, ?, id, ? FROM series WHERE name = ? AND modality = ?",
-                [(key, attempt, value, *series) for attempt in totals for series, value in totals[attempt].items()],
-            )
+            for attempt, totals in changed.items():
+                self._connection.executemany(
+                    "INSERT OR REPLACE INTO totals SELECT ?, ?, id, ? FROM series WHERE name = ? AND modality = ?",
+                    [(key, attempt, value, *series) for series, value in totals.items()],
+                )
+                progress = attempts[attempt]
+                execute(
+                    "UPDATE attempts SET next_number = ?, newest_ns = ?, floor_ns = ?, gap_ns = ?"
+                    " WHERE run = ? AND attempt = ?",
+                    (progress.next_number, progress.newest_ns, progress.floor_ns, progress.gap_ns, key, attempt),
+                )
             return len(steps)
+
+    def _make(self, key: int, step: Pending, changed: dict[SeriesKey, float], *, late: bool) -> Row:
+        """Return a step's row; its points go, and the totals that it changes are added to those of its attempt."""
+        execute = self._connection.execute
+        if (key, step.attempt) not in self._totals_of:
+            if len(self._totals_of) >= CACHED_TOTALS:
+                self._totals_of.clear()
+            self._totals_of[key, step.attempt] = self._totals(key, step.attempt)
+        totals = self._totals_of[key, step.attempt]
+        row, fresh = self._build(step, totals, late=late)
+        totals.update(fresh)
+        changed.update(fresh)
+        table = "points" if step.together is None else "together"
+        execute(f"DELETE FROM {table} WHERE step = ?", (step.id,))  # noqa: S608  # one of two names
+        return row
 
     def undelivered(self, run_id: str, after: int = -1, limit: int = 256) -> list[SealedRow]:
         """Return the run's first rows that wandb does not have durably, in order.
@@ -300,34 +295,48 @@ class Inbox(InboxReader):
         with self._lock:
             found = self._connection.execute(
                 "SELECT ordinal, time_ns, row FROM steps JOIN rows ON rows.step = steps.id"
-                " WHERE run = ? AND ordinal > ? AND delivered = 0 ORDER BY ordinal LIMIT ?",
+                " WHERE run = ? AND ordinal > ? ORDER BY ordinal LIMIT ?",
                 (self._run_key(run_id), after, limit),
             )
             return [SealedRow(ordinal, time_ns, json.loads(row)) for ordinal, time_ns, row in found]
 
     def mark_delivered(self, run_id: str, ordinals: Iterable[int]) -> tuple[int, int]:
-        """Note that wandb has these rows of the run, durably.
+        """Note that wandb has these rows of the run, durably; they make room at once.
 
         Returns:
             How many it did not have before, and how many of those are partial.
         """
-        marked = partial = 0
-        with self._transaction():
+        marked = partials = 0
+        with self.transaction():
             key = self._run_key(run_id)
+            if key is None:
+                return 0, 0
+            floors: dict[int, int] = {}
+            execute = self._connection.execute
             for ordinal in ordinals:
-                found = self._connection.execute(
-                    "UPDATE steps SET delivered = 1 WHERE run = ? AND ordinal = ? AND delivered = 0 RETURNING partial",
+                found = execute(
+                    "DELETE FROM steps WHERE run = ? AND ordinal = ? RETURNING id, attempt, time_ns, partial",
                     (key, ordinal),
                 ).fetchone()
-                if found is not None:
-                    marked, partial = marked + 1, partial + found[0]
-            self._connection.execute("UPDATE runs SET delivered = delivered + ? WHERE id = ?", (marked, key))
-        self._droppable = True
-        return marked, partial
+                if found is None:
+                    continue
+                step, attempt, time_ns, partial = found
+                execute("DELETE FROM rows WHERE step = ?", (step,))
+                if attempt not in floors:
+                    floors[attempt] = self._attempts(key, (attempt,))[attempt].floor_ns
+                if partial or time_ns > floors[attempt]:
+                    self._past.remember(key, attempt, time_ns, partial)
+                marked, partials = marked + 1, partials + partial
+            execute("UPDATE runs SET delivered = delivered + ? WHERE id = ?", (marked, key))
+            self._settle_run(key)
+        return marked, partials
 
-    def forget_abandoned(self, now_ns: int) -> None:
-        """Drop time stamps that had a `train.step` and nothing for wandb: each rank record leaves one."""
-        with self._transaction():
-            self._connection.execute(
-                "DELETE FROM steps WHERE arrived = 0 AND ordinal IS NULL AND first_ns < ?", (now_ns - ABANDONED_NS,)
-            )
+    def tidy(self, now_ns: int) -> None:
+        """Drop what nobody asks for any more, and give the room back; called from time to time."""
+        with self.transaction():
+            if self._past.tidy(now_ns):
+                self._recall()
+        with self._lock:
+            (free,) = self._connection.execute("PRAGMA freelist_count").fetchone()
+            if free > _FREE_PAGES:
+                self._connection.execute("PRAGMA incremental_vacuum").fetchall()

@@ -14,9 +14,10 @@ from pathlib import Path
 from typing import Self
 
 from otel_train.bridge.errors import BridgeError
-from otel_train.bridge.inbox import Due, Inbox, Limits
+from otel_train.bridge.inbox import Inbox, Limits
 from otel_train.bridge.leftovers import end_writers
 from otel_train.bridge.metrics import exporting
+from otel_train.bridge.order import Due
 from otel_train.bridge.server import Server
 from otel_train.bridge.sink import WandbSink
 from otel_train.bridge.wandb_environment import left_out
@@ -48,11 +49,12 @@ class BridgeConfig:
     project: str = "otel-train"
     """The wandb project."""
     settle: float = 30.0
-    """Seconds after which a step's row is written although points are missing."""
+    """Seconds after which a step's row is written although points of it, or steps before it, are missing."""
     linger: float = 0.5
-    """Seconds that a complete step waits for an earlier one that is a little behind."""
+    """Seconds that a complete step waits for an earlier one that is a little behind, where its sender does not number
+    steps; the first step of a new attempt waits until the one before has been quiet for ten times as long."""
     max_bytes: int = Limits().max_bytes
-    """Of the inbox; beyond that senders are asked to try again, once rows that wandb has made no room."""
+    """Of the inbox, which holds what wandb lacks; beyond that senders are asked to try again."""
     max_series: int = Limits().max_series
     """Of one run; points of further series are refused."""
     token: str = ""
@@ -110,7 +112,7 @@ class Bridge:
         self._writer = Writer(
             self._inbox,
             WandbSink(config.state, config.wandb_mode, config.project),
-            Due(settle_ns=int(config.settle * 1e9), linger_ns=int(config.linger * 1e9)),
+            Due(settle_ns=int(config.settle * 1e9), linger_ns=int(config.linger * 1e9), since_ns=time.time_ns()),
         )
         self._exporting = ExitStack()
         self.address = self._server.address

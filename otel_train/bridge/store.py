@@ -14,33 +14,44 @@ from typing import Self
 
 from otel_train.bridge.decode import Kind
 from otel_train.bridge.errors import BridgeError
+from otel_train.bridge.order import Pending, Progress
 from otel_train.bridge.rows import Arrived, Row, SeriesKey, build_row
 from otel_train.paths import absolute
 
 INBOX_FILE = "inbox.sqlite"
-SCHEMA_VERSION = 3
+SCHEMA_VERSION = 4
 _KINDS = {int(kind): kind for kind in Kind}
 
 SCHEMA = """
 CREATE TABLE runs (
     id INTEGER PRIMARY KEY, run_id TEXT NOT NULL UNIQUE,
     next_ordinal INTEGER NOT NULL DEFAULT 0,  -- of the next row; it becomes wandb's _step
-    delivered INTEGER NOT NULL DEFAULT 0      -- rows that wandb has, so that reading it costs nothing
+    delivered INTEGER NOT NULL DEFAULT 0      -- rows that wandb has durably
 );
+-- The names are those of `Progress`.
+CREATE TABLE attempts (
+    run INTEGER NOT NULL REFERENCES runs, attempt INTEGER NOT NULL,
+    next_number INTEGER NOT NULL DEFAULT 1, newest_ns INTEGER NOT NULL DEFAULT 0, floor_ns INTEGER NOT NULL DEFAULT 0,
+    gap_ns INTEGER NOT NULL DEFAULT 0, last_ns INTEGER NOT NULL,
+    PRIMARY KEY (run, attempt)
+) WITHOUT ROWID;
+-- Steps that wandb does not have durably. A step without a point for wandb (arrived = 0) is a rank's own.
 CREATE TABLE steps (
     id INTEGER PRIMARY KEY, run INTEGER NOT NULL REFERENCES runs, attempt INTEGER NOT NULL, time_ns INTEGER NOT NULL,
-    step INTEGER, expected INTEGER, arrived INTEGER NOT NULL DEFAULT 0,
+    step INTEGER, number INTEGER, expected INTEGER, arrived INTEGER NOT NULL DEFAULT 0,
     first_ns INTEGER NOT NULL, last_ns INTEGER NOT NULL,
     ordinal INTEGER,                          -- set when the step is sealed: from then on its row never changes
     partial INTEGER NOT NULL DEFAULT 0,
-    delivered INTEGER NOT NULL DEFAULT 0,     -- wandb has it durably
     UNIQUE (run, attempt, time_ns)
 );
 CREATE INDEX pending ON steps (run, attempt, time_ns) WHERE ordinal IS NULL AND arrived > 0;
-CREATE INDEX undelivered ON steps (run, ordinal) WHERE ordinal IS NOT NULL AND delivered = 0;
 CREATE INDEX sealed ON steps (run, ordinal) WHERE ordinal IS NOT NULL;
--- Apart from `steps`, so that what is dropped when room is needed frees its pages.
 CREATE TABLE rows (step INTEGER PRIMARY KEY REFERENCES steps, row TEXT NOT NULL);
+-- Steps that wandb has and `attempts.floor_ns` does not cover, so that they are known when they come again; bounded.
+CREATE TABLE past (
+    run INTEGER NOT NULL, attempt INTEGER NOT NULL, time_ns INTEGER NOT NULL, partial INTEGER NOT NULL,
+    PRIMARY KEY (run, attempt, time_ns)
+) WITHOUT ROWID;
 CREATE TABLE series (id INTEGER PRIMARY KEY, name TEXT NOT NULL, modality TEXT NOT NULL, UNIQUE (name, modality));
 CREATE TABLE run_series (
     run INTEGER NOT NULL REFERENCES runs, series INTEGER NOT NULL REFERENCES series, PRIMARY KEY (run, series)
@@ -61,38 +72,15 @@ CREATE TABLE totals (
 
 @dataclass(frozen=True, slots=True)
 class StepRow:
-    """One step as the inbox knows it."""
+    """One step that wandb does not have durably, as the inbox knows it."""
 
     attempt: int
     step: int | None
     row: Row
-    """The row that wandb has or, for a step that is not sealed yet, the one it would get now; empty where wandb has it
-    and the inbox needed the room."""
-    delivered: bool
+    """Its row or, for a step that is not sealed yet, the one it would get now."""
     ordinal: int | None
     """The row's place in its run, which is wandb's `_step`; None until the step is sealed."""
     time_ns: int
-
-
-@dataclass(frozen=True, slots=True)
-class Pending:
-    """A step whose row is not made yet."""
-
-    id: int
-    attempt: int
-    step: int | None
-    time_ns: int
-    expected: int | None
-    arrived: int
-    first_ns: int
-    last_ns: int
-    together: str | None
-    """Its points where they are one entry, as `together.points` has them."""
-
-    @property
-    def complete(self) -> bool:
-        """Whether all of the step's points are there."""
-        return self.step is not None and self.expected is not None and self.arrived >= self.expected
 
 
 class InboxReader:
@@ -133,38 +121,35 @@ class InboxReader:
     def backlog(self) -> tuple[int, int | None]:
         """Return how many steps wait for their row in wandb, and when the first of them came (None without any)."""
         with self._lock:
-            found = self._connection.execute(
-                "SELECT count(*), min(first_ns) FROM"
-                " (SELECT first_ns FROM steps WHERE ordinal IS NULL AND arrived > 0 UNION ALL"
-                " SELECT first_ns FROM steps WHERE ordinal IS NOT NULL AND delivered = 0)"
-            ).fetchone()
+            found = self._connection.execute("SELECT count(*), min(first_ns) FROM steps WHERE arrived > 0").fetchone()
         return found[0], found[1]
 
     def rows(self, run_id: str) -> list[StepRow]:
-        """Return a run's steps in the order of their rows, those without one yet at the end, by attempt and time."""
+        """Return the steps of a run that wandb lacks in the order of their rows, those without one yet at the end."""
         with self._lock:
             key = self._run_key(run_id)
             sealed = self._connection.execute(
-                "SELECT attempt, steps.step, row, delivered, ordinal, time_ns FROM steps"
-                " LEFT JOIN rows ON rows.step = steps.id WHERE run = ? AND ordinal IS NOT NULL ORDER BY ordinal",
+                "SELECT attempt, steps.step, row, ordinal, time_ns FROM steps"
+                " JOIN rows ON rows.step = steps.id WHERE run = ? AND ordinal IS NOT NULL ORDER BY ordinal",
                 (key,),
             )
             result = [
-                StepRow(attempt, step, json.loads(row or "{}"), bool(delivered), ordinal, time_ns)
-                for attempt, step, row, delivered, ordinal, time_ns in sealed
+                StepRow(attempt, step, json.loads(row), ordinal, time_ns)
+                for attempt, step, row, ordinal, time_ns in sealed
             ]
             return result if key is None else result + list(self._pending_rows(key))
 
     def _pending_rows(self, key: int) -> Iterator[StepRow]:
         totals: dict[int, dict[SeriesKey, float]] = {}
-        newest: dict[int, int] = {}
-        for step in self._pending(key):
+        pending = self._pending(key)
+        attempts = self._attempts(key, {step.attempt for step in pending})
+        newest = {attempt: progress.newest_ns for attempt, progress in attempts.items()}
+        for step in pending:
             if step.attempt not in totals:
                 totals[step.attempt] = self._totals(key, step.attempt)
-                newest[step.attempt] = self._newest_sealed(key, step.attempt)
             row, changed = self._build(step, totals[step.attempt], late=step.time_ns < newest[step.attempt])
             totals[step.attempt].update(changed)
-            yield StepRow(step.attempt, step.step, row, delivered=False, ordinal=None, time_ns=step.time_ns)
+            yield StepRow(step.attempt, step.step, row, ordinal=None, time_ns=step.time_ns)
 
     def _run_key(self, run_id: str) -> int | None:
         found = self._connection.execute("SELECT id FROM runs WHERE run_id = ?", (run_id,)).fetchone()
@@ -178,7 +163,8 @@ class InboxReader:
 
     def _pending(self, key: int, limit: int = -1) -> list[Pending]:
         found = self._connection.execute(
-            "SELECT id, attempt, steps.step, time_ns, expected, arrived, first_ns, last_ns, together.points FROM steps"
+            "SELECT id, attempt, steps.step, number, time_ns, expected, arrived, first_ns, last_ns, together.points"
+            " FROM steps"
             " LEFT JOIN together ON together.step = steps.id"
             " WHERE run = ? AND ordinal IS NULL AND arrived > 0 ORDER BY attempt, time_ns LIMIT ?",
             (key, limit),
@@ -193,14 +179,18 @@ class InboxReader:
         )
         return {(name, modality): value for name, modality, value in found}
 
-    def _newest_sealed(self, key: int, attempt: int) -> int:
-        """Return the newest time stamp of an attempt's rows; it looks at all steps that wait: once for many rows."""
-        found = self._connection.execute(
-            "SELECT time_ns FROM steps WHERE run = ? AND attempt = ? AND ordinal IS NOT NULL"
-            " ORDER BY time_ns DESC LIMIT 1",
-            (key, attempt),
-        ).fetchone()
-        return found[0] if found else 0
+    def _attempts(self, key: int, numbers: Iterable[int]) -> dict[int, Progress]:
+        """Return how far attempts of a run are, and the one before each."""
+        columns = "attempt, next_number, newest_ns, floor_ns, gap_ns, last_ns"
+        found = [
+            row
+            for number in numbers
+            for row in self._connection.execute(
+                f"SELECT {columns} FROM attempts WHERE run = ? AND attempt <= ? ORDER BY attempt DESC LIMIT 2",  # noqa: S608
+                (key, number),
+            )
+        ]
+        return {attempt: Progress(*columns) for attempt, *columns in found}
 
     def _build(
         self, step: Pending, totals: dict[SeriesKey, float], *, late: bool

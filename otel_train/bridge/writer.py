@@ -11,7 +11,8 @@ from collections.abc import Callable, Iterable
 from dataclasses import dataclass, field, replace
 
 from otel_train.bridge.errors import BridgeError
-from otel_train.bridge.inbox import Due, Inbox
+from otel_train.bridge.inbox import Inbox
+from otel_train.bridge.order import Due
 from otel_train.bridge.sink import RowSink
 
 _log = logging.getLogger(__name__)
@@ -120,7 +121,7 @@ class Writer:
                 more |= self._write_run(run_id, due)
             if time.monotonic() - self._tidied > TIDY_INTERVAL:
                 self._tidied = time.monotonic()
-                self._inbox.forget_abandoned(self._now_ns())
+                self._inbox.tidy(self._now_ns())
             self._failing = False
         except sqlite3.Error as error:  # a full disk; the next pass tries again
             if not self._failing:

@@ -356,8 +356,9 @@ BRIDGE_LATE_POINTS = Metric(
     Reduction.LOCAL,
     Instrument.COUNTER,
     "{point}",
-    description="Points that came after their step's row was made without all of them; wandb lacks them.",
-    remedy="Raise the bridge's --settle above the longest delay between the points of one step.",
+    description="Points that came after their step's row was made without them, which wandb lacks, or after a later "
+    "step's row, which stand out of order there.",
+    remedy="Raise the bridge's --settle above the longest delay between the points of one step, or of two steps.",
 )
 BRIDGE_REFUSED_POINTS = Metric(
     "bridge.points.refused",

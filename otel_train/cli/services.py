@@ -48,7 +48,10 @@ def sidecar(directory: Path, rank_interval: float, grace: float) -> None:
 @click.option("--wandb-mode", type=click.Choice(["offline", "online"]), default="offline", show_default=True)
 @click.option("--project", envvar="WANDB_PROJECT", default="otel-train", show_default=True, help="The wandb project.")
 @click.option(
-    "--settle", default=30.0, show_default=True, help="Seconds after which a step that lacks points gets its row."
+    "--settle",
+    default=30.0,
+    show_default=True,
+    help="Seconds that missing points of a step, and missing steps before it, are waited for.",
 )
 @click.option("--max-bytes", default=4 * 2**30, show_default=True, help="Of the inbox, where rows wait for wandb.")
 @click.option("--max-series", default=10_000, show_default=True, help="Of one run; points of further ones are refused.")

@@ -38,12 +38,13 @@ class Requests:
         rank: int = 0,
         histogram: str = "",
         counted: bool = True,
+        number: int = 0,
     ) -> ExportMetricsServiceRequest:
-        """Return the request of one step; a key "name|modality" has that modality."""
+        """Return the request of one step; a key "name|modality" has that modality, `number` is its record's."""
         request = ExportMetricsServiceRequest()
         resource_metrics = request.resource_metrics.add()
-        for key, number in (("train.attempt", attempt), ("train.rank", rank)):
-            resource_metrics.resource.attributes.add(key=key).value.int_value = number
+        for key, whole in (("train.attempt", attempt), ("train.rank", rank)):
+            resource_metrics.resource.attributes.add(key=key).value.int_value = whole
         resource_metrics.resource.attributes.add(key="train.run.id").value.string_value = run_id
         metrics = resource_metrics.scope_metrics.add().metrics
         time_ns = BASE_NS + step * SECOND
@@ -67,6 +68,8 @@ class Requests:
             fill(metric, key, value)
         if histogram:
             metrics.add(name=cluster_name(histogram)).histogram.data_points.add(time_unix_nano=time_ns, count=3)
+        if number:
+            fill(metrics.add(name=cluster_name(rows.STEP_ORDINAL.name)), "", number)
         if counted:
             fill(metrics.add(name=cluster_name(rows.STEP_POINTS.name)), "", len(metrics))
             metrics[-1].gauge.data_points[0].as_int = len(metrics) - 1  # all but train.step

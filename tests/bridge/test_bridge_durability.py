@@ -14,7 +14,7 @@ from typing import Any
 
 import pytest
 
-from otel_train.bridge import HistoryRow, read_history, read_run, wandb_files, writer
+from otel_train.bridge import HistoryRow, Inbox, read_history, read_run, wandb_files, writer
 from otel_train.bridge.leftovers import _writers, end_writers
 from otel_train.bridge.rows import STEP_KEY
 from otel_train.bridge.wandb_file import TransactionLog
@@ -68,13 +68,18 @@ def test_rows_that_were_not_flushed_are_given_again(requests: Any, tmp_path: Pat
     assert len(wandb_files(bridge.state, "run")) == 2
 
 
-def test_rows_that_are_in_a_file_are_not_given_again(start: Any, requests: Any) -> None:
+def test_rows_that_are_in_a_file_are_not_given_again(
+    start: Any, requests: Any, monkeypatch: pytest.MonkeyPatch
+) -> None:
     """What was flushed and not noted, as after a kill between the two, is found in the file."""
     bridge = start()
-    bridge.send(requests.step(1), requests.step(2))
-    bridge.wait(2)
-    bridge.bridge._inbox._connection.execute("UPDATE steps SET delivered = 0 WHERE ordinal = 1")
-    bridge.stop()
+    bridge.send(requests.step(1))
+    bridge.wait(1)
+    with monkeypatch.context() as forgetting:
+        forgetting.setattr(Inbox, "mark_delivered", lambda *_: (0, 0))
+        bridge.send(requests.step(2))
+        wait_until(lambda: len(steps(bridge.state)) == 2, 30, "the row in the file")
+        bridge.stop()
     bridge = start()
     bridge.send(requests.step(3))
     bridge.wait(3)

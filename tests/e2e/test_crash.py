@@ -9,7 +9,8 @@ from pathlib import Path
 
 import pytest
 
-from otel_train.bridge import Bridge, BridgeConfig, Inbox
+from otel_train.bridge import Bridge, BridgeConfig, delivered_steps, read_run
+from otel_train.bridge.rows import STEP_KEY
 from otel_train.ring import Kind, RingReader, is_alive, ring_files
 from otel_train.smoke.process import running_process
 from otel_train.trainer import find_config
@@ -37,11 +38,12 @@ def test_steps_recorded_before_kill_9_of_a_rank_are_in_the_bridges_store(victim:
             os.kill(reader.header.pid, signal.SIGKILL)
             job.wait(60)
         wait_until(lambda: all(cursor_is_at_end(path) for path in ring_files(rings)), 90, log=rings / "sidecar.log")
-        with Inbox.open_readonly(tmp_path / "bridge") as store:
-            arrived = [row.step for row in store.rows("killed")]
+        count = recorded(rings)
+        wait_until(lambda: delivered_steps(tmp_path / "bridge", "killed") == count, 90)
+    arrived = [row.values[STEP_KEY] for row in read_run(tmp_path / "bridge", "killed")]
     assert not is_alive(reader.header.pid, reader.header.pid_start)
-    assert recorded(rings) >= 20
-    assert arrived == list(range(1, recorded(rings) + 1))
+    assert count >= 20
+    assert arrived == list(range(1, count + 1))
 
 
 def recorded(rings: Path) -> int:

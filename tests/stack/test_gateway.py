@@ -14,7 +14,8 @@ from pathlib import Path
 import pytest
 import trustme
 
-from otel_train.bridge import Inbox
+from otel_train.bridge import read_run
+from otel_train.bridge.rows import STEP_KEY
 from otel_train.catalogue import Metric, rows
 from otel_train.render.promql import cluster_series
 from otel_train.ring import Identity, Kind, RingReader, RingWriter, Schema, ring_path
@@ -44,8 +45,8 @@ class Gateway:
     def steps(self, run_id: str) -> tuple[list[float], list[int | None]]:
         """Return the steps of a run that Prometheus and the bridge have."""
         found = self.prometheus.samples(f'{cluster_series(LOSS)}{{train_run_id="{run_id}"}}')
-        with Inbox.open_readonly(self.bridge) as inbox:
-            return [value for series in found.values() for _, value in series], [row.step for row in inbox.rows(run_id)]
+        in_wandb: list[int | None] = [row.values[STEP_KEY] for row in read_run(self.bridge, run_id)]
+        return [value for series in found.values() for _, value in series], in_wandb
 
 
 @pytest.fixture(scope="module")

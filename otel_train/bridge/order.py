@@ -1,0 +1,109 @@
+"""Decide which steps of a run get their rows now, so that rows stand in the order of their steps whatever came first.
+
+A sidecar numbers an attempt's records of the cluster's values, so that a missing one is known of, not guessed. A sender
+without numbers has its complete steps wait a little for earlier ones. Pure: what arrived and the time are arguments.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Iterator, Mapping
+from dataclasses import dataclass
+
+QUIET_LINGERS = 10
+"""How many times `linger_ns` the attempt before must have been quiet until the first row of the next one is made."""
+
+
+@dataclass(frozen=True, slots=True)
+class Pending:
+    """A step whose row is not made yet."""
+
+    id: int
+    attempt: int
+    step: int | None
+    number: int | None
+    """Which of its attempt's records it is, the first is 1; None where the sender does not tell, or did not yet."""
+    time_ns: int
+    expected: int | None
+    arrived: int
+    first_ns: int
+    last_ns: int
+    together: str | None
+    """Its points where they are one entry, as `together.points` has them."""
+
+    @property
+    def complete(self) -> bool:
+        """Whether all of the step's points are there."""
+        return self.step is not None and self.expected is not None and self.arrived >= self.expected
+
+
+@dataclass(slots=True)
+class Progress:
+    """How far the rows of an attempt are."""
+
+    next_number: int = 1
+    """The number that the next row has, where nothing is missing."""
+    newest_ns: int = 0
+    """The newest time stamp of a row that was made."""
+    floor_ns: int = 0
+    """Up to this time stamp every step has its row, or is not waited for any more."""
+    gap_ns: int = 0
+    """When a missing step was given up last."""
+    last_ns: int = 0
+    """When points arrived last."""
+
+    def advance(self, step: Pending, now_ns: int) -> None:
+        """Note that a step gets its row now."""
+        if step.number is not None and step.number >= self.next_number:
+            if step.number > self.next_number:
+                self.gap_ns = now_ns
+            elif self.floor_ns == self.newest_ns < step.time_ns:
+                self.floor_ns = step.time_ns
+            self.next_number = step.number + 1
+        self.newest_ns = max(self.newest_ns, step.time_ns)
+
+
+@dataclass(frozen=True, slots=True)
+class Due:
+    """When a step's row is made; all in nanoseconds."""
+
+    settle_ns: int
+    """What is missing, points of a step or steps before it, is waited for so long, from the step's first point on."""
+    linger_ns: int
+    """A complete step without a number waits this long, counted from its last point, so that an earlier one that is a
+    little behind goes first."""
+    since_ns: int = 0
+    """When the bridge began: what is missing could not come before."""
+
+    def settled(self, step: Pending, now_ns: int) -> bool:
+        """Tell whether nothing is waited for any more; a clock that was set back holds nothing for good, hence abs."""
+        return abs(now_ns - max(step.first_ns, self.since_ns)) >= self.settle_ns
+
+    def in_order(self, steps: Iterable[Pending], attempts: Mapping[int, Progress], now_ns: int) -> Iterator[Pending]:
+        """Yield the first steps whose rows are due, up to the first that is not.
+
+        Args:
+            steps: Of one run, in the order of attempt and time stamp.
+            attempts: The run's attempts; what is yielded is noted there.
+            now_ns: The present time.
+        """
+        for step in steps:
+            progress = attempts[step.attempt]
+            if not (self.settled(step, now_ns) or self._is_next(step, progress, attempts, now_ns)):
+                return
+            progress.advance(step, now_ns)
+            yield step
+
+    def _is_next(self, step: Pending, progress: Progress, attempts: Mapping[int, Progress], now_ns: int) -> bool:
+        if not step.complete:
+            return False
+        if step.number is None:
+            return abs(now_ns - step.last_ns) >= self.linger_ns
+        if step.number > progress.next_number:
+            return False
+        return progress.newest_ns > 0 or self._quiet(step.attempt, attempts, now_ns)
+
+    def _quiet(self, attempt: int, attempts: Mapping[int, Progress], now_ns: int) -> bool:
+        """Tell whether no step of an earlier attempt is likely to come: no number tells where an attempt ended."""
+        quiet_ns = QUIET_LINGERS * self.linger_ns
+        earlier = (progress.last_ns for number, progress in attempts.items() if number < attempt)
+        return all(abs(now_ns - last_ns) >= quiet_ns for last_ns in earlier)
