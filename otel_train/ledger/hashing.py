@@ -41,7 +41,7 @@ def stable_hash(stream_id: str | int) -> int:
     if isinstance(stream_id, str):
         digest = hashlib.blake2b(stream_id.encode("utf-8", "surrogatepass"), digest_size=8).digest()
         return int.from_bytes(digest, "little", signed=True)
-    if not isinstance(stream_id, int) or not -(2**63) <= stream_id < 2**63:
+    if isinstance(stream_id, bool) or not isinstance(stream_id, int) or not -(2**63) <= stream_id < 2**63:
         raise ShapeMismatchError(
             f"a stream id must be a str or an int of 64 bits, got {type(stream_id).__name__} {stream_id!r:.80}; "
             "use a name or a number"

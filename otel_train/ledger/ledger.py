@@ -9,11 +9,12 @@ from typing import Any, NamedTuple
 import torch
 import torch.distributed as dist
 
+from otel_train.arguments import MAX_SHOWN, reading_state
 from otel_train.catalogue import Phase
 from otel_train.exceptions import ShapeMismatchError, StateMismatchError
 from otel_train.ledger.exchange import Exchange
 from otel_train.ledger.hashing import StreamIds, keys_of
-from otel_train.ledger.resharding import check_complete, merge
+from otel_train.ledger.resharding import OWNER, check_complete, check_form, checked_states, merge
 from otel_train.ledger.routing import Route, last_occurrences, plan_route
 from otel_train.ledger.shard import Fetched, Shard, describe
 from otel_train.ledger.source import EventSink
@@ -178,12 +179,19 @@ class StateLedger(Shard):
             return keys_of(stream_ids), ""
         except ShapeMismatchError as error:
             return _NO_KEYS, str(error)
+        except Exception as error:  # noqa: BLE001  # whatever a sequence of the user's own raises, as above
+            return _NO_KEYS, f"stream_ids can't be read: {type(error).__name__}: {error!s:.{MAX_SHOWN}}; use a list"
 
     def _check_states(self, states: torch.Tensor, count: int) -> str:
         wanted = f"{describe(self.dtype, (count, *self.state_shape))} on {self.device}"
         if not isinstance(states, torch.Tensor):
             return f"states must be a tensor, {wanted}, got {type(states).__name__}"
-        got = f"{describe(states.dtype, states.shape)} on {states.device}"
+        try:
+            got = f"{describe(states.dtype, states.shape)} on {states.device}"
+        except Exception as error:  # noqa: BLE001  # a nested tensor has no shape; the other ranks must hear of it
+            return f"states must be {wanted}, got a tensor without a shape ({error!s:.{MAX_SHOWN}})"
+        if got == wanted and states.layout != torch.strided:
+            return f"states must be a dense tensor, {wanted}, got the layout {states.layout}; call to_dense()"
         return "" if got == wanted else f"states must be {wanted}, got {got}"
 
     def _as_bytes(self, states: torch.Tensor) -> torch.Tensor:
@@ -203,20 +211,32 @@ class StateLedger(Shard):
     def load_state_dict(self, state: Mapping[str, Any] | Sequence[Mapping[str, Any]]) -> None:
         """Go on from what `state_dict` returned.
 
+        Capacity, `max_idle_steps` and the ranks are this ledger's. Entries that it has no room for are evicted, the
+        least recently used first: counted in the interval that goes on, and remembered as every evicted key is.
+
         Args:
             state: This rank's saved state, or those of all ranks in order, as a job of another world size needs: each
-                rank then keeps what it owns. Where the capacity is smaller, the newest entries are kept.
+                rank then keeps what it owns.
 
         Raises:
-            StateMismatchError: It is another rank's state, or one of many is missing, or the states have another shape.
+            StateMismatchError: It is another rank's state, one of another class or version, one of many is missing, or
+                the states have another shape or dtype. Nothing is changed then.
         """
         rank, world_size = self._exchange.rank, self._exchange.world_size
-        if not isinstance(state, Mapping):
-            check_complete(state)
-            state = state[rank] if len(state) == world_size else merge(state, rank, world_size)
-        elif (state["rank"], state["world_size"]) != (rank, world_size):
-            raise StateMismatchError(
-                f"this is rank {rank} of {world_size}, the saved ledger is that of rank {state['rank']} of "
-                f"{state['world_size']}; load the list of all {state['world_size']} ranks' states"
-            )
-        self._load_shard_state(state)
+        with reading_state(OWNER):
+            many = isinstance(state, list | tuple)
+            states = checked_states(state)
+            if many:
+                check_complete(states)
+            elif (states[0]["rank"], states[0]["world_size"]) != (rank, world_size):
+                raise StateMismatchError(
+                    f"this is rank {rank} of {world_size}, the saved ledger is that of rank {states[0]['rank']} of "
+                    f"{states[0]['world_size']}; load the list of all {states[0]['world_size']} ranks' states"
+                )
+            for each in states:
+                check_form(each, self.dtype, self.state_shape)
+            if not many:
+                own = states[0]
+            else:
+                own = states[rank] if len(states) == world_size else merge(states, rank, world_size)
+        self._load_shard_state(own)

@@ -7,6 +7,7 @@ from collections import OrderedDict
 from collections.abc import Mapping
 from typing import Any
 
+from otel_train.arguments import check_fields, reading_state, whole_number
 from otel_train.exceptions import ConfigurationError
 from otel_train.ledger.hashing import stable_hash
 from otel_train.ledger.source import OVERFLOW, STALE, Counts, EventSink, LedgerSource
@@ -48,14 +49,23 @@ class LedgerMeter(LedgerSource):
         return len(self._held)
 
     def hit(self, entries: int = 1) -> None:
-        """Count look-ups that found their entry."""
-        self._counts.hits += entries
+        """Count look-ups that found their entry.
+
+        Raises:
+            ConfigurationError: `entries` is no whole number, or negative.
+        """
+        self._counts.hits += whole_number("entries", entries, least=0, remedy="give the number of look-ups")
 
     def store(self, key: str | int) -> None:
         """Note that the entry of `key` is written; call it before the evictions that make room for it.
 
         A cache may store several entries before it makes room for all of them.
+
+        Raises:
+            ShapeMismatchError: The key is neither a string nor an integer of 64 bits.
         """
+        if type(key) is not str:
+            stable_hash(key)
         if self._events is not None:
             self._emit("store", [stable_hash(key)])
         if key in self._held:
@@ -85,7 +95,10 @@ class LedgerMeter(LedgerSource):
 
         Raises:
             ConfigurationError: `why` is something else.
+            ShapeMismatchError: The key is neither a string nor an integer of 64 bits.
         """
+        if type(key) is not str:
+            stable_hash(key)
         if why == OVERFLOW:
             self._counts.evictions += 1
         elif why == STALE:
@@ -113,7 +126,7 @@ class LedgerMeter(LedgerSource):
         self._emit_wipe()
 
     def state_dict(self) -> dict[str, Any]:
-        """Return what must be saved at a drained step."""
+        """Return what must be saved."""
         return {
             "step": self._step,
             "held": list(self._held),
@@ -122,8 +135,15 @@ class LedgerMeter(LedgerSource):
         }
 
     def load_state_dict(self, state: Mapping[str, Any]) -> None:
-        """Go on from what `state_dict` returned; a smaller ring keeps the newest keys."""
-        self._step = int(state["step"])
-        self._held = set(state["held"])
-        self._recently_evicted = OrderedDict.fromkeys(state["recently_evicted"][-self._ring_capacity :])
-        self._counts = Counts.from_state_dict(state["interval"])
+        """Go on from what `state_dict` returned; a smaller ring keeps the newest keys.
+
+        Raises:
+            StateMismatchError: It is the state of something else, or of another version. Nothing is changed then.
+        """
+        check_fields(state, ("step", "held", "recently_evicted", "interval"), "LedgerMeter")
+        with reading_state("LedgerMeter"):
+            step, held = int(state["step"]), set(state["held"])
+            ring = OrderedDict.fromkeys(state["recently_evicted"][-self._ring_capacity :])
+            counts = Counts.from_state_dict(state["interval"])
+        self._step, self._held, self._recently_evicted, self._counts = step, held, ring, counts
+        self._taken.clear()

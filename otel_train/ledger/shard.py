@@ -3,12 +3,13 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from typing import Any, NamedTuple
 
 import torch
 
-from otel_train.exceptions import ConfigurationError, StateMismatchError
+from otel_train.arguments import MAX_SHOWN, whole_number
+from otel_train.exceptions import ConfigurationError
 from otel_train.ledger.evicted import EvictedKeys
 from otel_train.ledger.ordered_keys import OrderedKeys
 from otel_train.ledger.routing import last_occurrences
@@ -60,15 +61,24 @@ class Shard(LedgerSource):
         events: EventSink | None = None,
     ) -> None:
         super().__init__(capacity, recently_evicted, step, events)
-        if any(size < 1 for size in state_shape):
-            raise ConfigurationError(f"ledger.state_shape must be positive, got {list(state_shape)}")
-        if max_idle_steps is not None and max_idle_steps < 1:
-            raise ConfigurationError(
-                f"ledger.max_idle_steps must be positive, got {max_idle_steps}; leave it out to keep unused entries"
+        capacity = self.capacity
+        self.state_shape = _checked_shape(state_shape)
+        if max_idle_steps is not None:
+            max_idle_steps = whole_number(
+                "max_idle_steps", max_idle_steps, least=1, remedy="leave it out to keep unused entries"
             )
-        self.state_shape = tuple(state_shape)
         self.max_idle_steps = max_idle_steps
-        self._slab = torch.zeros(capacity, *state_shape, dtype=dtype, device=device)
+        if not isinstance(dtype, torch.dtype):
+            raise ConfigurationError(
+                f"dtype must be a torch.dtype, got {dtype!r:.{MAX_SHOWN}}; torch.float32 is the default"
+            )
+        try:
+            device = torch.device(device)
+        except (RuntimeError, TypeError) as error:
+            raise ConfigurationError(
+                f"device must be one of torch's, got {device!r:.{MAX_SHOWN}}: {error!s:.200}"
+            ) from error
+        self._slab = torch.zeros(capacity, *self.state_shape, dtype=dtype, device=device)
         self._entries = OrderedKeys(capacity)
         self._last_used_step = torch.full((capacity,), _NEVER, dtype=torch.int64)
         self._recently_evicted = EvictedKeys(self._ring_capacity)
@@ -226,20 +236,30 @@ class Shard(LedgerSource):
         }
 
     def _load_shard_state(self, state: Mapping[str, Any]) -> None:
-        states = state["states"]
-        if states.dtype != self.dtype or tuple(states.shape[1:]) != self.state_shape:
-            raise StateMismatchError(
-                f"the ledger's states are {describe(self.dtype, self.state_shape)}, the saved ones "
-                f"{describe(states.dtype, states.shape[1:])}; give the job the same state_shape and dtype"
-            )
-        newest = slice(max(0, len(state["keys"]) - self.capacity), None)
+        """Go on from a state that has been checked; entries that find no room are evicted, the oldest first."""
+        surplus = max(0, len(state["keys"]) - self.capacity)
+        counts = Counts.from_state_dict(state["interval"])
         self._clear()
+        self._counts = counts
         self._step = int(state["step"])
-        rows = self._entries.add(state["keys"][newest].cpu())
-        self._slab[rows.to(self.device)] = states[newest].to(self.device)
-        self._last_used_step[rows] = state["last_used_step"][newest].cpu()
+        rows = self._entries.add(state["keys"][surplus:].cpu())
+        self._slab[rows.to(self.device)] = state["states"][surplus:].to(self.device)
+        self._last_used_step[rows] = state["last_used_step"][surplus:].cpu()
         self._recently_evicted.add(state["recently_evicted"].cpu())
-        self._counts = Counts.from_state_dict(state["interval"])
+        if surplus:
+            evicted = state["keys"][:surplus].cpu()
+            self._counts.evictions += surplus
+            self._recently_evicted.add(evicted)
+            if self._events is not None:
+                self._emit("evict", evicted.tolist(), why=OVERFLOW)
+
+
+def _checked_shape(shape: Sequence[int]) -> tuple[int, ...]:
+    if isinstance(shape, str | bytes) or not isinstance(shape, Iterable):
+        raise ConfigurationError(
+            f"state_shape must be a sequence of whole numbers, got {shape!r:.{MAX_SHOWN}}; (64,) is a vector of 64"
+        )
+    return tuple(whole_number(f"state_shape[{at}]", size, least=1) for at, size in enumerate(shape))
 
 
 def describe(dtype: torch.dtype, shape: Sequence[int]) -> str:

@@ -4,12 +4,13 @@ from __future__ import annotations
 
 from abc import ABC, abstractmethod
 from bisect import bisect_left
-from collections.abc import Callable, Iterable
+from collections.abc import Callable, Iterable, Mapping
 from dataclasses import dataclass, field
 from typing import Any, ClassVar
 
+from otel_train.arguments import check_fields, whole_number
 from otel_train.catalogue import HEADLINE_KEYS, LEDGER, REUSE_BOUNDS, Layout, Metric
-from otel_train.exceptions import ConfigurationError
+from otel_train.exceptions import StateMismatchError
 
 EventSink = Callable[[dict[str, object]], None]
 """Takes one event: `store` and `evict` with step and key (an evict also says why), `wipe` with its step."""
@@ -57,9 +58,32 @@ class Counts:
         return {name: getattr(self, name) for name in self.__slots__} | {"reuse": list(self.reuse)}
 
     @classmethod
-    def from_state_dict(cls, state: dict[str, Any]) -> Counts:
-        """Return the counts that `state_dict` gave."""
-        return cls(**{**state, "reuse": list(state["reuse"])})
+    def from_state_dict(cls, state: Mapping[str, Any]) -> Counts:
+        """Return the counts that `state_dict` gave.
+
+        Raises:
+            StateMismatchError: It is something else, or of another version.
+        """
+        check_fields(state, cls.__slots__, "a ledger (its interval)")
+        numbers = {name: int(state[name]) for name in cls.__slots__ if name != "reuse"}
+        counts = cls(**numbers, reuse=[int(count) for count in state["reuse"]])
+        if len(counts.reuse) != len(cls().reuse):
+            raise StateMismatchError(
+                f"a ledger's interval must have {len(cls().reuse)} buckets of the reuse distance, got "
+                f"{len(counts.reuse)}; it is of another version of otel_train"
+            )
+        return counts
+
+    @classmethod
+    def total(cls, counts: Iterable[Counts]) -> Counts:
+        """Return the sum of the counts of several ranks."""
+        total = cls()
+        for one in counts:
+            for name in cls.__slots__:
+                if name != "reuse":
+                    setattr(total, name, getattr(total, name) + getattr(one, name))
+            total.reuse = [left + right for left, right in zip(total.reuse, one.reuse, strict=True)]
+        return total
 
 
 class LedgerSource(ABC):
@@ -82,15 +106,14 @@ class LedgerSource(ABC):
     _headline: ClassVar[tuple[str, ...]] = tuple(row.wandb_key for row in LEDGER if row.wandb_key in HEADLINE_KEYS)
 
     def __init__(self, capacity: int, recently_evicted: int | None, step: int, events: EventSink | None) -> None:
-        if capacity < 1:
-            raise ConfigurationError(
-                f"ledger.capacity must be positive, got {capacity}; set it to the number of streams a rank should hold"
+        self.capacity = capacity = whole_number(
+            "capacity", capacity, least=1, remedy="set it to the number of streams a rank should hold"
+        )
+        if recently_evicted is not None:
+            recently_evicted = whole_number(
+                "recently_evicted", recently_evicted, least=1, remedy="leave it out for the capacity"
             )
-        if recently_evicted is not None and recently_evicted < 1:
-            raise ConfigurationError(
-                f"ledger.recently_evicted must be positive, got {recently_evicted}; leave it out for the capacity"
-            )
-        self.capacity = capacity
+        step = whole_number("step", step, least=0, remedy="give the step that is being assembled")
         self.last_extra_metrics: dict[str, float] = dict.fromkeys(self._headline, 0.0)
         """This rank's four counters in the interval that was drained last, by wandb key."""
         self._ring_capacity = capacity if recently_evicted is None else recently_evicted

@@ -4,24 +4,28 @@ from __future__ import annotations
 
 import logging
 import uuid
-from collections.abc import Iterable, Iterator, Mapping, Sequence
+from collections.abc import Collection, Iterable, Iterator, Mapping, Sequence
 from typing import Any
 
-import torch
-import torch.distributed as dist
 from torch.utils.data import IterableDataset, get_worker_info
 
+from otel_train.arguments import finite_number, shown_names, whole_number
 from otel_train.catalogue import MIXING, Metric
-from otel_train.exceptions import ConfigurationError, StateMismatchError
+from otel_train.exceptions import ConfigurationError
+from otel_train.mixing.arguments import batch_numbers, checked_bias, checked_rank, checked_slots
 from otel_train.mixing.batch import READERS, MixedBatch
-from otel_train.mixing.dealing import Place, apportion_slots, deal, merge_places, shuffled
+from otel_train.mixing.dealing import check_every_rank_reads
 from otel_train.mixing.meter import EventSink, MixingMeter
+from otel_train.mixing.meter_state import fitted, merge_meter_states
 from otel_train.mixing.plan import AtEnd, MixPlan, Pick
 from otel_train.mixing.progress import WorkerProgress
-from otel_train.mixing.streams import Stream
-from otel_train.mixing.weights import Weights, checked_weights
+from otel_train.mixing.resume import Job, Share, begin, checked_states, go_on, reshard, saved_streams
+from otel_train.mixing.streams import Stream, checked_streams
+from otel_train.mixing.weights import Weights, WeightSchedule, checked_weights
 
 logger = logging.getLogger(__name__)
+
+_ROWS_PER_STEP = "give the rows that this rank consumes in a step"
 
 
 class StreamMixingDataset(IterableDataset[MixedBatch]):
@@ -74,84 +78,80 @@ class StreamMixingDataset(IterableDataset[MixedBatch]):
         events: EventSink | None = None,
     ) -> None:
         super().__init__()
-        given = list(streams)
-        self._streams = {stream.id: stream for stream in given}
-        _check_streams(given)
-        self.modalities = tuple(sorted({stream.modality for stream in given}))
+        self._streams = checked_streams(streams)
+        self.modalities = tuple(sorted({stream.modality for stream in self._streams.values()}))
         self._weights = weights
-        self.rank, self.world_size = _rank_and_world(rank, world_size)
-        self.batch_size = _positive("batch_size", batch_size)
-        self.rows_per_step = _positive("rows_per_step", batch_size if rows_per_step is None else rows_per_step)
-        self.seed = seed
-        self.slots = self._slots(readers, slots)
-        bias = tuple(reader_bias) if reader_bias is not None else (1.0,) * len(self.slots)
-        if len(bias) != len(self.slots) or not all(factor >= 0 for factor in bias):
-            raise ConfigurationError(
-                f"mixing.reader_bias must be {len(self.slots)} numbers that are not negative, one a slot, got {bias}"
-            )
+        self.rank, self.world_size = checked_rank(rank, world_size)
+        self.batch_size = whole_number("batch_size", batch_size, least=1, remedy="give the DataLoader's")
+        self.rows_per_step = whole_number(
+            "rows_per_step", batch_size if rows_per_step is None else rows_per_step, least=1, remedy=_ROWS_PER_STEP
+        )
+        self.seed = whole_number("seed", seed, least=-(2**63), remedy="the same on all ranks")
+        self.slots = checked_slots(readers, slots, self._weights_at(1))
+        self._bias = checked_bias(reader_bias, len(self.slots))
         try:
-            end = AtEnd(at_end)
+            self._at_end = AtEnd(at_end)
         except ValueError:
-            raise ConfigurationError(f"mixing.at_end must be one of {', '.join(AtEnd)}, got {at_end!r}") from None
-        self._plan = self._new_plan(bias, end)
+            raise ConfigurationError(f"at_end must be one of {', '.join(AtEnd)}, got {at_end!r}") from None
+        self._job = Job(
+            modalities={stream.id: stream.modality for stream in self._streams.values()},
+            lengths={stream.id: len(stream) for stream in self._streams.values()},
+            seed=self.seed,
+            world_size=self.world_size,
+            begins_again=self._at_end is not AtEnd.NEXT,
+        )
+        share = begin(self._job, self.rank)
+        self._check_share(share)
         self.meter = MixingMeter(len(self.slots), self.modalities, self._weights_at(1), horizon=horizon, events=events)
-        self._plan.fill(self._dealt(self._unread(self._streams), self.rank))
+        self._take(share)
         self._open_slots()
         self._progress = WorkerProgress()
         self._times_begun = 0
-        self._warned = False
+        self._counted_here = 0
+        """The number of the first pick that was not counted when its row was made, in this process."""
+        self._warned = self._schedule_warned = False
         self._token = uuid.uuid4().hex
         READERS[self._token] = self
 
     # -- set-up --------------------------------------------------------------------------------------------------
 
-    def _slots(self, readers: int | None, slots: Sequence[str] | None) -> tuple[str, ...]:
-        if slots is None:
-            if readers is None:
-                raise ConfigurationError("mixing.readers must be given (the number of slots), or mixing.slots")
-            return apportion_slots(readers, self._weights_at(1))
-        if not slots:
-            raise ConfigurationError("mixing.slots must name the modality of at least one slot, got none")
-        for modality in slots:
-            if modality not in self.modalities:
-                raise ConfigurationError(
-                    f"mixing.slots names the modality {modality!r}, which no stream has; "
-                    f"known: {', '.join(self.modalities)}"
-                )
-        if readers not in (None, len(slots)):
-            raise ConfigurationError(f"mixing.readers is {readers}, but mixing.slots names {len(slots)}; leave one out")
-        return tuple(slots)
-
-    def _new_plan(self, bias: Sequence[float], at_end: AtEnd) -> MixPlan:
-        plan = MixPlan(
-            {stream.id: len(stream) for stream in self._streams.values()},
-            {stream.id: stream.modality for stream in self._streams.values()},
-            self.slots,
-            bias,
-            seed=self.seed,
-            rank=self.rank,
-            at_end=at_end,
-        )
-        plan.set_weights(self._weights_at(1))
-        return plan
-
     def _weights_at(self, step: int) -> dict[str, float]:
         weights = self._weights(step) if callable(self._weights) else self._weights
         return checked_weights(weights, self.modalities)
 
-    def _unread(self, streams: Iterable[str]) -> list[Place]:
-        return [Place(stream) for stream in shuffled(streams, self.seed)]
+    def _check_share(self, share: Share) -> None:
+        """Check what all ranks have, at the weights of the present step and at those of a schedule's later changes."""
+        steps = {share.step, *(self._weights.steps if isinstance(self._weights, WeightSchedule) else ())}
+        hands = [[self._job.modalities[stream] for stream in hand] for hand in share.active]
+        for step in sorted(step for step in steps if step >= share.step):
+            check_every_rank_reads(hands, self.slots, self._bias, self._weights_at(step))
 
-    def _dealt(self, places: Sequence[Place], rank: int) -> list[Place]:
-        dealt: list[Place] = []
-        for first, modality in enumerate(self.modalities):
-            of_modality = [place for place in places if self._streams[place.stream].modality == modality]
-            dealt += deal(of_modality, rank, self.world_size, first)
-        return dealt
+    def _take(self, share: Share) -> None:
+        """Let this rank go on with its share."""
+        plan = MixPlan(
+            self._job.lengths,
+            self._job.modalities,
+            self.slots,
+            self._bias,
+            seed=self.seed,
+            rank=self.rank,
+            at_end=self._at_end,
+        )
+        plan.index = share.index
+        plan.finished = list(share.finished)
+        plan.fill(share.places)
+        self._plan = plan
+        self._owners = share.owners
+        # A step that was saved within keeps its picks, but ends with the next one where a step has become shorter.
+        self._step_began = share.step, share.index - min(share.picks_in_step, self.rows_per_step - 1)
+        self._step_ended: tuple[int, int] | None = None
+        weights = self._weights_at(share.step)
+        plan.set_weights(weights)
+        self.meter.set_weights(weights)
 
-    def _open_slots(self) -> None:
+    def _open_slots(self, kept: Collection[int] = ()) -> None:
         for slot, entry in enumerate(self._plan.playing):
-            if entry is not None:
+            if entry is not None and slot not in kept:
                 self.meter.open(slot, self.slots[slot], entry[0])
 
     # -- reading -------------------------------------------------------------------------------------------------
@@ -167,6 +167,7 @@ class StreamMixingDataset(IterableDataset[MixedBatch]):
         while (pick := self._next_pick(self._plan, self.meter)) is not None:
             values, tokens = self._read(pick)
             self._count(pick, tokens)
+            self._counted_here = self._plan.index
             yield MixedBatch(values)
 
     def _rows_of_worker(self, worker: int, workers: int) -> Iterator[MixedBatch]:
@@ -176,8 +177,7 @@ class StreamMixingDataset(IterableDataset[MixedBatch]):
             while self._plan.index < self._progress.consumed:
                 self._next_pick(self._plan)
         self._progress.begin(worker, workers, self._times_begun)
-        plan = self._new_plan(self._plan.bias, self._plan.at_end)
-        plan.load_state_dict(self._plan.state_dict())
+        plan = self._plan.copy()
         plan.set_weights(self._weights_at(self._step_of(plan.index)))
         start = plan.index
         while (pick := self._next_pick(plan)) is not None:
@@ -187,10 +187,12 @@ class StreamMixingDataset(IterableDataset[MixedBatch]):
                 yield MixedBatch(values, self._token)
 
     def _step_of(self, index: int) -> int:
-        return index // self.rows_per_step + 1
+        """Return the optimizer's step that a pick belongs to."""
+        step, began = self._step_began
+        return step + (index - began) // self.rows_per_step
 
     def _next_pick(self, plan: MixPlan, meter: MixingMeter | None = None) -> Pick | None:
-        if callable(self._weights) and plan.index % self.rows_per_step == 0:
+        if callable(self._weights) and (plan.index - self._step_began[1]) % self.rows_per_step == 0:
             weights = self._weights_at(self._step_of(plan.index))
             plan.set_weights(weights)
             if meter is not None:
@@ -201,6 +203,7 @@ class StreamMixingDataset(IterableDataset[MixedBatch]):
         stream = self._streams[pick.stream]
         try:
             values, tokens = stream.read(pick.position)
+            finite_number("tokens", tokens, remedy="let read() return a row and the number of its tokens")
         except Exception as error:
             error.add_note(f"while reading row {pick.position} of stream {pick.stream!r} in slot {pick.slot}")
             raise
@@ -225,18 +228,25 @@ class StreamMixingDataset(IterableDataset[MixedBatch]):
     def consume(self, batch: Mapping[str, Any]) -> None:
         """Count the picks of a batch that a worker process made, in the step that is being made.
 
-        Called by `MixedBatch`; call it yourself where a `collate_fn` of your own makes something else of the rows.
+        Called by `MixedBatch`; call it yourself where a `collate_fn` of your own makes something else of the rows. Rows
+        that no worker made are counted already when they come, and this does nothing.
 
         Args:
             batch: "pick" and "length", each an int or an int64 tensor [rows].
 
         Raises:
             ConfigurationError: The picks are not the next ones: the DataLoader's batch size is not this dataset's, or a
-                batch was left out.
+                batch was left out. Or the batch has no "pick" and "length", or they are no numbers. Nothing of it is
+                counted then.
         """
         self._progress.await_workers()
-        picks = torch.as_tensor(batch["pick"]).reshape(-1).tolist()
-        lengths = torch.as_tensor(batch["length"]).reshape(-1).tolist()
+        picks, lengths = batch_numbers(batch, "pick"), batch_numbers(batch, "length")
+        if len(picks) != len(lengths):
+            raise ConfigurationError(
+                f"the batch has {len(picks)} picks and {len(lengths)} lengths; hand over both of every row"
+            )
+        if picks and picks[-1] < self._counted_here:
+            return
         first = self._plan.index
         if picks != list(range(first, first + len(picks))):
             raise ConfigurationError(
@@ -272,16 +282,36 @@ class StreamMixingDataset(IterableDataset[MixedBatch]):
     def end_step(self, step: int) -> None:
         """Note the end of a step that is no log step."""
         self.meter.end_step(step)
+        self._note_end()
 
     def drain_measurements(self, step: int | None = None) -> list[float]:
         """End the interval with `step`; see `MixingMeter.drain_measurements`."""
         self._say_lost_picks()
-        return self.meter.drain_measurements(step)
+        values = self.meter.drain_measurements(step)
+        self._note_end()
+        return values
 
     def drain_step_metrics(self, step: int | None = None) -> dict[str, float]:
         """End the interval with `step` and return this rank's own values, by wandb key."""
         self._say_lost_picks()
-        return self.meter.drain_step_metrics(step)
+        values = self.meter.drain_step_metrics(step)
+        self._note_end()
+        return values
+
+    def _note_end(self) -> None:
+        """Note where the step that has just ended did so: a schedule of weights goes by the optimizer's steps."""
+        step, index = self.meter.step - 1, self._plan.index
+        self._step_ended = step, index
+        scheduled = self._step_of(index) - 1
+        if abs(scheduled - step) > 1 and callable(self._weights) and not self._schedule_warned:
+            self._schedule_warned = True
+            logger.warning(
+                "the schedule of weights is at step %d, training at step %d: set rows_per_step (%d) to the rows that "
+                "this rank consumes in an optimizer step",
+                scheduled,
+                step,
+                self.rows_per_step,
+            )
 
     def _say_lost_picks(self) -> None:
         if not self._warned and self._plan.index == 0 and self._progress.produced:
@@ -296,9 +326,16 @@ class StreamMixingDataset(IterableDataset[MixedBatch]):
 
     def state_dict(self) -> dict[str, Any]:
         """Return this rank's place in every stream it holds, as the training loop has consumed them."""
+        index = self._plan.index
+        step, began = self._step_began
+        if self._step_ended is not None:
+            step, began = self._step_ended[0] + 1, self._step_ended[1]
         return {
             "world_size": self.world_size,
             "rank": self.rank,
+            "step": step + (index - began) // self.rows_per_step,
+            "picks_in_step": (index - began) % self.rows_per_step,
+            "streams": saved_streams(self._job.modalities, self._owners, self.world_size),
             "plan": self._plan.state_dict(),
             "meter": self.meter.state_dict(),
         }
@@ -306,98 +343,68 @@ class StreamMixingDataset(IterableDataset[MixedBatch]):
     def load_state_dict(self, state: Mapping[str, Any] | Sequence[Mapping[str, Any]]) -> None:
         """Go on from saved state: this rank's own, or that of all ranks of the saved job.
 
+        What is saved is data: the streams, the row at which each goes on, the counts, the step. What this dataset was
+        made with is used from now on: weights, readers, batch size, seed, `at_end`. Streams that the saved job did not
+        have are read from their first row, those that are not given now are dropped. A stream that runs out only once
+        and has ended stays ended. A schedule of weights goes on at the step that was saved.
+
         With the states of a job of another world size the streams are dealt out again: none twice, none lost, each
-        goes on at its place, those that were playing first. Rank 0 says so in one INFO line.
+        goes on at its row, those that were playing first. Rank 0 logs it, and which streams are new or dropped.
 
         Raises:
-            StateMismatchError: The state does not fit this job; the message says how.
+            StateMismatchError: The state does not fit this job: it is another class's or another version's, a rank's is
+                missing, no stream of it is given now, or a stream has another modality or fewer rows than were read.
+                Nothing is changed then.
+            ConfigurationError: A rank would have no stream that it can read; on all ranks where the world size is new.
         """
-        states = [state] if isinstance(state, Mapping) else list(state)
-        own = [each for each in states if (each["world_size"], each["rank"]) == (self.world_size, self.rank)]
-        if own:
-            self._check_known(_held(own[0]))
-            self._plan.load_state_dict(own[0]["plan"])
-            self.meter.load_state_dict(own[0]["meter"])
-        else:
-            self._reshard(states)
-        self._progress.restart(self._plan.index)
-        weights = self._weights_at(self._step_of(self._plan.index))
-        self._plan.set_weights(weights)
-        self.meter.set_weights(weights)
-
-    def _reshard(self, states: Sequence[Mapping[str, Any]]) -> None:
-        if not states:
-            raise StateMismatchError("the list of states is empty; give one of each rank of the saved job")
-        places, owners, finished = merge_places(states)
-        self._check_known([*owners, *finished])
-        places += self._unread(self._streams.keys() - owners.keys() - finished)
-        dealt = {rank: {place.stream for place in self._dealt(places, rank)} for rank in range(self.world_size)}
-        moved = sum(1 for stream, owner in owners.items() if stream not in dealt.get(owner, ()))
-        for slot, entry in enumerate(self._plan.playing):
-            if entry is not None:
-                self.meter.close(slot, entry[0])
-        index = max(int(state["plan"]["index"]) for state in states)
-        self._plan.load_state_dict(
-            {
-                "index": index,
-                "slots": [None] * len(self.slots),
-                "queues": {modality: [] for modality in self.modalities},
-                "finished": sorted(finished) if self.rank == 0 else [],
-            }
+        states = checked_states(state)
+        own = next(
+            (each for each in states if (each["rank"], each["world_size"]) == (self.rank, self.world_size)), None
         )
-        self._plan.fill(self._dealt(places, self.rank))
-        self.meter.load_resharded([each["meter"] for each in states], self.world_size)
-        self._open_slots()
+        if own is not None:
+            share = go_on(self._job, self.rank, own)
+            meter = fitted(own["meter"], self.modalities)
+            saved_slots = [entry and entry[0] for entry in own["plan"]["slots"]]
+        else:
+            share = reshard(self._job, self.rank, states)
+            meter = fitted(
+                merge_meter_states([each["meter"] for each in states], self.rank, self.world_size), self.modalities
+            )
+            saved_slots = []
+        if any(share.active):
+            self._check_share(share)
+        before = list(self._plan.playing)
+        self._take(share)
+        playing = [entry and entry[0] for entry in self._plan.playing]
+        kept = {slot for slot, (was, now) in enumerate(zip(saved_slots, playing, strict=False)) if was == now}
+        for slot, entry in enumerate(before):
+            if entry is not None and slot not in kept:
+                self.meter.close(slot, entry[0])
+        for slot in range(len(meter["modality_for_reader"])):
+            if slot not in kept:
+                meter["modality_for_reader"][slot] = None
+        self.meter.load_state_dict(meter)
+        self._open_slots(kept)
+        self._counted_here = 0
+        self._progress.restart(self._plan.index)
         if self.rank == 0:
+            self._log_resume(share, None if own is not None else states[0])
+
+    def _log_resume(self, share: Share, resharded: Mapping[str, Any] | None) -> None:
+        if resharded is not None:
             logger.info(
                 "resharded: world size %d -> %d, %d streams, %d moved to another rank, at step %d",
-                states[0]["world_size"],
+                resharded["world_size"],
                 self.world_size,
-                len(owners),
-                moved,
-                int(states[0]["meter"]["step"]) - 1,
+                len(self._streams) - share.new - len(share.finished),
+                share.moved,
+                int(resharded["meter"]["step"]) - 1,
             )
-
-    def _check_known(self, streams: Iterable[str]) -> None:
-        unknown = sorted(stream for stream in streams if stream not in self._streams)
-        if unknown:
-            raise StateMismatchError(
-                f"the saved state has {len(unknown)} streams that are not given now, the first is {unknown[0]!r}; "
-                "give the job the same streams"
+        if share.new:
+            logger.info("%d streams that the saved job did not have are read from their first row", share.new)
+        if share.removed:
+            logger.warning(
+                "%d streams of the saved job are not given now and are dropped: %s",
+                len(share.removed),
+                shown_names(share.removed),
             )
-
-
-def _held(state: Mapping[str, Any]) -> list[str]:
-    plan = state["plan"]
-    return [entry[0] for entry in plan["slots"] if entry is not None] + [
-        entry[0] for queue in plan["queues"].values() for entry in queue
-    ]
-
-
-def _positive(name: str, value: int) -> int:
-    if value < 1:
-        raise ConfigurationError(f"mixing.{name} must be positive, got {value}")
-    return value
-
-
-def _check_streams(streams: Sequence[Stream]) -> None:
-    if not streams:
-        raise ConfigurationError("mixing: no streams were given; name at least one")
-    seen: set[str] = set()
-    for stream in streams:
-        if stream.id in seen:
-            raise ConfigurationError(f"mixing: two streams have the id {stream.id!r}; ids must be distinct")
-        seen.add(stream.id)
-        if len(stream) < 1:
-            raise ConfigurationError(f"mixing: stream {stream.id!r} has no rows; leave it out")
-
-
-def _rank_and_world(rank: int | None, world_size: int | None) -> tuple[int, int]:
-    if (rank is None) != (world_size is None):
-        raise ConfigurationError("mixing: give both rank and world_size, or neither")
-    if rank is None or world_size is None:
-        ready = dist.is_available() and dist.is_initialized()
-        return (dist.get_rank(), dist.get_world_size()) if ready else (0, 1)
-    if not 0 <= rank < world_size:
-        raise ConfigurationError(f"mixing: rank must be in 0 .. {world_size - 1}, got {rank}")
-    return rank, world_size

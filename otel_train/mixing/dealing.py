@@ -2,11 +2,12 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Iterator, Mapping, Sequence
+from collections import Counter
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
-from typing import Any
+from heapq import heapify, heapreplace
 
-from otel_train.exceptions import ConfigurationError, StateMismatchError
+from otel_train.exceptions import ConfigurationError
 from otel_train.mixing.choice import splitmix64
 
 
@@ -19,18 +20,24 @@ class Place:
     """The next row."""
     playing: bool = False
     """Whether it is in a slot now: such streams come first when slots are filled."""
+    slot: int | None = None
+    """The slot that it is in on this rank, and stays in where there still is one of its modality."""
 
 
 def apportion_slots(readers: int, weights: Mapping[str, float]) -> tuple[str, ...]:
     """Give each modality one slot, and the others by largest remainder of the weights.
+
+    Args:
+        readers: Number of slots.
+        weights: The weight of each modality.
 
     Raises:
         ConfigurationError: There are fewer slots than modalities.
     """
     if readers < len(weights):
         raise ConfigurationError(
-            f"mixing.readers must be at least the number of modalities ({len(weights)}: {', '.join(weights)}), "
-            f"got {readers}; raise it or name the slots' modalities in mixing.slots"
+            f"readers must be at least the number of modalities ({len(weights)}: {', '.join(weights)}), "
+            f"got {readers}; raise it or name the slots' modalities in slots"
         )
     total = sum(weights.values())
     spare = readers - len(weights)
@@ -49,66 +56,59 @@ def shuffled(streams: Iterable[str], seed: int) -> list[str]:
 
 def _rank_of(stream: str, seed: int) -> int:
     value = splitmix64(seed)
-    for byte in stream.encode():
+    for byte in stream.encode("utf-8", "surrogatepass"):
         value = splitmix64(value ^ byte)
     return value
 
 
-def deal(places: Sequence[Place], rank: int, world_size: int, first: int = 0) -> list[Place]:
-    """Return the places of one modality that fall to `rank`, the playing ones first.
+def deal(modalities: Iterable[Sequence[Place]], loads: Sequence[int]) -> list[list[Place]]:
+    """Deal streams to ranks: each goes to the rank that has the fewest, the first one of those.
+
+    Of every modality the streams that play come first, so that each rank gets its share of them; and the next modality
+    is dealt on from where the last one ended, so that ranks differ by one stream at most.
 
     Args:
-        places: All places of the modality, in an order that is the same on each rank.
-        rank: Who asks.
-        world_size: Among how many they are dealt.
-        first: The rank that gets the first one, so that modalities with few streams don't all begin with rank 0.
-    """
-    ordered = [place for place in places if place.playing] + [place for place in places if not place.playing]
-    return ordered[(rank - first) % world_size :: world_size]
-
-
-def merge_places(states: Sequence[Mapping[str, Any]]) -> tuple[list[Place], dict[str, int], set[str]]:
-    """Join what all ranks of a saved job held.
+        modalities: For each modality all of its streams, in an order that is the same on each rank.
+        loads: How many streams each rank has already.
 
     Returns:
-        The places of the streams that go on, in the order in which they shall be dealt; the rank that held each; and
-        the streams that are finished.
+        What each rank gets.
+    """
+    hands: list[list[Place]] = [[] for _ in loads]
+    fewest = [(load, rank) for rank, load in enumerate(loads)]
+    heapify(fewest)
+    for places in modalities:
+        for place in sorted(places, key=lambda place: not place.playing):
+            load, rank = fewest[0]
+            heapreplace(fewest, (load + 1, rank))
+            hands[rank].append(place)
+    return hands
+
+
+def check_every_rank_reads(
+    hands: Sequence[Sequence[str]], slots: Sequence[str], bias: Sequence[float], weights: Mapping[str, float]
+) -> None:
+    """Check that each rank has a stream that it can read: one whose modality has a weight and a slot.
+
+    A rank without one would have an empty loader, and its peers would wait for it for ever. Every rank knows what all
+    have, so every rank raises.
+
+    Args:
+        hands: The modality of each stream of each rank.
+        slots: The modality of each slot.
+        bias: The factor of each slot.
+        weights: The weight of each modality.
 
     Raises:
-        StateMismatchError: A rank's state is missing or stands twice, or two ranks held one stream.
+        ConfigurationError: A rank has none.
     """
-    world_size = int(states[0]["world_size"])
-    ranks = sorted(int(state["rank"]) for state in states)
-    if ranks != list(range(world_size)):
-        raise StateMismatchError(
-            f"the saved job had {world_size} ranks, the states given are those of ranks {ranks}; give one of each"
+    read = {modality for modality, factor in zip(slots, bias, strict=True) if factor > 0 and weights[modality] > 0}
+    empty = [rank for rank, modalities in enumerate(hands) if read.isdisjoint(modalities)]
+    if empty:
+        counts = Counter(modality for modalities in hands for modality in modalities)
+        streams = ", ".join(f"{count} of {modality!r}" for modality, count in sorted(counts.items())) or "none"
+        raise ConfigurationError(
+            f"rank {empty[0]} of {len(hands)} gets no stream that it can read ({len(empty)} of the ranks): the "
+            f"streams are {streams}, those with a weight and a slot {', '.join(map(repr, sorted(read))) or 'none'}; "
+            "give at least one such stream for each rank, or use fewer ranks"
         )
-    # Those that wait keep their turn: the rings of ranks are joined place by place, not one behind the other.
-    entries = sorted(
-        (
-            (not playing, turn, int(state["rank"]), Place(stream, position, playing))
-            for state in states
-            for playing, turn, (stream, position) in _entries(state["plan"])
-        ),
-        key=lambda entry: entry[:3],
-    )
-    owners: dict[str, int] = {}
-    for _, _, rank, place in entries:
-        if place.stream in owners:
-            raise StateMismatchError(
-                f"stream {place.stream!r} is held by ranks {owners[place.stream]} and {rank}; "
-                "the states are not of one step"
-            )
-        owners[place.stream] = rank
-    finished = {stream for state in states for stream in state["plan"]["finished"]}
-    return [place for *_, place in entries], owners, finished
-
-
-def _entries(plan: Mapping[str, Any]) -> Iterator[tuple[bool, int, tuple[str, int]]]:
-    """Yield (whether it plays, its turn, (stream, position)) of what a rank held."""
-    for entry in plan["slots"]:
-        if entry is not None:
-            yield True, 0, entry
-    for queue in plan["queues"].values():
-        for turn, entry in enumerate(queue):
-            yield False, turn, entry

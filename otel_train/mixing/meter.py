@@ -4,18 +4,19 @@ from __future__ import annotations
 
 import math
 from collections.abc import Callable, Mapping, Sequence
+from itertools import islice
 from typing import Any
 
+from otel_train.arguments import finite_number, whole_number
 from otel_train.catalogue import ABSENT, MIXING, Layout, Metric
-from otel_train.exceptions import ConfigurationError, StateMismatchError
-from otel_train.mixing.weights import checked_weights, target_shares
+from otel_train.exceptions import ConfigurationError
+from otel_train.mixing.meter_state import fitted
+from otel_train.mixing.starvation import EMPTY as _EMPTY
+from otel_train.mixing.starvation import Starvation
+from otel_train.mixing.weights import checked_modalities, checked_weights, target_shares
 
 EventSink = Callable[[dict[str, object]], None]
 """Takes one event; see `StreamMixingDataset` and `StateLedger` for their kinds."""
-
-STARVED_SURPRISE = -math.log(1e-6)
-"""A reader is starved when not being picked for so long has a probability under 1e-6."""
-_EMPTY = -1
 
 
 class MixingMeter:
@@ -52,14 +53,12 @@ class MixingMeter:
         step: int = 1,
         events: EventSink | None = None,
     ) -> None:
-        if slots < 0:
-            raise ConfigurationError(f"mixing.readers must not be negative, got {slots}")
-        if len(set(modalities)) != len(modalities) or not modalities:
-            raise ConfigurationError(f"mixing.modalities must be distinct and at least one, got {list(modalities)}")
-        if not horizon > 0:
-            raise ConfigurationError(f"mixing.horizon must be positive, got {horizon}; 4096 picks is the default")
-        self.modalities = tuple(modalities)
-        self.horizon = float(horizon)
+        slots = whole_number("slots", slots, least=0, remedy="give the number of reader slots of this rank")
+        step = whole_number("step", step, least=0, remedy="give the step that the first picks belong to")
+        self.modalities = checked_modalities(modalities)
+        self.horizon = finite_number("horizon", horizon, remedy="4096 picks is the default")
+        if not self.horizon:
+            raise ConfigurationError("horizon must be positive, got 0; 4096 picks is the default")
         self._layout = Layout(self.metrics, self.modalities)
         self._index = {modality: index for index, modality in enumerate(self.modalities)}
         self._events = events
@@ -75,25 +74,19 @@ class MixingMeter:
         self._total_drained = 0.0
         self._total_weighed = 0.0
         """At the last change of the weights, or at the last drain where that came later."""
-        self._total_picked = [0.0] * slots
-        """At each slot's last pick, or at the last call of `_expect`."""
-        self._total_expected = 0.0
-        """At the last call of `_expect`."""
-        self._surprise = [0.0] * slots
-        """For each slot -log of the probability of the run of misses it was in at the last call of `_expect`."""
-        self._miss_surprise = [0.0] * slots
-        """What one more miss adds to it."""
-        self._total_starves = 0.0
-        """No reader is starved before that many picks."""
+        self._starvation = Starvation(slots)
+        self._total_picked = self._starvation.total_picked
+        """At each slot's last pick."""
         self._counts = [0.0] * len(self.modalities)
         self._targets = [0.0] * len(self.modalities)
-        self._new_counts = [0] * len(self.modalities)
+        self._new_counts = [0.0] * len(self.modalities)
         self._early_targets: list[float] | None = None
         """The targets of the interval's picks under weights that have changed since."""
         self._tokens = [0.0] * len(self.modalities)
         self._restarts = self._switches = 0.0
         self._previous = _EMPTY
-        self._has_previous = False
+        self._unpaired = 0.0
+        """Picks of the interval that no pick of this rank came before."""
         self._shares: list[float] = []
         self._weights: dict[str, float] = {}
         self.set_weights(weights)
@@ -105,23 +98,56 @@ class MixingMeter:
 
     # -- what happens at the pick site ---------------------------------------------------------------------------
 
-    def pick(self, slot: int, rows: int = 1, tokens: int = 0) -> None:
+    def pick(self, slot: int, rows: int = 1, tokens: float = 0) -> None:
         """Count `rows` picks of the reader in `slot`, whose rows hold `tokens` tokens together.
 
+        Args:
+            slot: An open slot, 0 for the first one.
+            rows: How many picks: a whole number, or a tensor of one.
+            tokens: How many tokens: a finite number, or a tensor of one element.
+
         Raises:
-            ConfigurationError: The slot holds no stream; `open` it first.
+            ConfigurationError: The slot is none of this meter's or holds no stream, or a count is negative or no
+                number. Nothing is counted then. This is for what calls it wrongly; nothing that happens in training
+                raises here.
         """
-        modality = self._modality_index[slot]
-        if modality == _EMPTY:
-            raise ConfigurationError(f"slot {slot} was picked but holds no stream; call open(slot, modality) first")
+        plain = type(slot) is int and type(rows) is int and type(tokens) is int
+        if not (plain and slot >= 0 and rows >= 0 <= tokens):
+            slot, rows, tokens = self._checked_pick(slot, rows, tokens)
+        try:
+            modality = self._modality_index[slot]
+            total = self._total + rows
+            if modality == _EMPTY:
+                raise ConfigurationError(f"slot {slot} was picked but holds no stream; call open(slot, modality) first")
+            self._tokens[modality] += tokens
+        except (IndexError, OverflowError):
+            self._checked_pick(slot, rows, tokens)
+            raise
         self._new_counts[modality] += rows
-        self._tokens[modality] += tokens
         self._last_picked_step[slot] = self._step
-        self._total_picked[slot] = self._total = self._total + rows
-        if modality != self._previous:
+        self._total_picked[slot] = self._total = total
+        if modality != self._previous and rows:
             if self._previous != _EMPTY:
                 self._switches += 1
+            else:
+                self._unpaired += 1
             self._previous = modality
+
+    def _checked_pick(self, slot: object, rows: object, tokens: object) -> tuple[int, int, float]:
+        """Return the arguments of `pick` as numbers, or raise what says which one is wrong."""
+        count = whole_number("rows", rows, least=0, remedy="give the number of rows that were picked")
+        finite_number("rows", count, remedy="give the number of rows that were picked")
+        size = finite_number("tokens", tokens, remedy="give the number of tokens in the rows")
+        return self._checked_slot(slot), count, size
+
+    def _checked_slot(self, slot: object) -> int:
+        slots = len(self._modality_index)
+        index = whole_number("slot", slot, least=0, remedy=f"this meter has slots 0 to {slots - 1}")
+        if index >= slots:
+            raise ConfigurationError(
+                f"slot must be 0 to {slots - 1}, got {index}; make the meter with as many slots as there are readers"
+            )
+        return index
 
     def log_pick(self, slot: int, stream: str, tokens: int) -> None:
         """Count one pick and write its event, where events are wanted."""
@@ -139,21 +165,38 @@ class MixingMeter:
             )
 
     def open(self, slot: int, modality: str, stream: str = "") -> None:
-        """Note that an empty slot got a stream: its reader's age counts from the present step."""
+        """Note that an empty slot got a stream: its reader's age counts from the present step.
+
+        Raises:
+            ConfigurationError: The slot is none of this meter's, or the modality is unknown.
+        """
+        slot = self._checked_slot(slot)
         self._set_modality(slot, modality)
         self._last_picked_step[slot] = self._step
-        self._surprise[slot] = 0.0
+        self._starvation.surprise[slot] = 0.0
         self._emit_slot("open", slot, stream)
 
     def restart(self, slot: int, modality: str | None = None, stream: str = "") -> None:
-        """Note that a slot's stream ran out and another one took its place, or that it began again."""
-        self._restarts += 1
+        """Note that a slot's stream ran out and another one took its place, or that it began again.
+
+        Raises:
+            ConfigurationError: The slot is none of this meter's or holds no stream, or the modality is unknown.
+        """
+        slot = self._checked_slot(slot)
+        if modality is None and self._modality_index[slot] == _EMPTY:
+            raise ConfigurationError(f"slot {slot} was restarted but holds no stream; call open(slot, modality) first")
         if modality is not None and modality != self._modality_for_reader[slot]:
             self._set_modality(slot, modality)
+        self._restarts += 1
         self._emit_slot("restart", slot, stream)
 
     def close(self, slot: int, stream: str = "") -> None:
-        """Note that a slot's stream ran out and the slot stays empty."""
+        """Note that a slot's stream ran out and the slot stays empty.
+
+        Raises:
+            ConfigurationError: The slot is none of this meter's.
+        """
+        slot = self._checked_slot(slot)
         self._emit_slot("close", slot, stream)
         self._modality_for_reader[slot] = None
         self._modality_index[slot] = _EMPTY
@@ -179,7 +222,10 @@ class MixingMeter:
 
     def _set_modality(self, slot: int, modality: str) -> None:
         if modality not in self._index:
-            raise ConfigurationError(f"slot {slot}: unknown modality {modality!r}; known: {', '.join(self.modalities)}")
+            raise ConfigurationError(
+                f"modality of slot {slot} must be one of {', '.join(self.modalities)}, got {modality!r}; "
+                "make the meter with every modality of the job"
+            )
         self._modality_for_reader[slot] = modality
         self._modality_index[slot] = self._index[modality]
         self._expect()
@@ -202,43 +248,10 @@ class MixingMeter:
         early = self._early_targets or [0.0] * len(self._shares)
         return [before + since * share for before, share in zip(early, self._shares, strict=True)]
 
-    def _surprise_of(self, slot: int) -> float:
-        """Return -log of the probability of the run of misses that a slot's reader is in."""
-        picked = self._total_picked[slot]
-        before = self._surprise[slot] if picked == self._total_expected else 0.0
-        misses = self._total - picked
-        return before + misses * self._miss_surprise[slot] if misses else before
-
     def _expect(self) -> None:
-        """Derive how surprising one miss is for each reader: its modality's share, in equal parts to its readers."""
-        self._surprise = [self._surprise_of(slot) for slot in range(len(self._surprise))]
-        self._total_picked = [self._total] * len(self._surprise)
-        self._total_expected = self._total
-        self._total_starves = 0.0
+        """Note that slots, modalities or weights have changed."""
         self._empty = self._modality_index.count(_EMPTY)
-        readers = [self._modality_index.count(index) for index in range(len(self.modalities))]
-        reachable = math.fsum(share for share, count in zip(self._shares, readers, strict=True) if count)
-        for slot, modality in enumerate(self._modality_index):
-            if modality == _EMPTY or not reachable:
-                self._miss_surprise[slot] = 0.0
-                continue
-            chance = self._shares[modality] / reachable / readers[modality]
-            self._miss_surprise[slot] = -math.log1p(-chance) if chance < 1 else math.inf
-
-    def _count_starved(self) -> int:
-        """Return how many readers are starved, and note when the next could be: a pick only puts that off."""
-        starved = 0
-        earliest = math.inf
-        for slot, modality in enumerate(self._modality_index):
-            if modality == _EMPTY:
-                continue
-            surprise, one_more = self._surprise_of(slot), self._miss_surprise[slot]
-            if surprise > STARVED_SURPRISE:
-                starved += 1
-            elif one_more:
-                earliest = min(earliest, self._total + (STARVED_SURPRISE - surprise) / one_more)
-        self._total_starves = 0.0 if starved else earliest
-        return starved
+        self._starvation.expect(self._total, self._shares, self._modality_index)
 
     # -- the end of a step ---------------------------------------------------------------------------------------
 
@@ -294,16 +307,15 @@ class MixingMeter:
             self._restarts,
             active * step - sum(last),
             self._switches,
-            picks if self._has_previous or not picks else picks - 1,
+            picks - self._unpaired,
             *self._counts,
             *self._targets,
             *self._tokens,
-            self._count_starved() if total > self._total_starves else 0.0,
+            self._starvation.count(total, self._modality_index) if total > self._starvation.earliest else 0.0,
             step - min(last) if last else ABSENT,
         ]
-        self._restarts = self._switches = 0.0
+        self._restarts = self._switches = self._unpaired = 0.0
         self._tokens = [0.0] * len(self._shares)
-        self._has_previous = self._previous != _EMPTY
         self._step = step + 1
         return values
 
@@ -318,89 +330,70 @@ class MixingMeter:
 
     # -- state ---------------------------------------------------------------------------------------------------
 
+    @property
+    def step(self) -> int:
+        """The step that is being made: what is picked now belongs to it."""
+        return self._step
+
     def state_dict(self) -> dict[str, Any]:
-        """Return what must be saved at a drained step: the decayed counts, the ages and the pick before."""
+        """Return what must be saved: the decayed counts, the ages, the pick before, and the interval so far."""
         return {
             "modalities": list(self.modalities),
-            "horizon": self.horizon,
             "step": self._step,
             "counts": list(self._counts),
             "targets": list(self._targets),
-            "previous": self._previous,
+            "previous": None if self._previous == _EMPTY else self.modalities[self._previous],
             "last_picked_step": list(self._last_picked_step),
             "modality_for_reader": list(self._modality_for_reader),
-            "surprise": [self._surprise_of(slot) for slot in range(len(self._surprise))],
-            "interval": self._interval_state(),
+            "surprise": self._starvation.surprises(self._total),
+            "interval": {
+                "picks": self._total - self._total_drained,
+                "unpaired": self._unpaired,
+                "restarts": self._restarts,
+                "switches": self._switches,
+                "new_counts": list(self._new_counts),
+                "new_targets": self._new_targets(),
+                "tokens": list(self._tokens),
+            },
         }
 
     def load_state_dict(self, state: Mapping[str, Any]) -> None:
-        """Go on from what `state_dict` returned.
+        """Go on from what `state_dict` returned: the saved counts and ages, with the present configuration.
+
+        Weights, horizon and the number of slots are this meter's. A modality that was not there begins from zero, one
+        that is gone is dropped. A slot that is open here for another modality than the saved one keeps its own, and its
+        age begins now; a slot that the saved meter did not have stays as it is.
 
         Raises:
-            StateMismatchError: It was saved with other modalities or another number of slots.
+            StateMismatchError: It is the state of something else, or has none of the modalities.
         """
-        self._check_modalities(state)
-        if len(state["last_picked_step"]) != len(self._last_picked_step):
-            raise StateMismatchError(
-                f"mixing.readers is {len(self._last_picked_step)}, the saved state has "
-                f"{len(state['last_picked_step'])}; use the saved number, or load the states of all ranks"
-            )
-        self.horizon = float(state["horizon"])
-        self._step = int(state["step"])
-        self._counts = list(state["counts"])
-        self._targets = list(state["targets"])
-        self._previous = int(state["previous"])
-        self._last_picked_step = list(state["last_picked_step"])
-        self._modality_for_reader = list(state["modality_for_reader"])
-        self._surprise = list(state["surprise"])
-        self._total_picked = [0.0] * len(self._surprise)
-        self._total = self._total_expected = 0.0
-        self._modality_index = [
-            _EMPTY if modality is None else self._index[modality] for modality in self._modality_for_reader
-        ]
+        state = fitted(state, self.modalities)
+        self._step = state["step"]
+        self._counts = state["counts"]
+        self._targets = state["targets"]
+        self._previous = _EMPTY if state["previous"] is None else self._index[state["previous"]]
+        slots = len(self._last_picked_step)
+        self._last_picked_step = [self._step] * slots
+        self._starvation = Starvation(slots)
+        self._total_picked = self._starvation.total_picked
+        saved = zip(state["modality_for_reader"], state["last_picked_step"], state["surprise"], strict=True)
+        for slot, (modality, picked, surprise) in enumerate(islice(saved, slots)):
+            if modality is None or self._modality_for_reader[slot] in (None, modality):
+                self._modality_for_reader[slot] = modality
+                self._modality_index[slot] = _EMPTY if modality is None else self._index[modality]
+                self._last_picked_step[slot] = picked
+                self._starvation.surprise[slot] = surprise
+        self._total = self._total_weighed = 0.0
         self._expect()
-        self._load_interval_state(state["interval"])
-
-    def load_resharded(self, states: Sequence[Mapping[str, Any]], world_size: int) -> None:
-        """Take this rank's equal part of the decayed counts of all ranks of a job of another world size.
-
-        The cluster-wide divergence goes on unchanged; ages begin again with the slots, which are opened anew.
-        """
-        for state in states:
-            self._check_modalities(state)
-        self.horizon = float(states[0]["horizon"])
-        self._step = int(states[0]["step"])
-        self._counts = [math.fsum(column) / world_size for column in zip(*(s["counts"] for s in states), strict=True)]
-        self._targets = [math.fsum(column) / world_size for column in zip(*(s["targets"] for s in states), strict=True)]
+        interval = state["interval"]
+        self._total_drained = -interval["picks"]
+        self._unpaired = interval["unpaired"]
+        self._restarts = interval["restarts"]
+        self._switches = interval["switches"]
+        self._new_counts = interval["new_counts"]
+        self._early_targets = interval["new_targets"]
+        self._tokens = interval["tokens"]
 
     def __getstate__(self) -> dict[str, Any]:
         # A DataLoader's worker gets a copy that counts nothing; the sink of events stays with the training process.
         return {**self.__dict__, "_events": None}
-
-    def _interval_state(self) -> dict[str, Any]:
-        return {
-            "picks": self._total - self._total_drained,
-            "restarts": self._restarts,
-            "switches": self._switches,
-            "new_counts": list(self._new_counts),
-            "new_targets": self._new_targets(),
-            "tokens": list(self._tokens),
-            "has_previous": self._has_previous,
-        }
-
-    def _load_interval_state(self, state: Mapping[str, Any]) -> None:
-        self._total_weighed = 0.0
-        self._total_drained = -state["picks"]
-        self._restarts = state["restarts"]
-        self._switches = state["switches"]
-        self._new_counts = list(state["new_counts"])
-        self._early_targets = list(state["new_targets"])
-        self._tokens = list(state["tokens"])
-        self._has_previous = state["has_previous"]
-
-    def _check_modalities(self, state: Mapping[str, Any]) -> None:
-        if tuple(state["modalities"]) != self.modalities:
-            raise StateMismatchError(
-                f"mixing.modalities is {list(self.modalities)}, the saved state has {state['modalities']}; "
-                "give the job the same modalities"
-            )

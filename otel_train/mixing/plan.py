@@ -78,20 +78,32 @@ class MixPlan:
         self._choice: ReaderChoice | None = None
 
     def fill(self, places: Sequence[Place]) -> None:
-        """Put the places dealt to this rank into slots of their modality, and the others into its queue."""
+        """Put streams into slots of their modality, and those that find none free into its queue.
+
+        Args:
+            places: The streams of this rank, in the order in which they shall be read. One that names its slot gets it
+                where that is free and of its modality.
+        """
+        waiting = []
         for place in places:
             modality = self.modalities[place.stream]
-            entry = (place.stream, place.position)
-            free = [
-                slot
-                for slot, (wanted, held) in enumerate(zip(self.slots, self.playing, strict=True))
-                if held is None and wanted == modality
-            ]
-            if free:
-                self.playing[free[0]] = entry
+            slot = place.slot
+            if slot is not None and slot < len(self.slots) and self._is_free(slot, modality):
+                self.playing[slot] = (place.stream, place.position)
             else:
-                self.queues.setdefault(modality, deque()).append(entry)
+                waiting.append(place)
+        for place in waiting:
+            modality = self.modalities[place.stream]
+            free = (slot for slot in range(len(self.slots)) if self._is_free(slot, modality))
+            slot = next(free, None)
+            if slot is not None:
+                self.playing[slot] = (place.stream, place.position)
+            else:
+                self.queues.setdefault(modality, deque()).append((place.stream, place.position))
         self._choice = None
+
+    def _is_free(self, slot: int, modality: str) -> bool:
+        return self.playing[slot] is None and self.slots[slot] == modality
 
     def set_weights(self, weights: dict[str, float]) -> None:
         """Use these weights by modality from the next pick on."""
@@ -145,13 +157,14 @@ class MixPlan:
             "finished": list(self.finished),
         }
 
-    def load_state_dict(self, state: Mapping[str, Any]) -> None:
-        """Go on from what `state_dict` returned."""
-        self.index = int(state["index"])
-        self.playing = [None if entry is None else (str(entry[0]), int(entry[1])) for entry in state["slots"]]
-        self.queues = {
-            modality: deque((str(stream), int(position)) for stream, position in queue)
-            for modality, queue in state["queues"].items()
-        }
-        self.finished = list(state["finished"])
-        self._choice = None
+    def copy(self) -> MixPlan:
+        """Return a plan of its own that goes on from here."""
+        plan = MixPlan(
+            self.lengths, self.modalities, self.slots, self.bias, seed=self.seed, rank=self.rank, at_end=self.at_end
+        )
+        plan.index = self.index
+        plan.playing = list(self.playing)
+        plan.queues = {modality: deque(queue) for modality, queue in self.queues.items()}
+        plan.finished = list(self.finished)
+        plan.set_weights(self._weights)
+        return plan

@@ -2,13 +2,14 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Iterable, Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any, Protocol, runtime_checkable
 
 import torch
 
+from otel_train.arguments import MAX_SHOWN, whole_number
 from otel_train.exceptions import ConfigurationError
 
 
@@ -43,7 +44,7 @@ class FileStream:
         max_bytes: Where to stop in a long file; 0 for its end.
 
     Raises:
-        ConfigurationError: The file holds fewer than two bytes, or can't be read.
+        ConfigurationError: The file holds fewer than two bytes, or can't be read, or a number breaks its rule.
     """
 
     id: str
@@ -54,6 +55,8 @@ class FileStream:
     _size: int = field(init=False, default=0)
 
     def __post_init__(self) -> None:
+        whole_number("chunk", self.chunk, least=1, remedy="give the inputs of a row")
+        whole_number("max_bytes", self.max_bytes, least=0, remedy="0 reads a file to its end")
         try:
             size = Path(self.path).stat().st_size
         except OSError as error:
@@ -83,3 +86,36 @@ class FileStream:
         row = torch.zeros(self.chunk + 1, dtype=torch.uint8)
         row[: len(data)] = torch.frombuffer(bytearray(data), dtype=torch.uint8)
         return {"bytes": row}, len(data) - 1
+
+
+def checked_streams(streams: Iterable[Stream]) -> dict[str, Stream]:
+    """Return streams by their ids, in their order.
+
+    Raises:
+        ConfigurationError: There is none, two have one id, or one has no rows, or no name or modality that is a text.
+    """
+    try:
+        given = list(streams)
+    except TypeError as error:
+        raise ConfigurationError(f"streams must be a list of streams, got {type(streams).__name__}") from error
+    if not given:
+        raise ConfigurationError("streams must name at least one, got none")
+    by_id: dict[str, Stream] = {}
+    for stream in given:
+        try:
+            id_, modality, length = stream.id, stream.modality, len(stream)
+        except Exception as error:
+            raise ConfigurationError(
+                f"a stream must have id, modality and a number of rows, {stream!r:.{MAX_SHOWN}} has not: "
+                f"{type(error).__name__}: {error!s:.{MAX_SHOWN}}"
+            ) from error
+        if not isinstance(id_, str) or not isinstance(modality, str):
+            raise ConfigurationError(
+                f"a stream's id and modality must be texts, got {id_!r:.{MAX_SHOWN}} and {modality!r:.{MAX_SHOWN}}"
+            )
+        if id_ in by_id:
+            raise ConfigurationError(f"two streams have the id {id_!r}; ids must be distinct")
+        if length < 1:
+            raise ConfigurationError(f"stream {id_!r} has no rows; leave it out")
+        by_id[id_] = stream
+    return by_id

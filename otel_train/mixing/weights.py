@@ -3,9 +3,11 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Callable, Mapping, Sequence
+import operator
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass
 
+from otel_train.arguments import MAX_SHOWN, finite_number
 from otel_train.exceptions import ConfigurationError
 
 Weights = Mapping[str, float] | Callable[[int], Mapping[str, float]]
@@ -18,21 +20,37 @@ def checked_weights(weights: Mapping[str, float], modalities: Sequence[str]) -> 
     Raises:
         ConfigurationError: A modality is unknown, a weight is negative or not finite, or none is positive.
     """
-    for modality, weight in weights.items():
-        if modality not in modalities:
-            raise ConfigurationError(
-                f"mixing.weights names the modality {modality!r}, which no stream has; known: {', '.join(modalities)}"
-            )
-        if not (isinstance(weight, int | float) and math.isfinite(weight) and weight >= 0):
-            raise ConfigurationError(
-                f"mixing.weights.{modality} must be a finite number that is not negative, got {weight!r}"
-            )
-    complete = {modality: float(weights.get(modality, 0.0)) for modality in modalities}
-    if not sum(complete.values()) > 0:
+    if not isinstance(weights, Mapping):
         raise ConfigurationError(
-            f"mixing.weights must hold a positive number, got {dict(weights)!r}; raise one of them"
+            f"weights must map each modality to a number, got {type(weights).__name__} {weights!r:.{MAX_SHOWN}}"
+        )
+    complete = dict.fromkeys(modalities, 0.0)
+    for modality, weight in weights.items():
+        if modality not in complete:
+            raise ConfigurationError(
+                f"weights names the modality {modality!r}, which no stream has; known: {', '.join(modalities)}"
+            )
+        complete[modality] = finite_number(f"weights[{modality!r}]", weight, remedy="0 never picks the modality")
+    if not 0 < sum(complete.values()) < math.inf:
+        raise ConfigurationError(
+            f"weights must hold a positive number and have a finite sum, got {dict(weights)!r}; raise one of them"
         )
     return complete
+
+
+def checked_modalities(modalities: Sequence[str]) -> tuple[str, ...]:
+    """Return the names of the modalities as a tuple.
+
+    Raises:
+        ConfigurationError: There is none, two are equal, or one is no text.
+    """
+    # A lone string is a sequence of strings to Python; nobody means its letters.
+    names = () if isinstance(modalities, str | bytes) or not isinstance(modalities, Iterable) else tuple(modalities)
+    if not names or not all(isinstance(name, str) for name in names) or len(set(names)) != len(names):
+        raise ConfigurationError(
+            f"modalities must be names, distinct and at least one, got {modalities!r:.{MAX_SHOWN}}"
+        )
+    return names
 
 
 def target_shares(weights: Mapping[str, float]) -> list[float]:
@@ -52,11 +70,21 @@ class WeightSchedule:
     changes: tuple[tuple[int, Mapping[str, float]], ...]
 
     def __post_init__(self) -> None:
-        steps = [step for step, _ in self.changes]
+        try:
+            steps = [operator.index(step) for step, _ in self.changes]
+        except (TypeError, ValueError) as error:
+            raise ConfigurationError(
+                f"changes must be pairs of a step and its weights, got {self.changes!r:.{MAX_SHOWN}}"
+            ) from error
         if not steps or steps[0] != 1 or steps != sorted(set(steps)):
             raise ConfigurationError(
-                f"mixing.schedule must begin at step 1 and name each later step once, in order, got steps {steps}"
+                f"changes must begin at step 1 and name each later step once, in order, got steps {steps}"
             )
+
+    @property
+    def steps(self) -> list[int]:
+        """The steps at which the weights change."""
+        return [step for step, _ in self.changes]
 
     def __call__(self, step: int) -> Mapping[str, float]:
         """Return the weights in force at `step`."""

@@ -94,6 +94,8 @@ class Checkpoints:
     def load(self, parts: Parts) -> int:
         """Go on from the newest checkpoint; a collective that waits.
 
+        Learning rates stay those that the optimizer was made with: what is configured now is used.
+
         Returns:
             The step that was saved; 0 where nothing was.
 
@@ -116,7 +118,10 @@ class Checkpoints:
             "job": {"world_size": 0},
         }
         _read(head, path)
+        rates = [group["lr"] for group in parts.optimizer.param_groups]
         set_state_dict(parts.model, parts.optimizer, model_state_dict=head["model"], optim_state_dict=head["optimizer"])
+        for group, rate in zip(parts.optimizer.param_groups, rates, strict=True):
+            group["lr"] = rate
         parts.telemetry.load_state_dict(head["telemetry"])
         saved = int(head["job"]["world_size"])
         ranks = [rank] if saved == world_size else range(saved)

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 import tomllib
 from collections.abc import Mapping
 from dataclasses import asdict, dataclass, field, replace
@@ -116,7 +117,8 @@ class MixingConfig:
         _check(self.readers > 0, "mixing.readers must be positive", self.readers, "4 is the default")
         _check(self.rows > 0, "mixing.rows must be positive", self.rows, "4 is the default")
         _check(self.workers >= 0, "mixing.workers must not be negative", self.workers, "0 reads in the rank itself")
-        _check(self.horizon > 0, "mixing.horizon must be positive", self.horizon, "4096 is the default")
+        horizon = self.horizon > 0 and math.isfinite(self.horizon)
+        _check(horizon, "mixing.horizon must be positive and finite", self.horizon, "4096 is the default")
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)

@@ -17,6 +17,7 @@ from torch.nn.parallel import DistributedDataParallel
 from torch.utils.data import DataLoader
 
 import otel_train
+from otel_train.exceptions import ConfigurationError
 from otel_train.ledger import StateLedger
 from otel_train.mixing import StreamMixingDataset, WeightSchedule
 from otel_train.paths import absolute
@@ -113,20 +114,29 @@ def train_step(
 
 
 def build_dataset(config: TrainerConfig, base: Path, events: EventLog | None) -> StreamMixingDataset:
-    """Return the dataset that a configuration describes, for this rank."""
+    """Return the dataset that a configuration describes, for this rank.
+
+    Raises:
+        ConfigurationError: What `[mixing]` says does not fit the streams; the message begins with the table's name.
+    """
     mixing = config.mixing
-    return StreamMixingDataset(
-        find_streams(config.data, base),
-        _weights(mixing, tuple(config.data.modalities)),
-        readers=None if mixing.slots else mixing.readers,
-        slots=mixing.slots or None,
-        reader_bias=mixing.reader_bias or None,
-        batch_size=mixing.rows,
-        at_end=mixing.at_end,
-        seed=config.job.seed,
-        horizon=mixing.horizon,
-        events=events,
-    )
+    streams = find_streams(config.data, base)
+    try:
+        return StreamMixingDataset(
+            streams,
+            _weights(mixing, tuple(config.data.modalities)),
+            readers=None if mixing.slots else mixing.readers,
+            slots=mixing.slots or None,
+            reader_bias=mixing.reader_bias or None,
+            batch_size=mixing.rows,
+            at_end=mixing.at_end,
+            seed=config.job.seed,
+            horizon=mixing.horizon,
+            events=events,
+        )
+    except ConfigurationError as error:
+        # The dataset names its own arguments; they have the names of the table's keys.
+        raise ConfigurationError(f"[mixing]: {error}") from error
 
 
 def build_ledger(config: TrainerConfig, device: torch.device, events: EventLog | None) -> StateLedger:

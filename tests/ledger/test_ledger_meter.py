@@ -6,7 +6,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from otel_train.exceptions import ConfigurationError
+from otel_train.exceptions import ConfigurationError, StateMismatchError
 from otel_train.ledger import LedgerMeter, stable_hash
 from tests.ledger.ledger_model import Model
 
@@ -98,3 +98,27 @@ def test_an_unknown_reason_is_refused() -> None:
     """An eviction is an overflow or stale; anything else is a mistake that is named."""
     with pytest.raises(ConfigurationError, match="'lru'"):
         LedgerMeter(1).evict("a", "lru")
+
+
+@pytest.mark.parametrize(
+    ("call", "error"),
+    [
+        (lambda meter: meter.hit(-1), "entries must be a whole number that is not negative, got -1"),
+        (lambda meter: meter.hit(float("nan")), "entries must be"),
+        (lambda meter: meter.store(None), "a stream id must be a str or an int of 64 bits, got NoneType"),
+        (lambda meter: meter.store(["a"]), "a stream id must be"),
+        (lambda meter: meter.evict(1.5), "a stream id must be"),
+    ],
+)
+def test_wrong_arguments_count_nothing(call: Any, error: str) -> None:
+    """A mistake of the caller's is named, and the counts stay as they were."""
+    meter = LedgerMeter(1)
+    with pytest.raises(ValueError, match=error):
+        call(meter)
+    assert meter.drain_measurements() == LedgerMeter(1).drain_measurements()
+
+
+def test_what_is_no_state_of_a_meter_is_refused() -> None:
+    """The state of another class is none of a meter's."""
+    with pytest.raises(StateMismatchError, match=r"a state of LedgerMeter must have .* 'held' is missing"):
+        LedgerMeter(1).load_state_dict({"step": 3})

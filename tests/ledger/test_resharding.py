@@ -8,7 +8,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from otel_train.exceptions import StateMismatchError
-from otel_train.ledger import StateLedger
+from otel_train.ledger import StateLedger, stable_hash
 from otel_train.ledger.hashing import keys_of, owners_of
 from otel_train.ledger.resharding import merge
 
@@ -41,12 +41,79 @@ def test_every_entry_moves_to_its_new_owner(old: int, new: int, steps: list[list
         assert both[0] == both[1]
 
 
-def test_a_smaller_ledger_keeps_the_newest() -> None:
-    """With less room the entries that were used last stay."""
-    ledger = StateLedger((), capacity=3, dtype=torch.int64)
-    ledger.load_state_dict(saved_shards(2, [[1, 2, 3], [4, 5], [1]]))
+@pytest.mark.parametrize("old", [1, 2])
+def test_a_smaller_ledger_keeps_the_newest(old: int) -> None:
+    """What finds no room is evicted, the least recently used first: counted, remembered and told of."""
+    events: list[dict[str, Any]] = []
+    ledger = StateLedger((), capacity=3, dtype=torch.int64, events=events.append)
+    ledger.load_state_dict(saved_shards(old, [[1, 2, 3], [4, 5], [1]]))
     assert sorted(ledger.state_dict()["states"].tolist()) == [1, 4, 5]
-    assert ledger.drain_measurements(4)[:4] == [0, 0, 0, 0]
+    assert sorted(event["key"] for event in events if event["event"] == "evict") == sorted(map(stable_hash, (2, 3)))
+    ledger.store([3], torch.tensor([3]))
+    assert ledger.drain_measurements(4)[:4] == [3, 0, 6, 1]
+
+
+ATTEMPTS = st.lists(
+    st.tuples(
+        st.integers(1, 3),  # ranks
+        st.integers(1, 7),  # capacity
+        st.lists(st.lists(st.integers(0, 15), max_size=8), max_size=4),  # ids of each step
+        st.booleans(),  # whether the interval is drained before it is saved
+    ),
+    min_size=1,
+    max_size=5,
+)
+
+
+@given(ATTEMPTS)
+def test_a_resume_loses_no_entry_and_no_count(attempts: list[Any]) -> None:
+    """With any ranks and capacity, within an interval or not: what was written is held or was counted as evicted."""
+    states: list[dict[str, Any]] = []
+    fresh = evicted = 0.0
+    for world_size, capacity, steps, drained in attempts:
+        ranks = [StateLedger((), capacity=capacity, recently_evicted=99, dtype=torch.int64) for _ in range(world_size)]
+        for rank, ledger in enumerate(ranks):
+            ledger._exchange.rank, ledger._exchange.world_size = rank, world_size
+            if states:
+                ledger.load_state_dict(states if len(states) != world_size else states[rank])
+            for ids in steps:
+                own = torch.tensor(sorted(set(ids)), dtype=torch.int64)
+                own = own[owners_of(keys_of(own), world_size) == rank]
+                ledger._store_state(keys_of(own), own)
+                ledger.end_step(ledger._step)
+            if drained:
+                evictions, _, writes, *_ = ledger.drain_measurements()
+                fresh, evicted = fresh + writes, evicted + evictions
+        states = [ledger.state_dict() for ledger in ranks]
+    fresh += sum(state["interval"]["fresh_writes"] for state in states)
+    evicted += sum(state["interval"]["evictions"] for state in states)
+    assert fresh - evicted == sum(len(state["keys"]) for state in states)
+    held = torch.cat([state["keys"] for state in states]).tolist()
+    known = torch.cat([torch.cat([state["keys"], state["recently_evicted"]]) for state in states])
+    written = {stable_hash(stream) for *_, steps, _ in attempts for ids in steps for stream in ids}
+    assert len(held) == len(set(held))
+    assert sorted(known.tolist()) == sorted(written)
+
+
+@pytest.mark.parametrize(
+    ("change", "complaint"),
+    [
+        (lambda _: {"plan": {}}, "a state of StateLedger must have .* 'world_size' is missing"),
+        (lambda state: {**state, "keys": [1]}, "keys, steps and states as tensors"),
+        (lambda state: {**state, "keys": state["keys"][:1]}, "1 keys and 2 states"),
+        (lambda state: {**state, "interval": {"evictions": 3}}, "'stale_evictions' is missing"),
+        (lambda state: {**state, "step": "x"}, "wrong form"),
+        (lambda _: None, "must be what its state_dict"),
+        (lambda _: [], "all ranks in order"),
+    ],
+)
+def test_what_is_no_state_of_a_ledger_is_refused(change: Any, complaint: str) -> None:
+    """The state of another class, of another version, or one that is damaged: said, with nothing changed."""
+    ledger = StateLedger((), capacity=3, dtype=torch.int64)
+    ledger.store([7], torch.tensor([7]))
+    with pytest.raises(StateMismatchError, match=complaint):
+        ledger.load_state_dict(change(saved_shards(1, [[1, 2]])[0]))
+    assert ledger.fetch([7]).found.all()
 
 
 def test_rings_are_joined_by_their_new_ends() -> None:

@@ -170,16 +170,25 @@ def test_the_slab_is_no_part_of_the_graph() -> None:
 @pytest.mark.parametrize(
     ("also", "field"),
     [
-        ({"capacity": 0}, "ledger.capacity must be positive, got 0"),
-        ({"capacity": 1, "max_idle_steps": 0}, "ledger.max_idle_steps"),
-        ({"capacity": 1, "recently_evicted": 0}, "ledger.recently_evicted"),
-        ({"capacity": 1, "state_shape": (0,)}, "ledger.state_shape"),
+        ({"capacity": 0}, "^capacity must be a positive whole number, got 0; set it to the number of streams"),
+        ({"capacity": 2.5}, r"^capacity must be a positive whole number, got 2\.5"),
+        ({"capacity": True}, "^capacity must be"),
+        ({"max_idle_steps": 0}, "^max_idle_steps must be a positive whole number, got 0"),
+        ({"max_idle_steps": float("nan")}, "^max_idle_steps must be"),
+        ({"recently_evicted": 0}, "^recently_evicted must be a positive whole number, got 0"),
+        ({"recently_evicted": float("inf")}, "^recently_evicted must be"),
+        ({"state_shape": (0,)}, r"^state_shape\[0\] must be a positive whole number, got 0"),
+        ({"state_shape": 64}, "^state_shape must be a sequence of whole numbers, got 64"),
+        ({"state_shape": (1.5,)}, r"^state_shape\[0\] must be"),
+        ({"dtype": "float32"}, "^dtype must be a torch.dtype, got 'float32'"),
+        ({"device": "gpu"}, "^device must be one of torch's, got 'gpu'"),
+        ({"step": None}, "^step must be"),
     ],
 )
 def test_bad_configuration_names_the_field(also: dict[str, Any], field: str) -> None:
     """A value that breaks a rule is refused at once."""
     with pytest.raises(ConfigurationError, match=field):
-        StateLedger(**{"state_shape": (1,), **also})
+        StateLedger(**{"state_shape": (1,), "capacity": 1, **also})
 
 
 @pytest.mark.parametrize(
@@ -193,12 +202,16 @@ def test_bad_configuration_names_the_field(also: dict[str, Any], field: str) -> 
         (torch.zeros(1), torch.zeros(1, 2)),
         (["a"], torch.zeros(1, 2, device="meta")),
         (["a"], [[0.0, 0.0]]),
+        (["a"], torch.zeros(1, 2).to_sparse()),
+        ([True], torch.zeros(1, 2)),
+        (torch.zeros(1, dtype=torch.int64, device="meta"), torch.zeros(1, 2)),
+        (["a"], None),
     ],
 )
 def test_wrong_arguments_change_nothing(ids: Any, states: Any) -> None:
     """Ids or states of another form are an error, and the ledger stays as it was."""
     ledger = StateLedger((2,), capacity=1)
-    with pytest.raises(ShapeMismatchError, match="must be"):
+    with pytest.raises(ShapeMismatchError, match=r"must be|can't be read"):
         ledger.store(ids, states)
     assert len(ledger) == 0
 

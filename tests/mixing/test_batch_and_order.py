@@ -83,9 +83,9 @@ def test_a_job_resumed_within_a_step_counts_the_targets_of_that_step() -> None:
 @pytest.mark.parametrize(
     ("changes", "complaint"),
     [
-        ({"readers": None, "slots": []}, "mixing.slots must name the modality of at least one slot"),
-        ({"rows_per_step": 0}, "mixing.rows_per_step must be positive, got 0"),
-        ({"reader_bias": [1, 1, 1, float("nan")]}, "mixing.reader_bias must be 4 numbers"),
+        ({"readers": None, "slots": []}, "slots must name the modality of at least one slot"),
+        ({"rows_per_step": 0}, "rows_per_step must be a positive whole number, got 0"),
+        ({"reader_bias": [1, 1, 1, float("nan")]}, r"reader_bias\[3\] must be a finite number"),
     ],
 )
 def test_empty_and_undefined_arguments_are_named(changes: dict[str, Any], complaint: str) -> None:
@@ -95,8 +95,9 @@ def test_empty_and_undefined_arguments_are_named(changes: dict[str, Any], compla
 
 
 def test_a_modality_with_one_stream_need_not_be_rank_0s() -> None:
-    """Each modality is dealt from another rank on."""
-    assert [len(deal([Place("only")], rank, 3, first=4)) for rank in range(3)] == [0, 1, 0]
+    """Each modality is dealt on from where the last one ended, so that four streams are enough for four ranks."""
+    hands = deal([[Place("a0")], [Place("b0"), Place("b1")], [Place("c0")]], [0] * 4)
+    assert [[place.stream for place in hand] for hand in hands] == [["a0"], ["b0"], ["b1"], ["c0"]]
 
 
 def test_a_meter_saved_within_an_interval_knows_the_pick_before_it() -> None:

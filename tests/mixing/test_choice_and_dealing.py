@@ -3,15 +3,19 @@
 from __future__ import annotations
 
 from collections import Counter
+from typing import Any
 
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
 from otel_train.exceptions import ConfigurationError
+from otel_train.mixing import StreamMixingDataset
 from otel_train.mixing.choice import ReaderChoice, reader_weights, uniform
-from otel_train.mixing.dealing import Place, apportion_slots, deal, merge_places
+from otel_train.mixing.dealing import Place, apportion_slots, deal
+from otel_train.mixing.resume import Job, reshard
 from otel_train.mixing.weights import WeightSchedule
+from tests.mixing.number_streams import Numbers
 
 
 def test_the_numbers_of_a_pick_never_change() -> None:
@@ -37,20 +41,25 @@ def test_picks_follow_the_weights_of_modalities_and_the_bias_within_one() -> Non
     assert [counts[slot] / 20_000 for slot in range(4)] == pytest.approx([3 / 16, 1 / 16, 12 / 16, 0], abs=0.01)
 
 
-@given(st.integers(1, 9), st.integers(0, 40), st.integers(0, 8), st.integers(0, 40))
-def test_every_stream_is_dealt_to_one_rank(world_size: int, streams: int, first: int, playing: int) -> None:
+@given(st.integers(1, 9), st.lists(st.integers(0, 12), max_size=4), st.integers(0, 12))
+def test_every_stream_is_dealt_to_one_rank(world_size: int, counts: list[int], playing: int) -> None:
     """None twice, none lost, and the ranks' shares differ by at most one; those that play come first."""
-    places = [Place(str(index), playing=index < playing) for index in range(streams)]
-    hands = [deal(places, rank, world_size, first) for rank in range(world_size)]
-    assert sorted(place.stream for hand in hands for place in hand) == sorted(place.stream for place in places)
+    modalities = [
+        [Place(f"{modality}.{index}", playing=index < playing) for index in range(count)]
+        for modality, count in enumerate(counts)
+    ]
+    hands = deal(modalities, [0] * world_size)
+    streams = sorted(place.stream for hand in hands for place in hand)
+    assert streams == sorted(place.stream for places in modalities for place in places)
     assert max(map(len, hands)) - min(map(len, hands)) <= 1
-    assert all(hand == sorted(hand, key=lambda place: not place.playing) for hand in hands)
+    for hand in hands:
+        assert hand == sorted(hand, key=lambda place: (place.stream.split(".")[0], not place.playing))
 
 
 def test_slots_go_by_weight_and_every_modality_has_one() -> None:
     """Largest remainder, after one slot each."""
     assert Counter(apportion_slots(8, {"a": 3.0, "b": 1.0, "c": 0.0})) == {"a": 5, "b": 2, "c": 1}
-    with pytest.raises(ConfigurationError, match=r"mixing\.readers must be at least the number of modalities"):
+    with pytest.raises(ConfigurationError, match=r"readers must be at least the number of modalities"):
         apportion_slots(2, {"a": 3.0, "b": 1.0, "c": 0.0})
 
 
@@ -58,16 +67,40 @@ def test_a_schedule_holds_each_weight_until_the_next() -> None:
     """The change is in force at its own step."""
     schedule = WeightSchedule(((1, {"a": 1.0}), (5, {"a": 2.0})))
     assert [schedule(step)["a"] for step in (1, 4, 5, 99)] == [1.0, 1.0, 2.0, 2.0]
-    with pytest.raises(ConfigurationError, match=r"must begin at step 1"):
-        WeightSchedule(((2, {"a": 1.0}),))
+
+
+@pytest.mark.parametrize("changes", [((2, {"a": 1.0}),), (), ((1, {}), (1, {})), (("1", {}),), (1,), ((1.5, {}),)])
+def test_a_schedule_that_is_none_is_named(changes: Any) -> None:
+    """It begins at step 1 and goes on in the order of steps."""
+    with pytest.raises(ConfigurationError, match=r"^changes must (begin at step 1|be pairs of a step and its weights)"):
+        WeightSchedule(changes)
+
+
+def test_a_schedules_later_weights_are_checked_at_once() -> None:
+    """A modality that no stream has would otherwise raise at its step."""
+    schedule = WeightSchedule(((1, {"a": 1.0}), (500, {"b": 1.0})))
+    with pytest.raises(ConfigurationError, match="weights names the modality 'b', which no stream has"):
+        StreamMixingDataset([Numbers("s", "a")], schedule, readers=1)
 
 
 def test_streams_that_wait_keep_their_turn_when_a_job_is_resharded() -> None:
     """Those that play go first, then the next of each rank; one at a queue's end would never come up otherwise."""
+    names = [[f"{rank}{turn}" for turn in "pxyz"] for rank in range(2)]
     plans = [
-        {"slots": [(f"{rank}p", 3), None], "queues": {"a": [(f"{rank}{turn}", 0) for turn in "xyz"]}, "finished": []}
-        for rank in range(2)
+        {"index": 0, "slots": [(own[0], 3), None], "queues": {"a": [(name, 0) for name in own[1:]]}, "finished": []}
+        for own in names
     ]
-    states = [{"rank": rank, "world_size": 2, "plan": plan} for rank, plan in enumerate(plans)]
-    places, _, _ = merge_places(states)
+    states = [
+        {"rank": rank, "world_size": 2, "step": 1, "picks_in_step": 0, "streams": {"a": names}, "plan": plan}
+        for rank, plan in enumerate(plans)
+    ]
+    streams = [name for own in names for name in own]
+    job = Job(
+        modalities=dict.fromkeys(streams, "a"),
+        lengths=dict.fromkeys(streams, 9),
+        seed=0,
+        world_size=1,
+        begins_again=True,
+    )
+    places = reshard(job, 0, states).places
     assert [place.stream for place in places] == ["0p", "1p", "0x", "1x", "0y", "1y", "0z", "1z"]

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import logging
+import math
 import os
 import signal
 import time
@@ -236,13 +237,22 @@ def test_a_streams_error_tells_which_stream_and_where(tmp_path: Path) -> None:
 @pytest.mark.parametrize(
     ("changes", "complaint"),
     [
-        ({"readers": None}, "mixing.readers must be given"),
-        ({"readers": 2}, "mixing.readers must be at least"),
-        ({"readers": None, "slots": ["x"]}, "mixing.slots names the modality 'x'"),
-        ({"slots": ["a"]}, "mixing.readers is 5, but mixing.slots names 1"),
-        ({"reader_bias": [1.0]}, "mixing.reader_bias must be 5 numbers"),
-        ({"at_end": "stop"}, "mixing.at_end must be one of next, cycle, again, got 'stop'"),
-        ({"batch_size": 0}, "mixing.batch_size must be positive, got 0"),
+        ({"readers": None}, "readers must be given"),
+        ({"readers": 2}, "readers must be at least"),
+        ({"readers": None, "slots": ["x"]}, "slots names the modality 'x'"),
+        ({"slots": ["a"]}, "readers is 5, but slots names 1"),
+        ({"reader_bias": [1.0]}, "reader_bias must be 5 numbers, got 1"),
+        ({"at_end": "stop"}, "at_end must be one of next, cycle, again, got 'stop'"),
+        ({"readers": 2.5}, "readers must be a positive whole number, got 2.5"),
+        ({"readers": True}, "readers must be"),
+        ({"slots": "abc"}, "slots must name the modality of at least one slot, got 'abc'"),
+        ({"reader_bias": 1.0}, "reader_bias must be 5 numbers, got 1.0"),
+        ({"seed": None}, "seed must be a whole number, got None"),
+        ({"horizon": float("inf")}, "horizon must be a finite number"),
+        ({"rank": 1.0}, "rank must be"),
+        ({"world_size": 0}, "world_size must be"),
+        ({"batch_size": "4"}, "batch_size must be a positive whole number, got '4'"),
+        ({"batch_size": 0}, "batch_size must be a positive whole number, got 0"),
         ({"rank": 2}, "rank must be in 0 .. 1, got 2"),
         ({"rank": None}, "give both rank and world_size"),
     ],
@@ -254,11 +264,79 @@ def test_wrong_arguments_are_named(changes: dict[str, Any], complaint: str) -> N
 
 
 def test_states_that_do_not_fit_are_refused() -> None:
-    """A rank's state alone can't be resharded, nor one with streams that are gone."""
+    """A rank's state alone can't be resharded, nor one of a job with other streams."""
     state = make().state_dict()
     with pytest.raises(
         StateMismatchError, match=r"the saved job had 2 ranks, the states given are those of ranks \[0\]"
     ):
         make(world_size=3).load_state_dict(state)
-    with pytest.raises(StateMismatchError, match="streams that are not given now, the first is 's"):
-        StreamMixingDataset(streams(3), {"a": 1}, readers=5, rank=0, world_size=2).load_state_dict(state)
+    other = StreamMixingDataset([Numbers("x", "a", 3)], {"a": 1}, readers=5)
+    with pytest.raises(StateMismatchError, match="none of the 12 streams of the saved state is given now: it has 's0'"):
+        other.load_state_dict({**state, "world_size": 1})
+
+
+@pytest.mark.parametrize(
+    ("change", "complaint"),
+    [
+        ({"pick": None}, "the batch must have 'pick'"),
+        ({"length": None}, "the batch must have 'length'"),
+        (
+            {"length": torch.tensor([1.0, math.nan, 1.0, 1.0])},
+            "length must be a finite number that is not negative, got nan",
+        ),
+        ({"length": [1, -1, 1, 1]}, "length must be a finite number"),
+        ({"length": [1, 1]}, "the batch has 4 picks and 2 lengths"),
+        ({"pick": ["a", "b", "c", "d"]}, "the batch must have 'pick'"),
+        ({"pick": [1, 2, 3, 4]}, "the batch holds picks 1 to 4, the next one is 0"),
+    ],
+)
+def test_a_wrong_batch_is_named_and_counts_nothing(change: dict[str, Any], complaint: str) -> None:
+    """What a collate function made of the rows is checked before any of them is counted."""
+    dataset = make()
+    with pytest.raises(ConfigurationError, match=complaint):
+        dataset.consume({"pick": [0, 1, 2, 3], "length": [1, 1, 1, 1], **change})
+    dataset.consume({"pick": [0, 1, 2, 3], "length": torch.tensor([1, 1, 1, 1])})
+    assert dataset.drain_step_metrics()[PICKS] == 4
+
+
+def test_rows_that_no_worker_made_need_not_be_handed_over() -> None:
+    """The training loop with a collate function of its own is the same with and without workers."""
+    dataset = make()
+    for batch in islice(DataLoader(dataset, batch_size=4, collate_fn=_numbers_only), 3):
+        dataset.consume(batch)
+    assert dataset.drain_step_metrics()[PICKS] == 12
+
+
+@pytest.mark.parametrize("tokens", [math.nan, -1, "12", None])
+def test_a_stream_that_counts_no_tokens_is_named(monkeypatch: pytest.MonkeyPatch, tokens: Any) -> None:
+    """The error says which stream and row, wherever it is read."""
+    stream = Numbers("s", "a", 3)
+    monkeypatch.setattr(stream, "read", lambda _: ({"value": 0}, tokens))
+    with pytest.raises(ConfigurationError, match="tokens must be a finite number") as caught:
+        next(iter(StreamMixingDataset([stream], {"a": 1}, readers=1)))
+    assert caught.value.__notes__ == ["while reading row 0 of stream 's' in slot 0"]
+
+
+@pytest.mark.parametrize(
+    ("given", "complaint"),
+    [
+        ([], "streams must name at least one, got none"),
+        (None, "streams must be a list of streams, got NoneType"),
+        ([object()], "a stream must have id, modality and a number of rows"),
+        ([Numbers(7, "a", 3)], "a stream's id and modality must be texts, got 7"),  # type: ignore[arg-type]
+        ([Numbers("s", "a", 0)], "stream 's' has no rows"),
+        ([Numbers("s", "a", 3)] * 2, "two streams have the id 's'"),
+    ],
+)
+def test_wrong_streams_are_named(given: Any, complaint: str) -> None:
+    """The message says which stream breaks a rule."""
+    with pytest.raises(ConfigurationError, match=complaint):
+        StreamMixingDataset(given, {"a": 1}, readers=1)
+
+
+@pytest.mark.parametrize("numbers", [{"chunk": 0}, {"chunk": 1.5}, {"max_bytes": -1}])
+def test_a_file_streams_numbers_are_checked(tmp_path: Path, numbers: dict[str, Any]) -> None:
+    """A row without inputs would have no length."""
+    (tmp_path / "text").write_bytes(bytes(9))
+    with pytest.raises(ConfigurationError, match=f"{next(iter(numbers))} must be"):
+        FileStream("text", "a", str(tmp_path / "text"), **{"chunk": 4, **numbers})

@@ -3,9 +3,11 @@
 from __future__ import annotations
 
 import math
+from functools import partial
 from typing import Any
 
 import pytest
+import torch
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
@@ -129,7 +131,7 @@ def test_every_value_is_what_the_definitions_give(
             naive.step += 1
         if save:
             state = meter.state_dict()
-            meter = MixingMeter(3, MODALITIES, {"a": 1}, horizon=7)
+            meter = MixingMeter(3, MODALITIES, {"a": 1}, horizon=horizon)
             meter.load_state_dict(state)
             meter.set_weights(dict(zip(MODALITIES, naive.shares, strict=True)))
 
@@ -198,12 +200,20 @@ def test_a_run_of_misses_goes_on_when_the_weights_change() -> None:
 @pytest.mark.parametrize(
     ("arguments", "complaint"),
     [
-        ((-1, ["a"], {"a": 1}), "mixing.readers"),
-        ((1, ["a", "a"], {"a": 1}), "mixing.modalities"),
-        ((1, ["a"], {"b": 1}), "mixing.weights names the modality 'b'"),
-        ((1, ["a"], {"a": -1}), "mixing.weights.a"),
-        ((1, ["a"], {"a": math.nan}), "mixing.weights.a"),
-        ((1, ["a"], {"a": 0}), "mixing.weights must hold a positive number"),
+        ((-1, ["a"], {"a": 1}), "slots must be a whole number that is not negative, got -1"),
+        ((1, ["a", "a"], {"a": 1}), "modalities"),
+        ((2.0, ["a"], {"a": 1}), "slots must be"),
+        ((1, "ab", {"a": 1}), "modalities must be names, distinct and at least one, got 'ab'"),
+        ((1, [], {"a": 1}), "modalities"),
+        ((1, [1], {1: 1}), "modalities"),
+        ((1, ["a"], 5), "weights must map each modality to a number, got int 5"),
+        ((1, ["a"], {"a": True}), r"weights\['a'\] must be"),
+        ((1, ["a"], {"a": "1"}), r"weights\['a'\] must be"),
+        ((1, ["a", "b"], {"a": 1e308, "b": 1e308}), "weights must hold a positive number and have a finite sum"),
+        ((1, ["a"], {"b": 1}), "weights names the modality 'b'"),
+        ((1, ["a"], {"a": -1}), r"weights\['a'\] must be a finite number"),
+        ((1, ["a"], {"a": math.nan}), r"weights\['a'\] must be a finite number"),
+        ((1, ["a"], {"a": 0}), "weights must hold a positive number"),
     ],
 )
 def test_wrong_arguments_are_named(arguments: tuple[Any, ...], complaint: str) -> None:
@@ -212,10 +222,76 @@ def test_wrong_arguments_are_named(arguments: tuple[Any, ...], complaint: str) -
         MixingMeter(*arguments)
 
 
-def test_a_pick_of_an_empty_slot_is_an_error() -> None:
-    """A loader that forgets to open its slots is told."""
-    with pytest.raises(ConfigurationError, match=r"slot 0 was picked but holds no stream"):
-        MixingMeter(1, ["a"], {"a": 1}).pick(0)
+@pytest.mark.parametrize("horizon", [0, -1, math.nan, math.inf, "4096", None, True])
+def test_a_horizon_that_is_no_positive_number_is_named(horizon: Any) -> None:
+    """An infinite one can't stand in a ring, and would never forget."""
+    with pytest.raises(ConfigurationError, match=r"^horizon must be .*4096 picks is the default"):
+        MixingMeter(1, ["a"], {"a": 1}, horizon=horizon)
+
+
+@pytest.mark.parametrize(
+    ("arguments", "complaint"),
+    [
+        ((-1,), "slot must be a whole number that is not negative, got -1; this meter has slots 0 to 2"),
+        ((7,), "slot must be 0 to 2, got 7"),
+        ((0.0,), "slot must be"),
+        ((True,), "slot must be"),
+        (("0",), "slot must be"),
+        ((None,), "slot must be"),
+        ((2,), r"slot 2 was picked but holds no stream; call open\(slot, modality\) first"),
+        ((0, -1), "rows must be a whole number that is not negative, got -1"),
+        ((0, 0.5), "rows must be"),
+        ((0, 10**400), "rows must be"),
+        ((0, 1, -1), "tokens must be a finite number that is not negative, got -1"),
+        ((0, 1, math.nan), "tokens must be a finite number that is not negative, got nan"),
+        ((0, 1, math.inf), "tokens must be"),
+        ((0, 1, 10**400), "tokens must be"),
+        ((0, 1, "12"), "tokens must be"),
+        ((0, 1, None), "tokens must be"),
+        ((0, 1, torch.tensor([1, 2])), "tokens must be"),
+        ((0, 1, torch.tensor(math.nan)), "tokens must be"),
+        ((0, 1, torch.zeros((), device="meta")), "tokens must be"),
+    ],
+)
+def test_a_wrong_pick_is_named_and_counts_nothing(arguments: tuple[Any, ...], complaint: str) -> None:
+    """The message has the argument, its rule and the value; the meter goes on as if there had been no call."""
+    meter, untouched = (MixingMeter(3, ["a"], {"a": 1}) for _ in range(2))
+    for each in (meter, untouched):
+        each.open(0, "a")
+        each.open(1, "a")
+    with pytest.raises(ConfigurationError, match=complaint):
+        meter.pick(*arguments)
+    for each in (meter, untouched):
+        each.pick(1, 2, tokens=3)
+    assert meter.drain_measurements(4) == untouched.drain_measurements(4)
+
+
+@pytest.mark.parametrize(
+    "tokens", [5, 5.0, torch.tensor(5), torch.tensor([[5.0]]), torch.tensor([5], dtype=torch.int32)]
+)
+def test_tokens_may_be_a_tensor_of_one_element(tokens: Any) -> None:
+    """As `batch["length"].sum()` is; the record holds numbers."""
+    meter = MixingMeter(1, ["a"], {"a": 1})
+    meter.open(0, "a")
+    meter.pick(torch.tensor(0), rows=torch.tensor(2), tokens=tokens)  # type: ignore[arg-type]
+    values = meter.drain_measurements()
+    assert {type(value) for value in values} <= {float, int}
+    assert meter.drain_step_metrics()[f"{rows.TOKENS.wandb_key}/a"] == 0
+    assert values[0] == 2
+    assert 5 in values
+
+
+@pytest.mark.parametrize("slot", [-1, 3, None, 0.5])
+def test_a_slot_that_is_none_is_named_by_every_call(slot: Any) -> None:
+    """Opening, restarting and closing count slots as `pick` does."""
+    meter = MixingMeter(3, ["a"], {"a": 1})
+    for call in (partial(meter.open, modality="a"), meter.restart, meter.close):
+        with pytest.raises(ConfigurationError, match="slot must be"):
+            call(slot)
+    with pytest.raises(ConfigurationError, match="slot 0 was restarted but holds no stream"):
+        meter.restart(0)
+    with pytest.raises(ConfigurationError, match="modality of slot 0 must be one of a, got 'b'"):
+        meter.open(0, "b")
 
 
 def test_state_of_other_modalities_is_refused() -> None:

@@ -14,13 +14,13 @@ from otel_train.mixing import FileStream, StreamMixingDataset
 from otel_train.trainer.checkpoint import Checkpoints, Parts
 
 
-def make_parts(base: Path, hidden: int = 3) -> Parts:
+def make_parts(base: Path, hidden: int = 3, rate: float = 0.1) -> Parts:
     """Return a job's parts, telemetry disabled by having no step."""
     (base / "text").write_bytes(bytes(100))
     model = torch.nn.Linear(2, hidden)
     return Parts(
         model=model,
-        optimizer=torch.optim.Adam(model.parameters()),
+        optimizer=torch.optim.Adam(model.parameters(), rate),
         dataset=StreamMixingDataset([FileStream("text", "prose", str(base / "text"), 10)], {"prose": 1}, readers=1),
         ledger=StateLedger((hidden,), capacity=2),
         telemetry=otel_train.Telemetry(),
@@ -50,3 +50,12 @@ def test_another_jobs_checkpoint_is_refused_with_its_name(tmp_path: Path) -> Non
     checkpoints.save(4, make_parts(tmp_path))
     with pytest.raises(StateMismatchError, match=r"saved/step-00000004 is not one of this job"):
         checkpoints.load(make_parts(tmp_path, hidden=5))
+
+
+def test_the_learning_rate_is_the_one_that_is_configured_now(tmp_path: Path) -> None:
+    """A resume goes on with what the job is started with; the optimizer's moments are those that were saved."""
+    checkpoints = Checkpoints(tmp_path / "saved", keep=1)
+    checkpoints.save(4, make_parts(tmp_path))
+    parts = make_parts(tmp_path, rate=0.5)
+    assert checkpoints.load(parts) == 4
+    assert [group["lr"] for group in parts.optimizer.param_groups] == [0.5]

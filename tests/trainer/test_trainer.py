@@ -9,8 +9,9 @@ import torch
 
 from otel_train.exceptions import ConfigurationError
 from otel_train.trainer import load_config, shipped_configs
-from otel_train.trainer.config import DataConfig
+from otel_train.trainer.config import DataConfig, MixingConfig, TrainerConfig
 from otel_train.trainer.data import find_streams
+from otel_train.trainer.loop import build_dataset
 from otel_train.trainer.model import ByteEncoder, plan_waves
 
 
@@ -36,6 +37,15 @@ def test_a_modality_without_files_is_an_error_that_names_it(tmp_path: Path) -> N
     """A pattern that finds nothing is not passed over."""
     with pytest.raises(ConfigurationError, match=r"data.modalities.prose finds no file of at least 4096 bytes"):
         find_streams(DataConfig(modalities={"prose": ("*.nothing",)}), tmp_path)
+
+
+def test_what_the_mixer_refuses_names_the_configurations_table(tmp_path: Path) -> None:
+    """The mixer names its own arguments, which are keys of `[mixing]`."""
+    (tmp_path / "text").write_bytes(bytes(9000))
+    data = DataConfig(modalities={"prose": ("text",)})
+    config = TrainerConfig(data=data, mixing=MixingConfig(weights={"code": 1.0}))
+    with pytest.raises(ConfigurationError, match=r"^\[mixing\]: weights names the modality 'code'"):
+        build_dataset(config, tmp_path, None)
 
 
 def test_rows_of_one_stream_are_encoded_one_after_the_other() -> None:
