@@ -14,7 +14,7 @@ from contextlib import contextmanager
 from opentelemetry.metrics import CallbackOptions, Observation
 from opentelemetry.sdk.metrics import MeterProvider
 from opentelemetry.sdk.metrics.export import PeriodicExportingMetricReader
-from opentelemetry.sdk.resources import Resource
+from opentelemetry.sdk.resources import OTELResourceDetector, Resource
 
 from otel_train.announcing import AnnouncingExporter
 from otel_train.bridge.inbox import Inbox
@@ -48,13 +48,10 @@ def exporting(inbox: Inbox, writer: Writer, counts: Counts) -> Iterator[None]:
         yield
         return
     interval = None if "OTEL_METRIC_EXPORT_INTERVAL" in os.environ else _INTERVAL * 1000
-    resource = Resource.create(
-        {
-            "service.name": os.environ.get("OTEL_SERVICE_NAME") or SERVICE_NAME,
-            # The counters begin again with each start of the bridge, and so must their series.
-            "service.instance.id": str(uuid.uuid4()),
-        }
-    )
+    given = OTELResourceDetector().detect().attributes  # OTEL_SERVICE_NAME, then OTEL_RESOURCE_ATTRIBUTES
+    # The counters begin again with each start of the bridge, and so must their series.
+    named = {"service.name": given.get("service.name") or SERVICE_NAME, "service.instance.id": str(uuid.uuid4())}
+    resource = Resource.create(named)
     exporter = AnnouncingExporter(
         _log,
         lost="the bridge's own metrics are not taken by the receiver that OTEL_EXPORTER_OTLP_* name",

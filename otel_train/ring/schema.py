@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import json
 from collections.abc import Mapping, Sequence
-from dataclasses import asdict, dataclass, fields
+from dataclasses import asdict, dataclass, field, fields
 from typing import Any
 
 from otel_train.catalogue import BY_NAME, MAX_TEXT, Layout, Metric, Reduction
@@ -19,6 +19,8 @@ _PLAIN = (Reduction.MEAN, Reduction.SUM, Reduction.MAX, Reduction.MIN)
 Fact = str | int | float | bool
 """One thing about how a job is set up, such as the steps in an interval."""
 MAX_FACTS = 256
+MAX_ATTRIBUTES = 96
+"""Of a resource, beside our own and the SDK's: receivers take 128."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -34,6 +36,8 @@ class Identity:
     world_size: int = 1
     host: str = ""
     service_name: str = "otel_train"
+    attributes: Mapping[str, str] = field(default_factory=dict, hash=False)
+    """Of the resource, as the standard's variables give them to the rank; those above stand beside them."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -93,15 +97,21 @@ def _facts(content: Any) -> dict[str, Fact]:
 
 def _identity(content: dict[str, Any]) -> Identity:
     identity = Identity(**content)
-    for field in fields(Identity):
-        value = getattr(identity, field.name)
-        if field.name in ("run_id", "host", "service_name"):
+    for name in (each.name for each in fields(Identity)):
+        value = getattr(identity, name)
+        if name in ("run_id", "host", "service_name"):
             fits = isinstance(value, str)
+        elif name == "attributes":
+            fits = isinstance(value, dict) and len(value) <= MAX_ATTRIBUTES + 2 and all(map(_short, value.items()))
         else:
             fits = type(value) is int and 0 <= value <= _LARGEST
         if not fits:
-            raise ValueError(f"{field.name} is {value!r:.80}")
+            raise ValueError(f"{name} is {value!r:.80}")
     return identity
+
+
+def _short(pair: tuple[str, Any]) -> bool:
+    return all(isinstance(text, str) and len(text) <= MAX_TEXT for text in pair)
 
 
 def _modality(name: Any) -> str:

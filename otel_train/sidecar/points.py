@@ -8,7 +8,7 @@ from typing import Any
 
 from opentelemetry.exporter.otlp.proto.common.metrics_encoder import encode_metrics
 from opentelemetry.sdk.metrics.export import MetricsData, ResourceMetrics, ScopeMetrics
-from opentelemetry.sdk.resources import Resource
+from opentelemetry.sdk.resources import OTELResourceDetector, Resource
 from opentelemetry.sdk.util.instrumentation import InstrumentationScope
 
 from otel_train.catalogue import Instrument, Layout, Phase, cluster_name, rows
@@ -20,19 +20,23 @@ SCOPE = InstrumentationScope("otel_train")
 
 
 def resource_of(identity: Identity) -> Resource:
-    """Return the OTel resource of a rank's process."""
-    return Resource.create(
-        {
-            "service.name": identity.service_name,
-            "service.instance.id": f"{identity.run_id}/{identity.attempt}/{identity.rank}",
-            "train.run.id": identity.run_id,
-            "train.attempt": identity.attempt,
-            "train.rank": identity.rank,
-            "train.local_rank": identity.local_rank,
-            "train.world_size": identity.world_size,
-            "host.name": identity.host,
-        }
-    )
+    """Return the OTel resource of a rank's process.
+
+    The attributes that the standard's variables give to the rank stand above those that they give to the sidecar, and
+    both above what was made up for the rank.
+    """
+    made_up = Resource({"service.name": identity.service_name, "host.name": identity.host})
+    own: dict[str, str | int] = {
+        "service.instance.id": f"{identity.run_id}/{identity.attempt}/{identity.rank}",
+        "train.run.id": identity.run_id,
+        "train.attempt": identity.attempt,
+        "train.rank": identity.rank,
+        "train.local_rank": identity.local_rank,
+        "train.world_size": identity.world_size,
+    }
+    given = {name: value for name, value in OTELResourceDetector().detect().attributes.items() if value != ""}
+    given |= {**identity.attributes, **own}
+    return Resource.create().merge(made_up).merge(Resource(given))
 
 
 class Origin:

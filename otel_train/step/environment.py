@@ -6,11 +6,12 @@ import os
 import socket
 import tempfile
 from collections.abc import Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from pathlib import Path
 
 from otel_train.endpoint import Endpoint
 from otel_train.exceptions import ConfigurationError
+from otel_train.step.resource import resource_attributes, valid_text
 
 _TRUE = {"1", "true"}
 _MPI = {
@@ -36,8 +37,8 @@ class Environment:
     """LOCAL_WORLD_SIZE likewise; None where no launcher sets it."""
     disabled: bool = False
     """OTEL_SDK_DISABLED=true: no file, no process, no cost."""
-    service_name: str = "otel_train"
-    """OTEL_SERVICE_NAME."""
+    attributes: Mapping[str, str] = field(default_factory=dict)
+    """OTEL_RESOURCE_ATTRIBUTES, and OTEL_SERVICE_NAME as one of them."""
     run_id: str = ""
     """OTEL_TRAIN_RUN_ID."""
     rendezvous_id: str = ""
@@ -69,13 +70,13 @@ class Environment:
             world_size=launched_world_size(environ)[1],
             local_world_size=_launched(environ, "LOCAL_WORLD_SIZE", 1)[1],
             disabled=environ.get("OTEL_SDK_DISABLED", "").strip().lower() in _TRUE,
-            service_name=environ.get("OTEL_SERVICE_NAME", "") or "otel_train",
+            attributes=resource_attributes(environ),
             run_id=environ.get("OTEL_TRAIN_RUN_ID", ""),
             rendezvous_id="" if rendezvous == "none" else rendezvous,
             ring_dir=environ.get("OTEL_TRAIN_RING_DIR", ""),
             ring_records=_number(environ, "OTEL_TRAIN_RING_RECORDS", 4096, 2),
             external_sidecar=sidecar == "external",
-            host=socket.gethostname(),
+            host=valid_text(socket.gethostname()),
         )
 
     def ring_directory(self, run_id: str) -> Path:

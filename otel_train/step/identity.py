@@ -18,6 +18,7 @@ from otel_train.ring import Identity
 from otel_train.step.environment import Environment
 from otel_train.step.group import RankGroup, raise_problem
 from otel_train.step.node import LocalPlace, NodeClaim, boot_id, local_places
+from otel_train.step.resource import HOST_NAME, SERVICE_NAME
 
 MAX_RUN_ID = 128
 
@@ -72,8 +73,9 @@ def agree_identity(
         rank=group.global_rank if group.distributed else environment.rank,
         local_rank=place.rank,
         world_size=dist.get_world_size() if group.distributed else environment.world_size,
-        host=environment.host,
-        service_name=environment.service_name,
+        host=environment.attributes.get(HOST_NAME) or environment.host,
+        service_name=environment.attributes.get(SERVICE_NAME) or "otel_train",
+        attributes=dict(environment.attributes),
     )
     return Agreed(
         identity=identity,

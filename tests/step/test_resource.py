@@ -1,0 +1,87 @@
+"""The resource that values belong to, as OpenTelemetry's standard variables give it."""
+
+from __future__ import annotations
+
+import socket
+from pathlib import Path
+
+import pytest
+
+import otel_train
+from otel_train.catalogue import MAX_TEXT
+from otel_train.ring import MAX_ATTRIBUTES, Identity, RingReader, ring_files
+from otel_train.sidecar.points import resource_of
+from otel_train.step.environment import Environment
+from otel_train.step.resource import resource_attributes
+
+HERE = socket.gethostname()
+
+
+def sent(directory: Path) -> dict[str, str]:
+    """Take a step and return the texts of the resource that a sidecar makes of its ring."""
+    with otel_train.init(ring_dir=directory, run_id="r", close_timeout=0.0) as telemetry:
+        telemetry.step(1)
+    reader = RingReader(ring_files(directory)[0])
+    return {name: value for name, value in resource_of(reader.identity).attributes.items() if isinstance(value, str)}
+
+
+@pytest.fixture(autouse=True)
+def external(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Start no sidecar."""
+    monkeypatch.setenv("OTEL_TRAIN_SIDECAR", "external")
+
+
+@pytest.mark.parametrize(
+    ("service", "attributes", "expected"),
+    [
+        ("", "", ("otel_train", HERE, None)),
+        ("", "service.name=a%20b,host.name=node7,team=x", ("a b", "node7", "x")),
+        ("named", "service.name=a, host.name = ,team=x=y", ("named", HERE, "x=y")),
+    ],
+)
+def test_the_standards_order_of_precedence_holds(
+    service: str,
+    attributes: str,
+    expected: tuple[str, str, str | None],
+    tmp_path: Path,
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    """OTEL_SERVICE_NAME, then OTEL_RESOURCE_ATTRIBUTES, then ours; also where the sidecar has other variables."""
+    monkeypatch.setenv("OTEL_SERVICE_NAME", service)
+    monkeypatch.setenv("OTEL_RESOURCE_ATTRIBUTES", attributes)
+    resource = sent(tmp_path)
+    assert (resource["service.name"], resource["host.name"], resource.get("team")) == expected
+
+
+def test_a_sidecars_own_variables_stand_below_the_ranks(monkeypatch: pytest.MonkeyPatch) -> None:
+    """An external one knows its node better than a container that the rank made its name up in."""
+    monkeypatch.setenv("OTEL_RESOURCE_ATTRIBUTES", "host.name=node7,team=platform,service.name=agents")
+    resource = resource_of(Identity(run_id="r", attempt=1, host="pod-x", attributes={"team": "x"})).attributes
+    assert (resource["host.name"], resource["team"], resource["service.name"]) == ("node7", "x", "agents")
+
+
+def test_what_tells_ranks_apart_is_not_the_variables(caplog: pytest.LogCaptureFixture) -> None:
+    """All ranks share them."""
+    text = "train.rank=7,service.instance.id=one,train.run.id=x,kept=1"
+    assert resource_attributes({"OTEL_RESOURCE_ATTRIBUTES": text}) == {"kept": "1"}
+    assert len(caplog.records) == 3
+
+
+@pytest.mark.parametrize("bad", ["nothing", "=x", f"long={'x' * (MAX_TEXT + 1)}", f"{'x' * (MAX_TEXT + 1)}=1"])
+def test_a_pair_that_cannot_be_sent_is_left_out(bad: str, caplog: pytest.LogCaptureFixture) -> None:
+    """The others are sent, and it is logged."""
+    assert resource_attributes({"OTEL_RESOURCE_ATTRIBUTES": f"a=1,{bad},,b=2"}) == {"a": "1", "b": "2"}
+    assert len(caplog.records) == 1
+
+
+def test_attributes_are_bounded() -> None:
+    """A receiver refuses a resource with many."""
+    text = ",".join(f"a{number}=1" for number in range(200))
+    assert len(resource_attributes({"OTEL_RESOURCE_ATTRIBUTES": text})) == MAX_ATTRIBUTES
+
+
+def test_a_host_name_that_is_no_text_costs_nothing(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Linux takes any bytes for one."""
+    monkeypatch.setattr(socket, "gethostname", lambda: "box\udcff")
+    assert sent(tmp_path)["host.name"] == "box?"
+    assert Environment.read({"OTEL_SERVICE_NAME": "a\udcff"}).attributes == {"service.name": "a?"}
