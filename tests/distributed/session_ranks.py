@@ -161,6 +161,25 @@ def ends_early(rank: int) -> object:
     return HEARD.said
 
 
+def repeated(rank: int) -> object:
+    """Each step comes once for each micro-batch: three on rank 0, one on rank 1."""
+    with session("repeated", close_timeout=10.0, max_in_flight=8) as telemetry:
+        for step in range(1, 6):
+            for micro in ((1, 2, 6), (7,))[rank]:
+                telemetry.step(step, {"loss": float(step * micro)})
+    return HEARD.said
+
+
+def added(rank: int) -> object:
+    """Micro-batches of 1 and 3 tokens on rank 0, of 4 on rank 1, and then their step."""
+    with session("added", close_timeout=10.0, max_in_flight=8) as telemetry:
+        for step in range(1, 6):
+            for loss, tokens in (((8, 1), (4, 3)), ((2, 4),))[rank]:
+                telemetry.add({"loss": float(step * loss)}, weight=tokens)
+            telemetry.step(step)
+    return HEARD.said
+
+
 def bounded(rank: int) -> object:
     """Rank 1 comes to step 2 long after rank 0, which has two steps more than may be under way."""
     store = dist.distributed_c10d._get_default_store()
@@ -225,6 +244,8 @@ CASES = (
     out_of_step,
     skips,
     ends_early,
+    repeated,
+    added,
     bounded,
     gives_up,
     leaves_early,

@@ -134,6 +134,13 @@ def test_steps_that_do_not_meet_are_said_once(ran: Ran) -> None:
     assert ran.ring("skips", 1).progress.abandoned == 6
 
 
+@pytest.mark.parametrize(("case", "mean"), [("repeated", 4.0), ("added", 3.5)])
+def test_micro_batches_give_the_mean_of_their_step(case: str, mean: float, ran: Ran) -> None:
+    """Each call of `step` counts once, and each of `add` by its weight, however many a rank makes."""
+    assert ran.cluster(case) == {step: step * mean for step in range(1, 6)}
+    assert ran.of(case) == [[], []]
+
+
 def test_no_more_reductions_are_under_way_than_allowed(ran: Ran) -> None:
     """Rank 0 goes three steps ahead of rank 1, and does not end the fifth before rank 1 has come; it says so once."""
     most, came, said = ran.of("bounded")[0]
