@@ -18,6 +18,7 @@ from otel_train.ledger.resharding import OWNER, check_complete, check_form, chec
 from otel_train.ledger.routing import Route, last_occurrences, plan_route
 from otel_train.ledger.shard import Fetched, Shard, describe
 from otel_train.ledger.source import EventSink
+from otel_train.untraced import untraced
 
 _NO_KEYS = torch.empty(0, dtype=torch.int64)
 
@@ -33,6 +34,7 @@ class _Fetch(NamedTuple):
     """int64 [m]: what all ranks asked this one for."""
 
 
+@untraced
 class StateLedger(Shard):
     """A state tensor for each stream id, on the rank that owns it: `stable_hash(id)`, unsigned, modulo the world size.
 

@@ -11,8 +11,10 @@ from otel_train.arguments import check_fields, reading_state, whole_number
 from otel_train.exceptions import ConfigurationError
 from otel_train.ledger.hashing import stable_hash
 from otel_train.ledger.source import OVERFLOW, STALE, Counts, EventSink, LedgerSource
+from otel_train.untraced import untraced
 
 
+@untraced
 class LedgerMeter(LedgerSource):
     """Measures of one rank's cache: the cache decides, the meter is told.
 

@@ -14,6 +14,7 @@ from otel_train.ledger.evicted import EvictedKeys
 from otel_train.ledger.ordered_keys import OrderedKeys
 from otel_train.ledger.routing import last_occurrences
 from otel_train.ledger.source import OVERFLOW, STALE, Counts, EventSink, LedgerSource
+from otel_train.untraced import untraced
 
 _EMPTY = torch.empty(0, dtype=torch.int64)
 _NEVER = 2**62
@@ -29,6 +30,7 @@ class Fetched(NamedTuple):
     """bool [n] on the same device: whether there is an entry."""
 
 
+@untraced
 class Shard(LedgerSource):
     """The entries that one rank owns. Keys and their order live on the CPU, the states in one slab on `device`.
 

@@ -11,6 +11,7 @@ from typing import Any, ClassVar
 from otel_train.arguments import check_fields, whole_number
 from otel_train.catalogue import HEADLINE_KEYS, LEDGER, REUSE_BOUNDS, Layout, Metric
 from otel_train.exceptions import StateMismatchError
+from otel_train.untraced import untraced
 
 EventSink = Callable[[dict[str, object]], None]
 """Takes one event: `store` and `evict` with step and key (an evict also says why), `wipe` with its step."""
@@ -86,6 +87,7 @@ class Counts:
         return total
 
 
+@untraced
 class LedgerSource(ABC):
     """A source of the ledger's metrics, with a clock that counts steps from 1.
 

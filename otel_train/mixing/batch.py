@@ -9,6 +9,8 @@ from weakref import WeakValueDictionary
 import torch
 from torch.utils.data import get_worker_info
 
+from otel_train.untraced import untraced
+
 READERS: WeakValueDictionary[str, Any] = WeakValueDictionary()
 """The datasets of this process by their token; each has `consume(batch)`."""
 
@@ -29,6 +31,7 @@ class MixedBatch(dict[str, Any]):
         super().__init__(values or {})
         self._token = token
 
+    @untraced
     def _read(self) -> None:
         if self._token and get_worker_info() is None:
             token, self._token = self._token, ""

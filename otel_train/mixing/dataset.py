@@ -22,12 +22,14 @@ from otel_train.mixing.progress import WorkerProgress
 from otel_train.mixing.resume import Job, Share, begin, checked_states, go_on, reshard, saved_streams
 from otel_train.mixing.streams import Stream, checked_streams
 from otel_train.mixing.weights import Weights, WeightSchedule, checked_weights
+from otel_train.untraced import untraced
 
 logger = logging.getLogger(__name__)
 
 _ROWS_PER_STEP = "give the rows that this rank consumes in a step"
 
 
+@untraced
 class StreamMixingDataset(IterableDataset[MixedBatch]):
     """Rows from K reader slots of this rank, each playing one stream of its modality at a time.
 

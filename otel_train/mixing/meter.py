@@ -14,11 +14,13 @@ from otel_train.mixing.meter_state import fitted
 from otel_train.mixing.starvation import EMPTY as _EMPTY
 from otel_train.mixing.starvation import Starvation
 from otel_train.mixing.weights import checked_modalities, checked_weights, target_shares
+from otel_train.untraced import untraced
 
 EventSink = Callable[[dict[str, object]], None]
 """Takes one event; see `StreamMixingDataset` and `StateLedger` for their kinds."""
 
 
+@untraced
 class MixingMeter:
     """Measures of one rank's mixer.
 

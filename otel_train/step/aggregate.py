@@ -19,12 +19,14 @@ from otel_train.step.recorder import Measurements, Recorder
 from otel_train.step.reduction import Reducer
 from otel_train.step.scalars import is_scalar
 from otel_train.step.source import Source
+from otel_train.untraced import untraced
 
 _AGREED: WeakKeyDictionary[dist.ProcessGroup, dict[tuple[str, ...], tuple[str, ...]]] = WeakKeyDictionary()
 _TIMEOUT = 600.0
 _UNTIMED = Interval(0.0, 0, 0.0)
 
 
+@untraced
 def aggregate_step_metrics(
     sources: Sequence[Source], step: int, *, process_group: GroupLike | None = None
 ) -> dict[str, float]:
@@ -56,6 +58,7 @@ def aggregate_step_metrics(
     return recorder.layout.by_key(*recorder.layout.split(landed[0].values))
 
 
+@untraced
 def reduce_loss_metrics(
     metrics: Mapping[str, Any], *, sum_keys: Collection[str] = (), process_group: GroupLike | None = None
 ) -> dict[str, float]:

@@ -16,11 +16,13 @@ from otel_train.step.membership import MembershipOptions, join_job
 from otel_train.step.options import SessionOptions, checked_seconds
 from otel_train.step.source import Source, drain_of
 from otel_train.step.telemetry import Telemetry
+from otel_train.untraced import untraced
 
 if TYPE_CHECKING:  # a rank with a loader of its own need not load ours
     from otel_train.mixing import EventSink
 
 
+@untraced
 def init(
     *,
     sources: Sequence[Source] = (),

@@ -29,6 +29,7 @@ from otel_train.step.start import agree_recorder, facts_of, open_ring, shared_op
 from otel_train.step.step_number import LARGEST_STEP, checked_weight, step_number, text_of
 from otel_train.step.user_metrics import check_user_key
 from otel_train.step.warnings_once import OnceLogger
+from otel_train.untraced import untraced
 
 if TYPE_CHECKING:  # a rank with a loader of its own need not load ours
     from otel_train.mixing import EventSink
@@ -60,6 +61,7 @@ def _leave_forked_child() -> None:
 os.register_at_fork(after_in_child=_leave_forked_child)
 
 
+@untraced
 class Telemetry:
     """One rank's telemetry; made by `otel_train.init`.
 

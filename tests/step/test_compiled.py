@@ -1,0 +1,67 @@
+"""Telemetry called inside of what torch.compile compiles: the graph breaks there, and every value is recorded."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from pathlib import Path
+
+import pytest
+import torch
+
+import otel_train
+from otel_train.mixing.batch import READERS, MixedBatch
+from otel_train.ring import Kind, RingReader, ring_files
+
+STEPS = range(1, 9)
+
+
+@pytest.fixture(autouse=True)
+def compiler(monkeypatch: pytest.MonkeyPatch) -> Iterator[None]:
+    """Start no sidecar, and leave no compiled code."""
+    monkeypatch.setenv("OTEL_TRAIN_SIDECAR", "external")
+    yield
+    torch.compiler.reset()
+
+
+class Consumer:
+    """What a batch tells that it is read."""
+
+    batches = 0
+
+    def consume(self, _: object) -> None:
+        """Count."""
+        self.batches += 1
+
+
+@pytest.mark.parametrize("backend", ["eager", pytest.param("inductor", marks=pytest.mark.faults)])
+def test_a_compiled_step_may_hold_all_of_telemetry(backend: str, tmp_path: Path) -> None:
+    """Picks, the ledger, added values, the step itself, a batch that counts itself, and a reduction of its own."""
+    meter = otel_train.MixingMeter(2, ["a"], {"a": 1})
+    meter.open(0, "a")
+    ledger = otel_train.StateLedger((4,), capacity=8)
+    consumer = READERS["consumer"] = Consumer()
+    telemetry = otel_train.init(sources=[meter, ledger], ring_dir=tmp_path, close_timeout=0.01)
+    reduced = []
+
+    def train(step: int, batch: MixedBatch) -> None:
+        state = ledger.fetch([f"stream{step % 3}"]).states
+        meter.pick(0, tokens=4)
+        loss = (batch["x"] + state.sum()).square().mean()
+        ledger.store([f"stream{step % 3}"], loss.expand(1, 4))
+        telemetry.add({"added": loss * 2}, weight=2.0)
+        reduced.append(otel_train.reduce_loss_metrics({"loss": loss}))
+        telemetry.step(step, {"loss": loss})
+
+    compiled = torch.compile(train, backend=backend)
+    with telemetry:
+        for step in STEPS:
+            compiled(step, MixedBatch({"x": torch.full((2,), float(step))}, "consumer"))
+    reader = RingReader(ring_files(tmp_path)[0])
+    rows = [record for record in reader.read(0, 100)[0] if record.kind is Kind.CLUSTER]
+    values = [reader.layout.by_key(*reader.layout.split(row.values)) for row in rows]
+    assert [row.step for row in rows] == list(STEPS)
+    assert [value["loss"] for value in values[:3]] == [1.0, 4.0, 9.0]
+    assert [value["added"] for value in values] == pytest.approx([2 * value["loss"] for value in values])
+    assert [value["stream_mixing/picks"] for value in values] == [1.0] * len(STEPS)
+    assert [value["ledger/fresh_writes"] for value in values] == [1.0] * 3 + [0.0] * (len(STEPS) - 3)
+    assert (consumer.batches, len(reduced)) == (len(STEPS), len(STEPS))
