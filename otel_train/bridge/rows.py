@@ -8,12 +8,9 @@ from functools import lru_cache
 from typing import NamedTuple
 
 from otel_train.bridge.decode import Kind
-from otel_train.catalogue import rank_name, rows, wandb_key
+from otel_train.catalogue import ATTEMPT_KEY, PARTIAL_KEY, rank_name, rows, wandb_key
 
 STEP_KEY = rows.STEP.wandb_key
-ATTEMPT_KEY = "train/attempt"
-PARTIAL_KEY = "telemetry/partial"
-"""1 in a row that may lack values: not all of its points came in time, or it came after a later step's row."""
 
 Row = dict[str, float]
 SeriesKey = tuple[str, str]

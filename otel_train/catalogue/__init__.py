@@ -1,14 +1,17 @@
 """What otel_train measures: facts only, standard library only."""
 
 from otel_train.catalogue import rows
-from otel_train.catalogue.layout import ABSENT, LOWEST, Layout, Series, Value, divergence, measures_of
+from otel_train.catalogue.layout import ABSENT, LOWEST, NOTHING, Layout, Series, Value, divergence, measures_of
 from otel_train.catalogue.metric import HealthyRange, Instrument, Measure, Metric, Per, Reduction, Statistic
 from otel_train.catalogue.names import (
+    ATTEMPT_KEY,
     BY_NAME,
     HEADLINE_KEYS,
     MAX_SUFFIX,
     MAX_TEXT,
+    PARTIAL_KEY,
     RANK_SUFFIX,
+    RESERVED_KEYS,
     cluster_name,
     headline_row,
     healthy_range,
@@ -20,6 +23,7 @@ from otel_train.catalogue.rows import BRIDGE, CATALOGUE, HEADLINE, LEDGER, MIXIN
 
 __all__ = [
     "ABSENT",
+    "ATTEMPT_KEY",
     "BRIDGE",
     "BY_NAME",
     "CATALOGUE",
@@ -30,8 +34,11 @@ __all__ = [
     "MAX_SUFFIX",
     "MAX_TEXT",
     "MIXING",
+    "NOTHING",
+    "PARTIAL_KEY",
     "PIPELINE",
     "RANK_SUFFIX",
+    "RESERVED_KEYS",
     "REUSE_BOUNDS",
     "TIMING",
     "HealthyRange",

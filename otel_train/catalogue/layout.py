@@ -18,6 +18,8 @@ from otel_train.exceptions import ConfigurationError
 
 ABSENT = -math.inf
 """A peak of a rank that has no candidate."""
+NOTHING = -0.0
+"""A user's sum to which nobody added anything: only sums of itself give minus zero, so it comes through a reduction."""
 LOWEST = -sys.float_info.max
 """What a candidate of minus infinity travels as, because that itself says that there is none."""
 
@@ -41,9 +43,12 @@ def divergence(counts: Vector, targets: Vector) -> float:
         targets: The same for the target shares; both are normalised here.
 
     Returns:
-        A value in [0, 1]; 0 when either side is all zero (nothing was picked, or nothing is wanted).
+        A value in [0, 1]; 0 when either side is all zero (nothing was picked, or nothing is wanted), NaN when a number
+        is not finite.
     """
-    total, wanted = math.fsum(counts), math.fsum(targets)
+    total, wanted = _total(counts), _total(targets)
+    if not math.isfinite(total + wanted):
+        return math.nan
     if not (total > 0 and wanted > 0):
         return 0.0
     terms = []
@@ -54,6 +59,14 @@ def divergence(counts: Vector, targets: Vector) -> float:
             spread = math.log1p(-d * d) + 2 * d * math.atanh(d) if abs(d) < 1 else 2 * math.log(2)
             terms.append((p + q) * spread)
     return min(1.0, max(0.0, math.fsum(terms) / (4 * math.log(2))))
+
+
+def _total(values: Vector) -> float:
+    """Return the sum, NaN where there is none: damaged values must cost themselves, not who reads them."""
+    try:
+        return math.fsum(values)
+    except (OverflowError, ValueError):  # beyond a float, or infinite ones of both signs
+        return math.nan
 
 
 class Series(NamedTuple):
@@ -165,7 +178,8 @@ class Layout:
                 (Series(metric, metric.name, modality), partial(_sum, starts[0] + index))
                 for index, modality in enumerate(self.modalities)
             ]
-        pairs: list[tuple[Series, Computation]] = [(Series(metric, metric.name), partial(_sum, starts[0]))]
+        total = _sum if metric.measures else _own_sum
+        pairs: list[tuple[Series, Computation]] = [(Series(metric, metric.name), partial(total, starts[0]))]
         if metric.with_max:
             place = self.peak_offsets[metric.name]
             pairs += [
@@ -258,12 +272,17 @@ def _sum(place: int, sums: Vector, _peaks: Vector, _ranks: Vector) -> float:
     return float(sums[place])
 
 
+def _own_sum(place: int, sums: Vector, _peaks: Vector, _ranks: Vector) -> float | None:
+    value = float(sums[place])
+    return value if value or math.copysign(1.0, value) > 0 else None
+
+
 def _ratio(top: int, bottom: int, empty: float | None, sums: Vector, _peaks: Vector, _ranks: Vector) -> float | None:
     return sums[top] / sums[bottom] if sums[bottom] else empty
 
 
 def _share(place: int, start: int, stop: int, sums: Vector, _peaks: Vector, _ranks: Vector) -> float:
-    total = math.fsum(sums[start:stop])
+    total = _total(sums[start:stop])
     return sums[place] / total if total else 0.0
 
 

@@ -146,7 +146,11 @@ class Metric:
             raise ConfigurationError(
                 f"metric name must be 1 to 255 printable characters, got {self.name!r}; shorten or rename it"
             )
-        if self.reduction not in Reduction.__members__.values():
-            raise ConfigurationError(
-                f"metric {self.name!r}: reduction must be one of {', '.join(Reduction)}, got {self.reduction!r}"
-            )
+        for field, kind in (("reduction", Reduction), ("instrument", Instrument)):
+            value = getattr(self, field)
+            try:
+                object.__setattr__(self, field, kind(value))  # a plain text is as good as the member
+            except ValueError:
+                raise ConfigurationError(
+                    f"metric {self.name!r}: {field} must be one of {', '.join(kind)}, got {value!r:.80}"
+                ) from None

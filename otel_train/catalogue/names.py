@@ -11,6 +11,13 @@ RANK_SUFFIX = "_rank"
 MAX_TEXT = 512
 """Characters of a run's id, a metric's name or an attribute's value; the bridge takes no longer ones."""
 
+ATTEMPT_KEY = "train/attempt"
+"""The wandb key of the attempt that a row belongs to."""
+PARTIAL_KEY = "telemetry/partial"
+"""1 in a row that may lack values: not all of its points came in time, or it came after a later step's row."""
+RESERVED_KEYS = frozenset({ATTEMPT_KEY, PARTIAL_KEY})
+"""What a wandb row has beside the catalogue's metrics."""
+
 BY_NAME: dict[str, Metric] = {metric.name: metric for metric in CATALOGUE}
 
 

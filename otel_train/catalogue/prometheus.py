@@ -16,6 +16,9 @@ RUN, ATTEMPT, RANK, HOST = "train_run_id", "train_attempt", "train_rank", "host_
 OF_ATTEMPT = (RUN, ATTEMPT)
 OF_RANK = (RUN, ATTEMPT, RANK, HOST)
 
+RESERVED_SERIES = frozenset({"target_info", "otel_scope_info"})
+"""Series that Prometheus makes of what all points of a resource have in common."""
+
 _UNITS = {
     "d": "days",
     "h": "hours",

@@ -268,6 +268,16 @@ RANKS = Metric(
     description="Ranks whose values the cluster-wide ones are made of; 1 for a rank's own.",
     wandb_key="train/ranks",
 )
+VALUES_DROPPED = Metric(
+    "telemetry.values.dropped",
+    Reduction.SUM,
+    Instrument.COUNTER,
+    "{value}",
+    (Measure("telemetry.values.dropped"),),
+    description="Values of scalars and sources that were dropped: no number, no count, or a key that came late.",
+    wandb_key="telemetry/values_dropped",
+    remedy="Look at the log of the rank that has them: it names each of them once, and why.",
+)
 RECORDS_DROPPED = Metric(
     "telemetry.records.dropped",
     Reduction.LOCAL,
@@ -402,7 +412,7 @@ LEDGER: tuple[Metric, ...] = (
     REUSE_DISTANCE,
 )
 """What a ledger source measures, in the order of its measurements."""
-TIMING: tuple[Metric, ...] = (STEP_DURATION, DATA_WAIT, RANKS)
+TIMING: tuple[Metric, ...] = (STEP_DURATION, DATA_WAIT, RANKS, VALUES_DROPPED)
 """What the session itself measures."""
 PIPELINE: tuple[Metric, ...] = (
     STEP,

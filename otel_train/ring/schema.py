@@ -7,7 +7,7 @@ from collections.abc import Mapping, Sequence
 from dataclasses import asdict, dataclass, field, fields
 from typing import Any
 
-from otel_train.catalogue import BY_NAME, MAX_TEXT, Layout, Metric, Reduction
+from otel_train.catalogue import BY_NAME, MAX_TEXT, Instrument, Layout, Metric, Reduction
 from otel_train.exceptions import OtelTrainError, RingError
 
 _LARGEST = 2**63 // 10**6
@@ -21,6 +21,8 @@ Fact = str | int | float | bool
 MAX_FACTS = 256
 MAX_ATTRIBUTES = 96
 """Of a resource, beside our own and the SDK's: receivers take 128."""
+_LARGEST_FACT = 2.0**63
+"""No number among the facts is as large; NaN and the infinite ones are none either."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -52,7 +54,7 @@ class Schema:
         return Layout(self.metrics, self.modalities)
 
     def describe(self) -> list[list[str]]:
-        """Return one row a metric: name, unit, instrument, reduction."""
+        """Return one row a metric, which all ranks must agree on: name, unit, instrument, reduction."""
         return [[metric.name, metric.unit, str(metric.instrument), str(metric.reduction)] for metric in self.metrics]
 
 
@@ -62,8 +64,11 @@ def dump_schema(schema: Schema, identity: Identity, facts: Mapping[str, Fact]) -
         {
             "identity": asdict(identity),
             "modalities": schema.modalities,
-            "metrics": schema.describe(),
-            "facts": dict(facts),
+            "metrics": [
+                row if metric.name in BY_NAME else [*row, metric.description]
+                for row, metric in zip(schema.describe(), schema.metrics, strict=True)
+            ],
+            "facts": _usable(facts),
         }
     ).encode()
 
@@ -77,22 +82,28 @@ def load_schema(data: bytes, path: str) -> tuple[Schema, Identity, dict[str, Fac
     """
     try:
         content: dict[str, Any] = json.loads(data)
-        json.dumps(content, ensure_ascii=False).encode()  # half a surrogate pair can be read, but not be sent
         identity = _identity(content["identity"])
+        facts = _usable(content.pop("facts", {}))
+        json.dumps(content, ensure_ascii=False).encode()  # half a surrogate pair can be read, but not be sent
         schema = Schema(tuple(map(_metric, content["metrics"])), tuple(map(_modality, content["modalities"])))
-        facts = _facts(content.get("facts", {}))
     except (ValueError, TypeError, KeyError, RecursionError, OtelTrainError) as error:
         raise RingError(f"{path} is damaged: its schema can't be read ({error!s:.200}); move it away") from error
     return schema, identity, facts
 
 
-def _facts(content: Any) -> dict[str, Fact]:
-    if not isinstance(content, dict) or len(content) > MAX_FACTS:
-        raise TypeError("its facts are no small mapping")
-    for name, value in content.items():
-        if not isinstance(value, Fact) or max(len(name), len(str(value))) > MAX_TEXT:
-            raise TypeError(f"a fact is {name!r:.80}: {value!r:.80}")
-    return content
+def _usable(facts: Any) -> dict[str, Fact]:
+    """Return those of the facts that a ring can carry: they are for people, and must damage nothing.
+
+    A user's source may give anything as one, and a number may be none (an interval without an end).
+    """
+    usable: dict[str, Fact] = {}
+    for name, value in facts.items() if isinstance(facts, Mapping) else ():
+        fits = isinstance(name, str) and isinstance(value, Fact) and len(usable) < MAX_FACTS
+        if fits and (not isinstance(value, int | float) or abs(value) < _LARGEST_FACT):
+            texts = [text for text in (name, value) if isinstance(text, str)]
+            if all(len(text) <= MAX_TEXT and text.isprintable() for text in texts):
+                usable[name] = value
+    return usable
 
 
 def _identity(content: dict[str, Any]) -> Identity:
@@ -123,12 +134,16 @@ def _modality(name: Any) -> str:
 def _metric(row: Sequence[Any]) -> Metric:
     if not all(isinstance(part, str) for part in row):
         raise ValueError(f"a metric is {row!r:.80}")
-    name, unit, instrument, reduction = row
+    name, unit, instrument, reduction, *description = row
     known = BY_NAME.get(name)
     if known is None:
-        metric = Metric(name, Reduction(reduction), unit=unit)
+        metric = Metric(
+            name, Reduction(reduction), Instrument(instrument), unit=unit, description="".join(description[:1])
+        )
         if metric.reduction not in _PLAIN:
             raise ValueError(f"{name} is none of the catalogue's and has the reduction {reduction}")
+        if metric.instrument not in (Instrument.GAUGE, Instrument.COUNTER):
+            raise ValueError(f"{name} is none of the catalogue's and has the instrument {instrument}")
         return metric
     if (known.unit, str(known.instrument), str(known.reduction)) != (unit, instrument, reduction):
         raise ValueError(f"{name} has another unit, instrument or reduction than in this release")

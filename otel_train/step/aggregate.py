@@ -10,20 +10,22 @@ from weakref import WeakKeyDictionary
 import torch
 import torch.distributed as dist
 
-from otel_train.catalogue import MAX_SUFFIX, Instrument, Metric, Reduction
-from otel_train.exceptions import OtelTrainError
+from otel_train.catalogue import MAX_SUFFIX, Instrument, Metric, Reduction, rows
+from otel_train.exceptions import ConfigurationError, OtelTrainError
 from otel_train.ring import Schema
 from otel_train.step.clock import Interval
 from otel_train.step.group import GroupLike, RankGroup, agree_schema
+from otel_train.step.reading import unreadable
 from otel_train.step.recorder import Measurements, Recorder
 from otel_train.step.reduction import Reducer
-from otel_train.step.scalars import is_scalar
 from otel_train.step.source import Source
 from otel_train.untraced import untraced
 
 _AGREED: WeakKeyDictionary[dist.ProcessGroup, dict[tuple[str, ...], tuple[str, ...]]] = WeakKeyDictionary()
 _TIMEOUT = 600.0
 _UNTIMED = Interval(0.0, 0, 0.0)
+_NOT_MEASURED = {rows.STEP_DURATION.wandb_key, rows.DATA_WAIT.wandb_key}
+"""What only a session can time."""
 
 
 @untraced
@@ -41,7 +43,7 @@ def aggregate_step_metrics(
         process_group: The ranks to reduce over; all by default.
 
     Returns:
-        The values by wandb key, the same on each rank, without histograms.
+        The values by wandb key, the same on each rank, without histograms and without the times that a session takes.
 
     Raises:
         SchemaMismatchError: The ranks' sources measure different things.
@@ -55,7 +57,8 @@ def aggregate_step_metrics(
     landed = reducer.finish(_TIMEOUT)
     if not landed:
         raise OtelTrainError(f"step {step} could not be reduced: a rank is gone, or at another step")
-    return recorder.layout.by_key(*recorder.layout.split(landed[0].values))
+    values = recorder.layout.by_key(*recorder.layout.split(landed[0].values))
+    return {key: value for key, value in values.items() if key not in _NOT_MEASURED}
 
 
 @untraced
@@ -81,15 +84,11 @@ def reduce_loss_metrics(
         OtelTrainError: A rank is gone.
     """
     group = RankGroup.of(process_group, own=False)
-    rows = tuple(
-        Metric(key, Reduction.SUM, Instrument.GAUGE, wandb_key=key, with_max=True)
-        if key in sum_keys
-        else Metric(key, Reduction.MEAN, wandb_key=key)
-        for key in sorted(metrics)
-    )
-    recorder = Recorder((), rows)
-    keys = tuple(row.name for row in rows), tuple(sorted(sum_keys))
-    _agree_once(recorder.schema, group, keys, _problem(metrics, sum_keys))
+    problem = _problem(metrics, sum_keys)
+    declared = () if problem else tuple(_declare(key, sum_keys) for key in sorted(metrics))
+    recorder = Recorder((), declared)
+    keys = tuple(metric.name for metric in declared), tuple(sorted(sum_keys))
+    _agree_once(recorder.schema, group, keys, problem)
     recorder.add(metrics)
     reducer = Reducer(recorder.layout, group, max_in_flight=1, timeout=_TIMEOUT)
     reducer.launch(0, time.time_ns(), Measurements(recorder.drain(0, _UNTIMED), recorder.device))
@@ -100,8 +99,14 @@ def reduce_loss_metrics(
     return {
         series.name: value
         for series, value in zip(recorder.layout.series, values, strict=True)
-        if isinstance(value, float) and series.metric in rows and series.name in _wanted(series.metric)
+        if isinstance(value, float) and series.metric in declared and series.name in _wanted(series.metric)
     }
+
+
+def _declare(key: str, sum_keys: Collection[str]) -> Metric:
+    if key in sum_keys:
+        return Metric(key, Reduction.SUM, Instrument.GAUGE, wandb_key=key, with_max=True)
+    return Metric(key, Reduction.MEAN, wandb_key=key)
 
 
 def _wanted(metric: Metric) -> tuple[str, str]:
@@ -110,11 +115,18 @@ def _wanted(metric: Metric) -> tuple[str, str]:
 
 def _problem(metrics: Mapping[str, Any], sum_keys: Collection[str]) -> str:
     """Return what is wrong with one rank's arguments, or an empty text."""
-    for key in sorted(set(sum_keys) - metrics.keys()):
-        return f"sum_keys names {key!r}, which is not among the metrics"
+    for key in sum_keys:
+        if key not in metrics:
+            return f"sum_keys names {key!r}, which is not among the metrics"
     for key, value in metrics.items():
-        if not is_scalar(value):
-            return f"metric {key!r} must be a number or a tensor of one element, got {value!r:.80}"
+        try:
+            _declare(key, sum_keys)
+        except ConfigurationError as error:
+            return str(error)
+        if key in sum_keys and key + MAX_SUFFIX in metrics:
+            return f"metric {key + MAX_SUFFIX!r} is what the largest of {key!r} is called; rename one of them"
+        if why := unreadable(value):
+            return f"metric {key!r} {why}"
     return ""
 
 

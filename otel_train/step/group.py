@@ -190,7 +190,7 @@ def agree_schema(
                 lacking, having = (rank, first) if key in here else (first, rank)
                 raise SchemaMismatchError(
                     f"metric {key!r} is given by rank {having} and not by rank {lacking}; "
-                    "log the same keys at the first step on all ranks (a NaN where there is no value)"
+                    "log the same keys at the first step on all ranks (None where there is no value)"
                 )
             if here[key] != there[key]:
                 raise SchemaMismatchError(

@@ -10,8 +10,8 @@ from otel_train.catalogue import MAX_TEXT, TIMING, Layout, Metric
 from otel_train.exceptions import ConfigurationError
 from otel_train.ring import Schema
 from otel_train.step.clock import Interval
-from otel_train.step.scalars import DevicePart, ScalarRecorder
-from otel_train.step.source import Source, drain_of
+from otel_train.step.scalars import UNKNOWN_KEY, DevicePart, ScalarRecorder
+from otel_train.step.source import Dropped, Source, drain_of
 
 
 class Measurements(NamedTuple):
@@ -29,18 +29,23 @@ class Recorder:
     Args:
         sources: What measures.
         scalars: The user's scalars.
+        dropped: Is told of each value that is dropped: its name, and why.
 
     Raises:
         ConfigurationError: A source is none, or two give the same metric.
     """
 
-    def __init__(self, sources: Sequence[Source], scalars: Sequence[Metric]) -> None:
-        drained = [drain_of(source) for source in sources]
+    def __init__(
+        self, sources: Sequence[Source], scalars: Sequence[Metric], dropped: Dropped = lambda _name, _reason: None
+    ) -> None:
+        self._tell = dropped
+        drained = [drain_of(source, self._drop) for source in sources]
         modalities = {layout.modalities for layout, _ in drained if layout.modalities}
-        if any(len(name) > MAX_TEXT for names in modalities for name in names):
-            raise ConfigurationError(
-                f"mixing.modalities must have at most {MAX_TEXT} characters each; name them shorter"
-            )
+        for name in (name for names in modalities for name in names):
+            if not isinstance(name, str) or not 0 < len(name) <= MAX_TEXT or not name.isprintable():
+                raise ConfigurationError(
+                    f"mixing.modalities must have 1 to {MAX_TEXT} printable characters each, got {name!r:.80}"
+                )
         if len(modalities) > 1:
             raise ConfigurationError(f"sources have different modalities: {sorted(modalities)}; give them the same")
         self.schema = Schema(
@@ -52,6 +57,8 @@ class Recorder:
         self._first, *self._others = [drain for _, drain in drained] or [lambda _: []]
         self._ends = [end for source in sources if (end := getattr(source, "end_step", None)) is not None]
         self._scalars = ScalarRecorder(scalars) if scalars else None
+        self._dropped = 0.0
+        """Values of the interval that were dropped."""
         self.device: DevicePart | None = None
         """The scalars' part of the interval drained last that is still on a GPU; see `Measurements`."""
         self._source_values = sum(layout.sums + len(layout.given_peaks) for layout, _ in drained)
@@ -78,11 +85,21 @@ class Recorder:
             peaks[peak] = sums[start]
         return itemgetter(*sums, *peaks, *[zero] * self.layout.peaks)
 
-    def add(self, scalars: Mapping[str, Any], weight: float = 1.0) -> Sequence[str]:
-        """Add scalars to the interval, with their weight in means; return the keys that were dropped."""
-        if self._scalars is None:
-            return tuple(scalars)
-        return self._scalars.add(scalars) if weight == 1.0 else self._scalars.add_weighted(scalars, weight)
+    def _drop(self, name: str, reason: str) -> None:
+        self._dropped += 1
+        self._tell(name, reason)
+
+    def add(self, scalars: Mapping[str, Any], weight: float = 1.0) -> None:
+        """Add one step's scalars, each with that weight in a mean; one that can't be read costs itself only."""
+        try:
+            if self._scalars is None:
+                dropped = dict.fromkeys(scalars, UNKNOWN_KEY)
+            else:
+                dropped = self._scalars.add(scalars, weight)
+        except Exception as error:  # noqa: BLE001  # a mapping of the user's own, or none at all
+            dropped = {"extra_metrics": f"must be a mapping of numbers by key, got {scalars!r:.80} ({error!r:.80})"}
+        for key, reason in dropped.items():
+            self._drop(key, reason)
 
     def end_step(self, step: int) -> None:
         """Tell the sources that a step ended which is no log step."""
@@ -116,7 +133,8 @@ class Recorder:
             )
         seconds, steps, wait = interval
         # The order of Layout(TIMING), with a one for the rank, and the zero.
-        measured += (seconds, steps, wait, 1.0, 0.0)
+        measured += (seconds, steps, wait, 1.0, self._dropped, 0.0)
+        self._dropped = 0.0
         if self._scalars is not None:
             sums, peaks, self.device = self._scalars.drain()
             measured += sums

@@ -87,9 +87,8 @@ class Recording:
         if self._held is not None:
             self.release()
         self.last_step = step
-        if scalars:
-            for key in self.recorder.add(scalars):
-                self._say_dropped(key)
+        if scalars is not None:
+            self.recorder.add(scalars)
         time_ns = self._clock.stamp(now)
         if step % self._options.log_every:
             self.recorder.end_step(step)
@@ -116,8 +115,7 @@ class Recording:
     def add(self, scalars: Mapping[str, Any], weight: float = 1.0) -> None:
         """Add scalars beside a step: to a row that is held, else to the step that is being made."""
         self._open = True
-        for key in self.recorder.add(scalars, weight):
-            self._say_dropped(key)
+        self.recorder.add(scalars, weight)
 
     def release(self) -> None:
         """Emit the row that is held, if there is one: nothing is added to its step any more."""
@@ -211,6 +209,3 @@ class Recording:
         if step % self._options.log_every == 0 and self.reducer.last_step < step:
             # The other ranks reduce this step: without this one every later reduction would meet the wrong one.
             self.reducer.launch(step, time_ns, None)
-
-    def _say_dropped(self, key: str) -> None:
-        self._warnings.warn(key, "telemetry: %r was not there at the first step, or is no number, and is dropped", key)

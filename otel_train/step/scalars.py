@@ -4,141 +4,152 @@ from __future__ import annotations
 
 import math
 from collections.abc import Mapping, Sequence
-from typing import Any
+from typing import Any, NamedTuple
 
 import torch
 
-from otel_train.catalogue import ABSENT, LOWEST, Metric, Reduction
+from otel_train.catalogue import ABSENT, LOWEST, NOTHING, Instrument, Metric, Reduction
 from otel_train.exceptions import ConfigurationError
+from otel_train.step.reading import NO_COUNT, counts_up, problem_of, read_number, reason_of
+from otel_train.torch_modes import outside_modes
 
 DevicePart = tuple[torch.Tensor, torch.Tensor]
 """What was accumulated on a GPU: float64 [sums] and float64 [peaks], in the order of the host's lists."""
+UNKNOWN_KEY = "was not there at the first step; give it there, as None where it has no value yet"
+_EXACT = {torch.float64, torch.float32, torch.float16, torch.bfloat16, torch.int64, torch.int32, torch.uint8}
+"""Types that a sum of float64 takes as they are."""
 
 
-def is_scalar(value: Any) -> bool:
-    """Tell whether a value is one number: anything with `__float__`, or a tensor of one element."""
-    if isinstance(value, torch.Tensor):
-        return value.numel() == 1 and not value.is_complex()
-    if isinstance(value, int | float):
-        return True
-    try:
-        return hasattr(value, "__float__") and isinstance(float(value), float)
-    except (TypeError, ValueError):  # an array of several elements
-        return False
+class _Slot(NamedTuple):
+    """Where a scalar is accumulated."""
+
+    reduction: Reduction
+    offset: int
+    """Among the sums or the peaks."""
+    counter: bool
 
 
 class ScalarRecorder:
     """The interval's sums and peaks of a fixed set of scalars.
+
+    What nobody gives a value for stays absent: a mean has the count 0, a sum is `NOTHING`, a peak `ABSENT`.
 
     Args:
         metrics: The scalars; a mean takes two sums (total and count), a sum one, a maximum or minimum one peak.
     """
 
     def __init__(self, metrics: Sequence[Metric]) -> None:
-        self._places: dict[str, tuple[Reduction, int]] = {}
-        self._sum_count = self._peak_count = 0
+        self._slots: dict[str, _Slot] = {}
+        sums: list[float] = []
+        self._peak_count = 0
         for metric in metrics:
+            counter = metric.instrument is Instrument.COUNTER
             if metric.reduction in (Reduction.MAX, Reduction.MIN):
-                self._places[metric.name] = (metric.reduction, self._peak_count)
+                self._slots[metric.name] = _Slot(metric.reduction, self._peak_count, counter)
                 self._peak_count += 1
             elif metric.reduction in (Reduction.MEAN, Reduction.SUM):
-                self._places[metric.name] = (metric.reduction, self._sum_count)
-                self._sum_count += 2 if metric.reduction is Reduction.MEAN else 1
+                self._slots[metric.name] = _Slot(metric.reduction, len(sums), counter)
+                sums += [0.0, 0.0] if metric.reduction is Reduction.MEAN else [NOTHING]
             else:
                 raise ConfigurationError(
                     f"metric {metric.name!r}: a scalar is a mean, sum, max or min, got {metric.reduction}"
                 )
-        self._means = {key: place for key, (reduction, place) in self._places.items() if reduction is Reduction.MEAN}
+        self._empty = sums
+        self._means = {key: slot.offset for key, slot in self._slots.items() if slot.reduction is Reduction.MEAN}
         self._device: DevicePart | None = None
-        self._device_places: tuple[Sequence[torch.Tensor], Sequence[torch.Tensor]] = ((), ())
-        """Each place of it, as a view."""
+        self._device_slots: tuple[Sequence[torch.Tensor], Sequence[torch.Tensor]] = ((), ())
+        """Each element of it, as a view."""
         self._reset()
 
     def _reset(self) -> None:
-        self._sums = [0.0] * self._sum_count
+        self._sums = self._empty.copy()
         self._peaks = [ABSENT] * self._peak_count
 
-    def add(self, values: Mapping[str, Any]) -> list[str]:
+    def add(self, values: Mapping[str, Any], weight: float = 1.0) -> dict[str, str]:
         """Add one step's values.
 
         Args:
-            values: Numbers, or tensors of one element on any device; a tensor on a GPU is never synchronised.
+            values: Numbers, or tensors of one element on any device; a tensor on a GPU is never synchronised. None
+                stands for no value.
+            weight: What the values count in a mean.
 
         Returns:
-            The keys that are not among the metrics, or hold no number, and were dropped.
+            Why a value was dropped, by its key: the key is not among the metrics, or the value is no number.
         """
-        dropped: list[str] = []
+        dropped: dict[str, str] = {}
         means, sums = self._means, self._sums
         for key, value in values.items():
             if type(value) is float and key in means:  # most are: this is half of the time
                 mean = means[key]
-                sums[mean] += value
-                sums[mean + 1] += 1.0
+                sums[mean] += value * weight
+                sums[mean + 1] += weight
                 continue
-            place = self._places.get(key)
-            if place is None or not is_scalar(value):
-                dropped.append(key)
-            elif isinstance(value, torch.Tensor) and value.is_cuda:
-                self._add_on_device(*place, value)
-            else:
-                self._add(*place, float(value.item() if isinstance(value, torch.Tensor) else value))
+            try:
+                reason = self._add_any(key, value, weight)
+            except Exception as error:  # noqa: BLE001  # a value's own methods raise what they like: it costs itself
+                reason = reason_of(error)
+            if reason:
+                dropped[key] = reason
         return dropped
 
-    def add_weighted(self, values: Mapping[str, Any], weight: float) -> list[str]:
-        """Add values that count as `weight` in their means; else as `add` does, which is the faster for a weight of 1.
+    def _add_any(self, key: str, value: Any, weight: float) -> str:
+        """Add any value, and return why it is dropped, or an empty text."""
+        slot = self._slots.get(key)
+        if slot is None:
+            return UNKNOWN_KEY
+        if value is None:
+            return ""
+        if isinstance(value, torch.Tensor) and value.is_cuda:
+            return problem_of(value) or self._add_on_device(slot, value, weight)
+        number = read_number(value)
+        if slot.counter and not counts_up(number):
+            return f"{NO_COUNT}, got {number}"
+        self._add(slot, number, weight)
+        return ""
 
-        Args:
-            values: As in `add`.
-            weight: How much they count, such as the tokens that a loss is the mean of.
-
-        Returns:
-            The keys that were dropped, as `add` does.
-        """
-        others: dict[str, Any] = {}
-        dropped: list[str] = []
-        for key, value in values.items():
-            if key not in self._means:
-                others[key] = value
-            elif not is_scalar(value):
-                dropped.append(key)
-            elif isinstance(value, torch.Tensor) and value.is_cuda:
-                self._add_on_device(Reduction.MEAN, self._means[key], value, weight)
-            else:
-                self._add(Reduction.MEAN, self._means[key], float(value), weight)
-        return dropped + self.add(others)
-
-    def _add(self, reduction: Reduction, place: int, value: float, weight: float = 1.0) -> None:
+    def _add(self, slot: _Slot, value: float, weight: float) -> None:
+        reduction, offset, _ = slot
         if reduction is Reduction.MEAN:
-            self._sums[place] += value * weight
-            self._sums[place + 1] += weight
+            self._sums[offset] += value * weight
+            self._sums[offset + 1] += weight
         elif reduction is Reduction.SUM:
-            self._sums[place] += value
+            self._sums[offset] += value + 0.0  # minus zero is a value, but the sum of those alone would be none
         else:
             # A NaN comes in, and stays: nothing is larger than it. (max gives its first argument where neither is.)
             candidate = max(-value if reduction is Reduction.MIN else value, LOWEST)
-            if candidate > self._peaks[place] or math.isnan(candidate):
-                self._peaks[place] = candidate
+            if candidate > self._peaks[offset] or math.isnan(candidate):
+                self._peaks[offset] = candidate
 
-    def _add_on_device(self, reduction: Reduction, place: int, value: torch.Tensor, weight: float = 1.0) -> None:
+    @outside_modes
+    def _add_on_device(self, slot: _Slot, value: torch.Tensor, weight: float) -> str:
+        reduction, offset, _ = slot
         if self._device is None:
             self._device = (
-                torch.zeros(self._sum_count, dtype=torch.float64, device=value.device),
+                torch.full((len(self._empty),), NOTHING, dtype=torch.float64, device=value.device),
                 torch.full((self._peak_count,), ABSENT, dtype=torch.float64, device=value.device),
             )
-            self._device_places = (self._device[0].unbind(), self._device[1].unbind())
-        sums, peaks = self._device_places
+            self._device_slots = (self._device[0].unbind(), self._device[1].unbind())
+        sums, peaks = self._device_slots
         value = value.detach()
+        if value.layout is not torch.strided:
+            value = value.to_dense()
+        if value.dtype not in _EXACT:
+            value = (value.dequantize() if value.is_quantized else value).to(torch.float64)
+        if value.device != self._device[0].device:
+            value = value.to(self._device[0].device, non_blocking=True)
         if value.dim():
             value = value.reshape(())
-        if reduction in (Reduction.MEAN, Reduction.SUM):
-            # One kernel: it adds in float64, whatever the value's type.
-            sums[place].add_(value, alpha=weight) if weight != 1.0 else sums[place].add_(value)
-            if reduction is Reduction.MEAN:
-                self._sums[place + 1] += weight
+        if reduction is Reduction.MEAN:
+            sums[offset].add_(value, alpha=weight)  # one kernel: it adds in float64, whatever the value's type
+            self._sums[offset + 1] += weight
+        elif reduction is Reduction.SUM:
+            sums[offset].add_(value)
+            self._sums[offset] += 0.0  # the two together are a value, whatever this one is
         else:
             value = value.to(torch.float64)
             candidate = -value if reduction is Reduction.MIN else value
-            torch.maximum(peaks[place], candidate.clamp(min=LOWEST), out=peaks[place])
+            torch.maximum(peaks[offset], candidate.clamp(min=LOWEST), out=peaks[offset])
+        return ""
 
     def drain(self) -> tuple[list[float], list[float], DevicePart | None]:
         """End the interval.

@@ -2,11 +2,13 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Callable, Mapping, Sequence
 from typing import Any, Protocol, runtime_checkable
 
-from otel_train.catalogue import ABSENT, Layout, Metric, Reduction, measures_of
+from otel_train.catalogue import ABSENT, NOTHING, Instrument, Layout, Metric, Reduction, measures_of
 from otel_train.exceptions import ConfigurationError
+from otel_train.step.reading import NO_COUNT, counts_up, read_number, reason_of
 
 
 @runtime_checkable
@@ -27,49 +29,142 @@ class Source(Protocol):
     def drain_step_metrics(self, step: int | None = None) -> Mapping[str, Any]:
         """End the interval with `step` and return its values by metric name (or wandb key).
 
-        A SUM, MAX or MIN is a number; a MEAN a number, or a pair (numerator, denominator).
+        A SUM, MAX or MIN is a number; a MEAN a number, or a pair (numerator, denominator). What it leaves out, or gives
+        as None, is absent.
         """
 
 
 Drain = Callable[[int], list[float]]
+Dropped = Callable[[str, str], None]
+"""Is told of a value that is dropped: its metric's name, and why."""
 
 
-def drain_of(source: Source) -> tuple[Layout, Drain]:
+def _tell_nobody(_name: str, _reason: str) -> None:
+    pass
+
+
+def drain_of(source: Source, dropped: Dropped = _tell_nobody) -> tuple[Layout, Drain]:
     """Return a source's own layout, and a function that drains it into its sums and its given peaks in that order.
 
+    Args:
+        source: What measures.
+        dropped: Is told of values that are no numbers, or that a counter can't take; they are absent then, or zero
+            among the catalogue's.
+
     Raises:
-        ConfigurationError: It is no source.
+        ConfigurationError: It is no source, or has metrics that it can't give.
     """
     if not isinstance(source, Source):
         raise ConfigurationError(
             f"sources: {type(source).__name__} has no metrics and drain_step_metrics(); "
             "give a StreamMixingDataset, a StateLedger, a meter, or a class with these two"
         )
-    layout = Layout(tuple(source.metrics), tuple(getattr(source, "modalities", ())))
+    metrics = tuple(source.metrics)
+    for metric in metrics:
+        if not isinstance(metric, Metric):
+            raise ConfigurationError(
+                f"sources: {type(source).__name__}.metrics must be otel_train.Metric, got {metric!r:.80}"
+            )
+    layout = Layout(metrics, tuple(getattr(source, "modalities", ())))
     fast: Drain | None = getattr(source, "drain_measurements", None)
-    if fast is not None:
-        return layout, fast
-    return layout, lambda step: flatten(layout, source.drain_step_metrics(step))
+    if fast is None:
+        for metric in metrics:
+            if metric.attribute or metric.reduction not in _ONE_NUMBER:
+                raise ConfigurationError(
+                    f"metric {metric.name!r} ({metric.reduction}) can't be given as one number; "
+                    f"give {type(source).__name__} a drain_measurements()"
+                )
+        return layout, lambda step: flatten(layout, source.drain_step_metrics(step), dropped)
+    if type(source).__module__.partition(".")[0] == __name__.partition(".")[0]:
+        return layout, fast  # ours: what it counts are numbers, and it is drained at each step
+    return layout, _checked(layout, fast, dropped)
 
 
-def flatten(layout: Layout, values: Mapping[str, Any]) -> list[float]:
-    """Return a mapping of values in the packed order; what is not in it is zero, or absent where it is a peak."""
+_ONE_NUMBER = (Reduction.SUM, Reduction.MEAN, Reduction.MAX, Reduction.MIN)
+
+
+def flatten(layout: Layout, values: Mapping[str, Any], dropped: Dropped = _tell_nobody) -> list[float]:
+    """Return a mapping of values in the packed order.
+
+    What is not in it, or None, or no number, is absent: zero among the catalogue's, whose values are always there.
+    """
     sums = [0.0] * layout.sums
     peaks = [ABSENT] * layout.peaks
     for metric in layout.metrics:
+        measures = measures_of(metric)
+        is_sum = metric.reduction is Reduction.SUM
+        if is_sum and not metric.measures:
+            sums[layout.offsets[metric.name]] = NOTHING
         value = values.get(metric.name, values.get(metric.wandb_key) if metric.wandb_key else None)
         if value is None:
             continue
-        if metric.reduction in (Reduction.MAX, Reduction.MIN):
-            peaks[layout.peak_offsets[metric.name]] = -value if metric.reduction is Reduction.MIN else value
-        elif metric.reduction is Reduction.MEAN:
-            top, bottom = value if isinstance(value, tuple) else (value, 1.0)
-            for measure, part in zip(measures_of(metric), (top, bottom), strict=True):
-                sums[layout.offsets[measure.name]] += part
-        elif metric.reduction is Reduction.SUM and not metric.attribute:
-            sums[layout.offsets[measures_of(metric)[0].name]] += value
-        else:
-            raise ConfigurationError(
-                f"metric {metric.name!r} ({metric.reduction}) can't be given as one number; use drain_measurements()"
-            )
-    return sums + [peaks[place] for place in layout.given_peaks]
+        try:
+            if metric.reduction in (Reduction.MAX, Reduction.MIN):
+                number = read_number(value)
+                peaks[layout.peak_offsets[metric.name]] = -number if metric.reduction is Reduction.MIN else number
+                continue
+            numbers = [_checked_number(metric, part) for part in ((value,) if is_sum else _pair(value))]
+        except Exception as error:  # noqa: BLE001  # a value's own methods raise what they like: it costs itself
+            dropped(metric.name, reason_of(error))
+            continue
+        for measure, number in zip(measures, numbers, strict=True):
+            # From zero on: minus zero is a value, but as a sum it would be none.
+            sums[layout.offsets[measure.name]] = sums[layout.offsets[measure.name]] + 0.0 + number + 0.0
+    return sums + [peaks[index] for index in layout.given_peaks]
+
+
+def _pair(value: Any) -> Sequence[Any]:
+    """Return a mean as numerator and denominator.
+
+    Raises:
+        ValueError: It has more or fewer parts.
+    """
+    if not isinstance(value, tuple | list):
+        return value, 1.0
+    if len(value) != 2:
+        raise ValueError(f"must be a number or a pair (numerator, denominator), got {value!r:.80}")
+    return value
+
+
+def _checked(layout: Layout, drain: Drain, dropped: Dropped) -> Drain:
+    """Return a drain whose values are numbers, each in its own slot, as many as it gives."""
+    owners: list[Metric] = []
+    for metric in layout.metrics:
+        for measure in measures_of(metric):
+            if metric.name not in layout.peak_offsets or metric.with_max:
+                first = layout.offsets[measure.name]
+                width = measure.width(len(layout.modalities))
+                owners[first : first + width] = [metric] * width
+    owners += [metric for metric in layout.metrics if metric.name in layout.peak_offsets and not metric.with_max]
+
+    def run(step: int) -> list[float]:
+        values = list(drain(step))
+        bad: set[str] = set()
+        for index, (metric, value) in enumerate(zip(owners, values, strict=False)):
+            try:
+                values[index] = read_number(value) if index >= layout.sums else _checked_number(metric, value)
+            except Exception as error:  # noqa: BLE001  # as above
+                values[index] = ABSENT if index >= layout.sums else 0.0 if metric.measures else NOTHING
+                if metric.name not in bad:
+                    bad.add(metric.name)
+                    dropped(metric.name, reason_of(error))
+        for index, metric in enumerate(owners if bad else ()):
+            if metric.name in bad and metric.reduction is Reduction.MEAN:  # one part without the other is no mean
+                values[index] = 0.0
+        return values
+
+    return run
+
+
+def _checked_number(metric: Metric, value: Any) -> float:
+    """Return a number that a sum of the metric can take.
+
+    Raises:
+        ValueError: It is none, or the metric counts and it is no count.
+    """
+    number = read_number(value)
+    if metric.instrument is not Instrument.GAUGE and not counts_up(number):
+        raise ValueError(f"{NO_COUNT}, got {number}")
+    if metric.measures and not math.isfinite(number):
+        raise ValueError(f"must be finite, got {number}")
+    return number

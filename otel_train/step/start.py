@@ -14,9 +14,8 @@ from otel_train.ring import Fact, Identity, RingWriter, Schema, make_ring, ring_
 from otel_train.step.group import RankGroup, agree_schema
 from otel_train.step.options import SessionOptions
 from otel_train.step.recorder import Recorder
-from otel_train.step.scalars import is_scalar
-from otel_train.step.source import Source
-from otel_train.step.user_metrics import check_row, check_user_key
+from otel_train.step.source import Dropped, Source
+from otel_train.step.user_metrics import check_names, check_row, check_user_key
 from otel_train.step.warnings_once import OnceLogger
 
 _SHARED = ("log_every", "blocking", "max_in_flight", "reduction_timeout", "close_timeout")
@@ -28,25 +27,29 @@ def agree_recorder(
     declared: Mapping[str, Metric],
     scalars: Mapping[str, Any],
     group: RankGroup,
+    *,
     options: Mapping[str, Fact],
+    dropped: Dropped,
 ) -> Recorder:
     """Return the recorder of the sources and the first step's scalars, on which all ranks agree.
 
     Args:
         sources: What measures.
         declared: The user's metrics by name.
-        scalars: The first step's.
+        scalars: The first step's: its keys count, whatever the values are.
         group: The ranks; every one of them calls this.
         options: What must be the same on all ranks; see `shared_options`.
+        dropped: Is told of each value that is dropped.
 
     Raises:
         SchemaMismatchError: The ranks do not measure the same things.
         ConfigurationError: A key or a source breaks a rule, on this rank or another, or the ranks' options differ.
     """
     try:
-        recorder = _make_recorder(sources, declared, scalars)
-    except ConfigurationError as error:
-        agree_schema(None, group, str(error))
+        recorder = _make_recorder(sources, declared, scalars, dropped)
+    except Exception as error:
+        # Whatever a user's source raises, too: the other ranks must not wait for this one.
+        agree_schema(None, group, str(error) if isinstance(error, ConfigurationError) else f"sources: {error!r:.400}")
         raise  # not reached: agreeing on a problem raises it on every rank
     agree_schema(recorder.schema, group, options=options)
     return recorder
@@ -61,17 +64,18 @@ def shared_options(options: SessionOptions, facts: Mapping[str, Fact]) -> dict[s
     return shared | {name: facts[name] for name in _SHARED_FACTS if name in facts}
 
 
-def _make_recorder(sources: Sequence[Source], declared: Mapping[str, Metric], scalars: Mapping[str, Any]) -> Recorder:
-    for key, value in scalars.items():
+def _make_recorder(
+    sources: Sequence[Source], declared: Mapping[str, Metric], scalars: Mapping[str, Any], dropped: Dropped
+) -> Recorder:
+    if not isinstance(scalars, Mapping):
+        raise ConfigurationError(f"extra_metrics must be a mapping of numbers by key, got {scalars!r:.80}")
+    for key in scalars:
         check_user_key(key)
-        if not is_scalar(value):
-            raise ConfigurationError(
-                f"metric {key!r} must be a number or a tensor of one element, got {value!r:.80}; log its mean"
-            )
     keys = sorted(declared.keys() | scalars.keys())
-    recorder = Recorder(sources, [declared.get(key) or Metric(key) for key in keys])
+    recorder = Recorder(sources, [declared.get(key) or Metric(key) for key in keys], dropped)
     for metric in recorder.schema.metrics:
         check_row(metric)
+    check_names(recorder.schema.metrics)
     return recorder
 
 
@@ -118,5 +122,8 @@ def facts_of(sources: Sequence[Source], options: SessionOptions, facts: Mapping[
     named = {f"telemetry.{name}": getattr(options, name) for name in ("log_every", "blocking")}
     every: dict[str, Fact] = {**facts, **named, "torch": str(torch.__version__)}
     for source in sources:
-        every |= getattr(source, "facts", {})
+        try:
+            every |= dict(getattr(source, "facts", {}))
+        except Exception as error:  # noqa: BLE001  # they are for people: nothing else may depend on them
+            every[f"{type(source).__name__}.facts"] = f"can't be read ({error!r:.200})"
     return every

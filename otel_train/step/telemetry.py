@@ -27,7 +27,7 @@ from otel_train.step.sidecar import SidecarProcess, wait_until
 from otel_train.step.source import Source
 from otel_train.step.start import agree_recorder, facts_of, open_ring, shared_options, watch_phases
 from otel_train.step.step_number import LARGEST_STEP, checked_weight, step_number, text_of
-from otel_train.step.user_metrics import check_user_key
+from otel_train.step.user_metrics import check_names, check_row
 from otel_train.step.warnings_once import OnceLogger
 from otel_train.untraced import untraced
 
@@ -112,7 +112,8 @@ class Telemetry:
         ]
         _SESSIONS.add(self)
         for metric in metrics:
-            check_user_key(metric.name)
+            check_row(metric)
+        check_names(metrics)
         if self._enabled:
             atexit.register(self.close)
 
@@ -132,7 +133,9 @@ class Telemetry:
                 value: NumPy's, a tensor of one element (one on a GPU is waited for). A call with another number ends
                 no step: that is logged once, and its scalars go into the next step.
             extra_metrics: Scalars of the user's own by key: numbers or tensors of one element, which are never
-                synchronised. Means over steps and ranks unless declared otherwise in `init(metrics=…)`.
+                synchronised. Means over steps and ranks unless declared otherwise in `init(metrics=…)`. The first
+                step's keys count for the whole session; None, or leaving a key out later, stands for no value, and
+                what no rank gives in an interval is absent. What is no number is dropped, counted and logged once.
 
         Returns:
             With `blocking=True` the cluster-wide values of this step by wandb key, at its first call; else None.
@@ -155,7 +158,7 @@ class Telemetry:
             if number is None:
                 return None
             step = number
-        running = self._running or self._start(extra_metrics or {})
+        running = self._running or self._start({} if extra_metrics is None else extra_metrics)
         self._last_step = step
         return running.step(step, extra_metrics, now)
 
@@ -287,8 +290,10 @@ class Telemetry:
             self.join()
         assert self.identity is not None, "only an enabled session starts"
         shared = shared_options(self.options, self._facts)
-        first = {**self._early.newest(), **scalars}
-        recorder = agree_recorder(self._sources, self._declared, first, self._group, shared)
+        first = {**self._early.newest(), **scalars} if isinstance(scalars, Mapping) else scalars
+        recorder = agree_recorder(
+            self._sources, self._declared, first, self._group, options=shared, dropped=self._warnings.dropped
+        )
         # State may have been loaded on rank 0 only: its word holds for all, as it did for the first id.
         self._run_id = self._group.gather(self._run_id)[0]
         self.identity = replace(self.identity, run_id=self._run_id)

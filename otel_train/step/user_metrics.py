@@ -2,15 +2,37 @@
 
 from __future__ import annotations
 
-from otel_train.catalogue import BY_NAME, MAX_SUFFIX, RANK_SUFFIX, Metric, Reduction, rank_name
+from collections.abc import Iterable, Iterator
+from functools import cache
+from typing import Any
+
+from otel_train.catalogue import (
+    BY_NAME,
+    CATALOGUE,
+    MAX_SUFFIX,
+    RANK_SUFFIX,
+    RESERVED_KEYS,
+    Instrument,
+    Metric,
+    Reduction,
+    cluster_name,
+    rank_name,
+)
+from otel_train.catalogue.prometheus import RESERVED_SERIES, prometheus_name
 from otel_train.exceptions import ConfigurationError
+
+_PLAIN = (Reduction.MEAN, Reduction.SUM, Reduction.MAX, Reduction.MIN)
+_LONGEST = 255
+"""Characters of a metric's name in OpenTelemetry."""
+_LONGEST_UNIT = 63
+_LONGEST_DESCRIPTION = 512
 
 
 def _is_ours(key: str) -> bool:
     """Tell whether a key is a catalogue metric's name or wandb key, or a sibling's or a modality's of one."""
     without_rank = key.removesuffix(RANK_SUFFIX)
     bases = {key, without_rank, without_rank.removesuffix(MAX_SUFFIX)}
-    return any(
+    return key in RESERVED_KEYS or any(
         metric.name in bases
         or metric.wandb_key in bases
         or (metric.attribute and key.startswith(metric.wandb_key + "/"))
@@ -18,30 +40,120 @@ def _is_ours(key: str) -> bool:
     )
 
 
-def check_user_key(key: str) -> None:
+def check_user_key(key: Any) -> None:
     """Check a scalar's key.
 
     Raises:
-        ConfigurationError: It is a catalogue metric's, or would be read as a cluster-wide name.
+        ConfigurationError: It is no name, a catalogue metric's or wandb's own, would be read as a cluster-wide name, or
+            leaves nothing in Prometheus.
     """
-    if isinstance(key, str) and _is_ours(key):
+    Metric(key)  # a text of some length, printable
+    if _is_ours(key):
         raise ConfigurationError(f"metric {key!r} is one of otel_train's own; rename yours")
-    if isinstance(key, str) and rank_name(key) is not None:
+    if rank_name(key) is not None:
         raise ConfigurationError(f"metric {key!r}: 'cluster' there marks cluster-wide values; rename it")
+    if key.startswith("_"):
+        raise ConfigurationError(f"metric {key!r}: wandb keeps names that begin with '_' for itself; rename it")
+    if not prometheus_name(key):
+        raise ConfigurationError(
+            f"metric {key!r} must have a letter or digit of ASCII, which is what Prometheus keeps of it; rename it"
+        )
 
 
 def check_row(metric: Metric) -> None:
-    """Check that a ring can carry what a metric means: one of the catalogue's, or a plain scalar.
+    """Check that a ring and a receiver can carry what a metric means: one of the catalogue's, or a plain scalar.
 
     Raises:
-        ConfigurationError: It is neither.
+        ConfigurationError: They can't; the message names what is lost.
     """
     if BY_NAME.get(metric.name) == metric:
         return
     check_user_key(metric.name)
-    plain = metric.reduction in (Reduction.MEAN, Reduction.SUM, Reduction.MAX, Reduction.MIN)
-    if not plain or metric.measures or metric.attribute or metric.with_max:
+    name = metric.name
+    if metric.reduction not in _PLAIN or metric.measures or metric.attribute or metric.with_max:
         raise ConfigurationError(
-            f"metric {metric.name!r} must be a plain mean, sum, max or min, without measures, attribute or with_max; "
+            f"metric {name!r} must be a plain mean, sum, max or min, without measures, attribute or with_max; "
             "declare a metric of its own for each number"
         )
+    longest = _LONGEST - max(len(cluster_name(each)) - len(name) for each in _siblings(metric))
+    if len(name) > longest:
+        raise ConfigurationError(f"metric {name!r} must have at most {longest} characters, got {len(name)}; shorten it")
+    counts = metric.instrument is Instrument.COUNTER
+    if metric.instrument is Instrument.HISTOGRAM or (counts and metric.reduction is not Reduction.SUM):
+        raise ConfigurationError(
+            f"metric {name!r}: a {metric.reduction} must have the instrument gauge"
+            f"{' or counter' if metric.reduction is Reduction.SUM else ''}, got {metric.instrument}"
+        )
+    if metric.wandb_key not in ("", name):
+        raise ConfigurationError(
+            f"metric {name!r}: wandb_key must be empty or the name, got {metric.wandb_key!r}: a scalar has one name "
+            "everywhere; give it the one that you want"
+        )
+    if metric.bounds or metric.healthy is not None or metric.remedy:
+        raise ConfigurationError(
+            f"metric {name!r}: bounds, healthy and remedy are the catalogue's only; leave them out, and put an alert "
+            "rule of your own into Prometheus"
+        )
+    for field, limit in (("unit", _LONGEST_UNIT), ("description", _LONGEST_DESCRIPTION)):
+        text = getattr(metric, field)
+        if not isinstance(text, str) or len(text) > limit or not text.isprintable():
+            raise ConfigurationError(
+                f"metric {name!r}: {field} must be at most {limit} printable characters, got {text!r:.80}"
+            )
+
+
+def check_names(metrics: Iterable[Metric]) -> None:
+    """Check that no two metrics share a name somewhere: as sent, in wandb, or as Prometheus translates it.
+
+    Args:
+        metrics: All that a job measures, each checked by itself.
+
+    Raises:
+        ConfigurationError: Two do, or one of them and one of the catalogue's; the message names both.
+    """
+    owners = dict(_names_of_ours())
+    for metric in metrics:
+        if metric.name in BY_NAME:
+            continue
+        for where, name in _names(metric):
+            owner = owners.setdefault((where, name), metric.name)
+            if owner != metric.name:
+                ours = "otel_train's own " if owner in BY_NAME or (where, owner) in _names_of_ours() else ""
+                raise ConfigurationError(
+                    f"metric {metric.name!r} and {ours}{owner!r} would both be {name!r} {where}; rename yours"
+                )
+
+
+@cache
+def _names_of_ours() -> dict[tuple[str, str], str]:
+    """Return the catalogue metric (or the reserved name) by each of its names; the first part says where it holds."""
+    names = {pair: metric.name for metric in CATALOGUE for pair in _names(metric)}
+    names |= {(_IN_PROMETHEUS, name): name for name in RESERVED_SERIES}
+    return names | {(_IN_WANDB, key): key for key in RESERVED_KEYS}
+
+
+_SENT, _IN_WANDB, _IN_PROMETHEUS = "as it is sent", "in wandb", "in Prometheus"
+
+
+def _siblings(metric: Metric) -> list[str]:
+    """Return the names of the series that a rank has of a metric."""
+    if metric.reduction in (Reduction.MAX, Reduction.MIN):
+        return [metric.name, metric.name + RANK_SUFFIX]
+    if metric.with_max:
+        return [metric.name, metric.name + MAX_SUFFIX, metric.name + MAX_SUFFIX + RANK_SUFFIX]
+    return [metric.name]
+
+
+def _names(metric: Metric) -> Iterator[tuple[str, str]]:
+    """Yield every name that a metric takes, each with the place where it does."""
+    for sibling in _siblings(metric):
+        suffix = sibling.removeprefix(metric.name)
+        key = metric.wandb_key or ("" if metric.name in BY_NAME else metric.name)
+        if key:
+            yield _IN_WANDB, key + suffix
+        for name in (sibling, cluster_name(sibling)):
+            yield _SENT, name
+            instrument = Instrument.GAUGE if suffix else metric.instrument
+            parts = ("bucket", "count", "sum") if instrument is Instrument.HISTOGRAM else ("",)
+            for part in parts:
+                yield _IN_PROMETHEUS, prometheus_name(name, metric.unit, instrument, part)

@@ -15,8 +15,7 @@ from otel_train.bridge.errors import InboxFullError
 from otel_train.bridge.inbox import Limits
 from otel_train.bridge.order import Due
 from otel_train.bridge.past import ABANDONED_NS
-from otel_train.bridge.rows import PARTIAL_KEY
-from otel_train.catalogue import rows
+from otel_train.catalogue import PARTIAL_KEY, rows
 
 DUE = Due(settle_ns=1000, linger_ns=10)
 PICKS = rows.PICKS.wandb_key

@@ -17,8 +17,8 @@ from otel_train.bridge.arrivals import Added
 from otel_train.bridge.decode import Point, decode
 from otel_train.bridge.order import Due
 from otel_train.bridge.past import ABANDONED_NS, IDLE_NS, PAST_STEPS
-from otel_train.bridge.rows import PARTIAL_KEY, STEP_KEY
-from otel_train.catalogue import rows
+from otel_train.bridge.rows import STEP_KEY
+from otel_train.catalogue import PARTIAL_KEY, rows
 from tests.bridge.conftest import Requests
 
 DUE = Due(settle_ns=1000, linger_ns=10)

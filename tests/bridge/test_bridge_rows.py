@@ -5,8 +5,8 @@ from __future__ import annotations
 import math
 
 from otel_train.bridge.decode import Kind
-from otel_train.bridge.rows import ATTEMPT_KEY, PARTIAL_KEY, STEP_KEY, Arrived, build_row
-from otel_train.catalogue import cluster_name, rows
+from otel_train.bridge.rows import STEP_KEY, Arrived, build_row
+from otel_train.catalogue import ATTEMPT_KEY, PARTIAL_KEY, cluster_name, rows
 
 PICKS = cluster_name(rows.PICKS.name)
 

@@ -21,9 +21,9 @@ from grpc_health.v1 import health_pb2, health_pb2_grpc
 from opentelemetry.proto.collector.metrics.v1.metrics_service_pb2_grpc import MetricsServiceStub
 
 from otel_train.bridge import Bridge, BridgeConfig, BridgeError, Inbox, delivered_steps, read_run, wandb_files
-from otel_train.bridge.rows import ATTEMPT_KEY, PARTIAL_KEY, STEP_KEY
+from otel_train.bridge.rows import STEP_KEY
 from otel_train.bridge.server import MAX_MESSAGE_BYTES
-from otel_train.catalogue import rows
+from otel_train.catalogue import ATTEMPT_KEY, PARTIAL_KEY, rows
 from otel_train.exceptions import ConfigurationError
 
 

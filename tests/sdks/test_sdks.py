@@ -6,8 +6,8 @@ from typing import Any
 
 import pytest
 
-from otel_train.bridge.rows import ATTEMPT_KEY, PARTIAL_KEY, STEP_KEY
-from otel_train.catalogue import cluster_name, rows
+from otel_train.bridge.rows import STEP_KEY
+from otel_train.catalogue import ATTEMPT_KEY, PARTIAL_KEY, cluster_name, rows
 from tests.sdks.senders import Measurement
 from tests.waiting import wait_until
 

@@ -28,8 +28,8 @@ def accumulate(*steps: float, dtype: torch.dtype = torch.float32) -> ScalarRecor
     recorder = ScalarRecorder(METRICS)
     for value in steps:
         recorder.add({"host": 1.0})
-        for name, reduction in ON_DEVICE.items():
-            recorder._add_on_device(reduction, recorder._places[name][1], torch.tensor([value], dtype=dtype))
+        for name in ON_DEVICE:
+            recorder._add_on_device(recorder._slots[name], torch.tensor([value], dtype=dtype), 1.0)
     return recorder
 
 
@@ -61,7 +61,7 @@ def test_the_next_interval_begins_empty() -> None:
     recorder = accumulate(5.0)
     recorder.drain()
     assert recorder.drain()[2] is None
-    recorder._add_on_device(Reduction.MAX, 0, torch.tensor(2.0))
+    recorder._add_on_device(recorder._slots["largest"], torch.tensor(2.0), 1.0)
     _, _, device = recorder.drain()
     assert device is not None
     assert device[1].tolist() == [2.0, -math.inf]

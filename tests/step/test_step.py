@@ -103,7 +103,7 @@ def test_scalars_are_accumulated_by_their_reductions() -> None:
     recorder.add({"m": torch.ones(1, requires_grad=True), "s": 2, "h": 3, "l": 4})
     dropped = recorder.add({"m": 5.0, "s": 6, "h": 1, "l": 9, "new": 1.0})
     sums, peaks, _ = recorder.drain()
-    assert (sums, peaks, dropped) == ([6.0, 2.0, 8.0], [3.0, -4.0], ["new"])
+    assert (sums, peaks, list(dropped)) == ([6.0, 2.0, 8.0], [3.0, -4.0], ["new"])
     assert recorder.drain()[:2] == ([0.0, 0.0, 0.0], [ABSENT, ABSENT])
 
 
@@ -228,23 +228,18 @@ def test_one_process_records_its_own_and_the_clusters_values(tmp_path: Path) -> 
 
 
 @pytest.mark.parametrize(
-    ("key", "value", "complaint"),
-    [
-        ("ledger/evictions", 1.0, "is one of otel_train's own"),
-        ("train/cluster/loss", 1.0, "marks cluster-wide values"),
-        ("loss", torch.ones(2), "must be a number or a tensor of one element"),
-        ("loss", "high", "must be a number or a tensor of one element"),
-    ],
+    ("key", "complaint"),
+    [("ledger/evictions", "is one of otel_train's own"), ("train/cluster/loss", "marks cluster-wide values")],
 )
-def test_a_wrong_scalar_raises_at_the_first_step_and_not_later(
-    key: str, value: Any, complaint: str, tmp_path: Path, caplog: pytest.LogCaptureFixture
+def test_a_wrong_key_raises_at_the_first_step_and_not_later(
+    key: str, complaint: str, tmp_path: Path, caplog: pytest.LogCaptureFixture
 ) -> None:
     """After the first step nothing of ours raises into the training loop; the key is dropped, and that is said once."""
     with session(tmp_path) as telemetry, pytest.raises(ConfigurationError, match=complaint):
-        telemetry.step(1, {key: value})
+        telemetry.step(1, {key: 1.0})
     with session(tmp_path) as telemetry:
         for step in (1, 2, 3):
-            telemetry.step(step, {"fine": 1.0} if step == 1 else {"fine": 1.0, key: value})
+            telemetry.step(step, {"fine": 1.0} if step == 1 else {"fine": 1.0, key: 2.0})
         assert telemetry.latest is not None
         assert telemetry.latest[0] == 3
     assert len([record for record in caplog.records if repr(key) in record.getMessage()]) == 1
