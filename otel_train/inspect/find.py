@@ -2,15 +2,11 @@
 
 from __future__ import annotations
 
-import os
-import tempfile
 from collections.abc import Iterator
 from pathlib import Path
 
 from otel_train.exceptions import ConfigurationError, OtelTrainError
-from otel_train.ring import ring_files
-
-MEMORY = Path("/dev/shm")  # noqa: S108  # where rings are by default; each reader checks what it finds
+from otel_train.ring import default_bases, ring_files
 
 
 def find_job(directory: Path | None = None, *, bases: tuple[Path, ...] | None = None) -> Path:
@@ -26,11 +22,10 @@ def find_job(directory: Path | None = None, *, bases: tuple[Path, ...] | None = 
         OtelTrainError: There is no ring.
     """
     if directory is None:
-        name = f"otel_train-{os.getuid()}"
-        bases = bases or (MEMORY / name, Path(tempfile.gettempdir()) / name)
+        bases = bases or tuple(default_bases())
         found = [each for base in bases for each in _below(base)]
         if not found:
-            places = " or ".join(map(str, bases))
+            places = " or ".join(map(str, bases)) or "memory"
             raise OtelTrainError(f"no job of yours has rings in {places}; start one, or give its OTEL_TRAIN_RING_DIR")
         return max(found, key=_newest)
     if not directory.is_dir():

@@ -1,11 +1,13 @@
 """The memory-mapped step log between a rank and its node's sidecar."""
 
+from otel_train.ring.directory import default_base, default_bases, is_ours, prepare_directory
 from otel_train.ring.layout import MAX_RECORDS, Cursor, Kind, Record
 from otel_train.ring.process import is_alive, is_stopped, start_time
 from otel_train.ring.reader import Progress, RingReader, ring_files
+from otel_train.ring.room import RingSize, make_ring
 from otel_train.ring.schema import MAX_ATTRIBUTES, Fact, Identity, Schema
 from otel_train.ring.serving import LOCK_NAME, ask_for_turn, is_served, turn_is_asked_for, withdraw
-from otel_train.ring.writer import RingWriter, make_ring, prepare_directory, ring_path
+from otel_train.ring.writer import RingWriter, ring_path
 
 __all__ = [
     "LOCK_NAME",
@@ -18,10 +20,14 @@ __all__ = [
     "Progress",
     "Record",
     "RingReader",
+    "RingSize",
     "RingWriter",
     "Schema",
     "ask_for_turn",
+    "default_base",
+    "default_bases",
     "is_alive",
+    "is_ours",
     "is_served",
     "is_stopped",
     "make_ring",

@@ -7,6 +7,7 @@ import fcntl
 import os
 from pathlib import Path
 
+from otel_train.descriptors import open_private
 from otel_train.ring.process import is_alive
 
 LOCK_NAME = "sidecar.lock"
@@ -37,8 +38,7 @@ def ask_for_turn(directory: Path, claim: str) -> None:
     """Note that a session, which `claim` tells apart from all others, would start a sidecar of its own."""
     with contextlib.suppress(OSError):
         path = directory / NEXT_NAME
-        flags = os.O_WRONLY | os.O_CREAT | os.O_TRUNC | os.O_CLOEXEC | os.O_NOFOLLOW
-        with os.fdopen(os.open(path, flags, 0o600), "w") as file:
+        with os.fdopen(open_private(path, os.O_WRONLY | os.O_CREAT | os.O_TRUNC), "w") as file:
             file.write(claim)
 
 

@@ -3,21 +3,23 @@
 from __future__ import annotations
 
 import contextlib
-import errno
 import fcntl
 import mmap
 import os
-import stat
 import struct
 import time
+import weakref
 from collections.abc import Mapping, Sequence
 from pathlib import Path
-from typing import BinaryIO
+from typing import cast
 from zlib import crc32
 
 from otel_train.catalogue import Phase
+from otel_train.descriptors import open_private, standard_descriptors
 from otel_train.exceptions import RingError
+from otel_train.ring.directory import NEW_SUFFIX
 from otel_train.ring.layout import (
+    CURSOR_OFFSET,
     END_OFFSET,
     ORDINAL_SHIFT,
     PHASE,
@@ -32,9 +34,6 @@ from otel_train.ring.layout import (
 from otel_train.ring.process import start_time
 from otel_train.ring.schema import Fact, Identity, Schema, dump_schema
 
-NEW_SUFFIX = ".new"
-FEWEST_RECORDS = 64
-"""A ring of fewer would not bridge the restart of a receiver."""
 _RANK, _NEXT_ORDINAL = int(Kind.RANK), 1 << ORDINAL_SHIFT
 _pack_check = struct.Struct("<Q").pack_into
 _pack_written = struct.Struct("<Q").pack_into
@@ -46,62 +45,6 @@ _pack_phase = PHASE.pack_into
 def ring_path(directory: Path, identity: Identity) -> Path:
     """Return the name of the ring of one rank and attempt."""
     return directory / f"rank{identity.rank:05d}-{identity.attempt}{SUFFIX}"
-
-
-def prepare_directory(directory: Path) -> None:
-    """Make the directory for rings, readable by its owner only.
-
-    One that is there is narrowed when it holds nothing but ours; one that the user has other files in stays as it is,
-    for others may need it, but they must not be able to put files into it.
-
-    Raises:
-        RingError: It can't be made, belongs to somebody else, or others may write in it.
-    """
-    try:
-        directory.parent.mkdir(mode=0o700, parents=True, exist_ok=True)
-        directory.mkdir(mode=0o700, exist_ok=True)
-        found = directory.stat()
-        mode = stat.S_IMODE(found.st_mode)
-        if mode & 0o077 and found.st_uid == os.getuid() and all(map(_is_ours, directory.iterdir())):
-            mode = 0o700
-            directory.chmod(mode)
-    except OSError as error:
-        raise RingError(
-            f"ring directory {directory} can't be made: {error.strerror}; set OTEL_TRAIN_RING_DIR"
-        ) from error
-    if not stat.S_ISDIR(found.st_mode) or found.st_uid != os.getuid():
-        raise RingError(f"ring directory {directory} belongs to uid {found.st_uid}; set OTEL_TRAIN_RING_DIR")
-    if mode & 0o022:
-        raise RingError(
-            f"ring directory {directory} holds other files and may be written by others (mode {mode:o}); "
-            "set OTEL_TRAIN_RING_DIR to a directory of its own"
-        )
-
-
-def _is_ours(path: Path) -> bool:
-    """Tell whether a directory entry is a ring, one in the making, or the sidecar's lock or log."""
-    return path.suffix in (SUFFIX, NEW_SUFFIX) or path.name.startswith("sidecar.")
-
-
-def make_ring(
-    path: Path, schema: Schema, identity: Identity, *, records: int, facts: Mapping[str, Fact] | None = None
-) -> RingWriter:
-    """Make a ring of so many records, or, where they don't fit, of a quarter, a sixteenth … of them.
-
-    Memory for files is small in a container (64 MiB by default), and the batches of loaders are there too.
-
-    Raises:
-        RingError: See `RingWriter`; also the smallest one does not fit.
-    """
-    while True:
-        try:
-            return RingWriter(path, schema, identity, records=records, facts=facts)
-        except RingError as error:
-            cause = error.__cause__
-            full = isinstance(cause, OSError) and cause.errno in (errno.ENOSPC, errno.EDQUOT)
-            if not full or records // 4 < FEWEST_RECORDS:
-                raise
-        records //= 4
 
 
 class RingWriter:
@@ -145,7 +88,9 @@ class RingWriter:
             )
         if path.exists():
             raise RingError(f"ring {path} can't be made: it exists")
-        self._file, self._locked = _allocate(path.with_suffix(NEW_SUFFIX), self.geometry.file_size)
+        with standard_descriptors():
+            self._file, descriptor = _allocate(path.with_suffix(NEW_SUFFIX), self.geometry.file_size)
+        self._unlock = weakref.finalize(self, os.close, descriptor)
         header = pack_header(self.geometry, os.getpid(), start_time(os.getpid()), crc32(encoded), time.time_ns())
         self._file[: len(header)] = header
         self._file[self.geometry.schema_offset : self.geometry.schema_offset + len(encoded)] = encoded
@@ -156,6 +101,8 @@ class RingWriter:
         self._numbered = 0
         """The ordinal of the last record of the cluster's values, where a record has it."""
         self._abandoned = 0
+        self._released: int | None = None
+        """What was acknowledged when the mapping was given back."""
 
     def write(self, step: int, time_ns: int, kind: int, values: Sequence[float]) -> None:
         """Append one record; the oldest is overwritten when the ring is full.
@@ -207,36 +154,46 @@ class RingWriter:
 
         A reader of the same file in this process would end the lock when it is closed.
         """
+        if self._released is not None:
+            return self._released
         return newest_cursor(self._file, self.geometry)[1].position
 
     def close(self, step: int, time_ns: int) -> None:
-        """Note that no record will follow. The mapping stays until the object goes."""
+        """Note that no record will follow. The mapping stays until `release`."""
         self.mark(step, time_ns)
         _pack_end(self._file, END_OFFSET, 1, self._abandoned)
         self.enter(Phase.ENDED)
 
+    def release(self) -> None:
+        """Give mapping, file and lock back; nothing is written any more, and what is noted has no effect."""
+        if self._released is None:
+            self._released = self.acknowledged
+            mapping, self._file = self._file, cast("mmap.mmap", bytearray(CURSOR_OFFSET))
+            self._view.release()
+            mapping.close()
+            self._unlock()
 
-def _allocate(path: Path, size: int) -> tuple[mmap.mmap, BinaryIO]:
+
+def _allocate(path: Path, size: int) -> tuple[mmap.mmap, int]:
     """Make a file of that size with its blocks allocated: a full disk must be an error here, not a SIGBUS later.
 
     It comes locked, for as long as this process lives and leaves the file open: that tells a sidecar in another
     container, which can't see the process, that it lives. Children don't inherit such a lock.
     """
-    file: BinaryIO | None = None
+    descriptor = -1
     try:
         with contextlib.suppress(FileNotFoundError):
             path.unlink()
-        flags = os.O_RDWR | os.O_CREAT | os.O_EXCL | os.O_CLOEXEC | os.O_NOFOLLOW
-        file = os.fdopen(os.open(path, flags, 0o600), "rb+", buffering=0)
-        os.posix_fallocate(file.fileno(), 0, size)
+        descriptor = open_private(path, os.O_RDWR | os.O_CREAT | os.O_EXCL)
+        os.posix_fallocate(descriptor, 0, size)
         # Its pages are mapped now: a fault in each page's first record would show in the slowest steps.
-        mapping = mmap.mmap(file.fileno(), size, flags=mmap.MAP_SHARED | mmap.MAP_POPULATE)
+        mapping = mmap.mmap(descriptor, size, flags=mmap.MAP_SHARED | mmap.MAP_POPULATE)
     except OSError as error:
-        if file is not None:
-            file.close()
+        if descriptor >= 0:
+            os.close(descriptor)
         with contextlib.suppress(OSError):
             path.unlink()
         raise RingError(f"ring {path} of {size} bytes can't be made: {error.strerror}") from error
     with contextlib.suppress(OSError):  # a file system without locks
-        fcntl.lockf(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
-    return mapping, file
+        fcntl.lockf(descriptor, fcntl.LOCK_EX | fcntl.LOCK_NB)
+    return mapping, descriptor

@@ -149,6 +149,7 @@ def run_smoke(options: SmokeOptions, on_progress: Callable[[int, int], None] = l
             "OTEL_TRAIN_RING_DIR": str(out / "rings"),
             # Rank 0 writes two records a step, and all of them are looked at in the end.
             "OTEL_TRAIN_RING_RECORDS": str(max(4096, 4 * config.job.steps)),
+            "OTEL_TRAIN_RING_BYTES": str(2**30),
         }
         with running_process(_job_command(options, out), out / "train.log", environment) as job:
             while not ended_within(job, 0.2):

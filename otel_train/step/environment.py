@@ -4,15 +4,16 @@ from __future__ import annotations
 
 import os
 import socket
-import tempfile
 from collections.abc import Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
 
 from otel_train.endpoint import Endpoint
 from otel_train.exceptions import ConfigurationError
+from otel_train.ring import RingSize, default_base
 from otel_train.step.resource import resource_attributes, valid_text
 
+_RING = RingSize()
 _TRUE = {"1", "true"}
 _MPI = {
     "RANK": "OMPI_COMM_WORLD_RANK",
@@ -45,8 +46,10 @@ class Environment:
     """torchrun's rendezvous id, empty where none was set."""
     ring_dir: str = ""
     """OTEL_TRAIN_RING_DIR; empty for a directory of the run's own in memory."""
-    ring_records: int = 4096
-    """OTEL_TRAIN_RING_RECORDS: how many records a ring holds."""
+    ring_records: int = _RING.records
+    """OTEL_TRAIN_RING_RECORDS: how many records a ring holds at most."""
+    ring_bytes: int = _RING.max_bytes
+    """OTEL_TRAIN_RING_BYTES: how many bytes a ring takes at most."""
     external_sidecar: bool = False
     """OTEL_TRAIN_SIDECAR=external: the platform starts the sidecar."""
     host: str = ""
@@ -74,17 +77,16 @@ class Environment:
             run_id=environ.get("OTEL_TRAIN_RUN_ID", ""),
             rendezvous_id="" if rendezvous == "none" else rendezvous,
             ring_dir=environ.get("OTEL_TRAIN_RING_DIR", ""),
-            ring_records=_number(environ, "OTEL_TRAIN_RING_RECORDS", 4096, 2),
+            ring_records=_number(environ, "OTEL_TRAIN_RING_RECORDS", _RING.records, 2),
+            ring_bytes=_number(environ, "OTEL_TRAIN_RING_BYTES", _RING.max_bytes, 1),
             external_sidecar=sidecar == "external",
             host=valid_text(socket.gethostname()),
         )
 
     def ring_directory(self, run_id: str) -> Path:
         """Return the directory for the rings of a run on this node, where the user has chosen none."""
-        memory = Path("/dev/shm")  # noqa: S108  # the directories in it are 0700 and checked for their owner
-        base = memory if os.access(memory, os.W_OK) else Path(tempfile.gettempdir())
         name = "".join(character if character.isalnum() or character in "-_" else "_" for character in run_id)
-        return base / f"otel_train-{os.getuid()}" / name[:64]
+        return default_base() / name[:64]
 
 
 def launched_world_size(environ: Mapping[str, str] = os.environ) -> tuple[str, int]:

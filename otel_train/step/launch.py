@@ -10,6 +10,8 @@ import sys
 from collections.abc import Iterator, Sequence
 from pathlib import Path
 
+from otel_train.descriptors import open_private
+
 PACKAGE_ROOT = str(Path(__file__).absolute().parents[2])
 """Where this process has otel_train from: a directory, or a zip file."""
 _BEGIN, _PATHS = "_OTEL_TRAIN_BEGIN", "_OTEL_TRAIN_PATHS"
@@ -56,7 +58,7 @@ def launch(arguments: Sequence[str], log: Path, connection: socket.socket) -> su
     Raises:
         OSError: It can't be started.
     """
-    descriptor = os.open(log, os.O_WRONLY | os.O_CREAT | os.O_APPEND | os.O_CLOEXEC, 0o600)
+    descriptor = open_private(log, os.O_WRONLY | os.O_CREAT | os.O_APPEND)
     try:
         return subprocess.Popen(
             [_executable(), "-P", "-c", f"import os; exec(os.environ.pop({_BEGIN!r}))", MODULE, *arguments],
@@ -69,24 +71,6 @@ def launch(arguments: Sequence[str], log: Path, connection: socket.socket) -> su
         )
     finally:
         os.close(descriptor)
-
-
-@contextlib.contextmanager
-def standard_descriptors() -> Iterator[None]:
-    """Have the descriptors 0 to 2 in use during the block, where the process was started without them.
-
-    A file that got one of them would be written into by whatever prints.
-    """
-    opened = []
-    try:
-        with contextlib.suppress(OSError):
-            while (descriptor := os.open(os.devnull, os.O_RDWR | os.O_CLOEXEC)) <= 2:
-                opened.append(descriptor)
-            os.close(descriptor)
-        yield
-    finally:
-        for descriptor in opened:
-            os.close(descriptor)
 
 
 def _executable() -> str:

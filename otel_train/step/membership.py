@@ -6,6 +6,7 @@ import logging
 from dataclasses import dataclass
 from pathlib import Path
 
+from otel_train.descriptors import standard_descriptors
 from otel_train.exceptions import RingError
 from otel_train.ring import Identity, prepare_directory
 from otel_train.step.environment import Environment
@@ -53,6 +54,11 @@ def join_job(options: MembershipOptions, saved_run_id: str) -> Membership:
     Raises:
         ConfigurationError: There are several ranks and no torch.distributed, or a rank's run id breaks a rule.
     """
+    with standard_descriptors():  # of a process without them gloo's sockets would be what is printed to
+        return _join_job(options, saved_run_id)
+
+
+def _join_job(options: MembershipOptions, saved_run_id: str) -> Membership:
     environment, chosen = options.environment, options.ring_dir
     group = RankGroup.of(options.process_group, own=True)
     agreed = agree_identity(

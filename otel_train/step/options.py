@@ -8,7 +8,7 @@ from numbers import Integral, Real
 from typing import Any
 
 from otel_train.exceptions import ConfigurationError
-from otel_train.ring import MAX_RECORDS
+from otel_train.ring import MAX_RECORDS, RingSize
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -25,13 +25,15 @@ class SessionOptions:
     """Seconds that a wait for a reduction takes at most."""
     close_timeout: float = 2.0
     """Seconds that `close` waits at most, for the reductions under way and for the sidecar together."""
-    ring_records: int = 4096
-    """Records that a ring holds."""
+    ring_records: int = RingSize().records
+    """Records that a ring holds at most."""
+    ring_bytes: int = RingSize().max_bytes
+    """Bytes that a ring takes at most; the rings of all ranks of a machine take a quarter of what is free at most."""
 
     def __post_init__(self) -> None:
         if not isinstance(self.blocking, bool):
             raise ConfigurationError(f"telemetry.blocking must be True or False, got {self.blocking!r:.80}")
-        for name in ("log_every", "max_in_flight", "ring_records"):
+        for name in ("log_every", "max_in_flight", "ring_records", "ring_bytes"):
             object.__setattr__(self, name, _checked_count(f"telemetry.{name}", getattr(self, name)))
         if self.ring_records > MAX_RECORDS:
             raise ConfigurationError(f"telemetry.ring_records must be at most {MAX_RECORDS}, got {self.ring_records}")

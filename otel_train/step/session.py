@@ -60,7 +60,7 @@ def init(
         rank_interval: Seconds between two exports of a rank's own values; the cluster's go out at every log step.
         events: Takes a "drain" event at each log step, behind those of the sources.
         **options: Fields of `SessionOptions`: `log_every`, `blocking`, `max_in_flight`, `reduction_timeout`,
-            `close_timeout`, `ring_records`.
+            `close_timeout`, `ring_records`, `ring_bytes`.
 
     Returns:
         The session; also a context manager that closes it.
@@ -72,6 +72,7 @@ def init(
     for source in sources:
         drain_of(source)
     options.setdefault("ring_records", environment.ring_records)
+    options.setdefault("ring_bytes", environment.ring_bytes)
     try:
         session_options = SessionOptions(**options)
     except TypeError as error:

@@ -16,8 +16,9 @@ from collections.abc import Callable
 from pathlib import Path
 
 from otel_train.delivery import STATUS_NAME, read_status
+from otel_train.descriptors import standard_descriptors
 from otel_train.ring import ask_for_turn, is_alive, is_served, start_time, withdraw
-from otel_train.step.launch import launch, standard_descriptors
+from otel_train.step.launch import launch
 from otel_train.step.warnings_once import OnceLogger
 
 logger = logging.getLogger(__name__)

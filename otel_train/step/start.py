@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import logging
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
@@ -10,13 +11,15 @@ import torch
 
 from otel_train.catalogue import Metric
 from otel_train.exceptions import ConfigurationError, RingError
-from otel_train.ring import Fact, Identity, RingWriter, Schema, make_ring, ring_path
+from otel_train.ring import Fact, Identity, RingSize, RingWriter, Schema, make_ring, ring_path
 from otel_train.step.group import RankGroup, agree_schema
 from otel_train.step.options import SessionOptions
 from otel_train.step.recorder import Recorder
 from otel_train.step.source import Dropped, Source
 from otel_train.step.user_metrics import check_names, check_row, check_user_key
 from otel_train.step.warnings_once import OnceLogger
+
+logger = logging.getLogger(__name__)
 
 _SHARED = ("log_every", "blocking", "max_in_flight", "reduction_timeout", "close_timeout")
 _SHARED_FACTS = ("telemetry.rank_interval",)
@@ -91,20 +94,26 @@ def open_ring(
     """Return this rank's ring, or None where it can't be made: that is logged, and training goes on."""
     if directory is None:
         return None
-    records = options.ring_records
+    records, most = options.ring_records, options.ring_bytes
+    size = RingSize(records=records, max_bytes=most, sharers=int(facts.get("job.local_world_size", 1)))
     try:
-        ring = make_ring(ring_path(directory, identity), schema, identity, records=records, facts=facts)
+        ring = make_ring(ring_path(directory, identity), schema, identity, size=size, facts=facts)
     except RingError as error:
         warnings.warn("ring", "telemetry: nothing is recorded on this rank: %s", error)
         return None
-    if ring.geometry.records < records:
-        warnings.warn(
-            "ring",
-            "telemetry: %s is full; the ring holds %d records in place of %d, so that the receiver may be "
-            "away for less long. Set OTEL_TRAIN_RING_DIR or OTEL_TRAIN_RING_RECORDS",
+    geometry = ring.geometry
+    if geometry.records < records:
+        # The bytes that a ring takes by default are no news.
+        expected = records == RingSize().records and geometry.file_size + geometry.record_size > most
+        logger.log(
+            logging.INFO if expected else logging.WARNING,
+            "telemetry: the ring in %s holds %d records instead of %d, so that the receiver may be away for less long: "
+            "it takes at most %d bytes, and those of all ranks here a quarter of what is free. Set "
+            "OTEL_TRAIN_RING_DIR, OTEL_TRAIN_RING_BYTES or OTEL_TRAIN_RING_RECORDS",
             directory,
-            ring.geometry.records,
+            geometry.records,
             records,
+            most,
         )
     return ring
 

@@ -402,6 +402,7 @@ class Telemetry:
             running.ring.close(running.last_step, time_ns)
             if not self._await_sidecar(running.ring, max(0.0, deadline - time.monotonic())):
                 self._tell_what_remains(running.ring)
+            running.ring.release()
 
     def _tell_what_remains(self, ring: RingWriter) -> None:
         count, path = ring.written - ring.acknowledged, ring.path

@@ -1,0 +1,42 @@
+"""File descriptors of our own in a process that is not: none of 0 to 2, and files that their owner alone can use."""
+
+from __future__ import annotations
+
+import contextlib
+import os
+from collections.abc import Iterator
+from pathlib import Path
+
+
+@contextlib.contextmanager
+def standard_descriptors() -> Iterator[None]:
+    """Have the descriptors 0 to 2 in use during the block, where the process was started without them.
+
+    A file that got one of them would be written into by whatever prints.
+    """
+    opened = []
+    try:
+        with contextlib.suppress(OSError):
+            while (descriptor := os.open(os.devnull, os.O_RDWR | os.O_CLOEXEC)) <= 2:
+                opened.append(descriptor)
+            os.close(descriptor)
+        yield
+    finally:
+        for descriptor in opened:
+            os.close(descriptor)
+
+
+def open_private(path: Path, flags: int) -> int:
+    """Open a file, or make it with the mode 0600 whatever the process's umask is; a link is refused.
+
+    Raises:
+        OSError: It can't be opened.
+    """
+    descriptor = os.open(path, flags | os.O_CLOEXEC | os.O_NOFOLLOW, 0o600)
+    if flags & os.O_CREAT:
+        try:
+            os.fchmod(descriptor, 0o600)
+        except OSError:
+            os.close(descriptor)
+            raise
+    return descriptor

@@ -1,0 +1,80 @@
+"""How much memory a ring takes, and whose the directories are that rings are in by default."""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Callable
+from pathlib import Path
+
+import pytest
+
+from otel_train.ring import RingSize, RingWriter, default_base, default_bases, directory, make_ring, ring_path, room
+from tests.mounts import mounted
+from tests.ring.test_ring import IDENTITY, SCHEMA
+
+
+def make(where: Path, size: RingSize) -> RingWriter:
+    return make_ring(ring_path(where, IDENTITY), SCHEMA, IDENTITY, size=size)
+
+
+def test_the_ranks_of_a_machine_share_a_quarter_of_what_is_free(tmp_path: Path) -> None:
+    """Three quarters are left to the loaders."""
+    with mounted(tmp_path, "size=4m"):
+        ring = make(tmp_path, RingSize(records=2**20, sharers=4))
+        assert 2**17 < ring.geometry.file_size <= 2**18
+        ring.release()
+
+
+def test_where_a_ring_does_not_fit_a_smaller_one_is_made(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """A quarter, a sixteenth …, where the file system says that there is more room than a quota leaves."""
+    monkeypatch.setattr(room, "_free_bytes", lambda _: float("inf"))
+    with mounted(tmp_path, "size=200k"):
+        ring = make(tmp_path, RingSize())
+        assert ring.geometry.records == 256
+        ring.release()
+
+
+def test_a_directory_that_was_cleaned_away_is_made_again(tmp_path: Path) -> None:
+    """Between the beginning of a session and its first step."""
+    assert make(tmp_path / "run", RingSize()).path.parent.stat().st_mode & 0o777 == 0o700
+
+
+@pytest.fixture
+def memory(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
+    """Return the directory that stands for the machine's shared memory."""
+    monkeypatch.setattr(directory, "MEMORY", tmp_path)
+    return tmp_path
+
+
+def link(path: Path) -> None:
+    (path.parent / "elsewhere").mkdir()
+    path.symlink_to(path.parent / "elsewhere")
+
+
+def give_away(path: Path) -> None:
+    path.mkdir()
+    if os.getuid() != 0:
+        pytest.skip("giving a directory to another user needs root")
+    os.chown(path, 12345, 12345)
+
+
+@pytest.mark.parametrize("take", [link, give_away, Path.touch])
+def test_where_the_name_is_taken_the_next_one_is_used(take: Callable[[Path], None], memory: Path) -> None:
+    """By a link, a directory of another user, or a file; tools look there too."""
+    name = f"otel_train-{os.getuid()}"
+    take(memory / name)
+    assert default_base() == memory / f"{name}-1"
+    assert default_base() == memory / f"{name}-1"
+    assert default_bases()[0] == memory / f"{name}-1"
+    assert list((memory / "elsewhere").glob("*")) == []
+
+
+def test_files_are_the_owners_alone_whatever_the_umask_is(memory: Path) -> None:
+    """Directories that their owner could not enter would be of no use either."""
+    before = os.umask(0o777)
+    try:
+        ring = make(default_base() / "run", RingSize())
+    finally:
+        os.umask(before)
+    modes = [path.stat().st_mode & 0o777 for path in (ring.path, ring.path.parent, ring.path.parent.parent)]
+    assert (modes, ring.path.is_relative_to(memory)) == ([0o600, 0o700, 0o700], True)

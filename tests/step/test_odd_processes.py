@@ -1,0 +1,83 @@
+"""A rank whose process lacks what others have: open descriptors, a home, a directory, modes, room for descriptors."""
+
+from __future__ import annotations
+
+import json
+import os
+import subprocess
+import sys
+from pathlib import Path
+
+import otel_train
+from otel_train.catalogue import cluster_name
+from otel_train.ring import Kind, RingReader, ring_files
+from otel_train.testing import OtlpReceiver
+
+ROOT = Path(otel_train.__file__).parents[1]
+ODD = """
+import json, os, pwd, resource, sys
+def no_entry(uid): raise KeyError(uid)
+pwd.getpwuid = no_entry
+import torch  # with MKL it can't be imported in a directory that is gone
+os.rmdir(os.getcwd())
+os.umask(0o777)
+resource.setrlimit(resource.RLIMIT_NOFILE, (64, 64))
+import otel_train
+with otel_train.init(ring_dir=sys.argv[1], close_timeout=30.0) as telemetry:
+    for step in (1, 2, 3):
+        telemetry.step(step, {"loss": 2.0})
+    open_files = {}
+    for number in os.listdir("/proc/self/fd"):
+        try: open_files[number] = os.readlink(f"/proc/self/fd/{number}")
+        except OSError: pass
+report = os.open(sys.argv[2], os.O_WRONLY | os.O_CREAT, 0o600)
+os.write(report, json.dumps(open_files).encode())
+"""
+SESSIONS = """
+import sys
+import otel_train
+for number in range(2):
+    telemetry = otel_train.init(ring_dir=sys.argv[1] + str(number), close_timeout=0.0)
+    telemetry.step(1, {"loss": 2.0})
+    if number:
+        telemetry.close()
+del telemetry
+"""
+
+
+def test_a_process_that_lacks_everything_is_recorded_and_sent(tmp_path: Path) -> None:
+    """No descriptors 0 to 2, no home, no passwd entry, a directory that is gone, umask 0777, LANG=C, 64 descriptors."""
+    (tmp_path / "gone").mkdir()
+    kept = {name: os.environ[name] for name in ("PATH", "OMP_NUM_THREADS") if name in os.environ}
+    with OtlpReceiver() as receiver:
+        done = subprocess.run(
+            ["sh", "-c", 'exec "$@" <&- >&- 2>&-', "sh", sys.executable, "-c", ODD, tmp_path / "run", tmp_path / "fds"],
+            cwd=tmp_path / "gone",
+            env={
+                **kept,
+                "LANG": "C",
+                "PYTHONPATH": str(ROOT),
+                "OTEL_EXPORTER_OTLP_ENDPOINT": f"http://{receiver.address}",
+            },
+            timeout=120,
+            check=False,
+        )
+    log = tmp_path / "run" / "sidecar.log"
+    assert done.returncode == 0, log.read_text() if log.exists() else "no sidecar"
+    records = RingReader(ring_files(tmp_path / "run")[0]).read(0, 100)[0]
+    assert [each.step for each in records if each.kind is Kind.RANK] == [1, 2, 3]
+    assert not {"0", "1", "2"} & set(json.loads((tmp_path / "fds").read_bytes()))
+    assert receiver.values(cluster_name("loss")) == [2.0, 2.0, 2.0]
+
+
+def test_no_session_leaves_a_warning_of_a_resource(tmp_path: Path) -> None:
+    """Closed, or left to the interpreter's end: `pytest -W error` makes failures of them."""
+    done = subprocess.run(
+        [sys.executable, "-X", "dev", "-W", "error::ResourceWarning", "-c", SESSIONS, str(tmp_path / "run")],
+        env={**os.environ, "PYTHONPATH": str(ROOT), "OTEL_EXPORTER_OTLP_ENDPOINT": "http://127.0.0.1:1"},
+        capture_output=True,
+        text=True,
+        timeout=120,
+        check=False,
+    )
+    assert (done.returncode, "ResourceWarning" in done.stderr) == (0, False), done.stderr
