@@ -41,6 +41,7 @@ class Handler(BaseHTTPRequestHandler):
         self.send_response(503 if refused else 200)
         if refused:
             self.send_header("Retry-After", "1000")
+        self.flush_headers()
         while self.server.drips:
             self.wfile.write(b"X-Slow: \r\n")
             time.sleep(0.1)

@@ -286,6 +286,14 @@ RECORDS_DROPPED = Metric(
     description="Records that were overwritten in the ring before the sidecar had read them, or were torn.",
     remedy="Look at the sidecar's log: its receiver is down or too slow for the ring's size.",
 )
+POINTS_REFUSED = Metric(
+    "telemetry.points.refused",
+    Reduction.LOCAL,
+    Instrument.COUNTER,
+    "{point}",
+    description="Points that the receiver refused for good; the sidecar drops them and goes on with the others.",
+    remedy="Read the reason in the sidecar's log: it names the receiver's answer and the metrics.",
+)
 EXPORT_LAG = Metric(
     "telemetry.export.lag",
     Reduction.LOCAL,
@@ -418,6 +426,7 @@ PIPELINE: tuple[Metric, ...] = (
     STEP,
     STEP_AGE,
     RECORDS_DROPPED,
+    POINTS_REFUSED,
     EXPORT_LAG,
     REDUCTIONS_ABANDONED,
     SIDECAR_RESTARTS,

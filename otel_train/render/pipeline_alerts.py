@@ -34,6 +34,7 @@ def pipeline_alerts() -> list[Alert]:
         _rank_straggles(),
         _ranks_out_of_step(),
         _records_dropped(),
+        _points_refused(),
         _bridge_behind(),
         _bridge_silent(),
         _bridge_loses(),
@@ -136,6 +137,20 @@ def _records_dropped() -> Alert:
         hold="0s",
         severity=Severity.WARNING,  # training does not notice
         summary=f"{_RUN}: {_COUNT} records were lost in {WINDOW} on {{{{ $labels.{HOST} }}}}.",
+        description=f"{row.description} {row.remedy}",
+    )
+
+
+def _points_refused() -> Alert:
+    row = rows.POINTS_REFUSED
+    return Alert(
+        name="OtelTrainPointsRefused",
+        group=GROUP,
+        metric=row.name,
+        expression=by("sum", (*OF_ATTEMPT, HOST), f"\n  {growth(rank_series(row), WINDOW)}\n"),
+        hold="0s",
+        severity=Severity.WARNING,  # training does not notice
+        summary=f"{_RUN}: the receiver has refused {_COUNT} points in {WINDOW} from {{{{ $labels.{HOST} }}}}.",
         description=f"{row.description} {row.remedy}",
     )
 

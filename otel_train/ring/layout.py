@@ -3,8 +3,8 @@
     0      fixed header: magic, sizes, writer's pid and start time, where the schema stands
     128    progress: records written, last step, its time, closed, reductions abandoned (the writer's)
     192    phase: what the training thread does, and since when (the writer's)
-    256    two cursor slots (the sidecar's): generation, cursor, dropped, time of the rank's newest values sent, running
-           totals, check value
+    256    two cursor slots (the sidecar's): generation, cursor, dropped, time of the rank's newest values sent, points
+           refused, position that requests have reached, running totals at the cursor and there, check value
     ...    schema: JSON
     ...    records, each: sequence, step, time stamp, kind and ordinal, values, check value
 
@@ -79,6 +79,12 @@ class Cursor(NamedTuple):
     totals: tuple[float, ...]
     rank_time_ns: int = 0
     """The time stamp of the rank's newest own values that were acknowledged; 0 before the first."""
+    refused: int = 0
+    """Points that the receiver refused for good."""
+    sent: int = 0
+    """The position that a request has reached, acknowledged or not."""
+    sent_totals: tuple[float, ...] = ()
+    """The totals there: what is sent again after records were overwritten must have the same values."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -104,13 +110,13 @@ class Geometry:
 
     @property
     def slot_struct(self) -> struct.Struct:
-        """A cursor slot without its check value: generation, cursor, dropped, time of the rank's newest, totals."""
-        return struct.Struct(f"<QQQq{self.totals}d")
+        """A cursor slot without its check value: generation, then the cursor's fields, both totals last."""
+        return struct.Struct(f"<QQQqQQ{2 * self.totals}d")
 
     @property
     def slot_size(self) -> int:
         """Bytes of a cursor slot, the check value included."""
-        return 40 + 8 * self.totals
+        return 56 + 16 * self.totals
 
     @property
     def schema_offset(self) -> int:
@@ -184,7 +190,7 @@ def unpack_header(data: bytes, file_size: int, path: str) -> Header:
     version, header_size, record_size, records, pid, pid_start, slot_size, schema_at, schema_size, crc, created = fields
     if version != VERSION:
         raise RingError(f"{path} has ring version {version}, this otel_train reads {VERSION}; use the writer's release")
-    geometry = Geometry((record_size - 40) // 8, (slot_size - 40) // 8, records, schema_size)
+    geometry = Geometry((record_size - 40) // 8, (slot_size - 56) // 16, records, schema_size)
     plausible = (
         geometry.plausible
         and geometry.record_size == record_size
@@ -200,12 +206,13 @@ def unpack_header(data: bytes, file_size: int, path: str) -> Header:
 
 def newest_cursor(file: mmap, geometry: Geometry) -> tuple[int, Cursor]:
     """Return the last cursor that was written whole, and its generation; the beginning and 0 where none was."""
-    best = (0, Cursor(0, 0, (0.0,) * geometry.totals))
+    best = (0, Cursor(0, 0, (0.0,) * geometry.totals, sent_totals=(0.0,) * geometry.totals))
     for index in range(2):
         start = CURSOR_OFFSET + index * geometry.slot_size
         data = file[start : start + geometry.slot_size]
-        generation, position, dropped, rank_time_ns, *totals = geometry.slot_struct.unpack_from(data)
-        plausible = max(generation, position, dropped) < COUNTS
+        generation, position, dropped, rank_time_ns, refused, sent, *sums = geometry.slot_struct.unpack_from(data)
+        plausible = max(generation, position, dropped, refused, sent) < COUNTS
         if plausible and generation > best[0] and int.from_bytes(data[-8:], "little") == crc32(data[:-8]):
-            best = (generation, Cursor(position, dropped, tuple(totals), rank_time_ns))
+            totals, sent_totals = tuple(sums[: geometry.totals]), tuple(sums[geometry.totals :])
+            best = (generation, Cursor(position, dropped, totals, rank_time_ns, refused, sent, sent_totals))
     return best

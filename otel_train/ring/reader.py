@@ -6,7 +6,6 @@ import errno
 import fcntl
 import mmap
 import os
-from collections.abc import Sequence
 from pathlib import Path
 from typing import BinaryIO, NamedTuple
 from zlib import crc32
@@ -163,10 +162,11 @@ class RingReader:
         """The last cursor that was written whole; the beginning where none was."""
         return newest_cursor(self._file, self.geometry)[1]
 
-    def move_cursor(self, position: int, dropped: int, totals: Sequence[float], rank_time_ns: int = 0) -> None:
-        """Note what has been acknowledged."""
+    def move_cursor(self, cursor: Cursor) -> None:
+        """Note what has been sent and acknowledged."""
         generation = self._generation + 1
-        body = self._slot.pack(generation, position, dropped, rank_time_ns, *totals)
+        counts = (cursor.position, cursor.dropped, cursor.rank_time_ns, cursor.refused, cursor.sent)
+        body = self._slot.pack(generation, *counts, *cursor.totals, *cursor.sent_totals)
         start = CURSOR_OFFSET + generation % 2 * self.geometry.slot_size
         self._file[start : start + self.geometry.slot_size] = body + crc32(body).to_bytes(8, "little")
         self._generation = generation

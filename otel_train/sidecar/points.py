@@ -3,10 +3,11 @@
 from __future__ import annotations
 
 from collections import defaultdict
-from collections.abc import Sequence
-from typing import Any
+from collections.abc import Container, Sequence
+from typing import Any, NamedTuple
 
 from opentelemetry.exporter.otlp.proto.common.metrics_encoder import encode_metrics
+from opentelemetry.proto.collector.metrics.v1.metrics_service_pb2 import ExportMetricsServiceRequest
 from opentelemetry.sdk.metrics.export import MetricsData, ResourceMetrics, ScopeMetrics
 from opentelemetry.sdk.resources import OTELResourceDetector, Resource
 from opentelemetry.sdk.util.instrumentation import InstrumentationScope
@@ -17,6 +18,8 @@ from otel_train.ring import Identity
 from otel_train.sidecar.templates import Series
 
 SCOPE = InstrumentationScope("otel_train")
+LIVE_SUFFIX = "/sidecar"
+"""Of the `service.instance.id` under which a sidecar tells of a rank and of its own work."""
 
 
 def resource_of(identity: Identity) -> Resource:
@@ -39,6 +42,15 @@ def resource_of(identity: Identity) -> Resource:
     return Resource.create().merge(made_up).merge(Resource(given))
 
 
+def _live(empty: Any) -> Any:
+    """Return the message of the sidecar that serves a rank: another instance, with the same attributes otherwise."""
+    live = type(empty).FromString(empty.SerializeToString())
+    for attribute in live.resource.attributes:
+        if attribute.key == "service.instance.id":
+            attribute.value.string_value += LIVE_SUFFIX
+    return live
+
+
 class Origin:
     """What all points of one ring have in common, made once.
 
@@ -52,6 +64,8 @@ class Origin:
         empty = ResourceMetrics(resource=resource_of(identity), scope_metrics=[scope], schema_url="")
         (self.empty,) = encode_metrics(MetricsData(resource_metrics=[empty])).resource_metrics
         """The message without a metric, as the SDK encodes it."""
+        self.live = _live(self.empty)
+        """That of what describes the sending: its times are the present's, and a record yet to be sent is older."""
         self.layout = layout
         start_ns = identity.attempt * 1_000_000
         self.rank, self.cluster = (
@@ -85,6 +99,15 @@ class Origin:
         """The metrics without a point."""
 
 
+class Part(NamedTuple):
+    """A piece of a request, which is a request itself: pieces that follow each other are one too."""
+
+    body: bytes
+    points: int
+    live: bool
+    """Whether it describes the sending."""
+
+
 class PointBuilder:
     """Collects the data points of one ring over several records, joined by metric.
 
@@ -92,14 +115,21 @@ class PointBuilder:
 
     Args:
         origin: What they have in common.
+        live: Whether the points describe the sending, at the present.
     """
 
-    def __init__(self, origin: Origin) -> None:
+    def __init__(self, origin: Origin, *, live: bool = False) -> None:
         self._origin = origin
+        self._live = live
         self._points: defaultdict[tuple[str, str], list[bytes]] = defaultdict(list)
-        self._stepped: set[int] = set()
+        self.points = 0
+        """How many points were added."""
+        self.size = 0
+        """Bytes of the points."""
 
-    def add_rank(self, step: int, time_ns: int, values: Sequence[float], totals: Sequence[float]) -> None:
+    def add_rank(
+        self, step: int, time_ns: int, values: Sequence[float], totals: Sequence[float], *, names_step: bool = True
+    ) -> None:
         """Add a rank's own values.
 
         Args:
@@ -107,13 +137,22 @@ class PointBuilder:
             time_ns: Its time stamp.
             values: float64 [sums + peaks ...], the interval's.
             totals: float64 [sums], of all intervals so far, this one included.
+            names_step: Whether `train.step` is added too.
         """
         sums, peaks, _ = self._origin.layout.split(values)
         self._add_all(self._origin.rank, time_ns, (sums, peaks, ()), totals)
-        self._add_step(step, time_ns)
+        if names_step:
+            self._add(self._origin.step, time_ns, step)
 
     def add_cluster(
-        self, step: int, time_ns: int, values: Sequence[float], totals: Sequence[float], *, ordinal: int = 0
+        self,
+        step: int,
+        time_ns: int,
+        values: Sequence[float],
+        totals: Sequence[float],
+        *,
+        ordinal: int = 0,
+        names_step: bool = True,
     ) -> None:
         """Add the cluster's values.
 
@@ -123,23 +162,19 @@ class PointBuilder:
             values: float64 [sums + peaks + peaks], the interval's, with the ranks of the peaks.
             totals: float64 [sums], of all intervals so far, this one included.
             ordinal: Which of the attempt's records of the cluster's values it is; 0 where that is not known.
+            names_step: Whether `train.step` is added too.
         """
         count = self._add_all(self._origin.cluster, time_ns, self._origin.layout.split(values), totals)
         if ordinal:
             self._add(self._origin.step_ordinal, time_ns, ordinal)
             count += 1
         self._add(self._origin.step_points, time_ns, count + 1)
-        self._add_step(step, time_ns)
+        if names_step:
+            self._add(self._origin.step, time_ns, step)
 
     def add_pipeline(self, row: Row, time_ns: int, value: float, attribute_value: str = "") -> None:
         """Add a fact about the pipeline itself."""
         self._add(self._origin.pipeline[row.name, attribute_value], time_ns, value)
-
-    def _add_step(self, step: int, time_ns: int) -> None:
-        # A rank's record and the cluster's of the same step share their time stamp, and so this point.
-        if time_ns not in self._stepped:
-            self._stepped.add(time_ns)
-            self._add(self._origin.step, time_ns, step)
 
     def _add_all(
         self,
@@ -149,26 +184,63 @@ class PointBuilder:
         totals: Sequence[float],
     ) -> int:
         sums, peaks, ranks = parts
-        points, count = self._points, 0
+        points, count, size = self._points, 0, 0
         for series, value in zip(all_series, self._origin.layout.exported(sums, totals, peaks, ranks), strict=True):
             if value is not None:
-                points[series.key].append(series.pack(time_ns, value))
+                point = series.pack(time_ns, value)
+                points[series.key].append(point)
+                size += len(point)
                 count += 1
+        self.points += count
+        self.size += size
         return count
 
     def _add(self, series: Series, time_ns: int, value: Any) -> None:
-        self._points[series.key].append(series.pack(time_ns, value))
+        self.add(series.key, series.pack(time_ns, value))
+
+    def add(self, key: tuple[str, str], point: bytes) -> None:
+        """Add a point that is encoded, to the metric of that name and kind."""
+        self._points[key].append(point)
+        self.points += 1
+        self.size += len(point)
+
+    def leave_out(self, names: Container[str]) -> int:
+        """Take the points of these metrics away, and return how many they were."""
+        count = 0
+        for key in [key for key in self._points if key[0] in names]:
+            points = self._points.pop(key)
+            count += len(points)
+            self.size -= sum(map(len, points))
+        self.points -= count
+        return count
+
+    def halves(self) -> tuple[PointBuilder, PointBuilder]:
+        """Return the first half of the points and the others, which are at least one each of two."""
+        halves = PointBuilder(self._origin, live=self._live), PointBuilder(self._origin, live=self._live)
+        items = [(key, point) for key, points in self._points.items() for point in points]
+        for index, (key, point) in enumerate(items):
+            halves[2 * index >= len(items)].add(key, point)
+        return halves
 
     @property
-    def points(self) -> int:
-        """How many points were added."""
-        return sum(map(len, self._points.values()))
+    def names(self) -> list[str]:
+        """The metrics that have points, in their order."""
+        return [name for name, _ in self._points]
 
     def write(self, message: Any) -> None:
         """Put what was added into OTLP's ResourceMetrics, which is empty."""
-        message.CopyFrom(self._origin.empty)
+        message.CopyFrom(self._origin.live if self._live else self._origin.empty)
         metrics = message.scope_metrics[0].metrics
         for (name, field), points in self._points.items():
             metric = metrics.add()
             metric.CopyFrom(self._origin.metrics[name, field])
             getattr(metric, field).MergeFromString(b"".join(points))
+
+    def parts(self, limit: int) -> list[Part]:
+        """Return what was added in requests of `limit` bytes at most, unless a single point is larger."""
+        request: Any = ExportMetricsServiceRequest()
+        self.write(request.resource_metrics.add())
+        body = request.SerializeToString()
+        if len(body) <= limit or self.points == 1:
+            return [Part(body, self.points, self._live)]
+        return [part for half in self.halves() for part in half.parts(limit)]

@@ -8,14 +8,16 @@ import logging
 import math
 import signal
 import time
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Any
 
 from otel_train.exceptions import RingError
 from otel_train.ring import LOCK_NAME, prepare_directory, ring_files, turn_is_asked_for
+from otel_train.sidecar.announcer import Announcer
 from otel_train.sidecar.exporter import Exporter
-from otel_train.sidecar.feed import MAX_POINTS, Batch, RingFeed
+from otel_train.sidecar.feed import RingFeed
+from otel_train.sidecar.sender import Sender
 from otel_train.signals import Wakeup
 
 logger = logging.getLogger(__name__)
@@ -24,8 +26,6 @@ POLL = 0.2
 """Seconds between two looks at the rings."""
 LONGEST_PAUSE = 5.0
 """Seconds that a failing receiver is left alone at most."""
-LONGEST_RUN = 64
-"""Batches of a ring that are sent before the next look at what else there is to do."""
 GRACE = 20.0
 """Seconds that a sidecar goes on at most after SIGTERM; SIGKILL commonly follows after 30."""
 KEPT_ATTEMPTS = 2
@@ -37,7 +37,6 @@ TURN = 10.0
 TOLD, ANOTHER_SERVES, DONE = "told", "another", "done"
 """Why a sidecar has ended: told by a signal, since another one serves the directory, or since its work was done."""
 _OVER, _TURN, _GAVE_UP = "over", "turn", "gave up"
-_Ready = tuple[Path, RingFeed, Batch]
 
 
 class Sidecar:
@@ -97,8 +96,9 @@ class Sidecar:
             if not self._acquire(lock.fileno(), math.inf if self._session is None else LONGEST_ASK):
                 return TOLD if self._told else ANOTHER_SERVES
             exporter = Exporter()
+            sender = Sender(exporter, Announcer(self._directory, exporter.endpoint), self._refusing)
             try:
-                while (end := self._serve(exporter)) != _GAVE_UP:
+                while (end := self._serve(sender)) != _GAVE_UP:
                     fcntl.flock(lock, fcntl.LOCK_UN)
                     if end == _TURN:
                         self._pause(TURN)
@@ -142,7 +142,7 @@ class Sidecar:
     def _pause(self, seconds: float) -> None:
         self.wakeup.wait(max(0.0, min(seconds, self._leave_at - time.monotonic())))
 
-    def _serve(self, exporter: Exporter) -> str:
+    def _serve(self, sender: Sender) -> str:
         """Send what comes until all is over, patience ends, or the sidecar of another session asks for its turn."""
         pause = POLL
         rings, over_since = 0, math.inf
@@ -152,7 +152,7 @@ class Sidecar:
             session_over = self._session is not None and not self._session()
             unwatched = self._leave_at < math.inf or session_over
             self._discover()
-            sent = self._send_all(exporter)
+            sent = sender.send_all(self._feeds)
             over = unwatched and all(feed.ended for feed in self._feeds.values())
             drained = sent and all(feed.drained for feed in self._feeds.values())
             if over and drained:
@@ -168,7 +168,7 @@ class Sidecar:
                     logger.warning("giving up; what is not sent stays in %s", self._directory)
                 return _GAVE_UP
             pause = POLL if sent else min(LONGEST_PAUSE, 2 * pause)
-            self._pause(pause)
+            self._pause(max(pause, sender.delay))
 
     def _discover(self) -> None:
         for path in ring_files(self._directory):
@@ -182,38 +182,6 @@ class Sidecar:
                 del self._feeds[path]
                 with contextlib.suppress(OSError):
                     path.unlink()
-
-    def _send_all(self, exporter: Exporter) -> bool:
-        """Send what is there, for a while at most, and tell whether all of it was acknowledged.
-
-        What ranks record meanwhile waits for the next look: a request for each record would cost many times as much.
-        """
-        for _ in range(LONGEST_RUN):
-            ready = self._next_batches()
-            if not all(self._send(exporter, request) for request in _requests(ready)):
-                return False
-            if not any(batch.full for _, _, batch in ready):
-                break
-        return True
-
-    def _next_batches(self) -> list[_Ready]:
-        ready = []
-        for path, feed in list(self._feeds.items()):
-            with self._refusing(path):
-                batch = feed.next()
-                if batch is not None:
-                    ready.append((path, feed, batch))
-        return ready
-
-    def _send(self, exporter: Exporter, request: Sequence[_Ready]) -> bool:
-        """Send one request, tell whether it was acknowledged, and move the cursors if so."""
-        metrics = [batch.metrics for _, _, batch in request if batch.metrics is not None]
-        if metrics and not exporter.send(metrics):
-            return False
-        for path, feed, batch in request:
-            with self._refusing(path):
-                feed.commit(batch)
-        return True
 
     @contextlib.contextmanager
     def _refusing(self, path: Path) -> Iterator[None]:
@@ -229,20 +197,6 @@ class Sidecar:
                 logger.warning("%s", error)
             else:
                 logger.warning("%s is damaged: its values can't be sent (%.200r); move it away", path, error)
-
-
-def _requests(ready: Sequence[_Ready]) -> Iterator[list[_Ready]]:
-    """Join batches to requests that a receiver takes."""
-    request: list[_Ready] = []
-    points = 0
-    for each in ready:
-        points += each[2].points
-        if request and points > MAX_POINTS:
-            yield request
-            request, points = [], each[2].points
-        request.append(each)
-    if request:
-        yield request
 
 
 def run_sidecar(directory: Path, **options: Any) -> str:

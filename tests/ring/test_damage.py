@@ -82,7 +82,7 @@ def test_any_other_file_is_a_ring_error(content: bytes, tmp_path: Path) -> None:
 
 @pytest.mark.parametrize(
     "claimed",
-    [Geometry(2**27, 2, 4, 100), Geometry(2, 2**27, 4, 100), Geometry(2, 2, 2**30, 100), Geometry(2, 2, 4, 2**30)],
+    [Geometry(2**27, 2, 4, 100), Geometry(2, 2**26, 4, 100), Geometry(2, 2, 2**30, 100), Geometry(2, 2, 4, 2**30)],
     ids=["record", "cursor", "records", "schema"],
 )
 def test_a_header_that_claims_a_gigabyte_is_a_ring_error(claimed: Geometry, tmp_path: Path) -> None:
@@ -115,9 +115,8 @@ def test_a_count_of_records_that_no_writer_reaches_is_a_ring_error(tmp_path: Pat
 def test_a_cursor_that_no_sidecar_reaches_is_left_for_the_other_slot(tmp_path: Path) -> None:
     """Its check value is right, but the next one could not be written."""
     reader = RingReader(written(tmp_path, 1).path, writable=True)
-    totals = [0.0] * reader.geometry.totals
-    reader.move_cursor(1, 0, totals)
-    reader.move_cursor(1, 2**60, totals)
+    reader.move_cursor(reader.cursor._replace(position=1))
+    reader.move_cursor(reader.cursor._replace(dropped=2**60))
     assert (reader.cursor.position, reader.cursor.dropped) == (1, 0)
 
 

@@ -19,6 +19,7 @@ from otel_train.catalogue import LEDGER, MIXING, Metric, Phase, Reduction
 from otel_train.exceptions import RingError
 from otel_train.ring import (
     MAX_RECORDS,
+    Cursor,
     Fact,
     Identity,
     Kind,
@@ -105,7 +106,8 @@ def test_a_torn_cursor_leaves_the_one_before(tmp_path: Path) -> None:
     """The two slots are written in turn, and a new reader goes on from the last whole one."""
     ring = filled(tmp_path, 3)
     for position in (1, 2):
-        RingReader(ring.path, writable=True).move_cursor(position, 0, [0.5] * ring.geometry.totals)
+        totals = (0.5,) * ring.geometry.totals
+        RingReader(ring.path, writable=True).move_cursor(Cursor(position, 0, totals, sent_totals=totals))
     assert RingReader(ring.path).cursor.position == 2
     flip(ring.path, CURSOR_OFFSET + 8)  # the second generation is in the first slot
     assert RingReader(ring.path).cursor.position == 1

@@ -10,8 +10,12 @@ from pathlib import Path
 import pytest
 
 from otel_train.catalogue import LEDGER, MIXING
-from otel_train.ring import Identity, Kind, RingWriter, Schema, ring_path
+from otel_train.endpoint import Endpoint
+from otel_train.ring import Identity, Kind, RingWriter, Schema, ring_files, ring_path
 from otel_train.sidecar import Sidecar
+from otel_train.sidecar.announcer import Announcer
+from otel_train.sidecar.feed import RingFeed
+from otel_train.sidecar.sender import Sender, Sends
 from otel_train.testing import OtlpReceiver
 
 SCHEMA = Schema(MIXING + LEDGER, ("code", "prose"))
@@ -50,6 +54,16 @@ def receiver(monkeypatch: pytest.MonkeyPatch) -> OtlpReceiver:
     made = OtlpReceiver()
     monkeypatch.setenv("OTEL_EXPORTER_OTLP_ENDPOINT", f"http://{made.address}")
     return made
+
+
+def feeds(directory: Path, rank_interval: float = 0.0) -> dict[Path, RingFeed]:
+    """Return the feeds of a directory's rings, as a sidecar that has just begun has them."""
+    return {path: RingFeed(path, rank_interval) for path in ring_files(directory)}
+
+
+def sender(exporter: Sends, directory: Path) -> Sender:
+    """Return what sends them by an exporter."""
+    return Sender(exporter, Announcer(directory, Endpoint()), lambda _: contextlib.nullcontext())
 
 
 @contextlib.contextmanager

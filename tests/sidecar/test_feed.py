@@ -13,10 +13,10 @@ from opentelemetry.proto.collector.metrics.v1.metrics_service_pb2 import ExportM
 from otel_train.bridge.decode import decode
 from otel_train.catalogue import Phase, cluster_name, rows
 from otel_train.ring import Identity, Kind, RingReader, RingWriter, Schema, ring_path
-from otel_train.sidecar import Sidecar
+from otel_train.sidecar.answers import TAKEN, Answer
 from otel_train.sidecar.feed import BATCH_RECORDS, Batch, RingFeed
 from otel_train.testing import OtlpReceiver
-from tests.sidecar.conftest import FIRST_TIME, Rank, serving
+from tests.sidecar.conftest import FIRST_TIME, Rank, feeds, sender, serving
 from tests.waiting import wait_until
 
 PICKS = cluster_name(rows.PICKS.name)
@@ -78,18 +78,17 @@ class Acknowledging:
         self.requests = 0
         self._rank = rank
 
-    def send(self, _: object) -> bool:
+    def send(self, _: bytes) -> Answer:
         self.requests += 1
         self._rank.record(1000 + self.requests)
-        return True
+        return TAKEN
 
 
 def test_what_is_recorded_during_a_request_waits_for_the_next_look(rank: Rank, tmp_path: Path) -> None:
     """A rank of short steps would have a request for each step, which costs many times as much as one for all."""
     rank.record(1)
-    sidecar, exporter = Sidecar(tmp_path), Acknowledging(rank)
-    sidecar._discover()
-    assert sidecar._send_all(exporter)  # type: ignore[arg-type]
+    exporter = Acknowledging(rank)
+    assert sender(exporter, tmp_path).send_all(feeds(tmp_path))
     assert exporter.requests == 1
 
 
@@ -98,24 +97,25 @@ def test_a_backlog_is_sent_without_a_pause(tmp_path: Path) -> None:
     rank = Rank(tmp_path, records=4 * BATCH_RECORDS)
     for step in range(1, 2 * BATCH_RECORDS + 2):
         rank.record(step)
-    sidecar, exporter = Sidecar(tmp_path), Acknowledging(rank)
-    sidecar._discover()
-    assert sidecar._send_all(exporter)  # type: ignore[arg-type]
+    exporter = Acknowledging(rank)
+    assert sender(exporter, tmp_path).send_all(feeds(tmp_path))
     assert exporter.requests == 3
 
 
 def request(batch: Batch | None) -> ExportMetricsServiceRequest:
     """Return what is sent of a batch."""
     assert batch is not None
-    assert batch.metrics is not None
     made: Any = ExportMetricsServiceRequest()
-    batch.metrics.write(made.resource_metrics.add())
+    for builder in (batch.metrics, batch.live):
+        if builder is not None:
+            builder.write(made.resource_metrics.add())
     return ExportMetricsServiceRequest.FromString(made.SerializeToString())
 
 
 def sent(batch: Batch | None, name: str) -> list[tuple[float, dict[str, str]]]:
     """Return the values and attributes of a gauge in a batch."""
-    metrics = request(batch).resource_metrics[0].scope_metrics[0].metrics
+    resources = request(batch).resource_metrics
+    metrics = [metric for resource in resources for metric in resource.scope_metrics[0].metrics]
     points = [point for metric in metrics if metric.name == name for point in metric.gauge.data_points]
     return [
         (point.as_double or point.as_int, {each.key: each.value.string_value for each in point.attributes})
@@ -123,8 +123,9 @@ def sent(batch: Batch | None, name: str) -> list[tuple[float, dict[str, str]]]:
     ]
 
 
-def test_a_rank_that_hangs_shows_its_last_step_its_age_and_its_phase(rank: Rank) -> None:
+def test_a_rank_that_hangs_shows_its_last_step_its_age_and_its_phase(tmp_path: Path) -> None:
     """Though it records nothing more; the age is no step to the bridge, and an ended rank has none."""
+    rank = Rank(tmp_path, rank=1)
     values, began = [0.0] * rank.ring.geometry.values, time.time_ns() - 100 * 10**9
     for step in (1, 2):
         rank.ring.write(step, began + step, Kind.RANK, values)

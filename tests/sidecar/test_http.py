@@ -9,7 +9,6 @@ import pytest
 
 from otel_train.catalogue import cluster_name, rows
 from otel_train.ring import RingReader
-from otel_train.sidecar import exporter
 from tests.otlp_http import Server, serving_http
 from tests.sidecar.conftest import Rank, serving
 from tests.waiting import wait_until
@@ -38,7 +37,7 @@ def test_an_answer_without_an_end_is_given_up(
     rank: Rank, server: Server, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
 ) -> None:
     """Each read of it is in time; the records go out again once the receiver answers as it should."""
-    monkeypatch.setattr(exporter, "SEND_SECONDS", 1.0)
+    monkeypatch.setenv("OTEL_EXPORTER_OTLP_TIMEOUT", "1")
     server.drips = True
     rank.record(1)
     with serving(tmp_path):

@@ -14,6 +14,7 @@ import pytest
 from otel_train.catalogue import cluster_name, rows
 from otel_train.ring import is_alive, is_served, start_time
 from otel_train.sidecar import Sidecar, service
+from otel_train.sidecar.sender import Sender
 from otel_train.step.sidecar import SidecarProcess
 from otel_train.testing import OtlpReceiver
 from tests.ports import free_port
@@ -110,7 +111,7 @@ def test_the_patience_begins_anew_with_a_later_attempt(tmp_path: Path, monkeypat
     looks: list[float] = []
     monkeypatch.setattr(service, "time", SimpleNamespace(monotonic=lambda: clock[0]))
     monkeypatch.setattr(service, "LONGEST_PAUSE", 0.05)
-    monkeypatch.setattr(Sidecar, "_send_all", lambda *_: looks.append(clock[0]))
+    monkeypatch.setattr(Sender, "send_all", lambda *_: looks.append(clock[0]))
     thread = threading.Thread(target=Sidecar(tmp_path, session=lambda: False, linger=3600.0).run)
     for number, now in enumerate((0.0, 3000.0, 6000.0)):
         clock[0] = now

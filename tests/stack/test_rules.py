@@ -263,6 +263,13 @@ def pipeline_cases() -> list[Case]:
         ),
         Case("OtelTrainRecordsDropped", "none was lost", [series(dropped, "0x120")], OF_ATTEMPT),
         Case(
+            "OtelTrainPointsRefused",
+            "a counter grows",
+            [series(rank_series(rows.POINTS_REFUSED), "0x60 4x60", 1)],
+            OF_ATTEMPT | {"host_name": "host-1"},
+            "Run run-1: the receiver has refused 4 points in 10m from host-1.",
+        ),
+        Case(
             "OtelTrainBridgeBehind",
             "a step waits for long",
             [plain(lag, "0x60 90x60", **bridge)],

@@ -116,6 +116,7 @@ def _sidecars() -> tuple[Panel, ...]:
             unit="s",
         ),
         _lost("Records dropped", rows.RECORDS_DROPPED, (HOST,), f"{{{{{HOST}}}}}"),
+        _lost("Points refused", rows.POINTS_REFUSED, (HOST,), f"{{{{{HOST}}}}}"),
         _lost("Reductions abandoned", rows.REDUCTIONS_ABANDONED, (RANK,), BY_RANK),
     )
 

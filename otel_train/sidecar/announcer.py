@@ -1,0 +1,105 @@
+"""Say what a receiver answers: in the log once for each cause, and in the status file that the ranks read."""
+
+from __future__ import annotations
+
+import contextlib
+import logging
+import time
+from pathlib import Path
+
+from otel_train.delivery import FAILING, DeliveryStatus, write_status
+from otel_train.endpoint import Endpoint
+from otel_train.sidecar.answers import Answer
+
+logger = logging.getLogger(__name__)
+
+FAILING_AFTER = 2.0
+"""Seconds without a success after which ranks are told: a collector that is restarted is no news."""
+SAY_AGAIN = 600.0
+"""Seconds before the same cause is logged once more."""
+MAX_CAUSES = 256
+
+
+class Announcer:
+    """Tells people about deliveries.
+
+    Args:
+        directory: Of the rings, where the status file is.
+        endpoint: Where the receiver is.
+    """
+
+    def __init__(self, directory: Path, endpoint: Endpoint) -> None:
+        self._directory = directory
+        self._address = str(endpoint)
+        self._causes: dict[str, float] = {}
+        self._failing_since: float | None = None
+        """On a clock that is never set."""
+        self._logged = False
+        self._written: tuple[bool, str] | None = None
+
+    def taken(self) -> None:
+        """Note that the receiver has acknowledged."""
+        self._failing_since = None
+        if self._logged:
+            self._logged = False
+            logger.info("the receiver at %s acknowledges again", self._address)
+        self._write(DeliveryStatus(address=self._address, since=time.time()))
+
+    def failing(self, answer: Answer) -> None:
+        """Note that nothing can be delivered for the time being."""
+        now = time.monotonic()
+        if self._failing_since is None:
+            self._failing_since = now
+        if self._is_news(answer.cause):
+            self._logged = True
+            logger.warning(
+                "the receiver at %s does not acknowledge (%s: %s); the rings keep what was recorded. %s",
+                self._address,
+                answer.cause,
+                answer.text,
+                answer.advice,
+            )
+        if now - self._failing_since >= FAILING_AFTER:
+            self._write(
+                DeliveryStatus(
+                    state=FAILING,
+                    cause=answer.cause,
+                    text=answer.text,
+                    address=self._address,
+                    advice=answer.advice,
+                    since=time.time() - (now - self._failing_since),
+                )
+            )
+
+    def refused(self, answer: Answer, source: str, names: list[str], count: int) -> None:
+        """Note that points were refused for good."""
+        if self._is_news(f"refused {source} {answer.cause} {names[:1]}"):
+            logger.warning(
+                "the receiver at %s refuses %d points of %s for good (%s: %s): %s; they are dropped and counted",
+                self._address,
+                count,
+                source,
+                answer.cause,
+                answer.text,
+                ", ".join(names[:8]) + (" ..." if len(names) > 8 else ""),
+            )
+
+    def note(self, message: str, *arguments: object) -> None:
+        """Log a message once."""
+        if self._is_news(message):
+            logger.warning(message, *arguments)
+
+    def _is_news(self, cause: str) -> bool:
+        now = time.monotonic()
+        if now - self._causes.get(cause, -SAY_AGAIN) < SAY_AGAIN:
+            return False
+        if len(self._causes) >= MAX_CAUSES:
+            self._causes.clear()
+        self._causes[cause] = now
+        return True
+
+    def _write(self, status: DeliveryStatus) -> None:
+        if self._written != (status.failing, status.cause):
+            self._written = (status.failing, status.cause)
+            with contextlib.suppress(OSError):  # a full disk: the log has it
+                write_status(self._directory, status)

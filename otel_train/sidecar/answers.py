@@ -1,0 +1,162 @@
+"""What a receiver's answer to a request means: taken, to be waited for, to be sent smaller, or about the data."""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Mapping
+from dataclasses import dataclass
+from enum import Enum
+from typing import Any
+
+import grpc
+from google.rpc.error_details_pb2 import RetryInfo
+
+from otel_train.endpoint import Endpoint
+
+
+class Verdict(Enum):
+    """What is to be done after an answer."""
+
+    TAKEN = "taken"
+    WAIT = "wait"
+    """It heals by itself or by configuration; the data are kept."""
+    TOO_LARGE = "too large"
+    DATA = "data"
+    """The data may be at fault: it is looked which."""
+    COMPRESSION = "compression"
+    """The receiver may have none of this kind."""
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Answer:
+    """What came of one request."""
+
+    verdict: Verdict
+    cause: str = ""
+    """The status, or what kind of failure it was."""
+    text: str = ""
+    """What the receiver or the library said."""
+    advice: str = ""
+    delay: float = 0.0
+    """Seconds that the receiver asks to wait."""
+    definite: bool = False
+    """Whether the status says that the data are wrong, and not the receiver."""
+    unanswered: bool = False
+    """Whether the receiver may have taken it all the same."""
+    rejected: int = 0
+    """Points of a request that was taken otherwise."""
+
+    @property
+    def taken(self) -> bool:
+        """Whether nothing of the request is to be sent again."""
+        return self.verdict is Verdict.TAKEN
+
+    @property
+    def repetition(self) -> bool:
+        """Whether the text says that the receiver has the data, or newer ones."""
+        return bool(re.search(r"duplicate|out[ -]of[ -]order|already", self.text, re.IGNORECASE))
+
+
+TAKEN = Answer(verdict=Verdict.TAKEN)
+_Code = grpc.StatusCode
+_DEFINITE = {_Code.INVALID_ARGUMENT, _Code.FAILED_PRECONDITION, _Code.ALREADY_EXISTS}
+_UNCLEAR = {_Code.INTERNAL, _Code.UNKNOWN, _Code.DATA_LOSS, _Code.OUT_OF_RANGE, _Code.ABORTED}
+_TOO_LARGE = re.compile(r"larger than max|too large|message size|status: 413", re.IGNORECASE)
+_CREDENTIALS = "Set the credentials that the receiver asks for in OTEL_EXPORTER_OTLP_HEADERS"
+_HTTP_PROTOCOL = (
+    "It looks like an HTTP endpoint: set OTEL_EXPORTER_OTLP_PROTOCOL=http/protobuf, or name the receiver's gRPC port, "
+    "mostly 4317"
+)
+_GRPC_PROTOCOL = (
+    "It looks like a gRPC endpoint: set OTEL_EXPORTER_OTLP_PROTOCOL=grpc, or name the receiver's HTTP port, mostly 4318"
+)
+_ABOUT_CONNECTIONS: tuple[tuple[str, str], ...] = (
+    (r"Failed parsing HTTP/2|http1\.x server", _HTTP_PROTOCOL),
+    (r"BadStatusLine\(.\\x00|closed connection without response", _GRPC_PROTOCOL),
+    (
+        r"WRONG_VERSION_NUMBER|wrong version number|record layer failure|UNKNOWN_PROTOCOL",
+        "It speaks plain text: begin the endpoint with http://, or set OTEL_EXPORTER_OTLP_INSECURE=true",
+    ),
+    (
+        r"CERTIFICATE_VERIFY_FAILED|certificate verify failed|unable to get local issuer|self.signed",
+        "Name the authority of its certificate in OTEL_EXPORTER_OTLP_CERTIFICATE",
+    ),
+    (
+        r"Connection refused|Errno 111",
+        "Nothing listens there: start the receiver, or name its address in OTEL_EXPORTER_OTLP_ENDPOINT",
+    ),
+    (r"[Nn]ame or service|resolv|[Dd]omain name|Name resolution", "Correct the host in OTEL_EXPORTER_OTLP_ENDPOINT"),
+    (r"[Pp]roxy", "Correct http_proxy or https_proxy, or put the receiver's host into no_proxy"),
+)
+
+
+def _advice(text: str) -> str:
+    return next((advice for pattern, advice in _ABOUT_CONNECTIONS if re.search(pattern, text)), "")
+
+
+def of_grpc(error: grpc.RpcError, endpoint: Endpoint) -> Answer:
+    """Return what a gRPC status means."""
+    call: Any = error
+    code, text = call.code(), _one_line(call.details() or "")
+    name, delay = code.name, _retry_delay(dict(call.trailing_metadata() or ()))
+    if code in (_Code.RESOURCE_EXHAUSTED, _Code.UNKNOWN, _Code.INTERNAL) and _TOO_LARGE.search(text):
+        return Answer(verdict=Verdict.TOO_LARGE, cause=name, text=text)
+    if code is _Code.UNIMPLEMENTED and endpoint.compression != "none":
+        return Answer(verdict=Verdict.COMPRESSION, cause=name, text=text)
+    if code in (_Code.UNAUTHENTICATED, _Code.PERMISSION_DENIED):
+        return Answer(verdict=Verdict.WAIT, cause=name, text=text, advice=_CREDENTIALS)
+    if code in (_Code.UNIMPLEMENTED, _Code.NOT_FOUND):
+        advice = "It takes no OTLP metrics there: correct OTEL_EXPORTER_OTLP_ENDPOINT, or enable its metrics"
+        return Answer(verdict=Verdict.WAIT, cause=name, text=text, advice=_advice(text) or advice)
+    if code in _DEFINITE | _UNCLEAR and not _advice(text):
+        return Answer(verdict=Verdict.DATA, cause=name, text=text, delay=delay, definite=code in _DEFINITE)
+    unanswered = code is not _Code.RESOURCE_EXHAUSTED and "failed to connect" not in text
+    return Answer(verdict=Verdict.WAIT, cause=name, text=text, advice=_advice(text), delay=delay, unanswered=unanswered)
+
+
+def _retry_delay(metadata: Mapping[str, Any]) -> float:
+    """Return the delay of a RetryInfo, where the SDK looks for it."""
+    info = RetryInfo()
+    try:
+        info.ParseFromString(metadata.get("google.rpc.retryinfo-bin", b""))
+    except Exception:  # noqa: BLE001  # the receiver's bytes are anything
+        return 0.0
+    return max(0.0, float(info.retry_delay.seconds + info.retry_delay.nanos / 1e9))
+
+
+def of_http(status: int, text: str, delay: float, endpoint: Endpoint) -> Answer:
+    """Return what an HTTP status means."""
+    cause, text = f"HTTP {status}", _one_line(text)
+    if 200 <= status < 300:
+        return TAKEN
+    if status == 413:
+        return Answer(verdict=Verdict.TOO_LARGE, cause=cause, text=text)
+    if status == 415 and endpoint.compression != "none":
+        return Answer(verdict=Verdict.COMPRESSION, cause=cause, text=text)
+    if status in (401, 403, 407):
+        return Answer(verdict=Verdict.WAIT, cause=cause, text=text, advice=_CREDENTIALS)
+    if status == 400 and re.search(r"HTTP request was sent to (an )?HTTPS|HTTP request to an HTTPS", text):
+        return Answer(verdict=Verdict.WAIT, cause=cause, text=text, advice="Begin the endpoint with https://")
+    if 300 <= status < 400 or status in (404, 405, 406, 415, 421, 426, 501, 505):
+        return Answer(verdict=Verdict.WAIT, cause=cause, text=text, advice=_about_path(endpoint))
+    if status in (408, 425, 429, 502, 503, 504) or status >= 505:
+        return Answer(verdict=Verdict.WAIT, cause=cause, text=text, delay=delay, unanswered=status in (502, 504))
+    return Answer(verdict=Verdict.DATA, cause=cause, text=text, delay=delay, definite=400 <= status < 500)
+
+
+def _about_path(endpoint: Endpoint) -> str:
+    if endpoint.variable == "OTEL_EXPORTER_OTLP_METRICS_ENDPOINT":
+        return f"{endpoint.variable} is used as it is: most receivers want a path like /v1/metrics in it"
+    return "Set OTEL_EXPORTER_OTLP_METRICS_ENDPOINT to the whole URL at which the receiver takes OTLP metrics"
+
+
+def of_failure(error: Exception | str) -> Answer:
+    """Return what a connection that failed means."""
+    text = _one_line(str(error))
+    cause = error if isinstance(error, str) else type(error).__name__
+    refused = re.search(r"Failed to establish|resolve|refused", text)
+    return Answer(verdict=Verdict.WAIT, cause=cause, text=text, advice=_advice(text), unanswered=not refused)
+
+
+def _one_line(text: str) -> str:
+    return " ".join(text.split())[:500]

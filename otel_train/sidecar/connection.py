@@ -1,0 +1,225 @@
+"""Send one request over gRPC or HTTP, once, and tell what the receiver answered."""
+
+from __future__ import annotations
+
+import contextlib
+import socket
+import threading
+import time
+from email.utils import parsedate_to_datetime
+from typing import Any, Protocol
+
+import grpc
+from opentelemetry.proto.collector.metrics.v1.metrics_service_pb2 import ExportMetricsServiceResponse
+
+from otel_train.endpoint import Endpoint
+from otel_train.exporters import grpc_arguments, http_arguments
+from otel_train.protocol import HTTP
+from otel_train.sidecar.answers import TAKEN, Answer, Verdict, of_failure, of_grpc, of_http
+
+_METHOD = "/opentelemetry.proto.collector.metrics.v1.MetricsService/Export"
+MAX_ANSWER = 1 << 16
+"""Bytes of an HTTP answer that are read."""
+
+
+class Connection(Protocol):
+    """One receiver."""
+
+    def send(self, body: bytes) -> Answer:
+        """Send a request within the endpoint's timeout; never raises for what the receiver or the network does."""
+
+    def close(self) -> None:
+        """Close the connection."""
+
+
+def connect(endpoint: Endpoint) -> Connection:
+    """Return a connection that the SDK's exporter has made: it knows the variables for headers and certificates.
+
+    The other protocol's libraries are not loaded.
+    """
+    return _HttpConnection(endpoint) if endpoint.protocol == HTTP else _GrpcConnection(endpoint)
+
+
+class _GrpcConnection:
+    def __init__(self, endpoint: Endpoint) -> None:
+        from opentelemetry.exporter.otlp.proto.grpc.metric_exporter import OTLPMetricExporter  # noqa: PLC0415
+
+        class Exporter(OTLPMetricExporter):
+            def call(self, body: bytes) -> bytes:
+                channel: Any = self._channel
+                call = channel.unary_unary(_METHOD).future(body, metadata=self._headers, timeout=endpoint.timeout)
+                try:
+                    # gRPC's own deadline goes by the wall clock, which may be set back.
+                    answer: bytes = call.result(timeout=endpoint.timeout + 1.0)
+                finally:
+                    call.cancel()
+                return answer
+
+            def reconnect(self) -> None:
+                channel: Any = self._channel
+                channel.close()
+                self._initialize_channel_and_stub()  # type: ignore[no-untyped-call]
+
+        self._endpoint = endpoint
+        self._exporter = Exporter(**grpc_arguments(endpoint))
+
+    def send(self, body: bytes) -> Answer:
+        try:
+            return _taken(self._exporter.call(body))
+        except grpc.RpcError as error:
+            answer = of_grpc(error, self._endpoint)
+            if answer.cause == grpc.StatusCode.UNAVAILABLE.name:
+                self._exporter.reconnect()  # else gRPC waits for minutes before it tries to connect again
+            return answer
+        except grpc.FutureTimeoutError:
+            self._exporter.reconnect()
+            return of_failure(_no_end(self._endpoint))
+
+    def close(self) -> None:
+        self._exporter.shutdown()
+
+
+class _HttpConnection:
+    def __init__(self, endpoint: Endpoint) -> None:
+        from opentelemetry.exporter.otlp.proto.http.metric_exporter import OTLPMetricExporter  # noqa: PLC0415
+
+        class Exporter(OTLPMetricExporter):
+            @property
+            def session(self) -> Any:
+                return self._client._transport._session  # type: ignore[attr-defined]  # noqa: SLF001
+
+            @property
+            def headers(self) -> dict[str, str]:
+                return self._client._headers  # noqa: SLF001
+
+            def compress(self, body: bytes) -> bytes:
+                return self._client._compress(body)  # noqa: SLF001
+
+        self._endpoint = endpoint
+        self._exporter = Exporter(**http_arguments(endpoint))
+        self._sockets = _Sockets()
+        for scheme in ("http://", "https://"):
+            self._exporter.session.mount(scheme, self._sockets.adapter())
+
+    def send(self, body: bytes) -> Answer:
+        deadline = time.monotonic() + self._endpoint.timeout
+        # Each read of an answer may be in time, and the answer have no end.
+        watch = threading.Timer(self._endpoint.timeout, self._sockets.shut)
+        watch.daemon = True
+        watch.start()
+        body = self._exporter.compress(body)
+        try:
+            try:
+                answer = self._post(body)
+            except ConnectionError:
+                if time.monotonic() >= deadline:
+                    raise
+                answer = self._post(body)  # a server closes connections that were idle for a while
+        except Exception as error:  # noqa: BLE001  # of requests, urllib3, http.client, ssl and the network
+            answer = of_failure(error)
+        finally:
+            watch.cancel()
+            self._sockets.forget()
+        return of_failure(_no_end(self._endpoint)) if time.monotonic() >= deadline else answer
+
+    def _post(self, body: bytes) -> Answer:
+        from requests.exceptions import ConnectionError as Failed  # noqa: PLC0415
+
+        try:
+            response = self._exporter.session.post(
+                self._endpoint.target,
+                data=body,
+                headers=self._exporter.headers,
+                timeout=self._endpoint.timeout,
+                allow_redirects=False,
+                stream=True,
+            )
+        except Failed as error:
+            if "Connection aborted" in str(error):
+                raise ConnectionResetError(str(error)) from error
+            raise
+        with response:
+            content = response.raw.read(MAX_ANSWER, decode_content=True)
+            if 200 <= response.status_code < 300:
+                return _taken(content)
+            text = content.decode(errors="replace") or response.reason or ""
+            delay = _retry_after(response.headers.get("retry-after", ""))
+            return of_http(response.status_code, text, delay, self._endpoint)
+
+    def close(self) -> None:
+        self._exporter.shutdown()
+
+
+def _no_end(endpoint: Endpoint) -> str:
+    return f"the receiver has not ended its answer in {endpoint.timeout:g} s"
+
+
+def _taken(content: bytes) -> Answer:
+    """Return the answer of a receiver that took the request, but for the points that it names."""
+    response: Any = ExportMetricsServiceResponse()
+    try:
+        response.ParseFromString(content)
+    except Exception:  # noqa: BLE001  # JSON or a web page: taken all the same
+        return TAKEN
+    partial = response.partial_success
+    if partial.rejected_data_points <= 0:
+        return TAKEN
+    text = " ".join(partial.error_message.split())[:500]
+    return Answer(verdict=Verdict.TAKEN, cause="partial success", text=text, rejected=partial.rejected_data_points)
+
+
+def _retry_after(value: str) -> float:
+    """Return the seconds of a Retry-After header: a number or a date; 0 for anything else."""
+    try:
+        return max(0.0, float(value))
+    except ValueError:
+        pass
+    try:
+        return max(0.0, parsedate_to_datetime(value).timestamp() - time.time())
+    except (TypeError, ValueError, OverflowError):
+        return 0.0
+
+
+class _Sockets:
+    """The sockets of a session, so that a request in another thread's hands can be ended."""
+
+    def __init__(self) -> None:
+        self._open: set[socket.socket] = set()
+        self._lock = threading.Lock()
+
+    def shut(self) -> None:
+        """End what is read from them or written to them."""
+        with self._lock:
+            for each in self._open:
+                with contextlib.suppress(OSError):
+                    each.shutdown(socket.SHUT_RDWR)
+
+    def forget(self) -> None:
+        """Forget those that are closed."""
+        with self._lock:
+            self._open = {each for each in self._open if each.fileno() >= 0}
+
+    def adapter(self) -> Any:
+        """Return a transport of `requests` whose connections are noted here."""
+        from requests.adapters import HTTPAdapter  # noqa: PLC0415
+
+        sockets = self
+
+        class Adapter(HTTPAdapter):
+            def get_connection_with_tls_context(self, *arguments: Any, **options: Any) -> Any:
+                pool: Any = super().get_connection_with_tls_context(*arguments, **options)
+                base = pool.ConnectionCls
+                if not hasattr(base, "noted"):
+
+                    class Noted(base):  # type: ignore[misc,valid-type]
+                        noted = True
+
+                        def connect(self) -> None:
+                            super().connect()
+                            with sockets._lock:
+                                sockets._open.add(self.sock)
+
+                    pool.ConnectionCls = Noted
+                return pool
+
+        return Adapter()

@@ -1,0 +1,176 @@
+"""Decide which of a ring's records are sent and in which order: times never go back. Pure, a record in, records out.
+
+A rank that reduces with others writes its own record of a step at once and the cluster's of the same step when the
+reduction is complete, often after its own of the next one. They are of one resource and share `train.step`, so a
+rank's record waits until the cluster's records of all steps before it are there, or are given up.
+"""
+
+from __future__ import annotations
+
+from collections import deque
+from collections.abc import Iterator
+from typing import NamedTuple
+
+from otel_train.ring import Kind, Record
+
+HOLD_NS = 30 * 10**9
+"""How long a rank's record waits for the cluster's of an earlier step: a reduction is waited for 10 s by default."""
+MAX_OPEN = 64
+"""Records of a rank whose cluster's values are still to come; a job has `max_in_flight` of them, 4 by default."""
+
+
+LOST = -1
+"""The sequence number of what stands for lost records."""
+
+
+class Outgoing(NamedTuple):
+    """A record to send, with the running totals up to it."""
+
+    record: Record
+    totals: tuple[float, ...]
+    names_step: bool
+    """Whether `train.step` goes with it: a rank's record and the cluster's of one step share that point."""
+
+
+class RecordOrder:
+    """What is sent of one ring, and in which order.
+
+    Args:
+        interval_ns: Between two exports of the rank's own values.
+        expects_cluster: Whether the ring will have the cluster's records, before one was seen.
+        rank_time_ns: The time of the rank's newest values that were sent.
+        stride: Steps between two records of the same kind.
+    """
+
+    __slots__ = (
+        "_blocked_ns",
+        "_cluster_ns",
+        "_cluster_step",
+        "_expects_cluster",
+        "_interval_ns",
+        "_lost",
+        "_newest_ns",
+        "_open",
+        "_stride",
+        "rank_time_ns",
+        "unsent",
+    )
+
+    def __init__(self, interval_ns: int, *, expects_cluster: bool, rank_time_ns: int = 0, stride: int = 1) -> None:
+        self._interval_ns = interval_ns
+        self._expects_cluster = expects_cluster
+        self.rank_time_ns = rank_time_ns
+        """The time of the rank's newest values that were sent."""
+        self._newest_ns = rank_time_ns
+        self._stride = stride
+        self._cluster_ns = self._cluster_step = 0
+        self._lost = False
+        """Whether records were lost before the next one."""
+        self._blocked_ns = 0
+        """Since when a record waits for the cluster's of an earlier step; 0 when none does."""
+        self._open: deque[tuple[Record, tuple[float, ...]]] = deque()
+        """Records of the rank that are newer than the cluster's newest one, sent or not."""
+        self.unsent: tuple[Record, tuple[float, ...]] | None = None
+        """The rank's newest record, if it was not sent: the next one may be an interval away, or never come."""
+
+    def copy(self) -> RecordOrder:
+        """Return one of its own that goes on from here."""
+        other = RecordOrder(self._interval_ns, expects_cluster=self._expects_cluster, rank_time_ns=self.rank_time_ns)
+        other._newest_ns, other._blocked_ns, other._stride = self._newest_ns, self._blocked_ns, self._stride
+        other._cluster_ns, other._cluster_step = self._cluster_ns, self._cluster_step
+        other._open, other.unsent, other._lost = self._open.copy(), self.unsent, self._lost
+        return other
+
+    def resume(self, records: list[tuple[Record, tuple[float, ...]]]) -> None:
+        """Take the last records before the cursor, which another sidecar has read, as read here."""
+        for record, totals in records:
+            if record.kind is Kind.CLUSTER:
+                self._expects_cluster = True
+                self._resolve(record.time_ns)
+                self._cluster_ns, self._cluster_step = max(self._cluster_ns, record.time_ns), record.step
+                self._newest_ns = max(self._newest_ns, record.time_ns)
+            else:
+                self._append(record, totals)
+                self.unsent = (record, totals) if record.time_ns > self.rank_time_ns else None
+        if not self._expects_cluster:
+            self._open.clear()
+
+    def take(self, record: Record, totals: tuple[float, ...]) -> Iterator[Outgoing]:
+        """Yield what can be sent now that the ring's next record is there."""
+        if record.kind is Kind.CLUSTER:
+            self._expects_cluster = True
+            self._blocked_ns = 0
+            while self._open and self._open[0][0].time_ns <= record.time_ns:
+                yield from self._if_due(*self._open.popleft())
+            names_step = record.time_ns > self.rank_time_ns
+            self._cluster_ns, self._cluster_step = record.time_ns, record.step
+            self._newest_ns = max(self._newest_ns, record.time_ns)
+            yield Outgoing(record, totals, names_step)
+            if self._open:
+                yield from self._if_due(*self._open[0])
+            return
+        self.unsent = (record, totals)
+        if not self._expects_cluster:
+            yield from self._if_due(record, totals)
+            return
+        self._append(record, totals)
+        if len(self._open) == 1:
+            yield from self._if_due(record, totals)
+
+    def note_loss(self) -> None:
+        """Note that records before the next one were overwritten: the cluster's of their steps may still come."""
+        self._lost = True
+
+    def _append(self, record: Record, totals: tuple[float, ...]) -> None:
+        if self._lost:
+            self._lost = False
+            if record.step - self._cluster_step > self._stride:
+                self._open.append((record._replace(sequence=LOST, time_ns=record.time_ns - 1), ()))
+        self._open.append((record, totals))
+        if len(self._open) > MAX_OPEN:
+            self._open.popleft()
+
+    def note_time(self, now_ns: int) -> None:
+        """Note how long a record waits.
+
+        Args:
+            now_ns: The time of a clock that is never set.
+        """
+        if len(self._open) < 2:
+            self._blocked_ns = 0
+        elif not self._blocked_ns:
+            self._blocked_ns = now_ns
+
+    def give_up(self, now_ns: int) -> Iterator[Outgoing]:
+        """Yield what has waited too long for the cluster's values, which nothing waits for from now on."""
+        if self._blocked_ns and now_ns - self._blocked_ns > HOLD_NS:
+            self._blocked_ns = 0
+            self._expects_cluster = False
+            yield from self.release()
+
+    def release(self) -> Iterator[Outgoing]:
+        """Yield what waits for the cluster's values, and is due."""
+        while self._open:
+            yield from self._if_due(*self._open.popleft())
+
+    def show(self) -> Iterator[Outgoing]:
+        """Yield the rank's newest record though it is not due: no other follows soon."""
+        if self.unsent is not None and (not self._open or self._open[0][0].sequence == self.unsent[0].sequence):
+            yield from self._send(*self.unsent)
+            self.unsent = None
+
+    def _if_due(self, record: Record, totals: tuple[float, ...]) -> Iterator[Outgoing]:
+        if record.sequence != LOST and record.time_ns - self.rank_time_ns >= self._interval_ns:
+            yield from self._send(record, totals)
+
+    def _send(self, record: Record, totals: tuple[float, ...]) -> Iterator[Outgoing]:
+        if record.time_ns <= self.rank_time_ns or record.time_ns < self._newest_ns:
+            return  # it was sent, or newer ones were
+        self.rank_time_ns = self._newest_ns = record.time_ns
+        if self.unsent is not None and self.unsent[0].time_ns <= record.time_ns:
+            self.unsent = None
+        yield Outgoing(record, totals, record.time_ns > self._cluster_ns)
+
+    def _resolve(self, time_ns: int) -> None:
+        while self._open and self._open[0][0].time_ns <= time_ns:
+            self._open.popleft()

@@ -1,0 +1,160 @@
+"""One request to a real server: what each kind of answer means, and that none is waited for without end."""
+
+from __future__ import annotations
+
+import contextlib
+import socket
+import threading
+import time
+from collections.abc import Iterator
+from concurrent.futures import ThreadPoolExecutor
+from pathlib import Path
+from typing import Any
+
+import grpc
+import pytest
+from opentelemetry.proto.collector.metrics.v1 import metrics_service_pb2_grpc
+from opentelemetry.proto.collector.metrics.v1.metrics_service_pb2 import (
+    ExportMetricsPartialSuccess,
+    ExportMetricsServiceRequest,
+    ExportMetricsServiceResponse,
+)
+from opentelemetry.proto.metrics.v1.metrics_pb2 import ResourceMetrics
+
+from otel_train.endpoint import Endpoint
+from otel_train.sidecar.answers import Verdict
+from otel_train.sidecar.exporter import Exporter
+from otel_train.testing import OtlpReceiver
+
+PROTOCOLS = ["grpc", "http/protobuf"]
+FIRST_LINE = b"HTTP/1.1 200 OK\r\n"
+
+
+@contextlib.contextmanager
+def answering(*parts: bytes) -> Iterator[tuple[str, list[str]]]:
+    """Run a server that answers with these bytes and then a byte at a time for 20 s; yield address and ends seen."""
+    ends: list[str] = []
+
+    def answer(client: socket.socket) -> None:
+        with client:
+            client.recv(1 << 16)
+            try:
+                client.sendall(b"".join(parts))
+                for _ in range(400):
+                    client.sendall(b"x")
+                    time.sleep(0.05)
+                ends.append("server")
+            except OSError:
+                ends.append("client")
+
+    with socket.create_server(("127.0.0.1", 0)) as server:
+
+        def accept() -> None:
+            with contextlib.suppress(OSError):
+                while True:
+                    threading.Thread(target=answer, args=[server.accept()[0]], daemon=True).start()
+
+        threading.Thread(target=accept, daemon=True).start()
+        yield f"127.0.0.1:{server.getsockname()[1]}", ends
+        server.shutdown(socket.SHUT_RDWR)
+
+
+def descriptors() -> int:
+    """Return how many this process has open."""
+    return len(list(Path("/proc/self/fd").iterdir()))
+
+
+def exporter(monkeypatch: pytest.MonkeyPatch, address: str, protocol: str, **more: str) -> Exporter:
+    """Return an exporter to an address."""
+    for name, value in {"ENDPOINT": address, "PROTOCOL": protocol, **more}.items():
+        monkeypatch.setenv(f"OTEL_EXPORTER_OTLP_{name}", value)
+    return Exporter(Endpoint.read())
+
+
+@pytest.mark.parametrize("head", [FIRST_LINE + b"\r\n", FIRST_LINE, b""], ids=["body", "headers", "status"])
+def test_endless_answer_leaves_no_thread_or_descriptor(head: bytes, monkeypatch: pytest.MonkeyPatch) -> None:
+    """However many tries there are: each ends within its timeout, and its connection with it."""
+    with answering(head) as (address, ends):
+        sending = exporter(monkeypatch, address, "http/protobuf", TIMEOUT="0.3")
+        threads, before = threading.active_count(), descriptors()
+        answers = [sending.send(b"") for _ in range(3)]
+        while len(ends) < 3:
+            time.sleep(0.02)
+        assert ({answer.verdict for answer in answers}, set(ends)) == ({Verdict.WAIT}, {"client"})
+        assert "not ended its answer" in answers[0].text
+    assert threading.active_count() <= threads + 3
+    assert descriptors() <= before + 2
+
+
+@pytest.mark.parametrize("protocol", PROTOCOLS)
+@pytest.mark.parametrize("address", ["127.0.0.1:1", "http://127.0.0.1:1", "http://nowhere.invalid:4317"])
+def test_no_receiver_is_told_with_advice(protocol: str, address: str, monkeypatch: pytest.MonkeyPatch) -> None:
+    """A port that nobody listens at and a host without an address each name the variable."""
+    answer = exporter(monkeypatch, address, protocol, TIMEOUT="5").send(b"")
+    assert (answer.verdict, "OTEL_EXPORTER_OTLP_ENDPOINT" in answer.advice) == (Verdict.WAIT, True)
+
+
+@pytest.mark.parametrize("protocol", PROTOCOLS)
+def test_other_protocol_is_recognised(protocol: str, monkeypatch: pytest.MonkeyPatch) -> None:
+    """GRPC spoken to an HTTP port, and the reverse: the advice names the variable and the other protocol's port."""
+    http = FIRST_LINE.replace(b"200 OK", b"400 Bad Request") + b"Content-Length: 1\r\n\r\n"
+    with answering(http) as (address, _), OtlpReceiver() as receiver:
+        other = address if protocol == "grpc" else receiver.address
+        answer = exporter(monkeypatch, other, protocol, TIMEOUT="5").send(b"")
+    port = "4318" if protocol == "http/protobuf" else "4317"
+    assert (answer.verdict, "OTEL_EXPORTER_OTLP_PROTOCOL=" in answer.advice, port in answer.advice) == (
+        Verdict.WAIT,
+        True,
+        True,
+    )
+
+
+@pytest.mark.parametrize("protocol", PROTOCOLS)
+def test_encryption_to_plain_port_is_recognised(protocol: str, monkeypatch: pytest.MonkeyPatch) -> None:
+    """The advice says how to speak plain text."""
+    with OtlpReceiver() as receiver:
+        answer = exporter(monkeypatch, f"https://{receiver.address}", protocol, TIMEOUT="5").send(b"")
+    assert (answer.verdict, "http://" in answer.advice) == (Verdict.WAIT, True)
+
+
+class Scripted(metrics_service_pb2_grpc.MetricsServiceServicer):
+    """A gRPC receiver without gzip that refuses some points of each request."""
+
+    def __init__(self) -> None:
+        identity_only = [("grpc.compression_enabled_algorithms_bitset", 1)]
+        self._server = grpc.server(ThreadPoolExecutor(1), options=identity_only)
+        metrics_service_pb2_grpc.add_MetricsServiceServicer_to_server(self, self._server)  # type: ignore[no-untyped-call]
+        self.address = f"127.0.0.1:{self._server.add_insecure_port('127.0.0.1:0')}"
+        self._server.start()
+
+    def Export(self, *_: Any) -> ExportMetricsServiceResponse:  # noqa: N802  # the protocol's name
+        return ExportMetricsServiceResponse(
+            partial_success=ExportMetricsPartialSuccess(rejected_data_points=3, error_message="too new")
+        )
+
+
+def test_partial_success_is_read(monkeypatch: pytest.MonkeyPatch) -> None:
+    """The request is taken, and the points that it lacks are known."""
+    answer = exporter(monkeypatch, Scripted().address, "grpc").send(b"")
+    assert (answer.verdict, answer.rejected, answer.text) == (Verdict.TAKEN, 3, "too new")
+
+
+@pytest.mark.parametrize("protocol", PROTOCOLS)
+def test_loopback_needs_no_proxy(protocol: str, monkeypatch: pytest.MonkeyPatch) -> None:
+    """A proxy of the environment can't reach this machine's own addresses."""
+    for name in ("http_proxy", "https_proxy", "all_proxy", "grpc_proxy", "HTTP_PROXY"):
+        monkeypatch.setenv(name, "http://127.0.0.1:1")
+    monkeypatch.delenv("no_proxy", raising=False)
+    with OtlpReceiver() as receiver, answering(FIRST_LINE + b"Content-Length: 0\r\n\r\n") as (address, _):
+        sending = exporter(monkeypatch, receiver.address if protocol == "grpc" else address, protocol)
+        assert sending.send(b"").taken
+
+
+def test_receiver_without_gzip_gets_plain_requests(
+    monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
+) -> None:
+    """It answers UNIMPLEMENTED to compressed ones only; that is said once."""
+    sending = exporter(monkeypatch, Scripted().address, "grpc", COMPRESSION="gzip")
+    body = ExportMetricsServiceRequest(resource_metrics=[ResourceMetrics(schema_url="x" * 1000)])
+    assert [sending.send(body.SerializeToString()).taken for _ in range(2)] == [True, True]
+    assert [record.getMessage().count("takes no gzip") for record in caplog.records] == [1]

@@ -1,0 +1,110 @@
+"""What holds of all requests together, whatever is lost, killed or cut between them."""
+
+from __future__ import annotations
+
+import itertools
+import tempfile
+from collections import defaultdict
+from collections.abc import Sequence
+from pathlib import Path
+
+from hypothesis import HealthCheck, example, given, settings
+from hypothesis import strategies as st
+
+from otel_train.catalogue import rows
+from otel_train.ring import Kind
+from otel_train.sidecar.answers import Answer, Verdict
+from otel_train.sidecar.order import MAX_OPEN, RecordOrder
+from otel_train.sidecar.points import LIVE_SUFFIX
+from tests.sidecar.conftest import Rank, feeds, sender
+from tests.sidecar.store import Sent, Store
+from tests.sidecar.test_order import record
+
+AWAY = Answer(verdict=Verdict.WAIT, cause="UNAVAILABLE", unanswered=True)
+ACTIONS = st.lists(
+    st.sampled_from(["step", "step", "step", "reduced", "reduced", "look", "look", "lost", "away", "kill", "small"]),
+    min_size=20,
+    max_size=50,
+)
+OVERWRITTEN = [*["step"] * 6, "lost", *["step"] * 6]
+"""A request whose acknowledgement is lost, and then a part of its records."""
+
+
+def run(actions: Sequence[str], directory: Path, interval: float, *, alone: bool) -> tuple[Store, list[list[Sent]]]:
+    """Let a rank and its sidecar do these things; return the store and the requests that were acknowledged."""
+    rank, store = Rank(directory, records=8), Store()
+    acknowledged: list[list[Sent]] = []
+    rings, sending = feeds(directory, interval), sender(store, directory)
+    step = reduced = 0
+    for action in (*actions, "look"):
+        if action == "step":
+            step += 1
+            rank.record(step, Kind.BOTH if alone else Kind.RANK)
+            if step - reduced > 4 and not alone:  # the training thread waits for the oldest reduction
+                reduced += 1
+                rank.record(reduced)
+        elif action == "reduced" and reduced < step and not alone:
+            reduced += 1
+            rank.record(reduced)
+        elif action == "kill":
+            rings, sending = feeds(directory, interval), sender(store, directory)
+        elif action == "small":
+            for feed in rings.values():
+                feed.limit = 1
+        else:
+            store.lose_next = action == "lost"
+            store.policy = (lambda *_: AWAY) if action == "away" else (lambda *_: None)
+            before = len(store.requests)
+            if sending.send_all(rings):
+                acknowledged += store.requests[before:]
+            store.lose_next = False
+    return store, acknowledged
+
+
+@settings(max_examples=40, deadline=None, suppress_health_check=[HealthCheck.too_slow])
+@example(actions=["step", "step", "look", "reduced"], interval=0.0, alone=False)
+@example(actions=OVERWRITTEN, interval=0.0, alone=True)
+@example(actions=[*OVERWRITTEN, "kill"], interval=0.0, alone=True)
+@example(actions=[*OVERWRITTEN, "small"], interval=0.0, alone=True)
+@given(actions=ACTIONS, interval=st.sampled_from([0.0, 3.0]), alone=st.booleans())
+def test_no_series_has_two_values_at_one_time(actions: list[str], interval: float, alone: bool) -> None:
+    """For every cut, kill, loss and restart; and what a request brings is not older than what was taken before it."""
+    with tempfile.TemporaryDirectory() as name:
+        store, acknowledged = run(actions, Path(name), interval, alone=alone)
+    values: dict[tuple[object, int], set[bytes]] = defaultdict(set)
+    for point in itertools.chain.from_iterable(store.requests):
+        values[point.series, point.time_ns].add(point.point)
+    assert {key: found for key, found in values.items() if len(found) > 1} == {}
+    newest: dict[str, int] = defaultdict(int)
+    for sent in acknowledged:
+        times = defaultdict(list)
+        for point in sent:
+            times[point.instance].append(point.time_ns)
+        assert all(newest[instance] <= min(found) for instance, found in times.items())
+        newest.update({instance: max(found) for instance, found in times.items()})
+    # Within a request too, each series is in the order of its times, and has a time once.
+    for sent in store.requests:
+        by_series = defaultdict(list)
+        for point in sent:
+            by_series[point.series].append(point.time_ns)
+        assert all(found == sorted(set(found)) for found in by_series.values())
+
+
+def test_what_describes_sending_has_another_instance(rank: Rank, tmp_path: Path) -> None:
+    """Its times are the present's, and a record that comes later has an older one."""
+    rank.record(1)
+    store = Store()
+    sender(store, tmp_path).send_all(feeds(tmp_path))
+    names = {point.name for point in store.requests[0] if point.instance.endswith(LIVE_SUFFIX)}
+    assert names == {row.name for row in rows.PIPELINE if row not in (rows.STEP, rows.STEP_POINTS, rows.STEP_ORDINAL)}
+    assert all(point.instance == "run/7/0" for point in store.requests[0] if point.name not in names)
+    last = [point.instance.endswith(LIVE_SUFFIX) for point in store.requests[0]]
+    assert last == sorted(last)
+
+
+def test_many_records_without_cluster_values_are_bounded() -> None:
+    """A rank whose reductions never come back waits for a bounded number of them."""
+    order = RecordOrder(0, expects_cluster=True)
+    sent = [out.record.step for step in range(1, 200) for out in order.take(record(step, Kind.RANK), ())]
+    assert len(order._open) == MAX_OPEN
+    assert sent == sorted(sent)
