@@ -2,7 +2,7 @@
 
 from otel_train.ring.directory import default_base, default_bases, is_ours, prepare_directory
 from otel_train.ring.layout import MAX_RECORDS, Cursor, Kind, Record
-from otel_train.ring.process import is_alive, is_stopped, start_time
+from otel_train.ring.process import is_alive, is_stopped, parent_of, start_time
 from otel_train.ring.reader import Progress, RingReader, ring_files
 from otel_train.ring.room import RingSize, make_ring
 from otel_train.ring.schema import MAX_ATTRIBUTES, Fact, Identity, Schema
@@ -31,6 +31,7 @@ __all__ = [
     "is_served",
     "is_stopped",
     "make_ring",
+    "parent_of",
     "prepare_directory",
     "ring_files",
     "ring_path",

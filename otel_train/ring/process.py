@@ -10,6 +10,12 @@ def start_time(pid: int) -> int:
     return _state_and_start(pid)[1]
 
 
+def parent_of(pid: int) -> int:
+    """Return the pid of a process's parent; 0 when there is none that can be seen."""
+    fields = _fields(pid)
+    return int(fields[1]) if len(fields) > 1 else 0
+
+
 def is_alive(pid: int, started: int) -> bool:
     """Tell whether the process with that pid and start time lives and is no zombie."""
     state, found = _state_and_start(pid)
@@ -23,9 +29,13 @@ def is_stopped(pid: int, started: int) -> bool:
 
 
 def _state_and_start(pid: int) -> tuple[str, int]:
+    fields = _fields(pid)
+    return (fields[0], int(fields[19])) if len(fields) > 19 else ("", 0)
+
+
+def _fields(pid: int) -> list[str]:
+    """Return the fields of proc(5) behind the name, which may hold spaces and brackets itself; none without access."""
     try:
-        # The name in field 2 may hold spaces and brackets; the fields behind it can't.
-        fields = Path(f"/proc/{pid}/stat").read_text().rpartition(")")[2].split()
-        return fields[0], int(fields[19])
-    except (OSError, IndexError, ValueError):
-        return "", 0
+        return Path(f"/proc/{pid}/stat").read_text(errors="replace").rpartition(")")[2].split()
+    except OSError:
+        return []

@@ -12,6 +12,7 @@ from otel_train.endpoint import Endpoint
 from otel_train.exceptions import ConfigurationError
 from otel_train.ring import RingSize, default_base
 from otel_train.step.resource import resource_attributes, valid_text
+from otel_train.step.torchrun import launched_run_id
 
 _RING = RingSize()
 _TRUE = {"1", "true"}
@@ -42,8 +43,8 @@ class Environment:
     """OTEL_RESOURCE_ATTRIBUTES, and OTEL_SERVICE_NAME as one of them."""
     run_id: str = ""
     """OTEL_TRAIN_RUN_ID."""
-    rendezvous_id: str = ""
-    """torchrun's rendezvous id, empty where none was set."""
+    launched_run_id: str = ""
+    """The run's id as torchrun's launch gives it; empty where torchrun has not started this rank."""
     ring_dir: str = ""
     """OTEL_TRAIN_RING_DIR; empty for a directory of the run's own in memory."""
     ring_records: int = _RING.records
@@ -66,7 +67,7 @@ class Environment:
         if sidecar not in ("", "embedded", "external"):
             raise ConfigurationError(f"OTEL_TRAIN_SIDECAR must be embedded or external, got {sidecar!r}")
         Endpoint.read(environ)  # the sidecar's: in its log nobody would see that a variable is wrong
-        rendezvous = environ.get("TORCHELASTIC_RUN_ID", "")
+        host = valid_text(socket.gethostname())
         return cls(
             rank=_launched(environ, "RANK", 0)[1] or 0,
             local_rank=_launched(environ, "LOCAL_RANK", 0)[1],
@@ -75,12 +76,12 @@ class Environment:
             disabled=environ.get("OTEL_SDK_DISABLED", "").strip().lower() in _TRUE,
             attributes=resource_attributes(environ),
             run_id=environ.get("OTEL_TRAIN_RUN_ID", ""),
-            rendezvous_id="" if rendezvous == "none" else rendezvous,
+            launched_run_id=launched_run_id(environ, host),
             ring_dir=environ.get("OTEL_TRAIN_RING_DIR", ""),
             ring_records=_number(environ, "OTEL_TRAIN_RING_RECORDS", _RING.records, 2),
             ring_bytes=_number(environ, "OTEL_TRAIN_RING_BYTES", _RING.max_bytes, 1),
             external_sidecar=sidecar == "external",
-            host=valid_text(socket.gethostname()),
+            host=host,
         )
 
     def ring_directory(self, run_id: str) -> Path:

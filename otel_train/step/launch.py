@@ -35,6 +35,8 @@ main(installed)
 leaves it alone. Only the package comes from where the rank has it; nothing else of the rank's path is searched."""
 _LEFT_OUT = ("PYTHONPATH", "PYTHONINSPECT", "PYTHONWARNINGS", "PYTHONSTARTUP", "PYTHONPROFILEIMPORTTIME")
 """Variables that would run the job's modules in the sidecar, make its warnings errors, or have it wait for a person."""
+_CARRIED = ("OTEL_RESOURCE_ATTRIBUTES", "OTEL_SERVICE_NAME")
+"""Variables that each rank's ring carries for itself."""
 _FILES = (
     *(f"OTEL_EXPORTER_OTLP_{name}" for name in ("CERTIFICATE", "CLIENT_CERTIFICATE", "CLIENT_KEY")),
     *(f"OTEL_EXPORTER_OTLP_METRICS_{name}" for name in ("CERTIFICATE", "CLIENT_CERTIFICATE", "CLIENT_KEY")),
@@ -80,7 +82,7 @@ def _executable() -> str:
 
 
 def _environment() -> dict[str, str]:
-    environment = {name: value for name, value in os.environ.items() if name not in _LEFT_OUT}
+    environment = {name: value for name, value in os.environ.items() if name not in _LEFT_OUT + _CARRIED}
     for name in _FILES:
         if environment.get(name):
             with contextlib.suppress(OSError):  # there is no directory that it could be relative to

@@ -65,7 +65,7 @@ def _join_job(options: MembershipOptions, saved_run_id: str) -> Membership:
         environment,
         group,
         options.run_id or saved_run_id,
-        lambda run_id: chosen if chosen is not None else environment.ring_directory(run_id),
+        lambda run_id: chosen or (environment.ring_directory(run_id) if run_id else None),
     )
     if group.rank == 0 and group.handle is not None and not group.emits:
         logger.info(

@@ -51,8 +51,9 @@ def init(
             which see the same data count once: a group without it has them in `Telemetry.latest` and a blocking `step`
             only, and says so in the log (INFO). Its ranks' own values go out like everybody's.
         run_id: The run's name, the same on all ranks; when None `OTEL_TRAIN_RUN_ID`, or that of the state that is
-            loaded before the first step (see `Telemetry.load_state_dict`), or torchrun's rendezvous id, or one that is
-            made up and agreed on.
+            loaded before the first step (see `Telemetry.load_state_dict`), or one that is made up for this launch and
+            agreed on: torchrun's restarts are attempts of one run. It begins with torchrun's rendezvous id where that
+            was set, and is that id where it is the Slurm job's, which a requeue goes on with.
         ring_dir: Where the rings are; `OTEL_TRAIN_RING_DIR`, or a directory in memory when None. It may be relative
             to the working directory, begin with `~` and hold links: what it means now it means to the end. It is made
             0700;

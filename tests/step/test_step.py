@@ -295,13 +295,16 @@ def test_a_full_disk_costs_the_records_and_nothing_else(tmp_path: Path) -> None:
     assert run.stderr.count("nothing is recorded on this rank") == 1
 
 
+UUID = "53a3445f-bddf-4efd-b7bb-6a9d7307310e"
+
+
 @pytest.mark.parametrize(
     ("ids", "wanted"),
     [
-        (("mine", "set", "saved", "job"), "mine"),
-        ((None, "set", "saved", "job"), "set"),
-        ((None, "", "saved", "job"), "saved"),
-        ((None, "", "", "job"), "job"),
+        (("mine", "set", "saved", UUID), "mine"),
+        ((None, "set", "saved", UUID), "set"),
+        ((None, "", "saved", UUID), "saved"),
+        ((None, "", "", UUID), UUID),
         ((None, "", "saved", "none"), "saved"),  # what torchrun says where none was given
     ],
 )

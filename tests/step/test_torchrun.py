@@ -1,0 +1,50 @@
+"""The run's id by what torchrun and the scheduler say."""
+
+from __future__ import annotations
+
+import os
+import subprocess
+import sys
+
+import pytest
+
+from otel_train.step.torchrun import launched_run_id
+
+UUID = "53a3445f-bddf-4efd-b7bb-6a9d7307310e"
+ARRAY = {"SLURM_ARRAY_JOB_ID": "40", "SLURM_ARRAY_TASK_ID": "3", "SLURM_JOB_ID": "43"}
+PRINT = "import os; from otel_train.step.torchrun import launched_run_id as name; print(name(os.environ, 'here'))"
+
+
+@pytest.mark.parametrize(
+    ("rendezvous", "environ", "expected"),
+    [
+        ("", {}, ""),
+        (UUID, {}, UUID),
+        ("43", {"SLURM_JOB_ID": "43"}, "43"),
+        ("43", {"SLURM_JOB_ID": "43", "SLURM_STEP_ID": "0"}, "43"),
+        ("43", {"SLURM_JOB_ID": "43", "SLURM_STEP_ID": "2"}, "43.2"),
+        ("40", ARRAY, "40_3"),
+        ("40_3", ARRAY, "40_3"),
+        ("43", ARRAY, "43"),
+    ],
+)
+def test_ids_that_tell_launches_apart_are_kept(rendezvous: str, environ: dict[str, str], expected: str) -> None:
+    """A UUID is one launch's; the scheduler's job goes on in the same run when it is requeued."""
+    assert launched_run_id({"TORCHELASTIC_RUN_ID": rendezvous, **environ}, "here") == expected
+
+
+def name_in_a_process(rendezvous: str, *above: str) -> str:
+    """Return what a process with this one as its agent names its run."""
+    environment = {**os.environ, "TORCHELASTIC_RUN_ID": rendezvous, "MASTER_PORT": "1"}
+    return subprocess.check_output([*above, sys.executable, "-c", PRINT], env=environment, text=True).strip()
+
+
+@pytest.mark.parametrize("rendezvous", ["101", "none", "x" * 300])
+def test_another_id_is_joined_with_the_agent(rendezvous: str, monkeypatch: pytest.MonkeyPatch) -> None:
+    """The agent is this test: with a script between the two as well, and in another process it is another one."""
+    first = name_in_a_process(rendezvous)
+    assert name_in_a_process(rendezvous, "sh", "-c", '"$@"; exit $?', "sh") == first
+    assert len(first) <= 128
+    assert first.startswith({"none": ""}.get(rendezvous, rendezvous[:96] + "-"))
+    monkeypatch.setenv("TORCHELASTIC_RUN_ID", rendezvous)
+    assert launched_run_id(os.environ, "here") != first
