@@ -33,6 +33,8 @@ creation time."""
 PROGRESS_OFFSET = 128
 PROGRESS = struct.Struct("<QqqQQ")
 """records written, last step, its time, closed, reductions abandoned."""
+STEP_OFFSET = PROGRESS_OFFSET + 8
+"""Where the step and its time stand."""
 END_OFFSET = PROGRESS_OFFSET + 24
 """Where the last two of these stand."""
 PHASE_OFFSET = 192

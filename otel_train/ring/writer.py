@@ -25,6 +25,7 @@ from otel_train.ring.layout import (
     PHASE,
     PHASE_OFFSET,
     PROGRESS_OFFSET,
+    STEP_OFFSET,
     SUFFIX,
     Geometry,
     Kind,
@@ -38,6 +39,7 @@ _RANK, _NEXT_ORDINAL = int(Kind.RANK), 1 << ORDINAL_SHIFT
 _pack_check = struct.Struct("<Q").pack_into
 _pack_written = struct.Struct("<Q").pack_into
 _pack_progress = struct.Struct("<Qqq").pack_into
+_pack_step = struct.Struct("<qq").pack_into
 _pack_end = struct.Struct("<QQ").pack_into
 _pack_phase = PHASE.pack_into
 
@@ -123,16 +125,19 @@ class RingWriter:
         end = offset + self._body
         _pack_check(file, end, crc32(self._view[offset:end]))
         self.written = sequence + 1
-        if step >= self._step:
+        if step > self._step:
             self._step = step
             _pack_progress(file, PROGRESS_OFFSET, sequence + 1, step, time_ns)
         else:  # the cluster's values of a step came back when the rank is at a later one
             _pack_written(file, PROGRESS_OFFSET, sequence + 1)
 
     def mark(self, step: int, time_ns: int) -> None:
-        """Note that a step has ended without a record, so that a look at the ring tells how far the rank is."""
+        """Note that a step has ended without a record, so that a look at the ring tells how far the rank is.
+
+        Another thread may write a record of the cluster's values at the same time.
+        """
         self._step = step
-        _pack_progress(self._file, PROGRESS_OFFSET, self.written, step, time_ns)
+        _pack_step(self._file, STEP_OFFSET, step, time_ns)
 
     @property
     def abandoned(self) -> int:

@@ -1,9 +1,11 @@
 """Put a step's measurements into one vector whose SUM over the ranks gives every sum, mean and maximum. Pure.
 
-    [step, step squared modulo a prime, 1, sums ..., the first peak of rank 0, of rank 1, ..., the second peak ..., ...]
+    [1, step, step squared modulo a prime, 0, sums ..., the first peak of rank 0, of rank 1, ..., the second peak ...,
+    ..., rank 0's sign of presence, rank 1's, ...]
 
 A rank fills its own place of each peak and leaves zeros in the others', so that adding the vectors up brings all
-candidates together; a peak that a rank has no value for is -inf, which adding zeros does not change.
+candidates together; a peak that a rank has no value for is -inf, which adding zeros does not change. A rank without
+values for a step takes part with zeros, no candidates, and a sign of presence that says so: the others' values stay.
 
 Values outside the vector are flat, in the order of a ring's record: [sums ..., peaks ..., the ranks of the peaks ...].
 """
@@ -14,14 +16,16 @@ import math
 import struct
 from array import array
 from collections.abc import Callable, Sequence
+from enum import Enum
 from typing import NamedTuple
 
 import torch
 
-from otel_train.catalogue import Layout
+from otel_train.catalogue import ABSENT, NOTHING, Layout
 
-HEADER = 3
-"""Places in front of the sums: the step, its square, and the count of ranks, which show a mismatch of steps."""
+HEADER = 4
+"""Places in front of the sums: how many ranks have values, their steps and the squares of these, which show a mismatch,
+and how many ranks have closed their session."""
 _HEADER = struct.Struct(f"={HEADER}d")
 _PRIME = 2**31 - 1
 _FEW = 128
@@ -31,6 +35,43 @@ _FEW = 128
 def _square(step: int) -> float:
     """Return the step's square modulo a prime: steps of the right sum but not all equal have another sum of squares."""
     return float(step * step % _PRIME)
+
+
+class Presence(Enum):
+    """How a rank takes part in a reduction."""
+
+    PRESENT = "with its values of the step"
+    ABSENT = "without values: it could not measure the step, or did not make it"
+    CLOSED = "for its closed session, without values"
+    CLOSED_EARLY = "for its closed session, which has values of an interval that had not ended"
+
+
+_FRACTIONS = {Presence.PRESENT: 0.0, Presence.ABSENT: 0.0, Presence.CLOSED: 0.5, Presence.CLOSED_EARLY: 0.25}
+
+
+class RankSign(NamedTuple):
+    """What one rank says of itself in a reduction."""
+
+    step: int
+    """The step that it takes part for; of a closed session the last one."""
+    presence: Presence
+
+    def encode(self) -> float:
+        """Return it as one number, which is not zero."""
+        number = self.step + 1 + _FRACTIONS[self.presence]
+        return float(number) if self.presence is Presence.PRESENT else -float(number)
+
+    @classmethod
+    def decode(cls, number: float) -> RankSign:
+        """Return what `encode` made a number of."""
+        whole = int(abs(number))
+        if number > 0:
+            return cls(whole - 1, Presence.PRESENT)
+        fraction = abs(number) - whole
+        return cls(whole - 1, _PRESENCES.get(fraction, Presence.ABSENT))
+
+
+_PRESENCES = {0.5: Presence.CLOSED, 0.25: Presence.CLOSED_EARLY}
 
 
 class Reduced:
@@ -87,11 +128,14 @@ class PackingPlan:
 
     def __init__(self, sums: int, peaks: int, world_size: int) -> None:
         self.sums, self.peaks, self.world_size = sums, peaks, world_size
-        self.size = HEADER + sums + world_size * peaks
+        self.size = HEADER + sums + world_size * (peaks + 1)
         """float64 in the packed vector."""
+        self.absent = (NOTHING,) * sums + (ABSENT,) * peaks
+        """The values of a rank that has none."""
         self._slots = HEADER + sums
+        self._signs = self._slots + world_size * peaks
         self._head = struct.Struct(f"={HEADER + sums}d")
-        self._few = struct.Struct(f"={self.size}d") if world_size * peaks <= _FEW else None
+        self._few = struct.Struct(f"={self._signs}d") if world_size * peaks <= _FEW else None
         # Where the maxima of many ranks are put, and, as bytes and as a tensor, where they stand.
         self._tops = torch.empty(peaks, 1, dtype=torch.float64)
         self._equal = bytearray(max(1, world_size * peaks))
@@ -104,7 +148,7 @@ class PackingPlan:
         return cls(layout.sums, layout.peaks, world_size)
 
     def pack(self, step: int, values: Sequence[float], rank: int, out: Packed | None = None) -> Packed:
-        """Return what `rank` puts into the reduction.
+        """Return what `rank`, which has values of the step, puts into the reduction.
 
         Args:
             step: The step that the values belong to.
@@ -117,33 +161,54 @@ class PackingPlan:
             TypeError: A peak is no number.
             ValueError: A peak is missing. What else it raises is the value's own `__float__`'s.
         """
+        out = self._clear(out)
+        self._head.pack_into(out.buffer, 0, 1.0, step, _square(step), 0.0, *values[: self.sums])
+        if self.peaks:
+            peaks = array("d", values[self.sums : self.sums + self.peaks])
+            out.doubles[self._slots + rank : self._signs : self.world_size] = peaks
+        out.doubles[self._signs + rank] = step + 1.0
+        return out
+
+    def pack_absent(self, sign: RankSign, rank: int, out: Packed | None = None) -> Packed:
+        """Return what `rank` puts into a reduction for which it has no values.
+
+        Args:
+            sign: What it says of itself instead.
+            rank: The rank within the group.
+            out: As for `pack`.
+        """
+        out = self._clear(out)
+        closed = sign.presence in (Presence.CLOSED, Presence.CLOSED_EARLY)
+        self._head.pack_into(out.buffer, 0, 0.0, 0.0, 0.0, float(closed), *self.absent[: self.sums])
+        out.doubles[self._slots + rank : self._signs : self.world_size] = array("d", self.absent[self.sums :])
+        out.doubles[self._signs + rank] = sign.encode()
+        return out
+
+    def _clear(self, out: Packed | None) -> Packed:
         if out is None:
             buffer = bytearray(8 * self.size)
             vector = torch.frombuffer(buffer, dtype=torch.float64)
-            candidates = vector[self._slots :].view(self.peaks, self.world_size)
-            out = Packed(buffer, memoryview(buffer).cast("d"), vector, candidates)
-        elif self._empty:
+            candidates = vector[self._slots : self._signs].view(self.peaks, self.world_size)
+            return Packed(buffer, memoryview(buffer).cast("d"), vector, candidates)
+        if self._empty:
             out.buffer[:] = self._empty
         else:
             out.vector.zero_()
-        self._head.pack_into(out.buffer, 0, step, _square(step), 1.0, *values[: self.sums])
-        if self.peaks:
-            peaks = array("d", values[self.sums : self.sums + self.peaks])
-            out.doubles[self._slots + rank :: self.world_size] = peaks
         return out
 
-    def matches(self, packed: Packed, step: int) -> bool:
-        """Tell whether all ranks packed this step.
+    def everybody(self, packed: Packed, step: int) -> bool:
+        """Tell whether all ranks packed values of this step, and none has closed.
 
         Args:
             packed: Added up over the ranks.
             step: The step that this rank packed.
         """
-        return _HEADER.unpack_from(packed.buffer) == self._header(step)
-
-    def _header(self, step: int) -> tuple[float, ...]:
         size = self.world_size
-        return float(step) * size, _square(step) * size, float(size)
+        return _HEADER.unpack_from(packed.buffer) == (size, float(step) * size, _square(step) * size, 0.0)
+
+    def signs(self, packed: Packed) -> list[RankSign]:
+        """Return what each rank says of itself in a reduction."""
+        return [RankSign.decode(number) for number in packed.doubles[self._signs :]]
 
     def unpack(self, packed: Packed, step: int) -> list[float] | None:
         """Return the cluster's values.
@@ -153,19 +218,20 @@ class PackingPlan:
             step: The step that this rank packed.
 
         Returns:
-            float64 [sums + peaks + peaks], the last ones the lowest rank that has the maximum; None when the ranks did
-            not pack the same step.
+            float64 [sums + peaks + peaks], the last ones the lowest rank that has the maximum; None when no rank packed
+            values, or some of another step than this one.
         """
         slots, few = self._slots, self._few
         flat = (self._head if few is None else few).unpack_from(packed.buffer)
-        if flat[:HEADER] != self._header(step):
+        count, steps, squares, _ = flat[:HEADER]
+        if not count or steps != step * count or squares != _square(step) * count:
             return None
         # Python is done before torch has begun. But a NaN is to stay, and Python's max would lose it. (Infinities of
         # both signs are taken for one here.)
         if few is None or math.isnan(sum(flat[slots:])):
             return [*flat[HEADER:slots], *self._maxima(packed.candidates)]
         tops, ranks = [], []
-        for begin in range(slots, self.size, self.world_size):
+        for begin in range(slots, self._signs, self.world_size):
             candidates = flat[begin : begin + self.world_size]
             top = max(candidates)
             tops.append(top)

@@ -2,12 +2,12 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Mapping
 from typing import TYPE_CHECKING, Any, NamedTuple
 
-from otel_train.catalogue import Phase
 from otel_train.ring import Kind, RingWriter
 from otel_train.step.clock import Interval, StepClock
+from otel_train.step.cluster import ClusterValues
 from otel_train.step.options import SessionOptions
 from otel_train.step.packing import Reduced
 from otel_train.step.recorder import Measurements, Recorder
@@ -18,8 +18,7 @@ if TYPE_CHECKING:  # a rank with a loader of its own need not load ours
     from otel_train.mixing import EventSink
 
 # Looked up once: an attribute of an enum costs as much as writing a record's values.
-_RANK, _CLUSTER, _BOTH = Kind.RANK, Kind.CLUSTER, Kind.BOTH
-_COMPUTE, _REDUCTION = Phase.COMPUTE, Phase.REDUCTION
+_RANK, _BOTH = Kind.RANK, Kind.BOTH
 
 
 class Row(NamedTuple):
@@ -57,18 +56,25 @@ class Recording:
         events: EventSink | None,
     ) -> None:
         self.recorder, self.reducer, self.ring = recorder, reducer, ring
-        self.newest: Reduced | None = None
-        """The newest step whose cluster-wide values have come back."""
+        self.cluster = ClusterValues(reducer, ring)
+        """The cluster's values, and whatever is written into the ring."""
         self.last_step = -1
         """The last step that has ended."""
         self.repeats = not options.blocking
         """Whether a step was given again since the last log step, or the first one may be."""
+        self._stride = 1
+        """From one step that is told to the next, the least so far."""
+        self._strides = False
+        """Whether there were two steps yet."""
+        self._logs = False
+        """Whether the last step is a log step."""
         self._held: Row | None = None
         """A row that waits for further calls of its step."""
         self._open = False
         """Whether scalars came beside the steps since the last record."""
         self._alone = reducer.group.handle is None
         self._options = options
+        self._wait = options.reduction_timeout if options.blocking else None
         self._clock = clock
         self._warnings = warnings
         self._events = events
@@ -80,17 +86,18 @@ class Recording:
         try:
             return self._step(step, scalars, now)
         except Exception as error:  # noqa: BLE001  # the failure contract: nothing of ours raises into the training loop
-            self._leave_out(step, self._clock.stamp(now), error)
+            self._leave_out(step, self._clock.stamp(now), error, logs=self._logs)
             return None
 
     def _step(self, step: int, scalars: Mapping[str, Any] | None, now: float) -> dict[str, float] | None:
         if self._held is not None:
             self.release()
+        self._logs = self._ends_interval(step)
         self.last_step = step
         if scalars is not None:
             self.recorder.add(scalars)
         time_ns = self._clock.stamp(now)
-        if step % self._options.log_every:
+        if not self._logs:
             self.recorder.end_step(step)
             if self.ring is not None:
                 self.ring.mark(step, time_ns)
@@ -103,14 +110,31 @@ class Recording:
                 self.ring.mark(step, time_ns)
             return None
         self._emit(row)
-        if self._options.blocking and self.newest is not None and self.newest.step == step:
-            return self.values(self.newest)
+        if self._wait is not None:
+            newest = self.cluster.newest
+            if newest is not None and newest.step == step:
+                return self.values(newest)
         return None
+
+    def _ends_interval(self, step: int) -> bool:
+        """Tell whether a multiple of `log_every` has come since the step before; ranks must agree on that.
+
+        So it goes by the step, and by how far steps are apart where they are told with a stride, but not by the last
+        step: a rank that was away for some would log another one than its peers.
+        """
+        every = self._options.log_every
+        if every == 1:
+            return True
+        if self.last_step >= 0:
+            apart = step - self.last_step
+            self._stride = min(self._stride, apart) if self._strides else apart
+            self._strides = True
+        return step // every != (step - self._stride) // every
 
     def repeat(self) -> bool:
         """Note that the last step is given once more, and tell whether it can still take what comes with that."""
         self.repeats = not self._options.blocking
-        return self._held is not None or self.last_step % self._options.log_every != 0
+        return self._held is not None or not self._logs
 
     def add(self, scalars: Mapping[str, Any], weight: float = 1.0) -> None:
         """Add scalars beside a step: to a row that is held, else to the step that is being made."""
@@ -124,25 +148,32 @@ class Recording:
             try:
                 self._emit(row)
             except Exception as error:  # noqa: BLE001  # as in step
-                self._leave_out(row.step, row.time_ns, error)
+                self._leave_out(row.step, row.time_ns, error, logs=True)
 
-    def record_rest(self, time_ns: int, ended: float) -> None:
-        """Record what came since the last record, as the rank's own.
+    def close(self, time_ns: int, ended: float, timeout: float) -> None:
+        """Record what came since the last record, over the ranks too where all of them close at the same step.
 
         Args:
             time_ns: The time stamp.
             ended: When the last step ended, by the steady clock.
+            timeout: Seconds that the reductions are waited for at most.
         """
         self.release()
+        rest: Measurements | None = None
         try:
-            recorded = self._clock.last_step
-            if recorded is not None and recorded >= self.last_step:
-                if not self._open:
-                    return
-                self.last_step = recorded + 1  # what comes after a step belongs to the one that is being made
-            self._record(self._measure(self.last_step, time_ns, ended), _RANK)
+            rest = self._rest(time_ns, ended)
         except Exception as error:  # noqa: BLE001  # as in step
             self._warnings.warn("step", "telemetry: step %d is not recorded: %r", self.last_step, error)
+        self.cluster.close(self.last_step, time_ns, rest, timeout)
+
+    def _rest(self, time_ns: int, ended: float) -> Measurements | None:
+        """Record what came since the last record, and return what of it is to be reduced."""
+        recorded = self._clock.last_step
+        if recorded is not None and recorded >= self.last_step:
+            if not self._open:
+                return None
+            self.last_step = recorded + 1  # what comes after a step belongs to the one that is being made
+        return self._record(self._measure(self.last_step, time_ns, ended))
 
     # -- rows ----------------------------------------------------------------------------------------------------
 
@@ -155,57 +186,33 @@ class Recording:
 
     def _emit(self, row: Row) -> None:
         """Record a row, and begin its reduction over the ranks."""
-        values = self._record(row, _BOTH if self._alone else _RANK)
+        measured = self._record(row)
+        if measured is not None:
+            self.cluster.reduce(row.step, row.time_ns, measured, self._wait)
+
+    def _record(self, row: Row) -> Measurements | None:
+        """Record a row, and return what is to be reduced; None where the one rank's values are the cluster's."""
+        values = self.recorder.complete(row.measured, row.interval)
+        self._open = False
         device = self.recorder.device
         if self._alone and device is None:
             # What the one rank measured is the cluster's, and it has all the maxima.
-            self.newest = Reduced(row.step, row.time_ns, values)
-        else:
-            self.record_cluster(self._reduce(row, Measurements(values, device)))
-
-    def _record(self, row: Row, kind: Kind) -> tuple[float, ...]:
-        """Record a row, as the rank's own alone where a part of it is still on a GPU."""
-        values = self.recorder.complete(row.measured, row.interval)
-        self._open = False
-        ring = self.ring
-        if ring is not None:
-            if ring.abandoned != self.reducer.abandoned:
-                ring.abandoned = self.reducer.abandoned
-            ring.write(row.step, row.time_ns, kind if self.recorder.device is None else _RANK, values)
-        return values
-
-    def _reduce(self, row: Row, measured: Measurements) -> Sequence[Reduced]:
-        """Launch the row's reduction, and return those that are complete; a blocking one is waited for."""
-        reducer, ring = self.reducer, self.ring
-        waits = self._options.blocking or reducer.full
-        if waits and ring is not None:
-            ring.enter(_REDUCTION)
-        reducer.launch(row.step, row.time_ns, measured)
-        landed = reducer.finish(self._options.reduction_timeout) if self._options.blocking else reducer.harvest()
-        if waits and ring is not None:
-            ring.enter(_COMPUTE)
-        return landed
-
-    def record_cluster(self, landed: Sequence[Reduced]) -> None:
-        """Record the cluster's values of the steps whose reductions are complete."""
-        if not landed:
-            return
-        ring = self.ring
-        if ring is not None and self.reducer.group.emits:
-            for reduced in landed:
-                ring.write(reduced.step, reduced.time_ns, _CLUSTER, reduced.values)
-        self.newest = landed[-1]
+            self.cluster.record(row.step, row.time_ns, _BOTH, values)
+            self.cluster.newest = Reduced(row.step, row.time_ns, values)
+            return None
+        self.cluster.record(row.step, row.time_ns, _RANK, values)
+        return Measurements(values, device)
 
     def values(self, reduced: Reduced) -> dict[str, float]:
         """Return the cluster's values by wandb key."""
         layout = self.recorder.layout
         return layout.by_key(*layout.split(reduced.values))
 
-    def _leave_out(self, step: int, time_ns: int, error: Exception) -> None:
+    def _leave_out(self, step: int, time_ns: int, error: Exception, *, logs: bool) -> None:
         """Go on after a step that could not be recorded."""
         self._warnings.warn("step", "telemetry: step %d is not recorded: %r", step, error)
         if self.ring is not None and step == self.last_step:
             self.ring.mark(step, time_ns)  # training goes on, whatever its values are
-        if step % self._options.log_every == 0 and self.reducer.last_step < step:
+        if logs and self.cluster.last_step < step:
             # The other ranks reduce this step: without this one every later reduction would meet the wrong one.
-            self.reducer.launch(step, time_ns, None)
+            self.cluster.reduce(step, time_ns, None)

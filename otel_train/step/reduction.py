@@ -1,49 +1,28 @@
-"""The one collective of a log step: launched without waiting, harvested when it is complete."""
+"""The reductions of a session: launched without waiting, harvested when they are complete, whoever else is there."""
 
 from __future__ import annotations
 
 import logging
-import math
 import time
 from collections import deque
-from collections.abc import Callable, Sequence
-from dataclasses import dataclass
-from typing import Any
-
-import torch
-import torch.distributed as dist
+from collections.abc import Callable, Collection, Mapping, Sequence
 
 from otel_train.catalogue import Layout
+from otel_train.step.alignment import Alignment
+from otel_train.step.flight import Collective, Flight
 from otel_train.step.group import RankGroup
-from otel_train.step.packing import HEADER, Packed, PackingPlan, Reduced
+from otel_train.step.packing import Packed, PackingPlan, Presence, RankSign, Reduced
 from otel_train.step.recorder import Measurements
 
 logger = logging.getLogger(__name__)
 
+PATIENCE = 1.0
+"""Seconds that a training thread which needs no values at once waits for peers at most, once."""
 _FIRST_POLL, _POLL = 0.00002, 0.0005
 """Seconds between two looks at a reduction that is waited for, at first and later."""
-_SUM = dist.AllreduceOptions()  # a sum, unless told otherwise
-
-
-@dataclass(slots=True)
-class _Flight:
-    """One reduction under way."""
-
-    step: int
-    time_ns: int
-    packed: Packed
-    """Where the result will be."""
-    work: Any
-    """What `all_reduce` returned; None when there is one rank."""
-    pinned: torch.Tensor | None = None
-    """float64 [plan.size], in pinned memory: where a GPU puts the result first."""
-    copied: Any = None
-    """The CUDA event behind that copy."""
-
-    def complete(self) -> bool:
-        if self.copied is not None:
-            return bool(self.copied.query())
-        return self.work is None or bool(self.work.is_completed())
+_MOST_WAITING, _WAITING_BYTES = 60, 1 << 22
+"""Steps that wait for their launch at most, and what they may take."""
+_CLOSED = (Presence.CLOSED, Presence.CLOSED_EARLY)
 
 
 class _Loan:
@@ -70,131 +49,189 @@ class _Loan:
 class Reducer:
     """SUM reductions of packed steps over a group, at most `max_in_flight` at a time.
 
+    A step that finds as many under way waits for the oldest. Where peers do not come (they have fewer batches, or left
+    the loop), that wait ends after `PATIENCE` seconds; until the peers are back, steps wait for their launch without
+    the training thread, as many as memory is meant for, and further ones are left out. A peer that is back takes part
+    in what it missed without values, so that the others' values of these steps are there; a closed session goes on
+    taking part like this while its process lives.
+
+    One thread at a time may call this.
+
     Args:
         layout: The schema's layout.
         group: The ranks; its process group must be used by nobody else.
         max_in_flight: Unfinished reductions beyond which `launch` waits for the oldest.
-        timeout: Seconds that any wait takes at most; after it, no more is reduced.
+        timeout: Seconds that any wait takes at most.
     """
 
     def __init__(self, layout: Layout, group: RankGroup, *, max_in_flight: int, timeout: float) -> None:
         self.plan = PackingPlan.of(layout, group.world_size)
         self.group = group
         self.abandoned = 0
+        """Steps of this rank whose reduction was thrown away, or left out."""
         self.stopped = False
-        self.last_step = 0
+        self.last_step = -1
         """The newest step that was launched."""
+        self.overdue = False
+        """Whether a peer has kept a reduction waiting for too long, and what was launched since has not landed yet."""
+        self._collective = Collective(self.plan, group)
         self._max_in_flight = max_in_flight
         self._timeout = timeout
-        self._flights: deque[_Flight] = deque()
+        self._flights: deque[Flight] = deque()
+        self._waiting: deque[Flight] = deque()
+        """Steps whose launch waits until fewer are under way."""
+        self._most_waiting = max(1, min(_MOST_WAITING, _WAITING_BYTES // (8 * self.plan.size)))
+        self._alignment = Alignment(max_in_flight + self._most_waiting)
         self._landed: list[Reduced] = []
         self._free: list[Packed] = []
-        self._nothing = (0.0,) * (self.plan.sums + self.plan.peaks)
         # Where a rank of the group is not the rank of the job by that number.
         self._renamed = group.job_ranks != tuple(range(group.world_size))
+        self._named: set[int] = set()
+        """Ranks that were said to be missing, by their rank in the job."""
         self._said_slow = self._said_mismatch = False
-        self._stream = _new_stream() if group.device.type == "cuda" else None
+        self._time_ns = 0
+        """The time stamp of the newest step that was launched."""
+        self._closing: Flight | None = None
+        """What closes the session; its values, if any, are of an interval that had not ended."""
+        self._rest: Measurements | None = None
+        self._some_closed = self._all_closed = False
+
+    # -- launching -----------------------------------------------------------------------------------------------
 
     def launch(self, step: int, time_ns: int, measured: Measurements | None) -> None:
         """Begin the reduction of one step. Every rank of the group calls this for the same steps in the same order.
 
-        A rank that could not measure gives None: it takes part, so that the ranks' next reductions meet, and this one
-        is thrown away on all of them.
+        A rank that could not measure gives None: it takes part, so that the ranks' next reductions meet, and the
+        cluster's values are those of the others.
         """
         self.last_step = step
         if self.stopped or (measured is None and self.group.handle is None):
             self.abandoned += 1
             return
-        usable = measured is not None
-        if measured is None:
-            measured = Measurements(self._nothing)
-        if self.group.handle is None and measured.device is None:
+        if measured is not None and self.group.handle is None and measured.device is None:
             # One rank: what it measured is the cluster's.
             self._landed.append(Reduced(step, time_ns, measured.values))
             return
-        if len(self._flights) >= self._max_in_flight:
-            if not self._said_slow and not self._flights[0].complete():
+        has_room = len(self._flights) < self._max_in_flight or self._make_room()
+        if self.group.handle is not None and not self._comes_to(step, time_ns, has_room=has_room):
+            self.abandoned += 1
+            return
+        self._time_ns = time_ns
+        self._submit(self._pack(step, time_ns, measured))
+
+    def _comes_to(self, step: int, time_ns: int, *, has_room: bool) -> bool:
+        """Take note of a step, make up for those that were missed, and tell whether this one is to be reduced."""
+        if self._alignment.leaves_out(step):
+            return False
+        missed = self._alignment.missed(step)
+        if missed and has_room:
+            self._make_up(missed, time_ns)
+        return has_room
+
+    def _pack(self, step: int, time_ns: int, measured: Measurements | None) -> Flight:
+        if measured is not None:
+            try:
+                out = self._free.pop() if self._free else None
+                packed = self.plan.pack(step, measured.values, self.group.rank, out)
+                return Flight(step, time_ns, packed, measured.device)
+            except Exception as error:  # noqa: BLE001  # a source gave what is no number: the ranks must meet all the same
+                logger.debug("telemetry: the values of step %d are no numbers: %r", step, error)
+        return self._absent(RankSign(step, Presence.ABSENT), time_ns)
+
+    def _absent(self, sign: RankSign, time_ns: int, *, extra: bool = False) -> Flight:
+        out = self._free.pop() if self._free else None
+        packed = self.plan.pack_absent(sign, self.group.rank, out)
+        return Flight(sign.step, time_ns, packed, extra=extra, closes=sign.presence is not Presence.ABSENT)
+
+    def _make_up(self, missed: range, time_ns: int) -> None:
+        """Take part in the reductions of steps that this rank did not come to: its peers may have launched theirs."""
+        began_ns = min(self._time_ns, time_ns)
+        for number, step in enumerate(missed, start=1):
+            # Each with a time stamp of its own, between the last one and this one.
+            between_ns = began_ns + (time_ns - began_ns) * number // (len(missed) + 1)
+            self._submit(self._absent(RankSign(step, Presence.ABSENT), between_ns, extra=True))
+
+    def _make_room(self) -> bool:
+        """Wait for the oldest reduction, unless a wait has been in vain already; tell whether there is room."""
+        self._land_complete()
+        if len(self._flights) >= self._max_in_flight and not self.behind:
+            self._land_oldest(min(self._timeout, PATIENCE))
+            if not (self.overdue or self.stopped or self._said_slow):
                 self._said_slow = True
                 logger.warning(
                     "telemetry: a step is shorter than its reduction; the training thread waits for it. Raise log_every"
                 )
-            self._land_oldest(self._timeout)
-            if self.stopped:
-                self.abandoned += 1
-                return
-        try:
-            packed = self.plan.pack(step, measured.values, self.group.rank, self._free.pop() if self._free else None)
-        except Exception:  # noqa: BLE001  # a source gave what is no number: the ranks must meet all the same
-            packed, usable = self.plan.pack(step, self._nothing, self.group.rank), False
-        if not usable:
-            packed.vector[:HEADER] = math.nan
-        try:
-            self._flights.append(self._begin(step, time_ns, packed, measured))
-        except Exception as error:  # noqa: BLE001  # whatever a backend raises must not reach the training loop
-            self._stop(f"it could not be launched ({error})", 1)
+        return not self.stopped and len(self._waiting) < self._most_waiting
 
-    def _begin(self, step: int, time_ns: int, packed: Packed, measured: Measurements) -> _Flight:
-        if self._stream is not None:
-            return self._begin_on_gpu(self._stream, step, time_ns, packed, measured)
-        if measured.device is not None:
-            # A gloo group reduces on the CPU, so a scalar on a GPU must come here first: this waits for it.
-            self._add_device_part(packed.vector, measured)
-        if self.group.handle is None:
-            return _Flight(step, time_ns, packed, None)
-        # What `dist.all_reduce` calls; its checks of the arguments would take as long as everything else here.
-        return _Flight(step, time_ns, packed, self.group.handle.allreduce([packed.vector], _SUM))
+    def _submit(self, flight: Flight) -> None:
+        if self.stopped:
+            self.abandoned += not flight.extra
+            return
+        self._collective.prepare(flight, waits=len(self._flights) >= self._max_in_flight)
+        flight.number = self._alignment.count
+        self._alignment.count += 1
+        self._waiting.append(flight)
+        self._launch_waiting()
 
-    def _begin_on_gpu(
-        self, stream: torch.cuda.Stream, step: int, time_ns: int, packed: Packed, measured: Measurements
-    ) -> _Flight:
-        """Reduce on a stream of our own: the training stream is neither waited for by the host nor made to wait."""
-        pinned = packed.vector.pin_memory()
-        stream.wait_stream(torch.cuda.current_stream())
-        with torch.cuda.stream(stream):
-            on_gpu = pinned.to(self.group.device, non_blocking=True)
-            if measured.device is not None:
-                for part in measured.device:
-                    part.record_stream(stream)
-                self._add_device_part(on_gpu, measured)
-            work = dist.all_reduce(on_gpu, group=self.group.handle, async_op=True)
-            work.wait()  # NCCL: makes this stream wait, not the host
-            pinned.copy_(on_gpu, non_blocking=True)
-            copied = torch.cuda.Event()  # type: ignore[no-untyped-call]
-            copied.record(stream)
-        return _Flight(step, time_ns, packed, work, pinned, copied)
+    def _launch_waiting(self) -> None:
+        while self._waiting and len(self._flights) < self._max_in_flight:
+            flight = self._waiting.popleft()
+            self._flights.append(flight)
+            try:
+                self._collective.launch(flight)
+            except Exception as error:  # noqa: BLE001  # whatever a backend raises must not reach the training loop
+                self._stop(f"it could not be launched ({error})")
 
-    def _add_device_part(self, vector: torch.Tensor, measured: Measurements) -> None:
-        assert measured.device is not None
-        sums, peaks = measured.device
-        end = HEADER + self.plan.sums
-        if len(sums):
-            vector[end - len(sums) : end] += sums.to(vector.device)
-        if len(peaks):
-            own = vector[end:].view(self.plan.peaks, self.plan.world_size)[-len(peaks) :, self.group.rank]
-            own.copy_(torch.maximum(own, peaks.to(vector.device)))
+    # -- landing -------------------------------------------------------------------------------------------------
 
     @property
     def full(self) -> bool:
         """Whether the next `launch` waits for the oldest reduction, unless that one completes before."""
-        return len(self._flights) >= self._max_in_flight
+        return len(self._flights) >= self._max_in_flight and not self.behind
+
+    @property
+    def oldest(self) -> Flight | None:
+        """The oldest reduction that has not landed."""
+        return self._flights[0] if self._flights else None
+
+    @property
+    def behind(self) -> bool:
+        """Whether steps wait for their launch, or a peer is overdue: nothing that a training thread waits for."""
+        return self.overdue or bool(self._waiting)
+
+    @property
+    def under_way(self) -> bool:
+        """Whether anything was launched, or waits for that, which has not landed."""
+        return bool(self._flights or self._waiting)
 
     @property
     def settled(self) -> bool:
-        """Whether no reduction is under way."""
-        return all(flight.complete() for flight in self._flights)
+        """Whether no reduction of a step is under way."""
+        return not self._owed()
+
+    def _owed(self) -> int:
+        """Return how many of the session's steps are under way and not complete."""
+        under_way = sum(not flight.extra and not flight.complete() for flight in self._flights)
+        return under_way + sum(not flight.extra for flight in self._waiting)
 
     def harvest(self) -> list[Reduced]:
         """Return the steps whose reductions are complete, oldest first, without waiting."""
-        while self._flights and self._flights[0].complete():
-            self._land(self._flights.popleft())
+        self._land_complete()
         landed, self._landed = self._landed, []
         return landed
 
+    def _land_complete(self) -> None:
+        while self._flights and self._flights[0].complete():
+            self._land(self._flights.popleft())
+
     def finish(self, timeout: float) -> list[Reduced]:
-        """Wait for all reductions under way, `timeout` seconds at most, and return what `harvest` would."""
+        """Wait for the reductions of all steps under way, `timeout` seconds at most, and return what `harvest` would.
+
+        Where a peer is overdue already, it does not wait.
+        """
         deadline = time.monotonic() + timeout
-        while self._flights:
-            self._land_oldest(max(0.0, deadline - time.monotonic()))
+        while self._owed() and not self.overdue:
+            self._land_oldest(deadline - time.monotonic())
         return self.harvest()
 
     def _land_oldest(self, timeout: float) -> None:
@@ -202,58 +239,174 @@ class Reducer:
         deadline, pause = time.monotonic() + timeout, _FIRST_POLL
         while not flight.complete():
             if time.monotonic() >= deadline:
-                self._stop(f"the one of step {flight.step} did not end within {timeout:.1f} s", 0)
+                self.overdue = True
                 return
             time.sleep(pause)
             pause = min(_POLL, 2 * pause)
-        self._land(self._flights.popleft())
+        self._land_complete()
 
-    def _land(self, flight: _Flight) -> None:
+    def _land(self, flight: Flight) -> None:
         try:
-            if flight.work is not None and flight.copied is None:
-                flight.work.wait()
+            self._collective.land(flight)
         except Exception as error:  # noqa: BLE001  # gloo raises RuntimeError and its kin when a peer is gone
-            self._stop(f"the one of step {flight.step} failed ({error})", 1)
+            self._flights.appendleft(flight)
+            self._stop(f"the one of step {flight.step} failed ({error})")
             return
-        if flight.pinned is not None:
-            flight.packed.vector.copy_(flight.pinned)
-        reduced = self._take(flight)
-        if reduced is not None:
-            self._landed.append(reduced)
+        if self.plan.everybody(flight.packed, flight.step) or self._is_of_others(flight):
+            self._landed.append(self._take(flight))
         else:
-            self.abandoned += 1
-            if not self._said_mismatch:
-                self._said_mismatch = True
-                logger.warning(
-                    "telemetry: the ranks are not at the same step, or one could not measure; step %d is thrown away, "
-                    "and so is every other one like it",
-                    flight.step,
-                )
+            self.abandoned += not flight.extra
+            self._free.append(flight.packed)
+        self._launch_waiting()
+        if self.overdue and not self._waiting and len(self._flights) < self._max_in_flight:
+            self.overdue = False
 
-    def _take(self, flight: _Flight) -> Reduced | None:
-        """Return what a reduction gave, to be unpacked when somebody looks; None when the ranks' steps differ."""
+    def _take(self, flight: Flight) -> Reduced:
+        """Return what a reduction gave; on most ranks nobody looks at it, and it is unpacked when somebody does."""
         step, packed = flight.step, flight.packed
         if not self.group.emits:
-            matches = self.plan.matches(packed, step)
-            loan = _Loan(packed, lambda: self._unpack(packed, step) or (), self._free)
-            return Reduced(step, flight.time_ns, loan) if matches else None
+            return Reduced(step, flight.time_ns, _Loan(packed, lambda: self._unpack(packed, step), self._free))
         values = self._unpack(packed, step)
         self._free.append(packed)
-        return None if values is None else Reduced(step, flight.time_ns, values)
+        return Reduced(step, flight.time_ns, values)
 
-    def _unpack(self, packed: Packed, step: int) -> Sequence[float] | None:
-        values = self.plan.unpack(packed, step)
+    def _unpack(self, packed: Packed, step: int) -> Sequence[float]:
+        values = self.plan.unpack(packed, step) or []
         if values and self._renamed and self.plan.peaks:
             ranks = values[-self.plan.peaks :]
             values[-self.plan.peaks :] = [float(self.group.job_ranks[int(rank)]) for rank in ranks]
         return values
 
-    def _stop(self, why: str, also: int) -> None:
-        self.stopped = True
-        self.abandoned += len(self._flights) + also
+    def _stop(self, why: str) -> None:
+        """Reduce no more: the group's next collective would fail, or meet another one."""
+        lost = sum(not flight.extra for flight in (*self._flights, *self._waiting))
         self._flights.clear()
-        logger.warning("telemetry: no more cluster-wide values, a reduction is lost: %s. Training goes on", why)
+        self._waiting.clear()
+        self.stopped = True
+        self.abandoned += lost
+        if lost or self._closing is None:
+            logger.warning("telemetry: no more cluster-wide values, a reduction is lost: %s. Training goes on", why)
 
+    # -- who takes part ------------------------------------------------------------------------------------------
 
-def _new_stream() -> torch.cuda.Stream:
-    return torch.cuda.Stream()  # type: ignore[no-untyped-call]
+    def _is_of_others(self, flight: Flight) -> bool:
+        """Look who took part in a reduction that not all ranks have values in, and tell whether it is a step's."""
+        signs = self.plan.signs(flight.packed)
+        jobs = list(zip(self.group.job_ranks, signs, strict=True))
+        steps = {rank: sign.step for rank, sign in jobs if sign.presence not in _CLOSED}
+        absent = [rank for rank, sign in jobs if sign.presence is not Presence.PRESENT]
+        is_of_others = len(absent) < len(signs) and set(steps.values()) == {flight.step}
+        if is_of_others:
+            self.name_missing(absent, flight.step)
+        elif len(set(steps.values())) > 1:
+            self._alignment.correct(flight.number, flight.step, max(steps.values()))
+            self._say_mismatch(steps)
+        self._look_who_closed(signs, flight)
+        return is_of_others and not flight.closes
+
+    def _say_mismatch(self, steps: Mapping[int, int]) -> None:
+        if not self._said_mismatch:
+            self._said_mismatch = True
+            logger.warning(
+                "telemetry: the ranks are not at the same step (%s); what does not belong together is thrown away. "
+                "Give all ranks the same steps",
+                ", ".join(f"rank {rank}: {step}" for rank, step in list(steps.items())[:8]),
+            )
+
+    def name_missing(self, ranks: Collection[int], step: int) -> None:
+        """Say once of each rank that it takes no part.
+
+        Args:
+            ranks: By their number in the job.
+            step: The first step that it was seen at.
+        """
+        fresh = sorted(set(ranks) - self._named)
+        if fresh:
+            self._named.update(fresh)
+            logger.warning(
+                "telemetry: %s %s no part in the reduction of step %d (it has no values, ended its loop earlier, or is "
+                "late); the others' values stay, train/ranks counts whose they are",
+                "rank" if len(fresh) == 1 else "ranks",
+                f"{', '.join(map(str, fresh[:8]))}{' and others' if len(fresh) > 8 else ''} "
+                f"{'takes' if len(fresh) == 1 else 'take'}",
+                step,
+            )
+
+    # -- the end -------------------------------------------------------------------------------------------------
+
+    @property
+    def ended(self) -> bool:
+        """Whether no rank will launch anything more, and nothing is under way."""
+        return self.stopped or (self._all_closed and not self.under_way)
+
+    def close(self, step: int, time_ns: int, rest: Measurements | None, timeout: float) -> list[Reduced]:
+        """Take part for the last time, wait for what is under way, `timeout` seconds at most, and return what landed.
+
+        Args:
+            step: The session's last step.
+            time_ns: The time stamp of `rest`.
+            rest: What was measured since the last log step. It is reduced where all ranks close at the same step.
+            timeout: Seconds that it takes at most.
+        """
+        deadline = time.monotonic() + timeout
+        if self.group.handle is None:
+            if rest is not None:
+                self.launch(step, time_ns, rest)
+        elif not self.stopped and (rest is not None or not self._collective.on_gpu):
+            self._rest = rest
+            sign = RankSign(step, Presence.CLOSED if rest is None else Presence.CLOSED_EARLY)
+            self._closing = self._absent(sign, time_ns, extra=True)
+            self._submit(self._closing)
+        while self._flights and (self._owed() or self._rest is not None) and time.monotonic() < deadline:
+            self._land_oldest(deadline - time.monotonic())
+        landed = self.harvest()
+        self._count_unfinished()
+        return landed
+
+    def _count_unfinished(self) -> None:
+        """Count what nobody will record any more, and say so."""
+        unfinished = [flight for flight in (*self._flights, *self._waiting) if not flight.extra]
+        for flight in unfinished:
+            flight.extra = True
+        lost = len(unfinished) + (self._rest is not None)
+        self._rest = None
+        self.abandoned += lost
+        if lost:
+            logger.warning(
+                "telemetry: %d log steps up to the end are not in the cluster's values: not all ranks came to them, "
+                "or closed at the same step, within close_timeout",
+                lost,
+            )
+
+    def _look_who_closed(self, signs: Sequence[RankSign], flight: Flight) -> None:
+        """Do the rest where all ranks have closed, and where not, take part in what the others launch."""
+        closed = [sign for sign in signs if sign.presence in _CLOSED]
+        if not closed or self._all_closed:
+            return
+        last = flight.number + self._max_in_flight
+        if len(closed) < len(signs):
+            self._some_closed = True
+            if self._closing is not None and not self._collective.on_gpu:
+                self._take_part_until(last)
+            return
+        self._all_closed = True
+        if self._some_closed:  # one that closed earlier has launched this many
+            self._take_part_until(last - 1)
+        if any(sign.presence is Presence.CLOSED_EARLY for sign in signs):
+            self._reduce_rest(max(sign.step for sign in signs))
+
+    def _take_part_until(self, number: int) -> None:
+        assert self._closing is not None
+        while self._alignment.count <= number and not self.stopped:
+            sign = RankSign(self._closing.step, Presence.CLOSED)
+            self._submit(self._absent(sign, self._closing.time_ns, extra=True))
+
+    def _reduce_rest(self, step: int) -> None:
+        """Reduce what was measured since the last log step; of a rank whose last step is an earlier one it is lost."""
+        assert self._closing is not None
+        time_ns, rest, self._rest = self._closing.time_ns, self._rest, None
+        if rest is not None and self._closing.step == step:
+            self._submit(self._pack(step, time_ns, rest))
+        else:
+            self.abandoned += rest is not None
+            self._submit(self._absent(RankSign(step, Presence.ABSENT), time_ns, extra=True))

@@ -246,7 +246,7 @@ class Telemetry:
     @property
     def latest(self) -> tuple[int, dict[str, float]] | None:
         """The newest step whose cluster-wide values have come back, and those by wandb key; None before the first."""
-        newest = self._running.newest if self._running is not None else None
+        newest = self._running.cluster.newest if self._running is not None else None
         if self._running is None or newest is None:
             return None
         return newest.step, self._running.values(newest)
@@ -364,8 +364,7 @@ class Telemetry:
         deadline = time.monotonic() + timeout
         try:
             running.release()
-            settled = wait_until(lambda: running.reducer.settled, timeout)
-            running.record_cluster(running.reducer.harvest())
+            settled = running.cluster.settle(timeout)
             return self._await_sidecar(running.ring, max(0.0, deadline - time.monotonic())) and settled
         except Exception as error:  # noqa: BLE001  # as in step
             self._warnings.warn("flush", "telemetry: nothing is known of what was sent: %r", error)
@@ -395,10 +394,8 @@ class Telemetry:
             return
         ended = self._clock.newest
         time_ns = self._clock.stamp(time.perf_counter())
-        running.record_rest(time_ns, ended)
-        running.record_cluster(running.reducer.finish(self.options.close_timeout))
+        running.close(time_ns, ended, self.options.close_timeout)
         if running.ring is not None:
-            running.ring.abandoned = running.reducer.abandoned
             running.ring.close(running.last_step, time_ns)
             if not self._await_sidecar(running.ring, max(0.0, deadline - time.monotonic())):
                 self._tell_what_remains(running.ring)

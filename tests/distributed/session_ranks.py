@@ -31,6 +31,13 @@ OPTIONS: dict[str, tuple[Any, Any]] = {
     "ring_records": (64, 128),
 }
 """Of each option, rank 0's value and rank 1's."""
+RESTS = {
+    "rest": (10, range(1, 26), range(1, 26)),
+    "only_rest": (1000, range(1, 26), range(1, 26)),
+    "stride": (10, range(1, 32, 10), range(1, 32, 10)),
+    "other_rests": (10, range(1, 26), range(1, 24)),
+}
+"""Of each session `log_every`, and the steps of rank 0 and of rank 1."""
 
 
 class Heard(logging.Handler):
@@ -180,6 +187,24 @@ def added(rank: int) -> object:
     return HEARD.said
 
 
+def rest(rank: int) -> object:
+    """Sessions that end in the middle of an interval; the steps of rank 0 and of rank 1, a pick each."""
+    for name, (every, steps, others) in RESTS.items():
+        source = meter()
+        with session(name, source, log_every=every, close_timeout=5.0 if steps == others else 0.5) as telemetry:
+            for step in others if rank else steps:
+                source.pick(0)
+                telemetry.step(step, {"loss": 1.0})
+        dist.barrier()
+    return HEARD.said
+
+
+def other_numbers(rank: int) -> object:
+    """Rank 1 begins with step 101."""
+    train("other_numbers", list(range(101, 113) if rank else range(1, 13)), rank)
+    return HEARD.said
+
+
 def bounded(rank: int) -> object:
     """Rank 1 comes to step 2 long after rank 0, which has two steps more than may be under way."""
     store = dist.distributed_c10d._get_default_store()
@@ -246,6 +271,8 @@ CASES = (
     ends_early,
     repeated,
     added,
+    rest,
+    other_numbers,
     bounded,
     gives_up,
     leaves_early,

@@ -47,21 +47,26 @@ def lost(tmp_path_factory: pytest.TempPathFactory) -> Lost:
 
 
 def test_the_others_train_on_to_their_end(lost: Lost) -> None:
-    """They exit as ever; of each session they say once that no more values come, and nothing else raises in them."""
+    """They exit as ever; of a session they say once that no more values come, and nothing else raises in them.
+
+    A rank that raises has closed its session, and takes part, without values, until its process has ended.
+    """
     assert lost.codes == [0, 0, 1, -signal.SIGKILL], lost.logs
     for log in lost.logs[:2]:
-        assert (log.count("no more cluster-wide values"), log.count("Traceback")) == (2, 0)
+        assert log.count("no more cluster-wide values") in (1, 2)
+        assert log.count("Traceback") == 0
 
 
 @pytest.mark.parametrize(("name", "mean"), [("raises", 37.0), ("killed", 337.0)])
 def test_what_was_reduced_is_right_and_the_rest_is_counted(name: str, mean: float, lost: Lost) -> None:
-    """Steps 1 to 3 came back, step 4 may have, and none is recorded under another's number."""
+    """Steps 1 to 3 came back, later ones may have, without the lost rank, and none under another's number."""
     reader = RingReader(ring_files(lost.out / name)[0])
     cluster = [record for record in reader.read(0, 100)[0] if record.kind is Kind.CLUSTER]
     values = [reader.layout.by_key(each.values[: reader.layout.sums], (), ())["loss"] for each in cluster]
     steps = [record.step for record in cluster]
-    assert steps in ([1, 2, 3], [1, 2, 3, 4])
-    assert values == [mean * step for step in steps]
+    assert steps == list(range(1, max(3, len(steps)) + 1))
+    assert values[:3] == [mean * step for step in steps[:3]]
+    assert all(value in (mean * step, 5.5 * step) for step, value in zip(steps, values, strict=True))
     progress = reader.progress
     assert (progress.step, progress.closed, progress.abandoned) == (20, True, 20 - len(steps))
 

@@ -119,19 +119,41 @@ def test_steps_that_the_ranks_do_not_share_are_thrown_away_and_counted(ran: Ran)
     assert [ran.ring("out_of_step", rank).progress.abandoned for rank in range(2)] == [1, 1]
 
 
-@pytest.mark.parametrize(("case", "shared", "last"), [("skips", 3, 10), ("ends_early", 5, 12)])
-def test_nothing_is_recorded_under_another_step(case: str, shared: int, last: int, ran: Ran) -> None:
-    """Once a rank has a step less, the others train to their end, and count each step that could not be reduced."""
-    assert ran.cluster(case) == {step: 5.5 * step for step in range(1, shared + 1)}
+@pytest.mark.parametrize(("case", "missed", "last"), [("skips", {4}, 10), ("ends_early", set(range(6, 13)), 12)])
+def test_a_step_without_a_rank_is_the_others(case: str, missed: set[int], last: int, ran: Ran) -> None:
+    """A rank that leaves out a step, or ends earlier, costs the others nothing; it is named once."""
+    expected = {step: float(step) if step in missed else 5.5 * step for step in range(1, last + 1)}
+    assert ran.cluster(case) == expected
+    assert ran.cluster(case, "train/ranks") == {step: 1.0 if step in missed else 2.0 for step in expected}
     progress = ran.ring(case).progress
-    assert (progress.step, progress.closed, progress.abandoned) == (last, True, last - shared)
+    assert (progress.step, progress.closed, progress.abandoned) == (last, True, 0)
+    assert [f"rank 1 takes no part in the reduction of step {min(missed)}" in said for said in ran.of(case)[0]] == [
+        True
+    ]
+
+
+RESTS = {
+    "rest": {10: 20.0, 20: 20.0, 25: 10.0},
+    "only_rest": {25: 50.0},
+    "stride": {11: 4.0, 21: 2.0, 31: 2.0},
+    "other_rests": {10: 20.0, 20: 20.0, 25: 5.0},
+}
+"""Picks over the cluster by step; of the last session rank 0's alone at its end, since rank 1's was another step."""
+
+
+@pytest.mark.parametrize("case", RESTS)
+def test_what_came_after_the_last_log_step_is_a_row(case: str, ran: Ran) -> None:
+    """Of all ranks that end with the same step; so the picks of all rows are all picks."""
+    assert ran.cluster(case, rows.PICKS.wandb_key) == RESTS[case]
+    assert [ran.ring(case, rank).progress.abandoned for rank in range(2)] == [0, int(case == "other_rests")]
 
 
 def test_steps_that_do_not_meet_are_said_once(ran: Ran) -> None:
-    """Six of them were thrown away on both ranks; rank 0's last one met nobody."""
-    for rank, said in enumerate(ran.of("skips")):
-        assert [message.count("not at the same step") for message in said] == [1, 0][: 2 - rank]
-    assert ran.ring("skips", 1).progress.abandoned == 6
+    """Nothing of one step is recorded with what belongs to another, and nobody waits for long."""
+    assert ran.cluster("other_numbers") == {}
+    for said in ran.of("other_numbers"):
+        assert sum(message.count("not at the same step (rank 0: 1, rank 1: 101)") for message in said) == 1
+    assert ran.ring("other_numbers").progress.abandoned == 12
 
 
 @pytest.mark.parametrize(("case", "mean"), [("repeated", 4.0), ("added", 3.5)])
@@ -149,9 +171,9 @@ def test_no_more_reductions_are_under_way_than_allowed(ran: Ran) -> None:
     assert list(ran.cluster("bounded")) == [1, 2, 3, 4, 5, 6]
 
 
-def test_past_the_timeout_no_more_is_reduced(ran: Ran) -> None:
-    """Rank 0 stops for good, says so once, counts all eight steps, and trains on."""
-    assert ["no more cluster-wide" in message for message in ran.of("gives_up")[0]] == [False, True]
+def test_what_no_peer_came_to_is_counted_at_the_end(ran: Ran) -> None:
+    """Rank 0 trains on, and counts at its end all eight steps that rank 1 did not come to."""
+    assert "8 log steps up to the end are not in the cluster's values" in ran.of("gives_up")[0][-1]
     reader = ran.ring("gives_up")
     assert [record.step for record in reader.read(0, 100)[0] if record.kind is Kind.RANK] == list(range(1, 10))
     assert (list(ran.cluster("gives_up")), reader.progress.abandoned) == ([1], 8)

@@ -113,14 +113,14 @@ def test_close_has_one_bound_for_all_that_it_waits_for(
     """The sidecar is given what the reductions have left."""
     given: list[float] = []
 
-    def reductions(timeout: float) -> list[Any]:
-        clock["steady"] += timeout - 0.5
+    def reductions(*_: object) -> list[Any]:
+        clock["steady"] += 1.5
         return []
 
     telemetry = otel_train.init(ring_dir=tmp_path, close_timeout=2.0)
     telemetry.step(1)
     assert telemetry._running is not None
-    monkeypatch.setattr(telemetry._running.reducer, "finish", reductions)
+    monkeypatch.setattr(telemetry._running.reducer, "close", reductions)
     monkeypatch.setattr(module, "wait_until", lambda _, timeout: given.append(timeout))
     telemetry.close()
     assert given == [0.5]

@@ -216,14 +216,14 @@ def test_one_process_records_its_own_and_the_clusters_values(tmp_path: Path) -> 
     assert latest is not None
     assert (latest[0], latest[1]["stream_mixing/picks"], latest[1]["loss"]) == (4, 2.0, 3.5)
     records, _, _ = RingReader(ring_files(tmp_path / "rings")[0]).read(0, 100)
-    # They are the same, so one record holds both. The last interval was not whole when the session ended: it is the
-    # rank's own only.
+    # They are the same, so one record holds both. The last interval was not whole when the session ended.
     assert [(each.sequence, each.step, each.kind) for each in records] == [
         (0, 2, Kind.RANK),
         (0, 2, Kind.CLUSTER),
         (1, 4, Kind.RANK),
         (1, 4, Kind.CLUSTER),
         (2, 5, Kind.RANK),
+        (2, 5, Kind.CLUSTER),
     ]
 
 

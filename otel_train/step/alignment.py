@@ -1,0 +1,66 @@
+"""Keep a rank's reductions in line with its peers': the n-th of each rank is to be of one step. Pure.
+
+A collective knows no steps: the n-th reduction that a rank launches meets the n-th of each other rank. A rank that was
+away for some log steps takes part in these afterwards, without values; what its peers have launched for them completes
+then. Where that does not bring them together (it was away for longer than its peers keep reductions waiting), a rank
+that sees others at a later step leaves out as many of its own.
+"""
+
+from __future__ import annotations
+
+
+class Alignment:
+    """Which steps a rank makes up for, and which it leaves out.
+
+    Args:
+        longest: Steps that are made up for at once at most: as many as peers keep waiting.
+    """
+
+    def __init__(self, longest: int) -> None:
+        self._longest = longest
+        self._last: int | None = None
+        """The last step that the rank came to, reduced or left out."""
+        self._stride: int | None = None
+        """From each of these steps to the next, as it was last."""
+        self._left_out_until = -1
+        self._corrected = 0
+        """How many reductions there were when steps were left out last."""
+        self.count = 0
+        """Reductions that were launched, or wait for that."""
+
+    def missed(self, step: int) -> range:
+        """Return the steps between the last one and this one which the rank did not come to, oldest first.
+
+        How far the steps of a session are apart is seen by the two before: some call it at each tenth step only.
+        """
+        last, stride = self._last, self._stride
+        if last is not None and step - last == stride:  # as nearly always
+            self._last = step
+            return range(0)
+        self._last = step
+        if last is None:
+            return range(0)
+        self._stride = step - last
+        if stride is None:
+            return range(0)
+        left_out = max(0, self._left_out_until - last) // stride
+        return range(last + stride * (1 + left_out), step - stride + 1, stride)[: self._longest]
+
+    def leaves_out(self, step: int) -> bool:
+        """Tell whether this step, which the rank has come to, is left out so that a later one meets the peers'."""
+        if step > self._left_out_until:
+            return False
+        self._last = step
+        return True
+
+    def correct(self, number: int, step: int, newest: int) -> None:
+        """Take note of a reduction in which others were at a later step.
+
+        Args:
+            number: How many reductions this rank has launched before that one.
+            step: The step that it launched it for.
+            newest: The newest step of another rank in it.
+        """
+        if newest > step and number >= self._corrected and self._last is not None:
+            self._left_out_until = self._last + newest - step
+            self._corrected = self.count

@@ -1,0 +1,170 @@
+"""The cluster's values on their way into the ring: whoever sees first that they have landed writes them."""
+
+from __future__ import annotations
+
+import atexit
+import logging
+import threading
+import time
+from collections.abc import Sequence
+
+import torch
+
+from otel_train.catalogue import Phase
+from otel_train.ring import Kind, RingWriter
+from otel_train.step.missing import find_missing
+from otel_train.step.packing import Reduced
+from otel_train.step.recorder import Measurements
+from otel_train.step.reduction import Reducer
+from otel_train.step.watcher import INTERVAL, Watcher
+from otel_train.torch_modes import outside_modes
+
+logger = logging.getLogger(__name__)
+
+_CLUSTER, _COMPUTE, _REDUCTION = Kind.CLUSTER, Phase.COMPUTE, Phase.REDUCTION
+
+
+class ClusterValues:
+    """A rank's reductions and its ring, for the training thread and for one that looks while that one is elsewhere.
+
+    A rank may be killed after its last step, or wait in a collective of the job's own: what has landed by then is in
+    the ring without another call of the user's.
+
+    Args:
+        reducer: The reductions; nobody else calls it.
+        ring: The rank's ring; only this writes records into it.
+    """
+
+    def __init__(self, reducer: Reducer, ring: RingWriter | None) -> None:
+        self.newest: Reduced | None = None
+        """The newest values that have landed."""
+        self._reducer = reducer
+        self._ring = ring
+        self._writes = ring is not None and reducer.group.emits
+        self._lock = threading.Lock()
+        self._watcher = Watcher(self._look, "otel_train reductions")
+        device = reducer.group.device
+        self._device = device if device.type == "cuda" else None
+        self._closed = False
+        self._named = -1
+        """How many reductions were launched before the one whose missing ranks were named."""
+
+    @property
+    def abandoned(self) -> int:
+        """Reductions that were thrown away."""
+        return self._reducer.abandoned
+
+    @property
+    def last_step(self) -> int:
+        """The newest step whose reduction was launched; negative before the first."""
+        return self._reducer.last_step
+
+    def record(self, step: int, time_ns: int, kind: Kind, values: Sequence[float]) -> None:
+        """Write a record of this rank's."""
+        ring = self._ring
+        if ring is None:
+            return
+        with self._lock:
+            if ring.abandoned != self._reducer.abandoned:
+                ring.abandoned = self._reducer.abandoned
+            ring.write(step, time_ns, kind, values)
+
+    @outside_modes
+    def reduce(self, step: int, time_ns: int, measured: Measurements | None, wait: float | None = None) -> None:
+        """Launch a step's reduction, and record what is complete.
+
+        Args:
+            step: The step.
+            time_ns: Its time stamp.
+            measured: What this rank measured; None when it could not.
+            wait: Seconds that it may take until the step's own is complete; None not to wait for it.
+        """
+        reducer, ring = self._reducer, self._ring
+        with self._lock:
+            waits = ring is not None and (wait is not None or reducer.full)
+            if waits and ring is not None:
+                ring.enter(_REDUCTION)
+            reducer.launch(step, time_ns, measured)
+            self._record(reducer.harvest() if wait is None else reducer.finish(wait))
+            if waits and ring is not None:
+                ring.enter(_COMPUTE)
+            looks = (self._writes and reducer.under_way) or reducer.behind
+        if looks:
+            self._watcher.wake()
+
+    @outside_modes
+    def collect(self) -> None:
+        """Record what is complete."""
+        with self._lock:
+            self._record(self._reducer.harvest())
+
+    def _record(self, landed: Sequence[Reduced]) -> None:
+        if not landed:
+            return
+        if self._writes and not self._closed:
+            assert self._ring is not None
+            for reduced in landed:
+                self._ring.write(reduced.step, reduced.time_ns, _CLUSTER, reduced.values)
+        self.newest = landed[-1]
+
+    def settle(self, timeout: float) -> bool:
+        """Wait until no step's reduction is under way, `timeout` seconds at most, and tell whether that is so."""
+        deadline = time.monotonic() + timeout
+        while True:
+            self.collect()
+            if self._reducer.settled or time.monotonic() >= deadline:
+                return self._reducer.settled
+            time.sleep(0.001)
+
+    # -- the thread ----------------------------------------------------------------------------------------------
+
+    def _look(self) -> bool:
+        """Record what has landed meanwhile; tell whether there is more to come."""
+        try:
+            if self._device is not None:  # a thread's first call would make a context on the node's first GPU
+                torch.cuda.set_device(self._device)
+                self._device = None
+            self.collect()
+            self._name_missing()
+        except Exception as error:  # noqa: BLE001  # a thread that ends with a traceback looks like a fault of the job's
+            logger.debug("telemetry: looking for what has landed: %r", error)
+        reducer = self._reducer
+        if self._closed:
+            return not reducer.ended
+        return (self._writes and reducer.under_way) or reducer.behind
+
+    def _name_missing(self) -> None:
+        """Say whom a reduction waits for that is overdue."""
+        reducer, oldest = self._reducer, self._reducer.oldest
+        if not reducer.overdue or oldest is None or self._closed or oldest.number == self._named:
+            return
+        self._named = oldest.number
+        missing = find_missing(reducer.group, oldest.number, lambda: reducer.oldest is oldest)
+        with self._lock:
+            if missing and reducer.oldest is oldest and not oldest.complete():
+                reducer.name_missing(missing, oldest.step)
+
+    # -- the end -------------------------------------------------------------------------------------------------
+
+    @outside_modes
+    def close(self, step: int, time_ns: int, rest: Measurements | None, timeout: float) -> None:
+        """Take part for the last time, wait for what is under way, and record it; then nothing is recorded any more.
+
+        While other ranks go on, the thread takes part in what they launch, without values, until this process ends.
+
+        Args:
+            step: The session's last step.
+            time_ns: The time stamp of `rest`.
+            rest: What was measured since the last log step, if anything.
+            timeout: Seconds that it takes at most.
+        """
+        with self._lock:
+            self._record(self._reducer.close(step, time_ns, rest, timeout))
+            self._closed = True
+            if self._ring is not None:
+                self._ring.abandoned = self._reducer.abandoned
+        if self._reducer.ended or self._reducer.group.handle is None:
+            self._watcher.stop(INTERVAL)
+        else:
+            atexit.register(self._watcher.stop, 2 * INTERVAL)
+            self._watcher.wake()

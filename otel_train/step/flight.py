@@ -1,0 +1,134 @@
+"""One reduction on its way: what a rank gives to it, and the collective itself, on a CPU or a GPU."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import Any
+
+import torch
+import torch.distributed as dist
+
+from otel_train.step.group import RankGroup
+from otel_train.step.packing import HEADER, Packed, PackingPlan
+from otel_train.step.scalars import DevicePart
+
+_SUM = dist.AllreduceOptions()  # a sum, unless told otherwise
+
+
+@dataclass(slots=True)
+class Flight:
+    """One reduction, before it is launched and after."""
+
+    step: int
+    time_ns: int
+    packed: Packed
+    """What this rank gives, and where the result will be."""
+    device: DevicePart | None = None
+    """The part of the values that is still on a GPU."""
+    extra: bool = False
+    """Whether it is none of the session's steps: it is there for the peers' only."""
+    closes: bool = False
+    """Whether it says that the session is closed; then it gives this rank nothing."""
+    number: int = 0
+    """How many are launched before it; the ranks' reductions of one number are one collective."""
+    work: Any = None
+    """What `all_reduce` returned; None when there is one rank."""
+    pinned: torch.Tensor | None = None
+    """float64 [plan.size], in pinned memory: where a GPU puts the result first."""
+    ready: Any = None
+    """The CUDA event behind what `device` is made of, where the launch has to wait."""
+    copied: Any = None
+    """The CUDA event behind that copy."""
+
+    def complete(self) -> bool:
+        """Tell whether the result is there, or the reduction has failed."""
+        if self.copied is not None:
+            return bool(self.copied.query())
+        return self.work is None or bool(self.work.is_completed())
+
+
+class Collective:
+    """The sum over the ranks of what they packed.
+
+    Args:
+        plan: The shape of the packed vectors.
+        group: The ranks.
+    """
+
+    def __init__(self, plan: PackingPlan, group: RankGroup) -> None:
+        self._plan, self._group = plan, group
+        self._stream = _new_stream() if group.device.type == "cuda" else None
+
+    @property
+    def on_gpu(self) -> bool:
+        """Whether a reduction that waits for a peer keeps a part of the GPU busy."""
+        return self._stream is not None
+
+    def prepare(self, flight: Flight, *, waits: bool) -> None:
+        """See that a flight can be launched by any thread, from any stream.
+
+        Args:
+            flight: It was packed by the training thread just now.
+            waits: Whether its launch has to wait.
+        """
+        if flight.device is None:
+            return
+        if self._stream is None:
+            # A gloo group reduces on the CPU, so a scalar on a GPU must come here first: this waits for it.
+            self._add_device_part(flight.packed.vector, flight.device)
+            flight.device = None
+        elif waits:
+            flight.ready = torch.cuda.Event()  # type: ignore[no-untyped-call]
+            flight.ready.record()
+
+    def launch(self, flight: Flight) -> None:
+        """Begin a reduction. What it raises is the backend's."""
+        if self._stream is not None:
+            self._launch_on_gpu(self._stream, flight)
+        elif self._group.handle is not None:
+            # What `dist.all_reduce` calls; its checks of the arguments would take as long as everything else here.
+            flight.work = self._group.handle.allreduce([flight.packed.vector], _SUM)
+
+    def _launch_on_gpu(self, stream: torch.cuda.Stream, flight: Flight) -> None:
+        """Reduce on a stream of our own: the training stream is neither waited for by the host nor made to wait."""
+        if flight.ready is not None:
+            stream.wait_event(flight.ready)
+        else:
+            stream.wait_stream(torch.cuda.current_stream(self._group.device))
+        with torch.cuda.stream(stream):
+            flight.pinned = pinned = flight.packed.vector.pin_memory()
+            on_gpu = pinned.to(self._group.device, non_blocking=True)
+            if flight.device is not None:
+                for part in flight.device:
+                    part.record_stream(stream)
+                self._add_device_part(on_gpu, flight.device)
+            flight.work = dist.all_reduce(on_gpu, group=self._group.handle, async_op=True)
+            flight.work.wait()  # NCCL: makes this stream wait, not the host
+            pinned.copy_(on_gpu, non_blocking=True)
+            flight.copied = torch.cuda.Event()  # type: ignore[no-untyped-call]
+            flight.copied.record(stream)
+
+    def _add_device_part(self, vector: torch.Tensor, device: DevicePart) -> None:
+        sums, peaks = device
+        end = HEADER + self._plan.sums
+        if len(sums):
+            vector[end - len(sums) : end] += sums.to(vector.device)
+        if len(peaks):
+            candidates = vector[end : end + self._plan.peaks * self._plan.world_size]
+            own = candidates.view(self._plan.peaks, self._plan.world_size)[-len(peaks) :, self._group.rank]
+            own.copy_(torch.maximum(own, peaks.to(vector.device)))
+
+    def land(self, flight: Flight) -> None:
+        """Put the result of a complete reduction into its packed vector.
+
+        Raises:
+            RuntimeError: It has failed; gloo raises its kin when a peer is gone.
+        """
+        if flight.work is not None and flight.copied is None:
+            flight.work.wait()
+        if flight.pinned is not None:
+            flight.packed.vector.copy_(flight.pinned)
+
+
+def _new_stream() -> torch.cuda.Stream:
+    return torch.cuda.Stream()  # type: ignore[no-untyped-call]

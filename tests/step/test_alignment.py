@@ -1,0 +1,157 @@
+"""Reductions of ranks that come to other steps, whenever they do: what is recorded is right, and nobody is left behind.
+
+The collectives are real sums in one process, so that any order of events can be tried.
+"""
+
+from __future__ import annotations
+
+from typing import Any
+
+import pytest
+import torch
+from hypothesis import given, settings
+from hypothesis import strategies as st
+
+from otel_train.catalogue import Layout, Metric, Reduction
+from otel_train.step.alignment import Alignment
+from otel_train.step.group import RankGroup
+from otel_train.step.packing import Reduced
+from otel_train.step.recorder import Measurements
+from otel_train.step.reduction import Reducer
+
+LAYOUT = Layout([Metric("made", Reduction.SUM), Metric("top", Reduction.MAX)])
+RANKS = 3
+IN_FLIGHT = 2
+
+
+class Sum:
+    """One collective: complete when every rank has given its vector."""
+
+    def __init__(self) -> None:
+        self.vectors: list[torch.Tensor] = []
+
+    def give(self, vector: torch.Tensor) -> None:
+        """Take a rank's vector; the last one gives all of them the sum."""
+        self.vectors.append(vector)
+        if self.is_completed():
+            total = torch.stack(self.vectors).sum(0)
+            for each in self.vectors:
+                each.copy_(total)
+
+    def is_completed(self) -> bool:
+        """Tell whether the sum is there."""
+        return len(self.vectors) == RANKS
+
+    def wait(self) -> None:
+        """Do nothing: who waits has asked before."""
+
+
+class Handle:
+    """A rank's end of a process group: its n-th collective meets the n-th of the others."""
+
+    def __init__(self, sums: list[Sum]) -> None:
+        self.sums, self.count = sums, 0
+
+    def allreduce(self, vectors: list[torch.Tensor], _: Any) -> Sum:
+        """Begin a collective."""
+        if self.count == len(self.sums):
+            self.sums.append(Sum())
+        begun = self.sums[self.count]
+        self.count += 1
+        begun.give(vectors[0])
+        return begun
+
+
+class Rank:
+    """A rank that makes some of the steps; in step n its own power of ten is what it gives, and n is its candidate."""
+
+    def __init__(self, rank: int, sums: list[Sum], steps: list[int], rest: int) -> None:
+        handle: Any = Handle(sums)
+        group = RankGroup(rank, RANKS, rank, handle, tuple(range(RANKS)))
+        self.reducer = Reducer(LAYOUT, group, max_in_flight=IN_FLIGHT, timeout=0.0)
+        self.rank, self.steps, self.rest = rank, steps, rest
+        self.gave: set[int] = set()
+        self.landed: list[Reduced] = []
+
+    def measured(self, step: int) -> Measurements:
+        """Return what it gives in a step."""
+        return Measurements((float(10**self.rank), float(step), 0.0))
+
+    def go_on(self) -> bool:
+        """Make the next step, or close; tell whether there was anything to do."""
+        if not self.steps:
+            return False
+        step = self.steps.pop(0)
+        if self.steps:
+            self.gave.add(step)
+            self.reducer.launch(step, step, self.measured(step))
+            self.landed += self.reducer.harvest()
+        else:
+            rest = self.measured(step) if self.rest else None
+            if rest is not None:
+                self.gave.add(step)
+            self.landed += self.reducer.close(step, step, rest, 0.0)
+        return True
+
+
+def run(plans: list[tuple[list[int], bool]], order: list[int]) -> list[Rank]:
+    """Let ranks make their steps in that order, and then all the rest in turns, until nothing changes any more."""
+    sums: list[Sum] = []
+    ranks = [Rank(number, sums, list(steps), rest) for number, (steps, rest) in enumerate(plans)]
+    for number in order:
+        ranks[number].go_on()
+    while sum(rank.go_on() for rank in ranks):
+        pass
+    for _ in range(200):
+        for rank in ranks:
+            rank.landed += rank.reducer.harvest()
+    return ranks
+
+
+STEPS = st.sets(st.integers(0, 12), min_size=1).map(sorted)
+PLANS = st.lists(st.tuples(STEPS, st.booleans()), min_size=RANKS, max_size=RANKS)
+
+
+@settings(max_examples=300, deadline=None)
+@given(PLANS, st.lists(st.integers(0, RANKS - 1), max_size=30))
+def test_a_row_is_of_ranks_that_made_its_step(plans: list[tuple[list[int], bool]], order: list[int]) -> None:
+    """Of each once; steps rise, all ranks see one row, and when all have closed nothing is under way."""
+    ranks = run(plans, order)
+    seen: dict[int, set[tuple[float, ...]]] = {}
+    for rank in ranks:
+        assert [row.step for row in rank.landed] == sorted({row.step for row in rank.landed})
+        for row in rank.landed:
+            made, top, _ = row.values
+            present = [each for each in ranks if int(made) // 10**each.rank % 10]
+            assert made == sum(10**each.rank for each in present)
+            assert all(row.step in each.gave for each in present)
+            assert top == row.step
+            seen.setdefault(row.step, set()).add((made, top))
+        assert rank.reducer.ended
+    assert all(len(rows) == 1 for rows in seen.values())
+
+
+def test_ranks_in_step_lose_nothing() -> None:
+    """Whoever is ahead, and whichever steps they make."""
+    for steps in ([1, 2, 3, 4, 5], [1, 11, 21, 31, 41], [3, 4, 10, 11, 30]):
+        for order in ([0, 0, 1, 2, 1, 2], [2, 1, 0], [0, 0, 0, 1, 1, 1, 2]):
+            ranks = run([(steps, False)] * RANKS, order)
+            assert [(row.step, row.values[0]) for row in ranks[0].landed] == [(step, 111) for step in steps[:-1]]
+
+
+@pytest.mark.parametrize("away", [range(3, 6), range(3, 60), range(3, 120)], ids=len)
+def test_a_rank_that_was_away_is_back_in_line(away: range) -> None:
+    """However long; what the others keep waiting meanwhile is recorded too, and the rest is counted."""
+    steps = list(range(1, 300))
+    plans = [(steps, False), (steps, False), ([step for step in steps if step not in away], False)]
+    ranks = run(plans, [0, 1, 2, 0, 1, 2, *[0, 1] * len(away)])
+    everybody = {row.step for row in ranks[0].landed if row.values[0] == 111}
+    assert set(steps[-10:-1]) <= everybody
+    assert len(ranks[0].landed) + ranks[0].reducer.abandoned == len(steps) - 1
+
+
+def test_missed_steps_go_by_the_stride() -> None:
+    """A session that is told each tenth step misses none of the nine between."""
+    alignment = Alignment(longest=4)
+    assert [list(alignment.missed(step)) for step in (1, 11, 21, 51, 61)] == [[], [], [], [31, 41], []]
+    assert list(alignment.missed(1000)) == [71, 81, 91, 101]
