@@ -1,7 +1,17 @@
 """What otel_train measures: facts only, standard library only."""
 
 from otel_train.catalogue import rows
-from otel_train.catalogue.layout import ABSENT, LOWEST, NOTHING, Layout, Series, Value, divergence, measures_of
+from otel_train.catalogue.layout import (
+    ABSENT,
+    LOWEST,
+    MOST_COUNTED,
+    NOTHING,
+    Layout,
+    Series,
+    Value,
+    divergence,
+    measures_of,
+)
 from otel_train.catalogue.metric import HealthyRange, Instrument, Measure, Metric, Per, Reduction, Statistic
 from otel_train.catalogue.names import (
     ATTEMPT_KEY,
@@ -34,6 +44,7 @@ __all__ = [
     "MAX_SUFFIX",
     "MAX_TEXT",
     "MIXING",
+    "MOST_COUNTED",
     "NOTHING",
     "PARTIAL_KEY",
     "PIPELINE",

@@ -20,6 +20,8 @@ ABSENT = -math.inf
 """A peak of a rank that has no candidate."""
 NOTHING = -0.0
 """A user's sum to which nobody added anything: only sums of itself give minus zero, so it comes through a reduction."""
+MOST_COUNTED = 2.0**53
+"""A count in an interval is less, or it would not be exact; a user's own may be of anything."""
 LOWEST = -sys.float_info.max
 """What a candidate of minus infinity travels as, because that itself says that there is none."""
 
@@ -209,6 +211,17 @@ class Layout:
         for place, start in self.copied_peaks:
             peaks[place] = sums[start]
         return peaks
+
+    @property
+    def counted(self) -> dict[int, float]:
+        """The sums that are running totals where they are sent, with what each must be less than to be a count."""
+        return {
+            self.offsets[measure.name] + index: MOST_COUNTED if metric.measures else math.inf
+            for metric in self.metrics
+            if metric.instrument is not Instrument.GAUGE
+            for measure in measures_of(metric)
+            for index in range(measure.width(len(self.modalities)))
+        }
 
     def values(self, sums: Vector, peaks: Vector, peak_ranks: Vector = ()) -> list[Value]:
         """Compute the value of each of `series`.

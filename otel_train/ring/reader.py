@@ -6,11 +6,12 @@ import errno
 import fcntl
 import mmap
 import os
+from operator import itemgetter
 from pathlib import Path
 from typing import BinaryIO, NamedTuple
 from zlib import crc32
 
-from otel_train.catalogue import Phase
+from otel_train.catalogue import MOST_COUNTED, Phase
 from otel_train.exceptions import ConfigurationError, RingError
 from otel_train.ring.layout import (
     COUNTS,
@@ -83,6 +84,9 @@ class RingReader:
         if (self.geometry.values, self.geometry.totals) != (width, 2 * self.layout.sums):
             raise RingError(f"{path} is damaged: its records do not fit its schema; move it away")
         self._struct = self.geometry.record_struct
+        self._counted = self.layout.counted
+        # Twice, so that it is a tuple of any number of them.
+        self._counts = itemgetter(*self._counted, *self._counted) if self._counted else None
         self._slot = self.geometry.slot_struct
         self._generation, _ = newest_cursor(self._file, self.geometry)
 
@@ -153,6 +157,10 @@ class RingReader:
         ordinal, kind = word >> ORDINAL_SHIFT, word & _KIND_MASK
         if found != sequence or kind not in _KINDS:
             return None
+        if self._counts is not None and not abs(sum(self._counts(values))) < MOST_COUNTED:
+            # A count that is none was dropped by the rank, unless it was on a GPU: it must cost itself, not all totals.
+            for place, limit in self._counted.items():
+                values[place] = values[place] if abs(values[place]) < limit else 0.0
         return Record(sequence, step, time_ns, _KINDS[kind], tuple(values), ordinal)
 
     # -- the sidecar's cursor ------------------------------------------------------------------------------------

@@ -6,8 +6,9 @@ at 100 steps a second were a third of a core, which is the training job's.
 
 from __future__ import annotations
 
+import math
 from collections.abc import Callable, Sequence
-from struct import Struct, unpack
+from struct import Struct, error, unpack
 from typing import Any
 
 from opentelemetry.proto.common.v1.common_pb2 import AnyValue, KeyValue
@@ -20,15 +21,15 @@ from opentelemetry.proto.metrics.v1.metrics_pb2 import (
     Sum,
 )
 
-from otel_train.catalogue import Instrument
+from otel_train.catalogue import BY_NAME, Instrument
 from otel_train.catalogue import Metric as Row
 
 Pack = Callable[[int, Any], bytes]
-"""Makes a point's bytes, as they stand in its metric's data, from its time and its value.
-
-It raises struct.error, ValueError or OverflowError for one that has no place in the protocol's types."""
+"""Makes a point's bytes, as they stand in its metric's data, from its time and its value, whatever number that is."""
 
 _CUMULATIVE = AggregationTemporality.AGGREGATION_TEMPORALITY_CUMULATIVE
+_MOST_IN_BUCKET = 2**53
+"""So that the sum of a histogram's counts has a place too."""
 _TIME, _VALUE = b"\xfa" * 8, b"\xfb" * 8
 """Where a template has its time and value. Neither is UTF-8, so no name or attribute has them."""
 
@@ -54,9 +55,23 @@ def number(*, start_ns: int = 0, integer: bool = False, attributes: Sequence[tup
     head, _, rest = Sum(data_points=[point]).SerializeToString().partition(_TIME)
     middle, _, tail = rest.partition(_VALUE)
     pack = Struct(f"<{len(head)}sQ{len(middle)}s{'q' if integer else 'd'}{len(tail)}s").pack
-    if integer:
-        return lambda time_ns, value: pack(head, time_ns, middle, int(value), tail)
-    return lambda time_ns, value: pack(head, time_ns, middle, value, tail)
+    if not integer:
+        return lambda time_ns, value: pack(head, time_ns, middle, value, tail)
+
+    def pack_whole(time_ns: int, value: float) -> bytes:
+        try:
+            return pack(head, time_ns, middle, int(value), tail)
+        except (OverflowError, ValueError, error):
+            return pack(head, time_ns, middle, _nearest(value, -(2**63), 2**63 - 1), tail)
+
+    return pack_whole
+
+
+def _nearest(value: float, low: int, high: int) -> int:
+    """Return the nearest number that a field can hold: what can't be sent as it is must not keep the rest back."""
+    if math.isnan(value):
+        return 0
+    return max(low, min(high, int(max(float(low), min(float(high), value)))))
 
 
 def _of(pattern: bytes, kind: str) -> Any:
@@ -70,7 +85,7 @@ def histogram(bounds: Sequence[float], *, start_ns: int) -> Pack:
     (point,) = data.data_points
 
     def pack(time_ns: int, value: Sequence[float]) -> bytes:
-        counts = [int(count) for count in value[:-1]]
+        counts = [_nearest(count, 0, _MOST_IN_BUCKET) for count in value[:-1]]
         point.time_unix_nano, point.count, point.sum = time_ns, sum(counts), value[-1]
         del point.bucket_counts[:]
         point.bucket_counts.extend(counts)
@@ -107,7 +122,8 @@ class Series:
             field = "sum"
             self.metric.sum.aggregation_temporality = _CUMULATIVE
             self.metric.sum.is_monotonic = True
-            self.pack = number(start_ns=start_ns, integer=True, attributes=attributes)
+            # What a user counts may have a fraction: seconds, or 10**12 operations.
+            self.pack = number(start_ns=start_ns, integer=row.name in BY_NAME, attributes=attributes)
         else:
             field = "gauge"
             self.pack = number(integer=integer, attributes=attributes)

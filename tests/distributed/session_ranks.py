@@ -115,9 +115,16 @@ def other_options(rank: int) -> object:
 
 
 def one_wrong(rank: int) -> object:
-    """Rank 1 alone gives something that is no number at the first step."""
+    """Rank 1 alone gives a key that is none at the first step."""
     with session("one_wrong") as telemetry:
-        return telemetry.step(1, {"loss": "high" if rank else 1.0})
+        return telemetry.step(1, {("_loss" if rank else "loss"): 1.0})
+
+
+def one_unreadable(rank: int) -> object:
+    """Rank 1 alone gives a value that can't be read at the first step, and later."""
+    with session("one_unreadable", blocking=True) as telemetry:
+        rows = [telemetry.step(step, {"loss": "high" if rank else 2.0, "other": 1.0}) or {} for step in (1, 2)]
+        return [{key: row.get(key) for key in ("loss", "other", "telemetry/values_dropped")} for row in rows]
 
 
 def long_run_id(rank: int) -> object:
@@ -263,6 +270,7 @@ CASES = (
     other_schema,
     other_options,
     one_wrong,
+    one_unreadable,
     long_run_id,
     blocking,
     asynchronous,

@@ -81,13 +81,19 @@ def test_loss_metrics_are_means_and_totals_with_their_maximum(ran: Ran) -> None:
     [
         ("other_keys", "SchemaMismatchError: metric 'y' is given by rank 1 and not by rank 0"),
         ("other_schema", "SchemaMismatchError: metric 'extra' is given by rank 1 and not by rank 0"),
-        ("one_wrong", "ConfigurationError: rank 1: metric 'loss' must be a number"),
+        ("one_wrong", "ConfigurationError: rank 1: metric '_loss': wandb keeps names that begin with '_'"),
         ("long_run_id", "ConfigurationError: rank 1: run_id must be at most 128 printable characters, got 'rrr"),
     ],
 )
 def test_what_differs_or_is_wrong_on_one_rank_is_an_error_on_all(case: str, complaint: str, ran: Ran) -> None:
     """Key and rank are named, and nobody waits for somebody who has raised."""
     assert all(said.startswith(complaint) for said in ran.of(case))
+
+
+def test_a_value_that_one_rank_cant_give_is_the_others(ran: Ran) -> None:
+    """At the first step too, where nobody waits for that rank; it is counted."""
+    expected = {"loss": 2.0, "other": 1.0, "telemetry/values_dropped": 1.0}
+    assert ran.of("one_unreadable") == [[expected] * 2] * 2
 
 
 def test_an_option_that_differs_is_an_error_on_all(ran: Ran) -> None:
