@@ -84,6 +84,8 @@ class Inbox(InboxReader):
             self._prepare()
             self._live: dict[int, str] = {}
             """The runs that have steps for wandb."""
+            self._unsealed: set[int] = set()
+            """Those of them that may have steps without a row."""
             self._totals_of: dict[tuple[int, int], dict[SeriesKey, float]] = {}
             """Of attempts that got rows lately."""
             self._past = Past(connection)
@@ -131,6 +133,7 @@ class Inbox(InboxReader):
                 "SELECT id, run_id FROM runs WHERE EXISTS (SELECT 1 FROM steps WHERE run = runs.id AND arrived > 0)"
             )
         )
+        self._unsealed = set(self._live)
 
     @contextmanager
     def transaction(self) -> Iterator[None]:
@@ -186,6 +189,7 @@ class Inbox(InboxReader):
                     run = self._arrivals.take(step_id, group, now_ns, added)
                     if added.new > before:
                         self._live[run] = step_id.run_id
+                        self._unsealed.add(run)
         return added
 
     def used_bytes(self) -> int:
@@ -197,10 +201,10 @@ class Inbox(InboxReader):
             )
         return int((pages - free) * size)
 
-    def waiting_runs(self) -> list[str]:
-        """Return the runs that have points without a row, or rows that wandb does not have."""
+    def waiting_runs(self) -> dict[str, bool]:
+        """Return the runs that have something for wandb, each with whether it may have steps without a row."""
         with self._lock:
-            return list(self._live.values())
+            return {run_id: key in self._unsealed for key, run_id in self._live.items()}
 
     def _settle_run(self, key: int) -> None:
         """Forget that a run is live where it has nothing more for wandb."""
@@ -239,7 +243,12 @@ class Inbox(InboxReader):
         """
         with self.transaction():
             key = self._run_key(run_id)
-            if key is None or not (pending := self._pending(key, limit)):
+            if key is None:
+                return 0
+            pending = self._pending(key, limit)
+            if not pending:
+                self._unsealed.discard(key)
+                self._settle_run(key)
                 return 0
             execute = self._connection.execute
             attempts = self._attempts(key, {step.attempt for step in pending})
@@ -268,6 +277,8 @@ class Inbox(InboxReader):
                     " WHERE run = ? AND attempt = ?",
                     (progress.next_number, progress.newest_ns, progress.floor_ns, progress.gap_ns, key, attempt),
                 )
+            if len(steps) == len(pending) < limit:
+                self._unsealed.discard(key)
             return len(steps)
 
     def _make(self, key: int, step: Pending, changed: dict[SeriesKey, float], *, late: bool) -> Row:

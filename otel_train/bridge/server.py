@@ -10,8 +10,10 @@ import socket
 import sqlite3
 import threading
 import time
+from collections import deque
 from collections.abc import Awaitable, Callable
-from concurrent.futures import ThreadPoolExecutor
+from concurrent.futures import Future, ThreadPoolExecutor
+from contextlib import nullcontext
 from dataclasses import dataclass
 from typing import Any
 
@@ -37,8 +39,10 @@ _log = logging.getLogger(__name__)
 MAX_MESSAGE_BYTES = 8 * 2**20
 """Of a request, as sent and as decompressed; a collector's batch of 8192 points, and a sidecar's request behind it, are
 some 6 MiB. Empty parts take up to 65 times as much in memory as in a request."""
-MAX_WAITING = 16
-"""Whole requests that wait for the inbox, as bytes; more are refused as retryable."""
+MAX_WAITING_BYTES = 16 * MAX_MESSAGE_BYTES
+"""Of whole requests that wait for the inbox; further ones are refused as retryable."""
+TOGETHER = 64
+"""Requests that are kept in one transaction, where so many wait: each transaction waits for the disk."""
 MAX_STREAMS = 32
 """Requests at once over one connection; HTTP/2 lets further ones wait at their sender."""
 HANDSHAKE_MS = 10_000
@@ -61,7 +65,7 @@ class MetricsReceiver:
     """The OTLP metrics service over an inbox.
 
     Requests come as bytes and are parsed on the inbox's thread, one at a time: what a request takes in memory is
-    bounded, and nobody waits for the parsing of somebody else's.
+    bounded. Those that wait are kept together.
 
     Args:
         inbox: Where the points go.
@@ -73,7 +77,8 @@ class MetricsReceiver:
         self._now_ns = now_ns
         # SQLite takes one transaction at a time.
         self._thread = ThreadPoolExecutor(1, thread_name_prefix="otel_train-bridge-inbox")
-        self._waiting = 0
+        self._waiting: deque[tuple[bytes, Future[ExportMetricsServiceResponse]]] = deque()
+        self._waiting_bytes = 0
         self._failing = False
         self._said: set[str] = set()
         self.counts = Counts()
@@ -88,11 +93,14 @@ class MetricsReceiver:
 
     async def _export(self, request: bytes, context: Any) -> ExportMetricsServiceResponse:
         """Keep a request's points durably, then acknowledge."""
-        if self._waiting >= MAX_WAITING:
+        if self._waiting_bytes + len(request) > MAX_WAITING_BYTES:
             await self._refuse(context, "too many requests at once; try again")
-        self._waiting += 1
+        self._waiting_bytes += len(request)
+        answer: Future[ExportMetricsServiceResponse] = Future()
+        self._waiting.append((request, answer))
+        self._thread.submit(self._keep_waiting)
         try:
-            return await asyncio.get_running_loop().run_in_executor(self._thread, self._keep, request)
+            return await asyncio.wrap_future(answer)
         except (sqlite3.Error, InboxFullError) as error:
             if not self._failing:
                 _log.warning("the inbox refuses points, senders are asked to try again: %s", error)
@@ -103,8 +111,28 @@ class MetricsReceiver:
             self._say_once("requests are refused, their sender is told: they are no OTLP metrics (%s)", error)
             await context.abort(grpc.StatusCode.INVALID_ARGUMENT, "the request is no ExportMetricsServiceRequest")
         finally:
-            self._waiting -= 1
+            self._waiting_bytes -= len(request)
         raise AssertionError("a refusal raises")
+
+    def _keep_waiting(self) -> None:
+        """Keep requests that wait, and answer them when all are durable; one that can't be kept is refused alone."""
+        waiting = [self._waiting.popleft() for _ in range(min(TOGETHER, len(self._waiting)))]
+        requests = [each for each in waiting if each[1].set_running_or_notify_cancel()]  # its sender may have given up
+        answers: list[ExportMetricsServiceResponse | Exception] = []
+        try:
+            with self._inbox.transaction() if len(requests) > 1 else nullcontext():
+                for data, _ in requests:
+                    try:
+                        answers.append(self._keep(data))
+                    except Exception as error:  # noqa: BLE001  # its own sender is told
+                        answers.append(error)
+        except sqlite3.Error as error:
+            answers = [error] * len(requests)
+        for (_, future), answer in zip(requests, answers, strict=True):
+            if isinstance(answer, Exception):
+                future.set_exception(answer)
+            else:
+                future.set_result(answer)
 
     def _keep(self, data: bytes) -> ExportMetricsServiceResponse:
         decoded = decode(ExportMetricsServiceRequest.FromString(data))

@@ -5,6 +5,7 @@ from __future__ import annotations
 import ipaddress
 import logging
 import os
+import resource
 import signal
 import time
 from collections.abc import Callable
@@ -17,6 +18,7 @@ from otel_train.bridge.errors import BridgeError
 from otel_train.bridge.inbox import Inbox, Limits
 from otel_train.bridge.leftovers import end_writers
 from otel_train.bridge.metrics import exporting
+from otel_train.bridge.open_runs import OpenRuns, most_open
 from otel_train.bridge.order import Due
 from otel_train.bridge.server import Server
 from otel_train.bridge.sink import WandbSink
@@ -31,6 +33,8 @@ _log = logging.getLogger(__name__)
 
 ADDRESS_FILE = "address"
 WANDB_MODES = ("offline", "online")
+DESCRIPTORS = 4096
+"""That the process may have, where the system lets it."""
 STOP_SECONDS, SERVER_STOP_SECONDS = 4.5, 1.0
 """In all and for the requests under way; a stopped bridge is gone within five."""
 
@@ -113,6 +117,7 @@ class Bridge:
             self._inbox,
             WandbSink(config.state, config.wandb_mode, config.project),
             Due(settle_ns=int(config.settle * 1e9), linger_ns=int(config.linger * 1e9), since_ns=time.time_ns()),
+            open_runs=OpenRuns(most_open(resource.getrlimit(resource.RLIMIT_NOFILE)[0])),
         )
         self._exporting = ExitStack()
         self.address = self._server.address
@@ -162,6 +167,7 @@ def run_bridge(config: BridgeConfig, *, ready: Callable[[str], None] | None = No
     """
     if ignored := left_out(os.environ):
         _log.info("%s: for one job's run, not for a bridge's; ignored", ", ".join(ignored))
+    _allow_descriptors()
     wakeup = Wakeup()
     with wakeup.handling(dict.fromkeys((signal.SIGTERM, signal.SIGINT), wakeup.set)):
         bridge = Bridge(config)
@@ -176,6 +182,13 @@ def run_bridge(config: BridgeConfig, *, ready: Callable[[str], None] | None = No
                 # wandb waits for its uploads at exit without a bound; a service manager would kill us instead.
                 os._exit(1)
     return 0
+
+
+def _allow_descriptors() -> None:
+    soft, hard = resource.getrlimit(resource.RLIMIT_NOFILE)
+    most = DESCRIPTORS if hard == resource.RLIM_INFINITY else min(DESCRIPTORS, hard)
+    if soft != resource.RLIM_INFINITY and soft < most:
+        resource.setrlimit(resource.RLIMIT_NOFILE, (most, hard))
 
 
 def _is_loopback(host: str) -> bool:

@@ -6,22 +6,27 @@ import logging
 import sqlite3
 import threading
 import time
-from collections import OrderedDict
-from collections.abc import Callable, Iterable
-from dataclasses import dataclass, field, replace
+from collections.abc import Callable, Iterable, Mapping
+from concurrent.futures import ThreadPoolExecutor
+from dataclasses import dataclass, replace
 
 from otel_train.bridge.errors import BridgeError
 from otel_train.bridge.inbox import Inbox
+from otel_train.bridge.open_runs import OpenRun, OpenRuns
 from otel_train.bridge.order import Due
 from otel_train.bridge.sink import RowSink
 
 _log = logging.getLogger(__name__)
 
-MAX_OPEN_RUNS = 32
-"""The run that was written least recently is finished when one more is needed; it is opened again when it goes on."""
 FIRST_PAUSE, LONGEST_PAUSE = 1.0, 60.0
 """Seconds until a run that wandb refused is tried again; doubled each time."""
 TIDY_INTERVAL = 600.0
+LOOK_SECONDS = 0.01
+"""Between two looks at how far a run is durable, for each run that is open: a look that sees rows syncs a file."""
+TOGETHER = 64
+"""Runs whose rows are made in one transaction, for which requests wait."""
+FINISHERS = 16
+"""Runs that are finished at once when the bridge stops; one of them may wait for its server."""
 STUCK_SECONDS = 120.0
 """After which a call of the sink hangs: wandb's process does not take what it is given."""
 
@@ -30,16 +35,6 @@ STUCK_SECONDS = 120.0
 class _Pause:
     until: float
     seconds: float
-
-
-@dataclass(slots=True)
-class _OpenRun:
-    """A run that the sink has open."""
-
-    written: int = -1
-    """The ordinal of the last row that was given to the sink."""
-    in_flight: dict[int, float] = field(default_factory=dict)
-    """When each row was given that is not durable yet, by its ordinal."""
 
 
 class Writer:
@@ -54,6 +49,7 @@ class Writer:
         inbox: Where the points are.
         sink: Where the rows go; used by the writer's thread only.
         due: When a step's row is made.
+        open_runs: Which runs the sink has open at once.
         interval: Seconds between looks at the inbox.
         now_ns: The clock that the inbox's times of arrival are of.
     """
@@ -64,6 +60,7 @@ class Writer:
         sink: RowSink,
         due: Due,
         *,
+        open_runs: OpenRuns | None = None,
         interval: float = 0.1,
         now_ns: Callable[[], int] = time.time_ns,
     ) -> None:
@@ -75,7 +72,7 @@ class Writer:
         self.rows = self.partial_rows = 0
         """Rows that wandb has durably since the start, and those of them that may lack values."""
         self._pauses: dict[str, _Pause] = {}
-        self._open: OrderedDict[str, _OpenRun] = OrderedDict()
+        self._open = OpenRuns() if open_runs is None else open_runs
         self._failing = False
         self._stopping = threading.Event()
         self._tidied = time.monotonic()
@@ -110,15 +107,12 @@ class Writer:
         # No reason to linger: nothing more arrives. What is incomplete waits for the next bridge.
         while self._guarded_pass(replace(self._due, linger_ns=0)):
             pass
-        for run_id in list(self._open):
-            self._close(run_id)
+        self._close_all()
 
     def _guarded_pass(self, due: Due) -> bool:
         """Write some rows of each run, and tell whether there may be more to do at once."""
-        more = False
         try:
-            for run_id in self._inbox.waiting_runs():
-                more |= self._write_run(run_id, due)
+            more = self._pass(due)
             if time.monotonic() - self._tidied > TIDY_INTERVAL:
                 self._tidied = time.monotonic()
                 self._inbox.tidy(self._now_ns())
@@ -130,6 +124,27 @@ class Writer:
             return False
         return more
 
+    def _pass(self, due: Due) -> bool:
+        """Open the runs that have something to write, make their rows, write them, and see what is durable."""
+        ready: list[str] = []
+        for run_id, unsealed in self._inbox.waiting_runs().items():
+            wanted = unsealed or run_id not in self._open or self._open[run_id].behind
+            if wanted and self._guarded(run_id, lambda name: self._opened(name, due)):
+                ready.append(run_id)
+        more = False
+        for first in range(0, len(ready), TOGETHER):
+            with self._inbox.transaction():  # one sync of the disk for all
+                for run_id in ready[first : first + TOGETHER]:
+                    if run_id in self._open:  # else all were given up meanwhile
+                        more |= self._guarded(run_id, lambda name: self._inbox.seal(name, due, self._now_ns()) > 0)
+        for run_id in ready:
+            if run_id in self._open:
+                more |= self._guarded(run_id, self._write)
+        self._look()
+        for run_id in self._open.idle(time.monotonic()):
+            self._guarded(run_id, self._close)
+        return more
+
     def _watch(self) -> None:
         while not self._stopping.wait(STUCK_SECONDS / 10):
             since = self._busy_since
@@ -137,13 +152,14 @@ class Writer:
                 _log.error("wandb has not taken a row for %d seconds; its process is ended", STUCK_SECONDS)
                 self._sink.abort()
 
-    def _write_run(self, run_id: str, due: Due) -> bool:
+    def _guarded(self, run_id: str, call: Callable[[str], bool]) -> bool:
+        """Do something with a run; one that wandb refuses is paused, and the others go on."""
         pause = self._pauses.get(run_id)
         if pause is not None and time.monotonic() < pause.until:
             return False
         self._busy_since = time.monotonic()
         try:
-            return self._step(run_id, due)
+            return call(run_id)
         except sqlite3.Error:
             raise
         except Exception as error:  # noqa: BLE001  # wandb raises anything, and none of it may end the thread
@@ -153,66 +169,117 @@ class Writer:
             self._pauses[run_id] = _Pause(time.monotonic() + seconds, seconds)
             if run_id in self._open:
                 self._close(run_id)
-            elif not isinstance(error, BridgeError):  # which is ours: wandb was not asked yet
-                self._reset()
+            else:
+                self._open.pop(run_id)
+                if not isinstance(error, BridgeError):  # which is ours: wandb was not asked yet
+                    self._reset()
             return False
         finally:
             self._busy_since = None
 
-    def _step(self, run_id: str, due: Due) -> bool:
-        """Make and write some rows, and tell whether there may be more to do now."""
+    def _opened(self, run_id: str, due: Due) -> bool:
+        """Tell whether a run has something to write and is open; it is opened where it is its turn."""
+        if run_id in self._open and self._open[run_id].behind:
+            return True
         # Opened before any row is made: an ordinal that wandb has already must not be given again.
-        if not self._inbox.undelivered(run_id, limit=1) and not self._inbox.any_due(run_id, due, self._now_ns()):
+        if not self._inbox.any_due(run_id, due, self._now_ns()) and (
+            run_id in self._open or not self._inbox.undelivered(run_id, limit=1)
+        ):
             return False
-        run = self._ensure_open(run_id)
-        made = self._inbox.seal(run_id, due, self._now_ns())
+        if run_id in self._open:
+            return True
+        now = time.monotonic()
+        if not self._open.admits(run_id, now):
+            return False
+        surplus = self._open.surplus(now)
+        if surplus is not None:
+            self._close(surplus)
+        unknown = self._inbox.undelivered(run_id, limit=1)
+        opened = self._sink.open(run_id, unknown[0].ordinal if unknown else None)
+        run = self._open.add(run_id, time.monotonic())
+        self._note_durable({run_id: (run, opened.durable)})
+        if opened.next_ordinal:
+            self._inbox.raise_ordinal(run_id, opened.next_ordinal)
+        return True
+
+    def _write(self, run_id: str) -> bool:
+        """Give a run's rows to the sink, and tell whether there may be more."""
+        run = self._open[run_id]
         rows = self._inbox.undelivered(run_id, run.written)
         for row in rows:
             self._sink.write(run_id, row)
             run.written = row.ordinal
-            run.in_flight[row.ordinal] = time.monotonic()
-        before = len(run.in_flight)
-        self._note_durable(run_id, run, self._sink.durable(run_id))
-        if len(run.in_flight) < before:
-            self._pauses.pop(run_id, None)
-        oldest = next(iter(run.in_flight.values()), None)
-        if oldest is not None and time.monotonic() - oldest > self._sink.patience:
-            raise BridgeError(f"{len(run.in_flight)} rows do not become durable; look at its disk and its log")
-        return bool(made or rows)
+            run.used = run.in_flight[row.ordinal] = time.monotonic()
+        run.behind = bool(rows)
+        return run.behind
 
-    def _note_durable(self, run_id: str, run: _OpenRun, ordinals: Iterable[int]) -> None:
-        durable = list(ordinals)
-        if not durable:
+    def _look(self) -> None:
+        """Note which rows have become durable; a run whose rows do not is given up for a while."""
+        seen: dict[str, tuple[OpenRun, list[int]]] = {}
+
+        def look(run_id: str) -> bool:
+            run = self._open[run_id]
+            run.looked = time.monotonic()
+            seen[run_id] = run, list(self._sink.durable(run_id))
+            return True
+
+        def check(run_id: str) -> bool:
+            in_flight = self._open[run_id].in_flight
+            if in_flight and time.monotonic() - next(iter(in_flight.values())) > self._sink.patience:
+                raise BridgeError(f"{len(in_flight)} rows do not become durable; look at its disk and its log")
+            return True
+
+        pause = LOOK_SECONDS * len(self._open)
+        for run_id in self._open:
+            run = self._open[run_id]
+            if run.in_flight and time.monotonic() - run.looked >= pause:
+                self._guarded(run_id, look)
+        self._note_durable(seen)
+        for run_id, (_, ordinals) in seen.items():
+            if ordinals:
+                self._pauses.pop(run_id, None)
+            if run_id in self._open:
+                self._guarded(run_id, check)
+
+    def _note_durable(self, seen: Mapping[str, tuple[OpenRun, Iterable[int]]]) -> None:
+        durable = {run_id: [*ordinals] for run_id, (_, ordinals) in seen.items()}
+        if not any(durable.values()):
             return
-        rows, partial = self._inbox.mark_delivered(run_id, durable)
+        rows = partial = 0
+        with self._inbox.transaction():
+            for run_id, ordinals in durable.items():
+                if ordinals:
+                    marked, lacking = self._inbox.mark_delivered(run_id, ordinals)
+                    rows, partial = rows + marked, partial + lacking
         self.rows += rows
         self.partial_rows += partial
-        for ordinal in durable:
-            run.in_flight.pop(ordinal, None)
+        for run_id, ordinals in durable.items():
+            for ordinal in ordinals:
+                seen[run_id][0].in_flight.pop(ordinal, None)
 
-    def _ensure_open(self, run_id: str) -> _OpenRun:
-        if run_id in self._open:
-            self._open.move_to_end(run_id)
-            return self._open[run_id]
-        if len(self._open) >= MAX_OPEN_RUNS:
-            self._close(next(iter(self._open)))
-        unknown = self._inbox.undelivered(run_id, limit=1)
-        opened = self._sink.open(run_id, unknown[0].ordinal if unknown else None)
-        run = self._open[run_id] = _OpenRun()
-        self._note_durable(run_id, run, opened.durable)
-        if opened.next_ordinal:
-            self._inbox.raise_ordinal(run_id, opened.next_ordinal)
-        return run
+    def _close(self, run_id: str) -> bool:
+        run = self._open.pop(run_id)
+        if run is not None:
+            try:
+                self._note_durable({run_id: (run, self._sink.close(run_id))})
+            except sqlite3.Error:
+                raise
+            except Exception as error:  # noqa: BLE001  # as above
+                _log.warning("wandb could not finish run %r (%s: %s)", run_id, type(error).__name__, error)
+                self._reset()
+        return False
 
-    def _close(self, run_id: str) -> None:
-        run = self._open.pop(run_id, None)
-        if run is None:
-            return
-        try:
-            self._note_durable(run_id, run, self._sink.close(run_id))
-        except Exception as error:  # noqa: BLE001  # as above
-            _log.warning("wandb could not finish run %r (%s: %s)", run_id, type(error).__name__, error)
-            self._reset()
+    def _close_all(self) -> None:
+        """Finish every run, many at once: each waits for its file or its server."""
+        with ThreadPoolExecutor(FINISHERS, thread_name_prefix="otel_train-bridge-finish") as pool:
+            closing = {run_id: pool.submit(self._sink.close, run_id) for run_id in self._open}
+        for run_id, closed in closing.items():
+            run = self._open.pop(run_id)
+            error = closed.exception()
+            if error is not None:
+                _log.warning("wandb could not finish run %r (%s: %s)", run_id, type(error).__name__, error)
+            elif run is not None:
+                self._note_durable({run_id: (run, closed.result())})
 
     def _reset(self) -> None:
         """Begin anew with all runs: what one has that failed could still come through later, or its id stays taken."""

@@ -137,7 +137,7 @@ def test_steps_that_wandb_has_leave_nothing(inbox: Inbox) -> None:
     for step in range(1, 40):
         deliver(inbox, numbered(step), 0)
     assert [count(inbox, table) for table in ("steps", "rows", "past", "points", "together")] == [0] * 5
-    assert inbox.waiting_runs() == []
+    assert not inbox.waiting_runs()
     assert [inbox.add(numbered(step), 0) for step in (1, 39)] == [Added(duplicates=4)] * 2
 
 

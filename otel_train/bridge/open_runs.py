@@ -1,0 +1,113 @@
+"""Decide which runs wandb has open: all that get rows where there is room, else in turns. Pure; the time is given."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from dataclasses import dataclass, field
+
+MOST_OPEN = 256
+"""Runs that are open at once: each takes two descriptors here, three and half a megabyte in wandb's process."""
+DESCRIPTORS = 3
+"""That an open run takes in a process, at most."""
+OTHER_DESCRIPTORS = 150
+"""That are left for everything else: the senders' connections, the inbox, wandb's own."""
+IDLE_SECONDS = 600.0
+"""After which a run that got no row is finished; it is opened again when it goes on, which begins a new file."""
+TURN_SECONDS = 30.0
+"""For which a run stays open at least where more runs than that get rows; what came meanwhile is written together."""
+
+
+def most_open(descriptors: int) -> int:
+    """Return how many runs may be open where a process may have so many descriptors; negative is without a bound."""
+    if descriptors < 0:
+        return MOST_OPEN
+    return max(1, min(MOST_OPEN, (descriptors - OTHER_DESCRIPTORS) // DESCRIPTORS))
+
+
+@dataclass(slots=True)
+class OpenRun:
+    """A run that is open."""
+
+    opened: float
+    """When."""
+    used: float
+    """When it got a row last, or was opened."""
+    written: int = -1
+    """The ordinal of the last row that was given to the sink."""
+    behind: bool = True
+    """Whether it may have rows that were made and not given to the sink."""
+    in_flight: dict[int, float] = field(default_factory=dict)
+    """When each row was given that is not durable yet, by its ordinal."""
+    looked: float = 0.0
+    """When it was asked last what is durable."""
+
+
+class OpenRuns:
+    """The open runs, and those that wait for their turn.
+
+    Args:
+        most: How many are open at once.
+        idle: Seconds without a row after which a run is idle.
+        turn: Seconds for which a run that is not idle stays open.
+    """
+
+    def __init__(self, most: int = MOST_OPEN, idle: float = IDLE_SECONDS, turn: float = TURN_SECONDS) -> None:
+        self._most, self._idle, self._turn = most, idle, turn
+        self._runs: dict[str, OpenRun] = {}
+        self._queue: dict[str, None] = {}
+
+    def __contains__(self, run_id: str) -> bool:
+        return run_id in self._runs
+
+    def __getitem__(self, run_id: str) -> OpenRun:
+        return self._runs[run_id]
+
+    def __iter__(self) -> Iterator[str]:
+        return iter(tuple(self._runs))
+
+    def __len__(self) -> int:
+        return len(self._runs)
+
+    def admits(self, run_id: str, now: float) -> bool:
+        """Tell whether a run may be opened now; if not, it keeps its place in the queue.
+
+        Where it may and there is no room, `surplus` names the run that has to be finished for it.
+        """
+        if len(self._runs) < self._most:
+            return True
+        self._queue.setdefault(run_id)
+        return next(iter(self._queue)) == run_id and self.surplus(now) is not None
+
+    def surplus(self, now: float) -> str | None:
+        """Return the run to finish for another one: the one that got no row for longest, or the one open longest.
+
+        Returns:
+            None where there is room, or where every run's turn still lasts.
+        """
+        if len(self._runs) < self._most:
+            return None
+        for since in ("used", "opened"):
+            run_id = min(self._runs, key=lambda name: getattr(self._runs[name], since))
+            if now - getattr(self._runs[run_id], since) >= self._turn:
+                return run_id
+        return None
+
+    def add(self, run_id: str, now: float) -> OpenRun:
+        """Note that a run was opened."""
+        self._queue.pop(run_id, None)
+        self._runs[run_id] = OpenRun(now, now)
+        return self._runs[run_id]
+
+    def pop(self, run_id: str) -> OpenRun | None:
+        """Note that a run is finished, or does not want to be opened any more; return it where it was open."""
+        self._queue.pop(run_id, None)
+        return self._runs.pop(run_id, None)
+
+    def idle(self, now: float) -> list[str]:
+        """Return the runs that got no row for long, and whose rows are durable."""
+        return [run_id for run_id, run in self._runs.items() if not run.in_flight and now - run.used >= self._idle]
+
+    def clear(self) -> None:
+        """Note that no run is open any more."""
+        self._runs.clear()
+        self._queue.clear()
