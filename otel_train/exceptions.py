@@ -23,6 +23,10 @@ class ShapeMismatchError(OtelTrainError, ValueError):
     """A tensor's shape, dtype or device is not the one that was agreed; the message names both."""
 
 
+class SessionCopyError(OtelTrainError, TypeError):
+    """A session can't be pickled or copied; the message says what to do."""
+
+
 class RingError(OtelTrainError, OSError):
     """A ring file can't be created, or what it holds is not a ring."""
 

@@ -16,7 +16,7 @@ from rich.cells import cell_len, set_cell_size
 from rich.text import Text
 
 from otel_train.inspect.figures import MOST, duration, figure, sparkline
-from otel_train.inspect.look import Look, MetricLine, RankLine, ShareLine
+from otel_train.inspect.look import BAD, OVER, Look, MetricLine, RankLine, ShareLine
 from otel_train.printable import printable
 
 SORTS: tuple[str, ...] = ("rank", "step", "seen", "staleness", "evictions", "wait", "state")
@@ -107,7 +107,7 @@ def _matcher(text: str) -> Callable[[RankLine], bool]:
 
 def _header(look: Look, arrangement: Arrangement, width: int) -> list[Text]:
     began = dt.datetime.fromtimestamp(min(look.attempt, 10**14) / 1e3).astimezone()
-    over = look.state in ("ended", "died")
+    over = look.state in OVER
     state = Text().append("PAUSED " if arrangement.paused else "", style="bold yellow")
     state.append(look.state, style="bold red" if look.alarming else "bold green")
     state.append(f" {duration(look.age)} ago" if over else f", up {duration(look.age)}")
@@ -248,7 +248,7 @@ def _rank(rank: RankLine, look: Look, width: int, figures: Sequence[str], *, wid
     line = Text(text)
     if worst is not None:
         line.stylize("bold red" if worst.wrong else "bold")
-    elif rank.state == "died":
+    elif rank.state in BAD:
         line.stylize("red")
     return line
 

@@ -30,6 +30,10 @@ STILL = 10.0
 BEHIND = 10
 """Steps by which a rank may be behind without a word: those of a slow node's neighbours differ by one."""
 STANDS_STILL = "stands still"
+BAD = ("died", "failed")
+"""States of a rank that has not ended well, the worse first."""
+OVER = ("ended", *BAD)
+"""States in which nothing goes on."""
 _WAITS = {_phase.name.lower() for _phase in (Phase.LEDGER, Phase.REDUCTION)}
 """Where a rank waits for the others."""
 
@@ -67,7 +71,9 @@ class RankLine:
     host: str
     step: int
     state: str
-    """live, ended (it closed its session), died (it did not)."""
+    """live, ended (its session was closed), failed (with an exception), died (it was not closed)."""
+    error: str
+    """Name of the exception that it ended with, without its module."""
     phase: str
     seen: float
     """Seconds since its last sign of life."""
@@ -98,7 +104,7 @@ class Look:
     attempt: int
     world_size: int
     state: str
-    """One word or two: live, stands still, ended, died."""
+    """A few words: live, stands still, ended, failed, died, or that a rank failed or died."""
     alarming: bool
     """Whether that is bad."""
     age: float
@@ -146,7 +152,7 @@ def look(
     state, alarming = _state(ranks, step_seconds)
     seen = min((rank.seen for rank in ranks), default=math.nan)
     attempt = states[0].identity.attempt if states else 0
-    over = state in ("ended", "died")
+    over = state in OVER
     said = list(notices)
     if not cluster.steps and states:
         said.append("no values of the cluster yet: they are in rank 0's ring, on its node")
@@ -190,7 +196,8 @@ def _rank(state: RankState, track: Track | None, now_ns: int) -> RankLine:
         rank=state.identity.rank,
         host=state.identity.host,
         step=state.step,
-        state="ended" if state.closed else "live" if state.lives else "died",
+        state=_state_of(state),
+        error=state.error.rpartition(".")[2],
         phase=phase,
         seen=max(0.0, (now_ns - max(state.step_time_ns, state.phase_time_ns)) / 1e9),
         staleness=own.last(rows.STALENESS_MAX.wandb_key),
@@ -199,15 +206,22 @@ def _rank(state: RankState, track: Track | None, now_ns: int) -> RankLine:
     )
 
 
+def _state_of(state: RankState) -> str:
+    if state.closed:
+        return "failed" if state.error else "ended"
+    return "live" if state.lives else "died"
+
+
 def _state(ranks: Sequence[RankLine], step_seconds: float) -> tuple[str, bool]:
     """Return what the job does, and whether that is bad."""
     states = {rank.state for rank in ranks}
+    bad = next((state for state in BAD if state in states), None)
     if "live" not in states:
-        return ("died", True) if "died" in states else ("ended", False)
+        return (bad, True) if bad else ("ended", False)
     patience = STILL * max(1.0, 0.0 if math.isnan(step_seconds) else step_seconds)
     if min(rank.seen for rank in ranks if rank.state == "live") > patience:
         return STANDS_STILL, True
-    return ("live", False) if "died" not in states else ("live, a rank died", True)
+    return (f"live, a rank {bad}", True) if bad else ("live", False)
 
 
 def _rate(track: Track) -> float:
@@ -246,10 +260,10 @@ def _worst(ranks: Sequence[RankLine], metrics: Sequence[MetricLine], state: str)
     """Name the rank to look at first: a dead one, one that holds the others up, the one that a metric names."""
     if not ranks:
         return None
-    died = [rank for rank in ranks if rank.state == "died"]
-    if died:
-        first = max(died, key=lambda rank: rank.seen)
-        return Worst(rank=first.rank, why=f"in {first.phase} at {first.step}", wrong=True)
+    lost = [rank for rank in ranks if rank.state in BAD]
+    if lost:
+        first = max(lost, key=lambda rank: rank.seen)
+        return Worst(rank=first.rank, why=first.error or f"in {first.phase} at {first.step}", wrong=True)
     last = min(ranks, key=lambda rank: (rank.step, rank.phase in _WAITS, -rank.seen))
     if state == STANDS_STILL:
         return Worst(rank=last.rank, why=f"for {duration(last.seen)}", wrong=True)

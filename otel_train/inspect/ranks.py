@@ -51,6 +51,9 @@ def find_ranks(states: Sequence[RankState], history: History, now_ns: int) -> li
     dead = [state for state in states if not state.lives and not state.closed]
     if dead:
         findings.append(_died(dead, states, now_ns))
+    failed = [state for state in states if state.closed and state.error]
+    if failed:
+        findings.append(_failed(failed, states, now_ns))
     going = [state for state in states if state.lives and not state.closed]
     limit = patience(history)
     still = [state for state in going if now_ns - state.step_time_ns > limit * 1e9]
@@ -108,6 +111,28 @@ def _died(dead: Sequence[RankState], states: Sequence[RankState], now_ns: int) -
         evidence=tuple(_line(state, now_ns) for state in _shown(dead)),
         cause="it was killed (out of memory, a signal, its node) or crashed",
         remedy="Look at dmesg for the OOM killer and at the end of its log; start the job from its last checkpoint.",
+    )
+
+
+def _failed(failed: Sequence[RankState], states: Sequence[RankState], now_ns: int) -> Finding:
+    """Return who ended with an exception: the first of them, for the others' are mostly of its making."""
+    first = min(failed, key=lambda state: state.step_time_ns)
+    errors = sorted({state.error for state in failed})
+    interrupted = errors == ["KeyboardInterrupt"]
+    rest = len(states) - len(failed)
+    return Finding(
+        check="ranks",
+        severity=Severity.WARNING if interrupted else Severity.CRITICAL,
+        summary=f"{ranks_text([state.identity.rank for state in failed])} ended after step {first.step} with "
+        + " or ".join(errors[:_NAMED])
+        + (f", {rest} others without" if rest else ""),
+        since_step=first.step,
+        rank=first.identity.rank,
+        evidence=tuple(f"{_line(state, now_ns)}; it ended with {state.error}" for state in _shown(failed)),
+        cause="somebody interrupted the job" if interrupted else "its code raised it, and nothing caught it in time",
+        remedy="Start the job from its last checkpoint."
+        if interrupted
+        else f"Look at the traceback at the end of rank {first.identity.rank}'s log; start from the last checkpoint.",
     )
 
 

@@ -10,6 +10,7 @@ from pathlib import Path
 from otel_train.catalogue import Phase, rows
 from otel_train.exceptions import OtelTrainError, RingError
 from otel_train.inspect.history import History, MixInterval, Track
+from otel_train.printable import printable
 from otel_train.ring import Identity, Kind, Record, RingReader, is_stopped, ring_files
 
 READ_AT_ONCE = 4096
@@ -42,6 +43,8 @@ class RankState:
     """Records that no receiver has acknowledged yet."""
     pid: int = 0
     """Of its process, as that sees itself."""
+    error: str = ""
+    """Name of the exception that it ended its session with."""
     stopped: bool = False
     """Whether the process is stopped, by SIGSTOP or a debugger, as far as it can be seen from here."""
 
@@ -85,6 +88,7 @@ class RankRing:
             dropped=cursor.dropped,
             unsent=max(0, progress.written - cursor.position),
             pid=self.reader.header.pid,
+            error=printable(self.reader.error),
             stopped=is_stopped(self.reader.header.pid, self.reader.header.pid_start),
         )
 

@@ -1,7 +1,7 @@
 """The memory-mapped step log between a rank and its node's sidecar."""
 
 from otel_train.ring.directory import default_base, default_bases, is_ours, prepare_directory
-from otel_train.ring.layout import MAX_RECORDS, Cursor, Kind, Record
+from otel_train.ring.layout import MAX_RECORDS, Cursor, End, Kind, Record
 from otel_train.ring.process import is_alive, is_stopped, parent_of, start_time
 from otel_train.ring.reader import Progress, RingReader, ring_files
 from otel_train.ring.room import RingSize, make_ring
@@ -14,6 +14,7 @@ __all__ = [
     "MAX_ATTRIBUTES",
     "MAX_RECORDS",
     "Cursor",
+    "End",
     "Fact",
     "Identity",
     "Kind",

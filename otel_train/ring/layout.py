@@ -1,8 +1,9 @@
 """The format of a ring file: what stands where, and which values are plausible.
 
     0      fixed header: magic, sizes, writer's pid and start time, where the schema stands
-    128    progress: records written, last step, its time, closed, reductions abandoned (the writer's)
+    128    progress: records written, last step, its time, how the session ended, reductions abandoned (the writer's)
     192    phase: what the training thread does, and since when (the writer's)
+    208    name of the exception that the session ended with (the writer's)
     256    two cursor slots (the sidecar's): generation, cursor, dropped, time of the rank's newest values sent, points
            refused, position that requests have reached, running totals at the cursor and there, check value
     ...    schema: JSON
@@ -32,7 +33,7 @@ FIXED = struct.Struct("<8sIIIIqqIIIIQ")
 creation time."""
 PROGRESS_OFFSET = 128
 PROGRESS = struct.Struct("<QqqQQ")
-"""records written, last step, its time, closed, reductions abandoned."""
+"""records written, last step, its time, how the session ended, reductions abandoned."""
 STEP_OFFSET = PROGRESS_OFFSET + 8
 """Where the step and its time stand."""
 END_OFFSET = PROGRESS_OFFSET + 24
@@ -40,6 +41,9 @@ END_OFFSET = PROGRESS_OFFSET + 24
 PHASE_OFFSET = 192
 PHASE = struct.Struct("<Qq")
 """phase, the time at which it began."""
+ERROR_OFFSET = 208
+ERROR = struct.Struct("<48s")
+"""name of an exception in UTF-8, filled up with zeros."""
 CURSOR_OFFSET = 256
 PAGE = 4096
 MAX_SCHEMA = 1 << 20
@@ -59,6 +63,17 @@ class Kind(IntEnum):
     CLUSTER = 2
     BOTH = 3
     """Of a rank that is alone. Only the file has it: a reader gives two records."""
+
+
+class End(IntEnum):
+    """How a rank's session ended."""
+
+    OPEN = 0
+    """Not: it goes on, or its process was killed."""
+    CLOSED = 1
+    """By its user."""
+    PROCESS = 2
+    """With its process."""
 
 
 class Record(NamedTuple):

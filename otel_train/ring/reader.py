@@ -16,6 +16,8 @@ from otel_train.exceptions import ConfigurationError, RingError
 from otel_train.ring.layout import (
     COUNTS,
     CURSOR_OFFSET,
+    ERROR,
+    ERROR_OFFSET,
     FIXED,
     ORDINAL_SHIFT,
     PHASE,
@@ -24,6 +26,7 @@ from otel_train.ring.layout import (
     PROGRESS_OFFSET,
     SUFFIX,
     Cursor,
+    End,
     Kind,
     Record,
     newest_cursor,
@@ -34,6 +37,7 @@ from otel_train.ring.schema import load_schema
 
 _KINDS = {int(kind): kind for kind in Kind}
 _KIND_MASK = (1 << ORDINAL_SHIFT) - 1
+_ENDS = {int(end): end for end in End}
 _PHASES = {int(phase): phase for phase in Phase}
 
 
@@ -44,7 +48,10 @@ class Progress(NamedTuple):
     step: int
     time_ns: int
     closed: bool
+    """Whether the session has ended, in whatever way; see `end`."""
     abandoned: int
+    end: End = End.OPEN
+    """How it ended."""
 
 
 class RingReader:
@@ -97,16 +104,22 @@ class RingReader:
         Raises:
             RingError: It counts more than a writer can have counted.
         """
-        written, step, time_ns, closed, abandoned = PROGRESS.unpack_from(self._file, PROGRESS_OFFSET)
+        written, step, time_ns, end, abandoned = PROGRESS.unpack_from(self._file, PROGRESS_OFFSET)
         if max(written, abandoned) >= COUNTS:
             raise RingError(f"{self.path} is damaged: it counts {written} records; move it away")
-        return Progress(written, step, time_ns, bool(closed), abandoned)
+        return Progress(written, step, time_ns, bool(end), abandoned, _ENDS.get(end, End.CLOSED))
 
     @property
     def phase(self) -> tuple[Phase | None, int]:
         """What the writer's training thread does, and since when (ns); None for one that another release knows."""
         phase, since = PHASE.unpack_from(self._file, PHASE_OFFSET)
         return _PHASES.get(phase), since
+
+    @property
+    def error(self) -> str:
+        """Name of the exception that the session ended with; empty where there was none."""
+        name: bytes = ERROR.unpack_from(self._file, ERROR_OFFSET)[0]
+        return name.rstrip(b"\0").decode(errors="replace")
 
     @property
     def writer_lives(self) -> bool:

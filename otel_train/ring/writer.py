@@ -21,12 +21,15 @@ from otel_train.ring.directory import NEW_SUFFIX
 from otel_train.ring.layout import (
     CURSOR_OFFSET,
     END_OFFSET,
+    ERROR,
+    ERROR_OFFSET,
     ORDINAL_SHIFT,
     PHASE,
     PHASE_OFFSET,
     PROGRESS_OFFSET,
     STEP_OFFSET,
     SUFFIX,
+    End,
     Geometry,
     Kind,
     newest_cursor,
@@ -163,10 +166,18 @@ class RingWriter:
             return self._released
         return newest_cursor(self._file, self.geometry)[1].position
 
-    def close(self, step: int, time_ns: int) -> None:
-        """Note that no record will follow. The mapping stays until `release`."""
+    def close(self, step: int, time_ns: int, end: End = End.CLOSED, error: str = "") -> None:
+        """Note that no record will follow. The mapping stays until `release`.
+
+        Args:
+            step: The last step that ended.
+            time_ns: The present time, nanoseconds since the epoch.
+            end: How the session ended.
+            error: Name of the exception that it ended with.
+        """
         self.mark(step, time_ns)
-        _pack_end(self._file, END_OFFSET, 1, self._abandoned)
+        ERROR.pack_into(self._file, ERROR_OFFSET, error.encode())
+        _pack_end(self._file, END_OFFSET, end, self._abandoned)
         self.enter(Phase.ENDED)
 
     def release(self) -> None:

@@ -2,22 +2,21 @@
 
 from __future__ import annotations
 
-import atexit
 import logging
-import os
 import time
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from dataclasses import replace
 from pathlib import Path
 from types import TracebackType
-from typing import TYPE_CHECKING, Any, Self, TypeVar
-from weakref import WeakSet
+from typing import TYPE_CHECKING, Any, NoReturn, Self, TypeVar
 
 from otel_train.catalogue import Metric, Phase
-from otel_train.exceptions import StateMismatchError
-from otel_train.ring import Fact, Identity, RingWriter
+from otel_train.exceptions import SessionCopyError, StateMismatchError
+from otel_train.ring import End, Fact, Identity, RingWriter
+from otel_train.step.admission import Admission
 from otel_train.step.clock import StepClock
 from otel_train.step.early import MOST_EARLY, EarlyScalars
+from otel_train.step.ending import ProcessEnd
 from otel_train.step.group import RankGroup
 from otel_train.step.membership import Membership
 from otel_train.step.options import SessionOptions
@@ -39,7 +38,6 @@ logger = logging.getLogger(__name__)
 T = TypeVar("T")
 # Looked up once: an attribute of an enum has a cost.
 _COMPUTE, _DATA = Phase.COMPUTE, Phase.DATA
-_SESSIONS: WeakSet[Telemetry] = WeakSet()
 _CLOSED = (
     "telemetry: %s came after close(), and nothing is recorded any more; begin another session with otel_train.init()"
 )
@@ -47,18 +45,6 @@ _FORKED = (
     "telemetry: %s in a process that was forked after otel_train.init(), and nothing of it is recorded; call "
     "otel_train.init() in the function that the launcher runs in each process"
 )
-
-
-def _leave_forked_child() -> None:
-    """End the sessions of a forked child: its parent goes on writing the same rings."""
-    for session in _SESSIONS:
-        if session._enabled:  # noqa: SLF001  # the fork hook is the session's own
-            session._enabled = False  # noqa: SLF001
-            session._off = _FORKED  # noqa: SLF001
-            atexit.unregister(session.close)
-
-
-os.register_at_fork(after_in_child=_leave_forked_child)
 
 
 @untraced
@@ -97,25 +83,22 @@ class Telemetry:
         self._running: Recording | None = None
         self._enabled = join is not None
         self._last_step = -1
-        self.refused = 0
-        """Calls of `step` that ended no step: what they gave is no step's number, or smaller than the last one."""
         self._off = ""
         """Why nothing is recorded any more, as a message about a call; empty where nobody expects anything."""
-        self._early = EarlyScalars()
         self._clock = StepClock()
         self._warnings = OnceLogger(logger)
+        self._early = EarlyScalars()
+        self._admission = Admission(self._early, self._warnings)
         # A ledger that drops what sits unused goes by steps: training must not change when telemetry is off.
         self._clocked = [
             end_step
             for source in sources
             if getattr(source, "needs_clock", False) and (end_step := getattr(source, "end_step", None)) is not None
         ]
-        _SESSIONS.add(self)
         for metric in metrics:
             check_row(metric)
         check_names(metrics)
-        if self._enabled:
-            atexit.register(self.close)
+        self._process_end = ProcessEnd(self._end_with_process, self._leave_forked_child) if self._enabled else None
 
     # -- the training loop ---------------------------------------------------------------------------------------
 
@@ -150,11 +133,7 @@ class Telemetry:
             return None
         now = time.perf_counter()
         if type(step) is not int or not self._last_step < step <= LARGEST_STEP:
-            try:
-                number = self._admit(step, extra_metrics)
-            except Exception as error:  # noqa: BLE001  # nothing of ours raises into the training loop
-                self._warnings.warn("admit", "telemetry: a call of step() is left out: %r", error)
-                number = None
+            number = self._admission.admit(step, extra_metrics, self._last_step, self._running)
             if number is None:
                 return None
             step = number
@@ -190,46 +169,6 @@ class Telemetry:
         except Exception as error:  # noqa: BLE001  # the failure contract: nothing of ours raises into the training loop
             self._warnings.warn("add", "telemetry: add() has dropped its values: %r", error)
 
-    def _admit(self, step: Any, scalars: Mapping[str, Any] | None) -> int | None:
-        """Return a step's number; None where the call ends no step, and keep its scalars then."""
-        keys = ", ".join(map(str, scalars or ())) or "no values"
-        try:
-            number = step_number(step)
-        except ValueError as error:
-            self.refused += 1
-            self._warnings.warn(
-                "number", "telemetry: step() is left out, its values go into the next step (%s): %s", keys, error
-            )
-            number = None
-        if number is not None and number > self._last_step:
-            return number
-        if number == self._last_step:
-            if self._running is not None and not self._running.repeat():
-                self._warnings.warn(
-                    "again",
-                    "telemetry: step %d was given again after it had gone out, with %s, which go into the next step; "
-                    "telemetry.add() adds values before their step ends",
-                    number,
-                    keys,
-                )
-        elif number is not None:
-            self.refused += 1
-            self._warnings.warn(
-                "order",
-                "telemetry: step %d came after step %d with %s, which go into the next step. Steps must not become "
-                "smaller; go back to a checkpoint in a new session",
-                number,
-                self._last_step,
-                keys,
-            )
-        if self._running is None:
-            self._early.add(scalars or {}, 1.0)
-            return None
-        if number != self._last_step:
-            self._running.release()  # what comes now belongs to the next step
-        self._running.add(scalars or {})
-        return None
-
     def _step_off(self, step: Any) -> None:
         """Tell the sources that training depends on of a step, and the user, once, why nothing is recorded."""
         if self._off:
@@ -242,6 +181,11 @@ class Telemetry:
                     end_step(number)
         except Exception as error:  # noqa: BLE001  # as in step
             self._warnings.warn("clock", "telemetry: the sources are not told of a step: %r", error)
+
+    @property
+    def refused(self) -> int:
+        """Calls of `step` that ended no step: what they gave is no step's number, or smaller than the last one."""
+        return self._admission.refused
 
     @property
     def latest(self) -> tuple[int, dict[str, float]] | None:
@@ -375,17 +319,25 @@ class Telemetry:
 
         What the sidecar has not sent by then it sends when it can: it outlives this process. Safe to call twice.
         """
-        if not self._enabled:
+        self._end(End.CLOSED)
+
+    def _end_with_process(self) -> None:
+        self._end(End.PROCESS)
+
+    def _leave_forked_child(self) -> None:
+        self._enabled, self._off = False, _FORKED
+
+    def _end(self, end: End) -> None:
+        if not self._enabled or self._process_end is None:
             return
-        self._enabled = False
-        self._off = _CLOSED
-        atexit.unregister(self.close)
+        self._enabled, self._off = False, _CLOSED
+        self._process_end.cancel()
         try:
-            self._close()
+            self._close(end, self._process_end.error(of_process=end is End.PROCESS))
         except Exception as error:  # noqa: BLE001  # as in step
             self._warnings.warn("close", "telemetry: the end is not recorded: %r", error)
 
-    def _close(self) -> None:
+    def _close(self, end: End, error: str) -> None:
         deadline = time.monotonic() + self.options.close_timeout
         if self._sidecar is not None:
             self._sidecar.close()
@@ -396,7 +348,7 @@ class Telemetry:
         time_ns = self._clock.stamp(time.perf_counter())
         running.close(time_ns, ended, self.options.close_timeout)
         if running.ring is not None:
-            running.ring.close(running.last_step, time_ns)
+            running.ring.close(running.last_step, time_ns, end, error)
             if not self._await_sidecar(running.ring, max(0.0, deadline - time.monotonic())):
                 self._tell_what_remains(running.ring)
             running.ring.release()
@@ -415,6 +367,13 @@ class Telemetry:
 
     def _await_sidecar(self, ring: RingWriter, timeout: float) -> bool:
         return wait_until(lambda: ring.acknowledged >= ring.written, timeout)
+
+    def __reduce__(self) -> NoReturn:
+        raise SessionCopyError(
+            "a telemetry session can't be pickled or copied: it belongs to its process; call otel_train.init() in the "
+            "function that each process runs (a Lightning callback: in its setup() or on_train_start()), and keep "
+            "telemetry.state_dict() in checkpoints"
+        )
 
     def __enter__(self) -> Self:
         return self

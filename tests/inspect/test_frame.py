@@ -98,6 +98,8 @@ def test_names_from_outside_do_nothing_to_the_terminal(tmp_path: Path) -> None:
         ({}, "live", (5, False), "staleness"),
         ({2: {"step": 12}}, "live", (2, True), "18 behind"),
         ({2: {"lives": False, "phase": Phase.DATA}}, "live, a rank died", (2, True), "in data at 30"),
+        ({2: {"closed": True, "error": "a.OSError"}}, "live, a rank failed", (2, True), "OSError"),
+        ({rank: {"closed": True, "error": "a.OSError"} for rank in range(6)}, "failed", (0, True), "OSError"),
         ({rank: {"closed": True, "lives": rank > 2} for rank in range(6)}, "ended", (5, False), "staleness"),
     ],
 )

@@ -17,6 +17,7 @@ from click.testing import CliRunner
 from otel_train.catalogue import Phase
 from otel_train.cli import main
 from otel_train.inspect import History, RankState, RingJob, Track
+from otel_train.inspect.examine import exit_code
 from otel_train.inspect.finding import Finding, Severity
 from otel_train.inspect.ranks import find_ranks, find_stragglers
 from otel_train.ring import Identity
@@ -121,7 +122,7 @@ IDENTITY = Identity(run_id="run", attempt=1, world_size=4, host="here")
 NOW = 10**18
 
 
-def state(rank: int, step: int = 10, phase: Phase = Phase.LEDGER, **more: bool) -> RankState:
+def state(rank: int, step: int = 10, phase: Phase = Phase.LEDGER, *, error: str = "", **more: bool) -> RankState:
     """Return a rank that ended its last step a minute ago."""
     return RankState(
         identity=replace(IDENTITY, rank=rank, local_rank=rank),
@@ -134,6 +135,7 @@ def state(rank: int, step: int = 10, phase: Phase = Phase.LEDGER, **more: bool) 
         abandoned=0,
         dropped=0,
         unsent=0,
+        error=error,
         stopped=more.get("stopped", False),
     )
 
@@ -148,6 +150,8 @@ def state(rank: int, step: int = 10, phase: Phase = Phase.LEDGER, **more: bool) 
         ([state(0), state(1, closed=True)], None, "each rank here is in a ledger exchange"),
         ([state(0, phase=Phase.DATA), state(1, stopped=True)], 1, "stopped"),
         ([state(0, closed=True), state(1, closed=True)], None, "all 2 have ended"),
+        ([state(0, closed=True), state(1, closed=True, error="OSError")], 1, "after step 10 with OSError, 1 others"),
+        ([state(0), state(1, closed=True, error="torch.OutOfMemoryError")], 1, "with torch.OutOfMemoryError"),
     ],
 )
 def test_the_pattern_says_who_is_waited_for(states: list[RankState], rank: int | None, said: str) -> None:
@@ -155,6 +159,16 @@ def test_the_pattern_says_who_is_waited_for(states: list[RankState], rank: int |
     finding = find_ranks(states, History("rings", "run"), NOW)[0]
     assert finding.rank == rank
     assert said in finding.summary
+
+
+@pytest.mark.parametrize(
+    ("error", "severity"), [("OSError", Severity.CRITICAL), ("KeyboardInterrupt", Severity.WARNING)]
+)
+def test_an_exception_at_the_end_is_no_good_end(error: str, severity: Severity) -> None:
+    """All ranks have closed their sessions, and the exit code says that something is wrong all the same."""
+    [finding] = find_ranks([state(rank, closed=True, error=error) for rank in range(2)], History("rings", "run"), NOW)
+    assert (finding.severity, exit_code([finding])) == (severity, 1)
+    assert error in finding.evidence[0]
 
 
 def test_a_rank_that_never_started_is_named() -> None:

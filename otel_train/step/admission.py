@@ -1,0 +1,83 @@
+"""Decide which calls of `step` end a step, and keep the values of those that end none."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from typing import Any
+
+from otel_train.step.early import EarlyScalars
+from otel_train.step.recording import Recording
+from otel_train.step.step_number import step_number
+from otel_train.step.warnings_once import OnceLogger
+
+
+class Admission:
+    """What becomes of calls of `step` whose argument is no int, or no larger one than before.
+
+    Args:
+        early: Takes the scalars of calls before the first step.
+        warnings: The session's.
+    """
+
+    def __init__(self, early: EarlyScalars, warnings: OnceLogger) -> None:
+        self.refused = 0
+        """Calls that ended no step: what they gave is no step's number, or smaller than the last one."""
+        self._early = early
+        self._warnings = warnings
+
+    def admit(
+        self, step: Any, scalars: Mapping[str, Any] | None, last_step: int, running: Recording | None
+    ) -> int | None:
+        """Return a step's number; None where the call ends no step, and keep its scalars then.
+
+        Args:
+            step: What the user gave.
+            scalars: The call's.
+            last_step: The last step that ended.
+            running: What exists from the first step on.
+        """
+        try:
+            number = self._number(step, scalars or {}, last_step, running)
+            if number is not None and number > last_step:
+                return number
+            if running is None:
+                self._early.add(scalars or {}, 1.0)
+                return None
+            if number is None:
+                running.release()  # what comes now belongs to the next step
+            running.add(scalars or {})
+        except Exception as error:  # noqa: BLE001  # nothing of ours raises into the training loop
+            self._warnings.warn("admit", "telemetry: a call of step() is left out: %r", error)
+        return None
+
+    def _number(self, step: Any, scalars: Mapping[str, Any], last_step: int, running: Recording | None) -> int | None:
+        """Return the number of a step that ends, or of the last one, which is given again; None for all others."""
+        keys = ", ".join(map(str, scalars)) or "no values"
+        try:
+            number = step_number(step)
+        except ValueError as error:
+            self.refused += 1
+            self._warnings.warn(
+                "number", "telemetry: step() is left out, its values go into the next step (%s): %s", keys, error
+            )
+            return None
+        if number == last_step and running is not None and not running.repeat():
+            self._warnings.warn(
+                "again",
+                "telemetry: step %d was given again after it had gone out, with %s, which go into the next step; "
+                "telemetry.add() adds values before their step ends",
+                number,
+                keys,
+            )
+        elif number < last_step:
+            self.refused += 1
+            self._warnings.warn(
+                "order",
+                "telemetry: step %d came after step %d with %s, which go into the next step. Steps must not become "
+                "smaller; go back to a checkpoint in a new session",
+                number,
+                last_step,
+                keys,
+            )
+            return None
+        return number

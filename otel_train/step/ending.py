@@ -1,0 +1,81 @@
+"""See how a session ends: with its process, after which exception, or not at all in a forked child."""
+
+from __future__ import annotations
+
+import atexit
+import os
+import sys
+from collections.abc import Callable
+from multiprocessing.util import Finalize
+from weakref import WeakSet
+
+_OPEN: WeakSet[ProcessEnd] = WeakSet()
+_GOOD = (StopIteration, StopAsyncIteration, GeneratorExit)
+
+
+class ProcessEnd:
+    """Ends a session with its process, unless it was ended before.
+
+    An interpreter that ends, and a process of multiprocessing, which ends without the interpreter's own hooks, are
+    seen; a process that is killed or calls os._exit is not. A forked child leaves the session to its parent. No hook
+    of the user's is replaced.
+
+    Args:
+        end: Ends the session.
+        leave: Has the session do nothing more, in a forked child.
+    """
+
+    def __init__(self, end: Callable[[], None], leave: Callable[[], None]) -> None:
+        self._end = end
+        self.leave = leave
+        # What is handled where the session begins, or was reported before, has not ended it.
+        self._before = {id(error) for error in (sys.exc_info()[1], _reported())}
+        atexit.register(end)
+        self._finalizer = Finalize(None, end, exitpriority=0)
+        _OPEN.add(self)
+
+    def cancel(self) -> None:
+        """Do nothing at the end of the process."""
+        atexit.unregister(self._end)
+        self._finalizer.cancel()
+        _OPEN.discard(self)
+
+    def error(self, *, of_process: bool) -> str:
+        """Return the name of the exception on whose way the session is ended; empty where there is none.
+
+        Args:
+            of_process: Whether the process ends, so that an exception may have ended it.
+        """
+        error = sys.exc_info()[1]
+        if error is None and of_process and not hasattr(sys, "ps1"):  # a notebook goes on after an exception
+            error = _reported()
+        return "" if id(error) in self._before else error_name(error)
+
+
+def _leave_all() -> None:
+    for end in list(_OPEN):
+        end.cancel()
+        end.leave()
+
+
+os.register_at_fork(after_in_child=_leave_all)
+
+
+def _reported() -> BaseException | None:
+    """Return the last exception that the interpreter has reported as not caught."""
+    error: BaseException | None = getattr(sys, "last_exc", None) or getattr(sys, "last_value", None)
+    return error
+
+
+def error_name(error: BaseException | None) -> str:
+    """Return an exception's name, and an exit code where it is one; empty for a good end."""
+    if error is None or isinstance(error, _GOOD):
+        return ""
+    if isinstance(error, SystemExit):
+        if not error.code:
+            return ""
+        if error.__context__ is None:
+            return f"SystemExit({error.code!r:.20})"
+        error = error.__context__  # a launcher's, which has reported another one
+    kind = type(error)
+    return kind.__qualname__ if kind.__module__ == "builtins" else f"{kind.__module__}.{kind.__qualname__}"

@@ -1,0 +1,131 @@
+"""How a session ended is in its ring: who ended it, and after which exception."""
+
+from __future__ import annotations
+
+import copy
+import os
+import pickle
+import subprocess
+import sys
+import threading
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+import otel_train
+from otel_train.exceptions import SessionCopyError
+from otel_train.ring import End, Kind, RingReader, ring_files
+from otel_train.step.ending import error_name
+
+# Each case ends a process of its own, all of which one has forked: torch is imported once.
+SCRIPT = """
+import multiprocessing, os, sys
+import torch
+import otel_train
+directory, *cases = sys.argv[1:]
+children = []
+for number, case in enumerate(cases):
+    children.append(os.fork())
+    if not children[-1]:
+        break
+else:
+    for child in children:
+        os.waitpid(child, 0)
+    os._exit(0)
+
+def begin():
+    telemetry = otel_train.init(ring_dir=f"{directory}/{number}", close_timeout=0.01)
+    telemetry.step(1)
+    telemetry.step(2)
+    return telemetry
+
+def fail():
+    telemetry = begin()
+    raise OSError("no")
+
+def spawned(_):
+    fail()
+
+exec(case)
+"""
+WITH = "with begin(): "
+TRY = "telemetry = begin()\ntry: 1 / 0\n"
+ENDS = {
+    "begin().close()": (End.CLOSED, ""),
+    "telemetry = begin()": (End.PROCESS, ""),
+    "fail()": (End.PROCESS, "OSError"),
+    "telemetry = begin()\nraise KeyboardInterrupt": (End.PROCESS, "KeyboardInterrupt"),
+    WITH + "pass": (End.CLOSED, ""),
+    WITH + "sys.exit(0)": (End.CLOSED, ""),
+    WITH + "sys.exit(3)": (End.CLOSED, "SystemExit(3)"),
+    WITH + "raise torch.OutOfMemoryError": (End.CLOSED, "torch.OutOfMemoryError"),
+    TRY + "finally: telemetry.close()": (End.CLOSED, "ZeroDivisionError"),
+    TRY + "except ZeroDivisionError: pass\ntelemetry.close()": (End.CLOSED, ""),
+    "try: 1 / 0\nexcept ZeroDivisionError: begin().close()": (End.CLOSED, ""),
+    "telemetry = begin()\nos.kill(os.getpid(), 15)": (End.OPEN, ""),
+    "telemetry = begin()\nos._exit(1)": (End.OPEN, ""),
+    "multiprocessing.get_context('fork').Process(target=begin).start()": (End.PROCESS, ""),
+    "multiprocessing.get_context('fork').Process(target=fail).start()": (End.PROCESS, "OSError"),
+    "torch.multiprocessing.start_processes(spawned, start_method='fork')": (End.PROCESS, "OSError"),
+}
+
+
+def test_the_ring_says_how_a_session_ended(tmp_path: Path) -> None:
+    """By its user, with its process, after which exception, or not at all; and every step is recorded."""
+    environment = {**os.environ, "OTEL_TRAIN_SIDECAR": "external"}
+    subprocess.run([sys.executable, "-c", SCRIPT, tmp_path, *ENDS], env=environment, timeout=120, check=True)
+    found = {}
+    for number, case in enumerate(ENDS):
+        reader = RingReader(ring_files(tmp_path / str(number))[0])
+        found[case] = (reader.progress.end, reader.error)
+        assert [each.step for each in reader.read(0, 9)[0] if each.kind is Kind.RANK] == [1, 2], case
+    assert found == ENDS
+
+
+def raised(error: BaseException, context: BaseException | None = None) -> BaseException:
+    """Return an exception as it is when it has been raised while another one was handled."""
+    error.__context__ = context
+    return error
+
+
+@pytest.mark.parametrize(
+    ("error", "name"),
+    [
+        (None, ""),
+        (StopIteration(), ""),
+        (GeneratorExit(), ""),
+        (SystemExit(), ""),
+        (SystemExit(0), ""),
+        (SystemExit("no data"), "SystemExit('no data')"),
+        (raised(SystemExit(1), ValueError()), "ValueError"),
+        (SessionCopyError(), "otel_train.exceptions.SessionCopyError"),
+    ],
+)
+def test_an_end_has_the_name_of_its_exception(error: BaseException | None, name: str) -> None:
+    """None where it is a good end; that of the first where a launcher has made an exit code of it."""
+    assert error_name(error) == name
+
+
+@pytest.mark.parametrize("copied", [copy.copy, copy.deepcopy, pickle.dumps])
+def test_a_session_is_not_copied_but_says_what_to_do(copied: Any, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Launchers that spawn pickle what a callback holds."""
+    monkeypatch.setenv("OTEL_SDK_DISABLED", "true")
+    with pytest.raises(SessionCopyError, match=r"call otel_train.init\(\) in the function that each process runs"):
+        copied(otel_train.init())
+
+
+def test_a_session_lives_in_any_thread(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Ray, dask and monarch call the user's function in a thread that is not the main one."""
+    monkeypatch.setenv("OTEL_TRAIN_SIDECAR", "external")
+
+    def train() -> None:
+        with otel_train.init(ring_dir=tmp_path, close_timeout=0.01) as telemetry:
+            for step in (1, 2):
+                telemetry.step(step, {"loss": 1.0})
+
+    thread = threading.Thread(target=train)
+    thread.start()
+    thread.join(60)
+    progress = RingReader(ring_files(tmp_path)[0]).progress
+    assert (progress.step, progress.end) == (2, End.CLOSED)
