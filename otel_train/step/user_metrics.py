@@ -116,20 +116,20 @@ def check_names(metrics: Iterable[Metric]) -> None:
         if metric.name in BY_NAME:
             continue
         for where, name in _names(metric):
-            owner = owners.setdefault((where, name), metric.name)
-            if owner != metric.name:
-                ours = "otel_train's own " if owner in BY_NAME or (where, owner) in _names_of_ours() else ""
+            owner = owners.setdefault((where, name), repr(metric.name))
+            if owner != repr(metric.name):
                 raise ConfigurationError(
-                    f"metric {metric.name!r} and {ours}{owner!r} would both be {name!r} {where}; rename yours"
+                    f"metric {metric.name!r} and {owner} would both be {name!r} {where}; rename one of yours"
                 )
 
 
 @cache
 def _names_of_ours() -> dict[tuple[str, str], str]:
-    """Return the catalogue metric (or the reserved name) by each of its names; the first part says where it holds."""
+    """Return what has each name that is taken, as messages have it; the first part of a name says where it holds."""
     names = {pair: metric.name for metric in CATALOGUE for pair in _names(metric)}
     names |= {(_IN_PROMETHEUS, name): name for name in RESERVED_SERIES}
-    return names | {(_IN_WANDB, key): key for key in RESERVED_KEYS}
+    names |= {(_IN_WANDB, key): key for key in RESERVED_KEYS}
+    return {pair: f"otel_train's own {name!r}" for pair, name in names.items()}
 
 
 _SENT, _IN_WANDB, _IN_PROMETHEUS = "as it is sent", "in wandb", "in Prometheus"

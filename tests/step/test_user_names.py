@@ -1,0 +1,96 @@
+"""What a user may call and declare a scalar: kept whole on its way, or refused with the reason."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+import otel_train
+from otel_train.catalogue import BY_NAME, HealthyRange, Instrument, Metric, Reduction
+from otel_train.exceptions import ConfigurationError
+from otel_train.step.user_metrics import check_names, check_row
+
+
+@pytest.mark.parametrize(
+    "names",
+    [
+        ("train_step", "train.step"),
+        ("train_ranks", "train.ranks"),
+        ("ledger_entries", "ledger.entries"),
+        ("ledger/cluster_evictions_max", "ledger.evictions"),
+        ("stream_mixing_switch_rate_ratio", "stream_mixing.switch_rate"),
+        ("bridge_rows_total", "bridge.rows"),
+        ("ledger_reuse_distance_count", "ledger.reuse_distance"),
+        ("target_info", "target_info"),
+        ("train/loss", "train_loss"),
+        ("loss.a", "loss/a"),
+        ("loss µ", "loss"),
+        ("x", "cluster_x"),
+        ("peak", "peak_rank"),
+        ("count", "count_total"),
+    ],
+)
+def test_names_that_meet_are_refused_with_both(
+    names: tuple[str, str], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """After Prometheus' translation, or as the sibling of a maximum."""
+    monkeypatch.setenv("OTEL_TRAIN_SIDECAR", "external")
+    declared = [Metric("peak", Reduction.MAX), Metric("count", Reduction.SUM, Instrument.COUNTER)]
+    mine, other = names
+    with otel_train.init(ring_dir=tmp_path, metrics=declared, close_timeout=0.01) as telemetry:
+        scalars = {name: 1.0 for name in names if name not in BY_NAME}
+        with pytest.raises(ConfigurationError) as error:
+            telemetry.step(1, scalars)
+    assert repr(mine) in str(error.value)
+    assert repr(other) in str(error.value)
+
+
+@pytest.mark.parametrize(
+    "key",
+    [
+        *("train/step", "train/attempt", "telemetry/partial", "train/cluster/loss", "_step", "_loss"),
+        *("", "损失", "a\nb", "x\udcff", "x" * 250, 7, None, ("a", "b"), b"loss"),
+    ],
+)
+def test_a_key_that_would_get_lost_is_refused(key: Any, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """It is one of ours or wandb's, or no name where it goes."""
+    monkeypatch.setenv("OTEL_TRAIN_SIDECAR", "external")
+    telemetry = otel_train.init(ring_dir=tmp_path, close_timeout=0.01)
+    with telemetry, pytest.raises(ConfigurationError, match="metric"):
+        telemetry.step(1, {"fine": 1.0, key: 1.0})
+
+
+@pytest.mark.parametrize("key", ["acc@1", "loss (ema) µ", "Loss", "effective_rank", "grad norm", "0_loss", "x" * 247])
+def test_any_other_key_is_kept_whole(key: str) -> None:
+    """OpenTelemetry's syntax for instruments is narrower than what receivers take."""
+    check_row(Metric(key))
+    check_names([Metric(key), Metric("loss")])
+
+
+@pytest.mark.parametrize(
+    ("metric", "complaint"),
+    [
+        (Metric("x", wandb_key="y"), "wandb_key must be empty or the name, got 'y'"),
+        (Metric("x", bounds=(1.0,)), "bounds, healthy and remedy are the catalogue's only"),
+        (Metric("x", healthy=HealthyRange()), "bounds, healthy and remedy are the catalogue's only"),
+        (Metric("x", remedy="Do."), "bounds, healthy and remedy are the catalogue's only"),
+        (Metric("x", Reduction.SUM, Instrument.HISTOGRAM), "must have the instrument gauge or counter, got histogram"),
+        (Metric("x", Reduction.MEAN, Instrument.COUNTER), "must have the instrument gauge, got counter"),
+        (Metric("x", unit="s" * 64), "unit must be at most 63 printable characters"),
+        (Metric("x", unit=None), "unit must be at most 63 printable characters, got None"),  # type: ignore[arg-type]
+        (Metric("x", description="two\nlines"), "description must be at most 512 printable characters"),
+    ],
+)
+def test_what_would_not_arrive_is_refused_in_init(metric: Metric, complaint: str, tmp_path: Path) -> None:
+    """A declared metric arrives as it was declared, or not at all."""
+    with pytest.raises(ConfigurationError, match=f"metric 'x'.*{complaint}"):
+        otel_train.init(ring_dir=tmp_path, metrics=[metric])
+
+
+@pytest.mark.parametrize("given", [{"reduction": "average"}, {"instrument": "meter"}, {"reduction": None}])
+def test_a_metric_of_no_such_kind_names_the_field(given: Any) -> None:
+    """And lists what there is."""
+    with pytest.raises(ConfigurationError, match=f"metric 'x': {next(iter(given))} must be one of "):
+        Metric("x", **given)
