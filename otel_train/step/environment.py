@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+import hashlib
 import os
+import re
 import socket
 from collections.abc import Mapping
 from dataclasses import dataclass, field
@@ -15,6 +17,7 @@ from otel_train.step.resource import resource_attributes, valid_text
 from otel_train.step.torchrun import launched_run_id
 
 _RING = RingSize()
+_FILE_NAME, _OTHER_CHARACTERS = re.compile(r"[A-Za-z0-9_-]{1,64}"), re.compile(r"[^A-Za-z0-9_-]")
 _TRUE = {"1", "true"}
 _MPI = {
     "RANK": "OMPI_COMM_WORLD_RANK",
@@ -85,9 +88,15 @@ class Environment:
         )
 
     def ring_directory(self, run_id: str) -> Path:
-        """Return the directory for the rings of a run on this node, where the user has chosen none."""
-        name = "".join(character if character.isalnum() or character in "-_" else "_" for character in run_id)
-        return default_base() / name[:64]
+        """Return the directory for the rings of a run on this node, where the user has chosen none.
+
+        No two runs have the same: an id that can't be a file's name, or a long one, has its hash behind a dot, and no
+        other name has a dot.
+        """
+        if _FILE_NAME.fullmatch(run_id):
+            return default_base() / run_id
+        name = _OTHER_CHARACTERS.sub("_", run_id)[:40]
+        return default_base() / f"{name or '_'}.{hashlib.sha256(run_id.encode('utf-8', 'replace')).hexdigest()[:16]}"
 
 
 def launched_world_size(environ: Mapping[str, str] = os.environ) -> tuple[str, int]:

@@ -98,10 +98,11 @@ class RankGroup:
                 )
             given = given.get_group()
         handle: dist.ProcessGroup = dist.distributed_c10d._get_default_group() if given is None else given  # noqa: SLF001
-        backend = str(dist.get_backend(handle))
-        if "fake" in backend:  # a dry run: its collectives give back what they are given
+        # By device, such as cpu:gloo,cuda:nccl: a group that was made without a backend has no other name.
+        backends = str(dist.get_backend_config(handle))
+        if "fake" in backends:  # a dry run of one rank: its collectives give back what they are given
             return cls(global_rank=dist.get_rank(), job_ranks=(dist.get_rank(),), distributed=True)
-        nccl = torch.cuda.is_available() and "nccl" in backend
+        nccl = torch.cuda.is_available() and "cuda:nccl" in backends
         if own:
             handle = _new_group(tuple(sorted(dist.get_process_group_ranks(handle))), "nccl" if nccl else "gloo")
         return cls(

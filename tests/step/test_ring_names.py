@@ -1,0 +1,92 @@
+"""Where a run's rings are: in a directory that no other run has, which the job's own moves do not change."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import pytest
+
+import otel_train
+from otel_train.exceptions import ConfigurationError
+from otel_train.ring import ring_files
+from otel_train.step.environment import Environment
+
+pytestmark = pytest.mark.usefixtures("external")
+RESEMBLE = [
+    "a/b",
+    "a_b",
+    "a.b",
+    "a b",
+    "A_b",
+    "ä_b",
+    "a\u0308_b",
+    "_b",
+    ".",
+    "..",
+    "../a_b",
+    "-",
+    "~",
+    "x" * 64,
+    "x" * 65,
+]
+RESEMBLE += [
+    "x" * 66,
+    "x" * 64 + "/",
+    "a_b" + "." * 3,
+    Environment().ring_directory("a/b").name,
+    "é" * 128,
+    "CON",
+    "con",
+]
+
+
+@pytest.fixture
+def external(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Start no sidecar."""
+    monkeypatch.setenv("OTEL_TRAIN_SIDECAR", "external")
+
+
+def test_runs_whose_ids_resemble_share_no_directory() -> None:
+    """And so neither a sidecar nor its endpoint."""
+    directories = {Environment().ring_directory(run_id) for run_id in RESEMBLE}
+    assert len(directories) == len(RESEMBLE)
+    assert {path.parent for path in directories} == {Environment().ring_directory("plain").parent}
+    assert max(len(path.name) for path in directories) <= 64
+
+
+def test_a_plain_run_id_is_its_directorys_name() -> None:
+    """People look for it there."""
+    assert Environment().ring_directory("my-run_7").name == "my-run_7"
+
+
+@pytest.mark.parametrize("variable", [True, False], ids=["variable", "argument"])
+@pytest.mark.parametrize("chosen", ["rings", "./x/../rings", "link/rings", "~/rings"])
+def test_a_chosen_directory_holds_when_the_job_changes_its_own(
+    chosen: str, variable: bool, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Relative, with a link in it that changes later, or below the home directory; the first step comes after that."""
+    for name in ("job", "other", "job/x"):
+        (tmp_path / name).mkdir()
+    (tmp_path / "job/link").symlink_to(tmp_path / "job")
+    monkeypatch.setenv("HOME", str(tmp_path / "job"))
+    monkeypatch.setenv("OTEL_TRAIN_RING_DIR", chosen if variable else "")
+    monkeypatch.chdir(tmp_path / "job")
+    telemetry = otel_train.init(ring_dir=None if variable else chosen, close_timeout=0.0)
+    monkeypatch.chdir(tmp_path / "other")
+    (tmp_path / "job/link").unlink()
+    with telemetry:
+        telemetry.step(1)
+    assert telemetry.ring_dir == tmp_path / "job/rings"
+    assert len(ring_files(tmp_path / "job/rings")) == 1
+
+
+def test_a_relative_directory_without_a_working_directory_is_refused(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """It would be nowhere."""
+    gone = tmp_path / "gone"
+    gone.mkdir()
+    monkeypatch.chdir(gone)
+    gone.rmdir()
+    with pytest.raises(ConfigurationError, match="OTEL_TRAIN_RING_DIR can't be found, got 'rings'"):
+        otel_train.init(ring_dir="rings")
