@@ -2,27 +2,19 @@
 
 from __future__ import annotations
 
-import time
 from collections.abc import Collection, Mapping, Sequence
 from typing import Any
-from weakref import WeakKeyDictionary
-
-import torch
-import torch.distributed as dist
 
 from otel_train.catalogue import MAX_SUFFIX, Instrument, Metric, Reduction, rows
-from otel_train.exceptions import ConfigurationError, OtelTrainError
-from otel_train.ring import Schema
+from otel_train.exceptions import ConfigurationError
+from otel_train.step.agreed import agreed_reductions
 from otel_train.step.clock import Interval
-from otel_train.step.group import GroupLike, RankGroup, agree_schema
+from otel_train.step.group import GroupLike, RankGroup
 from otel_train.step.reading import unreadable
 from otel_train.step.recorder import Measurements, Recorder
-from otel_train.step.reduction import Reducer
 from otel_train.step.source import Source
 from otel_train.untraced import untraced
 
-_AGREED: WeakKeyDictionary[dist.ProcessGroup, dict[tuple[str, ...], tuple[str, ...]]] = WeakKeyDictionary()
-_TIMEOUT = 600.0
 _UNTIMED = Interval(0.0, 0, 0.0)
 _NOT_MEASURED = {rows.STEP_DURATION.wandb_key, rows.DATA_WAIT.wandb_key}
 """What only a session can time."""
@@ -35,7 +27,7 @@ def aggregate_step_metrics(
     """Drain the sources and return the cluster-wide values of the interval that ends with `step`.
 
     A collective: every rank of the group calls it with sources of the same schema. It waits; `Telemetry.step` does the
-    same without waiting.
+    same without waiting. The first call agrees on the schema; a later one is one `all_reduce`.
 
     Args:
         sources: What measures.
@@ -47,17 +39,14 @@ def aggregate_step_metrics(
 
     Raises:
         SchemaMismatchError: The ranks' sources measure different things.
-        OtelTrainError: A rank is gone, or at another step.
+        OtelTrainError: A rank is gone, at another step, or its source has raised.
     """
     group = RankGroup.of(process_group, own=False)
     recorder = Recorder(sources, ())
-    agree_schema(recorder.schema, group)
-    reducer = Reducer(recorder.layout, group, max_in_flight=1, timeout=_TIMEOUT)
-    reducer.launch(step, time.time_ns(), Measurements(recorder.drain(step, _UNTIMED), recorder.device))
-    landed = reducer.finish(_TIMEOUT)
-    if not landed:
-        raise OtelTrainError(f"step {step} could not be reduced: a rank is gone, or at another step")
-    values = recorder.layout.by_key(*recorder.layout.split(landed[0].values))
+    flat = agreed_reductions(group).reduce(
+        group, recorder.schema, step, lambda: Measurements(recorder.drain(step, _UNTIMED), recorder.device)
+    )
+    values = recorder.layout.by_key(*recorder.layout.split(flat))
     return {key: value for key, value in values.items() if key not in _NOT_MEASURED}
 
 
@@ -67,8 +56,7 @@ def reduce_loss_metrics(
 ) -> dict[str, float]:
     """Reduce scalars over the ranks: means by default, cluster totals for `sum_keys`, with their `_max` beside them.
 
-    A collective that waits. The first call agrees on the keys; a later one is two `all_reduce`: whether
-    all ranks give the keys that were agreed on, and the values.
+    A collective that waits. The first call agrees on the keys; a later one with the same keys is one `all_reduce`.
 
     Args:
         metrics: Numbers or tensors of one element, by key; the same keys on each rank.
@@ -87,15 +75,12 @@ def reduce_loss_metrics(
     problem = _problem(metrics, sum_keys)
     declared = () if problem else tuple(_declare(key, sum_keys) for key in sorted(metrics))
     recorder = Recorder((), declared)
-    keys = tuple(metric.name for metric in declared), tuple(sorted(sum_keys))
-    _agree_once(recorder.schema, group, keys, problem)
-    recorder.add(metrics)
-    reducer = Reducer(recorder.layout, group, max_in_flight=1, timeout=_TIMEOUT)
-    reducer.launch(0, time.time_ns(), Measurements(recorder.drain(0, _UNTIMED), recorder.device))
-    landed = reducer.finish(_TIMEOUT)
-    if not landed:
-        raise OtelTrainError("the metrics could not be reduced: a rank is gone, or gives other keys than at first")
-    values = recorder.layout.values(*recorder.layout.split(landed[0].values))
+    if not problem:
+        recorder.add(metrics)
+    flat = agreed_reductions(group).reduce(
+        group, recorder.schema, 0, lambda: Measurements(recorder.drain(0, _UNTIMED), recorder.device), problem
+    )
+    values = recorder.layout.values(*recorder.layout.split(flat))
     return {
         series.name: value
         for series, value in zip(recorder.layout.series, values, strict=True)
@@ -128,20 +113,3 @@ def _problem(metrics: Mapping[str, Any], sum_keys: Collection[str]) -> str:
         if why := unreadable(value):
             return f"metric {key!r} {why}"
     return ""
-
-
-def _agree_once(schema: Schema, group: RankGroup, keys: tuple[tuple[str, ...], tuple[str, ...]], problem: str) -> None:
-    """Agree on the keys when any rank has a problem or keys that are new to it; else one number is reduced.
-
-    Ranks must not decide alone whether to agree: gloo ends a process whose collective meets another one.
-    """
-    if group.handle is None:
-        agree_schema(schema, group, problem)
-        return
-    agreed = _AGREED.setdefault(group.handle, {})
-    known = not problem and agreed.get(keys[0]) == keys[1]
-    unknown = torch.tensor([0.0 if known else 1.0], device=group.device)
-    dist.all_reduce(unknown, group=group.handle)
-    if unknown.item():
-        agree_schema(None if problem else schema, group, problem)
-        agreed[keys[0]] = keys[1]

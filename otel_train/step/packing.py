@@ -238,6 +238,11 @@ class PackingPlan:
             ranks.append(float(candidates.index(top)))
         return [*flat[HEADER:slots], *tops, *ranks]
 
+    def name_ranks(self, values: list[float], ranks: Sequence[int]) -> None:
+        """Replace the ranks of the peaks in what `unpack` returned by these, where a group's are not the job's."""
+        if values and self.peaks:
+            values[-self.peaks :] = [float(ranks[int(rank)]) for rank in values[-self.peaks :]]
+
     def _maxima(self, candidates: torch.Tensor) -> list[float]:
         """Return the maxima of float64 [peaks, world size] over the ranks, then the lowest rank of each.
 

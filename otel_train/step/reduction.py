@@ -272,9 +272,8 @@ class Reducer:
 
     def _unpack(self, packed: Packed, step: int) -> Sequence[float]:
         values = self.plan.unpack(packed, step) or []
-        if values and self._renamed and self.plan.peaks:
-            ranks = values[-self.plan.peaks :]
-            values[-self.plan.peaks :] = [float(self.group.job_ranks[int(rank)]) for rank in ranks]
+        if self._renamed:
+            self.plan.name_ranks(values, self.group.job_ranks)
         return values
 
     def _stop(self, why: str) -> None:

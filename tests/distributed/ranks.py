@@ -3,17 +3,20 @@
 from __future__ import annotations
 
 import datetime as dt
+import itertools
 import json
 import logging
 import os
 import sys
 import time
+from collections.abc import Callable
 from logging.handlers import BufferingHandler
 from pathlib import Path
 from typing import Any
 
 import torch.distributed as dist
 from torch.distributed.device_mesh import DeviceMesh, init_device_mesh
+from torch.profiler import ProfilerActivity, profile
 
 import otel_train
 from otel_train.catalogue import Metric, Reduction
@@ -98,6 +101,40 @@ def no_number(rank: int) -> object:
     """Rank 1 gives something that is no number, at a later call."""
     otel_train.reduce_loss_metrics({"x": 1.0})
     return otel_train.reduce_loss_metrics({"x": "high" if rank == 1 else 1.0})
+
+
+def counted(call: Callable[[], object]) -> int:
+    """Return how many collectives gloo was given for a call."""
+    with profile(activities=[ProfilerActivity.CPU]) as recording:
+        call()
+    return sum(event.name.startswith("gloo:") for event in recording.events() or ())
+
+
+def collectives(_: int) -> object:
+    """Collectives of calls whose keys are agreed on: the same as before, again, another one, and again."""
+    source, steps = meter(), itertools.count(1)
+
+    def loss() -> object:
+        return otel_train.reduce_loss_metrics({"x": 1.0})
+
+    def sources() -> object:
+        return otel_train.aggregate_step_metrics([source], next(steps))
+
+    for call in (loss, sources):
+        call()
+    return [counted(call) for call in (sources, sources, loss, loss)]
+
+
+def raising_source(rank: int) -> object:
+    """Rank 1's source raises in step 3; in step 4 all have values again."""
+    said: list[object] = []
+    source = Fails(rank)
+    for step in (3, 4):
+        try:
+            said.append(otel_train.aggregate_step_metrics([source], step)["n"])
+        except (OSError, OtelTrainError) as error:
+            said.append(f"{type(error).__name__}: {error}")
+    return said
 
 
 def goes_on(rank: int) -> object:
@@ -201,6 +238,8 @@ CASES = (
     later_keys,
     later_sum,
     no_number,
+    collectives,
+    raising_source,
     goes_on,
     failing_source,
     short_flush,

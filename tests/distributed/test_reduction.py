@@ -39,6 +39,7 @@ EXPECTED: dict[str, list[Any]] = {
     # Ages 1, 1, 4 and 1.
     "oldest_reader": [[7 / 4, 4.0, 2.0]] * 4,
     "goes_on": [{"x": 1.5}] * 4,
+    "collectives": [[1, 1, 2, 1]] * 4,
     # In step 3 the others' values stay: 0 + 1 + 2 + 3 in the other steps.
     "failing_source": [[6.0, 6.0, None if rank == 1 else 5.0, 6.0, 6.0] for rank in range(4)],
     "short_flush": [[3, 3.0]] * 4,
@@ -70,6 +71,13 @@ def test_every_rank_gets_the_values_worked_out_by_hand(case: str, said: dict[str
 def test_one_ranks_mistake_is_an_error_on_all(case: str, complaint: str, said: dict[str, list[Any]]) -> None:
     """At the first call and at later ones; nobody hangs, and no process is aborted."""
     assert all(each.startswith(complaint) for each in said[case] if each is not None)
+
+
+def test_a_source_that_raises_is_an_error_on_all(said: dict[str, list[Any]]) -> None:
+    """Its own on its rank; the others name the rank, and none of them waits."""
+    assert said["raising_source"][1] == ["OSError: gone", 6.0]
+    other = ["OtelTrainError: rank 1 could not measure; its own error says why", 6.0]
+    assert [each for rank, each in enumerate(said["raising_source"]) if rank != 1] == [other] * 3
 
 
 @pytest.mark.parametrize(("name", "writers"), [("data", [0]), ("all", [0]), ("pair", [])])
