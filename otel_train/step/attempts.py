@@ -8,25 +8,29 @@ import json
 import logging
 import time
 import uuid
+from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
 import torch.distributed as dist
 
 from otel_train.exceptions import RingError
-from otel_train.ring import RingReader, ring_files
+from otel_train.ring import Identity, RingReader, ring_files
 from otel_train.step.group import RankGroup
+from otel_train.step.warnings_once import OnceLogger
 
 logger = logging.getLogger(__name__)
 
-_last_attempt = 0
-"""The newest attempt that this process was part of."""
+_ATTEMPTS = {0}
+"""Those that this process was part of, over all its sessions and process groups.
+
+Their rings are not opened: closing one would end this process's lock on it.
+"""
 
 
 def note_attempt(attempt: int) -> None:
     """Note that this process is part of an attempt."""
-    global _last_attempt  # noqa: PLW0603  # attempts are the process's, over all its sessions and process groups
-    _last_attempt = max(attempt, _last_attempt)
+    _ATTEMPTS.add(attempt)
 
 
 def past_attempt(directory: Path | None, run_id: str) -> int:
@@ -38,22 +42,43 @@ def past_attempt(directory: Path | None, run_id: str) -> int:
         directory: Where the rings of the run are; None where it is new.
         run_id: Of these rings; empty for any.
     """
-    past = _last_attempt
-    with contextlib.suppress(OSError):
-        for path in ring_files(directory) if directory is not None else ():
-            attempt = path.stem.rpartition("-")[2]
-            if attempt.isascii() and attempt.isdigit() and int(attempt) > past and _is_over(path, run_id):
-                past = int(attempt)
+    past = max(_ATTEMPTS)
+    for attempt, path in _rings_of_others(directory):
+        if attempt > past:
+            with contextlib.suppress(RingError), contextlib.closing(RingReader(path)) as reader:
+                if not reader.writer_lives and (not run_id or reader.identity.run_id == run_id):
+                    past = attempt
     return past
 
 
-def _is_over(path: Path, run_id: str) -> bool:
-    """Tell whether a ring belongs to the run and the process that wrote it has ended."""
-    try:
-        with contextlib.closing(RingReader(path)) as reader:
-            return not reader.writer_lives and (not run_id or reader.identity.run_id == run_id)
-    except RingError:
-        return False
+def warn_of_other_jobs(directory: Path | None, identity: Identity, warnings: OnceLogger) -> None:
+    """Log it where another job writes the same run on this machine: of two that begin at once the second one sees it.
+
+    Called when this rank's own ring is there.
+    """
+    for attempt, path in _rings_of_others(directory):
+        with contextlib.suppress(RingError), contextlib.closing(RingReader(path)) as reader:
+            if reader.identity.run_id == identity.run_id and reader.writer_lives and not reader.progress.closed:
+                warnings.warn(
+                    "same run",
+                    "telemetry: another job writes run %r too (rank %d of attempt %d, process %d, in %s): their rows "
+                    "will be mixed. Give each job a run id of its own, by OTEL_TRAIN_RUN_ID or init(run_id=)",
+                    identity.run_id,
+                    reader.identity.rank,
+                    attempt,
+                    reader.header.pid,
+                    directory,
+                )
+                return
+
+
+def _rings_of_others(directory: Path | None) -> Iterator[tuple[int, Path]]:
+    """Yield attempt and ring of the rings in a directory that this process has no part in."""
+    with contextlib.suppress(OSError):
+        for path in ring_files(directory) if directory is not None else ():
+            attempt = path.stem.rpartition("-")[2]
+            if attempt.isascii() and attempt.isdigit() and int(attempt) not in _ATTEMPTS:
+                yield int(attempt), path
 
 
 def begin_attempt(last: int, group: RankGroup) -> tuple[str, int]:

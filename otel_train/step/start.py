@@ -12,6 +12,7 @@ import torch
 from otel_train.catalogue import Metric
 from otel_train.exceptions import ConfigurationError, RingError
 from otel_train.ring import Fact, Identity, RingSize, RingWriter, Schema, make_ring, ring_path
+from otel_train.step.attempts import warn_of_other_jobs
 from otel_train.step.group import RankGroup, agree_schema
 from otel_train.step.options import SessionOptions
 from otel_train.step.recorder import Recorder
@@ -101,6 +102,8 @@ def open_ring(
     except RingError as error:
         warnings.warn("ring", "telemetry: nothing is recorded on this rank: %s", error)
         return None
+    if identity.local_rank == 0:
+        warn_of_other_jobs(directory, identity, warnings)
     geometry = ring.geometry
     if geometry.records < records:
         # The bytes that a ring takes by default are no news.
