@@ -49,7 +49,7 @@ class Announcer:
         """Note that nothing can be delivered for the time being."""
         now = time.monotonic()
         if self._failing_since is None:
-            self._failing_since = now
+            self._failing_since = now - answer.seconds
         if self._is_news(answer.cause):
             self._logged = True
             logger.warning(

@@ -10,6 +10,7 @@ from typing import Any
 
 import grpc
 from google.rpc.error_details_pb2 import RetryInfo
+from google.rpc.status_pb2 import Status
 
 from otel_train.endpoint import Endpoint
 
@@ -45,6 +46,8 @@ class Answer:
     """Whether the receiver may have taken it all the same."""
     rejected: int = 0
     """Points of a request that was taken otherwise."""
+    seconds: float = 0.0
+    """How long it took to come."""
 
     @property
     def taken(self) -> bool:
@@ -115,10 +118,15 @@ def of_grpc(error: grpc.RpcError, endpoint: Endpoint) -> Answer:
 
 
 def _retry_delay(metadata: Mapping[str, Any]) -> float:
-    """Return the delay of a RetryInfo, where the SDK looks for it."""
-    info = RetryInfo()
+    """Return the delay of a RetryInfo: the standard has it among the status' details, the SDK looks beside them."""
+    info, status = RetryInfo(), Status()
     try:
-        info.ParseFromString(metadata.get("google.rpc.retryinfo-bin", b""))
+        status.ParseFromString(metadata.get("grpc-status-details-bin", b""))
+        for detail in status.details:
+            if detail.Unpack(info):
+                break
+        else:
+            info.ParseFromString(metadata.get("google.rpc.retryinfo-bin", b""))
     except Exception:  # noqa: BLE001  # the receiver's bytes are anything
         return 0.0
     return max(0.0, float(info.retry_delay.seconds + info.retry_delay.nanos / 1e9))

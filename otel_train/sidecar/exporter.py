@@ -3,10 +3,11 @@
 from __future__ import annotations
 
 import logging
+import time
 from dataclasses import replace
 
 from otel_train.endpoint import Endpoint
-from otel_train.sidecar.answers import Answer, Verdict
+from otel_train.sidecar.answers import TAKEN, Answer, Verdict
 from otel_train.sidecar.connection import Connection, connect
 
 logger = logging.getLogger(__name__)
@@ -27,9 +28,10 @@ class Exporter:
 
     def send(self, body: bytes) -> Answer:
         """Send one request, an OTLP message's bytes, and return what came of it."""
+        began = time.monotonic()
         answer = self._connection.send(body)
         if answer.verdict is not Verdict.COMPRESSION:
-            return answer
+            return answer if answer is TAKEN else replace(answer, seconds=time.monotonic() - began)
         plain = replace(self.endpoint, compression="none")
         connection = connect(plain)
         second = connection.send(body)

@@ -20,6 +20,8 @@ MAX_POINTS = 20_000
 """Data points in one request."""
 MAX_BYTES = 3 << 20
 """Of one request: OTLP receivers take 4 MiB by default."""
+LIVE_STEP_NS = 10**6
+"""Between two times of live points at least: stores count in milliseconds."""
 LEFT_OUT = 600.0
 """Seconds that a metric is left out which the receiver refuses; then it is tried again."""
 _Figures = tuple[int, int, int, int]
@@ -85,6 +87,8 @@ class RingFeed:
         self._order = self._order_before()
         self._age_ns = 0
         """When the age of the rank's last step was sent last."""
+        self._live_ns = 0
+        """The newest time of live points."""
         self._told: _Figures | None = None if not self.ended or not self.drained else self._figures(self._cursor)
         """The figures that the receiver has."""
 
@@ -252,6 +256,8 @@ class RingFeed:
     def _live(self, figures: _Figures, records: Sequence[Record], now_ns: int) -> PointBuilder:
         """Return what describes the sending, at the present: a rank that hangs writes no records."""
         self._age_ns = now_ns
+        # A clock that was set back must not take the points with it: many stores refuse what is older than the last.
+        self._live_ns = now_ns = max(now_ns, self._live_ns + LIVE_STEP_NS)
         builder = PointBuilder(self._origin, live=True)
         phase, _ = self.reader.phase
         since = self.reader.progress.time_ns or self.reader.header.created_ns

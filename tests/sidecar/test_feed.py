@@ -17,6 +17,7 @@ from otel_train.sidecar.answers import TAKEN, Answer
 from otel_train.sidecar.feed import BATCH_RECORDS, Batch, RingFeed
 from otel_train.testing import OtlpReceiver
 from tests.sidecar.conftest import FIRST_TIME, Rank, feeds, sender, serving
+from tests.sidecar.store import points_of
 from tests.waiting import wait_until
 
 PICKS = cluster_name(rows.PICKS.name)
@@ -143,3 +144,11 @@ def test_a_rank_that_hangs_shows_its_last_step_its_age_and_its_phase(tmp_path: P
     rank.ring.close(2, 0)
     assert feed.next() is None
     assert feed.drained
+
+
+def test_live_points_go_on_after_clock_was_set_back(rank: Rank) -> None:
+    """Their times rise all the same: many stores refuse what is older than a series' last point."""
+    feed = RingFeed(rank.ring.path, rank_interval=1.0)
+    feed._live_ns = later = time.time_ns() + 3600 * 10**9
+    points = [point for _ in range(2) for part in feed.probe().parts(10**6) for point in points_of(part.body)]
+    assert sorted({point.time_ns - later for point in points}) == [10**6, 2 * 10**6]
