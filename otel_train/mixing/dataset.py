@@ -274,6 +274,11 @@ class StreamMixingDataset(IterableDataset[MixedBatch]):
         }
 
     @property
+    def needs_clock(self) -> bool:
+        """Whether `end_step` matters to training itself: a schedule of weights goes on at the step that was saved."""
+        return callable(self._weights)
+
+    @property
     def _last_picked_step(self) -> list[int]:
         return self.meter._last_picked_step  # noqa: SLF001  # a name that the outside relies on, kept in one place
 

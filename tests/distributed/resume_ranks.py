@@ -20,7 +20,10 @@ from otel_train.trainer.checkpoint import Checkpoints, Parts
 from tests.distributed.meeting import gloo_ranks
 
 WORLD_SIZES = (4, 2, 3, 1, 4)
-STEPS, ROWS, STREAMS, LENGTH = 6, 3, 22, 4
+ROWS = (3, 2, 4, 3, 2)
+"""Rows of a batch in each attempt, which is configured in another way than the one before."""
+READERS = (3, 4, 2, 5, 3)
+STEPS, STREAMS, LENGTH = 6, 22, 4
 
 
 @dataclass(frozen=True)
@@ -41,7 +44,10 @@ class Numbers:
 def train(attempt: int, rank: int, out: Path) -> None:
     """Go on where the last attempt was saved, make some steps, save, and write what was seen."""
     streams = [Numbers(f"{'ab'[number % 2]}{number}", "ab"[number % 2]) for number in range(STREAMS)]
-    dataset = StreamMixingDataset(streams, {"a": 1, "b": 2}, readers=3, batch_size=ROWS, seed=5)
+    batch_size = ROWS[attempt]
+    dataset = StreamMixingDataset(
+        streams, {"a": 1, "b": attempt + 1}, readers=READERS[attempt], batch_size=batch_size, seed=5
+    )
     # The state of a stream is its number and how many of its rows were seen; one rank can hold them all.
     ledger = StateLedger((2,), capacity=STREAMS, dtype=torch.float64)
     model = torch.nn.Linear(2, 1)
@@ -52,7 +58,7 @@ def train(attempt: int, rank: int, out: Path) -> None:
     checkpoints = Checkpoints(out / "checkpoints", keep=1)
     saved = checkpoints.load(parts)
     rows, picks = [], []
-    for step, batch in enumerate(DataLoader(dataset, batch_size=ROWS), start=saved + 1):
+    for step, batch in enumerate(DataLoader(dataset, batch_size=batch_size), start=saved + 1):
         seen: dict[str, list[int]] = {}
         for stream, position in zip(batch["stream"], batch["position"].tolist(), strict=True):
             seen.setdefault(stream, []).append(position)

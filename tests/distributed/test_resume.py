@@ -1,9 +1,10 @@
-"""A job that goes on with other numbers of ranks: 4, 2, 3, 1, 4, by real ranks and real checkpoints."""
+"""A job that goes on with 4, 2, 3, 1, 4 ranks, other batches, readers and weights: real ranks, real checkpoints."""
 
 from __future__ import annotations
 
 import itertools
 import json
+import operator
 import os
 import re
 import subprocess
@@ -49,14 +50,14 @@ def test_every_stream_goes_on_at_its_place_with_its_state(out: Path) -> None:
         assert (found, state) == (before > 0, [float(stream[1:]), before] if before else [0, 0])
         read[stream] = before + len(positions)
     assert len(read) == STREAMS
-    assert sum(read.values()) == sum(WORLD_SIZES) * STEPS * ROWS
+    assert sum(read.values()) == STEPS * sum(map(operator.mul, WORLD_SIZES, ROWS))
 
 
 def test_steps_go_on_and_each_attempts_counts_are_its_own(out: Path) -> None:
     """Each step of the one axis has the picks of the ranks that made it."""
     attempts = said(out)
     assert all(rank["picks"] == attempt[0]["picks"] for attempt in attempts for rank in attempt)
-    wanted = [[world_size * ROWS] * STEPS for world_size in WORLD_SIZES]
+    wanted = [[world_size * rows] * STEPS for world_size, rows in zip(WORLD_SIZES, ROWS, strict=True)]
     assert [value for attempt in attempts for value in attempt[0]["picks"]] == [
         list(each) for each in enumerate(itertools.chain(*wanted), start=1)
     ]
