@@ -22,7 +22,9 @@ from tests.sidecar.test_order import record
 
 AWAY = Answer(verdict=Verdict.WAIT, cause="UNAVAILABLE", unanswered=True)
 ACTIONS = st.lists(
-    st.sampled_from(["step", "step", "step", "reduced", "reduced", "look", "look", "lost", "away", "kill", "small"]),
+    st.sampled_from(
+        ["step", "step", "step", "reduced", "reduced", "look", "look", "lost", "away", "one", "kill", "small"]
+    ),
     min_size=20,
     max_size=50,
 )
@@ -53,8 +55,9 @@ def run(actions: Sequence[str], directory: Path, interval: float, *, alone: bool
                 feed.limit = 1
         else:
             store.lose_next = action == "lost"
-            store.policy = (lambda *_: AWAY) if action == "away" else (lambda *_: None)
             before = len(store.requests)
+            taken = {"away": 0, "one": 1}.get(action, 1000)  # requests, before the receiver goes away
+            store.policy = lambda store, *_, most=before + taken: AWAY if len(store.requests) > most else None
             if sending.send_all(rings):
                 acknowledged += store.requests[before:]
             store.lose_next = False
@@ -65,7 +68,7 @@ def run(actions: Sequence[str], directory: Path, interval: float, *, alone: bool
 @example(actions=["step", "step", "look", "reduced"], interval=0.0, alone=False)
 @example(actions=OVERWRITTEN, interval=0.0, alone=True)
 @example(actions=[*OVERWRITTEN, "kill"], interval=0.0, alone=True)
-@example(actions=[*OVERWRITTEN, "small"], interval=0.0, alone=True)
+@example(actions=[*OVERWRITTEN[:7], "small", "one", *OVERWRITTEN[7:]], interval=0.0, alone=True)
 @given(actions=ACTIONS, interval=st.sampled_from([0.0, 3.0]), alone=st.booleans())
 def test_no_series_has_two_values_at_one_time(actions: list[str], interval: float, alone: bool) -> None:
     """For every cut, kill, loss and restart; and what a request brings is not older than what was taken before it."""
