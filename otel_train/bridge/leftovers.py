@@ -52,6 +52,11 @@ def _writers(folder: Path) -> Iterator[int]:
             yield int(process.name)
 
 
+def is_written(path: Path) -> bool:
+    """Tell whether a process of this user, this one included, has a file open for writing."""
+    return any(process.name.isdigit() and _writes(process, str(path.resolve())) for process in Path("/proc").iterdir())
+
+
 def _writes(process: Path, prefix: str) -> bool:
     try:
         for descriptor in (process / "fd").iterdir():

@@ -115,10 +115,10 @@ class WandbSink:
     def _go_offline(self, error: WandbKeyError) -> None:
         self._online, self.patience = False, OFFLINE_PATIENCE
         _log.error(
-            "wandb refuses the key, rows go to files from now on: %s; mend WANDB_API_KEY, start the bridge again, and "
-            "upload what is in the files once with: wandb sync %s",
+            "wandb refuses the key, rows go to files from now on: %s; mend WANDB_API_KEY, stop the bridge, "
+            "upload what is in the files with: otel-train sync %s, and start it again",
             error,
-            self._folder / "offline-run-*",
+            self._state_dir,
         )
 
     def write(self, run_id: str, sealed: SealedRow) -> None:

@@ -7,6 +7,7 @@ import os
 import struct
 import zlib
 from collections.abc import Callable, Iterator
+from contextlib import contextmanager
 from dataclasses import dataclass
 from importlib import import_module
 from pathlib import Path
@@ -101,7 +102,7 @@ class TransactionLog:
         Raises:
             WandbFileError: It is no such file, or it is damaged there.
         """
-        return self._history(_row)
+        return self._history(history_row)
 
     def ordinals(self) -> Iterator[int]:
         """Yield what `rows` would, but only each row's ordinal, which is faster.
@@ -126,18 +127,35 @@ class TransactionLog:
         self.close()
 
     def _history(self, read: Callable[[Any], T]) -> Iterator[T]:
-        from google.protobuf.message import DecodeError  # noqa: PLC0415  # as late as wandb's own
+        for record in self.records():
+            if record.WhichOneof("record_type") == "history":
+                with self._reading():
+                    row = read(record.history)
+                yield row
 
+    def records(self) -> Iterator[Any]:
+        """Yield wandb's records after those of the last call, of whatever type.
+
+        Raises:
+            WandbFileError: It is no such file, or it is damaged there.
+        """
         wandb_pb: Any = import_module("wandb.proto.wandb_internal_pb2")  # imports all of wandb; has no stubs
         for data in self._records():
-            try:
+            with self._reading():
                 record = wandb_pb.Record.FromString(data)
-                if record.WhichOneof("record_type") == "history":
-                    yield read(record.history)
-            except (DecodeError, ArithmeticError, ValueError, TypeError, RecursionError) as error:
-                raise WandbFileError(
-                    f"{self.path}: the record that ends at {self._block + self._position} can't be read: {error}"
-                ) from error
+            yield record
+
+    @contextmanager
+    def _reading(self) -> Iterator[None]:
+        """Name the file and the place in it where what is read there is no record."""
+        from google.protobuf.message import DecodeError  # noqa: PLC0415  # as late as wandb's own
+
+        try:
+            yield
+        except (DecodeError, ArithmeticError, ValueError, TypeError, RecursionError) as error:
+            raise WandbFileError(
+                f"{self.path}: the record that ends at {self._block + self._position} can't be read: {error}"
+            ) from error
 
     def _records(self) -> Iterator[bytes]:
         size = 0
@@ -195,11 +213,12 @@ def _item(item: Any) -> tuple[str, Any]:
     return key, None if typed == "none" else value
 
 
-def _row(history: Any) -> HistoryRow:
+def history_row(history: Any) -> HistoryRow:
+    """Return what wandb's record of a history row says."""
     row = dict(_item(item) for item in history.item)
     values = {key: value for key, value in row.items() if not key.startswith("_")}
     return HistoryRow(int(row.get("_step", 0)), float(row.get("_timestamp", 0.0)), values)
 
 
 def _ordinal(history: Any) -> int:
-    return int(history.step.num) if history.HasField("step") else _row(history).ordinal
+    return int(history.step.num) if history.HasField("step") else history_row(history).ordinal

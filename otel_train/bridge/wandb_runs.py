@@ -40,7 +40,7 @@ class OfflineRun:
     """
 
     def __init__(self, run_id: str, state_dir: Path, project: str) -> None:
-        self._run = _init(run_id, state_dir, project, mode="offline")
+        self._run = _init(safe_id(run_id), display_name(run_id), state_dir, project, mode="offline")
         self._path = Path(self._run.settings.sync_file)
         self._log: TransactionLog | None = None
         self._last = -1
@@ -93,19 +93,36 @@ class OnlineRun:
         state_dir: Where wandb keeps its files, in a folder `wandb`.
         project: The wandb project.
         ask: Where the server is asked, so that one which is slow holds nobody up.
+        wandb_id: Its id in wandb, where that is known and `run_id` is but its name.
+        finish_seconds: For which its finish may take.
 
     Raises:
         WandbKeyError: The server refuses the key, or there is none.
     """
 
-    def __init__(self, run_id: str, state_dir: Path, project: str, ask: ThreadPoolExecutor) -> None:
+    def __init__(
+        self,
+        run_id: str,
+        state_dir: Path,
+        project: str,
+        ask: ThreadPoolExecutor,
+        *,
+        wandb_id: str = "",
+        finish_seconds: float = FINISH_SECONDS,
+    ) -> None:
         self._ask = ask
         api = _api()
         # A step below is one that the server has: wandb drops it.
-        self._run = _init(run_id, state_dir, project, mode="online")
+        name = display_name(run_id)
+        self._run = _init(
+            wandb_id or safe_id(run_id), name, state_dir, project, mode="online", finish_seconds=finish_seconds
+        )
         self.starting_ordinal = self._known = int(self._run.starting_step)
         self._written = self.starting_ordinal
         self._remote = api.run(self._run.path)
+        lines = getattr(self._remote, "historyLineCount", None)
+        self.missing = max(0, self.starting_ordinal - int(lines)) if lines is not None else 0
+        """Rows before `starting_ordinal` that the server lacks."""
         self._answer: Future[int] | None = None
         self._asked = time.monotonic()
 
@@ -129,7 +146,11 @@ class OnlineRun:
     def finish(self) -> Iterable[int]:
         """Finish it, and return what has become durable."""
         self._run.finish()
-        return self._up_to(self._next_on_server()) if self._written > self._known else []
+        return self.taken() if self._written > self._known else []
+
+    def taken(self) -> Iterable[int]:
+        """Ask the server what has become durable since the last call."""
+        return self._up_to(self._next_on_server())
 
     def _next_on_server(self) -> int:
         last = self._remote.lastHistoryStep  # each look is a question to the server
@@ -176,13 +197,21 @@ def _api() -> Any:
         raise BridgeError(f"the wandb server does not answer: {error}") from error
 
 
-def _init(run_id: str, state_dir: Path, project: str, *, mode: Literal["online", "offline"]) -> Any:
+def _init(
+    wandb_id: str,
+    name: str,
+    state_dir: Path,
+    project: str,
+    *,
+    mode: Literal["online", "offline"],
+    finish_seconds: float = FINISH_SECONDS,
+) -> Any:
     import wandb  # noqa: PLC0415  # as above
 
     run = wandb.init(
         dir=str(state_dir),
-        id=safe_id(run_id),
-        name=display_name(run_id),
+        id=wandb_id,
+        name=name,
         project=project,
         mode=mode,
         reinit="create_new",
@@ -195,7 +224,7 @@ def _init(run_id: str, state_dir: Path, project: str, *, mode: Literal["online",
             disable_git=True,
             disable_code=True,
             disable_job_creation=True,
-            finish_timeout=FINISH_SECONDS,
+            finish_timeout=finish_seconds,
             finish_timeout_raises=True,
             init_timeout=INIT_SECONDS,
             x_disable_stats=True,
@@ -205,7 +234,7 @@ def _init(run_id: str, state_dir: Path, project: str, *, mode: Literal["online",
             x_save_requirements=False,
             x_transaction_log_flush_interval=FLUSH_SECONDS,
             # By default "stop" in wandb's page would interrupt this process, which serves other runs too.
-            stop_fn=lambda: _log.warning("wandb asks to stop run %r; its job goes on", run_id),
+            stop_fn=lambda: _log.warning("wandb asks to stop run %r; its job goes on", name),
         ),
     )
     if not Path(run.settings.sync_file).resolve().is_relative_to((state_dir / WANDB_FOLDER).resolve()):

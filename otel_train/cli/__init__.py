@@ -11,7 +11,7 @@ from otel_train.cli.jobs import demo, smoke
 from otel_train.cli.looking import doctor, dump, top
 from otel_train.cli.made import catalogue, render
 from otel_train.cli.reporting import report
-from otel_train.cli.services import bridge, sidecar
+from otel_train.cli.services import bridge, sidecar, sync
 
 __all__ = ["main"]
 
@@ -34,5 +34,5 @@ def main() -> None:
     """Telemetry for distributed PyTorch jobs that mix data streams and keep state in a sharded ledger."""
 
 
-for command in (bridge, catalogue, completion, demo, doctor, dump, render, report, sidecar, smoke, top):
+for command in (bridge, catalogue, completion, demo, doctor, dump, render, report, sidecar, smoke, sync, top):
     main.add_command(command)

@@ -83,5 +83,25 @@ def bridge(state: Path | None, *, check: bool, **settings: Any) -> None:
     os._exit(code)
 
 
+@click.command(
+    cls=Command,
+    examples=("otel-train sync ./bridge", "WANDB_API_KEY=… otel-train sync ./bridge --project my-project"),
+)
+@click.argument("state", required=False, metavar="[STATE]", type=UserPath(file_okay=False), default="bridge")
+@click.option("--project", default="", help="The wandb project; the bridge's --project unless given.")
+@click.option("--dry-run", is_flag=True, help="Say what would be uploaded, and ask no server.")
+def sync(state: Path, project: str, *, dry_run: bool) -> None:
+    """Upload a bridge's offline runs to wandb, each row once, also while the bridge runs.
+
+    STATE is the bridge's --state directory, ./bridge by default. What runs still write is left for a later call; one
+    that was interrupted goes on where it was. WANDB_BASE_URL, WANDB_API_KEY and WANDB_ENTITY say where to.
+
+    Before a bridge goes on online (--wandb-mode online), upload what it wrote offline: the server takes rows in order.
+    """
+    from otel_train.bridge.upload import upload  # noqa: PLC0415
+
+    upload(state, project, click.echo, dry_run=dry_run)
+
+
 def _log_to_stderr() -> None:
     logging.basicConfig(level=logging.INFO, format="%(asctime)s %(levelname)s %(message)s")

@@ -98,6 +98,13 @@ class FakeWandb:
         """What wandb needs in its environment to work against it."""
         return {"WANDB_BASE_URL": self.url, "WANDB_API_KEY": "a" * 40}
 
+    def add(self, run_id: str, row: dict[str, Any]) -> None:
+        """Have a row of a run, as if somebody had sent it before."""
+        with self._lock:
+            run = self._runs[run_id]
+            run.started = True
+            run.put(len(run.lines), json.dumps(row))
+
     def history(self, run_id: str) -> list[dict[str, Any]]:
         """Return a run's rows in the order of their offsets, which have no gap."""
         with self._lock:

@@ -66,7 +66,7 @@ def test_a_refused_key_sends_rows_to_files(server: FakeWandb, requests: Any, tmp
         assert bridge.stop() == 0
     assert [row.values[STEP_KEY] for row in read_run(bridge.state, "run")] == [1]
     said = bridge.log.read_text()
-    assert said.count("wandb sync") == 1
+    assert said.count("otel-train sync") == 1
     assert all(key not in said for key in server.environment.values() if key != server.url)
 
 
