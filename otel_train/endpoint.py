@@ -5,6 +5,7 @@ from __future__ import annotations
 import ipaddress
 import math
 import os
+import socket
 from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import Any
@@ -19,6 +20,8 @@ MAX_TIMEOUT = 60.0
 _PREFIXES = ("OTEL_EXPORTER_OTLP_METRICS_", "OTEL_EXPORTER_OTLP_")
 """Of the variables for metrics, which stand above those for all signals."""
 _COMPRESSIONS = {GRPC: ("none", "gzip"), HTTP: ("none", "gzip", "deflate")}
+_KNOCK = 0.5
+"""Seconds that a receiver at the default address, on this machine, has to take a connection."""
 _LOCAL_SOCKETS = ("unix:", "unix-abstract:")
 _TEMPORALITY = "OTEL_EXPORTER_OTLP_METRICS_TEMPORALITY_PREFERENCE"
 
@@ -52,6 +55,17 @@ class Endpoint:
         except ValueError:
             return False
         return address.is_loopback or address.is_unspecified
+
+    @property
+    def is_there(self) -> bool:
+        """Whether the user has named it, or somebody listens at the standard's default address."""
+        if self.variable:
+            return True
+        try:
+            with socket.create_connection((self.host, self.port), timeout=_KNOCK):
+                return True
+        except OSError:
+            return False
 
     def __str__(self) -> str:
         return self.target if self.protocol == HTTP else f"{self.target} (gRPC)"

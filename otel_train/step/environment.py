@@ -56,6 +56,8 @@ class Environment:
     """OTEL_TRAIN_RING_BYTES: how many bytes a ring takes at most."""
     external_sidecar: bool = False
     """OTEL_TRAIN_SIDECAR=external: the platform starts the sidecar."""
+    endpoint: Endpoint = field(default_factory=Endpoint)
+    """Where the sidecar sends; read here too, since in its log nobody would see that a variable is wrong."""
     host: str = ""
     """The host's name."""
 
@@ -69,7 +71,6 @@ class Environment:
         sidecar = environ.get("OTEL_TRAIN_SIDECAR", "")
         if sidecar not in ("", "embedded", "external"):
             raise ConfigurationError(f"OTEL_TRAIN_SIDECAR must be embedded or external, got {sidecar!r}")
-        Endpoint.read(environ)  # the sidecar's: in its log nobody would see that a variable is wrong
         host = valid_text(socket.gethostname())
         return cls(
             rank=_launched(environ, "RANK", 0)[1] or 0,
@@ -84,6 +85,7 @@ class Environment:
             ring_records=_number(environ, "OTEL_TRAIN_RING_RECORDS", _RING.records, 2),
             ring_bytes=_number(environ, "OTEL_TRAIN_RING_BYTES", _RING.max_bytes, 1),
             external_sidecar=sidecar == "external",
+            endpoint=Endpoint.read(environ),
             host=host,
         )
 

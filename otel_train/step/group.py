@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import json
 from collections import Counter
 from collections.abc import Mapping, Sequence
@@ -37,6 +38,8 @@ class RankGroup:
     """Where the reduction's vectors live."""
     distributed: bool = False
     """Whether torch.distributed is initialised."""
+    own: bool = False
+    """Whether the process group was made for the session."""
 
     @property
     def emits(self) -> bool:
@@ -63,6 +66,15 @@ class RankGroup:
         gathered = [torch.empty_like(own, device=self.device) for _ in range(self.world_size)]
         dist.all_gather(gathered, own.to(self.device), group=self.handle)
         return [json.loads(bytes(data[:size].tolist())) for data, size in zip(gathered, sizes.tolist(), strict=True)]
+
+    def destroy(self) -> None:
+        """Give back the threads and connections of a process group of our own, in which nothing is under way.
+
+        One of NCCL's stays until the job destroys all of its groups: a peer may still read what this rank has sent.
+        """
+        if self.own and self.handle is not None and self.device.type == "cpu":
+            with contextlib.suppress(ValueError, RuntimeError):  # the job has destroyed all of them
+                dist.destroy_process_group(self.handle)
 
     @classmethod
     def alone(cls) -> RankGroup:
@@ -111,6 +123,7 @@ class RankGroup:
             global_rank=dist.get_rank(),
             handle=handle,
             distributed=True,
+            own=own,
             job_ranks=tuple(dist.get_process_group_ranks(handle)),
             device=torch.device("cuda", torch.cuda.current_device()) if nccl else torch.device("cpu"),
         )

@@ -29,6 +29,8 @@ class Membership:
     """Where its ring is; None where it can't have one."""
     sidecar: SidecarProcess | None
     """None on a rank that starts none."""
+    delivers: bool
+    """Whether what is recorded is sent anywhere."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -74,12 +76,19 @@ def _join_job(options: MembershipOptions, saved_run_id: str) -> Membership:
             list(group.job_ranks),
         )
     directory: Path | None = agreed.directory
+    delivers = environment.external_sidecar or environment.endpoint.is_there
     sidecar: SidecarProcess | None = None
     try:
         if chosen is None:
             prepare_directory(agreed.directory.parent)  # whose owner could put another directory in its place
         prepare_directory(agreed.directory)
-        if agreed.serves and not environment.external_sidecar:
+        if agreed.serves and not delivers:
+            logger.info(
+                "telemetry: no receiver is named and nothing listens at %s, so that nothing is sent; `otel-train top` "
+                "shows this job. To send, set OTEL_EXPORTER_OTLP_ENDPOINT, also for a receiver that starts later",
+                environment.endpoint,
+            )
+        elif agreed.serves and not environment.external_sidecar:
             sidecar = SidecarProcess(agreed.directory, options.rank_interval)
     except RingError as error:
         directory = None
@@ -90,4 +99,5 @@ def _join_job(options: MembershipOptions, saved_run_id: str) -> Membership:
         local_world_size=agreed.local_world_size,
         ring_dir=directory,
         sidecar=sidecar,
+        delivers=delivers,
     )

@@ -28,7 +28,7 @@ FIRST_PAUSE, LONGEST_PAUSE = 1.0, 60.0
 """Seconds before the first start after an end that nobody asked for, and between two of them at most."""
 LOOK = 1.0
 """Seconds between two looks at whether the sidecar lives and what it says of its receiver."""
-LONGEST_JOIN = 2.0
+LONGEST_JOIN = 0.5
 """Seconds that `close` waits at most for a sidecar that has to be started once more."""
 _TOLD, _ANOTHER_SERVES, _DIED, _RUNS = "told", "another", "died", "runs"
 """How a sidecar ended: by a signal, since another one serves the directory, otherwise; or not before the session."""
@@ -141,14 +141,14 @@ class SidecarProcess:
                 self._reap()
                 self._tell_of_death(words.get("failed", ""))
                 return _DIED
-            self._tell_of_delivery(since_start=True)
+            self.tell_of_delivery(since_start=True)
 
     def _await_turn(self) -> None:
         """Wait until no other sidecar serves the directory, or the session is closed."""
         self._disconnect()
         ask_for_turn(self._directory, self._claim)
         while is_served(self._directory) and not self._closing.wait(LOOK):
-            self._tell_of_delivery(since_start=False)
+            self.tell_of_delivery(since_start=False)
 
     def _tell_of_death(self, why: str) -> None:
         self._warnings.warn(
@@ -158,8 +158,12 @@ class SidecarProcess:
             self._directory / LOG_NAME,
         )
 
-    def _tell_of_delivery(self, *, since_start: bool) -> None:
-        """Warn of each cause for which nothing is delivered, once."""
+    def tell_of_delivery(self, *, since_start: bool = True) -> None:
+        """Warn of each cause for which nothing is delivered, once.
+
+        Args:
+            since_start: Leave out what a sidecar before this session's said.
+        """
         with contextlib.suppress(OSError):
             changed_ns = (self._directory / STATUS_NAME).stat().st_mtime_ns
             began_ns, seen_ns = self._status_seen

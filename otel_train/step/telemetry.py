@@ -78,6 +78,8 @@ class Telemetry:
         self._declared = {metric.name: metric for metric in metrics}
         self._group = RankGroup.alone()
         self._sidecar: SidecarProcess | None = None
+        self._delivers = True
+        """Whether what is recorded is sent anywhere."""
         self._events = events
         self._facts = dict(facts or {})
         self._running: Recording | None = None
@@ -227,6 +229,7 @@ class Telemetry:
         self.identity, self.ring_dir = member.identity, member.ring_dir
         self._run_id = member.identity.run_id
         self._facts["job.local_world_size"] = member.local_world_size
+        self._facts["telemetry.delivers"] = self._delivers = member.delivers
 
     def _start(self, scalars: Mapping[str, Any]) -> Recording:
         """Fix the schema with the first step's keys, agree on it over the ranks, and make the ring."""
@@ -343,6 +346,7 @@ class Telemetry:
             self._sidecar.close()
         running = self._running
         if running is None:
+            self._group.destroy()
             return
         ended = self._clock.newest
         time_ns = self._clock.stamp(time.perf_counter())
@@ -352,9 +356,15 @@ class Telemetry:
             if not self._await_sidecar(running.ring, max(0.0, deadline - time.monotonic())):
                 self._tell_what_remains(running.ring)
             running.ring.release()
+        if not running.reducer.stopped:
+            self._group.destroy()
 
     def _tell_what_remains(self, ring: RingWriter) -> None:
+        if not self._delivers:
+            return
         count, path = ring.written - ring.acknowledged, ring.path
+        if self._sidecar is not None:
+            self._sidecar.tell_of_delivery()
         if self._sidecar is not None and not self._sidecar.serves:
             logger.warning(
                 "telemetry: no sidecar runs; %d records remain in %s: `otel-train sidecar %s` sends them",
@@ -366,7 +376,7 @@ class Telemetry:
             logger.info("telemetry: the sidecar is still sending; %d records remain in %s", count, path)
 
     def _await_sidecar(self, ring: RingWriter, timeout: float) -> bool:
-        return wait_until(lambda: ring.acknowledged >= ring.written, timeout)
+        return self._delivers and wait_until(lambda: ring.acknowledged >= ring.written, timeout)
 
     def __reduce__(self) -> NoReturn:
         raise SessionCopyError(

@@ -1,0 +1,57 @@
+"""What a rank says, and does not wait for, when nothing that it records can be delivered."""
+
+from __future__ import annotations
+
+import logging
+import os
+import socket
+import time
+from pathlib import Path
+
+import pytest
+
+import otel_train
+from otel_train import endpoint
+from otel_train.ring import is_served
+from tests.ports import free_port
+from tests.waiting import wait_until
+
+
+@pytest.fixture(autouse=True)
+def unnamed(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Name no receiver."""
+    for name in list(os.environ):
+        if name.startswith("OTEL_"):
+            monkeypatch.delenv(name)
+
+
+@pytest.fixture
+def default_port(monkeypatch: pytest.MonkeyPatch) -> int:
+    """Return a free port, which stands for the standard's default one."""
+    port = free_port()
+    monkeypatch.setitem(endpoint.DEFAULT_PORTS, "grpc", port)
+    return port
+
+
+@pytest.mark.usefixtures("default_port")
+def test_without_a_receiver_there_is_no_sidecar_and_no_wait(tmp_path: Path, caplog: pytest.LogCaptureFixture) -> None:
+    """Nothing is named, nobody listens: one line says so, and how to look at the job."""
+    caplog.set_level(logging.INFO)
+    began = time.monotonic()
+    with otel_train.init(ring_dir=tmp_path, close_timeout=40.0) as telemetry:
+        telemetry.step(1, {"loss": 1.0})
+        assert not telemetry.flush(40.0)
+    assert time.monotonic() - began < 40.0
+    assert sorted(path.suffix for path in tmp_path.iterdir()) == [".ring"]
+    [line] = [each.getMessage() for each in caplog.records]
+    assert "nothing is sent; `otel-train top` shows this job" in line
+
+
+def test_a_receiver_at_the_default_address_is_sent_to(default_port: int, tmp_path: Path) -> None:
+    """It need not be named."""
+    with (
+        socket.create_server(("localhost", default_port)),
+        otel_train.init(ring_dir=tmp_path, close_timeout=0.0) as telemetry,
+    ):
+        telemetry.step(1, {"loss": 1.0})
+        wait_until(lambda: is_served(tmp_path))
