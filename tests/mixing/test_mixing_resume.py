@@ -130,6 +130,12 @@ def test_a_schedule_goes_on_at_the_saved_step(ranks: tuple[int, int], rows_now: 
     assert sorted(set(asked)) == [111, 112, 113]
 
 
+def test_a_schedule_needs_its_clock_though_telemetry_is_off() -> None:
+    """A session that is off tells steps to those that need them for training itself."""
+    assert make(weights=WeightSchedule(((1, {"a": 1.0, "b": 1.0}),))).needs_clock
+    assert not make().needs_clock
+
+
 def test_a_schedule_that_is_behind_training_is_said(caplog: pytest.LogCaptureFixture) -> None:
     """A step of two batches, of which the dataset was not told, makes the schedule run ahead."""
     dataset = make(weights=WeightSchedule(((1, {"a": 1.0, "b": 1.0}),)), batch_size=2)
