@@ -35,7 +35,7 @@ class Announcer:
         self._failing_since: float | None = None
         """On a clock that is never set."""
         self._logged = False
-        self._written: tuple[bool, str] | None = None
+        self._written: tuple[bool, str, str] | None = None
 
     def taken(self) -> None:
         """Note that the receiver has acknowledged."""
@@ -50,7 +50,7 @@ class Announcer:
         now = time.monotonic()
         if self._failing_since is None:
             self._failing_since = now - answer.seconds
-        if self._is_news(answer.cause):
+        if self._is_news(f"{answer.cause} {answer.advice}"):
             self._logged = True
             logger.warning(
                 "the receiver at %s does not acknowledge (%s: %s); the rings keep what was recorded. %s",
@@ -99,7 +99,8 @@ class Announcer:
         return True
 
     def _write(self, status: DeliveryStatus) -> None:
-        if self._written != (status.failing, status.cause):
-            self._written = (status.failing, status.cause)
+        news = status.failing, status.cause, status.advice
+        if self._written != news:
+            self._written = news
             with contextlib.suppress(OSError):  # a full disk: the log has it
                 write_status(self._directory, status)

@@ -10,6 +10,7 @@ from email.utils import parsedate_to_datetime
 from typing import Any, Protocol
 
 import grpc
+from google.rpc.status_pb2 import Status
 from opentelemetry.proto.collector.metrics.v1.metrics_service_pb2 import ExportMetricsServiceResponse
 
 from otel_train.endpoint import Endpoint
@@ -142,7 +143,7 @@ class _HttpConnection:
             content = response.raw.read(MAX_ANSWER, decode_content=True)
             if 200 <= response.status_code < 300:
                 return _taken(content)
-            text = content.decode(errors="replace") or response.reason or ""
+            text = _text(content, response.headers.get("content-type", "")) or response.reason or ""
             delay = _retry_after(response.headers.get("retry-after", ""))
             return of_http(response.status_code, text, delay, self._endpoint)
 
@@ -166,6 +167,19 @@ def _taken(content: bytes) -> Answer:
         return TAKEN
     text = " ".join(partial.error_message.split())[:500]
     return Answer(verdict=Verdict.TAKEN, cause="partial success", text=text, rejected=partial.rejected_data_points)
+
+
+def _text(content: bytes, kind: str) -> str:
+    """Return what an error's body says: the standard has a status message there; a web page says nothing more."""
+    if "protobuf" in kind:
+        status: Any = Status()
+        try:
+            status.ParseFromString(content)
+        except Exception:  # noqa: BLE001  # the receiver's bytes are anything
+            return ""
+        return str(status.message)
+    text = content.decode(errors="replace").strip()
+    return "" if text.startswith("<") else text
 
 
 def _retry_after(value: str) -> float:

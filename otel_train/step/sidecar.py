@@ -172,7 +172,7 @@ class SidecarProcess:
             self._status_seen = began_ns, changed_ns
             status = read_status(self._directory)
             if status is not None and status.failing:
-                self._warnings.warn(f"delivery {status.cause}", "telemetry: %s", status)
+                self._warnings.warn(f"delivery {status.cause} {status.advice}", "telemetry: %s", status)
 
     def _start(self, restarts: int) -> None:
         withdraw(self._directory, self._claim)

@@ -13,6 +13,7 @@ from typing import Any
 
 import grpc
 import pytest
+from google.rpc.status_pb2 import Status
 from opentelemetry.proto.collector.metrics.v1 import metrics_service_pb2_grpc
 from opentelemetry.proto.collector.metrics.v1.metrics_service_pb2 import (
     ExportMetricsPartialSuccess,
@@ -158,3 +159,27 @@ def test_receiver_without_gzip_gets_plain_requests(
     body = ExportMetricsServiceRequest(resource_metrics=[ResourceMetrics(schema_url="x" * 1000)])
     assert [sending.send(body.SerializeToString()).taken for _ in range(2)] == [True, True]
     assert [record.getMessage().count("takes no gzip") for record in caplog.records] == [1]
+
+
+@pytest.mark.parametrize(
+    ("head", "body", "text"),
+    [
+        (
+            "Content-Type: application/x-protobuf",
+            Status(code=3, message="a bad name").SerializeToString(),
+            "a bad name",
+        ),
+        ("Content-Type: text/plain", b"duplicate\nsample", "duplicate sample"),
+        ("Content-Type: text/html", b"<html><h1>No</h1></html>", "Bad Request"),
+        ("Content-Type: application/x-protobuf", b"\xff\xff", "Bad Request"),
+    ],
+    ids=["status", "text", "page", "damaged"],
+)
+def test_error_text_is_read(head: str, body: bytes, text: str, monkeypatch: pytest.MonkeyPatch) -> None:
+    """The receiver's own words, whatever they come in."""
+    first = (
+        FIRST_LINE.replace(b"200 OK", b"400 Bad Request") + f"{head}\r\nContent-Length: {len(body)}\r\n\r\n".encode()
+    )
+    with answering(first + body) as (address, _):
+        answer = exporter(monkeypatch, address, "http/protobuf").send(b"")
+    assert (answer.cause, answer.text) == ("HTTP 400", text)
