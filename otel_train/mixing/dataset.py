@@ -383,7 +383,7 @@ class StreamMixingDataset(IterableDataset[MixedBatch]):
         before = list(self._plan.playing)
         self._take(share)
         playing = [entry and entry[0] for entry in self._plan.playing]
-        kept = {slot for slot, (was, now) in enumerate(zip(saved_slots, playing, strict=False)) if was == now}
+        kept = {slot for slot, (was, now) in enumerate(zip(saved_slots, playing, strict=False)) if now and was == now}
         for slot, entry in enumerate(before):
             if entry is not None and slot not in kept:
                 self.meter.close(slot, entry[0])

@@ -32,16 +32,16 @@ class SessionOptions:
 
     def __post_init__(self) -> None:
         if not isinstance(self.blocking, bool):
-            raise ConfigurationError(f"telemetry.blocking must be True or False, got {self.blocking!r:.80}")
+            raise ConfigurationError(f"blocking must be True or False, got {self.blocking!r:.80}")
         for name in ("log_every", "max_in_flight", "ring_records", "ring_bytes"):
-            object.__setattr__(self, name, _checked_count(f"telemetry.{name}", getattr(self, name)))
+            object.__setattr__(self, name, _checked_count(name, getattr(self, name)))
         if self.ring_records > MAX_RECORDS:
-            raise ConfigurationError(f"telemetry.ring_records must be at most {MAX_RECORDS}, got {self.ring_records}")
-        object.__setattr__(self, "close_timeout", checked_seconds("telemetry.close_timeout", self.close_timeout))
-        timeout = checked_seconds("telemetry.reduction_timeout", self.reduction_timeout)
+            raise ConfigurationError(f"ring_records must be at most {MAX_RECORDS}, got {self.ring_records}")
+        object.__setattr__(self, "close_timeout", checked_seconds("close_timeout", self.close_timeout))
+        timeout = checked_seconds("reduction_timeout", self.reduction_timeout)
         object.__setattr__(self, "reduction_timeout", timeout)
         if not timeout:
-            raise ConfigurationError("telemetry.reduction_timeout must be positive, got 0; 10 seconds is the default")
+            raise ConfigurationError("reduction_timeout must be positive, got 0; 10 seconds is the default")
 
 
 def _checked_count(name: str, value: Any) -> int:

@@ -44,7 +44,7 @@ class Recorder:
         for name in (name for names in modalities for name in names):
             if not isinstance(name, str) or not 0 < len(name) <= MAX_TEXT or not name.isprintable():
                 raise ConfigurationError(
-                    f"mixing.modalities must have 1 to {MAX_TEXT} printable characters each, got {name!r:.80}"
+                    f"modalities must have 1 to {MAX_TEXT} printable characters each, got {name!r:.80}"
                 )
         if len(modalities) > 1:
             raise ConfigurationError(f"sources have different modalities: {sorted(modalities)}; give them the same")

@@ -78,7 +78,7 @@ def init(
         session_options = SessionOptions(**options)
     except TypeError as error:
         raise ConfigurationError(f"init: {error}; known: {', '.join(SessionOptions.__slots__)}") from None
-    rank_interval = checked_seconds("telemetry.rank_interval", rank_interval)
+    rank_interval = checked_seconds("rank_interval", rank_interval)
     if environment.disabled:
         return Telemetry(sources=sources, metrics=metrics, options=session_options)
     if process_group is not None and not group_exists():

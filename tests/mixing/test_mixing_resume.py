@@ -251,3 +251,17 @@ def test_a_meter_goes_on_with_other_slots_and_modalities() -> None:
     values = other.drain_step_metrics()
     assert (values[PICKS], values[f"{rows.TOKENS.wandb_key}/b"]) == (6, 7)
     assert values[f"{rows.MODALITY_SHARE.wandb_key}/c"] == 1 / 4
+
+
+def test_events_tell_which_slots_a_resume_has_opened_and_closed() -> None:
+    """A slot that the new dataset had opened is closed where the saved one is empty or plays another stream."""
+    state = saved(make(at_end="next", slots=["a", "b"], readers=None, weights={"a": 1, "b": 0}), 36)
+    events: list[dict[str, Any]] = []
+    resumed(state, at_end="next", slots=["a", "b"], readers=None, events=events.append)
+    opened: dict[int, str] = {}
+    for event in events:
+        if event["event"] == "open":
+            opened[event["slot"]] = event["stream"]
+        elif event["event"] == "close":
+            del opened[event["slot"]]
+    assert opened == {1: state["plan"]["slots"][1][0]}
