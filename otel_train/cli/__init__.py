@@ -5,6 +5,7 @@ from __future__ import annotations
 import click
 
 from otel_train import __version__
+from otel_train.cli.cleaning import clean
 from otel_train.cli.complete import completion
 from otel_train.cli.group import NAME, Commands
 from otel_train.cli.jobs import demo, smoke
@@ -34,5 +35,5 @@ def main() -> None:
     """Telemetry for distributed PyTorch jobs that mix data streams and keep state in a sharded ledger."""
 
 
-for command in (bridge, catalogue, completion, demo, doctor, dump, render, report, sidecar, smoke, sync, top):
+for command in (bridge, catalogue, clean, completion, demo, doctor, dump, render, report, sidecar, smoke, sync, top):
     main.add_command(command)

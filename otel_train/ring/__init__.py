@@ -1,6 +1,7 @@
 """The memory-mapped step log between a rank and its node's sidecar."""
 
 from otel_train.ring.directory import default_base, default_bases, is_ours, prepare_directory
+from otel_train.ring.keeping import KeptRun, clean_beside, look_at_run, remove_run
 from otel_train.ring.layout import MAX_RECORDS, Cursor, End, Kind, Record
 from otel_train.ring.process import is_alive, is_stopped, parent_of, start_time
 from otel_train.ring.reader import Progress, RingReader, ring_files
@@ -17,6 +18,7 @@ __all__ = [
     "End",
     "Fact",
     "Identity",
+    "KeptRun",
     "Kind",
     "Progress",
     "Record",
@@ -25,15 +27,18 @@ __all__ = [
     "RingWriter",
     "Schema",
     "ask_for_turn",
+    "clean_beside",
     "default_base",
     "default_bases",
     "is_alive",
     "is_ours",
     "is_served",
     "is_stopped",
+    "look_at_run",
     "make_ring",
     "parent_of",
     "prepare_directory",
+    "remove_run",
     "ring_files",
     "ring_path",
     "start_time",

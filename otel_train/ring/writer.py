@@ -96,6 +96,7 @@ class RingWriter:
         with standard_descriptors():
             self._file, descriptor = _allocate(path.with_suffix(NEW_SUFFIX), self.geometry.file_size)
         self._unlock = weakref.finalize(self, os.close, descriptor)
+        _OPEN.add(self)
         header = pack_header(self.geometry, os.getpid(), start_time(os.getpid()), crc32(encoded), time.time_ns())
         self._file[: len(header)] = header
         self._file[self.geometry.schema_offset : self.geometry.schema_offset + len(encoded)] = encoded
@@ -180,6 +181,11 @@ class RingWriter:
         _pack_end(self._file, END_OFFSET, end, self._abandoned)
         self.enter(Phase.ENDED)
 
+    @property
+    def released(self) -> bool:
+        """Whether mapping, file and lock were given back."""
+        return self._released is not None
+
     def release(self) -> None:
         """Give mapping, file and lock back; nothing is written any more, and what is noted has no effect."""
         if self._released is None:
@@ -188,6 +194,14 @@ class RingWriter:
             self._view.release()
             mapping.close()
             self._unlock()
+
+
+_OPEN: weakref.WeakSet[RingWriter] = weakref.WeakSet()
+
+
+def has_open_ring(directory: Path) -> bool:
+    """Tell whether this process writes a ring in a directory: to open and close its file would end its lock."""
+    return any(not ring.released and ring.path.parent == directory for ring in list(_OPEN))
 
 
 def _allocate(path: Path, size: int) -> tuple[mmap.mmap, int]:

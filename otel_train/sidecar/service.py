@@ -6,6 +6,7 @@ import contextlib
 import fcntl
 import logging
 import math
+import os
 import signal
 import time
 from collections.abc import Callable, Iterator
@@ -13,7 +14,7 @@ from pathlib import Path
 from typing import Any
 
 from otel_train.exceptions import RingError
-from otel_train.ring import LOCK_NAME, prepare_directory, ring_files, turn_is_asked_for
+from otel_train.ring import LOCK_NAME, clean_beside, prepare_directory, ring_files, turn_is_asked_for
 from otel_train.sidecar.announcer import Announcer
 from otel_train.sidecar.exporter import Exporter
 from otel_train.sidecar.feed import RingFeed
@@ -95,6 +96,9 @@ class Sidecar:
         with (self._directory / LOCK_NAME).open("a") as lock:
             if not self._acquire(lock.fileno(), math.inf if self._session is None else LONGEST_ASK):
                 return TOLD if self._told else ANOTHER_SERVES
+            if not self._is_named(lock.fileno()):
+                return ANOTHER_SERVES  # or none yet: the directory was cleaned away a moment ago
+            self._clean()
             exporter = Exporter()
             sender = Sender(exporter, Announcer(self._directory, exporter.endpoint), self._refusing)
             try:
@@ -107,6 +111,20 @@ class Sidecar:
             finally:
                 exporter.close()
             return TOLD if self._told else DONE
+
+    def _is_named(self, descriptor: int) -> bool:
+        """Tell whether the lock file is still the one in the directory."""
+        with contextlib.suppress(FileNotFoundError):
+            return os.path.samestat(os.fstat(descriptor), (self._directory / LOCK_NAME).stat())
+        return False
+
+    def _clean(self) -> None:
+        """Remove what earlier jobs have left beside this one's directory, beyond what is kept of them."""
+        try:
+            for run in clean_beside(self._directory):
+                logger.info("removed the rings in %s, which are delivered: %d bytes", run.directory, run.size)
+        except Exception as error:  # noqa: BLE001  # what others have left there keeps nothing from being sent
+            logger.warning("earlier jobs' rings can't be cleaned away: %r", error)
 
     def _acquire(self, descriptor: int, seconds: float) -> bool:
         """Wait for the directory's lock, so long at most, and tell whether this sidecar has it."""

@@ -8,7 +8,7 @@ from pathlib import Path
 
 from otel_train.descriptors import standard_descriptors
 from otel_train.exceptions import RingError
-from otel_train.ring import Identity, prepare_directory
+from otel_train.ring import Identity, clean_beside, prepare_directory
 from otel_train.step.environment import Environment
 from otel_train.step.group import GroupLike, RankGroup
 from otel_train.step.identity import agree_identity
@@ -83,6 +83,7 @@ def _join_job(options: MembershipOptions, saved_run_id: str) -> Membership:
             prepare_directory(agreed.directory.parent)  # whose owner could put another directory in its place
         prepare_directory(agreed.directory)
         if agreed.serves and not delivers:
+            clean_beside(agreed.directory)  # elsewhere the sidecar does
             logger.info(
                 "telemetry: no receiver is named and nothing listens at %s, so that nothing is sent; `otel-train top` "
                 "shows this job. To send, set OTEL_EXPORTER_OTLP_ENDPOINT, also for a receiver that starts later",

@@ -12,7 +12,7 @@ from typing import Any
 import pytest
 
 from otel_train.catalogue import cluster_name, rows
-from otel_train.ring import is_alive, is_served, start_time
+from otel_train.ring import default_base, directory, is_alive, is_served, keeping, ring_files, start_time
 from otel_train.sidecar import Sidecar, service
 from otel_train.sidecar.sender import Sender
 from otel_train.step.sidecar import SidecarProcess
@@ -103,6 +103,22 @@ def test_a_ring_that_comes_while_a_sidecar_leaves_is_sent(tmp_path: Path, monkey
     monkeypatch.setattr(Sidecar, "_serve", serve_and_be_late)
     assert Sidecar(tmp_path, session=lambda: False).run() == service.DONE
     assert ranks[0].acknowledged()
+
+
+@pytest.mark.usefixtures("receiver")
+def test_the_next_jobs_sidecar_cleans_up_after_earlier_ones(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Beside its own directory in the default one; its own job's rings stay for a look at them."""
+    monkeypatch.setattr(directory, "MEMORY", tmp_path)
+    monkeypatch.setattr(keeping, "KEPT_SECONDS", -1.0)
+    for run in ("one", "two"):
+        (default_base() / run).mkdir()
+        rank = Rank(default_base() / run)
+        rank.record(1)
+        rank.ring.close(1, 0)
+        Sidecar(default_base() / run, session=lambda: False).run()
+        rank.ring.release()
+    assert [path.name for path in default_base().iterdir()] == ["two"]
+    assert len(ring_files(default_base() / "two")) == 1
 
 
 def test_the_patience_begins_anew_with_a_later_attempt(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:

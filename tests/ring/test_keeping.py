@@ -1,0 +1,109 @@
+"""What stays of the rings of jobs that have ended: in the default directory, and when somebody asks to clean up."""
+
+from __future__ import annotations
+
+import time
+from contextlib import closing
+from pathlib import Path
+
+import pytest
+from click.testing import CliRunner
+
+from otel_train.cli import main
+from otel_train.ring import (
+    Fact,
+    Kind,
+    RingReader,
+    RingWriter,
+    clean_beside,
+    default_base,
+    directory,
+    keeping,
+    look_at_run,
+    ring_files,
+    ring_path,
+)
+from tests.ring.test_ring import IDENTITY, SCHEMA
+
+
+@pytest.fixture
+def base(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
+    """Return the directory that is this user's by default."""
+    monkeypatch.setattr(directory, "MEMORY", tmp_path)
+    monkeypatch.setattr(keeping, "has_open_ring", lambda _: False)  # the live ones stand for another process's
+    return default_base()
+
+
+def leave(
+    run: Path, *, closed: bool = True, delivered: bool = True, days: float = 0.0, facts: dict[str, Fact] | None = None
+) -> Path:
+    """Leave a run's ring behind, which ended so many days ago."""
+    run.mkdir()
+    ring = RingWriter(ring_path(run, IDENTITY), SCHEMA, IDENTITY, records=64, facts=facts)
+    ended_ns = int((time.time() - 86400 * days) * 1e9)
+    ring.write(1, ended_ns, Kind.RANK, [0.0] * ring.geometry.values)
+    if delivered:
+        with closing(RingReader(ring.path, writable=True)) as reader:
+            reader.move_cursor(reader.cursor._replace(position=1))
+    if closed:
+        ring.close(1, ended_ns)
+        ring.release()
+    else:
+        LIVE.append(ring)
+    return run
+
+
+LIVE: list[RingWriter] = []
+"""Rings that stay open, as those of running jobs."""
+
+
+@pytest.mark.parametrize(
+    ("bound", "value", "kept"), [("KEPT_RUNS", 3, 3), ("KEPT_BYTES", 80_000, 2), ("KEPT_SECONDS", 86400 * 2.5, 2)]
+)
+def test_the_newest_runs_that_have_ended_are_kept(
+    bound: str, value: float, kept: int, base: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """By number, by bytes and by age."""
+    monkeypatch.setattr(keeping, bound, value)
+    runs = [leave(base / str(days), days=days) for days in range(1, 6)]
+    clean_beside(base / "new")
+    assert [run.exists() for run in runs] == [number < kept for number in range(5)]
+
+
+def test_what_is_needed_or_not_ours_is_never_cleaned_away(base: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """A live job's, what is not delivered, what is no ring, other files, links, and other directories than ours."""
+    monkeypatch.setattr(keeping, "KEPT_SECONDS", -1.0)
+    kept = [leave(base / "lives", closed=False), leave(base / "undelivered", delivered=False), leave(base / "mixed")]
+    kept += [base / "junk", leave(base.parent / "elsewhere"), base / "link"]
+    (base / "mixed" / "notes.txt").touch()
+    (base / "junk").mkdir()
+    (base / "junk" / "some.ring").write_text("no ring")
+    (base / "link").symlink_to(base.parent / "elsewhere")
+    gone = leave(base / "gone")
+    clean_beside(base / "new")
+    assert [path.exists() for path in (*kept, gone)] == [True] * 6 + [False]
+    assert all(ring_files(path) for path in kept)
+
+
+def test_the_command_removes_what_is_delivered_and_says_what_stays(base: Path) -> None:
+    """First on paper, then in fact; what is not delivered goes when it is asked for."""
+    leave(base / "done")
+    leave(base / "undelivered", delivered=False)
+    leave(base / "lives", closed=False)
+    on_paper = CliRunner().invoke(main, ["clean", "--dry-run"]).output
+    assert f"{base / 'done'}: would be removed, 1 rings, " in on_paper
+    assert sorted(path.name for path in base.iterdir()) == ["done", "lives", "undelivered"]
+    output = CliRunner().invoke(main, ["clean"]).output
+    assert "undelivered: kept, 1 records are not delivered" in output
+    assert "lives: kept, its job or its sidecar runs" in output
+    assert sorted(path.name for path in base.iterdir()) == ["lives", "undelivered"]
+    CliRunner().invoke(main, ["clean", "--undelivered", str(base / "undelivered")])
+    assert sorted(path.name for path in base.iterdir()) == ["lives"]
+
+
+def test_records_that_were_meant_for_nobody_are_no_reason_to_keep_a_run(base: Path) -> None:
+    """Where no receiver was there the rings were for `otel-train top` only."""
+    leave(base / "run", delivered=False, facts={"telemetry.delivers": False})
+    run = look_at_run(base / "run")
+    assert run is not None
+    assert run.done
