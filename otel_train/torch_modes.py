@@ -48,7 +48,8 @@ def _outside() -> Iterator[None]:
     with ExitStack() as stack:
         if _transform() is not None:
             stack.enter_context(_outside_transforms())
-        stack.enter_context(_python_dispatch._disable_current_modes())  # noqa: SLF001  # there is no public one
+        if _dispatch_modes():  # it loads a part of the compiler, which whoever has set such a mode has
+            stack.enter_context(_python_dispatch._disable_current_modes())  # noqa: SLF001  # there is no public one
         stack.enter_context(torch._C.DisableTorchFunction())  # noqa: SLF001  # as above
         stack.enter_context(torch.inference_mode(mode=False))
         stack.enter_context(torch.no_grad())

@@ -8,6 +8,7 @@ import torch
 
 from otel_train.ledger.hashing import stable_hash
 from otel_train.ledger.ordered_keys import OrderedKeys
+from otel_train.torch_modes import outside_modes
 
 
 class EvictedKeys:
@@ -24,15 +25,17 @@ class EvictedKeys:
     def __len__(self) -> int:
         return len(self._keys)
 
+    @outside_modes
     def __contains__(self, key: object) -> bool:
         """Tell whether a key (the `stable_hash`), or a stream id that is a string, is remembered."""
         if isinstance(key, str):
             key = stable_hash(key)
-        return isinstance(key, int) and bool(self._keys.find(torch.tensor([key])) >= 0)
+        return isinstance(key, int) and bool(self._keys.find(torch.tensor([key], dtype=torch.int64, device="cpu")) >= 0)
 
     def __iter__(self) -> Iterator[int]:
         return iter(self.in_order().tolist())
 
+    @outside_modes
     def in_order(self) -> torch.Tensor:
         """Return the keys, int64 [len(self)], the oldest eviction first."""
         return self._keys.keys[self._keys.in_order()]

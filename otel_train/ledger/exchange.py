@@ -78,7 +78,7 @@ class Exchange:
 
     def _raise_together(self, call: str, problem: str) -> None:
         text = (f"!{problem}" if problem else f"={call}").encode()[:_TEXT_BYTES]
-        own = torch.zeros(_TEXT_BYTES, dtype=torch.uint8)
+        own = torch.zeros(_TEXT_BYTES, dtype=torch.uint8, device="cpu")
         own[: len(text)] = torch.frombuffer(bytearray(text), dtype=torch.uint8)
         gathered = [torch.empty_like(own, device=self._device) for _ in range(self.world_size)]
         dist.all_gather(gathered, own.to(self._device), group=self._group)

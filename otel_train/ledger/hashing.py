@@ -77,7 +77,7 @@ def keys_of(stream_ids: StreamIds) -> torch.Tensor:
         raise ShapeMismatchError(
             f"stream_ids must be a sequence of ids or an int64 tensor, got {type(stream_ids).__name__}; use a list"
         )
-    return torch.tensor([stable_hash(stream_id) for stream_id in stream_ids], dtype=torch.int64)
+    return torch.tensor([stable_hash(stream_id) for stream_id in stream_ids], dtype=torch.int64, device="cpu")
 
 
 def _shift_right(values: torch.Tensor, shift: int) -> torch.Tensor:

@@ -36,7 +36,7 @@ class KeyIndex:
             int64 [n]; -1 where a key is not held.
         """
         get = self._positions.get
-        return torch.tensor([get(key, ABSENT) for key in keys.tolist()], dtype=torch.int64)
+        return torch.tensor([get(key, ABSENT) for key in keys.tolist()], dtype=torch.int64, device="cpu")
 
     def insert(self, keys: torch.Tensor, positions: torch.Tensor) -> None:
         """Add keys that are not held.

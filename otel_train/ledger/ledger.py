@@ -18,9 +18,10 @@ from otel_train.ledger.resharding import OWNER, check_complete, check_form, chec
 from otel_train.ledger.routing import Route, last_occurrences, plan_route
 from otel_train.ledger.shard import Fetched, Shard, describe
 from otel_train.ledger.source import EventSink
+from otel_train.torch_modes import outside_modes
 from otel_train.untraced import untraced
 
-_NO_KEYS = torch.empty(0, dtype=torch.int64)
+_NO_KEYS = torch.empty(0, dtype=torch.int64, device="cpu")
 
 
 class _Fetch(NamedTuple):
@@ -58,6 +59,7 @@ class StateLedger(Shard):
         ConfigurationError: An argument breaks a rule; the message names it.
     """
 
+    @outside_modes
     def __init__(
         self,
         state_shape: Sequence[int],
@@ -96,6 +98,7 @@ class StateLedger(Shard):
         if self._exchange.world_size > 1:
             self._enter = enter
 
+    @outside_modes
     @torch.no_grad()
     def fetch(self, stream_ids: StreamIds) -> Fetched:
         """Return the states of streams, from whichever ranks own them; a collective.
@@ -135,6 +138,7 @@ class StateLedger(Shard):
         states = answer.view(self.dtype)[:, :-1].index_select(0, inverse).view(-1, *self.state_shape)
         return Fetched(states, answer[:, -1].bool().index_select(0, inverse))
 
+    @outside_modes
     @torch.no_grad()
     def store(self, stream_ids: StreamIds, states: torch.Tensor) -> None:
         """Write the states of streams to the ranks that own them; a collective.
@@ -202,6 +206,7 @@ class StateLedger(Shard):
 
     # -- state ---------------------------------------------------------------------------------------------------
 
+    @outside_modes
     def state_dict(self) -> dict[str, Any]:
         """Return what this rank must save: its entries in the order of use, the ring of evicted keys and the clock."""
         return {
@@ -210,6 +215,7 @@ class StateLedger(Shard):
             **self._shard_state(),
         }
 
+    @outside_modes
     def load_state_dict(self, state: Mapping[str, Any] | Sequence[Mapping[str, Any]]) -> None:
         """Go on from what `state_dict` returned.
 

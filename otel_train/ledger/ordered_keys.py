@@ -17,11 +17,11 @@ class OrderedKeys:
 
     def __init__(self, capacity: int) -> None:
         self.capacity = capacity
-        self.keys = torch.zeros(capacity, dtype=torch.int64)
+        self.keys = torch.zeros(capacity, dtype=torch.int64, device="cpu")
         """The key in each row that is in use."""
         self._index = KeyIndex(capacity)
         self._order = Recency(capacity)
-        self._free = torch.arange(capacity)
+        self._free = torch.arange(capacity, dtype=torch.int64, device="cpu")
         """Free rows stand from place `len(self)` on."""
 
     def __len__(self) -> int:
@@ -74,4 +74,4 @@ class OrderedKeys:
         """Remove every key."""
         self._index.clear()
         self._order.clear()
-        self._free = torch.arange(self.capacity)
+        self._free = torch.arange(self.capacity, dtype=torch.int64, device="cpu")

@@ -21,10 +21,10 @@ class Recency:
     def __init__(self, rows: int) -> None:
         size = _LOG_FACTOR * rows
         self._size = size
-        self._log = torch.zeros(size, dtype=torch.int64)
+        self._log = torch.zeros(size, dtype=torch.int64, device="cpu")
         # One place more, that nobody reads: the last is that of a row that is not in the order.
-        self._live = torch.zeros(size + 1, dtype=torch.bool)
-        self._place = torch.full((rows,), size, dtype=torch.int64)
+        self._live = torch.zeros(size + 1, dtype=torch.bool, device="cpu")
+        self._place = torch.full((rows,), size, dtype=torch.int64, device="cpu")
         self._begin = self._end = 0
 
     def touch(self, rows: torch.Tensor) -> None:
@@ -40,7 +40,7 @@ class Recency:
         self._live.index_fill_(0, self._place.index_select(0, rows), value=False)
         self._log[self._end : end] = rows
         self._live[self._end : end] = True
-        self._place.index_copy_(0, rows, torch.arange(self._end, end))
+        self._place.index_copy_(0, rows, torch.arange(self._end, end, dtype=torch.int64, device="cpu"))
         self._end = end
 
     def drop(self, rows: torch.Tensor) -> None:

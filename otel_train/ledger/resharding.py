@@ -119,6 +119,6 @@ def merge(states: Sequence[Mapping[str, Any]], rank: int, world_size: int) -> di
 
 def _merge_rings(rings: Sequence[torch.Tensor], rank: int, world_size: int) -> torch.Tensor:
     keys = torch.cat(list(rings))
-    distance = torch.cat([torch.arange(len(ring), 0, -1) for ring in rings])
+    distance = torch.cat([torch.arange(len(ring), 0, -1, dtype=torch.int64, device="cpu") for ring in rings])
     order = distance.argsort(stable=True, descending=True)
     return keys[order[owners_of(keys[order], world_size) == rank]]

@@ -33,7 +33,7 @@ def plan_route(keys: torch.Tensor, world_size: int) -> Route:
     owners = owners_of(keys, world_size)
     order = owners.argsort(stable=True)
     inverse = torch.empty_like(order)
-    inverse[order] = torch.arange(len(keys))
+    inverse[order] = torch.arange(len(keys), dtype=torch.int64, device="cpu")
     return Route(order, inverse, owners.bincount(minlength=world_size).tolist())
 
 
@@ -50,4 +50,4 @@ def last_occurrences(keys: torch.Tensor) -> torch.Tensor:
     last = torch.ones_like(ordered, dtype=torch.bool)
     # Equal keys stand in the order of their places, so the last of a run is the last occurrence.
     last[:-1] = ordered[1:] != ordered[:-1]
-    return torch.arange(len(keys)) if bool(last.all()) else places[last].sort().values
+    return torch.arange(len(keys), dtype=torch.int64, device="cpu") if bool(last.all()) else places[last].sort().values

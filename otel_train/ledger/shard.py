@@ -14,9 +14,10 @@ from otel_train.ledger.evicted import EvictedKeys
 from otel_train.ledger.ordered_keys import OrderedKeys
 from otel_train.ledger.routing import last_occurrences
 from otel_train.ledger.source import OVERFLOW, STALE, Counts, EventSink, LedgerSource
+from otel_train.torch_modes import outside_modes
 from otel_train.untraced import untraced
 
-_EMPTY = torch.empty(0, dtype=torch.int64)
+_EMPTY = torch.empty(0, dtype=torch.int64, device="cpu")
 _NEVER = 2**62
 """The last used step of a free row: it never gets stale."""
 
@@ -82,7 +83,7 @@ class Shard(LedgerSource):
             ) from error
         self._slab = torch.zeros(capacity, *self.state_shape, dtype=dtype, device=device)
         self._entries = OrderedKeys(capacity)
-        self._last_used_step = torch.full((capacity,), _NEVER, dtype=torch.int64)
+        self._last_used_step = torch.full((capacity,), _NEVER, dtype=torch.int64, device="cpu")
         self._recently_evicted = EvictedKeys(self._ring_capacity)
 
     @property
@@ -204,6 +205,7 @@ class Shard(LedgerSource):
             self._emit("evict", evicted.tolist(), why=STALE)
         return len(stale)
 
+    @outside_modes
     def wipe(self) -> None:
         """Drop every entry of this rank and clear the ring of evicted keys; the interval's counts stay.
 

@@ -11,6 +11,7 @@ from typing import Any, ClassVar
 from otel_train.arguments import check_fields, whole_number
 from otel_train.catalogue import HEADLINE_KEYS, LEDGER, REUSE_BOUNDS, Layout, Metric
 from otel_train.exceptions import StateMismatchError
+from otel_train.torch_modes import outside_modes
 from otel_train.untraced import untraced
 
 EventSink = Callable[[dict[str, object]], None]
@@ -139,6 +140,7 @@ class LedgerSource(ABC):
     def _settle(self, step: int) -> None:  # noqa: B027  # a cache that remembers no steps has nothing to do
         """Give what was used since the last step that ended to the step that ends now, instead of to `_step`."""
 
+    @outside_modes
     def end_step(self, step: int) -> None:
         """Note the end of a step that is no log step: what comes now belongs to the next one.
 
@@ -155,6 +157,7 @@ class LedgerSource(ABC):
         self._step = step
         self._counts.stale_evictions += self._evict_stale()
 
+    @outside_modes
     def drain_measurements(self, step: int | None = None) -> list[float]:
         """End the interval with `step` and return what it measured, flat.
 

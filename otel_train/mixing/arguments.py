@@ -5,12 +5,12 @@ from __future__ import annotations
 from collections.abc import Iterable, Mapping, Sequence
 from typing import Any
 
-import torch
 import torch.distributed as dist
 
 from otel_train.arguments import MAX_SHOWN, finite_number, whole_number
 from otel_train.exceptions import ConfigurationError
 from otel_train.mixing.dealing import apportion_slots
+from otel_train.torch_modes import outside_modes
 
 
 def checked_slots(readers: int | None, slots: Sequence[str] | None, weights: Mapping[str, float]) -> tuple[str, ...]:
@@ -71,6 +71,18 @@ def checked_rank(rank: int | None, world_size: int | None) -> tuple[int, int]:
     return rank, world_size
 
 
+@outside_modes
+def _flat(value: Any) -> list[Any]:
+    """Return the numbers of a tensor, an array or a list, however nested, in order."""
+    if hasattr(value, "tolist"):
+        value = value.tolist()
+    if isinstance(value, list | tuple):
+        return [number for part in value for number in _flat(part)]
+    if not isinstance(value, int | float):
+        raise TypeError(f"a {type(value).__name__} is no number")
+    return [value]
+
+
 def batch_numbers(batch: Mapping[str, Any], name: str) -> list[Any]:
     """Return the numbers that a batch has under a name, one a row.
 
@@ -78,7 +90,7 @@ def batch_numbers(batch: Mapping[str, Any], name: str) -> list[Any]:
         ConfigurationError: It has none, or one is negative or not finite.
     """
     try:
-        values = torch.as_tensor(batch[name]).reshape(-1).tolist()
+        values = _flat(batch[name])
     except Exception as error:
         raise ConfigurationError(
             f"the batch must have {name!r}, a number or a tensor of numbers, one a row ({type(error).__name__}: "

@@ -7,6 +7,7 @@ import time
 import torch
 
 from otel_train.exceptions import ConfigurationError
+from otel_train.torch_modes import outside_modes
 
 MOST_WORKERS = 256
 START_TIMEOUT = 30.0
@@ -23,20 +24,24 @@ class WorkerProgress:
     another.
     """
 
+    @outside_modes
     def __init__(self) -> None:
-        self._shared = torch.zeros(_BEGUN + MOST_WORKERS, dtype=torch.int64)
+        self._shared = torch.zeros(_BEGUN + MOST_WORKERS, dtype=torch.int64, device="cpu")
         self._shared.share_memory_()  # type: ignore[no-untyped-call]
 
     @property
+    @outside_modes
     def produced(self) -> int:
         """The largest number of picks that a worker has read."""
         return int(self._shared[_PRODUCED])
 
     @property
+    @outside_modes
     def consumed(self) -> int:
         """The number of picks that the training loop has consumed."""
         return int(self._shared[_CONSUMED])
 
+    @outside_modes
     def begin(self, worker: int, workers: int, times: int) -> None:
         """Note, in a worker that has looked where the loop is, that it begins for the `times`-th time.
 
@@ -50,18 +55,22 @@ class WorkerProgress:
         self._shared[_WORKERS] = workers
         self._shared[_BEGUN + worker] = times
 
+    @outside_modes
     def read(self, picks: int) -> None:
         """Note, in a worker, that it has read the row of the last of so many picks."""
         self._shared[_PRODUCED] = max(self.produced, picks)
 
+    @outside_modes
     def consume(self, picks: int) -> None:
         """Note, in the training process, that so many picks are consumed."""
         self._shared[_CONSUMED] = picks
 
+    @outside_modes
     def restart(self, picks: int) -> None:
         """Note, in the training process, that it goes on behind so many picks."""
         self._shared[_PRODUCED] = self._shared[_CONSUMED] = picks
 
+    @outside_modes
     def await_workers(self) -> None:
         """Wait, in the training process, until all workers have begun as often as the first one."""
         begun = self._shared[_BEGUN : _BEGUN + int(self._shared[_WORKERS])]

@@ -83,7 +83,7 @@ class FileStream:
             data = file.read(min(self.chunk + 1, self._size - start))
         if len(data) < 2:
             raise OSError(f"{self.path} was {self._size} bytes long and has become shorter")
-        row = torch.zeros(self.chunk + 1, dtype=torch.uint8)
+        row = torch.zeros(self.chunk + 1, dtype=torch.uint8, device="cpu")
         row[: len(data)] = torch.frombuffer(bytearray(data), dtype=torch.uint8)
         return {"bytes": row}, len(data) - 1
 

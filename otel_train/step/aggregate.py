@@ -13,6 +13,7 @@ from otel_train.step.group import GroupLike, RankGroup
 from otel_train.step.reading import unreadable
 from otel_train.step.recorder import Measurements, Recorder
 from otel_train.step.source import Source
+from otel_train.torch_modes import outside_modes
 from otel_train.untraced import untraced
 
 _UNTIMED = Interval(0.0, 0, 0.0)
@@ -21,6 +22,7 @@ _NOT_MEASURED = {rows.STEP_DURATION.wandb_key, rows.DATA_WAIT.wandb_key}
 
 
 @untraced
+@outside_modes
 def aggregate_step_metrics(
     sources: Sequence[Source], step: int, *, process_group: GroupLike | None = None
 ) -> dict[str, float]:
@@ -51,6 +53,7 @@ def aggregate_step_metrics(
 
 
 @untraced
+@outside_modes
 def reduce_loss_metrics(
     metrics: Mapping[str, Any], *, sum_keys: Collection[str] = (), process_group: GroupLike | None = None
 ) -> dict[str, float]:

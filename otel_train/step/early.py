@@ -7,6 +7,8 @@ from typing import Any
 
 import torch
 
+from otel_train.torch_modes import outside_modes
+
 MOST_EARLY = 10_000
 """Calls that are kept: a job that never makes a step must not grow."""
 
@@ -34,6 +36,7 @@ class EarlyScalars:
         return calls
 
 
+@outside_modes
 def _by_value(value: Any) -> Any:
     try:
         return value.detach().clone() if isinstance(value, torch.Tensor) else value

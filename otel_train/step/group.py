@@ -17,6 +17,7 @@ from torch.distributed.device_mesh import DeviceMesh
 from otel_train.exceptions import ConfigurationError, SchemaMismatchError
 from otel_train.ring import Schema
 from otel_train.step.environment import launched_world_size
+from otel_train.torch_modes import outside_modes
 
 GroupLike = dist.ProcessGroup | DeviceMesh
 
@@ -49,6 +50,7 @@ class RankGroup:
         """
         return self.rank == 0 and self.global_rank == 0
 
+    @outside_modes
     def gather(self, value: Any) -> list[Any]:
         """Return every rank's `value` (anything JSON can hold), by rank; a collective that waits.
 
@@ -61,7 +63,7 @@ class RankGroup:
         sizes[self.rank] = len(encoded)
         dist.all_reduce(sizes, group=self.handle)
         longest = int(sizes.max())
-        own = torch.zeros(longest, dtype=torch.uint8)
+        own = torch.zeros(longest, dtype=torch.uint8, device="cpu")
         own[: len(encoded)] = torch.frombuffer(bytearray(encoded), dtype=torch.uint8)
         gathered = [torch.empty_like(own, device=self.device) for _ in range(self.world_size)]
         dist.all_gather(gathered, own.to(self.device), group=self.handle)
@@ -82,6 +84,7 @@ class RankGroup:
         return cls()
 
     @classmethod
+    @outside_modes
     def of(cls, given: GroupLike | None, *, own: bool) -> RankGroup:
         """Return the group over the same ranks as `given`.
 

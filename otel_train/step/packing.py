@@ -22,6 +22,7 @@ from typing import NamedTuple
 import torch
 
 from otel_train.catalogue import ABSENT, NOTHING, Layout
+from otel_train.torch_modes import outside_modes
 
 HEADER = 4
 """Places in front of the sums: how many ranks have values, their steps and the squares of these, which show a mismatch,
@@ -137,7 +138,7 @@ class PackingPlan:
         self._head = struct.Struct(f"={HEADER + sums}d")
         self._few = struct.Struct(f"={self._signs}d") if world_size * peaks <= _FEW else None
         # Where the maxima of many ranks are put, and, as bytes and as a tensor, where they stand.
-        self._tops = torch.empty(peaks, 1, dtype=torch.float64)
+        self._tops = torch.empty(peaks, 1, dtype=torch.float64, device="cpu")
         self._equal = bytearray(max(1, world_size * peaks))
         self._is_top = torch.frombuffer(self._equal, dtype=torch.bool)[: world_size * peaks].view(peaks, world_size)
         self._empty = bytes(8 * self.size) if self._few is not None else b""
@@ -210,6 +211,7 @@ class PackingPlan:
         """Return what each rank says of itself in a reduction."""
         return [RankSign.decode(number) for number in packed.doubles[self._signs :]]
 
+    @outside_modes
     def unpack(self, packed: Packed, step: int) -> list[float] | None:
         """Return the cluster's values.
 

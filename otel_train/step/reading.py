@@ -62,6 +62,7 @@ def read_number(value: Any) -> float:
         raise ValueError(f"{_NO_NUMBER}, got {_short(value)}") from None
 
 
+@outside_modes
 def unreadable(value: Any) -> str:
     """Return why a value is no number, or an empty text; a tensor on a GPU is not waited for."""
     try:

@@ -13,6 +13,7 @@ from otel_train.step.flight import Collective, Flight
 from otel_train.step.group import RankGroup
 from otel_train.step.packing import Packed, PackingPlan, Presence, RankSign, Reduced
 from otel_train.step.recorder import Measurements
+from otel_train.torch_modes import outside_modes
 
 logger = logging.getLogger(__name__)
 
@@ -64,6 +65,7 @@ class Reducer:
         timeout: Seconds that any wait takes at most.
     """
 
+    @outside_modes
     def __init__(self, layout: Layout, group: RankGroup, *, max_in_flight: int, timeout: float) -> None:
         self.plan = PackingPlan.of(layout, group.world_size)
         self.group = group
@@ -98,6 +100,7 @@ class Reducer:
 
     # -- launching -----------------------------------------------------------------------------------------------
 
+    @outside_modes
     def launch(self, step: int, time_ns: int, measured: Measurements | None) -> None:
         """Begin the reduction of one step. Every rank of the group calls this for the same steps in the same order.
 
@@ -214,6 +217,7 @@ class Reducer:
         under_way = sum(not flight.extra and not flight.complete() for flight in self._flights)
         return under_way + sum(not flight.extra for flight in self._waiting)
 
+    @outside_modes
     def harvest(self) -> list[Reduced]:
         """Return the steps whose reductions are complete, oldest first, without waiting."""
         self._land_complete()
@@ -224,6 +228,7 @@ class Reducer:
         while self._flights and self._flights[0].complete():
             self._land(self._flights.popleft())
 
+    @outside_modes
     def finish(self, timeout: float) -> list[Reduced]:
         """Wait for the reductions of all steps under way, `timeout` seconds at most, and return what `harvest` would.
 
@@ -338,6 +343,7 @@ class Reducer:
         """Whether no rank will launch anything more, and nothing is under way."""
         return self.stopped or (self._all_closed and not self.under_way)
 
+    @outside_modes
     def close(self, step: int, time_ns: int, rest: Measurements | None, timeout: float) -> list[Reduced]:
         """Take part for the last time, wait for what is under way, `timeout` seconds at most, and return what landed.
 

@@ -99,9 +99,17 @@ class ScalarRecorder:
             return UNKNOWN_KEY
         if value is None:
             return ""
-        if isinstance(value, torch.Tensor) and value.is_cuda:
+        if isinstance(value, torch.Tensor):
+            return self._add_tensor(slot, value, weight)
+        return self._add_number(slot, read_number(value), weight)
+
+    @outside_modes
+    def _add_tensor(self, slot: _Slot, value: torch.Tensor, weight: float) -> str:
+        if value.is_cuda:
             return problem_of(value) or self._add_on_device(slot, value, weight)
-        number = read_number(value)
+        return self._add_number(slot, read_number(value), weight)
+
+    def _add_number(self, slot: _Slot, number: float, weight: float) -> str:
         if slot.counter and not counts_up(number):
             return f"{NO_COUNT}, got {number}"
         self._add(slot, number, weight)

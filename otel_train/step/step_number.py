@@ -9,10 +9,13 @@ from typing import Any
 
 import torch
 
+from otel_train.torch_modes import outside_modes
+
 LARGEST_STEP = 2**53
 """Steps are reduced as float64, which is exact up to here."""
 
 
+@outside_modes
 def step_number(value: Any) -> int:
     """Return a step's number by value: a tensor that is counted in place is another number later.
 
@@ -31,6 +34,7 @@ def step_number(value: Any) -> int:
     return number
 
 
+@outside_modes
 def checked_weight(value: Any) -> float:
     """Return the weight of scalars as a float.
 

@@ -32,7 +32,7 @@ def _is_ours(key: str) -> bool:
     """Tell whether a key is a catalogue metric's name or wandb key, or a sibling's or a modality's of one."""
     without_rank = key.removesuffix(RANK_SUFFIX)
     bases = {key, without_rank, without_rank.removesuffix(MAX_SUFFIX)}
-    return key in RESERVED_KEYS or any(
+    return any(
         metric.name in bases
         or metric.wandb_key in bases
         or (metric.attribute and key.startswith(metric.wandb_key + "/"))

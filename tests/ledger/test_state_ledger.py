@@ -113,6 +113,7 @@ def test_events_tell_the_counts(size: dict[str, Any], calls: list[Any]) -> None:
     assert values[:4] == counts
 
 
+@pytest.mark.modes
 def test_drain_gives_wandb_keys_and_keeps_the_counters() -> None:
     """The drained values have the catalogue's keys, and last_extra_metrics the four counters of that interval."""
     ledger = StateLedger((1,), capacity=1)
@@ -146,6 +147,7 @@ def test_a_job_that_begins_late_drops_nothing_as_stale() -> None:
     assert entries == [1, 1, 1, 0]
 
 
+@pytest.mark.modes
 @pytest.mark.parametrize("dtype", [torch.bool, torch.int8, torch.bfloat16, torch.complex64])
 @pytest.mark.parametrize("shape", [(), (3,), (2, 2)])
 def test_keeps_any_dtype_and_shape(dtype: torch.dtype, shape: tuple[int, ...]) -> None:

@@ -43,6 +43,7 @@ def test_the_order_of_a_jobs_data_never_changes() -> None:
     assert order == [("s3", 0), ("s4", 0), ("s4", 1), ("s3", 1), ("s1", 0), ("s0", 0), ("s3", 2), ("s1", 1)]
 
 
+@pytest.mark.modes
 @pytest.mark.parametrize(
     "read",
     [

@@ -160,6 +160,7 @@ def test_the_end_of_a_stream(at_end: str, times: set[int]) -> None:
     assert last[rows.RESTARTS.wandb_key] == (3 if at_end == "next" else sum(ended.values()))
 
 
+@pytest.mark.modes
 def test_resuming_is_as_if_it_had_never_stopped() -> None:
     """The batches and all values after a resume are those of a run that went on, whatever the loader."""
     whole = consume(make(), (15,))

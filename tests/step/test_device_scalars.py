@@ -48,6 +48,7 @@ def test_values_on_a_device_are_those_of_the_host(value: float) -> None:
     assert layout.by_key(*layout.split(reduced.values)) == pytest.approx(wanted, nan_ok=True)
 
 
+@pytest.mark.modes
 @pytest.mark.parametrize("dtype", [torch.bfloat16, torch.int8, torch.float64])
 def test_the_type_of_a_value_loses_nothing(dtype: torch.dtype) -> None:
     """Sums and negated minima are beyond what small types hold."""

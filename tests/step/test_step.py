@@ -96,6 +96,7 @@ def test_ranks_at_different_steps_give_nothing(steps: tuple[int, int]) -> None:
     assert [plan.unpack(reduced, step) for step in steps] == [None, None]
 
 
+@pytest.mark.modes
 def test_scalars_are_accumulated_by_their_reductions() -> None:
     """Means keep their weight, and a tensor with a gradient is as good as a number."""
     metrics = [Metric("m"), Metric("s", Reduction.SUM), Metric("h", Reduction.MAX), Metric("l", Reduction.MIN)]
@@ -198,6 +199,7 @@ def test_a_disabled_session_makes_nothing_and_does_nothing(tmp_path: Path, monke
     assert list(tmp_path.iterdir()) == []
 
 
+@pytest.mark.modes
 def test_one_process_records_its_own_and_the_clusters_values(tmp_path: Path) -> None:
     """Without torch.distributed a job is a cluster of one; steps between two log steps are in the interval."""
     meter = MixingMeter(1, ["a"], {"a": 1})

@@ -110,6 +110,7 @@ def test_whatever_stands_for_one_number_is_read(value: Any, number: float, reduc
     assert values[DROPPED] == 0.0
 
 
+@pytest.mark.modes
 @pytest.mark.parametrize("reduction", ["mean", "sum", "max", "min"])
 def test_what_nobody_gives_is_absent(reduction: str, tmp_path: Path) -> None:
     """As None or by leaving the key out; zero, of either sign, is a value."""
