@@ -22,11 +22,20 @@ class Alignment:
         """The last step that the rank came to, reduced or left out."""
         self._stride: int | None = None
         """From each of these steps to the next, as it was last."""
+        self._next = -1
+        """The step that follows at this stride; negative where that has to be looked at."""
         self._left_out_until = -1
         self._corrected = 0
         """How many reductions there were when steps were left out last."""
         self.count = 0
         """Reductions that were launched, or wait for that."""
+
+    def follows(self, step: int) -> bool:
+        """Tell whether this step, which the rank comes to, follows the last one as nearly always."""
+        if step != self._next or self._stride is None:
+            return False
+        self._last, self._next = step, step + self._stride
+        return True
 
     def missed(self, step: int) -> range:
         """Return the steps between the last one and this one which the rank did not come to, oldest first.
@@ -34,13 +43,11 @@ class Alignment:
         How far the steps of a session are apart is seen by the two before: some call it at each tenth step only.
         """
         last, stride = self._last, self._stride
-        if last is not None and step - last == stride:  # as nearly always
-            self._last = step
-            return range(0)
         self._last = step
         if last is None:
             return range(0)
         self._stride = step - last
+        self._next = step + self._stride
         if stride is None:
             return range(0)
         left_out = max(0, self._left_out_until - last) // stride
@@ -50,7 +57,7 @@ class Alignment:
         """Tell whether this step, which the rank has come to, is left out so that a later one meets the peers'."""
         if step > self._left_out_until:
             return False
-        self._last = step
+        self._last, self._next = step, -1
         return True
 
     def correct(self, number: int, step: int, newest: int) -> None:
@@ -63,4 +70,5 @@ class Alignment:
         """
         if newest > step and number >= self._corrected and self._last is not None:
             self._left_out_until = self._last + newest - step
+            self._next = -1
             self._corrected = self.count

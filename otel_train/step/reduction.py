@@ -116,9 +116,11 @@ class Reducer:
             self._landed.append(Reduced(step, time_ns, measured.values))
             return
         has_room = len(self._flights) < self._max_in_flight or self._make_room()
-        if self.group.handle is not None and not self._comes_to(step, time_ns, has_room=has_room):
-            self.abandoned += 1
-            return
+        if not has_room or not self._alignment.follows(step):
+            comes = self._comes_to(step, time_ns, has_room=has_room)
+            if self.group.handle is not None and not comes:
+                self.abandoned += 1
+                return
         self._time_ns = time_ns
         self._submit(self._pack(step, time_ns, measured))
 
@@ -170,20 +172,26 @@ class Reducer:
         if self.stopped:
             self.abandoned += not flight.extra
             return
-        self._collective.prepare(flight, waits=len(self._flights) >= self._max_in_flight)
+        waits = len(self._flights) >= self._max_in_flight
+        if flight.device is not None:
+            self._collective.prepare(flight, waits=waits)
         flight.number = self._alignment.count
         self._alignment.count += 1
-        self._waiting.append(flight)
-        self._launch_waiting()
+        if waits:
+            self._waiting.append(flight)
+        else:
+            self._begin(flight)
+
+    def _begin(self, flight: Flight) -> None:
+        self._flights.append(flight)
+        try:
+            self._collective.launch(flight)
+        except Exception as error:  # noqa: BLE001  # whatever a backend raises must not reach the training loop
+            self._stop(f"it could not be launched ({error})")
 
     def _launch_waiting(self) -> None:
         while self._waiting and len(self._flights) < self._max_in_flight:
-            flight = self._waiting.popleft()
-            self._flights.append(flight)
-            try:
-                self._collective.launch(flight)
-            except Exception as error:  # noqa: BLE001  # whatever a backend raises must not reach the training loop
-                self._stop(f"it could not be launched ({error})")
+            self._begin(self._waiting.popleft())
 
     # -- landing -------------------------------------------------------------------------------------------------
 
@@ -262,7 +270,8 @@ class Reducer:
         else:
             self.abandoned += not flight.extra
             self._free.append(flight.packed)
-        self._launch_waiting()
+        if self._waiting:
+            self._launch_waiting()
         if self.overdue and not self._waiting and len(self._flights) < self._max_in_flight:
             self.overdue = False
 

@@ -150,6 +150,14 @@ def test_a_rank_that_was_away_is_back_in_line(away: range) -> None:
     assert len(ranks[0].landed) + ranks[0].reducer.abandoned == len(steps) - 1
 
 
+def test_steps_that_never_meet_are_said_once(caplog: pytest.LogCaptureFixture) -> None:
+    """By each rank, which sees two reductions like that."""
+    plans = [([*range(begin, begin + 9)], False) for begin in (1, 11, 21)]
+    ranks = run(plans, [0, 0, 1, 1, 2, 2])
+    assert [rank.reducer.abandoned > 1 for rank in ranks] == [True] * RANKS
+    assert sum("not at the same step" in record.getMessage() for record in caplog.records) == RANKS
+
+
 def test_missed_steps_go_by_the_stride() -> None:
     """A session that is told each tenth step misses none of the nine between."""
     alignment = Alignment(longest=4)
