@@ -85,11 +85,17 @@ def histogram(bounds: Sequence[float], *, start_ns: int) -> Pack:
     (point,) = data.data_points
 
     def pack(time_ns: int, value: Sequence[float]) -> bytes:
-        counts = [_nearest(count, 0, _MOST_IN_BUCKET) for count in value[:-1]]
-        point.time_unix_nano, point.count, point.sum = time_ns, sum(counts), value[-1]
+        try:
+            fill([int(count) for count in value[:-1]])
+        except (OverflowError, ValueError):
+            fill([_nearest(count, 0, _MOST_IN_BUCKET) for count in value[:-1]])
+        point.time_unix_nano, point.sum = time_ns, value[-1]
+        return bytes(data.SerializeToString())
+
+    def fill(counts: list[int]) -> None:
+        point.count = sum(counts)
         del point.bucket_counts[:]
         point.bucket_counts.extend(counts)
-        return bytes(data.SerializeToString())
 
     return pack
 
