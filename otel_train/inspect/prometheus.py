@@ -33,6 +33,8 @@ LOOKBACK = 15 * 24 * 3600
 """Seconds back in which runs are looked for: Prometheus keeps 15 days unless told otherwise."""
 MAX_STEPS = 4096
 """Log steps that are read, the newest."""
+OUTAGE = 6 * 3600.0
+"""Seconds after its last step in which a job's sidecars may still have sent."""
 MAX_RANK_SAMPLES = 400_000
 """Samples of the ranks' own values that are read."""
 MAX_ANSWER = 256 * 2**20
@@ -147,7 +149,9 @@ def read_prometheus(url: str, run: str = "", *, now: float | None = None) -> His
     history.world_size = 0 if math.isnan(ranks) else round(ranks)
     history.reuse = _reuse(buckets)
     _read_ranks(client, history, of_attempt, window, end)
-    _read_pipeline(client, history, of_attempt, window, end)
+    # A sidecar tells of its work at the time of sending, which after an outage is long after the last step.
+    latest = min(now, end + OUTAGE)
+    _read_pipeline(client, history, of_attempt, window + math.ceil(latest - end), latest)
     return history
 
 
