@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import hashlib
+import operator
 from collections.abc import Sequence
 
 import torch
@@ -30,7 +31,7 @@ def stable_hash(stream_id: str | int) -> int:
     number generators"), a bijection: no two integers share a key.
 
     Args:
-        stream_id: A string, or an integer that fits in an int64.
+        stream_id: A string, or an integer that fits in an int64; one of NumPy's, or a tensor of one, is as good.
 
     Returns:
         The key, in the range of a signed int64.
@@ -41,15 +42,25 @@ def stable_hash(stream_id: str | int) -> int:
     if isinstance(stream_id, str):
         digest = hashlib.blake2b(stream_id.encode("utf-8", "surrogatepass"), digest_size=8).digest()
         return int.from_bytes(digest, "little", signed=True)
-    if isinstance(stream_id, bool) or not isinstance(stream_id, int) or not -(2**63) <= stream_id < 2**63:
-        raise ShapeMismatchError(
-            f"a stream id must be a str or an int of 64 bits, got {type(stream_id).__name__} {stream_id!r:.80}; "
-            "use a name or a number"
-        )
+    if type(stream_id) is not int or not -(2**63) <= stream_id < 2**63:
+        stream_id = _checked_number(stream_id)
     mixed = (stream_id + _INCREMENT) & _MASK
     for shift, factor in _ROUNDS:
         mixed = ((mixed ^ (mixed >> shift)) * factor) & _MASK
     return _signed(mixed ^ (mixed >> _LAST_SHIFT))
+
+
+def _checked_number(stream_id: object) -> int:
+    try:
+        number = operator.index(stream_id if not isinstance(stream_id, bool) else None)  # type: ignore[arg-type]
+    except Exception:  # noqa: BLE001  # whatever it raises, it is no number
+        number = 2**63
+    if not -(2**63) <= number < 2**63:
+        raise ShapeMismatchError(
+            f"a stream id must be a str or an int of 64 bits, got {type(stream_id).__name__} {stream_id!r:.80}; "
+            "use a name or a number"
+        )
+    return number
 
 
 def keys_of(stream_ids: StreamIds) -> torch.Tensor:

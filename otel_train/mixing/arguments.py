@@ -96,6 +96,7 @@ def batch_numbers(batch: Mapping[str, Any], name: str) -> list[Any]:
             f"the batch must have {name!r}, a number or a tensor of numbers, one a row ({type(error).__name__}: "
             f"{error!s:.{MAX_SHOWN}}); keep both 'pick' and 'length' of the rows"
         ) from error
-    for value in values:
-        finite_number(name, value, remedy="keep the row's own")
+    if not all(type(value) is int and value >= 0 for value in values):
+        for value in values:
+            finite_number(name, value, remedy="keep the row's own")
     return values

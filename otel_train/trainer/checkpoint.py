@@ -21,7 +21,7 @@ from torch.distributed.checkpoint.state_dict import get_state_dict, set_state_di
 from torch.distributed.checkpoint.state_dict_loader import load
 from torch.distributed.checkpoint.state_dict_saver import save
 
-from otel_train.exceptions import StateMismatchError
+from otel_train.exceptions import ConfigurationError, StateMismatchError
 from otel_train.ledger import StateLedger
 from otel_train.mixing import StreamMixingDataset
 from otel_train.step import Telemetry
@@ -126,9 +126,14 @@ class Checkpoints:
         saved = int(head["job"]["world_size"])
         ranks = [rank] if saved == world_size else range(saved)
         states = [_read_rank(path, each) for each in ranks]
-        parts.dataset.load_state_dict([json.loads(state["dataset"]) for state in states])
-        ledgers = [_unpacked(state) for state in states]
-        parts.ledger.load_state_dict(ledgers[0] if saved == world_size else ledgers)
+        problem = ""
+        try:
+            parts.dataset.load_state_dict([json.loads(state["dataset"]) for state in states])
+            ledgers = [_unpacked(state) for state in states]
+            parts.ledger.load_state_dict(ledgers[0] if saved == world_size else ledgers)
+        except (StateMismatchError, ConfigurationError) as error:
+            problem = str(error)
+        _raise_together(problem, path)
         if rank == 0:
             logger.info("the job goes on behind step %d, from %s", step, path)
         return step
@@ -144,6 +149,19 @@ def _rank_and_world() -> tuple[int, int]:
 def _barrier() -> None:
     if dist.is_initialized():
         dist.barrier()
+
+
+def _raise_together(problem: str, path: Path) -> None:
+    """Raise on every rank what one of them can't go on from: the others would wait for it."""
+    problems: list[Any] = [problem]
+    if dist.is_initialized():
+        problems = [None] * dist.get_world_size()
+        dist.all_gather_object(problems, problem)
+    for rank, text in enumerate(problems):
+        if text:
+            raise StateMismatchError(
+                f"checkpoint {path} does not fit this job (rank {rank}): {text}; or begin anew, in another folder"
+            )
 
 
 def _packed(ledger: Mapping[str, Any]) -> dict[str, Any]:

@@ -1,5 +1,8 @@
 """Keys and their owners: the same everywhere and for good."""
 
+from typing import Any
+
+import numpy as np
 import pytest
 import torch
 from hypothesis import given
@@ -25,6 +28,12 @@ KEYS = st.lists(st.integers(-(2**63), 2**63 - 1) | st.integers(-3, 3), max_size=
 def test_keys_never_change(stream_id: str | int, key: int) -> None:
     """A saved ledger is found again by every later version: these keys are part of its format."""
     assert stable_hash(stream_id) == key
+
+
+@pytest.mark.parametrize("stream_id", [np.int64(7), np.uint8(7), torch.tensor(7)])
+def test_a_number_of_another_library_is_a_number(stream_id: Any) -> None:
+    """As rows of a batch have them."""
+    assert stable_hash(stream_id) == stable_hash(7)
 
 
 @given(KEYS)

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from itertools import islice
 from pathlib import Path
 
 import pytest
@@ -14,9 +15,9 @@ from otel_train.mixing import FileStream, StreamMixingDataset
 from otel_train.trainer.checkpoint import Checkpoints, Parts
 
 
-def make_parts(base: Path, hidden: int = 3, rate: float = 0.1) -> Parts:
+def make_parts(base: Path, hidden: int = 3, rate: float = 0.1, size: int = 100) -> Parts:
     """Return a job's parts, telemetry disabled by having no step."""
-    (base / "text").write_bytes(bytes(100))
+    (base / "text").write_bytes(bytes(size))
     model = torch.nn.Linear(2, hidden)
     return Parts(
         model=model,
@@ -59,3 +60,13 @@ def test_the_learning_rate_is_the_one_that_is_configured_now(tmp_path: Path) -> 
     parts = make_parts(tmp_path, rate=0.5)
     assert checkpoints.load(parts) == 4
     assert [group["lr"] for group in parts.optimizer.param_groups] == [0.5]
+
+
+def test_a_checkpoint_of_other_data_is_refused_with_its_name(tmp_path: Path) -> None:
+    """A file that has become shorter than what was read of it; the message says which and where."""
+    checkpoints, parts = Checkpoints(tmp_path / "saved", keep=1), make_parts(tmp_path)
+    list(islice(parts.dataset, 8))
+    checkpoints.save(4, parts)
+    parts = make_parts(tmp_path, size=40)
+    with pytest.raises(StateMismatchError, match=r"step-00000004 does not fit .* \(rank 0\): stream 'text' has 4 rows"):
+        checkpoints.load(parts)
