@@ -11,7 +11,7 @@ from otel_train.exceptions import ConfigurationError
 from otel_train.ring import Schema
 from otel_train.step.clock import Interval
 from otel_train.step.scalars import UNKNOWN_KEY, DevicePart, ScalarRecorder
-from otel_train.step.source import Dropped, Source, drain_of
+from otel_train.step.source import Dropped, Source, drain_of, flatten
 
 
 class Measurements(NamedTuple):
@@ -54,7 +54,9 @@ class Recorder:
         )
         self.layout = self.schema.layout()
         # Most ranks have one source or two: a loop over all of them would cost a fifth of the step.
-        self._first, *self._others = [drain for _, drain in drained] or [lambda _: []]
+        self._first, *others = [drain for _, drain in drained] or [lambda _: []]
+        self._others = list(enumerate(others, start=1))
+        self._sources = [(type(source).__name__, layout) for source, (layout, _) in zip(sources, drained, strict=True)]
         self._ends = [end for source in sources if (end := getattr(source, "end_step", None)) is not None]
         self._scalars = ScalarRecorder(scalars) if scalars else None
         self._dropped = 0.0
@@ -102,16 +104,41 @@ class Recorder:
             self._drop(key, reason)
 
     def end_step(self, step: int) -> None:
-        """Tell the sources that a step ended which is no log step."""
+        """Tell the sources that a step ended which is no log step; one that raises is alone with that."""
         for end in self._ends:
-            end(step)
+            try:
+                end(step)
+            except Exception as error:  # noqa: BLE001  # a source of the user's own; free where none raises
+                self._tell(type(getattr(end, "__self__", end)).__name__, f"raised {error!r:.200} in end_step")
 
-    def measure(self, step: int) -> list[float]:
-        """End the sources' interval with `step` and return what they measured, for `complete`."""
-        measured = [*self._first(step)]  # a source may keep the list that it gives
-        for drain in self._others:
-            measured += drain(step)
+    def measure(self, step: int, *, strict: bool = False) -> list[float]:
+        """End the sources' interval with `step` and return what they measured, for `complete`.
+
+        Args:
+            step: The step that ends.
+            strict: Whether a source that raises is an error; otherwise it costs its own values only.
+        """
+        try:
+            measured = self._first(step)
+        except Exception as error:
+            if strict:
+                raise
+            measured = self._without_values(0, error)
+        for index, drain in self._others:
+            try:
+                measured += drain(step)
+            except Exception as error:
+                if strict:
+                    raise
+                measured += self._without_values(index, error)
         return measured
+
+    def _without_values(self, index: int, error: Exception) -> list[float]:
+        """Return what a source measured that raised: nothing, each of its metrics a value that is dropped."""
+        name, layout = self._sources[index]
+        self._dropped += len(layout.metrics)
+        self._tell(name, f"raised {error!r:.200}; its values are left out where it does, the others go on")
+        return flatten(layout, {})
 
     def complete(self, measured: list[float], interval: Interval) -> tuple[float, ...]:
         """End the scalars' interval and return all that was measured, but for the `device` part.
@@ -122,15 +149,8 @@ class Recorder:
 
         Returns:
             float64 [layout.sums + 2 * layout.peaks], as `Measurements.values` has them.
-
-        Raises:
-            ConfigurationError: A source gave fewer or more values than its metrics have.
         """
-        if len(measured) != self._source_values:
-            raise ConfigurationError(
-                f"the sources measured {len(measured)} values, their metrics have {self._source_values}; "
-                "drain_measurements() must return all sums, then the peaks, in the order of `metrics`"
-            )
+        assert len(measured) == self._source_values, "a source of ours has another layout than its metrics"
         seconds, steps, wait = interval
         # The order of Layout(TIMING), with a one for the rank, and the zero.
         measured += (seconds, steps, wait, 1.0, self._dropped, 0.0)
@@ -143,4 +163,4 @@ class Recorder:
 
     def drain(self, step: int, interval: Interval) -> tuple[float, ...]:
         """End the interval with `step`; see `measure` and `complete`."""
-        return self.complete(self.measure(step), interval)
+        return self.complete(self.measure(step, strict=True), interval)

@@ -181,7 +181,10 @@ class Recording:
         """End the sources' interval; the scalars' goes on until the row is emitted."""
         measured = self.recorder.measure(step)
         if self._events is not None:
-            self._events({"event": "drain", "step": step})
+            try:
+                self._events({"event": "drain", "step": step})
+            except Exception as error:  # noqa: BLE001  # the user's own
+                self._warnings.warn("events", "telemetry: the events' receiver raised %r", error)
         return Row(step, time_ns, measured, self._clock.end_interval(now, step))
 
     def _emit(self, row: Row) -> None:

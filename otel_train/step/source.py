@@ -138,7 +138,12 @@ def _checked(layout: Layout, drain: Drain, dropped: Dropped) -> Drain:
     owners += [metric for metric in layout.metrics if metric.name in layout.peak_offsets and not metric.with_max]
 
     def run(step: int) -> list[float]:
-        values = list(drain(step))
+        values = list(drain(step))  # a source may keep the one that it gives
+        if len(values) != len(owners):
+            raise ConfigurationError(
+                f"the source measured {len(values)} values, its metrics have {len(owners)}; drain_measurements() must "
+                "return all sums, then the peaks, in the order of `metrics`"
+            )
         bad: set[str] = set()
         for index, (metric, value) in enumerate(zip(owners, values, strict=False)):
             try:

@@ -77,14 +77,36 @@ def test_a_source_whose_metric_a_ring_cannot_carry_is_told(metric: Metric, tmp_p
         otel_train.init(sources=[Source(metric)], ring_dir=tmp_path).step(1)
 
 
-def test_a_source_that_fails_costs_one_step(tmp_path: Path) -> None:
-    """It is counted as a reduction that was thrown away, in the ring too."""
-    with otel_train.init(sources=[Source(Metric("n", Reduction.SUM))], ring_dir=tmp_path, blocking=True) as telemetry:
-        said = [(telemetry.step(step) or {}).get("n") for step in (1, 2, 3)]
+@pytest.mark.parametrize("other_first", [True, False])
+def test_a_source_that_fails_costs_its_own_values(
+    other_first: bool, tmp_path: Path, caplog: pytest.LogCaptureFixture
+) -> None:
+    """In that step only: other sources and scalars are recorded, and it is counted, and said once."""
+    other = otel_train.MixingMeter(1, ["a"], {"a": 1})
+    other.open(0, "a")
+    sources: list[Any] = [Source(Metric("n", Reduction.SUM)), other]
+    found = []
+    with otel_train.init(sources=sources[:: -1 if other_first else 1], ring_dir=tmp_path, blocking=True) as telemetry:
+        for step in (1, 2, 3):
+            other.pick(0)
+            values = telemetry.step(step, {"loss": 2.0}) or {}
+            keys = ("n", "loss", "stream_mixing/picks", "telemetry/values_dropped")
+            found.append([values.get(key) for key in keys])
+    assert found == [[1.0, 2.0, 1.0, 0.0], [None, 2.0, 1.0, 1.0], [1.0, 2.0, 1.0, 0.0]]
+    assert ["raised OSError('gone')" in each.getMessage() for each in caplog.records] == [True]
+
+
+def test_a_step_that_can_not_be_recorded_is_counted(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """As a reduction that was thrown away, in the ring too, and while the job runs."""
+    with otel_train.init(ring_dir=tmp_path, blocking=True) as telemetry:
+        telemetry.step(1)
         assert telemetry._running is not None
-        assert (said, telemetry._running.reducer.abandoned) == ([1.0, None, 1.0], 1)
+        with monkeypatch.context() as patched:
+            patched.setattr(telemetry._running.recorder, "complete", None)
+            assert telemetry.step(2) is None
+        assert telemetry.step(3) is not None
         assert telemetry._running.ring is not None
-        assert telemetry._running.ring.abandoned == 1  # while the job runs, not at its end only
+        assert (telemetry._running.reducer.abandoned, telemetry._running.ring.abandoned) == (1, 1)
 
 
 @pytest.mark.parametrize("records", [0, (1 << 24) + 1])

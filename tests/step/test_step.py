@@ -151,7 +151,7 @@ def test_what_a_source_gives_stays_its_own_and_has_one_place_a_value() -> None:
     assert source.kept == [3.0, 7.0]
     for wrong in ([3.0], [3.0, 7.0, 8.0]):
         source.kept = wrong
-        with pytest.raises(ConfigurationError, match="their metrics have"):
+        with pytest.raises(ConfigurationError, match="its metrics have 2"):
             recorder.drain(3, Interval(0.5, 1, 0.0))
 
 
