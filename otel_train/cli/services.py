@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import difflib
 import logging
 import os
 from pathlib import Path
@@ -24,6 +25,8 @@ from otel_train.exceptions import ConfigurationError
 def sidecar(directory: Path, rank_interval: float, grace: float) -> None:
     """Send what the rings in DIRECTORY hold over OTLP, until told to stop.
 
+    DIRECTORY may be empty, or yet to be made where no other job's rings are: then the first ring is waited for.
+
     After SIGTERM it goes on until all ranks have ended and their records are sent; SIGINT, or a second SIGTERM, ends it
     after one more try to send.
 
@@ -32,8 +35,28 @@ def sidecar(directory: Path, rank_interval: float, grace: float) -> None:
     """
     from otel_train.sidecar import run_sidecar  # noqa: PLC0415
 
+    _check_directory(directory)
     _log_to_stderr()
     run_sidecar(directory, rank_interval=rank_interval, grace=grace)
+
+
+def _check_directory(directory: Path) -> None:
+    """Refuse a directory whose name is probably mistyped: nothing would ever come there.
+
+    Raises:
+        ConfigurationError: It does not exist, and other jobs' are beside it, or there is nothing that it could be in.
+    """
+    from otel_train.ring import ring_files  # noqa: PLC0415
+
+    if directory.is_dir():
+        return
+    if not directory.parent.is_dir():
+        raise ConfigurationError(f"sidecar: neither {directory} nor the directory that it is in exists")
+    names = sorted(path.name for path in directory.parent.iterdir() if path.is_dir() and ring_files(path))
+    if names:
+        nearest = difflib.get_close_matches(directory.name, names, 1)
+        hint = f"did you mean {nearest[0]!r}?" if nearest else f"rings are in {', '.join(names[:8])} there;"
+        raise ConfigurationError(f"sidecar: {directory} does not exist; {hint} for a job that is to come make it first")
 
 
 @click.command(

@@ -35,6 +35,8 @@ LONGEST_ASK = 1.0
 """Seconds that a sidecar tries to get the lock of a directory: who looks whether it is taken has it for a moment."""
 TURN = 10.0
 """Seconds that the next sidecar has to take the lock that it asked for."""
+WAITING = 60.0
+"""Seconds without a ring after which that is a warning, of a sidecar that the platform or a person has started."""
 TOLD, ANOTHER_SERVES, DONE = "told", "another", "done"
 """Why a sidecar has ended: told by a signal, since another one serves the directory, or since its work was done."""
 _OVER, _TURN, _GAVE_UP = "over", "turn", "gave up"
@@ -73,6 +75,8 @@ class Sidecar:
         self._refused: set[Path] = set()
         self._leave_at = math.inf
         self._stopping = False
+        self._waiting: tuple[float, int] | None = None
+        """When it is said next that no ring is there, and how loudly."""
         self.wakeup = Wakeup()
         """Ends the pause between two looks."""
 
@@ -193,6 +197,8 @@ class Sidecar:
             if path not in self._feeds and path not in self._refused:
                 with self._refusing(path):
                     self._feeds[path] = RingFeed(path, self._rank_interval, self._restarts)
+        if self._session is None and not self._feeds:
+            self._tell_of_waiting()
         attempts = sorted({feed.reader.identity.attempt for feed in self._feeds.values()})
         for path, feed in list(self._feeds.items()):
             if feed.reader.identity.attempt in attempts[:-KEPT_ATTEMPTS] and feed.ended and feed.drained:
@@ -200,6 +206,21 @@ class Sidecar:
                 del self._feeds[path]
                 with contextlib.suppress(OSError):
                     path.unlink()
+
+    def _tell_of_waiting(self) -> None:
+        """Say what is waited for: at once, and as a warning after a while in which nothing came."""
+        now = time.monotonic()
+        due, level = self._waiting or (now, logging.INFO)
+        if now >= due:
+            logger.log(
+                level,
+                "no rings are in %s yet; a job that is to use this sidecar runs with OTEL_TRAIN_SIDECAR=external and "
+                "OTEL_TRAIN_RING_DIR=%s",
+                self._directory,
+                self._directory,
+            )
+            due = now + WAITING if level == logging.INFO else math.inf
+        self._waiting = due, logging.WARNING
 
     @contextlib.contextmanager
     def _refusing(self, path: Path) -> Iterator[None]:

@@ -174,6 +174,25 @@ class SidecarProcess:
             if status is not None and status.failing:
                 self._warnings.warn(f"delivery {status.cause} {status.advice}", "telemetry: %s", status)
 
+    def tell_what_remains(self, count: int) -> None:
+        """Say at the end of the session that records are not acknowledged yet, and what becomes of them."""
+        self.tell_of_delivery()
+        status = read_status(self._directory)
+        if not self.serves:
+            logger.warning(
+                "telemetry: no sidecar runs; %d records remain in %s: `otel-train sidecar %s` sends them",
+                count,
+                self._directory,
+                self._directory,
+            )
+        else:
+            logger.log(
+                logging.INFO if status is not None and not status.failing else logging.WARNING,
+                "telemetry: %d records are not acknowledged yet; the sidecar goes on trying for an hour. Its log is %s",
+                count,
+                self._directory / LOG_NAME,
+            )
+
     def _start(self, restarts: int) -> None:
         withdraw(self._directory, self._claim)
         self._disconnect()

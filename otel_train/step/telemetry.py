@@ -354,26 +354,14 @@ class Telemetry:
         if running.ring is not None:
             running.ring.close(running.last_step, time_ns, end, error)
             if not self._await_sidecar(running.ring, max(0.0, deadline - time.monotonic())):
-                self._tell_what_remains(running.ring)
+                remaining = running.ring.written - running.ring.acknowledged
+                if self._sidecar is not None:
+                    self._sidecar.tell_what_remains(remaining)
+                elif self._delivers:
+                    logger.info("telemetry: %d records remain in %s for the sidecar", remaining, running.ring.path)
             running.ring.release()
         if not running.reducer.stopped:
             self._group.destroy()
-
-    def _tell_what_remains(self, ring: RingWriter) -> None:
-        if not self._delivers:
-            return
-        count, path = ring.written - ring.acknowledged, ring.path
-        if self._sidecar is not None:
-            self._sidecar.tell_of_delivery()
-        if self._sidecar is not None and not self._sidecar.serves:
-            logger.warning(
-                "telemetry: no sidecar runs; %d records remain in %s: `otel-train sidecar %s` sends them",
-                count,
-                path,
-                path.parent,
-            )
-        else:
-            logger.info("telemetry: the sidecar is still sending; %d records remain in %s", count, path)
 
     def _await_sidecar(self, ring: RingWriter, timeout: float) -> bool:
         return self._delivers and wait_until(lambda: ring.acknowledged >= ring.written, timeout)

@@ -224,3 +224,16 @@ def test_init_without_torch_names_its_extra() -> None:
     script = BLOCKED.format(blocked={"torch"}) + "import otel_train\notel_train.init()"
     run = subprocess.run([sys.executable, "-c", script], capture_output=True, text=True, check=False)
     assert "otel_train.init needs torch" in run.stderr.splitlines()[-1]
+
+
+@pytest.mark.parametrize(
+    ("name", "message"),
+    [("my-rnu", "did you mean 'my-run'?"), ("other", "rings are in my-run there"), ("no/where", "neither")],
+)
+def test_a_sidecar_for_a_mistyped_directory_is_refused(name: str, message: str, tmp_path: Path) -> None:
+    """Nothing is made, and the job that was probably meant is named."""
+    (tmp_path / "my-run").mkdir()
+    (tmp_path / "my-run" / "rank00000-1.ring").touch()
+    result = CliRunner().invoke(main, ["sidecar", str(tmp_path / name)])
+    assert (result.exit_code, message in result.output) == (2, True), result.output
+    assert [path.name for path in tmp_path.iterdir()] == ["my-run"]

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import logging
 import threading
 from collections.abc import Iterator
 from contextlib import closing
@@ -140,3 +141,20 @@ def test_the_patience_begins_anew_with_a_later_attempt(tmp_path: Path, monkeypat
     clock[0] = 7000.0
     thread.join(30)
     assert not thread.is_alive()
+
+
+def test_a_sidecar_says_that_it_waits_for_rings(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
+) -> None:
+    """What the job has to be told, at once and once more as a warning."""
+    monkeypatch.setattr(service, "WAITING", 0.3)
+    caplog.set_level(logging.INFO)
+    sidecar = Sidecar(tmp_path)
+    thread = threading.Thread(target=sidecar.run)
+    thread.start()
+    wait_until(lambda: len(caplog.records) == 2)
+    thread.join(0.5)
+    sidecar.stop()
+    thread.join(30)
+    assert [each.levelname for each in caplog.records] == ["INFO", "WARNING"]
+    assert all(f"OTEL_TRAIN_RING_DIR={tmp_path}" in each.getMessage() for each in caplog.records)

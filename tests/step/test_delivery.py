@@ -55,3 +55,18 @@ def test_a_receiver_at_the_default_address_is_sent_to(default_port: int, tmp_pat
     ):
         telemetry.step(1, {"loss": 1.0})
         wait_until(lambda: is_served(tmp_path))
+
+
+def test_what_can_not_be_delivered_is_one_warning_in_the_job(
+    tmp_path: Path, caplog: pytest.LogCaptureFixture, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """It comes while the job runs, and names the address and the cause."""
+    monkeypatch.setenv("OTEL_EXPORTER_OTLP_ENDPOINT", f"http://127.0.0.1:{(port := free_port())}")
+    with otel_train.init(ring_dir=tmp_path, close_timeout=0.0) as telemetry:
+        telemetry.step(1, {"loss": 1.0})
+        wait_until(lambda: bool(caplog.records))
+        time.sleep(1.5)  # in which it is looked at again
+    line, remains = [each.getMessage() for each in caplog.records]
+    assert f"127.0.0.1:{port}" in line
+    assert "does not take what is recorded" in line
+    assert "1 records are not acknowledged yet" in remains
