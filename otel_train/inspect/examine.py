@@ -149,7 +149,11 @@ def find_starved(history: History) -> list[Finding]:
 def find_pipeline(history: History, job: RingJob | None) -> list[Finding]:
     """Return what the way of the values itself has lost or holds up."""
     findings = []
-    for row, count in ((rows.RECORDS_DROPPED, history.dropped), (rows.REDUCTIONS_ABANDONED, history.abandoned)):
+    for row, count in (
+        (rows.RECORDS_DROPPED, history.dropped),
+        (rows.POINTS_REFUSED, history.refused),
+        (rows.REDUCTIONS_ABANDONED, history.abandoned),
+    ):
         if not math.isnan(count):
             severity = Severity.WARNING if count else Severity.OK
             remedy = row.remedy if count else ""

@@ -107,5 +107,7 @@ class History:
     """How the job is set up."""
     dropped: float = math.nan
     """Records that were overwritten before they were sent."""
+    refused: float = math.nan
+    """Points that the receiver refused for good."""
     abandoned: float = math.nan
     """Reductions that were thrown away."""

@@ -158,6 +158,8 @@ def look(
         said.append("no values of the cluster yet: they are in rank 0's ring, on its node")
     if history.dropped > 0:
         said.append(f"{history.dropped:.0f} records were overwritten before they were sent")
+    if history.refused > 0:
+        said.append(f"{history.refused:.0f} points were refused by the receiver; the sidecar's log says why")
     if history.abandoned > 0:
         said.append(f"{history.abandoned:.0f} reductions were abandoned")
     return Look(

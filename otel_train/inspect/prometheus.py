@@ -272,11 +272,13 @@ def _read_ranks(client: _Client, history: History, matchers: str, window: int, e
 
 
 def _read_pipeline(client: _Client, history: History, matchers: str, window: int, end: float) -> None:
-    for row, how in ((rows.RECORDS_DROPPED, "sum"), (rows.REDUCTIONS_ABANDONED, "max")):
+    for row, how in ((rows.RECORDS_DROPPED, "sum"), (rows.POINTS_REFUSED, "sum"), (rows.REDUCTIONS_ABANDONED, "max")):
         query = f"{how}(last_over_time({rank_series(row)}{{{matchers}}}[{window}s]))"
         found = client.get("query", query=query, time=end)["result"]
         value = float(found[0]["value"][1]) if found else math.nan
         if row is rows.RECORDS_DROPPED:
             history.dropped = value
+        elif row is rows.POINTS_REFUSED:
+            history.refused = value
         else:
             history.abandoned = value

@@ -39,6 +39,8 @@ class RankState:
     """Reductions that it has thrown away."""
     dropped: int
     """Records that were overwritten before the sidecar had read them."""
+    refused: int
+    """Points that the receiver refused for good."""
     unsent: int
     """Records that no receiver has acknowledged yet."""
     pid: int = 0
@@ -86,6 +88,7 @@ class RankRing:
             closed=progress.closed,
             abandoned=progress.abandoned,
             dropped=cursor.dropped,
+            refused=cursor.refused,
             unsent=max(0, progress.written - cursor.position),
             pid=self.reader.header.pid,
             error=printable(self.reader.error),
@@ -237,6 +240,7 @@ class RingJob:
         ]
         states = [ring.state() for ring in self.rings.values()]
         self.history.dropped = float(sum(state.dropped for state in states))
+        self.history.refused = float(sum(state.refused for state in states))
         self.history.abandoned = float(max((state.abandoned for state in states), default=0))
 
     def states(self) -> list[RankState]:

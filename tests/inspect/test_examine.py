@@ -11,7 +11,7 @@ from click.testing import CliRunner
 from otel_train.catalogue import HealthyRange, Statistic, rows
 from otel_train.cli import main
 from otel_train.inspect import History
-from otel_train.inspect.examine import examine, stretch
+from otel_train.inspect.examine import examine, find_pipeline, stretch
 from otel_train.inspect.finding import Severity
 from otel_train.inspect.load import load
 from tests.inspect.conftest import Train
@@ -67,3 +67,13 @@ def test_the_command(train: Train, tmp_path: Path) -> None:
     assert (data.exit_code, content["healthy"], content["capacity"]) == (0, True, None)
     nothing = CliRunner().invoke(main, ["doctor", str(tmp_path / "nowhere")])
     assert (nothing.exit_code, nothing.output.count("\n")) == (2, 1)
+
+
+def test_refused_points_are_a_warning_with_remedy() -> None:
+    """The receiver's reason is in the sidecar's log, and the finding says so."""
+    findings = find_pipeline(History("here", "run", dropped=0.0, refused=3.0), None)
+    assert [(each.check, each.severity, each.summary) for each in findings] == [
+        (rows.RECORDS_DROPPED.name, Severity.OK, "0 records"),
+        (rows.POINTS_REFUSED.name, Severity.WARNING, "3 points"),
+    ]
+    assert "sidecar's log" in findings[1].remedy

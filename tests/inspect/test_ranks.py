@@ -134,6 +134,7 @@ def state(rank: int, step: int = 10, phase: Phase = Phase.LEDGER, *, error: str 
         closed=more.get("closed", False),
         abandoned=0,
         dropped=0,
+        refused=0,
         unsent=0,
         error=error,
         stopped=more.get("stopped", False),

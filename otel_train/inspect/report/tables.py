@@ -125,6 +125,7 @@ def pipeline(runs: Sequence[ReportRun]) -> Html:
             [_count(run.history.dropped) for run in runs],
             rows.RECORDS_DROPPED.remedy,
         ),
+        ("Points that the receiver refused", [_count(run.history.refused) for run in runs], rows.POINTS_REFUSED.remedy),
         ("Reductions thrown away", [_count(run.history.abandoned) for run in runs], rows.REDUCTIONS_ABANDONED.remedy),
         ("Ranks in the newest values", [_ranks_in(run.history) for run in runs], ""),
         ("Steps without cluster-wide values", [_missing(run) for run in runs], ""),
