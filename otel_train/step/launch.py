@@ -87,6 +87,8 @@ def _environment() -> dict[str, str]:
         if environment.get(name):
             with contextlib.suppress(OSError):  # there is no directory that it could be relative to
                 environment[name] = os.path.abspath(environment[name])  # noqa: PTH100  # its links may change
+    # gRPC would write a line of its own at each failed try; ours says once what is the matter.
+    environment.setdefault("GRPC_VERBOSITY", "NONE")
     environment |= {_BEGIN: _BOOTSTRAP, _PATHS: "\n".join([PACKAGE_ROOT, *_installed()])}
     return environment
 
