@@ -1,4 +1,4 @@
-"""Check the arguments of the mixing dataset that need more than their own value."""
+"""Check the arguments of the mixing dataset and its meter that need more than their own value."""
 
 from __future__ import annotations
 
@@ -81,6 +81,34 @@ def _flat(value: Any) -> list[Any]:
     if not isinstance(value, int | float):
         raise TypeError(f"a {type(value).__name__} is no number")
     return [value]
+
+
+def checked_slot(slot: object, slots: int) -> int:
+    """Return the number of a slot of a meter that has so many.
+
+    Raises:
+        ConfigurationError: It is none of them.
+    """
+    index = whole_number("slot", slot, least=0, remedy=f"this meter has slots 0 to {slots - 1}")
+    if index >= slots:
+        raise ConfigurationError(
+            f"slot must be 0 to {slots - 1}, got {index}; make the meter with as many slots as there are readers"
+        )
+    return index
+
+
+def checked_pick(slot: object, rows: object, tokens: object, slots: int) -> tuple[int, int, float]:
+    """Return the arguments of `MixingMeter.pick` as numbers.
+
+    Raises:
+        ConfigurationError: One is none, or breaks its rule.
+    """
+    count = whole_number("rows", rows, least=0, remedy="give the number of rows that were picked")
+    if count > 1 << 53:
+        # Beyond that a float, which the counts are, is not exact.
+        raise ConfigurationError("rows must be at most 2**53, got more; give the number of rows that were picked")
+    size = finite_number("tokens", tokens, remedy="give the number of tokens in the rows")
+    return checked_slot(slot, slots), count, size
 
 
 def batch_numbers(batch: Mapping[str, Any], name: str) -> list[Any]:

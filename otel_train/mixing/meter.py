@@ -10,7 +10,8 @@ from typing import Any
 from otel_train.arguments import finite_number, whole_number
 from otel_train.catalogue import ABSENT, MIXING, Layout, Metric
 from otel_train.exceptions import ConfigurationError
-from otel_train.mixing.meter_state import fitted
+from otel_train.mixing.arguments import checked_pick, checked_slot
+from otel_train.mixing.meter_state import fitted, merge_meter_states
 from otel_train.mixing.starvation import EMPTY as _EMPTY
 from otel_train.mixing.starvation import Starvation
 from otel_train.mixing.weights import checked_modalities, checked_weights, target_shares
@@ -114,8 +115,8 @@ class MixingMeter:
                 raises here.
         """
         plain = type(slot) is int and type(rows) is int and type(tokens) is int
-        if not (plain and slot >= 0 and rows >= 0 <= tokens):
-            slot, rows, tokens = self._checked_pick(slot, rows, tokens)
+        if not (plain and slot >= 0 and 1 << 53 >= rows >= 0 <= tokens):
+            slot, rows, tokens = checked_pick(slot, rows, tokens, len(self._modality_index))
         try:
             modality = self._modality_index[slot]
             total = self._total + rows
@@ -123,7 +124,7 @@ class MixingMeter:
                 raise ConfigurationError(f"slot {slot} was picked but holds no stream; call open(slot, modality) first")
             self._tokens[modality] += tokens
         except (IndexError, OverflowError):
-            self._checked_pick(slot, rows, tokens)
+            checked_pick(slot, rows, tokens, len(self._modality_index))
             raise
         self._new_counts[modality] += rows
         self._last_picked_step[slot] = self._step
@@ -134,22 +135,6 @@ class MixingMeter:
             else:
                 self._unpaired += 1
             self._previous = modality
-
-    def _checked_pick(self, slot: object, rows: object, tokens: object) -> tuple[int, int, float]:
-        """Return the arguments of `pick` as numbers, or raise what says which one is wrong."""
-        count = whole_number("rows", rows, least=0, remedy="give the number of rows that were picked")
-        finite_number("rows", count, remedy="give the number of rows that were picked")
-        size = finite_number("tokens", tokens, remedy="give the number of tokens in the rows")
-        return self._checked_slot(slot), count, size
-
-    def _checked_slot(self, slot: object) -> int:
-        slots = len(self._modality_index)
-        index = whole_number("slot", slot, least=0, remedy=f"this meter has slots 0 to {slots - 1}")
-        if index >= slots:
-            raise ConfigurationError(
-                f"slot must be 0 to {slots - 1}, got {index}; make the meter with as many slots as there are readers"
-            )
-        return index
 
     def log_pick(self, slot: int, stream: str, tokens: int) -> None:
         """Count one pick and write its event, where events are wanted."""
@@ -172,7 +157,7 @@ class MixingMeter:
         Raises:
             ConfigurationError: The slot is none of this meter's, or the modality is unknown.
         """
-        slot = self._checked_slot(slot)
+        slot = checked_slot(slot, len(self._modality_index))
         self._set_modality(slot, modality)
         self._last_picked_step[slot] = self._step
         self._starvation.surprise[slot] = 0.0
@@ -184,7 +169,7 @@ class MixingMeter:
         Raises:
             ConfigurationError: The slot is none of this meter's or holds no stream, or the modality is unknown.
         """
-        slot = self._checked_slot(slot)
+        slot = checked_slot(slot, len(self._modality_index))
         if modality is None and self._modality_index[slot] == _EMPTY:
             raise ConfigurationError(f"slot {slot} was restarted but holds no stream; call open(slot, modality) first")
         if modality is not None and modality != self._modality_for_reader[slot]:
@@ -198,7 +183,7 @@ class MixingMeter:
         Raises:
             ConfigurationError: The slot is none of this meter's.
         """
-        slot = self._checked_slot(slot)
+        slot = checked_slot(slot, len(self._modality_index))
         self._emit_slot("close", slot, stream)
         self._modality_for_reader[slot] = None
         self._modality_index[slot] = _EMPTY
@@ -395,6 +380,21 @@ class MixingMeter:
         self._new_counts = interval["new_counts"]
         self._early_targets = interval["new_targets"]
         self._tokens = interval["tokens"]
+
+    def load_resharded(self, states: Sequence[Mapping[str, Any]], rank: int, world_size: int) -> None:
+        """Go on from what the meters of all ranks of a job of another world size returned.
+
+        The cluster's divergence and the sums of the interval go on unchanged; slots are those that are open here.
+
+        Args:
+            states: One of each rank of the saved job, in their order.
+            rank: This rank.
+            world_size: The present world size.
+
+        Raises:
+            StateMismatchError: As `load_state_dict`.
+        """
+        self.load_state_dict(merge_meter_states(states, rank, world_size))
 
     def __getstate__(self) -> dict[str, Any]:
         # A DataLoader's worker gets a copy that counts nothing; the sink of events stays with the training process.

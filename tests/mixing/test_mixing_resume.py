@@ -253,6 +253,22 @@ def test_a_meter_goes_on_with_other_slots_and_modalities() -> None:
     assert values[f"{rows.MODALITY_SHARE.wandb_key}/c"] == 1 / 4
 
 
+def test_meters_of_other_ranks_are_joined() -> None:
+    """For a loader of the user's own: the sums of the interval stay, and the slots are those that it has opened."""
+    old = [MixingMeter(1, ["a", "b"], {"a": 1, "b": 1}) for _ in range(3)]
+    for slot, meter in enumerate(old):
+        meter.open(0, "ab"[slot % 2])
+        meter.pick(0, rows=slot + 1, tokens=10)
+    new = [MixingMeter(2, ["a", "b"], {"a": 1, "b": 1}) for _ in range(2)]
+    for rank, meter in enumerate(new):
+        meter.open(1, "b")
+        meter.load_resharded([each.state_dict() for each in old], rank, 2)
+        meter.pick(1)
+    values = [meter.drain_step_metrics() for meter in new]
+    assert [value[PICKS] for value in values] == [1 + 3 + 1, 2 + 1]
+    assert [value[rows.ACTIVE_READERS.wandb_key] for value in values] == [1, 1]
+
+
 def test_events_tell_which_slots_a_resume_has_opened_and_closed() -> None:
     """A slot that the new dataset had opened is closed where the saved one is empty or plays another stream."""
     state = saved(make(at_end="next", slots=["a", "b"], readers=None, weights={"a": 1, "b": 0}), 36)
