@@ -49,7 +49,8 @@ def requests(first: int, last: int, each: int) -> list[bytes]:
             sums = [float(numbers.randrange(1, 1000)) for _ in range(layout.sums)]
             peaks = [float(numbers.randrange(1, 1000)) for _ in range(layout.peaks)]
             totals = [total + value for total, value in zip(totals, sums, strict=True)]
-            builder.add_cluster(step, begin + step * 10_000_000, sums + peaks + [0.0] * layout.peaks, totals)
+            values = sums + peaks + [0.0] * layout.peaks
+            builder.add_cluster(step, begin + step * 10_000_000, values, totals, ordinal=step)
         request = ExportMetricsServiceRequest()
         builder.write(request.resource_metrics.add())
         made.append(request.SerializeToString())
