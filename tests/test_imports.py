@@ -12,7 +12,20 @@ import pytest
 import otel_train
 
 PACKAGE = Path(otel_train.__file__).parent
-PARTS = ("bridge", "catalogue", "inspect", "ledger", "mixing", "render", "ring", "sidecar", "smoke", "step", "trainer")
+PARTS = (
+    "bridge",
+    "catalogue",
+    "inspect",
+    "ledger",
+    "mixing",
+    "otlp",
+    "render",
+    "ring",
+    "sidecar",
+    "smoke",
+    "step",
+    "trainer",
+)
 MAY_IMPORT = {
     "catalogue": set(),
     "mixing": {"catalogue"},
@@ -20,7 +33,8 @@ MAY_IMPORT = {
     "ring": {"catalogue"},
     "step": {"catalogue", "mixing", "ledger", "ring"},
     "trainer": {"catalogue", "mixing", "ledger", "ring", "step"},
-    "sidecar": {"catalogue", "ring"},
+    "otlp": set(),
+    "sidecar": {"catalogue", "ring", "otlp"},
     "bridge": {"catalogue"},
     "render": {"catalogue"},
     "inspect": {"catalogue", "ring", "bridge"},

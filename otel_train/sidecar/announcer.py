@@ -9,7 +9,7 @@ from pathlib import Path
 
 from otel_train.delivery import FAILING, DeliveryStatus, write_status
 from otel_train.endpoint import Endpoint
-from otel_train.sidecar.answers import Answer
+from otel_train.otlp.answers import Answer
 
 logger = logging.getLogger(__name__)
 

@@ -14,8 +14,8 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Protocol
 
+from otel_train.otlp.answers import Answer, Verdict
 from otel_train.sidecar.announcer import Announcer
-from otel_train.sidecar.answers import Answer, Verdict
 from otel_train.sidecar.feed import MAX_BYTES, MAX_POINTS, Batch, RingFeed
 from otel_train.sidecar.points import Part, PointBuilder
 

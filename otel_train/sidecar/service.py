@@ -14,9 +14,9 @@ from pathlib import Path
 from typing import Any
 
 from otel_train.exceptions import RingError
+from otel_train.otlp.exporter import Exporter
 from otel_train.ring import LOCK_NAME, clean_beside, prepare_directory, ring_files, turn_is_asked_for
 from otel_train.sidecar.announcer import Announcer
-from otel_train.sidecar.exporter import Exporter
 from otel_train.sidecar.feed import RingFeed
 from otel_train.sidecar.sender import Sender
 from otel_train.signals import Wakeup

@@ -10,7 +10,7 @@ from opentelemetry.proto.collector.metrics.v1.metrics_service_pb2 import ExportM
 
 from otel_train.bridge.decode import data_points
 from otel_train.catalogue import rows
-from otel_train.sidecar.answers import TAKEN, Answer, Verdict
+from otel_train.otlp.answers import TAKEN, Answer, Verdict
 
 
 class Sent(NamedTuple):

@@ -12,8 +12,8 @@ from opentelemetry.proto.collector.metrics.v1.metrics_service_pb2 import ExportM
 
 from otel_train.bridge.decode import decode
 from otel_train.catalogue import Phase, cluster_name, rows
+from otel_train.otlp.answers import TAKEN, Answer
 from otel_train.ring import Identity, Kind, RingReader, RingWriter, Schema, ring_path
-from otel_train.sidecar.answers import TAKEN, Answer
 from otel_train.sidecar.feed import BATCH_RECORDS, Batch, RingFeed
 from otel_train.testing import OtlpReceiver
 from tests.sidecar.conftest import FIRST_TIME, Rank, feeds, sender, serving

@@ -12,8 +12,8 @@ from hypothesis import HealthCheck, example, given, settings
 from hypothesis import strategies as st
 
 from otel_train.catalogue import rows
+from otel_train.otlp.answers import Answer, Verdict
 from otel_train.ring import Kind
-from otel_train.sidecar.answers import Answer, Verdict
 from otel_train.sidecar.order import MAX_OPEN, RecordOrder
 from otel_train.sidecar.points import LIVE_SUFFIX
 from tests.sidecar.conftest import Rank, feeds, sender

@@ -9,9 +9,9 @@ import pytest
 
 from otel_train.catalogue import cluster_name, rows
 from otel_train.delivery import read_status
+from otel_train.otlp.answers import Answer, Verdict
 from otel_train.ring import Kind, RingReader
 from otel_train.sidecar import announcer
-from otel_train.sidecar.answers import Answer, Verdict
 from otel_train.sidecar.feed import RingFeed
 from otel_train.sidecar.sender import Sender
 from tests.sidecar.conftest import FIRST_TIME, Rank, feeds, sender

@@ -23,8 +23,8 @@ from opentelemetry.proto.collector.metrics.v1.metrics_service_pb2 import (
 from opentelemetry.proto.metrics.v1.metrics_pb2 import ResourceMetrics
 
 from otel_train.endpoint import Endpoint
-from otel_train.sidecar.answers import Verdict
-from otel_train.sidecar.exporter import Exporter
+from otel_train.otlp.answers import Verdict
+from otel_train.otlp.exporter import Exporter
 from otel_train.testing import OtlpReceiver
 
 PROTOCOLS = ["grpc", "http/protobuf"]

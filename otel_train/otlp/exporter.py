@@ -7,8 +7,8 @@ import time
 from dataclasses import replace
 
 from otel_train.endpoint import Endpoint
-from otel_train.sidecar.answers import TAKEN, Answer, Verdict
-from otel_train.sidecar.connection import Connection, connect
+from otel_train.otlp.answers import TAKEN, Answer, Verdict
+from otel_train.otlp.connection import Connection, connect
 
 logger = logging.getLogger(__name__)
 

@@ -8,15 +8,15 @@ import threading
 import time
 from email.utils import parsedate_to_datetime
 from typing import Any, Protocol
+from urllib.parse import urlsplit
 
 import grpc
 from google.rpc.status_pb2 import Status
 from opentelemetry.proto.collector.metrics.v1.metrics_service_pb2 import ExportMetricsServiceResponse
 
 from otel_train.endpoint import Endpoint
-from otel_train.exporters import grpc_arguments, http_arguments
+from otel_train.otlp.answers import TAKEN, Answer, Verdict, of_failure, of_grpc, of_http
 from otel_train.protocol import HTTP
-from otel_train.sidecar.answers import TAKEN, Answer, Verdict, of_failure, of_grpc, of_http
 
 _METHOD = "/opentelemetry.proto.collector.metrics.v1.MetricsService/Export"
 MAX_ANSWER = 1 << 16
@@ -62,7 +62,7 @@ class _GrpcConnection:
                 self._initialize_channel_and_stub()  # type: ignore[no-untyped-call]
 
         self._endpoint = endpoint
-        self._exporter = Exporter(**grpc_arguments(endpoint))
+        self._exporter = Exporter(**_grpc_arguments(endpoint))
 
     def send(self, body: bytes) -> Answer:
         try:
@@ -97,7 +97,7 @@ class _HttpConnection:
                 return self._client._compress(body)  # noqa: SLF001
 
         self._endpoint = endpoint
-        self._exporter = Exporter(**http_arguments(endpoint))
+        self._exporter = Exporter(**_http_arguments(endpoint))
         self._sockets = _Sockets()
         for scheme in ("http://", "https://"):
             self._exporter.session.mount(scheme, self._sockets.adapter())
@@ -149,6 +149,46 @@ class _HttpConnection:
 
     def close(self) -> None:
         self._exporter.shutdown()
+
+
+def _grpc_arguments(endpoint: Endpoint) -> dict[str, Any]:
+    """Return the arguments of the SDK's gRPC exporter: it reads the endpoint's variables another way than the standard.
+
+    Headers and certificates it reads itself.
+    """
+    # A proxy of the environment can't reach this machine's own addresses.
+    options = (("grpc.enable_http_proxy", 0),) if endpoint.loopback else ()
+    return {
+        "endpoint": endpoint.target,
+        "insecure": not endpoint.secure,
+        "timeout": endpoint.timeout,
+        "compression": grpc.Compression.Gzip if endpoint.compression == "gzip" else grpc.Compression.NoCompression,
+        "channel_options": options,
+    }
+
+
+def _http_arguments(endpoint: Endpoint) -> dict[str, Any]:
+    """Return the arguments of the SDK's HTTP exporter; headers and certificates it reads itself."""
+    from opentelemetry.exporter.otlp.proto.http import Compression  # noqa: PLC0415
+
+    return {
+        "endpoint": endpoint.target,
+        "timeout": endpoint.timeout,
+        "compression": Compression(endpoint.compression),
+        "session": None if not endpoint.loopback else _direct_session(),
+    }
+
+
+def _direct_session() -> Any:
+    """Return a session that goes through no proxy of the environment."""
+    from requests import Session  # noqa: PLC0415
+
+    class DirectSession(Session):
+        def merge_environment_settings(self, url: Any, proxies: Any, *settings: Any) -> Any:
+            direct = {**proxies, "no_proxy": urlsplit(url).hostname}
+            return super().merge_environment_settings(url, direct, *settings)
+
+    return DirectSession()
 
 
 def _no_end(endpoint: Endpoint) -> str:

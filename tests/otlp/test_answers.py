@@ -12,7 +12,7 @@ from google.rpc.error_details_pb2 import RetryInfo
 from google.rpc.status_pb2 import Status
 
 from otel_train.endpoint import Endpoint
-from otel_train.sidecar.answers import Verdict, of_grpc, of_http
+from otel_train.otlp.answers import Verdict, of_grpc, of_http
 
 Code = grpc.StatusCode
 PLAIN, GZIP = Endpoint(), Endpoint(compression="gzip")
