@@ -19,6 +19,7 @@ from otel_train.bridge.order import Due, Pending
 from otel_train.bridge.past import Past
 from otel_train.bridge.rows import Row, SeriesKey
 from otel_train.bridge.store import INBOX_FILE, SCHEMA, SCHEMA_VERSION, InboxReader, connect_readonly
+from otel_train.bridge.upgrade import FROM_VERSION, upgrade
 from otel_train.catalogue import PARTIAL_KEY
 from otel_train.paths import absolute
 
@@ -81,14 +82,16 @@ class Inbox(InboxReader):
             )
             super().__init__(connection)
             self._arrivals = Arrivals(connection, self._limits.max_series)
-            self._prepare()
+            self._past = Past(connection)
             self._live: dict[int, str] = {}
             """The runs that have steps for wandb."""
             self._unsealed: set[int] = set()
             """Those of them that may have steps without a row."""
             self._totals_of: dict[tuple[int, int], dict[SeriesKey, float]] = {}
             """Of attempts that got rows lately."""
-            self._past = Past(connection)
+            self._prepared = False
+            self._prepare()
+            self._prepared = True
             self._recall()
         except (OSError, sqlite3.Error, BridgeError) as error:
             if connection is not None:
@@ -116,10 +119,16 @@ class Inbox(InboxReader):
             (version,) = self._connection.execute("PRAGMA user_version").fetchone()
             if version == SCHEMA_VERSION:
                 return
-            if version:
-                raise BridgeError(f"its schema has version {version}, this otel_train writes {SCHEMA_VERSION}")
-            for statement in SCHEMA.split(";\n"):  # not executescript, which would commit in between
-                self._connection.execute(statement)
+            if version == FROM_VERSION:
+                upgrade(self._connection, SCHEMA)
+            elif version:
+                raise BridgeError(
+                    f"its schema has version {version}, this otel_train writes {SCHEMA_VERSION}; have the release that "
+                    "made it bring its rows to wandb, or give another --state"
+                )
+            else:
+                for statement in SCHEMA.split(";\n"):  # not executescript, which would commit in between
+                    self._connection.execute(statement)
             self._connection.execute(f"PRAGMA user_version = {SCHEMA_VERSION}")
 
     def _recall(self) -> None:
@@ -148,7 +157,8 @@ class Inbox(InboxReader):
                 if self._connection.in_transaction:  # SQLite rolls back by itself when the disk is full
                     for statement in ("ROLLBACK TO inner", "RELEASE inner") if inner else ("ROLLBACK",):
                         self._connection.execute(statement)
-                self._recall()
+                if self._prepared:
+                    self._recall()
                 raise
 
     def close(self) -> None:

@@ -1,0 +1,36 @@
+"""Bring the inbox of the release before to the present schema: what wandb lacks stays, what it has is forgotten."""
+
+from __future__ import annotations
+
+import sqlite3
+
+FROM_VERSION = 3
+"""The schema that can be brought up; in it, steps that wandb has are kept, and attempts have no table."""
+
+
+def upgrade(connection: sqlite3.Connection, schema: str) -> None:
+    """Change the tables, within a transaction of the caller.
+
+    Args:
+        connection: The inbox's.
+        schema: The statements that make the present tables.
+    """
+    execute = connection.execute
+    execute("PRAGMA legacy_alter_table = ON")  # other tables go on to refer to `steps`
+    execute("ALTER TABLE steps RENAME TO former_steps")
+    for index in ("pending", "undelivered", "sealed"):
+        execute(f"DROP INDEX IF EXISTS {index}")
+    present = {name for (name,) in execute("SELECT name FROM sqlite_master WHERE type = 'table'")}
+    for statement in schema.split(";\n"):
+        words = statement.rpartition("CREATE ")[2].split()
+        if words and not (words[0] == "TABLE" and words[1] in present):
+            execute(statement)
+    execute(
+        "INSERT INTO attempts (run, attempt, newest_ns, floor_ns, last_ns)"
+        " SELECT run, attempt, newest, newest, last FROM (SELECT run, attempt, max(last_ns) AS last,"
+        " max(CASE WHEN ordinal IS NULL THEN 0 ELSE time_ns END) AS newest FROM former_steps GROUP BY run, attempt)"
+    )
+    columns = "id, run, attempt, time_ns, step, expected, arrived, first_ns, last_ns, ordinal, partial"
+    execute(f"INSERT INTO steps ({columns}) SELECT {columns} FROM former_steps WHERE delivered = 0")  # noqa: S608
+    execute("DELETE FROM rows WHERE step NOT IN (SELECT id FROM steps)")
+    execute("DROP TABLE former_steps")
