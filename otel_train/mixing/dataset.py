@@ -9,7 +9,7 @@ from typing import Any
 
 from torch.utils.data import IterableDataset, get_worker_info
 
-from otel_train.arguments import finite_number, shown_names, whole_number
+from otel_train.arguments import finite_number, whole_number
 from otel_train.catalogue import MIXING, Metric
 from otel_train.exceptions import ConfigurationError
 from otel_train.mixing.arguments import batch_numbers, checked_bias, checked_rank, checked_slots
@@ -19,7 +19,7 @@ from otel_train.mixing.meter import EventSink, MixingMeter
 from otel_train.mixing.meter_state import fitted, merge_meter_states
 from otel_train.mixing.plan import AtEnd, MixPlan, Pick
 from otel_train.mixing.progress import WorkerProgress
-from otel_train.mixing.resume import Job, Share, begin, checked_states, go_on, reshard, saved_streams
+from otel_train.mixing.resume import Job, Share, begin, checked_states, go_on, log_resume, reshard, saved_streams
 from otel_train.mixing.streams import Stream, checked_streams
 from otel_train.mixing.weights import Weights, WeightSchedule, checked_weights
 from otel_train.untraced import untraced
@@ -395,23 +395,4 @@ class StreamMixingDataset(IterableDataset[MixedBatch]):
         self._counted_here = 0
         self._progress.restart(self._plan.index)
         if self.rank == 0:
-            self._log_resume(share, None if own is not None else states[0])
-
-    def _log_resume(self, share: Share, resharded: Mapping[str, Any] | None) -> None:
-        if resharded is not None:
-            logger.info(
-                "resharded: world size %d -> %d, %d streams, %d moved to another rank, at step %d",
-                resharded["world_size"],
-                self.world_size,
-                len(self._streams) - share.new - len(share.finished),
-                share.moved,
-                int(resharded["meter"]["step"]) - 1,
-            )
-        if share.new:
-            logger.info("%d streams that the saved job did not have are read from their first row", share.new)
-        if share.removed:
-            logger.warning(
-                "%d streams of the saved job are not given now and are dropped: %s",
-                len(share.removed),
-                shown_names(share.removed),
-            )
+            log_resume(self._job, share, None if own is not None else states[0])

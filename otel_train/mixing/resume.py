@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import logging
 from collections import Counter
 from collections.abc import Iterator, Mapping, Sequence
 from collections.abc import Set as AbstractSet
@@ -12,6 +13,8 @@ from otel_train.arguments import check_fields, reading_state, shown_names
 from otel_train.exceptions import StateMismatchError
 from otel_train.mixing.dealing import Place, deal, shuffled
 from otel_train.mixing.meter_state import check_meter_state
+
+logger = logging.getLogger(__name__)
 
 OWNER = "StreamMixingDataset"
 _FIELDS = ("world_size", "rank", "step", "picks_in_step", "streams", "plan", "meter")
@@ -175,6 +178,33 @@ def reshard(job: Job, rank: int, states: Sequence[Mapping[str, Any]]) -> Share:
             moved=sum(owners.get(stream, owner) != owner for stream, owner in before.items()),
             new=len(new),
             removed=[stream for stream in saved if stream not in job.modalities],
+        )
+
+
+def log_resume(job: Job, share: Share, resharded: Mapping[str, Any] | None) -> None:
+    """Log what a resume has changed.
+
+    Args:
+        job: The present job.
+        share: What this rank goes on with.
+        resharded: A state of the job of another world size that was saved; None where the world size is the same.
+    """
+    if resharded is not None:
+        logger.info(
+            "resharded: world size %d -> %d, %d streams, %d moved to another rank, at step %d",
+            resharded["world_size"],
+            job.world_size,
+            len(job.modalities) - share.new - len(share.finished),
+            share.moved,
+            int(resharded["meter"]["step"]) - 1,
+        )
+    if share.new:
+        logger.info("%d streams that the saved job did not have are read from their first row", share.new)
+    if share.removed:
+        logger.warning(
+            "%d streams of the saved job are not given now and are dropped: %s",
+            len(share.removed),
+            shown_names(share.removed),
         )
 
 
