@@ -9,6 +9,7 @@ from typing import TYPE_CHECKING
 import click
 
 from otel_train.cli.group import Command
+from otel_train.cli.paths import UserPath
 from otel_train.exceptions import ConfigurationError, OtelTrainError
 
 if TYPE_CHECKING:
@@ -23,7 +24,7 @@ if TYPE_CHECKING:
         "otel-train clean --undelivered /dev/shm/otel_train-$UID/my-run",
     ),
 )
-@click.argument("directory", required=False, type=click.Path(path_type=Path))
+@click.argument("directory", required=False, type=UserPath())
 @click.option("--dry-run", is_flag=True, help="Say what would be removed, and remove nothing.")
 @click.option("--undelivered", is_flag=True, help="Remove also what no receiver has acknowledged, or can't be read.")
 def clean(directory: Path | None, *, dry_run: bool, undelivered: bool) -> None:
