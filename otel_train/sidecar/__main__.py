@@ -9,10 +9,19 @@ import signal
 import sys
 from collections.abc import Callable, Sequence
 from functools import partial
+from importlib import util
 from pathlib import Path
 
 from otel_train.ring import is_alive, start_time
 
+_LIBRARIES = (
+    "google.protobuf",
+    "grpc",
+    "opentelemetry.exporter.otlp.proto.grpc",
+    "opentelemetry.exporter.otlp.proto.http",
+    "opentelemetry.sdk",
+    "requests",
+)
 LINGER = 3600.0
 """Seconds that a sidecar goes on trying to send after the last rank has ended."""
 
@@ -70,11 +79,15 @@ def _leave_early(tell: Callable[[str], None], *_: object) -> None:
 
 
 def _find_libraries(installed: Sequence[str]) -> None:
-    try:
-        import google.protobuf  # noqa: F401, PLC0415
-        import opentelemetry.sdk  # noqa: F401, PLC0415
-    except ImportError:
+    if any(map(_is_missing, _LIBRARIES)):
         sys.path += [path for path in installed if path not in sys.path]
+
+
+def _is_missing(module: str) -> bool:
+    try:
+        return util.find_spec(module) is None
+    except ImportError:
+        return True
 
 
 if __name__ == "__main__":

@@ -78,6 +78,8 @@ def launch(arguments: Sequence[str], log: Path, connection: socket.socket) -> su
 def _executable() -> str:
     if not sys.executable:
         raise FileNotFoundError("this process does not know its Python interpreter (sys.executable is empty)")
+    if getattr(sys, "frozen", False):  # the job itself, in one file: to run it would begin another job
+        raise FileNotFoundError(f"{sys.executable} is no Python interpreter; set OTEL_TRAIN_SIDECAR=external")
     return os.path.abspath(sys.executable)  # noqa: PTH100  # links stay: a virtual environment's interpreter is one
 
 

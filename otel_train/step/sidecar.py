@@ -33,6 +33,8 @@ LONGEST_JOIN = 0.5
 _TOLD, _ANOTHER_SERVES, _DIED, _RUNS = "told", "another", "died", "runs"
 """How a sidecar ended: by a signal, since another one serves the directory, otherwise; or not before the session."""
 _numbers = itertools.count()
+_ended: set[int] = set()
+"""Sidecars whose end may have to be waited for."""
 
 
 class SidecarProcess:
@@ -217,6 +219,14 @@ class SidecarProcess:
         if self._launcher is not None:
             self._launcher.wait()
             self._launcher = None
+        if self.pid:
+            _ended.add(self.pid)
+        for pid in list(_ended):
+            # Where this process is a container's first one, a sidecar is its child after all.
+            with contextlib.suppress(ChildProcessError):
+                if os.waitpid(pid, os.WNOHANG) == (0, 0):
+                    continue
+            _ended.discard(pid)
 
     def _disconnect(self) -> None:
         """Close the connection, which tells a sidecar that the session is over."""

@@ -5,6 +5,7 @@ from __future__ import annotations
 import os
 import subprocess
 import sys
+import sysconfig
 import zipfile
 from collections.abc import Iterator
 from contextlib import closing
@@ -40,11 +41,11 @@ def receiver(monkeypatch: pytest.MonkeyPatch) -> Iterator[OtlpReceiver]:
         yield made
 
 
-def run(command: list[str], directory: Path, **environment: str) -> None:
+def run(command: list[str], directory: Path, *, python: str = sys.executable, **environment: str) -> None:
     """Run a job to its end in a directory."""
     environment = {**os.environ, **environment}
     done = subprocess.run(
-        [sys.executable, *command, str(directory / "rings")],
+        [python, *command, str(directory / "rings")],
         cwd=directory,
         env=environment,
         capture_output=True,
@@ -53,7 +54,8 @@ def run(command: list[str], directory: Path, **environment: str) -> None:
         check=False,
     )
     log = directory / "rings" / "sidecar.log"
-    assert done.returncode == 0, done.stderr + (log.read_text() if log.exists() else "")
+    print(done.stderr, log.read_text() if log.exists() else "no sidecar")
+    assert done.returncode == 0
 
 
 def test_no_module_of_the_job_gets_into_the_sidecar(receiver: OtlpReceiver, tmp_path: Path) -> None:
@@ -86,6 +88,16 @@ def test_the_sidecar_has_the_package_from_where_the_rank_has_it(
     run(["job.pyz" if how == "zipapp" else "job.py"], tmp_path)
     assert receiver.values(cluster_name("loss")) == [2.0, 2.0, 2.0]
     assert "otel_train.sidecar" in (tmp_path / "trap").read_text()
+
+
+def test_the_sidecar_finds_its_libraries_where_the_rank_has_them(receiver: OtlpReceiver, tmp_path: Path) -> None:
+    """In a pex file and its like each package has a directory, which the rank alone knows of."""
+    if sys.prefix == sys.base_prefix:
+        pytest.skip("not in a virtual environment, whose interpreter has no packages of its own")
+    before = f"sys.path += {[str(PACKAGE.parent), sysconfig.get_path('purelib')]!r}"
+    (tmp_path / "job.py").write_text(JOB.format(before=before))
+    run(["job.py"], tmp_path, python=sys._base_executable)  # type: ignore[attr-defined]
+    assert receiver.values(cluster_name("loss")) == [2.0, 2.0, 2.0]
 
 
 @pytest.mark.usefixtures("receiver")

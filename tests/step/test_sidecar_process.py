@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import ctypes
 import os
 import signal
 import threading
@@ -20,6 +21,7 @@ from otel_train.testing import OtlpReceiver
 from tests.sidecar.conftest import Rank
 from tests.waiting import wait_until
 
+PR_SET_CHILD_SUBREAPER = 36
 PICKS = cluster_name(rows.PICKS.name)
 
 
@@ -152,3 +154,18 @@ def test_workers_of_a_loader_do_not_take_the_sidecars_end(rank: Rank, receiver: 
         wait_until(lambda: receiver.values(PICKS) == [1])
         assert len(list(batches)) == 99
         end(process, rank)
+
+
+@pytest.mark.usefixtures("receiver")
+def test_a_first_process_of_a_container_has_no_dead_sidecars(rank: Rank, tmp_path: Path) -> None:
+    """What has lost its parent becomes its child there, and stays a zombie until it is waited for."""
+    adopt = ctypes.CDLL(None).prctl
+    adopt(PR_SET_CHILD_SUBREAPER, 1)
+    try:
+        with closing(SidecarProcess(tmp_path, 0.0)) as process:
+            first = pid_of(process)
+            kill(process)
+            end(process, rank)
+        assert not Path(f"/proc/{first}").exists()
+    finally:
+        adopt(PR_SET_CHILD_SUBREAPER, 0)
