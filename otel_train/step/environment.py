@@ -111,6 +111,12 @@ def launched_world_size(environ: Mapping[str, str] = os.environ) -> tuple[str, i
     return name, 1 if count is None else count
 
 
+def store_outlives_ranks(environ: Mapping[str, str] = os.environ) -> bool:
+    """Tell whether torchrun starts ranks again, and they meet in the store that they met in before."""
+    restarts = environ.get("TORCHELASTIC_MAX_RESTARTS", "0")
+    return environ.get("TORCHELASTIC_USE_AGENT_STORE", "") == "True" and restarts.strip() not in ("", "0")
+
+
 def _launched(environ: Mapping[str, str], name: str, least: int) -> tuple[str, int | None]:
     """Return what a launcher says, and the variable that it says it with; some set -1 for what does not apply."""
     for variable in (name, _MPI[name]):

@@ -4,9 +4,10 @@ from __future__ import annotations
 
 import contextlib
 import json
+import secrets
 from collections import Counter
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from typing import Any
 from weakref import WeakKeyDictionary
 
@@ -16,7 +17,7 @@ from torch.distributed.device_mesh import DeviceMesh
 
 from otel_train.exceptions import ConfigurationError, SchemaMismatchError
 from otel_train.ring import Schema
-from otel_train.step.environment import launched_world_size
+from otel_train.step.environment import launched_world_size, store_outlives_ranks
 from otel_train.torch_modes import outside_modes
 
 GroupLike = dist.ProcessGroup | DeviceMesh
@@ -118,18 +119,26 @@ class RankGroup:
         if "fake" in backends:  # a dry run of one rank: its collectives give back what they are given
             return cls(global_rank=dist.get_rank(), job_ranks=(dist.get_rank(),), distributed=True)
         nccl = torch.cuda.is_available() and "cuda:nccl" in backends
-        if own:
-            handle = _new_group(tuple(sorted(dist.get_process_group_ranks(handle))), "nccl" if nccl else "gloo")
-        return cls(
+        group = cls(
             rank=dist.get_rank(handle),
             world_size=dist.get_world_size(handle),
             global_rank=dist.get_rank(),
             handle=handle,
             distributed=True,
-            own=own,
             job_ranks=tuple(dist.get_process_group_ranks(handle)),
             device=torch.device("cuda", torch.cuda.current_device()) if nccl else torch.device("cpu"),
         )
+        return group._own(handle, "nccl" if nccl else "gloo") if own else group
+
+    def _own(self, handle: dist.ProcessGroup, backend: str) -> RankGroup:
+        """Return the group of our own over the same ranks; a collective."""
+        salt = 0
+        if store_outlives_ranks():
+            # The names of the attempt before are still in the store, with addresses where nobody listens.
+            salt = self.gather(secrets.randbits(64) if self.rank == 0 else 0)[0]
+        own = _new_group(tuple(sorted(dist.get_process_group_ranks(handle))), backend, salt)
+        ranks = tuple(dist.get_process_group_ranks(own))
+        return replace(self, rank=dist.get_rank(own), handle=own, own=True, job_ranks=ranks)
 
 
 def group_exists() -> bool:
@@ -143,18 +152,23 @@ _OWN_COUNT = 1 << 32
 """Where the count begins that our groups are named after: far beyond the job's own."""
 
 
-def _new_group(ranks: tuple[int, ...], backend: str) -> dist.ProcessGroup:
+def _new_group(ranks: tuple[int, ...], backend: str, salt: int) -> dist.ProcessGroup:
     """Return a new group over `ranks`; a collective over these ranks only.
 
     torch names a group after the number of groups that this process has made, which must be the same on all its ranks.
     A session of some ranks only would make it differ, and the next group of the job, ours or not, would hang. So ours
     are counted by their ranks, and torch's number is left as it was.
+
+    Args:
+        ranks: Of the job, this one among them.
+        backend: The new group's.
+        salt: Makes the name another one, the same on all ranks.
     """
     core = dist.distributed_c10d
     made = _MADE.setdefault(core._get_default_group(), Counter())  # noqa: SLF001
     made[ranks] += 1
     before = core._world.group_count  # noqa: SLF001
-    core._world.group_count = _OWN_COUNT + made[ranks]  # noqa: SLF001
+    core._world.group_count = (salt + 1) * _OWN_COUNT + made[ranks]  # noqa: SLF001
     try:
         group = dist.new_group(list(ranks), backend=backend, use_local_synchronization=True)
     finally:

@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 import os
 import sys
+import time
 from pathlib import Path
 from typing import Any
 
@@ -78,7 +79,30 @@ def no_group_to_reduce_over() -> object:
     return otel_train.reduce_loss_metrics({"loss": 1.0})
 
 
-CASES = (before_group, all_local_rank_0, minus_one, own_directories, no_group, no_group_to_reduce_over)
+def again_in_one_store() -> object:
+    """The ranks are started again, and the second one comes late."""
+    os.environ |= {"TORCHELASTIC_USE_AGENT_STORE": "True", "TORCHELASTIC_MAX_RESTARTS": "1"}
+    kept = vars(dist)["FileStore"](str(OUT / "kept"), 2)
+    said = []
+    for attempt in range(2):
+        with gloo_ranks(OUT / f"again{attempt}-meeting", RANK, 2):
+            world = dist.distributed_c10d._world
+            world.pg_map[world.default_pg] = ("gloo", kept)  # type: ignore[index]
+            time.sleep(attempt * RANK)
+            with session("again") as telemetry:
+                said.append((telemetry.step(1, {"loss": float(RANK)}) or {})["loss"])
+    return said
+
+
+CASES = (
+    before_group,
+    all_local_rank_0,
+    minus_one,
+    own_directories,
+    again_in_one_store,
+    no_group,
+    no_group_to_reduce_over,
+)
 
 
 def main() -> None:

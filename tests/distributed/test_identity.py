@@ -20,8 +20,9 @@ def said(tmp_path_factory: pytest.TempPathFactory) -> dict[str, list[Any]]:
     """Run all cases once on two ranks and return what each rank said, by case."""
     out = tmp_path_factory.mktemp("identity")
     command = [sys.executable, "-m", "tests.distributed.identity_ranks", str(out)]
+    environment = clean_environment(OTEL_EXPORTER_OTLP_ENDPOINT="http://127.0.0.1:1")  # else no sidecar is started
     ranks = [
-        subprocess.Popen([*command, str(rank)], env=clean_environment(), cwd=ROOT, stderr=subprocess.PIPE, text=True)
+        subprocess.Popen([*command, str(rank)], env=environment, cwd=ROOT, stderr=subprocess.PIPE, text=True)
         for rank in range(2)
     ]
     errors = [rank.communicate(timeout=200)[1] for rank in ranks]
@@ -40,6 +41,11 @@ def test_ranks_agree_on_who_they_are(case: str, said: dict[str, list[Any]]) -> N
 def test_each_directory_of_a_machine_gets_a_sidecar(said: dict[str, list[Any]]) -> None:
     """Ranks that do not share one would else be sent by nobody."""
     assert [rank[4] for rank in said["own_directories"]] == [1, 1]
+
+
+def test_ranks_that_torchrun_starts_again_meet_at_their_new_addresses(said: dict[str, list[Any]]) -> None:
+    """Its store still holds those of the attempt before."""
+    assert said["again_in_one_store"] == [[0.5, 0.5]] * 2
 
 
 def test_another_job_in_the_same_processes_is_another_run(said: dict[str, list[Any]]) -> None:
