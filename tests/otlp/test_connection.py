@@ -33,7 +33,7 @@ FIRST_LINE = b"HTTP/1.1 200 OK\r\n"
 
 @contextlib.contextmanager
 def answering(*parts: bytes) -> Iterator[tuple[str, list[str]]]:
-    """Run a server that answers with these bytes and then a byte at a time for 20 s; yield address and ends seen."""
+    """Run a server that answers with these bytes and then a byte at a time for 5 s; yield address and ends seen."""
     ends: list[str] = []
 
     def answer(client: socket.socket) -> None:
@@ -41,7 +41,7 @@ def answering(*parts: bytes) -> Iterator[tuple[str, list[str]]]:
             client.recv(1 << 16)
             try:
                 client.sendall(b"".join(parts))
-                for _ in range(400):
+                for _ in range(100):
                     client.sendall(b"x")
                     time.sleep(0.05)
                 ends.append("server")
