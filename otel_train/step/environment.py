@@ -72,12 +72,13 @@ class Environment:
         if sidecar not in ("", "embedded", "external"):
             raise ConfigurationError(f"OTEL_TRAIN_SIDECAR must be embedded or external, got {sidecar!r}")
         host = valid_text(socket.gethostname())
+        disabled = environ.get("OTEL_SDK_DISABLED", "").strip().lower() in _TRUE
         return cls(
             rank=_launched(environ, "RANK", 0)[1] or 0,
             local_rank=_launched(environ, "LOCAL_RANK", 0)[1],
             world_size=launched_world_size(environ)[1],
             local_world_size=_launched(environ, "LOCAL_WORLD_SIZE", 1)[1],
-            disabled=environ.get("OTEL_SDK_DISABLED", "").strip().lower() in _TRUE,
+            disabled=disabled,
             attributes=resource_attributes(environ),
             run_id=environ.get("OTEL_TRAIN_RUN_ID", ""),
             launched_run_id=launched_run_id(environ, host),
@@ -85,7 +86,7 @@ class Environment:
             ring_records=_number(environ, "OTEL_TRAIN_RING_RECORDS", _RING.records, 2),
             ring_bytes=_number(environ, "OTEL_TRAIN_RING_BYTES", _RING.max_bytes, 1),
             external_sidecar=sidecar == "external",
-            endpoint=Endpoint.read(environ),
+            endpoint=Endpoint() if disabled else Endpoint.read(environ),
             host=host,
         )
 

@@ -179,6 +179,14 @@ def test_a_wrong_variable_is_named(environ: dict[str, str], complaint: str) -> N
         Environment.read(environ)
 
 
+def test_disabled_job_has_no_endpoint_to_check() -> None:
+    """A preference that is set for a whole cluster ends no job that sends nothing."""
+    preference = {"OTEL_EXPORTER_OTLP_METRICS_TEMPORALITY_PREFERENCE": "delta"}
+    assert Environment.read({**preference, "OTEL_SDK_DISABLED": "true"}).disabled
+    with pytest.raises(ConfigurationError, match="TEMPORALITY_PREFERENCE must be cumulative"):
+        Environment.read(preference)
+
+
 def session(tmp_path: Path, **options: Any) -> otel_train.Telemetry:
     """Return a session of one process without a sidecar, which nobody waits for."""
     return otel_train.init(ring_dir=tmp_path / "rings", **{"close_timeout": 0.01, **options})
