@@ -76,6 +76,10 @@ def keys_of(stream_ids: StreamIds) -> torch.Tensor:
         ShapeMismatchError: An id is neither string nor integer, or the tensor has another shape or dtype.
     """
     if isinstance(stream_ids, torch.Tensor):
+        if is_wrapper(stream_ids):
+            raise ShapeMismatchError(
+                f"stream_ids must be a plain tensor, got {type(stream_ids).__name__}; a DTensor has to_local()"
+            )
         if stream_ids.dtype != torch.int64 or stream_ids.dim() != 1:
             dtype = str(stream_ids.dtype).removeprefix("torch.")
             raise ShapeMismatchError(f"stream_ids must be int64 [n], got {dtype} {list(stream_ids.shape)}")
@@ -89,6 +93,11 @@ def keys_of(stream_ids: StreamIds) -> torch.Tensor:
             f"stream_ids must be a sequence of ids or an int64 tensor, got {type(stream_ids).__name__}; use a list"
         )
     return torch.tensor([stable_hash(stream_id) for stream_id in stream_ids], dtype=torch.int64, device="cpu")
+
+
+def is_wrapper(tensor: torch.Tensor) -> bool:
+    """Tell whether a tensor is made of others, as a DTensor and a nested one are: its rows may lie elsewhere."""
+    return hasattr(tensor, "__tensor_flatten__")
 
 
 def _shift_right(values: torch.Tensor, shift: int) -> torch.Tensor:

@@ -13,7 +13,7 @@ from otel_train.arguments import MAX_SHOWN, reading_state
 from otel_train.catalogue import Phase
 from otel_train.exceptions import ShapeMismatchError, StateMismatchError
 from otel_train.ledger.exchange import Exchange
-from otel_train.ledger.hashing import StreamIds, keys_of
+from otel_train.ledger.hashing import StreamIds, is_wrapper, keys_of
 from otel_train.ledger.resharding import OWNER, check_complete, check_form, checked_states, merge
 from otel_train.ledger.routing import Route, last_occurrences, plan_route
 from otel_train.ledger.shard import Fetched, Shard, describe
@@ -192,6 +192,8 @@ class StateLedger(Shard):
         wanted = f"{describe(self.dtype, (count, *self.state_shape))} on {self.device}"
         if not isinstance(states, torch.Tensor):
             return f"states must be a tensor, {wanted}, got {type(states).__name__}"
+        if is_wrapper(states):
+            return f"states must be a plain tensor, {wanted}, got {type(states).__name__}; a DTensor has to_local()"
         try:
             got = f"{describe(states.dtype, states.shape)} on {states.device}"
         except Exception as error:  # noqa: BLE001  # a nested tensor has no shape; the other ranks must hear of it

@@ -208,6 +208,8 @@ def test_bad_configuration_names_the_field(also: dict[str, Any], field: str) -> 
         ([True], torch.zeros(1, 2)),
         (torch.zeros(1, dtype=torch.int64, device="meta"), torch.zeros(1, 2)),
         (["a"], None),
+        (["a"], torch.nested.nested_tensor([torch.zeros(2)], layout=torch.jagged)),
+        (torch.nested.nested_tensor([torch.zeros(2, dtype=torch.int64)], layout=torch.jagged), torch.zeros(1, 2)),
     ],
 )
 def test_wrong_arguments_change_nothing(ids: Any, states: Any) -> None:
