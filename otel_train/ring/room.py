@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+import contextlib
 import errno
+import math
 import os
 from collections.abc import Mapping
 from dataclasses import dataclass
@@ -14,15 +16,19 @@ from otel_train.ring.layout import Geometry
 from otel_train.ring.schema import Fact, Identity, Schema, dump_schema
 from otel_train.ring.writer import RingWriter
 
+CONTROL_GROUPS, OWN_GROUPS = Path("/sys/fs/cgroup"), Path("/proc/self/cgroup")
 FEWEST_RECORDS = 64
 """A ring of fewer would not bridge the restart of a receiver."""
-FREE_SHARE = 0.25
-"""Of what is free, for the rings of all ranks of a machine together: the batches of loaders are there too."""
+USELESS_RECORDS = 8
+"""A ring of fewer is not made."""
+FREE_SHARE, MOST_SHARE = 0.25, 0.5
+"""Of what is free, for the rings of all ranks of a machine together: the batches of loaders are there too. The second
+is for rings of `FEWEST_RECORDS` records."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class RingSize:
-    """How large a ring may be: as many records as fit all of these, but not fewer than `FEWEST_RECORDS`."""
+    """How large a ring may be: as many records as fit all of these; see `fit`."""
 
     records: int = 4096
     """Records that it holds at most."""
@@ -32,10 +38,24 @@ class RingSize:
     """Ranks of the machine, which share what is free."""
 
     def fit(self, geometry: Geometry, directory: Path) -> int:
-        """Return how many records the ring in a directory holds, whose geometry is that of `records` of them."""
-        budget = min(self.max_bytes, FREE_SHARE * _free_bytes(directory) / self.sharers)
-        fitting = int(budget - geometry.header_size) // geometry.record_size
-        return min(self.records, max(FEWEST_RECORDS, fitting))
+        """Return how many records the ring in a directory holds, whose geometry is that of `records` of them.
+
+        Raises:
+            RingError: So few would fit beside the rings of the other ranks that it is not worth it.
+        """
+
+        def fitting(budget: float) -> int:
+            return int(min(budget, 2**62) - geometry.header_size) // geometry.record_size
+
+        free = _free_bytes(directory) / self.sharers
+        least = min(FEWEST_RECORDS, fitting(MOST_SHARE * free))
+        records = min(self.records, max(least, fitting(min(self.max_bytes, FREE_SHARE * free))))
+        if records < min(self.records, USELESS_RECORDS):
+            raise RingError(
+                f"a ring in {directory} has no room: {free:.0f} bytes are free for each of {self.sharers} ranks, half "
+                f"of which hold {max(0, records)} records of {geometry.record_size} bytes; set OTEL_TRAIN_RING_DIR"
+            )
+        return records
 
 
 def make_ring(
@@ -64,9 +84,30 @@ def make_ring(
 
 
 def _free_bytes(directory: Path) -> float:
-    """Return what is free where a directory is; infinite where the file system has no bound."""
+    """Return what is free where a directory is, but no more than a quarter of what the job may use of memory at all."""
+    bound = memory_limit() / 4
     try:
         status = os.statvfs(directory)
     except OSError:
-        return float("inf")
-    return float(status.f_bavail * status.f_frsize) if status.f_blocks else float("inf")
+        return bound
+    return min(bound, float(status.f_bavail * status.f_frsize)) if status.f_blocks else bound
+
+
+def memory_limit(root: Path = CONTROL_GROUPS, own: Path = OWN_GROUPS) -> float:
+    """Return how many bytes of memory this process's control groups leave it; infinite where they don't say.
+
+    Files in memory count among them, however large the file system claims to be.
+    """
+    limit = math.inf
+    with contextlib.suppress(OSError, ValueError):
+        for line in own.read_text().splitlines():
+            _, controllers, path = line.split(":", 2)
+            if controllers in ("", "memory"):
+                group = root / controllers / path.lstrip("/")
+                name = "memory.limit_in_bytes" if controllers else "memory.max"
+                for directory in (group, *group.parents):
+                    if not directory.is_relative_to(root):
+                        break
+                    with contextlib.suppress(OSError, ValueError):  # "max" is no number
+                        limit = min(limit, int((directory / name).read_text()))
+    return limit

@@ -8,6 +8,7 @@ from pathlib import Path
 
 import pytest
 
+from otel_train.exceptions import RingError
 from otel_train.ring import RingSize, RingWriter, default_base, default_bases, directory, make_ring, ring_path, room
 from tests.mounts import mounted
 from tests.ring.test_ring import IDENTITY, SCHEMA
@@ -23,6 +24,41 @@ def test_the_ranks_of_a_machine_share_a_quarter_of_what_is_free(tmp_path: Path) 
         ring = make(tmp_path, RingSize(records=2**20, sharers=4))
         assert 2**17 < ring.geometry.file_size <= 2**18
         ring.release()
+
+
+@pytest.mark.parametrize(("sharers", "records"), [(1, 64), (8, 35), (64, None)])
+def test_rings_of_large_records_leave_half_of_what_is_free(sharers: int, records: int | None, tmp_path: Path) -> None:
+    """They hold 64 records only where that many of each rank fit into it, and no ring is made that were of no use."""
+    with mounted(tmp_path, "size=256k"):
+        if records is None:
+            with pytest.raises(RingError, match="no room"):
+                make(tmp_path, RingSize(max_bytes=1, sharers=sharers))
+        else:
+            ring = make(tmp_path, RingSize(max_bytes=1, sharers=sharers))
+            assert ring.geometry.records == records
+            ring.release()
+
+
+@pytest.mark.parametrize(
+    ("groups", "name"), [("0::/job/rank\n", "memory.max"), ("5:memory:/job/rank\n0::/\n", "memory.limit_in_bytes")]
+)
+def test_a_container_s_memory_bounds_its_rings(groups: str, name: str, tmp_path: Path) -> None:
+    """The lowest limit of all groups that hold the process; a shared memory of another size does not help."""
+    root = tmp_path / "memory" if "memory:" in groups else tmp_path
+    (root / "job" / "rank").mkdir(parents=True)
+    (tmp_path / "own").write_text(groups)
+    assert room.memory_limit(tmp_path, tmp_path / "own") == float("inf")
+    (root / "job" / "rank" / name).write_text("max\n")
+    (root / "job" / name).write_text(f"{2**29}\n")
+    assert room.memory_limit(tmp_path, tmp_path / "own") == 2**29
+
+
+def test_rings_take_a_sixteenth_of_the_container_s_memory(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Where its shared memory, or its disk, has more room than that."""
+    monkeypatch.setattr(room, "memory_limit", lambda: 2.0**22)
+    ring = make(tmp_path, RingSize(records=2**20))
+    assert 2**17 < ring.geometry.file_size <= 2**18
+    ring.release()
 
 
 def test_where_a_ring_does_not_fit_a_smaller_one_is_made(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
