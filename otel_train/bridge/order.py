@@ -69,7 +69,7 @@ class Due:
     settle_ns: int
     """What is missing, points of a step or steps before it, is waited for so long, from the step's first point on."""
     linger_ns: int
-    """A complete step without a number waits this long, counted from its last point, so that an earlier one that is a
+    """A complete step without a number, or the first of an attempt, waits this long, so that an earlier one that is a
     little behind goes first."""
     since_ns: int = 0
     """When the bridge began: what is missing could not come before."""
@@ -100,10 +100,11 @@ class Due:
             return abs(now_ns - step.last_ns) >= self.linger_ns
         if step.number > progress.next_number:
             return False
-        return progress.newest_ns > 0 or self._quiet(step.attempt, attempts, now_ns)
+        return progress.newest_ns > 0 or self._is_first(step, attempts, now_ns)
 
-    def _quiet(self, attempt: int, attempts: Mapping[int, Progress], now_ns: int) -> bool:
-        """Tell whether no step of an earlier attempt is likely to come: no number tells where an attempt ended."""
-        quiet_ns = QUIET_LINGERS * self.linger_ns
-        earlier = (progress.last_ns for number, progress in attempts.items() if number < attempt)
-        return all(abs(now_ns - last_ns) >= quiet_ns for last_ns in earlier)
+    def _is_first(self, step: Pending, attempts: Mapping[int, Progress], now_ns: int) -> bool:
+        """Tell whether an attempt may begin: no number tells where the one before ended, nor that there was one."""
+        if abs(now_ns - step.first_ns) < self.linger_ns:
+            return False
+        earlier = (progress.last_ns for number, progress in attempts.items() if number < step.attempt)
+        return all(abs(now_ns - last_ns) >= QUIET_LINGERS * self.linger_ns for last_ns in earlier)

@@ -56,7 +56,7 @@ class BridgeConfig:
     """Seconds after which a step's row is written although points of it, or steps before it, are missing."""
     linger: float = 0.5
     """Seconds that a complete step waits for an earlier one that is a little behind, where its sender does not number
-    steps; the first step of a new attempt waits until the one before has been quiet for ten times as long."""
+    steps. The first step of an attempt waits too, until the one before has been quiet for ten times as long."""
     max_bytes: int = Limits().max_bytes
     """Of the inbox, which holds what wandb lacks; beyond that senders are asked to try again."""
     max_series: int = Limits().max_series

@@ -25,6 +25,8 @@ _log = logging.getLogger(__name__)
 
 LEAST_FREE_BYTES = 16 * 2**20
 """On the disk, to open a run: after the first write that fails wandb writes nothing more, and says nothing."""
+ASKERS = 4
+"""Questions to the server at once, how far a run is: one that is slow holds up few others."""
 OFFLINE_PATIENCE, ONLINE_PATIENCE = 30.0, 120.0
 
 
@@ -85,7 +87,7 @@ class WandbSink:
         self._online = mode == "online"
         self._project = project
         self._runs: dict[str, OfflineRun | OnlineRun] = {}
-        self._ask = ThreadPoolExecutor(1, thread_name_prefix="otel_train-bridge-wandb")
+        self._ask = ThreadPoolExecutor(ASKERS, thread_name_prefix="otel_train-bridge-wandb")
         self.patience = ONLINE_PATIENCE if self._online else OFFLINE_PATIENCE
 
     def prepare(self) -> None:

@@ -22,6 +22,7 @@ from otel_train.catalogue import PARTIAL_KEY, rows
 from tests.bridge.conftest import Requests
 
 DUE = Due(settle_ns=1000, linger_ns=10)
+AT_ONCE = Due(settle_ns=1000, linger_ns=0)
 STEPS = 8
 MEMORY = "/dev/shm"  # where a synced file costs nothing
 
@@ -57,7 +58,7 @@ def test_any_order_of_arrival_gives_the_same_rows(rng: random.Random, size: int,
             with Inbox(folder) as inbox:  # each run of the loop is a bridge that is killed
                 for now_ns in range(rng.randint(1, 9)):
                     inbox.add([points.pop() for _ in range(min(size, len(points)))], now_ns)
-                    inbox.seal("run", DUE, now_ns)
+                    inbox.seal("run", AT_ONCE, now_ns)
                     fresh = inbox.undelivered("run", limit=rng.randint(0, 3))
                     delivered += [(row.ordinal, row.row) for row in fresh]
                     inbox.mark_delivered("run", [row.ordinal for row in fresh])
@@ -75,21 +76,32 @@ def test_a_request_that_a_collector_sends_last_is_waited_for(inbox: Inbox) -> No
         inbox.add(numbered(step), step)
         assert inbox.seal("run", DUE, 900) == 0
     inbox.add(numbered(1), 900)
-    assert inbox.seal("run", DUE, 900) == 6
+    assert inbox.seal("run", DUE, 910) == 6
     assert sealed(inbox) == [10, 20, 30, 40, 50, 60]
 
 
-def test_a_numbered_step_that_is_next_does_not_linger(inbox: Inbox) -> None:
-    """Nothing can come before it."""
+def test_only_the_first_numbered_step_lingers(inbox: Inbox) -> None:
+    """An attempt before may begin with what a collector sends next; before all others nothing can come."""
     inbox.add(numbered(1), 0)
-    assert inbox.seal("run", DUE, 0) == 1
+    assert [inbox.seal("run", DUE, now_ns) for now_ns in (9, 10)] == [0, 1]
+    inbox.add(numbered(2), 11)
+    assert inbox.seal("run", DUE, 11) == 1
+
+
+def test_attempts_that_come_in_the_wrong_order_are_put_right(inbox: Inbox) -> None:
+    """The second one's first request overtook all of the first one."""
+    inbox.add(numbered(1, attempt=2), 0)
+    inbox.add(numbered(1), 9)
+    inbox.seal("run", DUE, 10)
+    inbox.seal("run", DUE, 200)
+    assert [row.attempt for row in inbox.rows("run")] == [1, 2]
 
 
 def test_what_is_missing_is_given_up_after_the_settle_time(inbox: Inbox) -> None:
     """Then it is a gap; what follows goes on at once; what comes late is a late row, counted."""
     for step, now_ns in ((1, 0), (3, 5)):
         inbox.add(numbered(step), now_ns)
-    assert (inbox.seal("run", DUE, 1004), inbox.seal("run", DUE, 1005)) == (1, 1)
+    assert [inbox.seal("run", DUE, now_ns) for now_ns in (10, 1004, 1005)] == [1, 0, 1]
     inbox.add(numbered(4), 1006)
     assert inbox.seal("run", DUE, 1006) == 1
     assert inbox.add(numbered(2), 1007) == Added(new=5, late=4)
@@ -113,7 +125,7 @@ def test_a_new_attempt_waits_until_the_one_before_is_quiet(inbox: Inbox) -> None
     """The end of an attempt may be among what a collector sends after the beginning of the next."""
     inbox.add(numbered(1), 0)
     inbox.add(numbered(1, attempt=2), 1)
-    assert [inbox.seal("run", DUE, now_ns) for now_ns in (1, 99)] == [1, 0]
+    assert [inbox.seal("run", DUE, now_ns) for now_ns in (10, 99)] == [1, 0]
     inbox.add(numbered(2), 99)
     assert [inbox.seal("run", DUE, now_ns) for now_ns in (99, 100)] == [1, 1]
     assert [row.attempt for row in inbox.rows("run")] == [1, 1, 2]

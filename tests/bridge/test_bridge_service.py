@@ -25,6 +25,7 @@ from otel_train.bridge.rows import STEP_KEY
 from otel_train.bridge.server import MAX_MESSAGE_BYTES
 from otel_train.catalogue import ATTEMPT_KEY, PARTIAL_KEY, rows
 from otel_train.exceptions import ConfigurationError
+from tests.waiting import wait_until
 
 
 def test_wandb_has_what_was_sent_in_order(start: Any, requests: Any) -> None:
@@ -197,11 +198,13 @@ def test_a_signal_stops_the_process_with_all_rows_written(
             time.sleep(0.02)
         with grpc.insecure_channel((tmp_path / "address").read_text().strip()) as channel:
             stub = MetricsServiceStub(channel)  # type: ignore[no-untyped-call]
-            stub.Export(requests.step(1, {"loss": 0.5}), timeout=30)
+            stub.Export(requests.step(1, {"loss": 0.5}, number=1), timeout=30)
+            wait_until(lambda: delivered_steps(tmp_path, "run") == 1, 60, "the load of wandb")
+            stub.Export(requests.step(2, {"loss": 0.25}), timeout=30)
         send(process.pid, number)
         assert process.wait(30) == 0
     finally:
         process.kill()
-    assert [row.values["loss"] for row in read_run(tmp_path, "run")] == [0.5]
-    assert delivered_steps(tmp_path, "run") == 1
+    assert [row.values["loss"] for row in read_run(tmp_path, "run")] == [0.5, 0.25]
+    assert delivered_steps(tmp_path, "run") == 2
     assert not (tmp_path / "address").exists()
