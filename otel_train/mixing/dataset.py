@@ -295,14 +295,16 @@ class StreamMixingDataset(IterableDataset[MixedBatch]):
         """End the interval with `step`; see `MixingMeter.drain_measurements`."""
         self._say_lost_picks()
         values = self.meter.drain_measurements(step)
-        self._note_end()
+        if step is not None:
+            self._note_end()
         return values
 
     def drain_step_metrics(self, step: int | None = None) -> dict[str, float]:
         """End the interval with `step` and return this rank's own values, by wandb key."""
         self._say_lost_picks()
         values = self.meter.drain_step_metrics(step)
-        self._note_end()
+        if step is not None:
+            self._note_end()
         return values
 
     def _note_end(self) -> None:

@@ -5,7 +5,7 @@ import os
 import random
 import sys
 import traceback
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Any
 
@@ -72,6 +72,14 @@ def one_owner_takes_all(rank: int, world_size: int) -> None:
     compare(ids, rank, world_size, capacity=2)
 
 
+class Unreadable(list[int]):
+    """Ids of the user's own that can't be had."""
+
+    def __iter__(self) -> Iterator[int]:
+        """Raise what no ledger expects."""
+        raise KeyError("gone")
+
+
 def wrong_states_raise_everywhere(rank: int, world_size: int) -> None:
     """What is wrong on one rank is an error on all, naming both forms, and the ledger goes on."""
     ledger, last = StateLedger((2,), capacity=8), world_size - 1
@@ -83,6 +91,9 @@ def wrong_states_raise_everywhere(rank: int, world_size: int) -> None:
     message = raised(lambda: ledger.fetch(ids))
     assert "str or an int" in message
     assert "got float32 [1, 3]" in raised(lambda: ledger.store([rank], torch.zeros(1, 3)))  # wrong on all ranks alike
+    sparse = torch.zeros(1, 2).to_sparse()
+    assert "dense tensor" in raised(lambda: ledger.store([rank], sparse if rank == last else sparse.to_dense()))
+    assert "can't be read: KeyError" in raised(lambda: ledger.fetch(Unreadable([1]) if rank == last else [1]))
     assert len(ledger) == 0
     ledger.store([rank], torch.full((1, 2), float(rank)))
     assert ledger.fetch([last]).states.tolist() == [[last, last]]

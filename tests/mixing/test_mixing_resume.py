@@ -130,6 +130,15 @@ def test_a_schedule_goes_on_at_the_saved_step(ranks: tuple[int, int], rows_now: 
     assert sorted(set(asked)) == [111, 112, 113]
 
 
+def test_a_drain_without_a_step_is_none_of_the_optimizers() -> None:
+    """Then the schedule's step is the one that the picks give."""
+    dataset = make(batch_size=4)
+    for _ in range(3):
+        list(islice(dataset, 8))
+        dataset.drain_measurements()
+    assert dataset.state_dict()["step"] == 7
+
+
 def test_a_schedule_needs_its_clock_though_telemetry_is_off() -> None:
     """A session that is off tells steps to those that need them for training itself."""
     assert make(weights=WeightSchedule(((1, {"a": 1.0, "b": 1.0}),))).needs_clock
