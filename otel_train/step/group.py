@@ -95,7 +95,8 @@ class RankGroup:
                 over the ranks of `given`.
 
         Raises:
-            ConfigurationError: A mesh of more dimensions; a group, or several ranks, without torch.distributed.
+            ConfigurationError: A mesh of more dimensions, or what is no group or not this rank's; a group, or several
+                ranks, without torch.distributed.
         """
         if not group_exists():
             if given is not None:
@@ -113,6 +114,7 @@ class RankGroup:
                     f"process_group is a DeviceMesh of {given.ndim} dimensions; give one, such as mesh['dp']"
                 )
             given = given.get_group()
+        _check_group(given)
         handle: dist.ProcessGroup = dist.distributed_c10d._get_default_group() if given is None else given  # noqa: SLF001
         # By device, such as cpu:gloo,cuda:nccl: a group that was made without a backend has no other name.
         backends = str(dist.get_backend_config(handle))
@@ -139,6 +141,13 @@ class RankGroup:
         own = _new_group(tuple(sorted(dist.get_process_group_ranks(handle))), backend, salt)
         ranks = tuple(dist.get_process_group_ranks(own))
         return replace(self, rank=dist.get_rank(own), handle=own, own=True, job_ranks=ranks)
+
+
+def _check_group(given: Any) -> None:
+    if given == dist.GroupMember.NON_GROUP_MEMBER:
+        raise ConfigurationError("process_group does not contain this rank; call it on the group's ranks only")
+    if not isinstance(given, dist.ProcessGroup | None):
+        raise ConfigurationError(f"process_group must be a process group or a DeviceMesh, got {given!r:.80}")
 
 
 def group_exists() -> bool:

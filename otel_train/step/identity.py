@@ -48,12 +48,15 @@ def agree_identity(
     Raises:
         ConfigurationError: Some rank's run id is too long or not printable; raised on all of them.
     """
-    given = run_id or environment.launched_run_id
+    launch = environment.launched_run_id
+    if launch and environment.rank and not group.distributed:  # each of torchrun's processes is a job of its own
+        launch += f"-{environment.rank}"
+    given = run_id or launch
     problem = ""
     if len(given) > MAX_RUN_ID or not given.isprintable():
         problem = f"run_id must be at most {MAX_RUN_ID} printable characters, got {given[: MAX_RUN_ID + 22]!r}"
     claim = NodeClaim(environment.host, boot_id(), environment.local_rank, environment.local_world_size)
-    gathered = group.gather((problem, run_id, environment.launched_run_id, claim))
+    gathered = group.gather((problem, run_id, launch, claim))
     raise_problem([text for text, _, _, _ in gathered], group)
     _, chosen, launched, _ = gathered[0]
     if not chosen:  # after a restart another rank may be the first, whose launch has another name

@@ -67,6 +67,19 @@ def own_directories() -> object:
     return trained("own", session(f"own{RANK}"))
 
 
+def no_member() -> object:
+    """Rank 1 is not in the group, and both give what is none."""
+    said = []
+    with gloo_ranks(OUT / "member-meeting", RANK, 2):
+        for group in (dist.new_group([0]), "data"):
+            try:
+                otel_train.init(process_group=group, ring_dir=OUT / "member").close()  # type: ignore[arg-type]
+                said.append("")
+            except OtelTrainError as error:
+                said.append(str(error))
+    return said
+
+
 def no_group() -> object:
     """There are two ranks, and at the first step no group."""
     os.environ["WORLD_SIZE"] = "2"
@@ -100,6 +113,7 @@ CASES = (
     minus_one,
     own_directories,
     again_in_one_store,
+    no_member,
     no_group,
     no_group_to_reduce_over,
 )

@@ -53,6 +53,13 @@ def test_another_job_in_the_same_processes_is_another_run(said: dict[str, list[A
     assert len({said[case][0][5] for case in ("before_group", "minus_one", "own_directories")}) == 3
 
 
+def test_a_group_without_this_rank_is_refused(said: dict[str, list[Any]]) -> None:
+    """Also what is no group at all."""
+    (fine, *_), (missing, *_) = said["no_member"]
+    assert (fine, missing[:43]) == ("", "process_group does not contain this rank; c")
+    assert all("must be a process group or a DeviceMesh, got 'data'" in rank[1] for rank in said["no_member"])
+
+
 @pytest.mark.parametrize(
     ("case", "variable"), [("no_group", "WORLD_SIZE"), ("no_group_to_reduce_over", "OMPI_COMM_WORLD_SIZE")]
 )

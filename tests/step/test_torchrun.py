@@ -5,9 +5,11 @@ from __future__ import annotations
 import os
 import subprocess
 import sys
+from pathlib import Path
 
 import pytest
 
+import otel_train
 from otel_train.step.torchrun import launched_run_id
 
 UUID = "53a3445f-bddf-4efd-b7bb-6a9d7307310e"
@@ -48,3 +50,19 @@ def test_another_id_is_joined_with_the_agent(rendezvous: str, monkeypatch: pytes
     assert first.startswith({"none": ""}.get(rendezvous, rendezvous[:96] + "-"))
     monkeypatch.setenv("TORCHELASTIC_RUN_ID", rendezvous)
     assert launched_run_id(os.environ, "here") != first
+
+
+def test_processes_that_are_jobs_of_their_own_are_runs_of_their_own(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """A launch of torchrun has started them, and there is no group over them."""
+    found = []
+    for name, text in {"TORCHELASTIC_RUN_ID": UUID, "WORLD_SIZE": "1", "OTEL_TRAIN_SIDECAR": "external"}.items():
+        monkeypatch.setenv(name, text)
+    for rank in ("0", "3"):
+        monkeypatch.setenv("RANK", rank)
+        with otel_train.init(ring_dir=tmp_path, close_timeout=0.0) as telemetry:
+            telemetry.step(1)
+            assert telemetry.identity is not None
+            found.append(telemetry.identity.run_id)
+    assert found == [UUID, f"{UUID}-3"]
