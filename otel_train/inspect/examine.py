@@ -7,6 +7,7 @@ import time
 from collections.abc import Callable, Sequence
 
 from otel_train.catalogue import HEADLINE_KEYS, HealthyRange, Metric, headline_row, healthy_range, rows
+from otel_train.delivery import read_status
 from otel_train.inspect.causes import explain
 from otel_train.inspect.drift import find_drift
 from otel_train.inspect.finding import Finding, Severity
@@ -162,9 +163,29 @@ def find_pipeline(history: History, job: RingJob | None) -> list[Finding]:
                     check=row.name, severity=severity, summary=f"{count:.0f} {row.unit.strip('{}')}s", remedy=remedy
                 )
             )
+    findings += _find_delivery(job) if job is not None else []
     for path, why in job.damaged.items() if job is not None else ():
         findings.append(Finding(check="rings", severity=Severity.WARNING, summary=f"{path.name} can't be read: {why}"))
     return findings
+
+
+def _find_delivery(job: RingJob) -> list[Finding]:
+    """Return whether a receiver takes what is recorded, where the job's sidecar has said so and something waits."""
+    status = read_status(job.directory)
+    if status is None or not any(state.unsent for state in job.states()):
+        return []
+    if not status.failing:
+        return [Finding(check="delivery", severity=Severity.OK, summary=f"{status.address} takes what is sent")]
+    summary = f"{status.address} does not take what is recorded: {status.cause}"
+    return [
+        Finding(
+            check="delivery",
+            severity=Severity.WARNING,
+            summary=summary,
+            evidence=(status.text,) if status.text else (),
+            remedy=status.advice,
+        )
+    ]
 
 
 def _figures(judgement: Judgement) -> str:

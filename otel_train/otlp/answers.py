@@ -13,6 +13,7 @@ from google.rpc.error_details_pb2 import RetryInfo
 from google.rpc.status_pb2 import Status
 
 from otel_train.endpoint import Endpoint
+from otel_train.printable import printable
 
 
 class Verdict(Enum):
@@ -100,7 +101,7 @@ def _advice(text: str) -> str:
 def of_grpc(error: grpc.RpcError, endpoint: Endpoint) -> Answer:
     """Return what a gRPC status means."""
     call: Any = error
-    code, text = call.code(), _one_line(call.details() or "")
+    code, text = call.code(), one_line(call.details() or "")
     name, delay = code.name, _retry_delay(dict(call.trailing_metadata() or ()))
     if code in (_Code.RESOURCE_EXHAUSTED, _Code.UNKNOWN, _Code.INTERNAL) and _TOO_LARGE.search(text):
         return Answer(verdict=Verdict.TOO_LARGE, cause=name, text=text)
@@ -134,7 +135,7 @@ def _retry_delay(metadata: Mapping[str, Any]) -> float:
 
 def of_http(status: int, text: str, delay: float, endpoint: Endpoint) -> Answer:
     """Return what an HTTP status means."""
-    cause, text = f"HTTP {status}", _one_line(text)
+    cause, text = f"HTTP {status}", one_line(text)
     if 200 <= status < 300:
         return TAKEN
     if status == 413:
@@ -160,11 +161,12 @@ def _about_path(endpoint: Endpoint) -> str:
 
 def of_failure(error: Exception | str) -> Answer:
     """Return what a connection that failed means."""
-    text = _one_line(str(error))
+    text = one_line(str(error))
     cause = error if isinstance(error, str) else type(error).__name__
     refused = re.search(r"Failed to establish|resolve|refused", text)
     return Answer(verdict=Verdict.WAIT, cause=cause, text=text, advice=_advice(text), unanswered=not refused)
 
 
-def _one_line(text: str) -> str:
-    return " ".join(text.split())[:500]
+def one_line(text: str) -> str:
+    """Return a receiver's words as one line of characters that a log and a terminal can show."""
+    return printable(" ".join(text.split())[:500])

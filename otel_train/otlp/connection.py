@@ -15,7 +15,7 @@ from google.rpc.status_pb2 import Status
 from opentelemetry.proto.collector.metrics.v1.metrics_service_pb2 import ExportMetricsServiceResponse
 
 from otel_train.endpoint import Endpoint
-from otel_train.otlp.answers import TAKEN, Answer, Verdict, of_failure, of_grpc, of_http
+from otel_train.otlp.answers import TAKEN, Answer, Verdict, of_failure, of_grpc, of_http, one_line
 from otel_train.protocol import HTTP
 
 _METHOD = "/opentelemetry.proto.collector.metrics.v1.MetricsService/Export"
@@ -205,8 +205,8 @@ def _taken(content: bytes) -> Answer:
     partial = response.partial_success
     if partial.rejected_data_points <= 0:
         return TAKEN
-    text = " ".join(partial.error_message.split())[:500]
-    return Answer(verdict=Verdict.TAKEN, cause="partial success", text=text, rejected=partial.rejected_data_points)
+    text, rejected = one_line(partial.error_message), partial.rejected_data_points
+    return Answer(verdict=Verdict.TAKEN, cause="partial success", text=text, rejected=rejected)
 
 
 def _text(content: bytes, kind: str) -> str:

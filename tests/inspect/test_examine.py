@@ -10,6 +10,7 @@ from click.testing import CliRunner
 
 from otel_train.catalogue import HealthyRange, Statistic, rows
 from otel_train.cli import main
+from otel_train.delivery import FAILING, OK, DeliveryStatus, write_status
 from otel_train.inspect import History
 from otel_train.inspect.examine import examine, find_pipeline, stretch
 from otel_train.inspect.finding import Severity
@@ -67,6 +68,22 @@ def test_the_command(train: Train, tmp_path: Path) -> None:
     assert (data.exit_code, content["healthy"], content["capacity"]) == (0, True, None)
     nothing = CliRunner().invoke(main, ["doctor", str(tmp_path / "nowhere")])
     assert (nothing.exit_code, nothing.output.count("\n")) == (2, 1)
+
+
+@pytest.mark.parametrize("state", [OK, FAILING])
+def test_doctor_says_what_the_receiver_answers(state: str, train: Train, tmp_path: Path) -> None:
+    """Where records wait, by what the sidecar has noted: the address, the answer and what to do."""
+    train(tmp_path, steps=3, streams=4)
+    write_status(
+        tmp_path, DeliveryStatus(state=state, cause="HTTP 404", text="no", address="h:1", advice="Set the path")
+    )
+    loaded = load(str(tmp_path))
+    [found] = [each for each in examine(loaded.history, job=loaded.job) if each.check == "delivery"]
+    if state == OK:
+        assert (found.severity, found.summary, found.remedy) == (Severity.OK, "h:1 takes what is sent", "")
+    else:
+        assert (found.severity, found.evidence, found.remedy) == (Severity.WARNING, ("no",), "Set the path")
+        assert "h:1 does not take what is recorded: HTTP 404" in found.summary
 
 
 def test_refused_points_are_a_warning_with_remedy() -> None:

@@ -68,6 +68,11 @@ def test_http_status_says_what_to_do(status: int, verdict: Verdict, definite: bo
     assert (answer.verdict, answer.definite) == (verdict, definite)
 
 
+def test_text_of_receiver_is_harmless() -> None:
+    """It ends in logs and on terminals."""
+    assert of_http(400, "a\x1b[2J\nb\u202ec", 0.0, PLAIN).text == "a?[2J b?c"
+
+
 def test_missing_compression_is_recognised() -> None:
     """Where requests are compressed."""
     assert of_grpc(Refused(Code.UNIMPLEMENTED), GZIP).verdict is Verdict.COMPRESSION
