@@ -246,6 +246,20 @@ def test_what_is_no_state_of_a_dataset_is_refused(change: Any, complaint: str) -
     assert dataset.state_dict() == before
 
 
+@pytest.mark.parametrize(
+    ("change", "complaint"), [("step", r"saved in steps \[6, 7\]"), ("twice", "is held by ranks 0 and 1")]
+)
+def test_states_of_different_steps_are_refused(change: str, complaint: str) -> None:
+    """A stream could have been read twice, or moved between the two."""
+    states = [saved(make(rank=rank, world_size=2)) for rank in range(2)]
+    if change == "step":
+        states[1]["meter"]["step"] = 7
+    else:
+        states[1]["plan"]["slots"][0] = states[0]["plan"]["slots"][0]
+    with pytest.raises(StateMismatchError, match=complaint):
+        resumed(states)
+
+
 def test_a_meter_goes_on_with_other_slots_and_modalities() -> None:
     """A loader of the user's own: a slot that is open for another modality keeps it, and the counts go by name."""
     meter = MixingMeter(2, ["a", "b"], {"a": 1, "b": 1})
