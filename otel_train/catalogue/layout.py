@@ -169,6 +169,8 @@ class Layout:
             # A catalogue row is there at every step, but for a duration that nobody measured.
             empty = 0.0 if metric.measures and metric.unit != "s" else None
             return [(Series(metric, metric.name), partial(_ratio, starts[0], starts[1], empty))]
+        if metric.reduction is Reduction.NORM:
+            return [(Series(metric, metric.name), partial(_root, starts[0], starts[1]))]
         if metric.reduction is Reduction.SHARE:
             stop = starts[0] + len(self.modalities)
             return [
@@ -276,7 +278,7 @@ def measures_of(metric: Metric) -> tuple[Measure, ...]:
     """Return what a rank measures for `metric`; a user's scalar has its own value, and a count where it is a mean."""
     if metric.measures:
         return metric.measures
-    if metric.reduction is Reduction.MEAN:
+    if metric.reduction in (Reduction.MEAN, Reduction.NORM):
         return (Measure(f"{metric.name}:total"), Measure(f"{metric.name}:count"))
     return (Measure(metric.name),)
 
@@ -292,6 +294,13 @@ def _own_sum(place: int, sums: Vector, _peaks: Vector, _ranks: Vector) -> float 
 
 def _ratio(top: int, bottom: int, empty: float | None, sums: Vector, _peaks: Vector, _ranks: Vector) -> float | None:
     return sums[top] / sums[bottom] if sums[bottom] else empty
+
+
+def _root(top: int, bottom: int, sums: Vector, _peaks: Vector, _ranks: Vector) -> float | None:
+    if not sums[bottom]:
+        return None
+    square = sums[top] / sums[bottom]
+    return math.sqrt(square) if square >= 0 else math.nan
 
 
 def _share(place: int, start: int, stop: int, sums: Vector, _peaks: Vector, _ranks: Vector) -> float:

@@ -26,6 +26,8 @@ class Reduction(StrEnum):
     """SUM of numerators over SUM of denominators: never a mean of means."""
     MAX = "max"
     MIN = "min"
+    NORM = "norm"
+    """Root of the mean of the squares: a norm of which each rank has a part comes out whole."""
     DIVERGENCE = "divergence"
     """Jensen-Shannon divergence of the SUMmed counts against the SUMmed targets."""
     SHARE = "share"

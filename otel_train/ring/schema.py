@@ -12,7 +12,7 @@ from otel_train.exceptions import OtelTrainError, RingError
 
 _LARGEST = 2**63 // 10**6
 """Of an identity's numbers: the attempt is sent in nanoseconds too, and OTLP's integers have 64 bits."""
-_PLAIN = (Reduction.MEAN, Reduction.SUM, Reduction.MAX, Reduction.MIN)
+_PLAIN = (Reduction.MEAN, Reduction.SUM, Reduction.MAX, Reduction.MIN, Reduction.NORM)
 """The reductions that a metric beside the catalogue's can have."""
 
 

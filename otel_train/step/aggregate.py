@@ -9,6 +9,7 @@ from otel_train.catalogue import MAX_SUFFIX, Instrument, Metric, Reduction, rows
 from otel_train.exceptions import ConfigurationError
 from otel_train.step.agreed import agreed_reductions
 from otel_train.step.clock import Interval
+from otel_train.step.dtensors import natural_reduction
 from otel_train.step.group import GroupLike, RankGroup
 from otel_train.step.reading import unreadable
 from otel_train.step.recorder import Measurements, Recorder
@@ -76,8 +77,8 @@ def reduce_loss_metrics(
     """
     group = RankGroup.of(process_group, own=False)
     problem = _problem(metrics, sum_keys)
-    declared = () if problem else tuple(_declare(key, sum_keys) for key in sorted(metrics))
-    recorder = Recorder((), declared)
+    declared = () if problem else tuple(_declare(key, sum_keys, metrics[key]) for key in sorted(metrics))
+    recorder = Recorder((), declared, ranks=group.job_ranks)
     if not problem:
         recorder.add(metrics)
     flat = agreed_reductions(group).reduce(
@@ -91,10 +92,10 @@ def reduce_loss_metrics(
     }
 
 
-def _declare(key: str, sum_keys: Collection[str]) -> Metric:
+def _declare(key: str, sum_keys: Collection[str], value: Any) -> Metric:
     if key in sum_keys:
         return Metric(key, Reduction.SUM, Instrument.GAUGE, wandb_key=key, with_max=True)
-    return Metric(key, Reduction.MEAN, wandb_key=key)
+    return Metric(key, natural_reduction(value), wandb_key=key)
 
 
 def _wanted(metric: Metric) -> tuple[str, str]:
@@ -108,7 +109,7 @@ def _problem(metrics: Mapping[str, Any], sum_keys: Collection[str]) -> str:
             return f"sum_keys names {key!r}, which is not among the metrics"
     for key, value in metrics.items():
         try:
-            _declare(key, sum_keys)
+            _declare(key, sum_keys, value)
         except ConfigurationError as error:
             return str(error)
         if key in sum_keys and key + MAX_SUFFIX in metrics:

@@ -7,6 +7,7 @@ from typing import Any
 
 import torch
 
+from otel_train.step.dtensors import is_dtensor, part_of
 from otel_train.torch_modes import outside_modes
 
 _NO_NUMBERS = str | bytes | bytearray | memoryview | complex
@@ -32,6 +33,11 @@ def read_tensor(tensor: torch.Tensor) -> float:
     Raises:
         ValueError: It holds none; the message is what to say of it.
     """
+    if is_dtensor(tensor):
+        part = part_of(tensor)
+        if part.local is None or part.kind:
+            raise ValueError("is a DTensor that other ranks have parts of; give its full_tensor()")
+        tensor = part.local
     problem = problem_of(tensor)
     if problem:
         raise ValueError(problem)
@@ -66,9 +72,12 @@ def read_number(value: Any) -> float:
 def unreadable(value: Any) -> str:
     """Return why a value is no number, or an empty text; a tensor on a GPU is not waited for."""
     try:
-        if isinstance(value, torch.Tensor) and value.is_cuda:
+        if isinstance(value, torch.Tensor) and is_dtensor(value):
+            part_of(value)
+        elif isinstance(value, torch.Tensor) and value.is_cuda:
             return problem_of(value)
-        read_number(value)
+        else:
+            read_number(value)
     except Exception as error:  # noqa: BLE001  # a value's own methods raise what they like
         return reason_of(error)
     return ""

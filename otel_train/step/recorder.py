@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Collection, Mapping, Sequence
 from operator import itemgetter
 from typing import Any, NamedTuple
 
@@ -30,13 +30,19 @@ class Recorder:
         sources: What measures.
         scalars: The user's scalars.
         dropped: Is told of each value that is dropped: its name, and why.
+        ranks: The ranks of the job that values are reduced over; None for all.
 
     Raises:
         ConfigurationError: A source is none, or two give the same metric.
     """
 
     def __init__(
-        self, sources: Sequence[Source], scalars: Sequence[Metric], dropped: Dropped = lambda _name, _reason: None
+        self,
+        sources: Sequence[Source],
+        scalars: Sequence[Metric],
+        dropped: Dropped = lambda _name, _reason: None,
+        *,
+        ranks: Collection[int] | None = None,
     ) -> None:
         self._tell = dropped
         drained = [drain_of(source, self._drop) for source in sources]
@@ -58,7 +64,7 @@ class Recorder:
         self._others = list(enumerate(others, start=1))
         self._sources = [(type(source).__name__, layout) for source, (layout, _) in zip(sources, drained, strict=True)]
         self._ends = [end for source in sources if (end := getattr(source, "end_step", None)) is not None]
-        self._scalars = ScalarRecorder(scalars) if scalars else None
+        self._scalars = ScalarRecorder(scalars, ranks) if scalars else None
         self._dropped = 0.0
         """Values of the interval that were dropped."""
         self.device: DevicePart | None = None

@@ -3,13 +3,14 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Mapping, Sequence
+from collections.abc import Collection, Mapping, Sequence
 from typing import Any, NamedTuple
 
 import torch
 
 from otel_train.catalogue import ABSENT, LOWEST, NOTHING, Instrument, Metric, Reduction
 from otel_train.exceptions import ConfigurationError
+from otel_train.step.dtensors import is_dtensor, part_of, share_of
 from otel_train.step.reading import NO_COUNT, counts_up, problem_of, read_number, reason_of
 from otel_train.torch_modes import outside_modes
 
@@ -35,10 +36,12 @@ class ScalarRecorder:
     What nobody gives a value for stays absent: a mean has the count 0, a sum is `NOTHING`, a peak `ABSENT`.
 
     Args:
-        metrics: The scalars; a mean takes two sums (total and count), a sum one, a maximum or minimum one peak.
+        metrics: The scalars; a mean or norm takes two sums (total and count), a sum one, a maximum or minimum one peak.
+        ranks: The ranks of the job that they are reduced over; None for all.
     """
 
-    def __init__(self, metrics: Sequence[Metric]) -> None:
+    def __init__(self, metrics: Sequence[Metric], ranks: Collection[int] | None = None) -> None:
+        self._ranks = ranks
         self._slots: dict[str, _Slot] = {}
         sums: list[float] = []
         self._peak_count = 0
@@ -47,12 +50,12 @@ class ScalarRecorder:
             if metric.reduction in (Reduction.MAX, Reduction.MIN):
                 self._slots[metric.name] = _Slot(metric.reduction, self._peak_count, counter)
                 self._peak_count += 1
-            elif metric.reduction in (Reduction.MEAN, Reduction.SUM):
+            elif metric.reduction in (Reduction.MEAN, Reduction.SUM, Reduction.NORM):
                 self._slots[metric.name] = _Slot(metric.reduction, len(sums), counter)
-                sums += [0.0, 0.0] if metric.reduction is Reduction.MEAN else [NOTHING]
+                sums += [NOTHING] if metric.reduction is Reduction.SUM else [0.0, 0.0]
             else:
                 raise ConfigurationError(
-                    f"metric {metric.name!r}: a scalar is a mean, sum, max or min, got {metric.reduction}"
+                    f"metric {metric.name!r}: a scalar is a mean, sum, max, min or norm, got {metric.reduction}"
                 )
         self._empty = sums
         self._means = {key: slot.offset for key, slot in self._slots.items() if slot.reduction is Reduction.MEAN}
@@ -105,9 +108,18 @@ class ScalarRecorder:
 
     @outside_modes
     def _add_tensor(self, slot: _Slot, value: torch.Tensor, weight: float) -> str:
+        factor = 1.0
+        if is_dtensor(value):
+            part = part_of(value, self._ranks)
+            if part.local is None:
+                return ""
+            share = share_of(part, slot.reduction)
+            # Such a number is as large as the whole if the others' parts are as large as this one's.
+            factor = {Reduction.MEAN: 1 / share, Reduction.NORM: share**-0.5}.get(slot.reduction, 1.0)
+            value, weight = part.local, weight * share
         if value.is_cuda:
-            return problem_of(value) or self._add_on_device(slot, value, weight)
-        return self._add_number(slot, read_number(value), weight)
+            return problem_of(value) or self._add_on_device(slot, value if factor == 1 else value * factor, weight)
+        return self._add_number(slot, read_number(value) * factor, weight)
 
     def _add_number(self, slot: _Slot, number: float, weight: float) -> str:
         if slot.counter and not counts_up(number):
@@ -119,6 +131,9 @@ class ScalarRecorder:
         reduction, offset, _ = slot
         if reduction is Reduction.MEAN:
             self._sums[offset] += value * weight
+            self._sums[offset + 1] += weight
+        elif reduction is Reduction.NORM:
+            self._sums[offset] += value * value * weight
             self._sums[offset + 1] += weight
         elif reduction is Reduction.SUM:
             self._sums[offset] += value + 0.0  # minus zero is a value, but the sum of those alone would be none
@@ -149,6 +164,9 @@ class ScalarRecorder:
             value = value.reshape(())
         if reduction is Reduction.MEAN:
             sums[offset].add_(value, alpha=weight)  # one kernel: it adds in float64, whatever the value's type
+            self._sums[offset + 1] += weight
+        elif reduction is Reduction.NORM:
+            sums[offset].add_(value.to(torch.float64).square(), alpha=weight)
             self._sums[offset + 1] += weight
         elif reduction is Reduction.SUM:
             sums[offset].add_(value)

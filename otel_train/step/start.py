@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import logging
 from collections.abc import Mapping, Sequence
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -13,6 +14,7 @@ from otel_train.catalogue import Metric
 from otel_train.exceptions import ConfigurationError, RingError
 from otel_train.ring import Fact, Identity, RingSize, RingWriter, Schema, make_ring, ring_path
 from otel_train.step.attempts import warn_of_other_jobs
+from otel_train.step.dtensors import natural_reduction
 from otel_train.step.group import RankGroup, agree_schema
 from otel_train.step.options import SessionOptions
 from otel_train.step.recorder import Recorder
@@ -50,7 +52,7 @@ def agree_recorder(
         ConfigurationError: A key or a source breaks a rule, on this rank or another, or the ranks' options differ.
     """
     try:
-        recorder = _make_recorder(sources, declared, scalars, dropped)
+        recorder = _make_recorder(sources, declared, scalars, dropped, ranks=group.job_ranks)
     except Exception as error:
         # Whatever a user's source raises, too: the other ranks must not wait for this one.
         agree_schema(None, group, str(error) if isinstance(error, ConfigurationError) else f"sources: {error!r:.400}")
@@ -69,14 +71,23 @@ def shared_options(options: SessionOptions, facts: Mapping[str, Fact]) -> dict[s
 
 
 def _make_recorder(
-    sources: Sequence[Source], declared: Mapping[str, Metric], scalars: Mapping[str, Any], dropped: Dropped
+    sources: Sequence[Source],
+    declared: Mapping[str, Metric],
+    scalars: Mapping[str, Any],
+    dropped: Dropped,
+    *,
+    ranks: Sequence[int],
 ) -> Recorder:
     if not isinstance(scalars, Mapping):
         raise ConfigurationError(f"extra_metrics must be a mapping of numbers by key, got {scalars!r:.80}")
     for key in scalars:
         check_user_key(key)
     keys = sorted(declared.keys() | scalars.keys())
-    recorder = Recorder(sources, [declared.get(key) or Metric(key) for key in keys], dropped)
+    metrics = [declared.get(key) or Metric(key) for key in keys]
+    metrics = [
+        replace(metric, reduction=natural_reduction(scalars.get(metric.name), metric.reduction)) for metric in metrics
+    ]
+    recorder = Recorder(sources, metrics, dropped, ranks=ranks)
     for metric in recorder.schema.metrics:
         check_row(metric)
     check_names(recorder.schema.metrics)

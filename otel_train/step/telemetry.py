@@ -120,7 +120,8 @@ class Telemetry:
             extra_metrics: Scalars of the user's own by key: numbers or tensors of one element, which are never
                 synchronised. Means over steps and ranks unless declared otherwise in `init(metrics=…)`. The first
                 step's keys count for the whole session; None, or leaving a key out later, stands for no value, and
-                what no rank gives in an interval is absent. What is no number is dropped, counted and logged once.
+                what no rank gives in an interval is absent. What is no number is dropped, counted and logged once. A
+                DTensor stands for the whole that its parts make.
 
         Returns:
             With `blocking=True` the cluster-wide values of this step by wandb key, at its first call; else None.

@@ -21,7 +21,7 @@ from otel_train.catalogue import (
 from otel_train.catalogue.prometheus import RESERVED_SERIES, prometheus_name
 from otel_train.exceptions import ConfigurationError
 
-_PLAIN = (Reduction.MEAN, Reduction.SUM, Reduction.MAX, Reduction.MIN)
+_PLAIN = (Reduction.MEAN, Reduction.SUM, Reduction.MAX, Reduction.MIN, Reduction.NORM)
 _LONGEST = 255
 """Characters of a metric's name in OpenTelemetry."""
 _LONGEST_UNIT = 63
@@ -72,7 +72,7 @@ def check_row(metric: Metric) -> None:
     name = metric.name
     if metric.reduction not in _PLAIN or metric.measures or metric.attribute or metric.with_max:
         raise ConfigurationError(
-            f"metric {name!r} must be a plain mean, sum, max or min, without measures, attribute or with_max; "
+            f"metric {name!r} must be a plain mean, sum, max, min or norm, without measures, attribute or with_max; "
             "declare a metric of its own for each number"
         )
     longest = _LONGEST - max(len(cluster_name(each)) - len(name) for each in _siblings(metric))
