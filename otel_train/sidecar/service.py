@@ -9,13 +9,14 @@ import math
 import os
 import signal
 import time
-from collections.abc import Callable, Iterator
+from collections import Counter
+from collections.abc import Callable, Iterable, Iterator
 from pathlib import Path
 from typing import Any
 
 from otel_train.exceptions import RingError
 from otel_train.otlp.exporter import Exporter
-from otel_train.ring import LOCK_NAME, clean_beside, prepare_directory, ring_files, turn_is_asked_for
+from otel_train.ring import LOCK_NAME, Identity, clean_beside, prepare_directory, ring_files, turn_is_asked_for
 from otel_train.sidecar.announcer import Announcer
 from otel_train.sidecar.feed import RingFeed
 from otel_train.sidecar.sender import Sender
@@ -29,8 +30,8 @@ LONGEST_PAUSE = 5.0
 """Seconds that a failing receiver is left alone at most."""
 GRACE = 20.0
 """Seconds that a sidecar goes on at most after SIGTERM; SIGKILL commonly follows after 30."""
-KEPT_ATTEMPTS = 2
-"""Attempts whose rings are kept for a look at them after they were sent."""
+KEPT_ATTEMPTS, KEPT_AT_ALL = 2, 16
+"""Attempts of a run, and of all runs in a directory, whose rings are kept for a look at them after they were sent."""
 LONGEST_ASK = 1.0
 """Seconds that a sidecar tries to get the lock of a directory: who looks whether it is taken has it for a moment."""
 TURN = 10.0
@@ -199,9 +200,9 @@ class Sidecar:
                     self._feeds[path] = RingFeed(path, self._rank_interval, self._restarts)
         if self._session is None and not self._feeds:
             self._tell_of_waiting()
-        attempts = sorted({feed.reader.identity.attempt for feed in self._feeds.values()})
+        kept = _kept_attempts(feed.reader.identity for feed in self._feeds.values())
         for path, feed in list(self._feeds.items()):
-            if feed.reader.identity.attempt in attempts[:-KEPT_ATTEMPTS] and feed.ended and feed.drained:
+            if feed.reader.identity.attempt not in kept and feed.ended and feed.drained:
                 feed.reader.close()
                 del self._feeds[path]
                 with contextlib.suppress(OSError):
@@ -236,6 +237,18 @@ class Sidecar:
                 logger.warning("%s", error)
             else:
                 logger.warning("%s is damaged: its values can't be sent (%.200r); move it away", path, error)
+
+
+def _kept_attempts(identities: Iterable[Identity]) -> set[int]:
+    """Return the attempts whose rings stay: some of the newest ones of each run."""
+    kept: list[int] = []
+    newest = sorted({(identity.attempt, identity.run_id) for identity in identities}, reverse=True)
+    runs = Counter[str]()
+    for attempt, run_id in newest:
+        runs[run_id] += 1
+        if runs[run_id] <= KEPT_ATTEMPTS:
+            kept.append(attempt)
+    return set(kept[:KEPT_AT_ALL])
 
 
 def run_sidecar(directory: Path, **options: Any) -> str:

@@ -17,6 +17,7 @@ from pathlib import Path
 
 from otel_train.delivery import STATUS_NAME, read_status
 from otel_train.descriptors import standard_descriptors
+from otel_train.endpoint import Endpoint
 from otel_train.ring import ask_for_turn, is_alive, is_served, start_time, withdraw
 from otel_train.step.launch import launch
 from otel_train.step.warnings_once import OnceLogger
@@ -28,6 +29,8 @@ FIRST_PAUSE, LONGEST_PAUSE = 1.0, 60.0
 """Seconds before the first start after an end that nobody asked for, and between two of them at most."""
 LOOK = 1.0
 """Seconds between two looks at whether the sidecar lives and what it says of its receiver."""
+LONGEST_TURN = 20.0
+"""Seconds after which a sidecar that serves the directory is no earlier session's that makes way."""
 LONGEST_JOIN = 0.5
 """Seconds that `close` waits at most for a sidecar that has to be started once more."""
 _TOLD, _ANOTHER_SERVES, _DIED, _RUNS = "told", "another", "died", "runs"
@@ -149,8 +152,11 @@ class SidecarProcess:
         """Wait until no other sidecar serves the directory, or the session is closed."""
         self._disconnect()
         ask_for_turn(self._directory, self._claim)
+        began = time.monotonic()
         while is_served(self._directory) and not self._closing.wait(LOOK):
             self.tell_of_delivery(since_start=False)
+            if time.monotonic() - began > LONGEST_TURN:
+                self._tell_of_another_address()
 
     def _tell_of_death(self, why: str) -> None:
         self._warnings.warn(
@@ -175,6 +181,19 @@ class SidecarProcess:
             status = read_status(self._directory)
             if status is not None and status.failing:
                 self._warnings.warn(f"delivery {status.cause} {status.advice}", "telemetry: %s", status)
+
+    def _tell_of_another_address(self) -> None:
+        """Warn that the sidecar of another job, which goes on, sends this one's values somewhere else."""
+        status, own = read_status(self._directory), str(Endpoint.read())
+        if status is not None and status.address and status.address != own:
+            self._warnings.warn(
+                "address",
+                "telemetry: the sidecar of another job serves %s and sends to %s, not to %s; give each job a directory "
+                "of its own, OTEL_TRAIN_RING_DIR",
+                self._directory,
+                status.address,
+                own,
+            )
 
     def tell_what_remains(self, count: int) -> None:
         """Say at the end of the session that records are not acknowledged yet, and what becomes of them."""

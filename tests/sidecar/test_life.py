@@ -13,13 +13,24 @@ from typing import Any
 import pytest
 
 from otel_train.catalogue import cluster_name, rows
-from otel_train.ring import default_base, directory, is_alive, is_served, keeping, ring_files, start_time
+from otel_train.ring import (
+    Identity,
+    RingWriter,
+    default_base,
+    directory,
+    is_alive,
+    is_served,
+    keeping,
+    ring_files,
+    ring_path,
+    start_time,
+)
 from otel_train.sidecar import Sidecar, service
 from otel_train.sidecar.sender import Sender
 from otel_train.step.sidecar import SidecarProcess
 from otel_train.testing import OtlpReceiver
 from tests.ports import free_port
-from tests.sidecar.conftest import Rank
+from tests.sidecar.conftest import SCHEMA, Rank
 from tests.waiting import wait_until
 
 PICKS = cluster_name(rows.PICKS.name)
@@ -141,6 +152,19 @@ def test_the_patience_begins_anew_with_a_later_attempt(tmp_path: Path, monkeypat
     clock[0] = 7000.0
     thread.join(30)
     assert not thread.is_alive()
+
+
+@pytest.mark.usefixtures("receiver")
+def test_the_newest_attempts_of_each_run_are_kept(tmp_path: Path) -> None:
+    """Runs that share a directory do not remove each other's rings."""
+    attempts = {1: "one", 2: "two", 3: "one", 4: "three", 5: "one"}
+    for attempt, run_id in attempts.items():
+        identity = Identity(run_id=run_id, attempt=attempt)
+        ring = RingWriter(ring_path(tmp_path, identity), SCHEMA, identity, records=8)
+        ring.close(0, 0)
+        ring.release()
+    Sidecar(tmp_path, session=lambda: False).run()
+    assert [path.stem for path in ring_files(tmp_path)] == [f"rank00000-{attempt}" for attempt in (2, 3, 4, 5)]
 
 
 def test_a_sidecar_says_that_it_waits_for_rings(

@@ -169,3 +169,23 @@ def test_a_first_process_of_a_container_has_no_dead_sidecars(rank: Rank, tmp_pat
         assert not Path(f"/proc/{first}").exists()
     finally:
         adopt(PR_SET_CHILD_SUBREAPER, 0)
+
+
+def test_a_sidecar_of_another_job_that_sends_elsewhere_is_warned_of(
+    rank: Rank,
+    receiver: OtlpReceiver,
+    tmp_path: Path,
+    monkeypatch: pytest.MonkeyPatch,
+    caplog: pytest.LogCaptureFixture,
+) -> None:
+    """Two jobs were given one directory: the second one's values go where the first one's do."""
+    monkeypatch.setattr(owner, "LONGEST_TURN", 0.0)
+    with closing(SidecarProcess(tmp_path, 0.0)) as first:
+        rank.record(1)
+        wait_until(rank.acknowledged)
+        monkeypatch.setenv("OTEL_EXPORTER_OTLP_ENDPOINT", "http://127.0.0.1:1")
+        with closing(SidecarProcess(tmp_path, 0.0)):
+            wait_until(lambda: bool(caplog.records))
+        end(first, rank)
+    assert f"sends to {receiver.address}" in caplog.text
+    assert "not to 127.0.0.1:1" in caplog.text
