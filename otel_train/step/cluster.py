@@ -45,7 +45,7 @@ class ClusterValues:
         self._watcher = Watcher(self._look, "otel_train reductions")
         device = reducer.group.device
         self._device = device if device.type == "cuda" else None
-        self._closed = False
+        self._closed = self._keeps = False
         self._named = -1
         """How many reductions were launched before the one whose missing ranks were named."""
 
@@ -130,7 +130,7 @@ class ClusterValues:
             logger.debug("telemetry: looking for what has landed: %r", error)
         reducer = self._reducer
         if self._closed:
-            return not reducer.ended
+            return not self._has_ended()
         return (self._writes and reducer.under_way) or reducer.behind
 
     def _name_missing(self) -> None:
@@ -163,8 +163,27 @@ class ClusterValues:
             self._closed = True
             if self._ring is not None:
                 self._ring.abandoned = self._reducer.abandoned
-        if self._reducer.ended or self._reducer.group.handle is None:
+        group = self._reducer.group
+        if self._reducer.stopped:  # where a peer is gone, something may be under way all the same
+            group.keep()
             self._watcher.stop(INTERVAL)
+        elif group.handle is None or self._reducer.ended:
+            self._watcher.stop(INTERVAL)
+            group.destroy()
         else:
+            group.keep()
+            self._keeps = True
             atexit.register(self._watcher.stop, 2 * INTERVAL)
             self._watcher.wake()
+
+    def _has_ended(self) -> bool:
+        """Tell whether the other ranks have closed too, and give the process group back then."""
+        reducer = self._reducer
+        if reducer.ended and self._keeps:
+            self._keeps = False
+            atexit.unregister(self._watcher.stop)
+            self._watcher.stop(0.0)
+            if not reducer.stopped:
+                reducer.group.let_go()
+                reducer.group.destroy()
+        return reducer.ended

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import datetime as dt
 from dataclasses import dataclass
 from typing import Any
 
@@ -13,6 +14,8 @@ from otel_train.step.packing import HEADER, Packed, PackingPlan
 from otel_train.step.scalars import DevicePart
 
 _SUM = dist.AllreduceOptions()  # a sum, unless told otherwise
+# A peer may be away for longer than the half an hour after which gloo would give up the whole group.
+_SUM.timeout = dt.timedelta(days=365)
 
 
 @dataclass(slots=True)

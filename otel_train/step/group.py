@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import contextlib
+import ctypes
 import json
 import secrets
 from collections import Counter
@@ -78,6 +79,20 @@ class RankGroup:
         if self.own and self.handle is not None and self.device.type == "cpu":
             with contextlib.suppress(ValueError, RuntimeError):  # the job has destroyed all of them
                 dist.destroy_process_group(self.handle)
+
+    def keep(self) -> None:
+        """Keep the process group, in which something is under way, until the process ends or `let_go` is called.
+
+        Gloo's destructor waits for that: a program that has left a peer behind would hang when its last reference goes,
+        at the interpreter's end at the latest.
+        """
+        if self.handle is not None:
+            ctypes.pythonapi.Py_IncRef(ctypes.py_object(self.handle))
+
+    def let_go(self) -> None:
+        """Undo `keep`: nothing is under way any more."""
+        if self.handle is not None:
+            ctypes.pythonapi.Py_DecRef(ctypes.py_object(self.handle))
 
     @classmethod
     def alone(cls) -> RankGroup:

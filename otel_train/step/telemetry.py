@@ -361,8 +361,6 @@ class Telemetry:
                 elif self._delivers:
                     logger.info("telemetry: %d records remain in %s for the sidecar", remaining, running.ring.path)
             running.ring.release()
-        if not running.reducer.stopped:
-            self._group.destroy()
 
     def _await_sidecar(self, ring: RingWriter, timeout: float) -> bool:
         return self._delivers and wait_until(lambda: ring.acknowledged >= ring.written, timeout)
