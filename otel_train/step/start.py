@@ -123,7 +123,7 @@ def open_ring(
             logging.INFO if expected else logging.WARNING,
             "telemetry: the ring in %s holds %d records instead of %d, so that the receiver may be away for less long: "
             "it takes at most %d bytes, and those of all ranks here a quarter of what is free. Set "
-            "OTEL_TRAIN_RING_DIR, OTEL_TRAIN_RING_BYTES or OTEL_TRAIN_RING_RECORDS",
+            "OTEL_TRAIN_RING_DIR, OTEL_TRAIN_RING_BYTES or OTEL_TRAIN_RING_RECORDS, or make room: `otel-train clean`",
             directory,
             geometry.records,
             records,

@@ -69,7 +69,7 @@ def test_no_module_of_the_job_gets_into_the_sidecar(receiver: OtlpReceiver, tmp_
     assert "otel_train.sidecar" not in (trap.read_text() if trap.exists() else "")
 
 
-@pytest.mark.parametrize("how", ["zipapp", "search path"])
+@pytest.mark.parametrize("how", ["zipapp", pytest.param("search path", marks=pytest.mark.faults)])
 def test_the_sidecar_has_the_package_from_where_the_rank_has_it(
     how: str, receiver: OtlpReceiver, tmp_path: Path
 ) -> None:

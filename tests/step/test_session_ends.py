@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import fcntl
 import os
+import signal
 import subprocess
 import sys
 import time
@@ -14,9 +15,11 @@ import pytest
 
 import otel_train
 from otel_train.catalogue import cluster_name
-from otel_train.ring import LOCK_NAME, Kind, RingReader, ring_files
+from otel_train.ring import LOCK_NAME, Kind, RingReader, is_served, ring_files
 from otel_train.step import telemetry as module
 from otel_train.testing import OtlpReceiver
+from tests.ports import free_port
+from tests.waiting import wait_until
 
 BEGIN = """
 import multiprocessing, os, sys
@@ -77,6 +80,29 @@ def test_forked_children_of_a_rank_end_as_others_do(tmp_path: Path) -> None:
             fcntl.flock(lock, fcntl.LOCK_EX)  # the sidecar leaves it when it has sent everything
     assert len(receiver.values("loss")) == 2  # the first and the last of the rank itself
     assert receiver.values(cluster_name("loss")) == [2.0, 2.0, 2.0]
+
+
+@pytest.mark.faults
+def test_a_rank_that_is_killed_with_its_children_is_delivered(tmp_path: Path) -> None:
+    """Ray ends a worker and its direct children when its function has returned; the receiver comes later."""
+    address = f"127.0.0.1:{free_port()}"
+    rank = subprocess.Popen(
+        [sys.executable, "-c", BEGIN + "telemetry.close(); print('done', flush=True); sys.stdin.read()", str(tmp_path)],
+        env={**os.environ, "OTEL_EXPORTER_OTLP_ENDPOINT": f"http://{address}"},
+        stdin=subprocess.PIPE,
+        stdout=subprocess.PIPE,
+        text=True,
+    )
+    assert rank.stdout is not None
+    assert rank.stdout.readline() == "done\n"
+    wait_until(lambda: is_served(tmp_path))
+    for task in Path(f"/proc/{rank.pid}/task").iterdir():
+        for child in (task / "children").read_text().split():
+            os.kill(int(child), signal.SIGKILL)
+    rank.kill()
+    rank.wait()
+    with OtlpReceiver(address) as receiver:
+        wait_until(lambda: receiver.values(cluster_name("loss")) == [2.0, 2.0, 2.0], 60)
 
 
 @pytest.fixture
