@@ -12,7 +12,7 @@ from torch.utils.data import get_worker_info
 from otel_train.untraced import untraced
 
 READERS: WeakValueDictionary[str, Any] = WeakValueDictionary()
-"""The datasets of this process by their token; each has `consume(batch)`."""
+"""The datasets of this process by their token; each has `consume_once(batch)`."""
 
 
 class MixedBatch(dict[str, Any]):
@@ -21,6 +21,7 @@ class MixedBatch(dict[str, Any]):
     Worker processes run ahead of the training loop, so a pick must not be counted when it is made. A batch from a
     worker therefore carries its picks' numbers (`"pick"`), and the first time that the training loop reads anything
     from it, they are counted, for the step that is being made. Collating and pinning memory do not count as reading.
+    Of a batch and its copies the first that is read counts.
 
     Args:
         values: The row's values.
@@ -37,7 +38,7 @@ class MixedBatch(dict[str, Any]):
             token, self._token = self._token, ""
             dataset = READERS.get(token)
             if dataset is not None:
-                dataset.consume(self)
+                dataset.consume_once(self)
 
     def pin_memory(self) -> MixedBatch:
         """Return the batch with its tensors in pinned memory, uncounted still (torch's pinning thread calls this)."""

@@ -2,10 +2,11 @@
 
 from __future__ import annotations
 
+import copy
 import logging
 import uuid
 from collections.abc import Collection, Iterable, Iterator, Mapping, Sequence
-from typing import Any
+from typing import Any, Self
 
 from torch.utils.data import IterableDataset, get_worker_info
 
@@ -259,6 +260,21 @@ class StreamMixingDataset(IterableDataset[MixedBatch]):
             pick = self._next_pick(self._plan, self.meter)
             assert pick is not None, "a worker made this pick from the same plan"
             self._count(pick, tokens)
+
+    def consume_once(self, batch: Mapping[str, Any]) -> None:
+        """Count the picks of a batch unless they are counted already, with a copy of it; called by `MixedBatch`."""
+        picks = batch_numbers(batch, "pick")
+        if not picks or picks[-1] >= self._plan.index:
+            self.consume(batch)
+
+    def __deepcopy__(self, memo: dict[int, Any]) -> Self:
+        # A dataset of its own: what its workers make is counted by it, and not by the one that it was copied from.
+        copied = object.__new__(type(self))
+        memo[id(self)] = copied
+        vars(copied).update(copy.deepcopy(vars(self), memo))
+        copied._token = uuid.uuid4().hex
+        READERS[copied._token] = copied
+        return copied
 
     # -- a source of telemetry -----------------------------------------------------------------------------------
 

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import time
+from typing import Any
 
 import torch
 
@@ -77,3 +78,9 @@ class WorkerProgress:
         deadline = time.monotonic() + START_TIMEOUT
         while len(begun) and int(begun.min()) < int(begun.max()) and time.monotonic() < deadline:
             time.sleep(0.001)
+
+    def __deepcopy__(self, memo: dict[int, Any]) -> WorkerProgress:
+        # The copy of a shared tensor is not shared, and its workers are others.
+        copied = WorkerProgress()
+        copied.restart(self.consumed)
+        return copied

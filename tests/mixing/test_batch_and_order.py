@@ -2,12 +2,15 @@
 
 from __future__ import annotations
 
+import copy
+import pickle
 from collections.abc import Callable
 from dataclasses import dataclass
 from itertools import islice
 from typing import Any
 
 import pytest
+import torch
 from torch.utils.data import DataLoader
 
 from otel_train.catalogue import rows
@@ -43,7 +46,6 @@ def test_the_order_of_a_jobs_data_never_changes() -> None:
     assert order == [("s3", 0), ("s4", 0), ("s4", 1), ("s3", 1), ("s1", 0), ("s0", 0), ("s3", 2), ("s1", 1)]
 
 
-@pytest.mark.modes
 @pytest.mark.parametrize(
     "read",
     [
@@ -66,6 +68,30 @@ def test_a_batch_counts_however_it_is_read(read: Callable[[MixedBatch], Any]) ->
     batch = next(iter(DataLoader(dataset, batch_size=2, num_workers=1)))
     read(batch)
     assert dataset.drain_step_metrics()[rows.PICKS.wandb_key] == 2
+
+
+@pytest.mark.modes
+@pytest.mark.parametrize("copies", [copy.copy, copy.deepcopy, lambda batch: pickle.loads(pickle.dumps(batch))])
+@pytest.mark.parametrize("first", [0, 1])
+def test_a_batch_and_its_copies_count_once(copies: Callable[[MixedBatch], MixedBatch], first: int) -> None:
+    """Whichever is read first, and also when another batch was read in between."""
+    dataset = make()
+    made = [
+        MixedBatch({"pick": torch.arange(pick, pick + 2), "length": torch.ones(2)}, dataset._token) for pick in (0, 2)
+    ]
+    batches = [made[0], copies(made[0])]
+    for batch in (batches[first], made[1], batches[1 - first]):
+        assert len(batch["length"]) == 2
+    assert dataset.drain_step_metrics()[rows.PICKS.wandb_key] == 4
+
+
+def test_a_copied_dataset_counts_its_own_batches() -> None:
+    """And the one that it was copied from counts none of them."""
+    dataset = make()
+    copied = copy.deepcopy(dataset)
+    for batch in islice(DataLoader(copied, batch_size=2, num_workers=1), 2):
+        assert len(batch["value"]) == 2
+    assert [each.drain_step_metrics()[rows.PICKS.wandb_key] for each in (copied, dataset)] == [4, 0]
 
 
 def test_a_job_resumed_within_a_step_counts_the_targets_of_that_step() -> None:
