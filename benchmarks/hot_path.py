@@ -21,7 +21,6 @@ from benchmarks.fresh import in_fresh_process
 from benchmarks.measure import Goal, Section, Step, take_turns
 from benchmarks.peers import every_peer
 from otel_train.ring import Identity, Kind, RingWriter, ring_path
-from otel_train.step.clock import Interval
 from otel_train.step.recorder import Recorder
 
 NOTHING = "nothing (the loop)"
@@ -50,7 +49,7 @@ def hot_path(folder: Path, readers: int) -> Step:
 
     def step(number: int) -> None:
         source.pick(number % readers, tokens=64)
-        measured = recorder.drain(number, Interval(0.001, 1, 0.0))
+        measured = recorder.drain(number, (0.001, 1, 0.0))
         ring.write(number, clock(), Kind.RANK, measured)
 
     return step

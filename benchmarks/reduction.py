@@ -28,7 +28,6 @@ from benchmarks.ranks import run_ranks, write
 from otel_train.catalogue import BY_NAME, HEADLINE_KEYS, MAX_SUFFIX, Reduction
 from otel_train.ledger import LedgerMeter
 from otel_train.mixing import MixingMeter
-from otel_train.step.clock import Interval
 from otel_train.step.group import RankGroup
 from otel_train.step.recorder import Measurements, Recorder
 from otel_train.step.reduction import Reducer
@@ -66,7 +65,7 @@ class Ours:
         recorder = Recorder([meter, LedgerMeter(1024)], ())
         self.group = RankGroup.of(None, own=True)
         self.reducer = Reducer(recorder.layout, self.group, max_in_flight=4, timeout=60.0)
-        self.measured = Measurements(recorder.drain(1, Interval(0.001, 1, 0.0)))
+        self.measured = Measurements(recorder.drain(1, (0.001, 1, 0.0)))
         self.blocking = blocking
 
     def begin(self, step: int) -> None:

@@ -8,7 +8,6 @@ from typing import Any
 from otel_train.catalogue import MAX_SUFFIX, Instrument, Metric, Reduction, rows
 from otel_train.exceptions import ConfigurationError
 from otel_train.step.agreed import agreed_reductions
-from otel_train.step.clock import Interval
 from otel_train.step.dtensors import natural_reduction
 from otel_train.step.group import GroupLike, RankGroup
 from otel_train.step.reading import unreadable
@@ -17,7 +16,7 @@ from otel_train.step.source import Source
 from otel_train.torch_modes import outside_modes
 from otel_train.untraced import untraced
 
-_UNTIMED = Interval(0.0, 0, 0.0)
+_UNTIMED = (0.0, 0, 0.0)
 _NOT_MEASURED = {rows.STEP_DURATION.wandb_key, rows.DATA_WAIT.wandb_key}
 """What only a session can time."""
 

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
-from typing import TYPE_CHECKING, Any, NamedTuple
+from typing import TYPE_CHECKING, Any
 
 from otel_train.ring import Kind, RingWriter
 from otel_train.step.clock import Interval, StepClock
@@ -21,14 +21,8 @@ if TYPE_CHECKING:  # a rank with a loader of its own need not load ours
 _RANK, _BOTH = Kind.RANK, Kind.BOTH
 
 
-class Row(NamedTuple):
-    """A log step that is about to be recorded: all but its scalars, which go on until then."""
-
-    step: int
-    time_ns: int
-    measured: list[float]
-    """What the sources measured."""
-    interval: Interval
+Row = tuple[int, int, list[float], Interval]
+"""A log step that is about to be recorded, all but its scalars: step, time stamp, the sources' values, interval."""
 
 
 class Recording:
@@ -74,6 +68,7 @@ class Recording:
         """Whether scalars came beside the steps since the last record."""
         self._alone = reducer.group.handle is None
         self._options = options
+        self._every = options.log_every
         self._wait = options.reduction_timeout if options.blocking else None
         self._clock = clock
         self._warnings = warnings
@@ -84,36 +79,32 @@ class Recording:
     def step(self, step: int, scalars: Mapping[str, Any] | None, now: float) -> dict[str, float] | None:
         """End a step that is larger than the last one; see `Telemetry.step`."""
         try:
-            return self._step(step, scalars, now)
+            if self._held is not None:
+                self.release()
+            self._logs = logs = self._every == 1 or self._ends_interval(step)
+            self.last_step = step
+            if scalars is not None:
+                self.recorder.add(scalars)
+            time_ns = self._clock.stamp(now)
+            if not logs:
+                self.recorder.end_step(step)
+                if self.ring is not None:
+                    self.ring.mark(step, time_ns)
+                return None
+            row = self._measure(step, time_ns, now)
+            if self.repeats:
+                # The steps before were given more than once: this one may be too.
+                self.repeats, self._held = False, row
+                if self.ring is not None:
+                    self.ring.mark(step, time_ns)
+                return None
+            self._emit(row)
+            if self._wait is not None:
+                newest = self.cluster.newest
+                if newest is not None and newest.step == step:
+                    return self.values(newest)
         except Exception as error:  # noqa: BLE001  # the failure contract: nothing of ours raises into the training loop
             self._leave_out(step, self._clock.stamp(now), error, logs=self._logs)
-            return None
-
-    def _step(self, step: int, scalars: Mapping[str, Any] | None, now: float) -> dict[str, float] | None:
-        if self._held is not None:
-            self.release()
-        self._logs = self._ends_interval(step)
-        self.last_step = step
-        if scalars is not None:
-            self.recorder.add(scalars)
-        time_ns = self._clock.stamp(now)
-        if not self._logs:
-            self.recorder.end_step(step)
-            if self.ring is not None:
-                self.ring.mark(step, time_ns)
-            return None
-        row = self._measure(step, time_ns, now)
-        if self.repeats:
-            # The steps before were given more than once: this one may be too.
-            self.repeats, self._held = False, row
-            if self.ring is not None:
-                self.ring.mark(step, time_ns)
-            return None
-        self._emit(row)
-        if self._wait is not None:
-            newest = self.cluster.newest
-            if newest is not None and newest.step == step:
-                return self.values(newest)
         return None
 
     def _ends_interval(self, step: int) -> bool:
@@ -122,9 +113,7 @@ class Recording:
         So it goes by the step, and by how far steps are apart where they are told with a stride, but not by the last
         step: a rank that was away for some would log another one than its peers.
         """
-        every = self._options.log_every
-        if every == 1:
-            return True
+        every = self._every
         if self.last_step >= 0:
             apart = step - self.last_step
             self._stride = min(self._stride, apart) if self._strides else apart
@@ -148,7 +137,7 @@ class Recording:
             try:
                 self._emit(row)
             except Exception as error:  # noqa: BLE001  # as in step
-                self._leave_out(row.step, row.time_ns, error, logs=True)
+                self._leave_out(row[0], row[1], error, logs=True)
 
     def close(self, time_ns: int, ended: float, timeout: float) -> None:
         """Record what came since the last record, over the ranks too where all of them close at the same step.
@@ -173,7 +162,7 @@ class Recording:
             if not self._open:
                 return None
             self.last_step = recorded + 1  # what comes after a step belongs to the one that is being made
-        return self._record(self._measure(self.last_step, time_ns, ended))
+        return self._emit(self._measure(self.last_step, time_ns, ended), reduces=False)
 
     # -- rows ----------------------------------------------------------------------------------------------------
 
@@ -185,26 +174,32 @@ class Recording:
                 self._events({"event": "drain", "step": step})
             except Exception as error:  # noqa: BLE001  # the user's own
                 self._warnings.warn("events", "telemetry: the events' receiver raised %r", error)
-        return Row(step, time_ns, measured, self._clock.end_interval(now, step))
+        return step, time_ns, measured, self._clock.end_interval(now, step)
 
-    def _emit(self, row: Row) -> None:
-        """Record a row, and begin its reduction over the ranks."""
-        measured = self._record(row)
-        if measured is not None:
-            self.cluster.reduce(row.step, row.time_ns, measured, self._wait)
+    def _emit(self, row: Row, *, reduces: bool = True) -> Measurements | None:
+        """Record a row and begin its reduction over the ranks.
 
-    def _record(self, row: Row) -> Measurements | None:
-        """Record a row, and return what is to be reduced; None where the one rank's values are the cluster's."""
-        values = self.recorder.complete(row.measured, row.interval)
+        Args:
+            row: The row.
+            reduces: Whether its reduction begins here.
+
+        Returns:
+            What is to be reduced; None where the one rank's values are the cluster's.
+        """
+        step, time_ns, measured, interval = row
+        values = self.recorder.complete(measured, interval)
         self._open = False
         device = self.recorder.device
         if self._alone and device is None:
             # What the one rank measured is the cluster's, and it has all the maxima.
-            self.cluster.record(row.step, row.time_ns, _BOTH, values)
-            self.cluster.newest = Reduced(row.step, row.time_ns, values)
+            self.cluster.record(step, time_ns, _BOTH, values)
+            self.cluster.newest = Reduced(step, time_ns, values)
             return None
-        self.cluster.record(row.step, row.time_ns, _RANK, values)
-        return Measurements(values, device)
+        self.cluster.record(step, time_ns, _RANK, values)
+        measurements = Measurements(values, device)
+        if reduces:
+            self.cluster.reduce(step, time_ns, measurements, self._wait)
+        return measurements
 
     def values(self, reduced: Reduced) -> dict[str, float]:
         """Return the cluster's values by wandb key."""

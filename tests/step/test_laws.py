@@ -15,7 +15,6 @@ from hypothesis import strategies as st
 from otel_train.catalogue import RANK_SUFFIX, Layout, Metric, Reduction, rows
 from otel_train.ledger import StateLedger
 from otel_train.mixing import MixingMeter
-from otel_train.step.clock import Interval
 from otel_train.step.packing import PackingPlan
 from otel_train.step.recorder import Recorder
 from tests.e2e.replay import Drain, RankReplay, join
@@ -81,7 +80,7 @@ class Rank:
             self.ledger.store(keys, torch.zeros(len(keys), 1))
         scalars = {} if plan["scalar"] is None else {metric.name: plan["scalar"] for metric in SCALARS}
         self.recorder.add(scalars)
-        measured = self.recorder.drain(step, Interval(0.5, 1, 0.25))
+        measured = self.recorder.drain(step, (0.5, 1, 0.25))
         drain = self.replay.feed({"event": "drain", "step": step})
         assert drain is not None
         return measured, drain

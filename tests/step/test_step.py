@@ -20,7 +20,6 @@ from otel_train.catalogue import ABSENT, LEDGER, MIXING, Layout, Metric, Reducti
 from otel_train.exceptions import ConfigurationError, StateMismatchError
 from otel_train.mixing import MixingMeter
 from otel_train.ring import Kind, RingReader, ring_files
-from otel_train.step.clock import Interval
 from otel_train.step.environment import Environment
 from otel_train.step.packing import Packed, PackingPlan
 from otel_train.step.recorder import Recorder
@@ -147,12 +146,12 @@ def test_what_a_source_gives_stays_its_own_and_has_one_place_a_value() -> None:
     """Its list is not added to; a value too many or too few would shift those of all others."""
     source = KeptList()
     recorder = Recorder([source], [])
-    assert [recorder.drain(step, Interval(0.5, 1, 0.0))[:2] for step in (1, 2)] == [(3.0, 0.5)] * 2
+    assert [recorder.drain(step, (0.5, 1, 0.0))[:2] for step in (1, 2)] == [(3.0, 0.5)] * 2
     assert source.kept == [3.0, 7.0]
     for wrong in ([3.0], [3.0, 7.0, 8.0]):
         source.kept = wrong
         with pytest.raises(ConfigurationError, match="its metrics have 2"):
-            recorder.drain(3, Interval(0.5, 1, 0.0))
+            recorder.drain(3, (0.5, 1, 0.0))
 
 
 def test_a_users_source_is_a_mapping_of_values() -> None:

@@ -16,7 +16,6 @@ from torch._subclasses import FakeTensorMode
 import otel_train
 from otel_train.catalogue import BY_NAME, MIXING, Instrument, Layout, Metric, Reduction, rows
 from otel_train.ring import Kind, RingReader, ring_files
-from otel_train.step.clock import Interval
 from otel_train.step.recorder import Recorder
 
 pytestmark = pytest.mark.usefixtures("external")
@@ -242,7 +241,7 @@ def test_a_sources_wrong_modality_vector_costs_its_place() -> None:
 
     told: list[str] = []
     recorder = Recorder([Meter()], [], lambda name, reason: told.append(f"{name} {reason}"))
-    sums = recorder.drain(1, Interval(0.0, 1, 0.0))
+    sums = recorder.drain(1, (0.0, 1, 0.0))
     first = recorder.layout.offsets["stream_mixing.tokens"]
     assert sums[first : first + 2] == (1.0, 0.0)
     assert told == ["stream_mixing.tokens is a counter and takes finite numbers that are not negative, got inf"]
