@@ -163,10 +163,32 @@ def find_pipeline(history: History, job: RingJob | None) -> list[Finding]:
                     check=row.name, severity=severity, summary=f"{count:.0f} {row.unit.strip('{}')}s", remedy=remedy
                 )
             )
+    findings += _find_dropped_values(history)
     findings += _find_delivery(job) if job is not None else []
     for path, why in job.damaged.items() if job is not None else ():
         findings.append(Finding(check="rings", severity=Severity.WARNING, summary=f"{path.name} can't be read: {why}"))
     return findings
+
+
+def _find_dropped_values(history: History) -> list[Finding]:
+    """Return the values that ranks have dropped, such as keys that came after the first step; nothing without any."""
+    row = rows.VALUES_DROPPED
+    dropped = [(step, value) for step, value in history.cluster.finite(row.wandb_key) if value > 0]
+    if not dropped:
+        return []
+    count = math.fsum(value for _, value in dropped)
+    ranks = [rank for rank, track in history.ranks.items() if any(v > 0 for _, v in track.finite(row.wandb_key))]
+    return [
+        Finding(
+            check=row.wandb_key,
+            severity=Severity.WARNING,
+            summary=f"{count:.0f} values of scalars and sources were dropped, the last at step {dropped[-1][0]}",
+            since_step=dropped[0][0],
+            rank=min(ranks, default=None),
+            cause="a key that the first step did not have, what is no number, or a source that raises",
+            remedy=row.remedy,
+        )
+    ]
 
 
 def _find_delivery(job: RingJob) -> list[Finding]:

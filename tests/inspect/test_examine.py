@@ -11,7 +11,7 @@ from click.testing import CliRunner
 from otel_train.catalogue import HealthyRange, Statistic, rows
 from otel_train.cli import main
 from otel_train.delivery import FAILING, OK, DeliveryStatus, write_status
-from otel_train.inspect import History
+from otel_train.inspect import History, Track
 from otel_train.inspect.examine import examine, find_pipeline, stretch
 from otel_train.inspect.finding import Severity
 from otel_train.inspect.load import load
@@ -94,3 +94,15 @@ def test_refused_points_are_a_warning_with_remedy() -> None:
         (rows.POINTS_REFUSED.name, Severity.WARNING, "3 points"),
     ]
     assert "sidecar's log" in findings[1].remedy
+
+
+def test_values_that_were_dropped_are_something_wrong() -> None:
+    """A key that came after the first step, say: since when, and whose log names it."""
+    key = rows.VALUES_DROPPED.wandb_key
+    history = History("here", "run", ranks={0: Track(), 1: Track()})
+    for step, value in enumerate((0.0, 2.0, 0.0, 1.0), start=1):
+        history.cluster.add(step, step, {key: value})
+        history.ranks[1].add(step, step, {key: value})
+    [finding] = [each for each in find_pipeline(history, None) if each.check == key]
+    assert (finding.severity, finding.since_step, finding.rank) == (Severity.WARNING, 2, 1)
+    assert finding.summary == "3 values of scalars and sources were dropped, the last at step 4"
