@@ -41,15 +41,20 @@ def name_in_a_process(rendezvous: str, *above: str) -> str:
     return subprocess.check_output([*above, sys.executable, "-c", PRINT], env=environment, text=True).strip()
 
 
-@pytest.mark.parametrize("rendezvous", ["101", "none", "x" * 300])
-def test_another_id_is_joined_with_the_agent(rendezvous: str, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_another_id_is_joined_with_the_agent(monkeypatch: pytest.MonkeyPatch) -> None:
     """The agent is this test: with a script between the two as well, and in another process it is another one."""
-    first = name_in_a_process(rendezvous)
-    assert name_in_a_process(rendezvous, "sh", "-c", '"$@"; exit $?', "sh") == first
-    assert len(first) <= 128
-    assert first.startswith({"none": ""}.get(rendezvous, rendezvous[:96] + "-"))
-    monkeypatch.setenv("TORCHELASTIC_RUN_ID", rendezvous)
+    first = name_in_a_process("101")
+    assert name_in_a_process("101", "sh", "-c", '"$@"; exit $?', "sh") == first
+    monkeypatch.setenv("TORCHELASTIC_RUN_ID", "101")
     assert launched_run_id(os.environ, "here") != first
+
+
+@pytest.mark.parametrize(("rendezvous", "begin"), [("101", "101-"), ("none", ""), ("x" * 300, "x" * 96 + "-")])
+def test_the_id_is_what_the_name_begins_with(rendezvous: str, begin: str) -> None:
+    """Where there is one, and as much of it as a run's id takes."""
+    name = launched_run_id({"TORCHELASTIC_RUN_ID": rendezvous}, "here")
+    assert name.startswith(begin)
+    assert len(name) == len(begin) + 12
 
 
 def test_processes_that_are_jobs_of_their_own_are_runs_of_their_own(
