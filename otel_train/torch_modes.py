@@ -43,6 +43,11 @@ _transform: Callable[[], object] = getattr(
 )
 
 
+def in_a_mode() -> bool:
+    """Tell whether the caller has set a mode that our operations must not meet."""
+    return bool(_in_inference_mode() or _dispatch_modes() or _function_modes() or _transform() is not None)
+
+
 @contextmanager
 def _outside() -> Iterator[None]:
     with ExitStack() as stack:

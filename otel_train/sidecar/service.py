@@ -14,7 +14,7 @@ from collections.abc import Callable, Iterable, Iterator
 from pathlib import Path
 from typing import Any
 
-from otel_train.exceptions import RingError
+from otel_train.exceptions import ConfigurationError, RingError
 from otel_train.otlp.exporter import Exporter
 from otel_train.ring import LOCK_NAME, Identity, clean_beside, prepare_directory, ring_files, turn_is_asked_for
 from otel_train.sidecar.announcer import Announcer
@@ -54,6 +54,9 @@ class Sidecar:
         linger: Seconds that it goes on trying after the last rank has ended; they begin anew with each attempt.
         grace: Seconds that it goes on at most after `wind_up`.
         restarts: How often it was started again.
+
+    Raises:
+        ConfigurationError: A number of seconds is none.
     """
 
     def __init__(
@@ -66,6 +69,11 @@ class Sidecar:
         grace: float = GRACE,
         restarts: int = 0,
     ) -> None:
+        for name, seconds in (("rank_interval", rank_interval), ("linger", linger), ("grace", grace)):
+            if not 0 <= seconds < math.inf:
+                raise ConfigurationError(
+                    f"sidecar: {name} must be a finite number of seconds, not negative, got {seconds}"
+                )
         self._directory = directory
         self._session = session
         self._rank_interval = rank_interval

@@ -12,7 +12,7 @@ from otel_train.catalogue import ABSENT, LOWEST, NOTHING, Instrument, Metric, Re
 from otel_train.exceptions import ConfigurationError
 from otel_train.step.dtensors import is_dtensor, part_of, share_of
 from otel_train.step.reading import NO_COUNT, counts_up, problem_of, read_number, reason_of
-from otel_train.torch_modes import outside_modes
+from otel_train.torch_modes import in_a_mode, outside_modes
 
 DevicePart = tuple[torch.Tensor, torch.Tensor]
 """What was accumulated on a GPU: float64 [sums] and float64 [peaks], in the order of the host's lists."""
@@ -103,6 +103,12 @@ class ScalarRecorder:
         if value is None:
             return ""
         if isinstance(value, torch.Tensor):
+            if type(value) is torch.Tensor and not in_a_mode() and not value.is_cuda:
+                try:
+                    number = float(value.item())
+                except Exception:  # noqa: BLE001  # it is looked at more closely
+                    return self._add_tensor(slot, value, weight)
+                return self._add_number(slot, number, weight)  # most tensors come here
             return self._add_tensor(slot, value, weight)
         return self._add_number(slot, read_number(value), weight)
 

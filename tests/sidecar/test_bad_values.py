@@ -5,6 +5,7 @@ from __future__ import annotations
 import itertools
 import math
 from pathlib import Path
+from typing import Any
 
 import pytest
 from hypothesis import HealthCheck, given, settings
@@ -15,7 +16,9 @@ import otel_train
 from otel_train.bridge.decode import StepId, decode
 from otel_train.bridge.rows import Arrived, Row, SeriesKey, build_row
 from otel_train.catalogue import LEDGER, MIXING, Instrument, Metric, Reduction
+from otel_train.exceptions import ConfigurationError
 from otel_train.ring import Identity, Kind, RingWriter, Schema, ring_files, ring_path
+from otel_train.sidecar import Sidecar
 from otel_train.sidecar.feed import RingFeed
 from tests.sidecar.conftest import FIRST_TIME
 
@@ -102,3 +105,11 @@ def test_a_users_metrics_arrive_as_they_were_declared(tmp_path: Path, monkeypatc
     seconds = metrics["cluster/seconds"]
     assert (seconds.unit, seconds.description, seconds.sum.is_monotonic) == ("s", "Seconds on the GPU.", True)
     assert [point.as_double for point in seconds.sum.data_points] == [0.25, 0.25, 0.5]
+
+
+@pytest.mark.parametrize("option", ["rank_interval", "linger", "grace"])
+@pytest.mark.parametrize("seconds", [math.nan, math.inf, -1.0])
+def test_an_interval_that_is_none_is_no_damage_to_a_ring(option: str, seconds: Any, tmp_path: Path) -> None:
+    """The option is named; no ring is left out for it."""
+    with pytest.raises(ConfigurationError, match=f"sidecar: {option} must be a finite number of seconds"):
+        Sidecar(tmp_path, **{option: seconds})

@@ -94,3 +94,18 @@ def test_a_metric_of_no_such_kind_names_the_field(given: Any) -> None:
     """And lists what there is."""
     with pytest.raises(ConfigurationError, match=f"metric 'x': {next(iter(given))} must be one of "):
         Metric("x", **given)
+
+
+@pytest.mark.parametrize(
+    ("metrics", "sums", "complaint"),
+    [
+        ({"x": 1, "x_max": 2}, ["x"], "metric 'x_max' is what the largest of 'x' is called"),
+        ({7: 1.0}, [], "metric name must be 1 to 255 printable characters, got 7"),
+        ({"x": None}, [], "metric 'x' must be a number"),
+        ({"x": 10**400}, [], "metric 'x' is an integer beyond what a float holds"),
+    ],
+)
+def test_what_can_not_be_reduced_is_an_error(metrics: Any, sums: list[str], complaint: str) -> None:
+    """The call that waits has nobody to drop a value for."""
+    with pytest.raises(ConfigurationError, match=complaint):
+        otel_train.reduce_loss_metrics(metrics, sum_keys=sums)

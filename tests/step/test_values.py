@@ -245,3 +245,32 @@ def test_a_sources_wrong_modality_vector_costs_its_place() -> None:
     first = recorder.layout.offsets["stream_mixing.tokens"]
     assert sums[first : first + 2] == (1.0, 0.0)
     assert told == ["stream_mixing.tokens is a counter and takes finite numbers that are not negative, got inf"]
+
+
+@pytest.mark.parametrize(
+    "facts",
+    [
+        {
+            "lr": math.inf,
+            "x": math.nan,
+            "huge": 10**400,
+            "tensor": torch.ones(1),
+            7: "x",
+            "text": "a\nb",
+            "long": "x" * 600,
+        },
+        {str(number): number for number in range(400)},
+        ["no", "mapping"],
+        None,
+    ],
+)
+def test_a_sources_facts_damage_no_ring(facts: Any, tmp_path: Path) -> None:
+    """They are for people: what a ring can't carry is left out, and the others are there."""
+    source = Given()
+    source.facts = facts  # type: ignore[attr-defined]
+    with otel_train.init(close_timeout=0.01, sources=[source], ring_dir=tmp_path) as telemetry:
+        telemetry.step(1)
+    reader = RingReader(ring_files(tmp_path)[0])
+    assert reader.progress.written == 1
+    assert reader.facts["telemetry.log_every"] == 1
+    assert reader.facts.keys().isdisjoint({"lr", "x", "huge", "tensor", "text", "long"})
