@@ -270,6 +270,12 @@ def pipeline_cases() -> list[Case]:
             "Run run-1: the receiver has refused 4 points in 10m from host-1.",
         ),
         Case(
+            "OtelTrainPointsRefused",
+            "none was refused",
+            [series(rank_series(rows.POINTS_REFUSED), "0x120")],
+            OF_ATTEMPT,
+        ),
+        Case(
             "OtelTrainBridgeBehind",
             "a step waits for long",
             [plain(lag, "0x60 90x60", **bridge)],
