@@ -15,7 +15,7 @@ from otel_train.ring import is_alive, start_time
 NICENESS = 10
 """Below the ranks': what they leave of the cores is enough."""
 _MOST_CPUS = 8192
-_SET_MEMPOLICY = {"x86_64": 238, "aarch64": 237, "riscv64": 237}
+SET_MEMPOLICY = {"x86_64": 238, "aarch64": 237, "riscv64": 237}
 """The system call's number by machine; the C library has no function for it."""
 
 
@@ -60,7 +60,7 @@ def take_own_place() -> None:
         os.sched_setscheduler(0, os.SCHED_OTHER, os.sched_param(0))
     with contextlib.suppress(OSError):
         os.setpriority(os.PRIO_PROCESS, 0, max(NICENESS, os.getpriority(os.PRIO_PROCESS, 0)))
-    number = _SET_MEMPOLICY.get(platform.machine())
+    number = SET_MEMPOLICY.get(platform.machine())
     if number is not None:
         with contextlib.suppress(OSError, AttributeError):
             ctypes.CDLL(None).syscall(number, 0, None, 0)

@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+import ctypes
 import os
+import platform
 import subprocess
 import sys
 import sysconfig
@@ -15,12 +17,13 @@ import pytest
 
 import otel_train
 from otel_train.catalogue import cluster_name
-from otel_train.sidecar.owner import NICENESS
+from otel_train.sidecar.owner import NICENESS, SET_MEMPOLICY
 from otel_train.step.sidecar import SidecarProcess
 from otel_train.testing import OtlpReceiver
 from tests.sidecar.conftest import Rank
 from tests.waiting import wait_until
 
+MPOL_BIND = 2
 PACKAGE = Path(otel_train.__file__).parent
 JOB = """
 import sys
@@ -100,20 +103,30 @@ def test_the_sidecar_finds_its_libraries_where_the_rank_has_them(receiver: OtlpR
     assert receiver.values(cluster_name("loss")) == [2.0, 2.0, 2.0]
 
 
-@pytest.mark.usefixtures("receiver")
-def test_the_sidecar_has_a_place_of_its_own_on_the_machine(tmp_path: Path) -> None:
-    """It is no child of the rank, has the cores that a rank bound to one of them gave up, and a lower priority."""
-    rank, cores = Rank(tmp_path), os.sched_getaffinity(0)
+@pytest.fixture
+def bound() -> Iterator[set[int]]:
+    """Bind this process to one core and one memory node, as numactl does it; return the cores that there are."""
+    cores = os.sched_getaffinity(0)
+    set_policy, number = ctypes.CDLL(None).syscall, SET_MEMPOLICY.get(platform.machine(), -1)
     os.sched_setaffinity(0, {min(cores)})
-    try:
-        with closing(SidecarProcess(tmp_path, 0.0)) as process:
-            rank.record(1)
-            wait_until(rank.acknowledged)
-            fields = Path(f"/proc/{process.pid}/stat").read_text().rpartition(")")[2].split()
-            assert int(fields[1]) != os.getpid()
-            assert os.sched_getaffinity(process.pid) >= cores
-            assert os.getpriority(os.PRIO_PROCESS, process.pid) >= NICENESS
-            assert Path(f"/proc/{process.pid}/cwd").readlink() == Path("/")
-            rank.ring.close(1, 0)
-    finally:
-        os.sched_setaffinity(0, cores)
+    set_policy(number, MPOL_BIND, ctypes.byref(ctypes.c_ulong(1)), 64)
+    yield cores
+    set_policy(number, 0, None, 0)
+    os.sched_setaffinity(0, cores)
+
+
+@pytest.mark.usefixtures("receiver")
+def test_the_sidecar_has_a_place_of_its_own_on_the_machine(bound: set[int], tmp_path: Path) -> None:
+    """It is no child of the rank, has the cores and memory that a bound rank gave up, and a lower priority."""
+    rank = Rank(tmp_path)
+    with closing(SidecarProcess(tmp_path, 0.0)) as process:
+        rank.record(1)
+        wait_until(rank.acknowledged)
+        proc = Path(f"/proc/{process.pid}")
+        assert int((proc / "stat").read_text().rpartition(")")[2].split()[1]) != os.getpid()
+        assert os.sched_getaffinity(process.pid) >= bound
+        assert os.getpriority(os.PRIO_PROCESS, process.pid) >= NICENESS
+        assert (proc / "cwd").readlink() == Path("/")
+        maps = proc / "numa_maps"  # not in every kernel
+        assert not maps.exists() or "bind:" not in maps.read_text()
+        rank.ring.close(1, 0)
