@@ -5,15 +5,18 @@ from __future__ import annotations
 import subprocess
 import sys
 from collections.abc import Callable
+from concurrent.futures import Future
 from pathlib import Path
 from typing import Any
 
 import grpc
 import pytest
 import yaml
+from google.protobuf.message import DecodeError
 
+from otel_train.bridge import Inbox
 from otel_train.bridge.decode import MAX_ATTRIBUTES, MAX_ITEMS, decode
-from otel_train.bridge.server import MAX_MESSAGE_BYTES
+from otel_train.bridge.server import MAX_MESSAGE_BYTES, MetricsReceiver
 from otel_train.catalogue import MAX_TEXT, cluster_name
 from tests.bridge.slow_sender import SlowSenders
 
@@ -127,6 +130,23 @@ def test_what_is_no_request_is_refused_and_the_next_one_served(start: Any, reque
     assert caught.value.code() in (grpc.StatusCode.INTERNAL, grpc.StatusCode.INVALID_ARGUMENT)
     bridge.send(requests.step(1))
     bridge.wait(1)
+
+
+def test_requests_that_wait_are_kept_together(tmp_path: Path, requests: Any) -> None:
+    """One commit, thus one wait for the disk; what is no request fails alone, what its sender gave up is left out."""
+    with Inbox(tmp_path) as inbox:
+        receiver = MetricsReceiver(inbox)
+        answers: list[Future[Any]] = [Future() for _ in range(4)]
+        answers[3].cancel()
+        contents = [requests.step(1).SerializeToString(), b"\xff" * 9, requests.step(2).SerializeToString(), b""]
+        receiver._waiting.extend(zip(contents, answers, strict=True))
+        statements: list[str] = []
+        inbox._connection.set_trace_callback(statements.append)
+        receiver._keep_waiting()
+        assert statements.count("COMMIT") == 1
+        assert [type(answer.exception()) for answer in answers[:3]] == [type(None), DecodeError, type(None)]
+        assert [row.step for row in inbox.rows("run")] == [1, 2]
+        receiver.close()
 
 
 def test_senders_that_stall_keep_no_other_waiting(start: Any, requests: Any) -> None:
