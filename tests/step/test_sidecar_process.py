@@ -80,6 +80,7 @@ def test_a_killed_sidecar_is_started_again_and_goes_on_where_it_was(
                 kill(process)
         rank.record(4, Kind.RANK)
         wait_until(lambda: receiver.values(rows.SIDECAR_RESTARTS.name)[-1:] == [2])
+        wait_until(rank.acknowledged)
         end(process, rank)
     assert receiver.values(PICKS) == [1, 3, 6]
     assert [each.getMessage().count("was killed or has failed") for each in caplog.records] == [1]
