@@ -350,7 +350,8 @@ class Reducer:
     @property
     def ended(self) -> bool:
         """Whether no rank will launch anything more, and nothing is under way."""
-        return self.stopped or (self._all_closed and not self.under_way)
+        all_closed = self._all_closed or self._closing is None  # on a GPU nobody waits to hear of the others
+        return self.stopped or (all_closed and not self.under_way)
 
     @outside_modes
     def close(self, step: int, time_ns: int, rest: Measurements | None, timeout: float) -> list[Reduced]:

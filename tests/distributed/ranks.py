@@ -97,6 +97,13 @@ def later_sum(rank: int) -> object:
     return otel_train.reduce_loss_metrics({"x": 1.0}, sum_keys=["x"] if rank == 1 else [])
 
 
+def earlier_keys(rank: int) -> object:
+    """Rank 1 gives keys that all have agreed on, but not those that the others give."""
+    for metrics in ({"x": 1.0, "z": 1.0}, {"x": 1.0}):
+        otel_train.reduce_loss_metrics(metrics)
+    return otel_train.reduce_loss_metrics({"x": 1.0, **({"z": 1.0} if rank == 1 else {})})
+
+
 def no_number(rank: int) -> object:
     """Rank 1 gives something that is no number, at a later call."""
     otel_train.reduce_loss_metrics({"x": 1.0})
@@ -237,6 +244,7 @@ CASES = (
     missing_sum_key,
     later_keys,
     later_sum,
+    earlier_keys,
     no_number,
     collectives,
     raising_source,

@@ -63,6 +63,7 @@ def test_every_rank_gets_the_values_worked_out_by_hand(case: str, said: dict[str
     [
         ("missing_sum_key", "ConfigurationError: rank 1: sum_keys names 'n'"),
         ("later_keys", "SchemaMismatchError: metric 'y' is given by rank 1 and not by rank 0"),
+        ("earlier_keys", "SchemaMismatchError: metric 'z' is given by rank 1 and not by rank 0"),
         ("later_sum", "SchemaMismatchError: metric 'x' is ['', 'gauge', 'mean'] on rank 0"),
         ("pair_differs", "SchemaMismatchError: metric 'y' is given by rank 2 and not by rank 3"),
         ("no_number", "ConfigurationError: rank 1: metric 'x' must be a number"),

@@ -147,6 +147,7 @@ def test_a_rank_that_was_away_is_back_in_line(away: range) -> None:
     ranks = run(plans, [0, 1, 2, 0, 1, 2, *[0, 1] * len(away)])
     everybody = {row.step for row in ranks[0].landed if row.values[0] == 111}
     assert set(steps[-10:-1]) <= everybody
+    assert set(away[:50]) <= {row.step for row in ranks[0].landed if row.values[0] == 11}
     assert len(ranks[0].landed) + ranks[0].reducer.abandoned == len(steps) - 1
 
 
