@@ -1,6 +1,8 @@
 # `--target bridge` is the wandb bridge, `--target train` the reference job.
 FROM python:3.11-slim-bookworm AS build
 COPY pyproject.toml constraints.txt README.md LICENSE /src/
+COPY collector /src/collector
+COPY prometheus /src/prometheus
 COPY otel_train /src/otel_train
 RUN python -m venv /opt/otel_train \
     && /opt/otel_train/bin/python -m pip install --no-cache-dir --disable-pip-version-check \
