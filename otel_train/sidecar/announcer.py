@@ -16,7 +16,7 @@ logger = logging.getLogger(__name__)
 FAILING_AFTER = 2.0
 """Seconds without a success after which ranks are told: a collector that is restarted is no news."""
 SAY_AGAIN = 600.0
-"""Seconds before the same cause is logged once more."""
+"""Seconds for which a cause must have been away to be logged once more."""
 MAX_CAUSES = 256
 
 
@@ -90,13 +90,11 @@ class Announcer:
             logger.warning(message, *arguments)
 
     def _is_news(self, cause: str) -> bool:
-        now = time.monotonic()
-        if now - self._causes.get(cause, -SAY_AGAIN) < SAY_AGAIN:
-            return False
-        if len(self._causes) >= MAX_CAUSES:
+        now, last = time.monotonic(), self._causes.get(cause, -SAY_AGAIN)
+        if cause not in self._causes and len(self._causes) >= MAX_CAUSES:
             self._causes.clear()
         self._causes[cause] = now
-        return True
+        return now - last >= SAY_AGAIN
 
     def _write(self, status: DeliveryStatus) -> None:
         news = status.failing, status.cause, status.advice
