@@ -64,16 +64,14 @@ def look_at_run(directory: Path) -> KeptRun | None:
     live, undelivered, unreadable, newest = is_served(directory), 0, 0, 0
     for path in rings:
         try:
-            reader = RingReader(path)
+            with contextlib.closing(RingReader(path)) as reader:
+                progress = reader.progress
+                live = live or (not progress.closed and reader.writer_lives)
+                newest = max(newest, progress.time_ns or reader.header.created_ns)
+                if reader.facts.get("telemetry.delivers", True):
+                    undelivered += max(0, progress.written - reader.cursor.position)
         except RingError:
             unreadable += 1
-            continue
-        with contextlib.closing(reader):
-            progress = reader.progress
-            live = live or (not progress.closed and reader.writer_lives)
-            newest = max(newest, progress.time_ns or reader.header.created_ns)
-            if reader.facts.get("telemetry.delivers", True):
-                undelivered += max(0, progress.written - reader.cursor.position)
     return KeptRun(
         directory=directory,
         rings=len(rings),

@@ -6,9 +6,10 @@ import errno
 import fcntl
 import mmap
 import os
+import weakref
 from operator import itemgetter
 from pathlib import Path
-from typing import BinaryIO, NamedTuple
+from typing import NamedTuple
 from zlib import crc32
 
 from otel_train.catalogue import MOST_COUNTED, Phase
@@ -68,8 +69,8 @@ class RingReader:
     def __init__(self, path: Path, *, writable: bool = False) -> None:
         self.path = path
         try:
-            self._descriptor = _open(path, writable=writable)
-            number = self._descriptor.fileno()
+            self._descriptor = number = _open(path, writable=writable)
+            self._close = weakref.finalize(self, os.close, number)  # also of one that turns out to be damaged
             size = os.fstat(number).st_size
             self.header = unpack_header(os.pread(number, FIXED.size, 0), size, str(path))
             self._file = mmap.mmap(number, size, access=mmap.ACCESS_WRITE if writable else mmap.ACCESS_READ)
@@ -195,13 +196,12 @@ class RingReader:
     def close(self) -> None:
         """Give the mapping back."""
         self._file.close()
-        self._descriptor.close()
+        self._close()
 
 
-def _open(path: Path, *, writable: bool) -> BinaryIO:
+def _open(path: Path, *, writable: bool) -> int:
     """Open a file, without waiting: a pipe may have a ring's name."""
-    descriptor = os.open(path, (os.O_RDWR if writable else os.O_RDONLY) | os.O_CLOEXEC | os.O_NONBLOCK)
-    return os.fdopen(descriptor, "rb+" if writable else "rb", buffering=0)
+    return os.open(path, (os.O_RDWR if writable else os.O_RDONLY) | os.O_CLOEXEC | os.O_NONBLOCK)
 
 
 def ring_files(directory: Path) -> list[Path]:

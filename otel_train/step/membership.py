@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import logging
 from dataclasses import dataclass
 from pathlib import Path
@@ -83,7 +84,8 @@ def _join_job(options: MembershipOptions, saved_run_id: str) -> Membership:
             prepare_directory(agreed.directory.parent)  # whose owner could put another directory in its place
         prepare_directory(agreed.directory)
         if agreed.serves and not delivers:
-            clean_beside(agreed.directory)  # elsewhere the sidecar does
+            with contextlib.suppress(Exception):  # what others have left takes nothing from this job
+                clean_beside(agreed.directory)  # with a receiver the sidecar does
             logger.info(
                 "telemetry: no receiver is named and nothing listens at %s, so that nothing is sent; `otel-train top` "
                 "shows this job. To send, set OTEL_EXPORTER_OTLP_ENDPOINT, also for a receiver that starts later",

@@ -2,8 +2,11 @@
 
 from __future__ import annotations
 
+import contextlib
+import gc
 import json
 import os
+import warnings
 from collections.abc import Callable
 from dataclasses import asdict
 from pathlib import Path
@@ -150,3 +153,16 @@ def test_the_blocks_of_a_ring_are_there_from_the_beginning(tmp_path: Path) -> No
     """A file with holes would end the job with SIGBUS when the disk is full."""
     found = written(tmp_path, 0).path.stat()
     assert found.st_blocks * 512 >= found.st_size
+
+
+def test_a_damaged_ring_leaves_nothing_open(tmp_path: Path) -> None:
+    """Neither a descriptor nor a warning of one."""
+    path = ring_path(tmp_path, IDENTITY)
+    path.write_bytes(b"OTELTRN1" + bytes(1000))
+    before = len(list(Path("/proc/self/fd").iterdir()))
+    with warnings.catch_warnings(record=True) as said:
+        warnings.simplefilter("always")
+        with contextlib.suppress(RingError):
+            RingReader(path)
+        gc.collect()
+    assert (len(list(Path("/proc/self/fd").iterdir())), said) == (before, [])
