@@ -72,3 +72,21 @@ def outside_modes(function: Callable[P, T]) -> Callable[P, T]:
             return function(*args, **kwargs)
 
     return call
+
+
+def plain_tensor(tensor: torch.Tensor) -> torch.Tensor:
+    """Return a tensor without its class, whose own `__torch_function__` decides what an operation does.
+
+    One that wraps others (a DTensor, a quantised one) has no data of its own, and stays as it is.
+    """
+    if type(tensor) is torch.Tensor:
+        return tensor
+    with torch._C.DisableTorchFunctionSubclass():  # noqa: SLF001  # there is no public one
+        if has_no_data(tensor):
+            return tensor
+        return tensor.as_subclass(torch.Tensor)  # type: ignore[no-any-return,unused-ignore]
+
+
+def has_no_data(tensor: torch.Tensor) -> bool:
+    """Tell whether a tensor is made of others, as a DTensor and a jagged one are, or is a fake one."""
+    return hasattr(tensor, "__tensor_flatten__") or getattr(tensor, "fake_mode", None) is not None

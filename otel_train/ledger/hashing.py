@@ -9,6 +9,7 @@ from collections.abc import Sequence
 import torch
 
 from otel_train.exceptions import ShapeMismatchError
+from otel_train.torch_modes import has_no_data, plain_tensor
 
 StreamIds = Sequence[str | int] | torch.Tensor
 """Ids as a caller gives them: strings and integers, or an int64 tensor [n]."""
@@ -76,10 +77,11 @@ def keys_of(stream_ids: StreamIds) -> torch.Tensor:
         ShapeMismatchError: An id is neither string nor integer, or the tensor has another shape or dtype.
     """
     if isinstance(stream_ids, torch.Tensor):
-        if is_wrapper(stream_ids):
+        if has_no_data(stream_ids):
             raise ShapeMismatchError(
                 f"stream_ids must be a plain tensor, got {type(stream_ids).__name__}; a DTensor has to_local()"
             )
+        stream_ids = plain_tensor(stream_ids)
         if stream_ids.dtype != torch.int64 or stream_ids.dim() != 1:
             dtype = str(stream_ids.dtype).removeprefix("torch.")
             raise ShapeMismatchError(f"stream_ids must be int64 [n], got {dtype} {list(stream_ids.shape)}")
@@ -93,11 +95,6 @@ def keys_of(stream_ids: StreamIds) -> torch.Tensor:
             f"stream_ids must be a sequence of ids or an int64 tensor, got {type(stream_ids).__name__}; use a list"
         )
     return torch.tensor([stable_hash(stream_id) for stream_id in stream_ids], dtype=torch.int64, device="cpu")
-
-
-def is_wrapper(tensor: torch.Tensor) -> bool:
-    """Tell whether a tensor is made of others, as a DTensor and a nested one are: its rows may lie elsewhere."""
-    return hasattr(tensor, "__tensor_flatten__")
 
 
 def _shift_right(values: torch.Tensor, shift: int) -> torch.Tensor:

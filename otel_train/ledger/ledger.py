@@ -13,12 +13,12 @@ from otel_train.arguments import MAX_SHOWN, reading_state
 from otel_train.catalogue import Phase
 from otel_train.exceptions import ShapeMismatchError, StateMismatchError
 from otel_train.ledger.exchange import Exchange
-from otel_train.ledger.hashing import StreamIds, is_wrapper, keys_of
+from otel_train.ledger.hashing import StreamIds, keys_of
 from otel_train.ledger.resharding import OWNER, check_complete, check_form, checked_states, merge
 from otel_train.ledger.routing import Route, last_occurrences, plan_route
 from otel_train.ledger.shard import Fetched, Shard, describe
 from otel_train.ledger.source import EventSink
-from otel_train.torch_modes import outside_modes
+from otel_train.torch_modes import has_no_data, outside_modes, plain_tensor
 from otel_train.untraced import untraced
 
 _NO_KEYS = torch.empty(0, dtype=torch.int64, device="cpu")
@@ -162,6 +162,7 @@ class StateLedger(Shard):
 
     def _store(self, stream_ids: StreamIds, states: torch.Tensor) -> None:
         keys, problem = self._check_ids(stream_ids)
+        states = plain_tensor(states) if isinstance(states, torch.Tensor) else states
         problem = problem or self._check_states(states, len(keys))
         before, world_size = self._fetched, self._exchange.world_size
         known = before is not None and torch.equal(keys, before.keys)
@@ -192,7 +193,7 @@ class StateLedger(Shard):
         wanted = f"{describe(self.dtype, (count, *self.state_shape))} on {self.device}"
         if not isinstance(states, torch.Tensor):
             return f"states must be a tensor, {wanted}, got {type(states).__name__}"
-        if is_wrapper(states):
+        if has_no_data(states):
             return f"states must be a plain tensor, {wanted}, got {type(states).__name__}; a DTensor has to_local()"
         try:
             got = f"{describe(states.dtype, states.shape)} on {states.device}"

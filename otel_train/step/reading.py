@@ -8,7 +8,7 @@ from typing import Any
 import torch
 
 from otel_train.step.dtensors import is_dtensor, part_of
-from otel_train.torch_modes import outside_modes
+from otel_train.torch_modes import outside_modes, plain_tensor
 
 _NO_NUMBERS = str | bytes | bytearray | memoryview | complex
 """What `float` would parse, or cut to its real part."""
@@ -38,6 +38,7 @@ def read_tensor(tensor: torch.Tensor) -> float:
         if part.local is None or part.kind:
             raise ValueError("is a DTensor that other ranks have parts of; give its full_tensor()")
         tensor = part.local
+    tensor = plain_tensor(tensor)
     problem = problem_of(tensor)
     if problem:
         raise ValueError(problem)

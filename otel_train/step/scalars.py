@@ -12,7 +12,7 @@ from otel_train.catalogue import ABSENT, LOWEST, NOTHING, Instrument, Metric, Re
 from otel_train.exceptions import ConfigurationError
 from otel_train.step.dtensors import is_dtensor, part_of, share_of
 from otel_train.step.reading import NO_COUNT, counts_up, problem_of, read_number, reason_of
-from otel_train.torch_modes import in_a_mode, outside_modes
+from otel_train.torch_modes import in_a_mode, outside_modes, plain_tensor
 
 DevicePart = tuple[torch.Tensor, torch.Tensor]
 """What was accumulated on a GPU: float64 [sums] and float64 [peaks], in the order of the host's lists."""
@@ -123,6 +123,7 @@ class ScalarRecorder:
             # Such a number is as large as the whole if the others' parts are as large as this one's.
             factor = {Reduction.MEAN: 1 / share, Reduction.NORM: share**-0.5}.get(slot.reduction, 1.0)
             value, weight = part.local, weight * share
+        value = plain_tensor(value)
         if value.is_cuda:
             return problem_of(value) or self._add_on_device(slot, value if factor == 1 else value * factor, weight)
         return self._add_number(slot, read_number(value) * factor, weight)

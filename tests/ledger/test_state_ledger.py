@@ -6,6 +6,7 @@ import pytest
 import torch
 from hypothesis import example, given
 from hypothesis import strategies as st
+from torch._subclasses import FakeTensorMode
 
 from otel_train.exceptions import ConfigurationError, ShapeMismatchError, StateMismatchError
 from otel_train.ledger import StateLedger, stable_hash
@@ -239,3 +240,22 @@ def test_steps_with_a_stride_make_no_entry_stale_that_each_uses(call: str) -> No
         getattr(ledger, call)(step)
         assert ledger.fetch(["always"]).found.all()
     assert not ledger.fetch(["once"]).found.any()
+
+
+class Own(torch.Tensor):
+    """A user's tensor class, of which no function of torch may be called."""
+
+    @classmethod
+    def __torch_function__(cls, func: Any, types: Any, args: Any = (), kwargs: Any = None) -> Any:
+        raise RuntimeError(func)
+
+
+def test_a_tensor_of_the_users_own_class_is_stored_as_what_it_holds() -> None:
+    """And one that holds nothing is refused before anything is sent."""
+    ledger = StateLedger((1,), capacity=4)
+    ledger.store(torch.tensor([1, 2]).as_subclass(Own), torch.tensor([[1.0], [2.0]]).as_subclass(Own))
+    assert ledger.fetch([2, 1]).states.tolist() == [[2.0], [1.0]]
+    with FakeTensorMode():
+        fake = torch.ones(1, 1)
+    with pytest.raises(ShapeMismatchError, match="states must be a plain tensor"):
+        ledger.store([3], fake)

@@ -41,6 +41,14 @@ class Failing:
         raise RuntimeError("CUDA error: device-side assert triggered")
 
 
+class Own(torch.Tensor):
+    """A user's tensor class, of which no function of torch may be called."""
+
+    @classmethod
+    def __torch_function__(cls, func: Any, types: Any, args: Any = (), kwargs: Any = None) -> Any:
+        raise RuntimeError(func)
+
+
 UNREADABLE = {
     "meta": torch.ones((), device="meta"),
     "fake": FAKE,
@@ -68,6 +76,7 @@ READABLE = {
     "tensor of one": (torch.ones(1, 1, requires_grad=True), 1.0),
     "bool tensor": (torch.tensor(True), 1.0),
     "parameter": (torch.nn.Parameter(torch.ones(())), 1.0),
+    "own class": (torch.tensor(2.5).as_subclass(Own), 2.5),
     "float8": (torch.tensor(1.5).to(torch.float8_e4m3fn), 1.5),
     "bfloat16": (torch.tensor(1.5, dtype=torch.bfloat16), 1.5),
     "uint64": (torch.tensor(3, dtype=torch.uint64), 3.0),
