@@ -22,6 +22,7 @@ ledger = otel_train.StateLedger((2,), capacity=4)
 for group in (None, mesh["data"]):
     with otel_train.init(sources=[ledger], process_group=group, blocking=True, close_timeout=0.1) as telemetry:
         ledger.store(["a", "b"], torch.ones(2, 2))
+        assert ledger.fetch(["a", "b"]).found.all()
         values = telemetry.step(1, {"loss": 3.0})
         assert (values["loss"], telemetry.identity.world_size) == (3.0, 10_000)
         assert (telemetry.identity.rank, values["train/ranks"]) == (7, 1.0)
