@@ -25,7 +25,11 @@ def said(tmp_path_factory: pytest.TempPathFactory) -> dict[str, list[Any]]:
         subprocess.Popen([*command, str(rank)], env=environment, cwd=ROOT, stderr=subprocess.PIPE, text=True)
         for rank in range(2)
     ]
-    errors = [rank.communicate(timeout=200)[1] for rank in ranks]
+    try:
+        errors = [rank.communicate(timeout=200)[1] for rank in ranks]
+    finally:
+        for rank in ranks:
+            rank.kill()
     assert [rank.returncode for rank in ranks] == [0, 0], "\n".join(errors)
     found = [json.loads((out / f"rank{rank}.json").read_text()) for rank in range(2)]
     return {case: [each[case] for each in found] for case in found[0]}
