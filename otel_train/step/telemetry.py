@@ -26,7 +26,7 @@ from otel_train.step.sidecar import SidecarProcess, wait_until
 from otel_train.step.source import Source
 from otel_train.step.start import agree_recorder, facts_of, open_ring, shared_options, watch_phases
 from otel_train.step.step_number import LARGEST_STEP, checked_weight, step_number, text_of
-from otel_train.step.user_metrics import check_names, check_row
+from otel_train.step.user_metrics import declared_metrics
 from otel_train.step.warnings_once import OnceLogger
 from otel_train.untraced import untraced
 
@@ -75,7 +75,7 @@ class Telemetry:
         self._run_id = ""
         self._keep_run_id = keep_run_id
         self._sources = tuple(sources)
-        self._declared = {metric.name: metric for metric in metrics}
+        self._declared = declared_metrics(metrics)
         self._group = RankGroup.alone()
         self._sidecar: SidecarProcess | None = None
         self._delivers = True
@@ -97,9 +97,6 @@ class Telemetry:
             for source in sources
             if getattr(source, "needs_clock", False) and (end_step := getattr(source, "end_step", None)) is not None
         ]
-        for metric in metrics:
-            check_row(metric)
-        check_names(metrics)
         self._process_end = ProcessEnd(self._end_with_process, self._leave_forked_child) if self._enabled else None
 
     # -- the training loop ---------------------------------------------------------------------------------------

@@ -102,6 +102,26 @@ def check_row(metric: Metric) -> None:
             )
 
 
+def declared_metrics(metrics: Iterable[Any]) -> dict[str, Metric]:
+    """Return what a user declares, by name.
+
+    Raises:
+        ConfigurationError: One is no metric, or none that can be carried, or is declared twice.
+    """
+    declared: dict[str, Metric] = {}
+    for metric in metrics:
+        if not isinstance(metric, Metric):
+            raise ConfigurationError(
+                f"metrics must be otel_train.Metric, got {metric!r:.80}; a mean needs no declaration"
+            )
+        check_row(metric)
+        if metric.name in declared:
+            raise ConfigurationError(f"metric {metric.name!r} is declared twice; leave one of them out")
+        declared[metric.name] = metric
+    check_names(declared.values())
+    return declared
+
+
 def check_names(metrics: Iterable[Metric]) -> None:
     """Check that no two metrics share a name somewhere: as sent, in wandb, or as Prometheus translates it.
 

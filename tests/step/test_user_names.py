@@ -89,6 +89,19 @@ def test_what_would_not_arrive_is_refused_in_init(metric: Metric, complaint: str
         otel_train.init(ring_dir=tmp_path, metrics=[metric])
 
 
+@pytest.mark.parametrize(
+    ("metrics", "complaint"),
+    [
+        ([Metric("x"), Metric("x", Reduction.SUM)], "metric 'x' is declared twice"),
+        (["x"], "metrics must be otel_train.Metric, got 'x'"),
+    ],
+)
+def test_declarations_that_are_none_are_named_by_init(metrics: Any, complaint: str, tmp_path: Path) -> None:
+    """Of two of one name the second would win, in silence."""
+    with pytest.raises(ConfigurationError, match=complaint):
+        otel_train.init(ring_dir=tmp_path, metrics=metrics)
+
+
 @pytest.mark.parametrize("given", [{"reduction": "average"}, {"instrument": "meter"}, {"reduction": None}])
 def test_a_metric_of_no_such_kind_names_the_field(given: Any) -> None:
     """And lists what there is."""
