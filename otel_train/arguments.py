@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import math
 import operator
+import os
 from collections.abc import Collection, Iterator, Mapping
 from contextlib import contextmanager
 from typing import Any
@@ -12,6 +13,28 @@ from otel_train.exceptions import ConfigurationError, OtelTrainError, StateMisma
 
 MAX_SHOWN = 80
 """Characters of a value that an error shows."""
+
+
+def check_ranks_meet(made: str, remedy: str, environ: Mapping[str, str] = os.environ) -> None:
+    """Check, where torch.distributed is not initialised, that the launcher has started no other rank.
+
+    Each would take itself for the only one: read all the data, hold all the states.
+
+    Args:
+        made: What is made, such as "StreamMixingDataset".
+        remedy: What to do where the processes are jobs of their own.
+        environ: The environment.
+
+    Raises:
+        ConfigurationError: It has started several.
+    """
+    for variable in ("WORLD_SIZE", "OMPI_COMM_WORLD_SIZE"):
+        count = environ.get(variable, "")
+        if count.isascii() and count.isdigit() and int(count) > 1:
+            raise ConfigurationError(
+                f"{made} was made before torch.distributed was initialised, and {variable} is {count}: each rank would "
+                f"take itself for the only one; call init_process_group() before it, or {remedy}"
+            )
 
 
 def whole_number(name: str, value: object, *, least: int, remedy: str = "give a whole number") -> int:

@@ -7,6 +7,7 @@ from collections.abc import Sequence
 import torch
 import torch.distributed as dist
 
+from otel_train.arguments import check_ranks_meet
 from otel_train.exceptions import ConfigurationError, ShapeMismatchError
 from otel_train.ledger.hashing import stable_hash
 
@@ -22,7 +23,8 @@ class Exchange:
         device: Where the states live.
 
     Raises:
-        ConfigurationError: A group was given that this rank is not in, or without torch.distributed.
+        ConfigurationError: A group was given that this rank is not in, or without torch.distributed; or none was given
+            and the launcher's ranks have not met.
     """
 
     def __init__(self, process_group: dist.ProcessGroup | None, device: torch.device) -> None:
@@ -32,6 +34,7 @@ class Exchange:
         if not (dist.is_available() and dist.is_initialized()):
             if process_group is not None:
                 raise ConfigurationError("process_group was given, but torch.distributed is not initialised")
+            check_ranks_meet("StateLedger", "set WORLD_SIZE=1 where each process has a ledger of its own")
             return
         if dist.get_rank(process_group) < 0:
             raise ConfigurationError("process_group does not contain this rank; make the ledger on its ranks only")

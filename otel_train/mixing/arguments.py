@@ -7,7 +7,7 @@ from typing import Any
 
 import torch.distributed as dist
 
-from otel_train.arguments import MAX_SHOWN, finite_number, whole_number
+from otel_train.arguments import MAX_SHOWN, check_ranks_meet, finite_number, whole_number
 from otel_train.exceptions import ConfigurationError
 from otel_train.mixing.dealing import apportion_slots
 from otel_train.torch_modes import outside_modes
@@ -57,13 +57,16 @@ def checked_rank(rank: int | None, world_size: int | None) -> tuple[int, int]:
     """Return rank and world size: torch.distributed's where none is given.
 
     Raises:
-        ConfigurationError: Only one is given, or they are no rank and no world size.
+        ConfigurationError: Only one is given, they are no rank and no world size, or none is given and the launcher's
+            ranks have not met.
     """
     if (rank is None) != (world_size is None):
         raise ConfigurationError("give both rank and world_size, or neither")
     if rank is None or world_size is None:
-        ready = dist.is_available() and dist.is_initialized()
-        return (dist.get_rank(), dist.get_world_size()) if ready else (0, 1)
+        if dist.is_available() and dist.is_initialized():
+            return dist.get_rank(), dist.get_world_size()
+        check_ranks_meet("StreamMixingDataset", "give rank and world_size")
+        return 0, 1
     world_size = whole_number("world_size", world_size, least=1, remedy="give the number of ranks")
     rank = whole_number("rank", rank, least=0, remedy="give this rank's number")
     if rank >= world_size:
