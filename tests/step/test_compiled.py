@@ -28,7 +28,7 @@ class Consumer:
 
     batches = 0
 
-    def consume(self, _: object) -> None:
+    def consume_once(self, *_: object) -> None:
         """Count."""
         self.batches += 1
 

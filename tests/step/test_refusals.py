@@ -11,6 +11,7 @@ import torch
 import otel_train
 from otel_train.catalogue import Measure, Metric, Reduction, rows
 from otel_train.exceptions import ConfigurationError
+from otel_train.ring import RingReader, ring_files
 from otel_train.step.environment import Environment
 from otel_train.step.packing import PackingPlan
 
@@ -104,6 +105,7 @@ def test_a_step_that_can_not_be_recorded_is_counted(tmp_path: Path, monkeypatch:
         with monkeypatch.context() as patched:
             patched.setattr(telemetry._running.recorder, "complete", None)
             assert telemetry.step(2) is None
+            assert RingReader(ring_files(tmp_path)[0]).progress.step == 2  # nobody is paged: training goes on
         assert telemetry.step(3) is not None
         assert telemetry._running.ring is not None
         assert (telemetry._running.reducer.abandoned, telemetry._running.ring.abandoned) == (1, 1)
