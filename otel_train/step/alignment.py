@@ -44,7 +44,7 @@ class Alignment:
         """
         last, stride = self._last, self._stride
         self._last = step
-        if last is None:
+        if last is None or step <= last:
             return range(0)
         self._stride = step - last
         self._next = step + self._stride
