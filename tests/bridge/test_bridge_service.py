@@ -189,7 +189,7 @@ def test_a_signal_stops_the_process_with_all_rows_written(
     """A step acknowledged just before a signal (to the whole group, as Ctrl-C) is in the file at exit 0."""
     code = (
         "import sys; from pathlib import Path; from otel_train.bridge import Bridge, BridgeConfig, run_bridge\n"
-        "sys.exit(run_bridge(BridgeConfig(state=Path(sys.argv[1]), listen='127.0.0.1:0', linger=9)))"
+        "sys.exit(run_bridge(BridgeConfig(state=Path(sys.argv[1]), listen='127.0.0.1:0', linger=2)))"
     )
     process = subprocess.Popen([sys.executable, "-c", code, str(tmp_path)], start_new_session=True)
     try:

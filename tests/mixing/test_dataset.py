@@ -140,7 +140,8 @@ def _numbers_only(batch: list[MixedBatch]) -> dict[str, list[int]]:
 def test_a_loader_with_another_batch_size_is_told() -> None:
     """Workers make batches of the dataset's size; picks that come in another order are an error that names both."""
     dataset = make(batch_size=3)
-    batch = next(iter(DataLoader(dataset, batch_size=4, num_workers=2)))
+    batches = iter(DataLoader(dataset, batch_size=4, num_workers=2))  # whose workers go on: all must have begun
+    batch = next(batches)
     with pytest.raises(ConfigurationError, match=r"give the DataLoader the dataset's batch_size \(3\)"):
         batch["value"]
 
