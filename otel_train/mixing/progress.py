@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import time
+from multiprocessing import active_children
 from typing import Any
 
 import torch
@@ -73,10 +74,15 @@ class WorkerProgress:
 
     @outside_modes
     def await_workers(self) -> None:
-        """Wait, in the training process, until all workers have begun as often as the first one."""
+        """Wait, in the training process, until all workers have begun as often as the first one, or none is left.
+
+        Of a loader that is gone, as after `next(iter(loader))`, a worker may have ended before it began.
+        """
         begun = self._shared[_BEGUN : _BEGUN + int(self._shared[_WORKERS])]
         deadline = time.monotonic() + START_TIMEOUT
         while len(begun) and int(begun.min()) < int(begun.max()) and time.monotonic() < deadline:
+            if not active_children():
+                return
             time.sleep(0.001)
 
     def __deepcopy__(self, memo: dict[int, Any]) -> WorkerProgress:

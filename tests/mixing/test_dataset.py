@@ -12,6 +12,7 @@ from collections.abc import Iterator
 from dataclasses import dataclass
 from itertools import islice
 from pathlib import Path
+from types import SimpleNamespace
 from typing import Any
 
 import pytest
@@ -21,6 +22,7 @@ from torch.utils.data import DataLoader, get_worker_info
 from otel_train.catalogue import rows
 from otel_train.exceptions import ConfigurationError, StateMismatchError
 from otel_train.mixing import FileStream, MixedBatch, StreamMixingDataset
+from otel_train.mixing.progress import WorkerProgress
 
 PICKS = rows.PICKS.wandb_key
 Seen = list[tuple[list[str], list[int], dict[str, float]]]
@@ -135,6 +137,14 @@ def test_a_collate_function_of_the_users_own_hands_its_picks_over(caplog: pytest
 
 def _numbers_only(batch: list[MixedBatch]) -> dict[str, list[int]]:
     return {name: [row[name] for row in batch] for name in ("pick", "length")}
+
+
+def test_nobody_waits_for_a_worker_that_is_gone(monkeypatch: pytest.MonkeyPatch) -> None:
+    """A loader that was dropped after its first batch may have ended a worker before it began."""
+    monkeypatch.setattr("otel_train.mixing.progress.time", SimpleNamespace(monotonic=lambda: 0.0, sleep=pytest.fail))
+    progress = WorkerProgress()
+    progress.begin(0, workers=2, times=1)
+    progress.await_workers()
 
 
 def test_a_loader_with_another_batch_size_is_told() -> None:
