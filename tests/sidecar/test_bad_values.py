@@ -11,6 +11,7 @@ import pytest
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 from opentelemetry.proto.collector.metrics.v1.metrics_service_pb2 import ExportMetricsServiceRequest
+from opentelemetry.proto.metrics.v1.metrics_pb2 import Sum
 
 import otel_train
 from otel_train.bridge.decode import StepId, decode
@@ -20,6 +21,7 @@ from otel_train.exceptions import ConfigurationError
 from otel_train.ring import Identity, Kind, RingWriter, Schema, ring_files, ring_path
 from otel_train.sidecar import Sidecar
 from otel_train.sidecar.feed import RingFeed
+from otel_train.sidecar.templates import number
 from tests.sidecar.conftest import FIRST_TIME
 
 OWN = (
@@ -80,6 +82,15 @@ def test_no_number_in_a_ring_keeps_the_others_back(values: list[float], tmp_path
     if count < 2**52:
         assert first["seconds"] == count
         assert last["seconds"] == pytest.approx(1.0, abs=1e-3)
+
+
+@pytest.mark.parametrize(
+    ("value", "expected"), [(math.inf, 2**63 - 1), (-1e300, -(2**63)), (math.nan, 0), (2**63, 2**63 - 1), (7.0, 7)]
+)
+def test_a_whole_number_that_does_not_fit_is_the_nearest(value: float, expected: int) -> None:
+    """What the protocol's type can't hold keeps no request back."""
+    message = Sum.FromString(number(integer=True)(1, value))
+    assert [point.as_int for point in message.data_points] == [expected]
 
 
 def test_a_users_metrics_arrive_as_they_were_declared(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:

@@ -12,6 +12,7 @@ from typing import Any
 
 import pytest
 import torch
+import torch.distributed as dist
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
@@ -323,6 +324,18 @@ def test_the_users_run_id_stands_above_the_saved_one_and_that_above_torchruns(
         telemetry.step(1)
         assert telemetry.state_dict() == {"run_id": wanted}
         assert RingReader(ring_files(tmp_path / "rings")[0]).identity.run_id == wanted
+
+
+def test_the_users_run_id_holds_where_ranks_have_met(tmp_path: Path) -> None:
+    """A session that knows its ranks from the beginning keeps the given id over a saved one as well."""
+    dist.init_process_group("gloo", store=dist.HashStore(), rank=0, world_size=1)
+    try:
+        with session(tmp_path, run_id="mine") as telemetry:
+            telemetry.load_state_dict({"run_id": "saved"})
+            telemetry.step(1)
+            assert telemetry.state_dict() == {"run_id": "mine"}
+    finally:
+        dist.destroy_process_group()
 
 
 def test_saved_state_of_something_else_or_too_late_is_refused(tmp_path: Path) -> None:
