@@ -130,6 +130,7 @@ def test_one_frame_goes_into_a_pipe(environment: dict[str, str], plain: bool, tm
     run = subprocess.run(command, capture_output=True, env=own | environment, timeout=60, check=True)
     text = run.stdout.decode()
     assert (text.isascii(), run.stderr, "\x1b" in text) == (plain, b"", False)
+    assert "???" not in text  # a curve in ASCII, not one whose characters are lacking
     lines = text.splitlines()
     assert max(map(len, lines)) <= 80
     assert len([line for line in lines if line[2:4].strip().isdigit()]) == 16

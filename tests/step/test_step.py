@@ -328,7 +328,7 @@ def test_the_users_run_id_stands_above_the_saved_one_and_that_above_torchruns(
 
 def test_the_users_run_id_holds_where_ranks_have_met(tmp_path: Path) -> None:
     """A session that knows its ranks from the beginning keeps the given id over a saved one as well."""
-    dist.init_process_group("gloo", store=dist.HashStore(), rank=0, world_size=1)
+    dist.init_process_group("gloo", init_method=f"file://{tmp_path}/store", rank=0, world_size=1)
     try:
         with session(tmp_path, run_id="mine") as telemetry:
             telemetry.load_state_dict({"run_id": "saved"})
