@@ -62,8 +62,6 @@ def write_dump(dump: Dump, form: str, out: Path | None) -> None:
 @contextmanager
 def _whole(path: Path) -> Iterator[Path]:
     """Yield the name of a file that takes the place of `path` once the block has written it."""
-    if not path.parent.is_dir():
-        raise ConfigurationError(f"--out {path}: {path.parent} is no directory; make it first")
     part = path.with_name(f".{path.name}.{os.getpid()}.part")
     try:
         yield part

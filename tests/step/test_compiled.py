@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Iterator
 from pathlib import Path
+from types import FunctionType
 
 import pytest
 import torch
@@ -65,3 +66,14 @@ def test_a_compiled_step_may_hold_all_of_telemetry(backend: str, tmp_path: Path)
     assert [value["stream_mixing/picks"] for value in values] == [1.0] * len(STEPS)
     assert [value["ledger/fresh_writes"] for value in values] == [1.0] * 3 + [0.0] * (len(STEPS) - 3)
     assert (consumer.batches, len(reduced)) == (len(STEPS), len(STEPS))
+
+
+PUBLIC = (otel_train.MixingMeter, otel_train.StreamMixingDataset, otel_train.StateLedger, otel_train.LedgerMeter)
+
+
+@pytest.mark.parametrize("owner", [*PUBLIC, otel_train.Telemetry], ids=lambda owner: owner.__name__)
+def test_the_compiler_is_kept_out_of_public_methods(owner: type) -> None:
+    """Also where it would get through: what it makes of clocks and counts would be its own."""
+    methods = [value for name, value in vars(owner).items() if isinstance(value, FunctionType) and name[0] != "_"]
+    assert methods
+    assert [method.__name__ for method in methods if not getattr(method, "_torchdynamo_disable", False)] == []
