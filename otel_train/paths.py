@@ -11,4 +11,9 @@ def absolute(path: str | os.PathLike[str]) -> Path:
 
     Without a home directory `~` is the name of a file, as in a shell.
     """
-    return Path(os.path.expanduser(path)).resolve()  # noqa: PTH111  # Path.expanduser raises without a home
+    return expanded(path).resolve()
+
+
+def expanded(path: str | os.PathLike[str]) -> Path:
+    """Return a path with `~` expanded; where there is no such home it is the name of a file, as in a shell."""
+    return Path(os.path.expanduser(path))  # noqa: PTH111  # Path.expanduser raises without a home

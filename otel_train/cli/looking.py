@@ -13,6 +13,7 @@ from otel_train.cli.complete import complete_metric
 from otel_train.cli.group import Command
 from otel_train.cli.paths import OutputFile, UserPath
 from otel_train.exceptions import ConfigurationError
+from otel_train.paths import expanded
 
 if TYPE_CHECKING:
     from otel_train.catalogue import HealthyRange
@@ -180,7 +181,7 @@ def ranges_of(source: str, config: str | None) -> tuple[Callable[[str], HealthyR
     """
     from otel_train.catalogue import healthy_range  # noqa: PLC0415
 
-    beside = Path(source).expanduser() / "job.toml"
+    beside = expanded(source) / "job.toml"
     if not config and not (source and beside.is_file()):
         return healthy_range, None
     from otel_train.trainer.config import find_config, load_config  # noqa: PLC0415

@@ -8,6 +8,8 @@ from typing import Any
 
 import click
 
+from otel_train.paths import expanded
+
 
 class UserPath(click.Path):
     """A path whose `~` stands for the user's home, also where no shell has replaced it (`--out=~/x`)."""
@@ -17,7 +19,7 @@ class UserPath(click.Path):
 
     def convert(self, value: Any, param: click.Parameter | None, ctx: click.Context | None) -> Any:
         """Return the path as a `Path`."""
-        return super().convert(os.path.expanduser(value), param, ctx)  # noqa: PTH111  # Path's raises without a home
+        return super().convert(expanded(value), param, ctx)
 
 
 class OutputFile(UserPath):

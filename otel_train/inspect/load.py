@@ -13,6 +13,7 @@ from otel_train.extras import install_command
 from otel_train.inspect.find import find_job
 from otel_train.inspect.history import History, SourceError, Track
 from otel_train.inspect.rings import RingJob
+from otel_train.paths import expanded
 from otel_train.ring import ring_files
 
 RINGS_FOLDER = "rings"
@@ -48,7 +49,7 @@ def load(source: str = "", *, run: str = "") -> Loaded:
 
         return Loaded(read_prometheus(source, run))
     try:
-        path = Path(source).expanduser() if source else find_job()
+        path = expanded(source) if source else find_job()
         if path.is_file() and path.suffix == WANDB_SUFFIX:
             return Loaded(_wandb_history(f"the wandb file {path}", "", [path]))
         if path.is_dir():

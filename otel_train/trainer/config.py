@@ -12,6 +12,7 @@ from typing import Any
 
 from otel_train.catalogue import HEADLINE_KEYS, HealthyRange, Per, Statistic, healthy_range
 from otel_train.exceptions import ConfigurationError
+from otel_train.paths import expanded
 from otel_train.trainer.toml_reader import read_table
 
 MAX_BYTES = 2**20
@@ -247,7 +248,7 @@ def find_config(name: str) -> Path:
     shipped = shipped_configs()
     if name in shipped:
         return shipped[name]
-    path = Path(name).expanduser()
+    path = expanded(name)
     if not path.is_file():
         raise ConfigurationError(f"configuration {name!r} is neither a file nor one of {', '.join(shipped)}")
     return path

@@ -9,6 +9,7 @@ from pathlib import Path
 
 from otel_train.exceptions import ConfigurationError
 from otel_train.mixing import FileStream
+from otel_train.paths import expanded
 from otel_train.trainer.config import DataConfig
 
 
@@ -53,7 +54,7 @@ def _expand(pattern: str, roots: dict[str, str], base: Path, min_bytes: int) -> 
             break
     else:
         marker, prefix = "", f"{base}/"
-        full = str(base / Path(pattern).expanduser())
+        full = str(base / expanded(pattern))
     files: dict[str, str] = {}
     for found in glob.iglob(full, recursive=True):  # noqa: PTH207  # Path.glob takes no absolute pattern
         path = Path(found)

@@ -180,6 +180,12 @@ def test_a_tilde_is_the_home(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) ->
     assert f"{tmp_path}/missing" in CliRunner().invoke(main, ["dump", "--out=~/missing/x"]).stderr
 
 
+def test_a_home_that_is_none_is_a_name() -> None:
+    """As in a shell: one line says that there is no such file."""
+    result = CliRunner().invoke(main, ["doctor", "~no-such-user/rings"])
+    assert (result.exit_code, len(result.stderr.splitlines())) == (2, 1), result.exception
+
+
 def test_render_wants_a_checkout(tmp_path: Path) -> None:
     """Elsewhere every file would be drift."""
     result = CliRunner().invoke(main, ["render", "--check", "--root", str(tmp_path)])
