@@ -110,6 +110,8 @@ class RingFeed:
             before.append((record, tuple(own)))
             if record.kind is Kind.RANK:
                 own = [total - value for total, value in zip(own, record.values, strict=False)]
+        if cursor.position and (not before or before[-1][0].sequence > 0):
+            order.note_loss()  # those before them are not looked at, or overwritten
         order.resume(before[::-1])
         return order
 

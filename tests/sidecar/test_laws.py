@@ -31,6 +31,9 @@ ACTIONS = st.lists(
 OVERWRITTEN = [*["step"] * 6, "lost", *["step"] * 6]
 """A request whose acknowledgement is lost, and then a part of its records."""
 
+RESUMED = [*["step"] * 15, "one", "step", "step", "kill", "small"]
+"""Another sidecar goes on, and the ring no longer holds what the one before it knew to be lost."""
+
 
 def run(actions: Sequence[str], directory: Path, interval: float, *, alone: bool) -> tuple[Store, list[list[Sent]]]:
     """Let a rank and its sidecar do these things; return the store and the requests that were acknowledged."""
@@ -69,6 +72,7 @@ def run(actions: Sequence[str], directory: Path, interval: float, *, alone: bool
 @example(actions=OVERWRITTEN, interval=0.0, alone=True)
 @example(actions=[*OVERWRITTEN, "kill"], interval=0.0, alone=True)
 @example(actions=[*OVERWRITTEN[:7], "small", "one", *OVERWRITTEN[7:]], interval=0.0, alone=True)
+@example(actions=RESUMED, interval=0.0, alone=False)
 @given(actions=ACTIONS, interval=st.sampled_from([0.0, 3.0]), alone=st.booleans())
 def test_no_series_has_two_values_at_one_time(actions: list[str], interval: float, alone: bool) -> None:
     """For every cut, kill, loss and restart; and what a request brings is not older than what was taken before it."""

@@ -35,6 +35,7 @@ for number in range(6):
     with otel_train.init(ring_dir=f"{sys.argv[1]}/{number}", run_id=str(number), close_timeout=0.0) as telemetry:
         for step in (1, 2, 3):
             telemetry.step(step, {"loss": 2.0})
+        assert telemetry.flush(60)  # a reduction under way would keep its process group
     seen.append(counts())
 print(json.dumps([seen[0], seen[-1]]))
 sys.stdin.read()
