@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Sequence
 from functools import partial
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING
 
 from otel_train.catalogue import Metric
 from otel_train.exceptions import ConfigurationError
@@ -31,8 +31,14 @@ def init(
     run_id: str | None = None,
     ring_dir: str | Path | None = None,
     rank_interval: float = 10.0,
+    log_every: int = 1,
+    blocking: bool = False,
+    max_in_flight: int = 4,
+    reduction_timeout: float = 10.0,
+    close_timeout: float = 2.0,
+    ring_records: int | None = None,
+    ring_bytes: int | None = None,
     events: EventSink | None = None,
-    **options: Any,
 ) -> Telemetry:
     """Begin telemetry on this rank; every rank of the group calls it.
 
@@ -56,12 +62,19 @@ def init(
             was set, and is that id where it is the Slurm job's, which a requeue goes on with.
         ring_dir: Where the rings are; `OTEL_TRAIN_RING_DIR`, or a directory in memory when None. It may be relative
             to the working directory, begin with `~` and hold links: what it means now it means to the end. It is made
-            0700;
-            one that is there must be this user's, and if it holds other files others must not be able to write in it.
+            0700; one that is there must be this user's, and if it holds other files others must not be able to write
+            in it.
         rank_interval: Seconds between two exports of a rank's own values; the cluster's go out at every log step.
-        events: Takes a "drain" event at each log step, behind those of the sources.
-        **options: Fields of `SessionOptions`: `log_every`, `blocking`, `max_in_flight`, `reduction_timeout`,
-            `close_timeout`, `ring_records`, `ring_bytes`.
+        log_every: Steps in an interval: values are reduced and recorded at each step that is a multiple of it.
+        blocking: Whether `Telemetry.step` waits for the cluster's values and returns them.
+        max_in_flight: Unfinished reductions beyond which the training thread waits for the oldest.
+        reduction_timeout: Seconds that a wait for a reduction takes at most.
+        close_timeout: Seconds that `Telemetry.close` waits at most, for the reductions under way and for the sidecar
+            together.
+        ring_records: Records that a ring holds at most; when None `OTEL_TRAIN_RING_RECORDS`, or 4096.
+        ring_bytes: Bytes that a ring takes at most; when None `OTEL_TRAIN_RING_BYTES`, or 16 MiB. The rings of all
+            ranks of a machine take a quarter of what is free there at most.
+        events: Takes a "drain" event at each log step, after those of the sources.
 
     Returns:
         The session; also a context manager that closes it.
@@ -72,15 +85,18 @@ def init(
     environment = Environment.read()
     for source in sources:
         drain_of(source)
-    options.setdefault("ring_records", environment.ring_records)
-    options.setdefault("ring_bytes", environment.ring_bytes)
-    try:
-        session_options = SessionOptions(**options)
-    except TypeError as error:
-        raise ConfigurationError(f"init: {error}; known: {', '.join(SessionOptions.__slots__)}") from None
+    options = SessionOptions(
+        log_every=log_every,
+        blocking=blocking,
+        max_in_flight=max_in_flight,
+        reduction_timeout=reduction_timeout,
+        close_timeout=close_timeout,
+        ring_records=environment.ring_records if ring_records is None else ring_records,
+        ring_bytes=environment.ring_bytes if ring_bytes is None else ring_bytes,
+    )
     rank_interval = checked_seconds("rank_interval", rank_interval)
     if environment.disabled:
-        return Telemetry(sources=sources, metrics=metrics, options=session_options)
+        return Telemetry(sources=sources, metrics=metrics, options=options)
     if process_group is not None and not group_exists():
         raise ConfigurationError("process_group was given, but torch.distributed is not initialised")
     chosen = ring_dir or environment.ring_dir
@@ -94,7 +110,7 @@ def init(
     telemetry = Telemetry(
         sources=sources,
         metrics=metrics,
-        options=session_options,
+        options=options,
         join=partial(join_job, membership),
         keep_run_id=bool(membership.run_id),
         events=events,
