@@ -14,7 +14,7 @@ if TYPE_CHECKING:
     from otel_train.exceptions import ConfigurationError, OtelTrainError
     from otel_train.ledger import LedgerMeter, StateLedger
     from otel_train.mixing import MixingMeter, StreamMixingDataset
-    from otel_train.step import Telemetry, aggregate_step_metrics, init, reduce_loss_metrics
+    from otel_train.step import Scalar, Telemetry, aggregate_step_metrics, init, reduce_loss_metrics
 
 _HOMES = {
     "ConfigurationError": "otel_train.exceptions",
@@ -23,6 +23,7 @@ _HOMES = {
     "MixingMeter": "otel_train.mixing",
     "OtelTrainError": "otel_train.exceptions",
     "Reduction": "otel_train.catalogue",
+    "Scalar": "otel_train.step",
     "StateLedger": "otel_train.ledger",
     "StreamMixingDataset": "otel_train.mixing",
     "Telemetry": "otel_train.step",
@@ -39,6 +40,7 @@ __all__ = [
     "MixingMeter",
     "OtelTrainError",
     "Reduction",
+    "Scalar",
     "StateLedger",
     "StreamMixingDataset",
     "Telemetry",

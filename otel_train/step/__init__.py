@@ -1,12 +1,14 @@
 """A step's values: drained, packed, reduced once over the ranks, recorded."""
 
 from otel_train.step.aggregate import aggregate_step_metrics, reduce_loss_metrics
+from otel_train.step.declarations import Scalar
 from otel_train.step.options import SessionOptions
 from otel_train.step.session import init
 from otel_train.step.source import Source
 from otel_train.step.telemetry import Telemetry
 
 __all__ = [
+    "Scalar",
     "SessionOptions",
     "Source",
     "Telemetry",

@@ -10,6 +10,7 @@ from typing import TYPE_CHECKING
 from otel_train.catalogue import Metric
 from otel_train.exceptions import ConfigurationError
 from otel_train.paths import absolute
+from otel_train.step.declarations import Scalar
 from otel_train.step.environment import Environment
 from otel_train.step.group import GroupLike, group_exists
 from otel_train.step.membership import MembershipOptions, join_job
@@ -26,7 +27,7 @@ if TYPE_CHECKING:  # a rank with a loader of its own need not load ours
 def init(
     *,
     sources: Sequence[Source] = (),
-    metrics: Sequence[Metric] = (),
+    metrics: Sequence[Scalar | Metric] = (),
     process_group: GroupLike | None = None,
     run_id: str | None = None,
     ring_dir: str | Path | None = None,
@@ -51,7 +52,8 @@ def init(
     Args:
         sources: What measures: a `StreamMixingDataset`, a `StateLedger`, meters, or anything with `metrics` and
             `drain_step_metrics()`.
-        metrics: The user's scalars that are not means: `[Metric("train/tokens", reduction=Reduction.SUM)]`.
+        metrics: The user's scalars that are not means, or that have a unit: `[Scalar("train/tokens", "sum")]`. A
+            `Metric` does it too, and may be a counter.
         process_group: The ranks that values are reduced over, once each: the data-parallel group or a one-dimensional
             DeviceMesh; all ranks by default. The cluster-wide values go out from rank 0 of the job, so that peers
             which see the same data count once: a group without it has them in `Telemetry.latest` and a blocking `step`

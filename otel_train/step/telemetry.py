@@ -15,6 +15,7 @@ from otel_train.exceptions import SessionCopyError, StateMismatchError
 from otel_train.ring import End, Fact, Identity, RingWriter
 from otel_train.step.admission import Admission
 from otel_train.step.clock import StepClock
+from otel_train.step.declarations import Scalar, declared_metrics
 from otel_train.step.early import MOST_EARLY, EarlyScalars
 from otel_train.step.ending import ProcessEnd
 from otel_train.step.group import RankGroup
@@ -26,7 +27,6 @@ from otel_train.step.sidecar import SidecarProcess, wait_until
 from otel_train.step.source import Source
 from otel_train.step.start import agree_recorder, facts_of, open_ring, shared_options, watch_phases
 from otel_train.step.step_number import LARGEST_STEP, checked_weight, step_number, text_of
-from otel_train.step.user_metrics import declared_metrics
 from otel_train.step.warnings_once import OnceLogger
 from otel_train.untraced import untraced
 
@@ -59,7 +59,7 @@ class Telemetry:
         self,
         *,
         sources: Sequence[Source] = (),
-        metrics: Sequence[Metric] = (),
+        metrics: Sequence[Scalar | Metric] = (),
         options: SessionOptions | None = None,
         join: Callable[[str], Membership] | None = None,
         keep_run_id: bool = False,

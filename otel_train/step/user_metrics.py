@@ -21,7 +21,8 @@ from otel_train.catalogue import (
 from otel_train.catalogue.prometheus import RESERVED_SERIES, prometheus_name
 from otel_train.exceptions import ConfigurationError
 
-_PLAIN = (Reduction.MEAN, Reduction.SUM, Reduction.MAX, Reduction.MIN, Reduction.NORM)
+PLAIN_REDUCTIONS = (Reduction.MEAN, Reduction.SUM, Reduction.MAX, Reduction.MIN, Reduction.NORM)
+"""Reductions of one number a rank."""
 _LONGEST = 255
 """Characters of a metric's name in OpenTelemetry."""
 _LONGEST_UNIT = 63
@@ -70,10 +71,10 @@ def check_row(metric: Metric) -> None:
         return
     check_user_key(metric.name)
     name = metric.name
-    if metric.reduction not in _PLAIN or metric.measures or metric.attribute or metric.with_max:
+    if metric.reduction not in PLAIN_REDUCTIONS or metric.measures or metric.attribute or metric.with_max:
         raise ConfigurationError(
             f"metric {name!r} must be a plain mean, sum, max, min or norm, without measures, attribute or with_max; "
-            "declare a metric of its own for each number"
+            "declare a Scalar of its own for each number"
         )
     longest = _LONGEST - max(len(cluster_name(each)) - len(name) for each in _siblings(metric))
     if len(name) > longest:
@@ -100,26 +101,6 @@ def check_row(metric: Metric) -> None:
             raise ConfigurationError(
                 f"metric {name!r}: {field} must be at most {limit} printable characters, got {text!r:.80}"
             )
-
-
-def declared_metrics(metrics: Iterable[Any]) -> dict[str, Metric]:
-    """Return what a user declares, by name.
-
-    Raises:
-        ConfigurationError: One is no metric, or none that can be carried, or is declared twice.
-    """
-    declared: dict[str, Metric] = {}
-    for metric in metrics:
-        if not isinstance(metric, Metric):
-            raise ConfigurationError(
-                f"metrics must be otel_train.Metric, got {metric!r:.80}; a mean needs no declaration"
-            )
-        check_row(metric)
-        if metric.name in declared:
-            raise ConfigurationError(f"metric {metric.name!r} is declared twice; leave one of them out")
-        declared[metric.name] = metric
-    check_names(declared.values())
-    return declared
 
 
 def check_names(metrics: Iterable[Metric]) -> None:

@@ -54,7 +54,7 @@ def train(config: TrainerConfig, base: Path, events_dir: Path | None = None) -> 
         telemetry = stack.enter_context(
             otel_train.init(
                 sources=[dataset, ledger],
-                metrics=[otel_train.Metric(TOKENS_KEY, reduction=otel_train.Reduction.SUM)],
+                metrics=[otel_train.Scalar(TOKENS_KEY, "sum")],
                 log_every=config.telemetry.log_every,
                 blocking=config.telemetry.blocking,
                 rank_interval=config.telemetry.rank_interval,

@@ -11,13 +11,13 @@ import torch
 import torch.distributed as dist
 
 import otel_train
-from otel_train.catalogue import Metric, Reduction
+from otel_train import Scalar
 from otel_train.mixing import StreamMixingDataset
 from otel_train.ring import Kind, RingReader, ring_files
 from tests.torch_modes import MODES, run_in, set_mode
 
 TIMES = ("train/step_duration", "train/data_wait")
-METRICS = [Metric("total", Reduction.SUM), Metric("largest", Reduction.MAX)]
+METRICS = [Scalar("total", "sum"), Scalar("largest", "max")]
 
 
 class Numbers:

@@ -13,6 +13,7 @@ import pytest
 import torch
 
 import otel_train
+from otel_train import Scalar
 from otel_train.catalogue import Metric, Reduction
 from otel_train.mixing import MixingMeter
 from otel_train.ring import Kind, RingReader, ring_files
@@ -121,7 +122,7 @@ def test_a_step_in_several_calls_is_one_row(log_every: int, tmp_path: Path, capl
 
 def test_an_evaluation_shares_the_row_of_its_step(tmp_path: Path) -> None:
     """Whichever of the two comes first."""
-    keys = [Metric("train/loss"), Metric("eval/loss")]
+    keys = [Scalar("train/loss"), Scalar("eval/loss")]
     with init(tmp_path, metrics=keys) as telemetry:
         for step in range(10, 50, 10):
             telemetry.step(step, {"eval/loss": step + 1.0})
@@ -132,7 +133,7 @@ def test_an_evaluation_shares_the_row_of_its_step(tmp_path: Path) -> None:
 
 def test_a_repetition_out_of_the_blue_comes_a_step_later(tmp_path: Path, caplog: pytest.LogCaptureFixture) -> None:
     """The row of its step has gone out; the message names the step, the keys and the remedy."""
-    with init(tmp_path, metrics=[Metric("eval/loss")]) as telemetry:
+    with init(tmp_path, metrics=[Scalar("eval/loss")]) as telemetry:
         for step in (1, 2, 3):
             telemetry.step(step)
         telemetry.step(3, {"eval/loss": 8.0})
@@ -144,7 +145,7 @@ def test_a_repetition_out_of_the_blue_comes_a_step_later(tmp_path: Path, caplog:
 def test_added_values_count_by_weight_in_their_step(tmp_path: Path) -> None:
     """Before the first step too; a sum and a maximum have no weights, and a tensor is taken by value."""
     loss = torch.tensor(0.0)
-    declared = [Metric("tokens", Reduction.SUM), Metric("norm", Reduction.MAX)]
+    declared = [Scalar("tokens", "sum"), Scalar("norm", "max")]
     with init(tmp_path, metrics=declared) as telemetry:
         for step in (1, 2):
             for weight in (1, 3):

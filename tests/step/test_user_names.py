@@ -8,8 +8,10 @@ from typing import Any
 import pytest
 
 import otel_train
+from otel_train import Scalar
 from otel_train.catalogue import BY_NAME, HealthyRange, Instrument, Metric, Reduction
 from otel_train.exceptions import ConfigurationError
+from otel_train.ring import RingReader, ring_files
 from otel_train.step.user_metrics import check_names, check_row
 
 
@@ -37,7 +39,7 @@ def test_names_that_meet_are_refused_with_both(
 ) -> None:
     """After Prometheus' translation, or as the sibling of a maximum."""
     monkeypatch.setenv("OTEL_TRAIN_SIDECAR", "external")
-    declared = [Metric("peak", Reduction.MAX), Metric("count", Reduction.SUM, Instrument.COUNTER)]
+    declared: list[Scalar | Metric] = [Scalar("peak", "max"), Metric("count", Reduction.SUM, Instrument.COUNTER)]
     mine, other = names
     with otel_train.init(ring_dir=tmp_path, metrics=declared, close_timeout=0.01) as telemetry:
         scalars = {name: 1.0 for name in names if name not in BY_NAME}
@@ -92,14 +94,45 @@ def test_what_would_not_arrive_is_refused_in_init(metric: Metric, complaint: str
 @pytest.mark.parametrize(
     ("metrics", "complaint"),
     [
-        ([Metric("x"), Metric("x", Reduction.SUM)], "metric 'x' is declared twice"),
-        (["x"], "metrics must be otel_train.Metric, got 'x'"),
+        ([Scalar("x"), Metric("x", Reduction.SUM)], "metric 'x' is declared twice"),
+        (["x"], "metrics must be otel_train.Scalar, got 'x'"),
     ],
 )
 def test_declarations_that_are_none_are_named_by_init(metrics: Any, complaint: str, tmp_path: Path) -> None:
     """Of two of one name the second would win, in silence."""
     with pytest.raises(ConfigurationError, match=complaint):
         otel_train.init(ring_dir=tmp_path, metrics=metrics)
+
+
+@pytest.mark.parametrize(
+    ("given", "complaint"),
+    [
+        ({"name": ""}, "metric name must be 1 to 255"),
+        ({"name": "train/step"}, "is one of otel_train's own"),
+        ({"reduction": "average"}, "metric 'x': reduction must be one of mean, sum, max, min, norm, got 'average'"),
+        ({"reduction": Reduction.HISTOGRAM}, "metric 'x': reduction must be one of mean, "),
+        ({"unit": "s" * 64}, "unit must be at most 63"),
+    ],
+)
+def test_scalar_refuses_bad_fields(given: Any, complaint: str) -> None:
+    """A scalar that can't be carried is refused where it is made."""
+    with pytest.raises(ConfigurationError, match=complaint):
+        Scalar(**{"name": "x", **given})
+
+
+@pytest.mark.parametrize("reduction", ["mean", "sum", "max", "min", "norm"])
+def test_scalar_declares_as_metric(reduction: Any, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """A scalar and the metric of its name, reduction and unit make one schema."""
+    monkeypatch.setenv("OTEL_TRAIN_SIDECAR", "external")
+    schemas = []
+    declarations: list[Scalar | Metric] = [Scalar("x", reduction, "By"), Metric("x", Reduction(reduction), unit="By")]
+    for number, declared in enumerate(declarations):
+        folder = tmp_path / str(number)
+        with otel_train.init(ring_dir=folder, metrics=[declared], close_timeout=0.01) as telemetry:
+            telemetry.step(1, {"x": 1.0})
+        schemas.append(RingReader(ring_files(folder)[0]).schema)
+    assert schemas[0] == schemas[1]
+    assert schemas[0].metrics[-1].unit == "By"
 
 
 @pytest.mark.parametrize("given", [{"reduction": "average"}, {"instrument": "meter"}, {"reduction": None}])

@@ -14,6 +14,7 @@ import torch
 from torch._subclasses import FakeTensorMode
 
 import otel_train
+from otel_train import Scalar
 from otel_train.catalogue import BY_NAME, MIXING, Instrument, Layout, Metric, Reduction, rows
 from otel_train.ring import Kind, RingReader, ring_files
 from otel_train.step.recorder import Recorder
@@ -109,9 +110,9 @@ def test_a_value_that_cant_be_read_costs_itself(
 
 @pytest.mark.parametrize(("value", "number"), READABLE.values(), ids=READABLE)
 @pytest.mark.parametrize("reduction", ["mean", "sum", "max", "min"])
-def test_whatever_stands_for_one_number_is_read(value: Any, number: float, reduction: str, tmp_path: Path) -> None:
+def test_whatever_stands_for_one_number_is_read(value: Any, number: float, reduction: Any, tmp_path: Path) -> None:
     """Under each reduction, which may be named by its text."""
-    metric = Metric("x", reduction)  # type: ignore[arg-type]
+    metric = Scalar("x", reduction)
     with otel_train.init(close_timeout=0.01, ring_dir=tmp_path, metrics=[metric], blocking=True) as telemetry:
         values = telemetry.step(1, {"x": value}) or {}
     assert values["x"] == pytest.approx(number, nan_ok=True)
@@ -120,9 +121,9 @@ def test_whatever_stands_for_one_number_is_read(value: Any, number: float, reduc
 
 @pytest.mark.modes
 @pytest.mark.parametrize("reduction", ["mean", "sum", "max", "min"])
-def test_what_nobody_gives_is_absent(reduction: str, tmp_path: Path) -> None:
+def test_what_nobody_gives_is_absent(reduction: Any, tmp_path: Path) -> None:
     """As None or by leaving the key out; zero, of either sign, is a value."""
-    metric = Metric("x", reduction)  # type: ignore[arg-type]
+    metric = Scalar("x", reduction)
     with otel_train.init(close_timeout=0.01, ring_dir=tmp_path, metrics=[metric], blocking=True) as telemetry:
         given: list[dict[str, Any]] = [{"x": None}, {}, {"x": 0.0}, {"x": -0.0}, {"x": 1.0}, {"x": None}]
         values = [(telemetry.step(step, scalars) or {}).get("x") for step, scalars in enumerate(given, start=1)]
