@@ -1,0 +1,1 @@
+"""Scripts for who develops otel_train; none is part of a release."""
