@@ -5,10 +5,11 @@ BIN := $(VENV)/bin
 FUZZ_SECONDS := 30
 STAMP := $(VENV)/.installed
 BENCH_STAMP := $(VENV)/.bench-installed
+DOCS_STAMP := $(VENV)/.docs-installed
 # torch compiled anew at each start of a rank takes seconds: machines that forbid compiled files do it here all the same.
 unexport PYTHONDONTWRITEBYTECODE
 
-.PHONY: setup demo test test-faults test-gpu test-matrix test-stack mutants fuzz check render bench stack clean
+.PHONY: setup demo test test-faults test-gpu test-matrix test-stack mutants fuzz check render docs bench stack clean
 
 setup: $(STAMP)
 
@@ -23,6 +24,11 @@ $(STAMP): pyproject.toml constraints.txt
 
 $(BENCH_STAMP): $(STAMP)
 	$(BIN)/uv pip install --quiet --python $(BIN)/python --constraint constraints.txt --editable '.[all,bench]'
+	@touch $@
+
+# Only who builds the site needs it: `make demo` and `make test` install without.
+$(DOCS_STAMP): $(STAMP)
+	$(BIN)/uv pip install --quiet --python $(BIN)/python --constraint constraints.txt --editable '.[all,docs]'
 	@touch $@
 
 demo: $(STAMP)
@@ -51,7 +57,7 @@ mutants: $(STAMP)
 fuzz: $(STAMP)
 	$(BIN)/python -m tests.fuzz --seconds $(FUZZ_SECONDS)
 
-check: $(STAMP)
+check: $(STAMP) docs
 	$(BIN)/ruff check .
 	$(BIN)/ruff format --check .
 	$(BIN)/mypy
@@ -61,6 +67,9 @@ check: $(STAMP)
 render: $(STAMP)
 	$(BIN)/otel-train render
 
+docs: $(DOCS_STAMP)
+	NO_MKDOCS_2_WARNING=1 $(BIN)/mkdocs build --strict --quiet
+
 bench: $(BENCH_STAMP)
 	$(BIN)/python -m benchmarks
 
@@ -68,4 +77,4 @@ stack:
 	@tools/stack-up.sh
 
 clean:
-	rm -rf $(VENV) .stack build dist otel-train-out *.egg-info
+	rm -rf $(VENV) .stack build dist site otel-train-out *.egg-info
