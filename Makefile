@@ -48,7 +48,7 @@ test-matrix: $(STAMP)
 	$(BIN)/python -m pytest -m matrix
 
 test-stack: $(STAMP)
-	$(BIN)/python -m tests.stack.images
+	$(BIN)/python -m tests.support.stack_images
 	$(BIN)/python -m pytest -m stack
 
 mutants: $(STAMP)

@@ -25,8 +25,8 @@ from otel_train.catalogue import HEADLINE, Metric
 from otel_train.ring import Identity, Schema
 from otel_train.sidecar.feed import BATCH_RECORDS
 from otel_train.sidecar.points import Origin, PointBuilder
-from tests.ports import free_port
-from tests.waiting import wait_until
+from tests.support.ports import free_port
+from tests.support.waiting import wait_until
 
 SCALARS = ("train/loss", "train/lr", "train/grad_norm")
 SCHEMA = Schema((*HEADLINE, *map(Metric, SCALARS)), ("code", "prose"))

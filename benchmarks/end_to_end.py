@@ -25,9 +25,9 @@ from otel_train.bridge import wandb_files
 from otel_train.bridge.wandb_file import TransactionLog
 from otel_train.catalogue import rows
 from otel_train.render.promql import cluster_series
-from tests.ports import answers, free_port
-from tests.stack import programs
-from tests.waiting import wait_until
+from tests.support import stack_programs as programs
+from tests.support.ports import answers, free_port
+from tests.support.waiting import wait_until
 
 LIMIT = 2.0
 LOOK = 0.05

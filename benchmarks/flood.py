@@ -19,8 +19,8 @@ from pathlib import Path
 from otel_train.catalogue import LEDGER, MIXING, TIMING, Metric
 from otel_train.ring import Identity, Kind, RingWriter, Schema, prepare_directory, ring_path
 from otel_train.sidecar.points import Origin, PointBuilder
-from tests.ports import free_port
-from tests.stack.programs import collector
+from tests.support.ports import free_port
+from tests.support.stack_programs import collector
 
 LOG_SECONDS, RANK_SECONDS = 1.0, 10.0
 """Between two log steps of the job that is spoken of, and the default between two exports of a rank's own values."""

@@ -27,7 +27,7 @@ from benchmarks.hot_path import meter
 from benchmarks.measure import Figures, Goal, Section, Step, quantile, time_steps
 from benchmarks.peers import sdk_gauges
 from benchmarks.receiver import running_receiver
-from tests.waiting import wait_until
+from tests.support.waiting import wait_until
 
 OFF = "off"
 OURS = "otel_train: pick + telemetry.step, a loss; sidecar and receiver running"

@@ -25,7 +25,7 @@ from benchmarks.receiver import running_receiver
 from benchmarks.tracers import one_logger, traceml
 from otel_train.bridge import read_history
 from otel_train.catalogue import HEADLINE_KEYS
-from tests.waiting import wait_until
+from tests.support.waiting import wait_until
 
 
 class _SeenExporter(OTLPMetricExporter):

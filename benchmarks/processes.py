@@ -8,11 +8,11 @@ from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from pathlib import Path
 
-from tests.environment import clean_environment
-from tests.faults.program import Program
-from tests.ports import answers, free_port
-from tests.stack import programs
-from tests.waiting import wait_until
+from tests.support import stack_programs as programs
+from tests.support.environment import clean_environment
+from tests.support.ports import answers, free_port
+from tests.support.program import Program
+from tests.support.waiting import wait_until
 
 HOST = "127.0.0.1"
 _TICKS = os.sysconf("SC_CLK_TCK")

@@ -28,7 +28,7 @@ from benchmarks.ranks import run_ranks, write
 from otel_train.catalogue import BY_NAME, HEADLINE_KEYS, MAX_SUFFIX, Reduction
 from otel_train.ledger import LedgerMeter
 from otel_train.mixing import MixingMeter
-from otel_train.step.group import RankGroup
+from otel_train.step.rank_group import RankGroup
 from otel_train.step.recorder import Measurements, Recorder
 from otel_train.step.reduction import Reducer
 

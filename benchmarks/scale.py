@@ -20,8 +20,8 @@ from torch.testing._internal.distributed.fake_pg import FakeStore
 
 from benchmarks import flood
 from benchmarks.measure import Figures, Goal, Section
-from otel_train.step.group import RankGroup
 from otel_train.step.packing import Packed
+from otel_train.step.rank_group import RankGroup
 from otel_train.step.recorder import Measurements
 from otel_train.step.reduction import Reducer
 

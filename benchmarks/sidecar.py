@@ -27,9 +27,9 @@ from benchmarks.paced_rings import SCHEMA, VALUES, make, record
 from benchmarks.processes import cpu_seconds, debug_collector, environment, peak_mib, python, running
 from otel_train.ring import Identity, Kind, RingReader, ring_files
 from otel_train.sidecar.points import Origin, PointBuilder
-from tests.faults.program import Program
-from tests.sidecar.sdk_points import to_sdk
-from tests.waiting import wait_until
+from tests.support.program import Program
+from tests.support.sdk_points import to_sdk
+from tests.support.waiting import wait_until
 
 RINGS, RATE = 8, 100
 POINTS = VALUES + 2

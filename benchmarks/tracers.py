@@ -13,7 +13,7 @@ from pathlib import Path
 import torch
 
 from benchmarks.measure import Step
-from tests.waiting import wait_until
+from tests.support.waiting import wait_until
 
 
 @contextlib.contextmanager

@@ -12,7 +12,7 @@ from typing import Any
 from urllib.parse import urlsplit
 
 from otel_train.exceptions import ConfigurationError
-from otel_train.protocol import GRPC, HTTP, otlp_protocol
+from otel_train.otlp.protocol import GRPC, HTTP, otlp_protocol
 
 DEFAULT_PORTS = {GRPC: 4317, HTTP: 4318}
 MAX_TIMEOUT = 60.0

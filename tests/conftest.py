@@ -17,11 +17,13 @@ settings.register_profile("project", deadline=None)
 settings.register_profile("unshrunk", deadline=None, phases=[Phase.explicit, Phase.generate])
 settings.load_profile(os.environ.get("HYPOTHESIS_PROFILE", "project"))
 
+pytest_plugins = ["tests.support.train_job"]
+
 
 def pytest_generate_tests(metafunc: pytest.Metafunc) -> None:
     """Run a test with the mark `modes` once in each mode that a training process may have set in torch."""
     if metafunc.definition.get_closest_marker("modes") is not None:
-        from tests.torch_modes import MODES
+        from tests.support.torch_modes import MODES
 
         metafunc.fixturenames.append("torch_mode")
         metafunc.parametrize("torch_mode", MODES)
@@ -33,7 +35,7 @@ def pytest_runtest_call(item: pytest.Item) -> Iterator[None]:
     mode = item.callspec.params.get("torch_mode") if hasattr(item, "callspec") else None
     if mode is None:
         return (yield)
-    from tests.torch_modes import set_mode
+    from tests.support.torch_modes import set_mode
 
     with pytest.MonkeyPatch.context() as patch:
         set_mode(mode, patch)

@@ -6,7 +6,7 @@ import pytest
 
 from otel_train.endpoint import Endpoint
 from otel_train.exceptions import ConfigurationError
-from otel_train.protocol import HTTP
+from otel_train.otlp.protocol import HTTP
 
 ENDPOINT, METRICS = "OTEL_EXPORTER_OTLP_ENDPOINT", "OTEL_EXPORTER_OTLP_METRICS_ENDPOINT"
 INSECURE, PROTOCOL = "OTEL_EXPORTER_OTLP_INSECURE", "OTEL_EXPORTER_OTLP_PROTOCOL"

@@ -15,15 +15,18 @@ PACKAGE = Path(otel_train.__file__).parent
 PARTS = (
     "bridge",
     "catalogue",
-    "inspect",
+    "diagnose",
     "ledger",
     "mixing",
     "otlp",
+    "read",
     "render",
+    "report",
     "ring",
     "sidecar",
     "smoke",
     "step",
+    "top",
     "trainer",
 )
 MAY_IMPORT = {
@@ -35,15 +38,18 @@ MAY_IMPORT = {
     "trainer": {"catalogue", "mixing", "ledger", "ring", "step"},
     "otlp": set(),
     "sidecar": {"catalogue", "ring", "otlp"},
-    "bridge": {"catalogue"},
+    "bridge": {"catalogue", "otlp"},
     "render": {"catalogue"},
-    "inspect": {"catalogue", "ring", "bridge"},
-    "smoke": {"catalogue", "bridge", "ring", "inspect", "trainer"},
+    "read": {"catalogue", "ring", "bridge"},
+    "diagnose": {"catalogue", "read"},
+    "top": {"catalogue", "read", "diagnose"},
+    "report": {"catalogue", "read", "diagnose"},
+    "smoke": {"catalogue", "bridge", "ring", "diagnose", "trainer"},
 }
 TRAINING_SIDE = "import otel_train.mixing, otel_train.ledger, otel_train.step, otel_train.ring, otel_train.trainer.loop"
 SERVICE_SIDE = (
-    "import otel_train.sidecar.__main__, otel_train.bridge.service, otel_train.smoke, otel_train.render, "
-    "otel_train.cli, otel_train.inspect.top, otel_train.inspect.formats"
+    "import otel_train.sidecar.__main__, otel_train.bridge.bridge_service, otel_train.smoke, otel_train.render, "
+    "otel_train.cli, otel_train.top.screen, otel_train.read.dump_formats"
 )
 
 

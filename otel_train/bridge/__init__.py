@@ -9,16 +9,16 @@ from importlib import import_module
 from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
+    from otel_train.bridge.bridge_service import Bridge, BridgeConfig, run_bridge
     from otel_train.bridge.errors import BridgeError, WandbFileError
-    from otel_train.bridge.identity import safe_id
     from otel_train.bridge.inbox import Inbox
-    from otel_train.bridge.service import Bridge, BridgeConfig, run_bridge
+    from otel_train.bridge.safe_names import safe_id
     from otel_train.bridge.store import InboxReader, StepRow, delivered_steps
     from otel_train.bridge.wandb_file import HistoryRow, read_history, read_run, wandb_files
 
 _HOMES = {
-    "Bridge": "service",
-    "BridgeConfig": "service",
+    "Bridge": "bridge_service",
+    "BridgeConfig": "bridge_service",
     "BridgeError": "errors",
     "HistoryRow": "wandb_file",
     "Inbox": "inbox",
@@ -28,8 +28,8 @@ _HOMES = {
     "delivered_steps": "store",
     "read_history": "wandb_file",
     "read_run": "wandb_file",
-    "run_bridge": "service",
-    "safe_id": "identity",
+    "run_bridge": "bridge_service",
+    "safe_id": "safe_names",
     "wandb_files": "wandb_file",
 }
 

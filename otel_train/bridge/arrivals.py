@@ -8,7 +8,7 @@ from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 
 from otel_train.bridge.decode import Kind, Point, StepId
-from otel_train.bridge.rows import SeriesKey
+from otel_train.bridge.wandb_rows import SeriesKey
 from otel_train.catalogue import cluster_name, rows
 
 MAX_STEP_POINTS = 10_000

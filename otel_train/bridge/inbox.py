@@ -15,11 +15,11 @@ from typing import Self
 from otel_train.bridge.arrivals import Added, Arrivals
 from otel_train.bridge.decode import Point, StepId
 from otel_train.bridge.errors import BridgeError, InboxFullError
-from otel_train.bridge.order import Due, Pending
 from otel_train.bridge.past import Past
-from otel_train.bridge.rows import Row, SeriesKey
+from otel_train.bridge.row_order import Due, Pending
 from otel_train.bridge.store import INBOX_FILE, SCHEMA, SCHEMA_VERSION, InboxReader, connect_readonly
 from otel_train.bridge.upgrade import FROM_VERSION, upgrade
+from otel_train.bridge.wandb_rows import Row, SeriesKey
 from otel_train.catalogue import PARTIAL_KEY
 from otel_train.paths import absolute
 

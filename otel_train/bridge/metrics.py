@@ -16,11 +16,11 @@ from opentelemetry.sdk.metrics import MeterProvider
 from opentelemetry.sdk.metrics.export import PeriodicExportingMetricReader
 from opentelemetry.sdk.resources import OTELResourceDetector, Resource
 
-from otel_train.announcing import AnnouncingExporter
 from otel_train.bridge.inbox import Inbox
+from otel_train.bridge.row_writer import Writer
 from otel_train.bridge.server import Counts
-from otel_train.bridge.writer import Writer
 from otel_train.catalogue import Instrument, Metric, rows
+from otel_train.otlp.announcing import AnnouncingExporter
 
 _log = logging.getLogger(__name__)
 

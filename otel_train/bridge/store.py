@@ -14,8 +14,8 @@ from typing import Self
 
 from otel_train.bridge.decode import Kind
 from otel_train.bridge.errors import BridgeError
-from otel_train.bridge.order import Pending, Progress
-from otel_train.bridge.rows import Arrived, Row, SeriesKey, build_row
+from otel_train.bridge.row_order import Pending, Progress
+from otel_train.bridge.wandb_rows import Arrived, Row, SeriesKey, build_row
 from otel_train.paths import absolute
 
 INBOX_FILE = "inbox.sqlite"

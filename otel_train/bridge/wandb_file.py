@@ -14,7 +14,7 @@ from pathlib import Path
 from typing import Any, Self, TypeVar
 
 from otel_train.bridge.errors import WandbFileError
-from otel_train.bridge.identity import safe_id
+from otel_train.bridge.safe_names import safe_id
 from otel_train.paths import absolute
 
 WANDB_FOLDER = "wandb"

@@ -11,9 +11,9 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any, Literal
 
 from otel_train.bridge.errors import BridgeError, WandbFileError, WandbKeyError
-from otel_train.bridge.identity import display_name, safe_id
-from otel_train.bridge.rows import STEP_KEY
+from otel_train.bridge.safe_names import display_name, safe_id
 from otel_train.bridge.wandb_file import WANDB_FOLDER, TransactionLog, wandb_files
+from otel_train.bridge.wandb_rows import STEP_KEY
 
 if TYPE_CHECKING:
     from otel_train.bridge.inbox import SealedRow

@@ -5,14 +5,14 @@ from __future__ import annotations
 import click
 
 from otel_train import __version__
-from otel_train.cli.cleaning import clean
+from otel_train.cli.catalogue_render import catalogue, render
+from otel_train.cli.clean import clean
+from otel_train.cli.command_group import NAME, Commands
 from otel_train.cli.complete import completion
-from otel_train.cli.group import NAME, Commands
-from otel_train.cli.jobs import demo, smoke
-from otel_train.cli.looking import doctor, dump, top
-from otel_train.cli.made import catalogue, render
-from otel_train.cli.reporting import report
-from otel_train.cli.services import bridge, sidecar, sync
+from otel_train.cli.report import report
+from otel_train.cli.sidecar_bridge import bridge, sidecar, sync
+from otel_train.cli.smoke_demo import demo, smoke
+from otel_train.cli.top_doctor_dump import doctor, dump, top
 
 __all__ = ["main"]
 

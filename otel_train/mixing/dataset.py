@@ -13,7 +13,7 @@ from torch.utils.data import IterableDataset, get_worker_info
 from otel_train.arguments import finite_number, whole_number
 from otel_train.catalogue import MIXING, Metric
 from otel_train.exceptions import ConfigurationError
-from otel_train.mixing.arguments import batch_numbers, checked_bias, checked_rank, checked_slots
+from otel_train.mixing.argument_checks import batch_numbers, checked_bias, checked_rank, checked_slots
 from otel_train.mixing.batch import READERS, MixedBatch
 from otel_train.mixing.dealing import check_every_rank_reads
 from otel_train.mixing.meter import EventSink, MixingMeter

@@ -10,7 +10,7 @@ from typing import Any
 from otel_train.arguments import finite_number, whole_number
 from otel_train.catalogue import ABSENT, MIXING, Layout, Metric
 from otel_train.exceptions import ConfigurationError
-from otel_train.mixing.arguments import checked_pick, checked_slot
+from otel_train.mixing.argument_checks import checked_pick, checked_slot
 from otel_train.mixing.meter_state import fitted, merge_meter_states
 from otel_train.mixing.starvation import EMPTY as _EMPTY
 from otel_train.mixing.starvation import Starvation

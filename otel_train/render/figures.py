@@ -1,6 +1,6 @@
 """The figure that a healthy range judges, as PromQL over the last minutes: alerts compare it, panels draw it.
 
-It is what `otel_train.inspect.judgement` computes of a whole run, with two differences: it is about a window, and a
+It is what `otel_train.diagnose.judgement` computes of a whole run, with two differences: it is about a window, and a
 counter is taken per step, not per log step. All cluster-wide series of an attempt have the same labels (they are rank
 0's), so that they match one to one.
 """

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from otel_train.catalogue.prometheus import (
+from otel_train.catalogue.series_names import (
     ATTEMPT,
     HOST,
     OF_ATTEMPT,

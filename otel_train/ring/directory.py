@@ -10,7 +10,7 @@ from collections.abc import Iterator
 from pathlib import Path
 
 from otel_train.exceptions import RingError
-from otel_train.ring.layout import SUFFIX
+from otel_train.ring.file_format import SUFFIX
 
 NEW_SUFFIX = ".new"
 MEMORY = Path("/dev/shm")  # noqa: S108  # each directory in it is checked for its owner

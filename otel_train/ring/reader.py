@@ -14,7 +14,7 @@ from zlib import crc32
 
 from otel_train.catalogue import MOST_COUNTED, Phase
 from otel_train.exceptions import ConfigurationError, RingError
-from otel_train.ring.layout import (
+from otel_train.ring.file_format import (
     COUNTS,
     CURSOR_OFFSET,
     ERROR,
@@ -33,8 +33,8 @@ from otel_train.ring.layout import (
     newest_cursor,
     unpack_header,
 )
-from otel_train.ring.process import is_alive
 from otel_train.ring.schema import load_schema
+from otel_train.ring.writer_process import is_alive
 
 _KINDS = {int(kind): kind for kind in Kind}
 _KIND_MASK = (1 << ORDINAL_SHIFT) - 1

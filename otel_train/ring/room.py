@@ -12,7 +12,7 @@ from pathlib import Path
 
 from otel_train.exceptions import RingError
 from otel_train.ring.directory import prepare_directory
-from otel_train.ring.layout import Geometry
+from otel_train.ring.file_format import Geometry
 from otel_train.ring.schema import Fact, Identity, Schema, dump_schema
 from otel_train.ring.writer import RingWriter
 

@@ -8,7 +8,7 @@ import os
 from pathlib import Path
 
 from otel_train.descriptors import open_private
-from otel_train.ring.process import is_alive
+from otel_train.ring.writer_process import is_alive
 
 LOCK_NAME = "sidecar.lock"
 NEXT_NAME = "sidecar.next"

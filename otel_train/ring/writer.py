@@ -18,7 +18,7 @@ from otel_train.catalogue import Phase
 from otel_train.descriptors import open_private, standard_descriptors
 from otel_train.exceptions import RingError
 from otel_train.ring.directory import NEW_SUFFIX
-from otel_train.ring.layout import (
+from otel_train.ring.file_format import (
     CURSOR_OFFSET,
     END_OFFSET,
     ERROR,
@@ -35,8 +35,8 @@ from otel_train.ring.layout import (
     newest_cursor,
     pack_header,
 )
-from otel_train.ring.process import start_time
 from otel_train.ring.schema import Fact, Identity, Schema, dump_schema
+from otel_train.ring.writer_process import start_time
 
 _RANK, _NEXT_ORDINAL = int(Kind.RANK), 1 << ORDINAL_SHIFT
 _pack_check = struct.Struct("<Q").pack_into

@@ -9,8 +9,8 @@ from pathlib import Path
 
 from otel_train.catalogue import rows
 from otel_train.ring import Cursor, Kind, Record, RingReader
-from otel_train.sidecar.order import RecordOrder
 from otel_train.sidecar.points import Origin, PointBuilder
+from otel_train.sidecar.record_order import RecordOrder
 
 BATCH_RECORDS = 256
 """Records of one ring in one batch at most."""

@@ -20,7 +20,7 @@ from otel_train.ring import LOCK_NAME, Identity, clean_beside, prepare_directory
 from otel_train.sidecar.announcer import Announcer
 from otel_train.sidecar.feed import RingFeed
 from otel_train.sidecar.sender import Sender
-from otel_train.signals import Wakeup
+from otel_train.wakeup import Wakeup
 
 logger = logging.getLogger(__name__)
 

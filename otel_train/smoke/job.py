@@ -12,10 +12,10 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
+from otel_train.diagnose.judgement import Judgement, judge
 from otel_train.exceptions import ConfigurationError, JobError
-from otel_train.inspect.judgement import Judgement, judge
 from otel_train.paths import absolute
-from otel_train.smoke.process import cause, ended_within, running_process
+from otel_train.smoke.child_process import cause, ended_within, running_process
 from otel_train.smoke.receiver import elsewhere, own_bridge
 from otel_train.smoke.verdict import as_json
 from otel_train.trainer.config import TrainerConfig, load_config

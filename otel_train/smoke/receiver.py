@@ -13,7 +13,7 @@ from typing import Protocol
 from otel_train.bridge import delivered_steps, read_history, wandb_files
 from otel_train.exceptions import JobError
 from otel_train.ring import Kind, RingReader, ring_files
-from otel_train.smoke.process import cause, ended_within, running_process
+from otel_train.smoke.child_process import cause, ended_within, running_process
 
 START = 60.0
 """Seconds that the bridge may take to listen."""

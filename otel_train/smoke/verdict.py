@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Sequence
 from typing import Any
 
-from otel_train.inspect.judgement import Judgement
+from otel_train.diagnose.judgement import Judgement
 
 
 def as_json(judgements: Sequence[Judgement]) -> dict[str, dict[str, Any]]:

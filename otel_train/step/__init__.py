@@ -4,8 +4,8 @@ from otel_train.step.aggregate import aggregate_step_metrics, reduce_loss_metric
 from otel_train.step.declarations import Scalar
 from otel_train.step.options import SessionOptions
 from otel_train.step.session import init
-from otel_train.step.source import Source
 from otel_train.step.telemetry import Telemetry
+from otel_train.step.value_source import Source
 
 __all__ = [
     "Scalar",

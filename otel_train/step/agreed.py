@@ -12,8 +12,8 @@ import torch.distributed as dist
 from otel_train.exceptions import OtelTrainError
 from otel_train.ring import Schema
 from otel_train.step.flight import Collective, Flight
-from otel_train.step.group import RankGroup, agree_schema
 from otel_train.step.packing import PackingPlan, Presence, RankSign
+from otel_train.step.rank_group import RankGroup, agree_schema
 from otel_train.step.recorder import Measurements
 from otel_train.torch_modes import outside_modes
 

@@ -16,7 +16,7 @@ import torch.distributed as dist
 
 from otel_train.exceptions import RingError
 from otel_train.ring import Identity, RingReader, ring_files
-from otel_train.step.group import RankGroup
+from otel_train.step.rank_group import RankGroup
 from otel_train.step.warnings_once import OnceLogger
 
 logger = logging.getLogger(__name__)

@@ -9,8 +9,8 @@ from typing import Any
 import torch
 import torch.distributed as dist
 
-from otel_train.step.group import RankGroup
 from otel_train.step.packing import HEADER, Packed, PackingPlan
+from otel_train.step.rank_group import RankGroup
 from otel_train.step.scalars import DevicePart
 
 _SUM = dist.AllreduceOptions()  # a sum, unless told otherwise

@@ -11,8 +11,8 @@ import torch.distributed as dist
 from otel_train.ring import Identity
 from otel_train.step.attempts import begin_attempt, first_word, note_attempt, past_attempt
 from otel_train.step.environment import Environment
-from otel_train.step.group import RankGroup, raise_problem
 from otel_train.step.node import LocalPlace, NodeClaim, boot_id, local_places
+from otel_train.step.rank_group import RankGroup, raise_problem
 from otel_train.step.resource import HOST_NAME, SERVICE_NAME
 
 MAX_RUN_ID = 128

@@ -11,8 +11,8 @@ from otel_train.descriptors import standard_descriptors
 from otel_train.exceptions import RingError
 from otel_train.ring import Identity, clean_beside, prepare_directory
 from otel_train.step.environment import Environment
-from otel_train.step.group import GroupLike, RankGroup
 from otel_train.step.identity import agree_identity
+from otel_train.step.rank_group import GroupLike, RankGroup
 from otel_train.step.sidecar import SidecarProcess
 
 logger = logging.getLogger(__name__)

@@ -9,7 +9,7 @@ from typing import Any
 
 import torch.distributed as dist
 
-from otel_train.step.group import RankGroup
+from otel_train.step.rank_group import RankGroup
 
 logger = logging.getLogger(__name__)
 

@@ -11,7 +11,7 @@ from otel_train.exceptions import ConfigurationError
 from otel_train.ring import Schema
 from otel_train.step.clock import Interval
 from otel_train.step.scalars import UNKNOWN_KEY, DevicePart, ScalarRecorder
-from otel_train.step.source import Dropped, Source, drain_of, flatten
+from otel_train.step.value_source import Dropped, Source, drain_of, flatten
 
 
 class Measurements(NamedTuple):

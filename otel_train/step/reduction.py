@@ -10,8 +10,8 @@ from collections.abc import Callable, Collection, Mapping, Sequence
 from otel_train.catalogue import Layout
 from otel_train.step.alignment import Alignment
 from otel_train.step.flight import Collective, Flight
-from otel_train.step.group import RankGroup
 from otel_train.step.packing import Packed, PackingPlan, Presence, RankSign, Reduced
+from otel_train.step.rank_group import RankGroup
 from otel_train.step.recorder import Measurements
 from otel_train.torch_modes import outside_modes
 

@@ -15,11 +15,11 @@ from otel_train.exceptions import ConfigurationError, RingError
 from otel_train.ring import Fact, Identity, RingSize, RingWriter, Schema, make_ring, ring_path
 from otel_train.step.attempts import warn_of_other_jobs
 from otel_train.step.dtensors import natural_reduction
-from otel_train.step.group import RankGroup, agree_schema
 from otel_train.step.options import SessionOptions
+from otel_train.step.rank_group import RankGroup, agree_schema
 from otel_train.step.recorder import Recorder
-from otel_train.step.source import Dropped, Source
 from otel_train.step.user_metrics import check_names, check_row, check_user_key
+from otel_train.step.value_source import Dropped, Source
 from otel_train.step.warnings_once import OnceLogger
 
 logger = logging.getLogger(__name__)

@@ -18,15 +18,15 @@ from otel_train.step.clock import StepClock
 from otel_train.step.declarations import Scalar, declared_metrics
 from otel_train.step.early import MOST_EARLY, EarlyScalars
 from otel_train.step.ending import ProcessEnd
-from otel_train.step.group import RankGroup
 from otel_train.step.membership import Membership
 from otel_train.step.options import SessionOptions
+from otel_train.step.rank_group import RankGroup
 from otel_train.step.recording import Recording
 from otel_train.step.reduction import Reducer
 from otel_train.step.sidecar import SidecarProcess, wait_until
-from otel_train.step.source import Source
 from otel_train.step.start import agree_recorder, facts_of, open_ring, shared_options, watch_phases
 from otel_train.step.step_number import LARGEST_STEP, checked_weight, step_number, text_of
+from otel_train.step.value_source import Source
 from otel_train.step.warnings_once import OnceLogger
 from otel_train.untraced import untraced
 

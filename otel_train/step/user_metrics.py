@@ -18,7 +18,7 @@ from otel_train.catalogue import (
     cluster_name,
     rank_name,
 )
-from otel_train.catalogue.prometheus import RESERVED_SERIES, prometheus_name
+from otel_train.catalogue.series_names import RESERVED_SERIES, prometheus_name
 from otel_train.exceptions import ConfigurationError
 
 PLAIN_REDUCTIONS = (Reduction.MEAN, Reduction.SUM, Reduction.MAX, Reduction.MIN, Reduction.NORM)

@@ -11,8 +11,8 @@ import pytest
 from click.testing import CliRunner
 
 from otel_train.cli import main
-from otel_train.cli.group import Command
-from tests.inspect.rings import write_job
+from otel_train.cli.command_group import Command
+from tests.support.job_rings import write_job
 
 COMMANDS = sorted(main.commands)
 WRONG = {

@@ -13,7 +13,7 @@ from rich.console import Console
 
 from otel_train.catalogue import CATALOGUE
 from otel_train.cli.catalogue_text import print_catalogue
-from tests.inspect.rings import write_job
+from tests.support.job_rings import write_job
 
 
 def run(*arguments: str, **environment: str) -> subprocess.CompletedProcess[bytes]:

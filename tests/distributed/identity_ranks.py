@@ -14,7 +14,7 @@ import torch.distributed as dist
 import otel_train
 from otel_train.exceptions import OtelTrainError
 from otel_train.step import membership
-from tests.distributed.meeting import gloo_ranks
+from tests.support.meeting import gloo_ranks
 
 OUT, RANK = Path(sys.argv[1]), int(sys.argv[2])
 STARTED: list[Path] = []

@@ -9,7 +9,7 @@ from pathlib import Path
 import torch.distributed as dist
 
 import otel_train
-from tests.waiting import wait_until
+from tests.support.waiting import wait_until
 
 OUT = Path(sys.argv[1])
 

@@ -15,8 +15,8 @@ import torch.distributed as dist
 from otel_train.exceptions import OtelTrainError
 from otel_train.ledger import StateLedger, stable_hash
 from otel_train.ledger.hashing import keys_of, owners_of
-from tests.distributed.meeting import gloo_ranks
-from tests.ledger.ledger_model import Model
+from tests.support.ledger_model import Model
+from tests.support.meeting import gloo_ranks
 
 WORLD_SIZES = (1, 2, 3, 4)
 NAMES: list[str | int] = [*(f"doc-{number}" for number in range(10)), *range(10)]

@@ -23,8 +23,8 @@ from otel_train.catalogue import Metric, Reduction
 from otel_train.exceptions import OtelTrainError
 from otel_train.mixing import MixingMeter
 from otel_train.step.environment import Environment
-from otel_train.step.group import RankGroup
 from otel_train.step.identity import agree_identity
+from otel_train.step.rank_group import RankGroup
 from otel_train.step.sidecar import wait_until
 
 OUT = Path(sys.argv[1])

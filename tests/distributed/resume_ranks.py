@@ -17,7 +17,7 @@ import otel_train
 from otel_train.ledger import StateLedger
 from otel_train.mixing import StreamMixingDataset
 from otel_train.trainer.checkpoint import Checkpoints, Parts
-from tests.distributed.meeting import gloo_ranks
+from tests.support.meeting import gloo_ranks
 
 WORLD_SIZES = (4, 2, 3, 1, 4)
 ROWS = (3, 2, 4, 3, 2)

@@ -10,7 +10,7 @@ from typing import Any
 
 import pytest
 
-from tests.environment import clean_environment
+from tests.support.environment import clean_environment
 
 ROOT = Path(__file__).parents[2]
 

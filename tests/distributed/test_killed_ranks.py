@@ -14,7 +14,7 @@ import pytest
 
 from otel_train.ring import Kind, RingReader, ring_files
 from tests.distributed.killed_ranks import STEPS
-from tests.ports import free_port
+from tests.support.ports import free_port
 
 ROOT = Path(__file__).parents[2]
 

@@ -9,8 +9,8 @@ from pathlib import Path
 import pytest
 
 from otel_train.ring import RingReader, ring_files
-from tests.environment import clean_environment
-from tests.ports import free_port
+from tests.support.environment import clean_environment
+from tests.support.ports import free_port
 
 ROOT = Path(__file__).parents[2]
 RENDEZVOUS = ("--rdzv-backend=c10d", "--rdzv-endpoint=localhost:0")

@@ -10,11 +10,11 @@ from pathlib import Path
 import pytest
 
 from otel_train.bridge import Bridge, BridgeConfig, delivered_steps, read_run
-from otel_train.bridge.rows import STEP_KEY
+from otel_train.bridge.wandb_rows import STEP_KEY
 from otel_train.ring import Kind, RingReader, is_alive, ring_files
-from otel_train.smoke.process import running_process
+from otel_train.smoke.child_process import running_process
 from otel_train.trainer import find_config
-from tests.waiting import wait_until
+from tests.support.waiting import wait_until
 
 
 @pytest.mark.e2e

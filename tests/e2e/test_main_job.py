@@ -8,7 +8,7 @@ from pathlib import Path
 import pytest
 
 from tests.e2e.conftest import otel_train, wandb_history
-from tests.e2e.replay import replay
+from tests.support.replay import replay
 
 WRONG = {
     "healthy": set(),

@@ -8,7 +8,7 @@ from pathlib import Path
 
 import pytest
 
-from tests.e2e.replay import replay
+from tests.support.replay import replay
 
 Event = dict[str, object]
 WEIGHTS: Event = {"event": "weights", "step": 0, "weights": {"code": 3.0, "prose": 1.0}}

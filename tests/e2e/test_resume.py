@@ -14,8 +14,8 @@ from otel_train.bridge import Bridge, BridgeConfig, delivered_steps, wandb_files
 from otel_train.catalogue import HEADLINE_KEYS
 from otel_train.ring import RingReader, ring_files
 from tests.e2e.conftest import wandb_history
-from tests.environment import clean_environment
-from tests.waiting import wait_until
+from tests.support.environment import clean_environment
+from tests.support.waiting import wait_until
 
 COMPARED = (*HEADLINE_KEYS, "train/step", "train/loss", "train/tokens")
 

@@ -2,8 +2,8 @@
 
 from __future__ import annotations
 
-from tests.sdks import senders
-from tests.stack import programs
+from tests.support import sdk_senders as senders
+from tests.support import stack_programs as programs
 
 if __name__ == "__main__":
     programs.collector()

@@ -6,8 +6,8 @@ from collections.abc import Iterator
 
 import pytest
 
-from tests.faults.pipeline import Pipeline, running_pipeline
-from tests.faults.step_times import COMPARISONS, HEADING, write
+from tests.support.pipeline import Pipeline, running_pipeline
+from tests.support.step_times import COMPARISONS, HEADING, write
 
 
 @pytest.fixture(scope="session")

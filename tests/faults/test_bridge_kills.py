@@ -8,9 +8,9 @@ from pathlib import Path
 
 import pytest
 
-from tests.faults.job import assert_each_once, running_job
-from tests.faults.pipeline import running_pipeline
-from tests.faults.step_times import compare
+from tests.support.fault_job import assert_each_once, running_job
+from tests.support.pipeline import running_pipeline
+from tests.support.step_times import compare
 
 pytestmark = pytest.mark.faults
 KILLS = 20

@@ -8,11 +8,11 @@ from pathlib import Path
 
 import pytest
 
-from tests.faults.clock import Clock
-from tests.faults.endpoint import running_endpoint
-from tests.faults.job import assert_each_once, running_job
-from tests.faults.pipeline import Pipeline
-from tests.faults.step_times import compare
+from tests.support.fault_job import assert_each_once, running_job
+from tests.support.otlp_endpoint import running_endpoint
+from tests.support.pipeline import Pipeline
+from tests.support.step_times import compare
+from tests.support.wall_clock import Clock
 
 pytestmark = pytest.mark.faults
 JUMPS = (3600, 0, -3600, 0)

@@ -14,12 +14,12 @@ import grpc
 import pytest
 
 from otel_train.bridge import HistoryRow
-from tests.faults.endpoint import Endpoint, Refusal, running_endpoint
-from tests.faults.job import Job, Window, assert_each_once, of_steps, running_job
-from tests.faults.pipeline import Pipeline
-from tests.faults.proxy import Mode, Proxy
-from tests.faults.step_times import compare
-from tests.ports import free_port
+from tests.support.fault_job import Job, Window, assert_each_once, of_steps, running_job
+from tests.support.otlp_endpoint import Endpoint, Refusal, running_endpoint
+from tests.support.pipeline import Pipeline
+from tests.support.ports import free_port
+from tests.support.proxy import Mode, Proxy
+from tests.support.step_times import compare
 
 pytestmark = pytest.mark.faults
 PROTOCOLS = {"grpc": "grpc", "http": "http/protobuf"}

@@ -10,9 +10,9 @@ import pytest
 
 from otel_train.catalogue import rows
 from otel_train.ring import Kind
-from tests.faults.job import assert_each_once, running_job
 from tests.faults.loader_ranks import ROWS, STEPS
-from tests.faults.pipeline import Pipeline
+from tests.support.fault_job import assert_each_once, running_job
+from tests.support.pipeline import Pipeline
 
 pytestmark = pytest.mark.faults
 LAST = 30

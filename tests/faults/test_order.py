@@ -12,11 +12,11 @@ import pytest
 from opentelemetry.proto.collector.metrics.v1.metrics_service_pb2_grpc import MetricsServiceStub
 
 from otel_train.bridge import Bridge, BridgeConfig, read_run
-from otel_train.bridge.rows import STEP_KEY
 from otel_train.bridge.server import MetricsReceiver
+from otel_train.bridge.wandb_rows import STEP_KEY
 from tests.bridge.conftest import Requests
-from tests.faults.endpoint import running_endpoint
-from tests.faults.pipeline import Pipeline
+from tests.support.otlp_endpoint import running_endpoint
+from tests.support.pipeline import Pipeline
 
 pytestmark = pytest.mark.faults
 STEPS = 6

@@ -11,11 +11,11 @@ from pathlib import Path
 import pytest
 
 from otel_train.bridge import HistoryRow
-from tests.faults.endpoint import Endpoint
-from tests.faults.job import Job, Window, assert_each_once, of_steps, running_job
-from tests.faults.network import DEVICE, Host, cut, heal, running_network
-from tests.faults.pipeline import Pipeline
-from tests.faults.step_times import compare
+from tests.support.fault_job import Job, Window, assert_each_once, of_steps, running_job
+from tests.support.network import DEVICE, Host, cut, heal, running_network
+from tests.support.otlp_endpoint import Endpoint
+from tests.support.pipeline import Pipeline
+from tests.support.step_times import compare
 
 pytestmark = pytest.mark.faults
 RENDEZVOUS = 29500

@@ -11,9 +11,9 @@ import pytest
 
 from otel_train.catalogue import rows
 from otel_train.ring import Kind
-from tests.faults.job import Job, assert_each_once, running_job
-from tests.faults.pipeline import Pipeline
-from tests.faults.small_disk import SmallDisk, small_disk
+from tests.support.fault_job import Job, assert_each_once, running_job
+from tests.support.pipeline import Pipeline
+from tests.support.small_disk import SmallDisk, small_disk
 
 pytestmark = pytest.mark.faults
 STEPS = 40

@@ -14,11 +14,11 @@ import pytest
 from otel_train.bridge import HistoryRow
 from otel_train.catalogue import rows
 from otel_train.ring import Kind
-from tests.faults.job import Job, Window, assert_each_once, of_steps, running_job
-from tests.faults.pipeline import Pipeline
-from tests.faults.small_disk import SmallDisk, small_disk
-from tests.faults.step_times import compare
-from tests.waiting import wait_until
+from tests.support.fault_job import Job, Window, assert_each_once, of_steps, running_job
+from tests.support.pipeline import Pipeline
+from tests.support.small_disk import SmallDisk, small_disk
+from tests.support.step_times import compare
+from tests.support.waiting import wait_until
 
 pytestmark = pytest.mark.faults
 RECORDS = 512

@@ -15,7 +15,7 @@ from otel_train.bridge import BridgeConfig, wandb_files
 from otel_train.bridge.wandb_file import FILE_HEADER
 from otel_train.catalogue import Metric, Reduction, rows
 from otel_train.ring import Identity, Kind, RingWriter, Schema
-from otel_train.ring.layout import CURSOR_OFFSET, PROGRESS, PROGRESS_OFFSET
+from otel_train.ring.file_format import CURSOR_OFFSET, PROGRESS, PROGRESS_OFFSET
 from otel_train.trainer import shipped_configs
 from tests.bridge.conftest import Requests, Running
 from tests.fuzz import CORPUS

@@ -10,7 +10,7 @@ from torch._subclasses import FakeTensorMode
 
 from otel_train.exceptions import ConfigurationError, ShapeMismatchError, StateMismatchError
 from otel_train.ledger import StateLedger, stable_hash
-from tests.ledger.ledger_model import Model
+from tests.support.ledger_model import Model
 
 IDS = st.lists(st.integers(0, 11), max_size=9)
 CALLS = st.lists(

@@ -15,7 +15,7 @@ from otel_train.mixing.choice import ReaderChoice, reader_weights, uniform
 from otel_train.mixing.dealing import Place, apportion_slots, deal
 from otel_train.mixing.resume import Job, reshard
 from otel_train.mixing.weights import WeightSchedule
-from tests.mixing.number_streams import Numbers
+from tests.support.number_streams import Numbers
 
 
 def test_the_numbers_of_a_pick_never_change() -> None:

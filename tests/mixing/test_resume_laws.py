@@ -14,7 +14,7 @@ from hypothesis.stateful import RuleBasedStateMachine, initialize, invariant, ru
 from otel_train.catalogue import Layout
 from otel_train.exceptions import ConfigurationError
 from otel_train.mixing import StreamMixingDataset
-from tests.mixing.number_streams import Numbers, held
+from tests.support.number_streams import Numbers, held
 
 ALL = {
     f"{modality}{index}": Numbers(f"{modality}{index}", modality, 3 + index) for modality in "abc" for index in range(5)

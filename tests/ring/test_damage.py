@@ -19,7 +19,7 @@ from hypothesis import strategies as st
 from otel_train.catalogue import Metric
 from otel_train.exceptions import RingError
 from otel_train.ring import Identity, Kind, RingReader, RingWriter, Schema, ring_path, writer
-from otel_train.ring.layout import PROGRESS_OFFSET, Geometry, pack_header
+from otel_train.ring.file_format import PROGRESS_OFFSET, Geometry, pack_header
 
 IDENTITY = Identity(run_id="run", attempt=5)
 SCHEMA = Schema((Metric("loss"),))

@@ -30,7 +30,7 @@ from otel_train.ring import (
     ring_files,
     ring_path,
 )
-from otel_train.ring.layout import CURSOR_OFFSET, MAX_SCHEMA, MAX_VALUES
+from otel_train.ring.file_format import CURSOR_OFFSET, MAX_SCHEMA, MAX_VALUES
 
 IDENTITY = Identity(run_id="run", attempt=5, rank=1, world_size=2, host="here")
 SCHEMA = Schema((*LEDGER, Metric("train/loss"), Metric("peak", Reduction.MAX)), ("code",))

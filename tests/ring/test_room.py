@@ -10,8 +10,8 @@ import pytest
 
 from otel_train.exceptions import RingError
 from otel_train.ring import RingSize, RingWriter, default_base, default_bases, directory, make_ring, ring_path, room
-from tests.mounts import mounted
 from tests.ring.test_ring import IDENTITY, SCHEMA
+from tests.support.mounts import mounted
 
 
 def make(where: Path, size: RingSize) -> RingWriter:

@@ -8,7 +8,7 @@ from pathlib import Path
 
 import pytest
 
-from tests.sdks.senders import BoundedBridge, Sender, go_sender, js_sender
+from tests.support.sdk_senders import BoundedBridge, Sender, go_sender, js_sender
 
 BUILDERS = {"go": go_sender, "javascript": js_sender}
 

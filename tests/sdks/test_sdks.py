@@ -6,10 +6,10 @@ from typing import Any
 
 import pytest
 
-from otel_train.bridge.rows import STEP_KEY
+from otel_train.bridge.wandb_rows import STEP_KEY
 from otel_train.catalogue import ATTEMPT_KEY, PARTIAL_KEY, cluster_name, rows
-from tests.sdks.senders import Measurement
-from tests.waiting import wait_until
+from tests.support.sdk_senders import Measurement
+from tests.support.waiting import wait_until
 
 pytestmark = pytest.mark.faults
 

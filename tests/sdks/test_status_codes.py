@@ -14,8 +14,8 @@ from opentelemetry.proto.collector.metrics.v1.metrics_service_pb2 import ExportM
 
 from otel_train.bridge.store import INBOX_FILE
 from otel_train.catalogue import cluster_name
-from tests.sdks.senders import BoundedBridge
-from tests.waiting import wait_until
+from tests.support.sdk_senders import BoundedBridge
+from tests.support.waiting import wait_until
 
 pytestmark = pytest.mark.faults
 

@@ -15,7 +15,7 @@ from opentelemetry.proto.metrics.v1.metrics_pb2 import Sum
 
 import otel_train
 from otel_train.bridge.decode import StepId, decode
-from otel_train.bridge.rows import Arrived, Row, SeriesKey, build_row
+from otel_train.bridge.wandb_rows import Arrived, Row, SeriesKey, build_row
 from otel_train.catalogue import LEDGER, MIXING, Instrument, Metric, Reduction
 from otel_train.exceptions import ConfigurationError
 from otel_train.ring import Identity, Kind, RingWriter, Schema, ring_files, ring_path

@@ -17,8 +17,8 @@ from otel_train.ring import Identity, Kind, RingReader, RingWriter, Schema, ring
 from otel_train.sidecar.feed import BATCH_RECORDS, Batch, RingFeed
 from otel_train.testing import OtlpReceiver
 from tests.sidecar.conftest import FIRST_TIME, Rank, feeds, sender, serving
-from tests.sidecar.store import points_of
-from tests.waiting import wait_until
+from tests.support.otlp_store import points_of
+from tests.support.waiting import wait_until
 
 PICKS = cluster_name(rows.PICKS.name)
 

@@ -9,9 +9,9 @@ import pytest
 
 from otel_train.catalogue import cluster_name, rows
 from otel_train.ring import RingReader
-from tests.otlp_http import Server, serving_http
 from tests.sidecar.conftest import Rank, serving
-from tests.waiting import wait_until
+from tests.support.otlp_http import Server, serving_http
+from tests.support.waiting import wait_until
 
 PICKS = cluster_name(rows.PICKS.name)
 

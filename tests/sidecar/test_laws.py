@@ -14,11 +14,11 @@ from hypothesis import strategies as st
 from otel_train.catalogue import rows
 from otel_train.otlp.answers import Answer, Verdict
 from otel_train.ring import Kind
-from otel_train.sidecar.order import MAX_OPEN, RecordOrder
 from otel_train.sidecar.points import LIVE_SUFFIX
+from otel_train.sidecar.record_order import MAX_OPEN, RecordOrder
 from tests.sidecar.conftest import Rank, feeds, sender
-from tests.sidecar.store import Sent, Store
-from tests.sidecar.test_order import record
+from tests.sidecar.test_record_order import record
+from tests.support.otlp_store import Sent, Store
 
 AWAY = Answer(verdict=Verdict.WAIT, cause="UNAVAILABLE", unanswered=True)
 ACTIONS = st.lists(

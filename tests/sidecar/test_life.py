@@ -29,9 +29,9 @@ from otel_train.sidecar import Sidecar, service
 from otel_train.sidecar.sender import Sender
 from otel_train.step.sidecar import SidecarProcess
 from otel_train.testing import OtlpReceiver
-from tests.ports import free_port
 from tests.sidecar.conftest import SCHEMA, Rank
-from tests.waiting import wait_until
+from tests.support.ports import free_port
+from tests.support.waiting import wait_until
 
 PICKS = cluster_name(rows.PICKS.name)
 

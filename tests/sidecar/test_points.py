@@ -10,7 +10,7 @@ from otel_train.catalogue import rows
 from otel_train.ring import Identity
 from otel_train.sidecar.points import Origin, PointBuilder, resource_of
 from tests.sidecar.conftest import FIRST_TIME, SCHEMA
-from tests.sidecar.sdk_points import to_sdk
+from tests.support.sdk_points import to_sdk
 
 
 def test_a_message_is_what_the_sdk_makes_of_the_same_points() -> None:

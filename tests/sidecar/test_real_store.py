@@ -15,9 +15,9 @@ import pytest
 from otel_train.ring import Kind, RingReader
 from otel_train.sidecar.points import LIVE_SUFFIX
 from tests.sidecar.conftest import FIRST_TIME, Rank
-from tests.sidecar.store import Store
 from tests.sidecar.test_refusals import no_window
-from tests.waiting import wait_until
+from tests.support.otlp_store import Store
+from tests.support.waiting import wait_until
 
 
 class Server(ThreadingHTTPServer):

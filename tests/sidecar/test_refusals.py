@@ -15,7 +15,7 @@ from otel_train.sidecar import announcer
 from otel_train.sidecar.feed import RingFeed
 from otel_train.sidecar.sender import Sender
 from tests.sidecar.conftest import FIRST_TIME, Rank, feeds, sender
-from tests.sidecar.store import Sent, Store, refusing
+from tests.support.otlp_store import Sent, Store, refusing
 
 PICKS = cluster_name(rows.PICKS.name)
 BAD_DATA = Answer(verdict=Verdict.DATA, cause="HTTP 400", text="invalid", definite=True)

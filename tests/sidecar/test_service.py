@@ -16,7 +16,7 @@ from otel_train.catalogue import cluster_name, rows
 from otel_train.ring import Kind, RingReader
 from otel_train.testing import OtlpReceiver
 from tests.sidecar.conftest import Rank, serving
-from tests.waiting import wait_until
+from tests.support.waiting import wait_until
 
 PICKS = cluster_name(rows.PICKS.name)
 

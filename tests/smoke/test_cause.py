@@ -6,7 +6,7 @@ from pathlib import Path
 
 import pytest
 
-from otel_train.smoke.process import cause
+from otel_train.smoke.child_process import cause
 
 TORCHRUN = """E1126 03:38:56.0 2 torch/distributed/elastic/multiprocessing/api.py:1002] failed (exitcode: 2)
 torch.distributed.elastic.multiprocessing.errors.ChildFailedError: x

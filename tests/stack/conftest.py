@@ -18,7 +18,8 @@ import docker
 import pytest
 
 from otel_train.bridge import HistoryRow, read_history, wandb_files
-from tests.stack import images, programs
+from tests.support import stack_images as images
+from tests.support import stack_programs as programs
 
 PROJECT = "otel-train-test"
 SERVICES = ("collector", "prometheus", "wandb-bridge")

@@ -9,9 +9,9 @@ from typing import Any
 
 import pytest
 
-from tests.stack import images
 from tests.stack.conftest import Stack
-from tests.stack.programs import ROOT, image_version
+from tests.support import stack_images as images
+from tests.support.stack_programs import ROOT, image_version
 
 pytestmark = [pytest.mark.stack, pytest.mark.timeout(600)]
 SECRETS = {"GRAFANA_ADMIN_PASSWORD": "a-password", "OTEL_TRAIN_BRIDGE_TOKEN": "a-token"}

@@ -15,16 +15,16 @@ import pytest
 import trustme
 
 from otel_train.bridge import read_run
-from otel_train.bridge.rows import STEP_KEY
+from otel_train.bridge.wandb_rows import STEP_KEY
 from otel_train.catalogue import Metric, rows
 from otel_train.render.promql import cluster_series
 from otel_train.ring import Identity, Kind, RingReader, RingWriter, Schema, ring_path
-from otel_train.smoke.process import running_process
-from tests.environment import clean_environment
-from tests.ports import answers, free_port
-from tests.stack import programs
+from otel_train.smoke.child_process import running_process
 from tests.stack.conftest import Prometheus
-from tests.waiting import wait_until
+from tests.support import stack_programs as programs
+from tests.support.environment import clean_environment
+from tests.support.ports import answers, free_port
+from tests.support.waiting import wait_until
 
 pytestmark = [pytest.mark.stack, pytest.mark.timeout(300)]
 LOSS = Metric("train/loss")

@@ -12,12 +12,12 @@ import pytest
 
 from otel_train.catalogue import Metric, rows
 from otel_train.render.promql import cluster_series
-from otel_train.smoke.process import running_process
-from tests.environment import clean_environment
+from otel_train.smoke.child_process import running_process
 from tests.stack.conftest import ENDPOINT, Stack
 from tests.stack.paced_ranks import PACE, picks
-from tests.stack.programs import ROOT
-from tests.waiting import wait_until
+from tests.support.environment import clean_environment
+from tests.support.stack_programs import ROOT
+from tests.support.waiting import wait_until
 
 pytestmark = [pytest.mark.stack, pytest.mark.timeout(900)]
 RANKS, OUTAGE = 2, 60.0

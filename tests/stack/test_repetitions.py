@@ -8,16 +8,17 @@ from pathlib import Path
 import pytest
 
 from otel_train.catalogue import rows
-from otel_train.catalogue.prometheus import cluster_series, rank_series
-from otel_train.otlp import Answer, Exporter, Verdict
+from otel_train.catalogue.series_names import cluster_series, rank_series
+from otel_train.otlp.answers import Answer, Verdict
+from otel_train.otlp.exporter import Exporter
 from otel_train.ring import Kind, RingReader
-from otel_train.smoke.process import running_process
-from tests.environment import clean_environment
-from tests.ports import answers, free_port
+from otel_train.smoke.child_process import running_process
 from tests.sidecar.conftest import Rank, feeds, sender
-from tests.stack import programs
 from tests.stack.conftest import Prometheus
-from tests.waiting import wait_until
+from tests.support import stack_programs as programs
+from tests.support.environment import clean_environment
+from tests.support.ports import answers, free_port
+from tests.support.waiting import wait_until
 
 pytestmark = pytest.mark.stack
 STEPS = 60

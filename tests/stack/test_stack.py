@@ -18,10 +18,10 @@ from otel_train.render.dashboards import Query, queries
 from otel_train.render.promql import cluster_series, rank_series
 from otel_train.trainer.config import find_config, load_config
 from tests.e2e.conftest import otel_train
-from tests.e2e.replay import replay
 from tests.stack.conftest import ENDPOINT, Prometheus, Stack
-from tests.stack.programs import ROOT
-from tests.waiting import wait_until
+from tests.support.replay import replay
+from tests.support.stack_programs import ROOT
+from tests.support.waiting import wait_until
 
 pytestmark = [pytest.mark.stack, pytest.mark.timeout(900)]
 CONFIGURATIONS = ("healthy", "starved_reader", "collapsed_mix", "undersized_ledger")

@@ -14,8 +14,8 @@ from hypothesis import strategies as st
 
 from otel_train.catalogue import Layout, Metric, Reduction
 from otel_train.step.alignment import Alignment
-from otel_train.step.group import RankGroup
 from otel_train.step.packing import Reduced
+from otel_train.step.rank_group import RankGroup
 from otel_train.step.recorder import Measurements
 from otel_train.step.reduction import Reducer
 

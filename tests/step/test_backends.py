@@ -8,7 +8,7 @@ from pathlib import Path
 
 import pytest
 
-from tests.environment import clean_environment
+from tests.support.environment import clean_environment
 
 FAKE = """
 import torch

@@ -13,8 +13,8 @@ import pytest
 import otel_train
 from otel_train import endpoint
 from otel_train.ring import is_served
-from tests.ports import free_port
-from tests.waiting import wait_until
+from tests.support.ports import free_port
+from tests.support.waiting import wait_until
 
 
 @pytest.fixture(autouse=True)

@@ -8,7 +8,7 @@ import pytest
 import torch
 
 from otel_train.catalogue import Layout, Metric, Reduction
-from otel_train.step.group import RankGroup
+from otel_train.step.rank_group import RankGroup
 from otel_train.step.recorder import Measurements
 from otel_train.step.reduction import Reducer
 from otel_train.step.scalars import ScalarRecorder

@@ -7,7 +7,7 @@ from pathlib import Path
 import pytest
 import torch.distributed as dist
 
-from otel_train.step.group import RankGroup
+from otel_train.step.rank_group import RankGroup
 
 
 def name_of_own_group(store: Path) -> str:

@@ -21,7 +21,7 @@ from otel_train.sidecar.owner import NICENESS, SET_MEMPOLICY
 from otel_train.step.sidecar import SidecarProcess
 from otel_train.testing import OtlpReceiver
 from tests.sidecar.conftest import Rank
-from tests.waiting import wait_until
+from tests.support.waiting import wait_until
 
 MPOL_BIND = 2
 PACKAGE = Path(otel_train.__file__).parent

@@ -17,7 +17,7 @@ from otel_train.ledger import StateLedger
 from otel_train.mixing import MixingMeter
 from otel_train.step.packing import PackingPlan
 from otel_train.step.recorder import Recorder
-from tests.e2e.replay import Drain, RankReplay, join
+from tests.support.replay import Drain, RankReplay, join
 
 MODALITIES = ("a", "b", "c")
 SCALARS = (Metric("mean"), Metric("sum", Reduction.SUM), Metric("max", Reduction.MAX), Metric("min", Reduction.MIN))

@@ -11,7 +11,7 @@ from pathlib import Path
 import otel_train
 from otel_train.catalogue import cluster_name
 from otel_train.testing import OtlpReceiver
-from tests.waiting import wait_until
+from tests.support.waiting import wait_until
 
 ROOT = Path(otel_train.__file__).parents[1]
 SESSIONS = """

@@ -14,7 +14,7 @@ import otel_train
 from otel_train import Scalar
 from otel_train.mixing import StreamMixingDataset
 from otel_train.ring import Kind, RingReader, ring_files
-from tests.torch_modes import MODES, run_in, set_mode
+from tests.support.torch_modes import MODES, run_in, set_mode
 
 TIMES = ("train/step_duration", "train/data_wait")
 METRICS = [Scalar("total", "sum"), Scalar("largest", "max")]

@@ -8,7 +8,7 @@ import pytest
 
 import otel_train
 from otel_train.ring import RingReader, ring_files
-from tests.mounts import mounted
+from tests.support.mounts import mounted
 
 
 @pytest.fixture(autouse=True)

@@ -12,7 +12,7 @@ import pytest
 
 import otel_train
 from otel_train.ring import ring_files
-from tests.environment import clean_environment
+from tests.support.environment import clean_environment
 
 JOB = """
 import sys

@@ -18,8 +18,8 @@ from otel_train.catalogue import cluster_name
 from otel_train.ring import LOCK_NAME, Kind, RingReader, is_served, ring_files
 from otel_train.step import telemetry as module
 from otel_train.testing import OtlpReceiver
-from tests.ports import free_port
-from tests.waiting import wait_until
+from tests.support.ports import free_port
+from tests.support.waiting import wait_until
 
 BEGIN = """
 import multiprocessing, os, sys

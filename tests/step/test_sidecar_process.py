@@ -19,7 +19,7 @@ from otel_train.step import sidecar as owner
 from otel_train.step.sidecar import SidecarProcess
 from otel_train.testing import OtlpReceiver
 from tests.sidecar.conftest import Rank
-from tests.waiting import wait_until
+from tests.support.waiting import wait_until
 
 PR_SET_CHILD_SUBREAPER = 36
 PICKS = cluster_name(rows.PICKS.name)

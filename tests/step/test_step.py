@@ -25,7 +25,7 @@ from otel_train.step.environment import Environment
 from otel_train.step.packing import Packed, PackingPlan
 from otel_train.step.recorder import Recorder
 from otel_train.step.scalars import ScalarRecorder
-from otel_train.step.source import drain_of
+from otel_train.step.value_source import drain_of
 
 PEAK = Metric("peak", Reduction.MAX)
 LAYOUT = Layout((*MIXING, *LEDGER, Metric("loss"), PEAK), ("a", "b"))

@@ -14,9 +14,9 @@ from opentelemetry.proto.collector.metrics.v1.metrics_service_pb2 import (
 )
 
 from otel_train.bridge.decode import Decoded, decode
-from otel_train.bridge.identity import display_name, safe_id
 from otel_train.bridge.inbox import Inbox
-from otel_train.bridge.order import Due
+from otel_train.bridge.row_order import Due
+from otel_train.bridge.safe_names import display_name, safe_id
 
 DUE = Due(settle_ns=0, linger_ns=0)
 SAFE = re.compile(r"[A-Za-z0-9_-]{1,64}")

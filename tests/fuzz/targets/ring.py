@@ -11,10 +11,10 @@ from opentelemetry.proto.metrics.v1.metrics_pb2 import ResourceMetrics
 
 from otel_train.bridge.decode import data_points
 from otel_train.catalogue import Phase
+from otel_train.diagnose.capacity import advise
+from otel_train.diagnose.examine import examine
 from otel_train.exceptions import OtelTrainError
-from otel_train.inspect import RingJob
-from otel_train.inspect.capacity import advise
-from otel_train.inspect.examine import examine
+from otel_train.read import RingJob
 from otel_train.ring import RingReader
 from otel_train.sidecar.feed import RingFeed
 from otel_train.sidecar.points import Origin, PointBuilder, resource_of

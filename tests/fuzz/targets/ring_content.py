@@ -6,7 +6,7 @@ from io import BytesIO
 from zlib import crc32
 
 from otel_train.exceptions import OtelTrainError
-from otel_train.ring.layout import CURSOR_OFFSET, PROGRESS, PROGRESS_OFFSET, Geometry, pack_header
+from otel_train.ring.file_format import CURSOR_OFFSET, PROGRESS, PROGRESS_OFFSET, Geometry, pack_header
 from otel_train.ring.schema import load_schema
 from tests.fuzz.targets import ring
 

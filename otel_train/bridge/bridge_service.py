@@ -1,0 +1,209 @@
+"""The bridge as a service: its configuration, its parts, and how it starts and stops."""
+
+from __future__ import annotations
+
+import ipaddress
+import logging
+import os
+import resource
+import signal
+import time
+from collections.abc import Callable
+from contextlib import ExitStack
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Self
+
+from otel_train.bridge.errors import BridgeError
+from otel_train.bridge.inbox import Inbox, Limits
+from otel_train.bridge.leftovers import end_writers
+from otel_train.bridge.metrics import exporting
+from otel_train.bridge.open_runs import OpenRuns, most_open
+from otel_train.bridge.row_order import Due
+from otel_train.bridge.row_writer import Writer
+from otel_train.bridge.server import Server
+from otel_train.bridge.sink import WandbSink
+from otel_train.bridge.wandb_environment import left_out
+from otel_train.bridge.wandb_file import WANDB_FOLDER
+from otel_train.exceptions import ConfigurationError
+from otel_train.paths import absolute
+from otel_train.wakeup import Wakeup
+
+_log = logging.getLogger(__name__)
+
+ADDRESS_FILE = "address"
+WANDB_MODES = ("offline", "online")
+DESCRIPTORS = 4096
+"""That the process may have, where the system lets it."""
+STOP_SECONDS, SERVER_STOP_SECONDS = 4.5, 1.0
+"""In all and for the requests under way; a stopped bridge is gone within five."""
+
+
+@dataclass(frozen=True, kw_only=True, slots=True)
+class BridgeConfig:
+    """What a bridge is told."""
+
+    state: Path
+    """The directory that the bridge owns: inbox, wandb files, address. Like the other paths, it may begin with `~`, be
+    relative and lead through links; the configuration has it as it is from the file system's root."""
+    listen: str = "127.0.0.1:4317"
+    """host:port; port 0 takes a free one, which STATE/address then names."""
+    wandb_mode: str = "offline"
+    """offline or online."""
+    project: str = "otel-train"
+    """The wandb project."""
+    settle: float = 30.0
+    """Seconds after which a step's row is written although points of it, or steps before it, are missing."""
+    linger: float = 0.5
+    """Seconds that a complete step waits for an earlier one that is a little behind, where its sender does not number
+    steps. The first step of an attempt waits too, until the one before has been quiet for ten times as long."""
+    max_bytes: int = Limits().max_bytes
+    """Of the inbox, which holds what wandb lacks; beyond that senders are asked to try again."""
+    max_series: int = Limits().max_series
+    """Of one run; points of further series are refused."""
+    token: str = ""
+    """What senders must give in `authorization: Bearer TOKEN`."""
+    tls_certificate: Path | None = None
+    """A PEM file with the server's certificate chain."""
+    tls_key: Path | None = None
+    """A PEM file with its private key."""
+
+    def __post_init__(self) -> None:
+        for name in ("state", "tls_certificate", "tls_key"):
+            path = getattr(self, name)
+            if path is not None:
+                object.__setattr__(self, name, absolute(path))
+        host, separator, port = self.listen.rpartition(":")
+        if not (separator and host and port.isascii() and port.isdigit() and int(port) < 2**16):
+            raise ConfigurationError(f"bridge.listen must be host:port, got {self.listen!r}; try 127.0.0.1:4317")
+        if self.wandb_mode not in WANDB_MODES:
+            raise ConfigurationError(
+                f"bridge.wandb_mode must be one of {', '.join(WANDB_MODES)}, got {self.wandb_mode!r}"
+            )
+        for name, value in (("settle", self.settle), ("linger", self.linger)):
+            if not 0 <= value <= 86400:
+                raise ConfigurationError(f"bridge.{name} must be 0 to 86400 seconds, got {value}")
+        for name, least in (("max_bytes", 2**20), ("max_series", 1)):
+            if not getattr(self, name) >= least:
+                raise ConfigurationError(f"bridge.{name} must be at least {least}, got {getattr(self, name)}")
+        if (self.tls_certificate is None) != (self.tls_key is None):
+            raise ConfigurationError("bridge.tls_certificate and bridge.tls_key go together, got one of them")
+        if not (_is_loopback(host) or self.token or self.tls_key):
+            raise ConfigurationError(
+                f"bridge.listen is beyond loopback ({self.listen}): give a token or TLS files, or use 127.0.0.1"
+            )
+
+
+class Bridge:
+    """A running bridge; a context manager that starts and stops it.
+
+    Args:
+        config: What it is told.
+
+    Raises:
+        BridgeError: The state directory is not usable or another bridge's, or the address is taken.
+    """
+
+    def __init__(self, config: BridgeConfig) -> None:
+        self._config = config
+        self._inbox = Inbox(config.state, Limits(config.max_bytes, config.max_series))
+        try:
+            end_writers(config.state / WANDB_FOLDER)
+            self._server = Server(self._inbox, config.listen, token=config.token, tls=_tls(config))
+        except BaseException:
+            self._inbox.close()
+            raise
+        self._writer = Writer(
+            self._inbox,
+            WandbSink(config.state, config.wandb_mode, config.project),
+            Due(settle_ns=int(config.settle * 1e9), linger_ns=int(config.linger * 1e9), since_ns=time.time_ns()),
+            open_runs=OpenRuns(most_open(resource.getrlimit(resource.RLIMIT_NOFILE)[0])),
+        )
+        self._exporting = ExitStack()
+        self.address = self._server.address
+        """Where it listens, with the port that it got."""
+
+    def __enter__(self) -> Self:
+        self._writer.start()
+        self._server.start()
+        self._exporting.enter_context(exporting(self._inbox, self._writer, self._server.counts))
+        # Renamed into place, so that a reader sees a whole address or none.
+        fresh = self._config.state / f".{ADDRESS_FILE}"
+        fresh.write_text(f"{self.address}\n")
+        fresh.replace(self._config.state / ADDRESS_FILE)
+        return self
+
+    def __exit__(self, *exc_info: object) -> None:
+        self.stop()
+
+    def stop(self) -> bool:
+        """Take no more requests, write every complete step, finish the wandb runs.
+
+        Returns:
+            Whether wandb got done in time; if not, what it lacks is in the inbox for the next bridge.
+        """
+        deadline = time.monotonic() + STOP_SECONDS
+        (self._config.state / ADDRESS_FILE).unlink(missing_ok=True)
+        self._server.stop(SERVER_STOP_SECONDS)
+        self._exporting.close()
+        finished = self._writer.stop(max(0.0, deadline - time.monotonic()))
+        if finished:
+            self._inbox.close()
+        return finished
+
+
+def run_bridge(config: BridgeConfig, *, ready: Callable[[str], None] | None = None) -> int:
+    """Run a bridge until SIGTERM or SIGINT; call it in the main thread of its own process.
+
+    Args:
+        config: What it is told.
+        ready: Called with the bound address once requests are taken.
+
+    Returns:
+        The exit status: 0 when wandb got done in time; whatever it did not take is kept for the next bridge.
+
+    Raises:
+        BridgeError: The bridge can't start.
+    """
+    if ignored := left_out(os.environ):
+        _log.info("%s: for one job's run, not for a bridge's; ignored", ", ".join(ignored))
+    _allow_descriptors()
+    wakeup = Wakeup()
+    with wakeup.handling(dict.fromkeys((signal.SIGTERM, signal.SIGINT), wakeup.set)):
+        bridge = Bridge(config)
+        with bridge:
+            _log.info("bridge listens on %s, state in %s", bridge.address, config.state)
+            if ready is not None:
+                ready(bridge.address)
+            wakeup.wait()
+            if not bridge.stop():
+                _log.error("wandb did not finish in time; the rest is kept in %s", config.state)
+                logging.shutdown()
+                # wandb waits for its uploads at exit without a bound; a service manager would kill us instead.
+                os._exit(1)
+    return 0
+
+
+def _allow_descriptors() -> None:
+    soft, hard = resource.getrlimit(resource.RLIMIT_NOFILE)
+    most = DESCRIPTORS if hard == resource.RLIM_INFINITY else min(DESCRIPTORS, hard)
+    if soft != resource.RLIM_INFINITY and soft < most:
+        resource.setrlimit(resource.RLIMIT_NOFILE, (most, hard))
+
+
+def _is_loopback(host: str) -> bool:
+    if host == "localhost":
+        return True
+    try:
+        return ipaddress.ip_address(host.strip("[]")).is_loopback
+    except ValueError:
+        return False
+
+
+def _tls(config: BridgeConfig) -> tuple[bytes, bytes] | None:
+    if config.tls_key is None or config.tls_certificate is None:
+        return None
+    try:
+        return config.tls_key.read_bytes(), config.tls_certificate.read_bytes()
+    except OSError as error:
+        raise BridgeError(f"can't read the TLS files: {error}") from error

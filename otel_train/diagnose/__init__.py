@@ -1,0 +1,1 @@
+"""What is wrong in a run: what was read, judged; worst first."""

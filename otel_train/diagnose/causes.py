@@ -1,0 +1,175 @@
+"""Say why a metric is out of its range and what to do about it, with the figures that the run gives."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Callable
+from dataclasses import dataclass
+
+from otel_train.catalogue import Metric, rows
+from otel_train.diagnose.capacity import advise
+from otel_train.read.history import History, Track
+
+_WORST = 3
+"""Ranks that are named at most."""
+
+
+@dataclass(frozen=True, slots=True)
+class Reason:
+    """Why, and what to do."""
+
+    remedy: str
+    cause: str = ""
+    evidence: tuple[str, ...] = ()
+
+
+def explain(history: History, row: Metric, rank: int | None) -> Reason:
+    """Return what a run tells of a headline metric that is out of its range; at least the catalogue's remedy.
+
+    Args:
+        history: The run.
+        row: The metric.
+        rank: The rank that is worst.
+    """
+    find = _REASONS.get(row.name)
+    reason = find(history, rank) if find is not None else None
+    evidence = (*_beside_others(history, row, rank), *(reason.evidence if reason else ()))
+    if reason is None:
+        return Reason(row.remedy, evidence=evidence)
+    return Reason(reason.remedy, reason.cause, evidence)
+
+
+def _beside_others(history: History, row: Metric, rank: int | None) -> tuple[str, ...]:
+    """Return how the worst rank's own value compares with the others'."""
+    if rank is None or rank not in history.ranks or len(history.ranks) < 2:
+        return ()
+    own = _mean(history.ranks[rank], row)
+    others = sorted(_mean(track, row) for each, track in history.ranks.items() if each != rank)
+    return (f"rank {rank}: mean {own:.3g}, the other ranks' median {others[len(others) // 2]:.3g}",)
+
+
+def _mean(track: Track, row: Metric) -> float:
+    values = [value for _, value in track.finite(row.wandb_key)]
+    return math.fsum(values) / len(values) if values else 0.0
+
+
+def _sum(track: Track, row: Metric) -> float:
+    return math.fsum(value for _, value in track.finite(row.wandb_key))
+
+
+def _capacity(history: History, _: int | None) -> Reason | None:
+    plan = advise(history)
+    if plan is None:
+        return None
+    advised = dict.fromkeys(each.point for each in plan.advice)
+    evidence = [
+        f"{plan.capacity} entries a rank, of which {plan.false_evictions:.0f} were thrown away and needed again; "
+        + ", ".join(f"{point.capacity} would have saved {100 * point.saved:.0f} %" for point in advised)
+    ]
+    if plan.reach is not None:
+        beyond = (
+            "" if math.isnan(plan.beyond) else f"; {100 * plan.beyond:.0f} % of the fresh writes are not among them"
+        )
+        evidence.append(f"known up to {plan.reach} entries, where the ring of evicted keys ends{beyond}")
+    return Reason(plan.remedy(), "a rank owns more live streams than its shard holds", (*evidence, *plan.caveats))
+
+
+def _evictions(history: History, rank: int | None) -> Reason | None:
+    found = _capacity(history, rank)
+    if found is None and history.reuse:
+        return Reason(
+            "Nothing is lost so far: widen the range under [health], or raise ledger.capacity before it is.",
+            "streams that have ended are evicted: none was needed again",
+        )
+    return found
+
+
+def _stale(history: History, _: int | None) -> Reason | None:
+    idle = history.facts.get("ledger.max_idle_steps")
+    ages = [age for _, age in history.cluster.finite(rows.STALENESS_MAX.wandb_key)]
+    if not isinstance(idle, int) or not ages or max(ages) <= idle:
+        return None
+    return Reason(
+        f"Set ledger.max_idle_steps from {idle} to at least {max(ages):.0f}.",
+        f"readers wait for up to {max(ages):.0f} steps, entries are dropped after {idle}",
+    )
+
+
+def _divergence(history: History, _: int | None) -> Reason | None:
+    lacks = shares(history.cluster, history.modalities)
+    if not lacks:
+        return None
+    name, got, wanted = lacks[0]
+    evidence = [f"{each}: {100 * share:.1f} % in place of {100 * target:.1f} %" for each, share, target in lacks]
+    own = {
+        rank: {each: share for each, share, _ in shares(track, history.modalities)}
+        for rank, track in history.ranks.items()
+    }
+    worst = sorted((found[name], rank) for rank, found in own.items() if name in found)[:_WORST]
+    if len(worst) > 1:
+        evidence.append(f"{name} least on " + ", ".join(f"rank {rank} ({100 * share:.1f} %)" for share, rank in worst))
+    nowhere = got == 0
+    return Reason(
+        f"Give {name} slots, streams or weight: it has {100 * got:.1f} % of the picks and should have "
+        f"{100 * wanted:.1f} %.",
+        f"no slot holds a stream of {name}" if nowhere else f"{name} has too few readers or streams for its weight",
+        tuple(evidence),
+    )
+
+
+def shares(track: Track, modalities: tuple[str, ...]) -> list[tuple[str, float, float]]:
+    """Return (modality, realised share, target share) now, the one that lacks most first."""
+    share, target = rows.MODALITY_SHARE.wandb_key, rows.MODALITY_TARGET.wandb_key
+    found = [(name, track.last(f"{share}/{name}"), track.last(f"{target}/{name}")) for name in modalities]
+    known = [each for each in found if not math.isnan(each[1]) and not math.isnan(each[2])]
+    return sorted(known, key=lambda each: each[1] - each[2])
+
+
+def _restarts(history: History, _: int | None) -> Reason | None:
+    picks, restarts = _sum(history.cluster, rows.PICKS), _sum(history.cluster, rows.RESTARTS)
+    if not restarts:
+        return None
+    return Reason(
+        rows.RESTARTS.remedy, f"a stream lasts {picks / restarts:.1f} picks on average before its slot takes another"
+    )
+
+
+def _switches(history: History, _: int | None) -> Reason | None:
+    targets = [target for _, _, target in shares(history.cluster, history.modalities)]
+    if not targets:
+        return None
+    random = 1 - math.fsum(target * target for target in targets)
+    return Reason(rows.SWITCH_RATE.remedy, evidence=(f"picks drawn by the targets alone would give {random:.2f}",))
+
+
+def _waits(history: History, rank: int | None) -> Reason | None:
+    hungry = history.cluster.last(rows.STARVED_READERS.wandb_key)
+    where = "" if rank is None else f" on rank {rank}"
+    if math.isnan(hungry):
+        return None
+    if hungry:
+        return Reason(
+            f"Find the slot{where} that is never picked, and mend its weight or its stream.",
+            f"{hungry:.0f} readers wait longer than their weights explain",
+        )
+    return Reason(
+        f"Raise the weight of the modality whose readers wait{where}, or give it fewer slots.",
+        "small weights explain the waits: no reader is starved now",
+    )
+
+
+def _picks(_: History, rank: int | None) -> Reason | None:
+    return None if rank is None else Reason(rows.PICKS.remedy, f"rank {rank}'s loader yields the fewest rows")
+
+
+_REASONS: dict[str, Callable[[History, int | None], Reason | None]] = {
+    rows.PICKS.name: _picks,
+    rows.RESTARTS.name: _restarts,
+    rows.STALENESS_MEAN.name: _waits,
+    rows.STALENESS_MAX.name: _waits,
+    rows.SWITCH_RATE.name: _switches,
+    rows.MIX_DIVERGENCE.name: _divergence,
+    rows.EVICTIONS.name: _evictions,
+    rows.STALE_EVICTIONS.name: _stale,
+    rows.FALSE_EVICTIONS.name: _capacity,
+}

@@ -1,0 +1,244 @@
+"""Judge whether the mix drifts from its targets, by a test that holds however often and whenever one looks.
+
+H0: each pick is drawn by the target shares in force at it. Against it stands a bet: a mixture over all other shares,
+which is the product of predictive over target probabilities, pick by pick (Robbins 1970; for multinomial counts Lindon
+and Malek 2022, "Anytime-valid inference for multinomial count data"). Under H0 it is a martingale that begins at 1, so
+the chance that it ever reaches x is at most 1/x (Ville 1939): what is reported as chance holds at any look.
+
+A drift may begin late, when a bet on the whole run has lost too much to notice: so one bet begins at each of a grid of
+steps, all with a share of the stake (a mixture over change points, which is an e-process too; the e-detectors of Shin,
+Ramdas and Rinaldo 2022 are its sums instead, with a bound on the time between false alarms in place of their chance).
+
+Targets that change are followed: the bet is on each modality's ratio of realised to expected picks. Picks of ranks with
+other targets are judged by the shares of all together, which only makes the bet lose more under H0, and so does a mixer
+that is steadier than chance. The bet is strict where a look begins at the run's beginning; a ring that has overwritten
+its oldest steps is a look at the rest alone.
+"""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Sequence
+from dataclasses import dataclass, field
+
+from otel_train.diagnose.finding import Finding, Severity
+from otel_train.read.history import History, MixInterval
+
+ALPHA = 1e-3
+"""The chance of a false alarm in a run, however long and however often looked at."""
+STRENGTH = 30.0
+"""What the prior is worth in picks. It spreads a share of 0.5 by 9 percentage points, the size of drift that matters:
+the bet on such a one wins soonest. The bound on the chance holds for any value."""
+NEGLIGIBLE = 0.01
+"""A drift of every share by less than a percentage point is no finding, however certain."""
+_FIRST_STAKE = 0.5
+"""On the run as a whole; the later beginnings share the rest."""
+_GRID = 8
+"""Beginnings of bets for each doubling of the number of looks."""
+_BLOCK_PICKS = 32
+"""Intervals are looked at together until they have so many picks ..."""
+_BLOCKS = 256
+"""... and after each so many looks twice as many intervals, so that the work grows little with a run's length."""
+_ZERO = 1e-9
+"""A share below this is none: undoing a decay leaves rounding errors."""
+
+
+@dataclass(slots=True)
+class Bet:
+    """The bet that the shares differ from their targets from some interval on."""
+
+    counts: list[float]
+    expected: list[float]
+    log: float = 0.0
+    """Natural logarithm of what a stake of 1 has become."""
+
+    def take(self, picks: Sequence[float], shares: Sequence[float]) -> None:
+        """Bet on an interval's picks, by what was there before it, and look at them."""
+        total = math.fsum(self.counts) + STRENGTH
+        tilted = [
+            share * (STRENGTH * share + count) / (STRENGTH * share + expected) if share else 0.0
+            for share, count, expected in zip(shares, self.counts, self.expected, strict=True)
+        ]
+        scale = total / math.fsum(tilted)
+        number = math.fsum(picks)
+        # The Dirichlet-multinomial's probability over the multinomial's: the orders of the picks cancel.
+        gain = math.lgamma(total) - math.lgamma(total + number)
+        for pick, share, tilt in zip(picks, shares, tilted, strict=True):
+            if pick:
+                gain += math.lgamma(scale * tilt + pick) - math.lgamma(scale * tilt) - pick * math.log(share)
+        self.log += gain
+        self.counts = [count + pick for count, pick in zip(self.counts, picks, strict=True)]
+        self.expected = [before + number * share for before, share in zip(self.expected, shares, strict=True)]
+
+
+@dataclass(slots=True)
+class MixTest:
+    """The test, interval by interval; `add` them in order and look whenever you like."""
+
+    intervals: list[MixInterval] = field(default_factory=list)
+    log_evidence: float = 0.0
+    """The largest logarithm that the whole stake has had: chance is its inverse."""
+    found: int | None = None
+    """The interval after which the chance was below `ALPHA` for the first time."""
+    best: int = 0
+    """The interval after which the evidence was largest."""
+    _waiting: list[MixInterval] = field(default_factory=list)
+    _blocks: int = 0
+    _bets: dict[int, Bet] = field(default_factory=dict)
+    """By the interval that they begin with."""
+    _stakes: dict[int, float] = field(default_factory=dict)
+
+    def add(self, interval: MixInterval) -> None:
+        """Take the next interval; small ones are looked at together, and the later the more of them."""
+        self.intervals.append(interval)
+        self._waiting.append(interval)
+        enough = math.fsum(math.fsum(each.picks) for each in self._waiting) >= _BLOCK_PICKS
+        if enough and len(self._waiting) >= 2 ** (self._blocks // _BLOCKS):
+            self.look()
+
+    def look(self) -> None:
+        """Look at what came since the last look, which is done by itself now and then."""
+        if not self._waiting:
+            return
+        place = len(self.intervals) - len(self._waiting)
+        strange = any(map(_impossible, self._waiting))
+        picks, shares = joined(self._waiting)
+        self._waiting = []
+        self._blocks += 1
+        if strange:
+            evidence = math.inf
+        elif math.fsum(picks) and math.fsum(shares):
+            self._begin(place, len(picks))
+            for bet in self._bets.values():
+                bet.take(picks, shares)
+            evidence = self._evidence()
+        else:
+            return
+        if evidence > self.log_evidence:
+            self.log_evidence, self.best = evidence, len(self.intervals) - 1
+        if self.found is None and evidence >= -math.log(ALPHA):
+            self.found = len(self.intervals) - 1
+
+    def _begin(self, place: int, width: int) -> None:
+        """Begin a bet where the grid has one; it depends on nothing but the number of looks."""
+        if not self._bets:
+            self._stakes[place] = _FIRST_STAKE
+        elif self._blocks % max(1, 2 ** (self._blocks.bit_length() - 1) // _GRID) == 0:
+            number = len(self._bets)
+            self._stakes[place] = (1 - _FIRST_STAKE) / (number * (number + 1))
+        else:
+            return
+        self._bets[place] = Bet([0.0] * width, [0.0] * width)
+
+    def _evidence(self) -> float:
+        """Return the logarithm of the whole stake; what is not bet yet is still there."""
+        idle = max(0.0, 1 - math.fsum(self._stakes.values()))
+        logs = [math.log(stake) + self._bets[place].log for place, stake in self._stakes.items()]
+        largest = max(0.0, *logs)
+        return largest + math.log(idle * math.exp(-largest) + math.fsum(math.exp(each - largest) for each in logs))
+
+    @property
+    def chance(self) -> float:
+        """How likely so much evidence would be at any time of the run if the picks were drawn by the targets."""
+        return math.exp(-self.log_evidence)
+
+    def change(self) -> int:
+        """Return the interval with which the drift most likely began (the CUSUM estimate; Page 1954)."""
+        seen = self.intervals[: self.best + 1]
+        if math.isinf(self.log_evidence):
+            return next(place for place, each in enumerate(seen) if _impossible(each))
+        bet = max(self._bets, key=lambda place: self._bets[place].log)
+        ratios = _ratios(seen[bet:] or seen)
+        score = largest = 0.0
+        begin = self.best
+        for place in range(self.best, -1, -1):
+            score += _score(seen[place], ratios)
+            if score > largest:
+                largest, begin = score, place
+        return begin
+
+
+def test_mix(intervals: Sequence[MixInterval]) -> MixTest:
+    """Return the test after these intervals."""
+    test = MixTest()
+    for interval in intervals:
+        test.add(interval)
+    test.look()
+    return test
+
+
+test_mix.__test__ = False  # type: ignore[attr-defined]  # pytest must not take it for one of its own
+
+
+def joined(intervals: Sequence[MixInterval]) -> tuple[list[float], list[float]]:
+    """Return the picks of several intervals together, and their target shares, which add up to 1."""
+    picks = [math.fsum(column) for column in zip(*(each.picks for each in intervals), strict=True)]
+    totals = [math.fsum(each.picks) for each in intervals]
+    weighted = [
+        [share * total if share > _ZERO else 0.0 for share in each.shares]
+        for each, total in zip(intervals, totals, strict=True)
+    ]
+    targets = [math.fsum(column) for column in zip(*weighted, strict=True)]
+    whole = math.fsum(targets) or 1.0
+    return picks, [target / whole for target in targets]
+
+
+def find_drift(history: History) -> Finding:
+    """Return what the picks tell of the mix."""
+    check = "mix drift"
+    if not history.mix:
+        why = "the source has no exact picks; the verdict rests on the divergence and its range alone"
+        return Finding(check=check, severity=Severity.UNKNOWN, summary=why)
+    test = test_mix(history.mix)
+    first, last = history.mix[0].step, history.mix[-1].step
+    picks = math.fsum(math.fsum(each.picks) for each in history.mix)
+    looked = f"{picks:.0f} picks of steps {first} to {last} against the targets in force"
+    if test.found is None:
+        summary = "the picks are as the targets have them"
+        return Finding(
+            check=check, severity=Severity.OK, summary=summary, chance=min(1.0, test.chance), evidence=(looked,)
+        )
+    begin = test.change()
+    since = history.mix[begin : test.best + 1]
+    lines, largest = _lines(since, history.modalities)
+    worst = max(NEGLIGIBLE, largest) > NEGLIGIBLE or math.isinf(test.log_evidence)
+    return Finding(
+        check=check,
+        severity=Severity.WARNING if worst else Severity.OK,
+        summary=f"the mix drifts from its targets, by {100 * largest:.1f} percentage points at most"
+        + ("" if worst else ", which is too little to matter"),
+        since_step=history.mix[begin].step,
+        chance=test.chance,
+        evidence=(looked, f"certain enough (chance under {ALPHA:g}) at step {history.mix[test.found].step}", *lines),
+        cause="slots hold too few streams of a modality, or the mixer uses other weights than are configured"
+        if worst
+        else "",
+        remedy="Compare slots and streams of the modalities named here with their weights." if worst else "",
+    )
+
+
+def _lines(intervals: Sequence[MixInterval], modalities: Sequence[str]) -> tuple[list[str], float]:
+    """Return realised and wanted shares in words, the modality that lacks most first, and the largest difference."""
+    counts, wanted = joined(intervals)
+    total = math.fsum(counts)
+    counts = [count / total for count in counts]
+    named = sorted(zip(counts, wanted, modalities, strict=True), key=lambda each: each[0] - each[1])
+    lines = [f"{name}: {100 * got:.1f} % of the picks in place of {100 * want:.1f} %" for got, want, name in named]
+    return lines, max(abs(got - want) for got, want, _ in named)
+
+
+def _impossible(interval: MixInterval) -> bool:
+    return any(pick and share <= _ZERO for pick, share in zip(interval.picks, interval.shares, strict=True))
+
+
+def _ratios(intervals: Sequence[MixInterval]) -> list[float]:
+    """Return each modality's ratio of realised to expected picks, held away from 0 by half a pick."""
+    counts, shares = joined(intervals)
+    total = math.fsum(counts)
+    return [(count + 0.5) / (share * total + 0.5) for count, share in zip(counts, shares, strict=True)]
+
+
+def _score(interval: MixInterval, ratios: Sequence[float]) -> float:
+    """Return how much more likely an interval's picks are by the tilted shares than by the targets, as a logarithm."""
+    whole = math.fsum(share * ratio for share, ratio in zip(interval.shares, ratios, strict=True))
+    return math.fsum(pick * math.log(ratio / whole) for pick, ratio in zip(interval.picks, ratios, strict=True) if pick)

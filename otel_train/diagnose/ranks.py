@@ -1,0 +1,305 @@
+"""Find the rank that a job hangs on, and the rank that slows it down."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Sequence
+from statistics import median
+
+from otel_train.catalogue import Metric, Phase, rows
+from otel_train.diagnose.finding import Finding, Severity
+from otel_train.read.history import History
+from otel_train.read.rings import MOST_RANKS, RankState
+
+STILL = 5.0
+"""Seconds without a step below which nothing is said to hang."""
+TIMES_USUAL = 10.0
+"""A step that takes so many times the usual one may hang ..."""
+TIMES_LONGEST = 2.0
+"""... if it also takes so many times the longest that was seen (a checkpoint, an evaluation)."""
+RECENT = 200
+"""Steps that a straggler is judged by."""
+UNLIKELY = 1e-3
+"""The chance below which a rank is said to be slower than the others."""
+SLOWED = 0.1
+"""Part of a step's time by which it must be slower to be worth a word."""
+_NAMED = 8
+"""Ranks that are named at most."""
+_WHERE = {
+    Phase.DATA: "in data wait",
+    Phase.COMPUTE: "in its own code or a collective of the job's",
+    Phase.LEDGER: "in a ledger exchange",
+    Phase.REDUCTION: "in telemetry's reduction",
+    Phase.ENDED: "in no session any more",
+    None: "in a phase that this release does not know",
+}
+_REMEDIES = {
+    Phase.DATA: "Look at its loader: py-spy dump --pid PID shows what it reads; its storage or a worker may hang.",
+    Phase.COMPUTE: "Look at its stack (py-spy dump --pid PID): its own code, a device, a collective the others miss.",
+}
+
+
+def find_ranks(states: Sequence[RankState], history: History, now_ns: int) -> list[Finding]:
+    """Return whether the ranks whose rings are here go on and, if not, on which of them the job hangs.
+
+    Args:
+        states: How far each is.
+        history: The run, for the usual time of a step.
+        now_ns: The present time, nanoseconds since the epoch.
+    """
+    findings = _never_started(states, history)
+    dead = [state for state in states if not state.lives and not state.closed]
+    if dead:
+        findings.append(_died(dead, states, now_ns))
+    failed = [state for state in states if state.closed and state.error]
+    if failed:
+        findings.append(_failed(failed, states, now_ns))
+    going = [state for state in states if state.lives and not state.closed]
+    limit = patience(history)
+    still = [state for state in going if now_ns - state.step_time_ns > limit * 1e9]
+    if still:
+        findings.append(_hangs(still, states, limit, now_ns))
+    if findings:
+        return findings
+    newest = max(state.step for state in states)
+    if not going:
+        return [Finding(check="ranks", severity=Severity.OK, summary=f"all {len(states)} have ended, at step {newest}")]
+    return [Finding(check="ranks", severity=Severity.OK, summary=f"{len(going)} go on, at step {newest}")]
+
+
+def patience(history: History) -> float:
+    """Return for how many seconds a rank of this run may end no step before that is a hang."""
+    durations = [value for track in history.ranks.values() for _, value in track.finite(rows.STEP_DURATION.wandb_key)]
+    log_every = history.facts.get("telemetry.log_every", 1)
+    if not durations:
+        return STILL
+    longest = max(durations) * (log_every if isinstance(log_every, int) else 1)
+    return max(STILL, TIMES_USUAL * median(durations), TIMES_LONGEST * longest)
+
+
+def _never_started(states: Sequence[RankState], history: History) -> list[Finding]:
+    """Return the ranks of this node that have no ring: a ring is made at the first step."""
+    expected = history.facts.get("job.local_world_size")
+    here = {state.identity.rank for state in states}
+    if not isinstance(expected, int) or isinstance(expected, bool) or not len(here) < expected < MOST_RANKS:
+        return []
+    first = min(state.identity.rank - state.identity.local_rank for state in states)
+    absent = [rank for rank in range(first, first + expected) if rank not in here]
+    return [
+        Finding(
+            check="ranks",
+            severity=Severity.CRITICAL,
+            summary=f"{ranks_text(absent)} never ended a step: of {expected} on this node {len(here)} have",
+            rank=absent[0] if absent else None,
+            cause="the process never started, has died, or waits before its first step",
+            remedy="Look at its log and at torchrun's: an exception, too little memory, a rendezvous that waits.",
+        )
+    ]
+
+
+def _died(dead: Sequence[RankState], states: Sequence[RankState], now_ns: int) -> Finding:
+    first = min(dead, key=lambda state: state.step_time_ns)
+    ranks = ranks_text([state.identity.rank for state in dead])
+    rest = len(states) - len(dead)
+    return Finding(
+        check="ranks",
+        severity=Severity.CRITICAL,
+        summary=f"the process of {ranks} is gone without having ended its session"
+        + (f", while {rest} others are there" if rest else ""),
+        since_step=first.step,
+        rank=first.identity.rank,
+        evidence=tuple(_line(state, now_ns) for state in _shown(dead)),
+        cause="it was killed (out of memory, a signal, its node) or crashed",
+        remedy="Look at dmesg for the OOM killer and at the end of its log; start the job from its last checkpoint.",
+    )
+
+
+def _failed(failed: Sequence[RankState], states: Sequence[RankState], now_ns: int) -> Finding:
+    """Return who ended with an exception: the first of them, for the others' are mostly of its making."""
+    first = min(failed, key=lambda state: state.step_time_ns)
+    errors = sorted({state.error for state in failed})
+    interrupted = errors == ["KeyboardInterrupt"]
+    rest = len(states) - len(failed)
+    return Finding(
+        check="ranks",
+        severity=Severity.WARNING if interrupted else Severity.CRITICAL,
+        summary=f"{ranks_text([state.identity.rank for state in failed])} ended after step {first.step} with "
+        + " or ".join(errors[:_NAMED])
+        + (f", {rest} others without" if rest else ""),
+        since_step=first.step,
+        rank=first.identity.rank,
+        evidence=tuple(f"{_line(state, now_ns)}; it ended with {state.error}" for state in _shown(failed)),
+        cause="somebody interrupted the job" if interrupted else "its code raised it, and nothing caught it in time",
+        remedy="Start the job from its last checkpoint."
+        if interrupted
+        else f"Look at the traceback at the end of rank {first.identity.rank}'s log; start from the last checkpoint.",
+    )
+
+
+def _hangs(still: Sequence[RankState], states: Sequence[RankState], limit: float, now_ns: int) -> Finding:
+    """Return who is waited for: the rank that is behind or, of those at one step, one that waits for nobody."""
+    suspects = culprits(still)
+    ended = [state for state in states if not state.lives or state.closed]
+    others = [state for state in still if state not in suspects]
+    shown = _shown([*suspects, *others])
+    evidence = [_line(state, now_ns) for state in shown]
+    evidence.append(f"a step of this run should end within {limit:.0f} s")
+    if not suspects:
+        where = sorted({_WHERE[state.phase] for state in still})
+        cause = (
+            f"they wait for {ranks_text([state.identity.rank for state in ended])}, which has left"
+            if ended
+            else "the exchange itself hangs (network), or a rank on another node is waited for"
+        )
+        return Finding(
+            check="ranks",
+            severity=Severity.CRITICAL,
+            summary=f"the job hangs at step {max(state.step for state in still) + 1}: each rank here is "
+            + " or ".join(where),
+            since_step=max(state.step for state in still),
+            evidence=tuple(evidence),
+            cause=cause,
+            remedy="Look at the other nodes' ranks with otel-train doctor, and at the network between them.",
+        )
+    first = suspects[0]
+    rank, ahead = first.identity.rank, max(state.step for state in states) - first.step
+    behind = f"{steps_text(ahead)} behind and " if ahead else ""
+    doing = "stopped (SIGSTOP or a debugger)" if first.stopped else _WHERE[first.phase]
+    also = f" (and {ranks_text([state.identity.rank for state in suspects[1:]])})" if suspects[1:] else ""
+    summary = f"rank {rank}{also} is {behind}stuck after step {first.step}: {doing} since {_since(first, now_ns)}"
+    if others:
+        waiting = sorted({_WHERE[state.phase] for state in others})
+        summary += f"; {ranks_text([state.identity.rank for state in others])}: {' or '.join(waiting)}"
+    pid = str(first.pid) if first.pid else "PID"
+    remedy = (
+        f"Let it go on: kill -CONT {pid}."
+        if first.stopped
+        else _REMEDIES.get(first.phase or Phase.COMPUTE, _REMEDIES[Phase.COMPUTE]).replace("PID", pid)
+    )
+    return Finding(
+        check="ranks",
+        severity=Severity.CRITICAL,
+        summary=summary,
+        since_step=first.step,
+        rank=rank,
+        evidence=tuple(evidence),
+        cause="its process is stopped" if first.stopped else _cause(first.phase),
+        remedy=remedy,
+    )
+
+
+def culprits(still: Sequence[RankState]) -> list[RankState]:
+    """Return the ranks that the others wait for, none where each of them waits itself.
+
+    A stopped process first; then those at the oldest step that wait for nobody: for data, or in code of their own. A
+    step begins with its data, so of those at the same step one that waits for data has come less far.
+    """
+    stopped = [state for state in still if state.stopped]
+    if stopped:
+        return stopped
+    oldest = min(state.step for state in still)
+    behind = [state for state in still if state.step == oldest]
+    for phase in (Phase.DATA, Phase.COMPUTE):
+        found = [state for state in behind if state.phase is phase]
+        if found:
+            return found
+    return behind if len(behind) < len(still) else []
+
+
+def _cause(phase: Phase | None) -> str:
+    if phase is Phase.DATA:
+        return "its loader hangs"
+    if phase is Phase.COMPUTE:
+        return "its own code hangs, or waits in a collective that another rank does not call"
+    return "the exchange that it is in does not end: another rank left it, or the network hangs"
+
+
+def _line(state: RankState, now_ns: int) -> str:
+    """Return a rank in one line."""
+    lives = "lives" if state.lives else "is gone"
+    if state.stopped:
+        lives = "is stopped"
+    pid = f" (pid {state.pid})" if state.pid else ""
+    ago = max(0.0, (now_ns - state.step_time_ns) / 1e9)
+    return (
+        f"rank {state.identity.rank} on {state.identity.host or 'this node'}{pid}: step {state.step} ended {ago:.0f} s "
+        f"ago, {_WHERE[state.phase]} since {_since(state, now_ns)}; its process {lives}"
+    )
+
+
+def _since(state: RankState, now_ns: int) -> str:
+    # A rank that has entered no phase yet has been in its own code since its last step.
+    began = max(state.phase_time_ns, state.step_time_ns) if state.phase is Phase.COMPUTE else state.phase_time_ns
+    return f"{max(0.0, (now_ns - began) / 1e9):.0f} s"
+
+
+def _shown(states: Sequence[RankState]) -> Sequence[RankState]:
+    return states[:_NAMED]
+
+
+def ranks_text(ranks: Sequence[int]) -> str:
+    """Return ranks in words."""
+    named = ", ".join(map(str, ranks[:_NAMED])) + (f" and {len(ranks) - _NAMED} more" if len(ranks) > _NAMED else "")
+    return f"rank {named}" if len(ranks) == 1 else f"ranks {named}"
+
+
+def steps_text(count: int) -> str:
+    """Return a number of steps in words."""
+    return f"{count} step" if count == 1 else f"{count} steps"
+
+
+def find_stragglers(history: History) -> list[Finding]:
+    """Return the ranks that are slower than the others: by their own step time, or by their wait for data.
+
+    Where ranks wait for each other, all have the same step time, and the wait for data tells who is waited for. By
+    chance each of n ranks would be the slowest in one of n steps.
+    """
+    return [
+        finding for row in (rows.DATA_WAIT, rows.STEP_DURATION) if (finding := _straggler(history, row)) is not None
+    ]
+
+
+def _straggler(history: History, row: Metric) -> Finding | None:
+    values = {rank: dict(track.finite(row.wandb_key)) for rank, track in history.ranks.items()}
+    if len(values) < 2:
+        return None
+    common = sorted(set.intersection(*(set(own) for own in values.values())))[-RECENT:]
+    if not common:
+        return None
+    slowest = [max(values, key=lambda rank: values[rank][step]) for step in common]
+    worst = max(set(slowest), key=slowest.count)
+    times = slowest.count(worst)
+    chance = min(1.0, len(values) * binomial_tail(times, len(common), 1 / len(values)))
+    others = [median(values[rank][step] for rank in values if rank != worst) for step in common]
+    excess = median(values[worst][step] - other for step, other in zip(common, others, strict=True))
+    usual = median(value for track in history.ranks.values() for _, value in track.finite(rows.STEP_DURATION.wandb_key))
+    if chance > UNLIKELY or excess < SLOWED * usual:
+        return None
+    what = "waits longer for its data" if row is rows.DATA_WAIT else "takes longer for a step"
+    own = median(values[worst][step] for step in common)
+    return Finding(
+        check=row.wandb_key,
+        severity=Severity.WARNING,
+        summary=f"rank {worst} {what} than the others: {own:.3g} s, {excess:.3g} s more than their median",
+        rank=worst,
+        chance=chance,
+        evidence=(f"it was the slowest in {times} of the last {len(common)} log steps",),
+        cause="its loader or its storage is slow" if row is rows.DATA_WAIT else "its node or its device is slow",
+        remedy="Give its loader more workers, or look at its storage."
+        if row is rows.DATA_WAIT
+        else "Compare its node with the others: clocks, other processes, a throttled device.",
+    )
+
+
+def binomial_tail(times: int, of: int, chance: float) -> float:
+    """Return the probability of at least so many successes."""
+    return math.fsum(
+        math.exp(
+            math.lgamma(of + 1)
+            - math.lgamma(k + 1)
+            - math.lgamma(of - k + 1)
+            + k * math.log(chance)
+            + (of - k) * math.log1p(-chance)
+        )
+        for k in range(times, of + 1)
+    )

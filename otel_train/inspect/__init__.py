@@ -1,6 +1,0 @@
-"""For people: what the rings, a run's files or Prometheus tell, in a terminal, as data, as a page."""
-
-from otel_train.inspect.history import History, MixInterval, Track
-from otel_train.inspect.rings import RankState, RingJob
-
-__all__ = ["History", "MixInterval", "RankState", "RingJob", "Track"]

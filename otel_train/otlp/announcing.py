@@ -1,0 +1,55 @@
+"""An OTLP exporter for the SDK's readers, which says once when its receiver goes away, why, and when it comes back."""
+
+from __future__ import annotations
+
+import logging
+from typing import Any
+
+from opentelemetry.exporter.otlp.proto.common.metrics_encoder import encode_metrics
+from opentelemetry.sdk.metrics.export import MetricExporter, MetricExportResult, MetricsData
+
+from otel_train.otlp.exporter import Exporter
+
+
+class AnnouncingExporter(MetricExporter):
+    """Reads the standard `OTEL_EXPORTER_OTLP_*` variables; values are cumulative.
+
+    Args:
+        logger: Where it is said.
+        lost: The warning when a request fails and the one before did not; the receiver's answer follows it.
+        back: What is said when a request succeeds and the one before did not.
+
+    Raises:
+        ConfigurationError: A variable of the environment does not hold what it must.
+    """
+
+    def __init__(self, logger: logging.Logger, *, lost: str, back: str) -> None:
+        super().__init__()
+        self._exporter = Exporter()
+        self._logger, self._lost, self._back = logger, lost, back
+        self._failing = False
+
+    def export(self, metrics_data: MetricsData, timeout_millis: float = 10_000, **_: Any) -> MetricExportResult:
+        """Send a batch, once, and tell whether it was taken: the next one has the newer totals."""
+        del timeout_millis  # the endpoint's variable says how long a request may take
+        answer = self._exporter.send(encode_metrics(metrics_data).SerializeToString())
+        if answer.taken is self._failing:
+            self._failing = not answer.taken
+            if self._failing:
+                where = self._exporter.endpoint
+                self._logger.warning(
+                    "%s: %s answers %s: %s. %s", self._lost, where, answer.cause, answer.text, answer.advice
+                )
+            else:
+                self._logger.info(self._back)
+        return MetricExportResult.SUCCESS if answer.taken else MetricExportResult.FAILURE
+
+    def force_flush(self, timeout_millis: float = 10_000) -> bool:
+        """Return True: nothing is kept here."""
+        del timeout_millis
+        return True
+
+    def shutdown(self, timeout_millis: float = 30_000, **_: Any) -> None:
+        """Close the connection."""
+        del timeout_millis
+        self._exporter.close()

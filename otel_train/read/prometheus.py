@@ -1,0 +1,284 @@
+"""Read the newest attempt of a run from Prometheus, by the names that the stack's configuration gives the series."""
+
+from __future__ import annotations
+
+import json
+import math
+import time
+import urllib.error
+import urllib.parse
+import urllib.request
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from itertools import pairwise
+from typing import Any
+
+from otel_train.catalogue import (
+    LEDGER,
+    MAX_SUFFIX,
+    MIXING,
+    RANK_SUFFIX,
+    REUSE_BOUNDS,
+    TIMING,
+    Instrument,
+    Metric,
+    Reduction,
+    rows,
+    wandb_key,
+)
+from otel_train.catalogue.series_names import ATTEMPT, RANK, RUN, cluster_series, rank_series
+from otel_train.read.history import History, SourceError, Track
+
+LOOKBACK = 15 * 24 * 3600
+"""Seconds back in which runs are looked for: Prometheus keeps 15 days unless told otherwise."""
+MAX_STEPS = 4096
+"""Log steps that are read, the newest."""
+OUTAGE = 6 * 3600.0
+"""Seconds after its last step in which a job's sidecars may still have sent."""
+MAX_RANK_SAMPLES = 400_000
+"""Samples of the ranks' own values that are read."""
+MAX_ANSWER = 256 * 2**20
+TIMEOUT = 30.0
+_MOST_NAMED = 10
+
+Sample = tuple[int, float]
+"""Milliseconds since the epoch, value."""
+
+
+@dataclass(frozen=True, slots=True)
+class _Client:
+    """A Prometheus to be asked."""
+
+    url: str
+
+    def get(self, path: str, **parameters: str | float) -> Any:
+        """Return the data of an answer.
+
+        Raises:
+            SourceError: There is none.
+        """
+        address = f"{self.url.rstrip('/')}/api/v1/{path}"
+        body = urllib.parse.urlencode(parameters).encode()
+        try:
+            # POST: a selector of many names is longer than an address may be.
+            with urllib.request.urlopen(address, data=body, timeout=TIMEOUT) as answer:  # noqa: S310  # http(s): load
+                data = answer.read(MAX_ANSWER + 1)
+        except urllib.error.HTTPError as error:
+            raise SourceError(f"{address}: {error.code} {_said(error)}") from error
+        except (OSError, ValueError) as error:
+            raise SourceError(f"{self.url} does not answer: {getattr(error, 'reason', error)}") from error
+        if len(data) > MAX_ANSWER:
+            raise SourceError(f"{address} answers with more than {MAX_ANSWER} bytes; ask about a shorter run")
+        try:
+            content = json.loads(data)
+            if content["status"] == "success":
+                return content["data"]
+        except (ValueError, KeyError, TypeError) as error:
+            raise SourceError(f"{address} is no Prometheus: it answers {data[:80]!r}") from error
+        raise SourceError(f"{address}: {content.get('error', 'it refuses')!s:.200}")
+
+    def samples(self, selector: str, window: int, at: float) -> list[tuple[dict[str, str], list[Sample]]]:
+        """Return the raw samples of each series, with their own times."""
+        found = self.get("query", query=f"{selector}[{window}s]", time=at)
+        return [
+            (series["metric"], [(round(float(when) * 1000), float(value)) for when, value in series["values"]])
+            for series in found["result"]
+        ]
+
+
+def _said(error: urllib.error.HTTPError) -> str:
+    try:
+        return str(json.loads(error.read(MAX_ANSWER))["error"])[:200]
+    except (ValueError, KeyError, TypeError, OSError):
+        return str(error.reason)
+
+
+@dataclass(frozen=True, slots=True)
+class _Meaning:
+    """What a series of Prometheus is."""
+
+    name: str
+    row: Metric
+    counts: bool
+
+
+def read_prometheus(url: str, run: str = "", *, now: float | None = None) -> History:
+    """Read a run: the cluster's series at each log step, each rank's at each of its exports.
+
+    Args:
+        url: Prometheus' address.
+        run: The run's id; may be empty where there is one only.
+        now: The present time, seconds since the epoch.
+
+    Raises:
+        SourceError: There is no Prometheus, no such run, or several where none was named.
+    """
+    client, now = _Client(url), time.time() if now is None else now
+    run, attempt = _newest_attempt(client, run, now)
+    of_rank_0 = f'{_matcher(RUN, run)},{RANK}="0",{ATTEMPT}="{attempt}"'
+    of_attempt = f'{_matcher(RUN, run)},{ATTEMPT}="{attempt}"'
+    end, window = _window(client, f"{rank_series(rows.STEP)}{{{of_rank_0}}}", attempt, now)
+    steps = {
+        when: int(step)
+        for _, found in client.samples(f"{rank_series(rows.STEP)}{{{of_rank_0}}}", window, end)
+        for when, step in found
+    }
+    history = History(f"Prometheus at {url}, attempt {attempt}", run)
+    known = _cluster_series()
+    tables: dict[int, dict[str, float]] = {}
+    buckets: dict[float, float] = {}
+    for labels, found in client.samples(_selector([*known, _buckets()], of_rank_0), window, end):
+        name = labels.get("__name__", "")
+        if name == _buckets():
+            buckets[float(labels["le"])] = found[-1][1]
+            continue
+        meaning, modality = known[name], labels.get(rows.MODALITY_SHARE.attribute, "")
+        key = wandb_key(meaning.name, modality)
+        begins = window >= end - attempt / 1000
+        for when, value in _differences(found, begins=begins) if meaning.counts else found:
+            if key is not None:
+                tables.setdefault(when, {})[key] = value
+    _fill(history.cluster, tables, steps)
+    if not history.cluster.steps:
+        raise SourceError(f"{url} has no cluster-wide values of run {run}, attempt {attempt}")
+    prefix = rows.MODALITY_TARGET.wandb_key + "/"
+    history.modalities = tuple(
+        sorted(key.removeprefix(prefix) for key in history.cluster.values if key.startswith(prefix))
+    )
+    ranks = history.cluster.last(rows.RANKS.wandb_key)
+    history.world_size = 0 if math.isnan(ranks) else round(ranks)
+    history.reuse = _reuse(buckets)
+    _read_ranks(client, history, of_attempt, window, end)
+    # A sidecar tells of its work at the time of sending, which after an outage is long after the last step.
+    latest = min(now, end + OUTAGE)
+    _read_pipeline(client, history, of_attempt, window + math.ceil(latest - end), latest)
+    return history
+
+
+def _newest_attempt(client: _Client, run: str, now: float) -> tuple[str, int]:
+    """Return the run and its newest attempt."""
+    selector = rank_series(rows.STEP) + (f"{{{_matcher(RUN, run)}}}" if run else "")
+    found = client.get("series", start=now - LOOKBACK, end=now, **{"match[]": selector})
+    attempts: dict[str, int] = {}
+    for labels in found:
+        name, attempt = labels.get(RUN, ""), labels.get(ATTEMPT, "")
+        if name and attempt.isdecimal():
+            attempts[name] = max(attempts.get(name, 0), int(attempt))
+    if len(attempts) == 1:
+        return next(iter(attempts.items()))
+    if not attempts:
+        raise SourceError(f"{client.url} has no {f'run {run}' if run else 'run'} of otel_train in 15 days")
+    newest = sorted(attempts, key=lambda name: -attempts[name])
+    more = ", ..." if len(newest) > _MOST_NAMED else ""
+    raise SourceError(
+        f"{client.url} has {len(newest)} runs; give one as --run: {', '.join(newest[:_MOST_NAMED])}{more}"
+    )
+
+
+def _window(client: _Client, selector: str, attempt: int, now: float) -> tuple[float, int]:
+    """Return the end of an attempt, and how many seconds before it hold the steps that are read."""
+    age = min(LOOKBACK, max(60, math.ceil(now - attempt / 1000) + 60))
+    found = client.get("query", query=f"count_over_time({selector}[{age}s])", time=now)["result"]
+    if not found:
+        raise SourceError(f"{client.url} has no steps of rank 0 in 15 days")
+    count = float(found[0]["value"][1])
+    # The end, to a minute, of a job that may be over for days.
+    step = max(60, age // 10_000)
+    last = client.get("query", query=f"max_over_time(timestamp({selector})[{age}s:{step}s])", time=now)["result"]
+    end = min(now, float(last[0]["value"][1]) + step + 1) if last else now
+    length = max(60, math.ceil(end - attempt / 1000) + 1)
+    return end, length if count <= MAX_STEPS else max(60, math.floor(length * MAX_STEPS / count))
+
+
+def _matcher(label: str, value: str) -> str:
+    return f"{label}={json.dumps(value)}"
+
+
+def _selector(names: Sequence[str], matchers: str) -> str:
+    return f'{{__name__=~"{"|".join(sorted(set(names)))}",{matchers}}}'
+
+
+def _buckets() -> str:
+    return cluster_series(rows.REUSE_DISTANCE)
+
+
+def _cluster_series() -> dict[str, _Meaning]:
+    """Return what the cluster-wide series are, by their names."""
+    found = {}
+    for row in (*MIXING, *LEDGER, *TIMING):
+        if row.reduction is Reduction.HISTOGRAM:
+            continue
+        found[cluster_series(row)] = _Meaning(row.name, row, row.instrument is Instrument.COUNTER)
+        siblings = ((MAX_SUFFIX, MAX_SUFFIX + RANK_SUFFIX) if row.with_max else ()) + (
+            (RANK_SUFFIX,) if row.reduction is Reduction.MAX else ()
+        )
+        for sibling in siblings:
+            found[cluster_series(row, sibling)] = _Meaning(row.name + sibling, row, counts=False)
+    return found
+
+
+def _differences(samples: Sequence[Sample], *, begins: bool) -> list[Sample]:
+    """Return what a counter has grown by; its first sample counts where the attempt begins with it."""
+    found = [samples[0]] if begins and samples else []
+    for (_, before), (when, value) in pairwise(samples):
+        found.append((when, value - before if value >= before else value))
+    return found
+
+
+def _fill(track: Track, tables: Mapping[int, Mapping[str, float]], steps: Mapping[int, int]) -> None:
+    for when in sorted(tables):
+        if when in steps:
+            track.add(steps[when], when * 1_000_000, tables[when])
+
+
+def _reuse(buckets: Mapping[float, float]) -> tuple[float, ...]:
+    """Return the counts of each bucket, from Prometheus' cumulated ones; the sum of the distances is not read."""
+    bounds = (*REUSE_BOUNDS, math.inf)
+    if any(bound not in buckets for bound in bounds):
+        return ()
+    cumulated = [buckets[bound] for bound in bounds]
+    return (*(now - before for before, now in zip((0.0, *cumulated), cumulated, strict=False)), math.nan)
+
+
+def _read_ranks(client: _Client, history: History, matchers: str, window: int, end: float) -> None:
+    """Read each rank's own values, as far back as they are not too many."""
+    wanted = {
+        rank_series(row): _Meaning(row.name, row, row.instrument is Instrument.COUNTER)
+        for row in (*MIXING, *LEDGER, *TIMING)
+        if row.reduction is not Reduction.HISTOGRAM and not row.attribute
+    }
+    selector = _selector([*wanted, rank_series(rows.STEP)], matchers)
+    steps_of_all = f"{rank_series(rows.STEP)}{{{matchers}}}[{window}s]"
+    counted = client.get("query", query=f"sum(count_over_time({steps_of_all}))", time=end)["result"]
+    count = float(counted[0]["value"][1]) * len(wanted) if counted else 0.0
+    if count > MAX_RANK_SAMPLES:
+        window = max(60, math.floor(window * MAX_RANK_SAMPLES / count))
+    tables: dict[int, dict[int, dict[str, float]]] = {}
+    steps: dict[int, dict[int, int]] = {}
+    for labels, found in client.samples(selector, window, end):
+        if not labels.get(RANK, "").isdecimal():
+            continue
+        rank, name = int(labels[RANK]), labels.get("__name__", "")
+        if name == rank_series(rows.STEP):
+            steps[rank] = {when: int(step) for when, step in found}
+            continue
+        meaning = wanted[name]
+        key = wandb_key(meaning.name)
+        for when, value in _differences(found, begins=False) if meaning.counts else found:
+            if key is not None:
+                tables.setdefault(rank, {}).setdefault(when, {})[key] = value
+    for rank in sorted(tables):
+        _fill(history.ranks.setdefault(rank, Track()), tables[rank], steps.get(rank, {}))
+
+
+def _read_pipeline(client: _Client, history: History, matchers: str, window: int, end: float) -> None:
+    for row, how in ((rows.RECORDS_DROPPED, "sum"), (rows.POINTS_REFUSED, "sum"), (rows.REDUCTIONS_ABANDONED, "max")):
+        query = f"{how}(last_over_time({rank_series(row)}{{{matchers}}}[{window}s]))"
+        found = client.get("query", query=query, time=end)["result"]
+        value = float(found[0]["value"][1]) if found else math.nan
+        if row is rows.RECORDS_DROPPED:
+            history.dropped = value
+        elif row is rows.POINTS_REFUSED:
+            history.refused = value
+        else:
+            history.abandoned = value

@@ -1,0 +1,293 @@
+"""Line charts as inline SVG: drawn at any width without a script, with their words and numbers beside the picture.
+
+The picture is stretched to the width there is, so all text is HTML around it and keeps its size on a phone. The table
+under a chart holds its numbers; the script that shows values under the pointer reads them there.
+"""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
+
+from otel_train.report.curve import (
+    Point,
+    Stretch,
+    column_of,
+    decimate,
+    exactly,
+    figure,
+    finite,
+    labels,
+    ticks,
+)
+from otel_train.report.markup import Child, Html, join, tag
+from otel_train.report.numbers import numbers_below
+
+WIDTH, HEIGHT = 1000.0, 100.0
+"""Of a picture, in its own units."""
+STRIP = 3.0
+"""The height of the mark below steps out of range."""
+THIN = 4.0
+"""The height of a healthy band of one value."""
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Line:
+    """One curve."""
+
+    label: str
+    points: Sequence[Point]
+    """With growing steps; what is not finite is left out."""
+    look: str = "main"
+    """How it is drawn: a class of the style sheet."""
+    dotted: bool = False
+    """Whether each point is a dot: nothing is known between two."""
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Mark:
+    """A place on the axis of steps that has a name."""
+
+    at: float
+    label: str
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Chart:
+    """A picture of curves."""
+
+    title: str
+    lines: Sequence[Line]
+    what: str = ""
+    """One sentence for who can't see it."""
+    band: tuple[float, float] | None = None
+    """The healthy values."""
+    outside: Sequence[Stretch] = ()
+    """The steps in which the first curve is not healthy."""
+    marks: Sequence[Mark] = ()
+    marks_are: str = ""
+    steps: tuple[float, float] | None = None
+    """The axis; as long as the curves, unless given."""
+    axis: str = "step"
+    """What the axis is."""
+    names: Sequence[str] = ()
+    """What the places 0, 1, 2 ... of the axis are called, where they are no numbers to be drawn to scale."""
+    from_zero: bool = True
+    """Whether the axis of values begins at 0 where no value is below."""
+    share: bool = False
+    """Whether values are shown as per cent."""
+    columns: int = 500
+    """Points a curve has at most are four times as many."""
+    small: bool = False
+
+    def html(self) -> Html:
+        """Return the chart as a <figure>."""
+        return _figure(self)
+
+
+def _figure(chart: Chart) -> Html:
+    lines = [(line, finite(line.points)) for line in chart.lines]
+    known = [point for _, points in lines for point in points]
+    if not known:
+        return tag("figure", tag("p", "No values.", class_="empty"), class_="chart")
+    left, right = chart.steps or (min(step for step, _ in known), max(step for step, _ in known))
+    bottom, top, marks = _values_axis(chart, [value for _, value in known])
+    place = _Place(left, right, bottom, top)
+    show = percent if chart.share else figure
+    picture = tag(
+        "svg",
+        tag("title", chart.title),
+        tag("desc", _described(chart, lines, show)),
+        _backdrop(chart, place),
+        [_grid(place.y(value)) for value in marks],
+        [_drawn(line, points, place, chart.columns) for line, points in lines],
+        [_upright(place.x(mark.at)) for mark in chart.marks],
+        viewBox=f"0 0 {WIDTH:g} {HEIGHT:g}",
+        preserveAspectRatio="none",
+        role="img",
+    )
+    below = _steps_axis(chart, left, right)
+    return tag(
+        "figure",
+        tag(
+            "div",
+            tag(
+                "div",
+                [_y_label(place, *each) for each in zip(marks, labels(marks, show), strict=True)],
+                class_="ys",
+                aria_hidden="true",
+            ),
+            tag("div", picture, [_named(place, mark) for mark in chart.marks], class_="plot"),
+            tag("div", [_x_label(place, *each) for each in below], class_="xs", aria_hidden="true"),
+            class_="frame",
+        ),
+        _legend(chart),
+        numbers_below(
+            chart.title,
+            [(line.label, points) for line, points in lines],
+            axis=chart.axis,
+            ends=(place.left, place.right),
+            show=show,
+            name_of=lambda step: _where(chart, step),
+        ),
+        class_="chart small" if chart.small else "chart",
+    )
+
+
+class _Place:
+    """Where a step and a value are in the picture."""
+
+    def __init__(self, left: float, right: float, bottom: float, top: float) -> None:
+        self.left, self.right, self.bottom, self.top = left, right, bottom, top
+
+    def share(self, step: float) -> float:
+        """Return how far to the right a step is, from 0 to 1."""
+        return (step - self.left) / (self.right - self.left) if self.right > self.left else 0.5
+
+    def x(self, step: float) -> float:
+        return self.share(step) * WIDTH
+
+    def y(self, value: float) -> float:
+        share = value / (self.top - self.bottom) - self.bottom / (self.top - self.bottom)
+        return (1 - min(1.0, max(0.0, share))) * HEIGHT
+
+
+def percent(value: float) -> str:
+    """Return a share as per cent."""
+    return f"{100 * value:.3g} %" if math.isfinite(value) else figure(value)
+
+
+def _values_axis(chart: Chart, values: Sequence[float]) -> tuple[float, float, list[float]]:
+    """Return the axis of values and its ticks: all values, and the band's ends where that leaves a curve to see."""
+    low, high = min(values), max(values)
+    if chart.from_zero and low >= 0:
+        low = 0.0
+    for end in chart.band or ():
+        reach = max(high, end) - min(low, end)
+        if math.isfinite(end) and (high - low >= reach / 12 or high == low):
+            low, high = min(low, end), max(high, end)
+    if chart.share:
+        low, high = 0.0, max(high, 0.1)
+    if low == high:
+        around = abs(high) or 1.0
+        low, high = (0.0, 2 * high) if high > 0 else (low - around, high + around)
+    margin = 0.06 * (high - low)
+    high += margin
+    if low < 0 or not chart.from_zero:
+        low -= margin
+    return low, high, ticks(low, high, 3 if chart.small else 4)
+
+
+def _steps_axis(chart: Chart, left: float, right: float) -> list[tuple[float, str]]:
+    """Return the ticks of the other axis, and how they are written."""
+    if chart.names:
+        return [(float(place), name) for place, name in enumerate(chart.names)][:: -(-len(chart.names) // 6)]
+    at = ticks(left, right, 4 if chart.small else 6, whole=True)
+    return list(zip(at, labels(at, figure), strict=True))
+
+
+def _backdrop(chart: Chart, place: _Place) -> Html:
+    """Draw the healthy band, and the steps outside it."""
+    parts: list[Html] = []
+    for first, last in _by_column(chart.outside, place, chart.columns):
+        parts.append(_rect("outside", first, 0, last - first, HEIGHT))
+        parts.append(_rect("strip", first, HEIGHT + 2, last - first, STRIP))
+    if chart.band is not None:
+        low, high = chart.band
+        top, bottom = place.y(high), place.y(low)
+        if low == high and place.bottom < low < place.top:
+            top, bottom = top - THIN / 2, bottom + THIN / 2
+        parts.append(_rect("band", 0, top, WIDTH, bottom - top))
+        parts += [_grid(place.y(end), "edge") for end in (low, high) if place.bottom < end < place.top]
+    return join(parts)
+
+
+def _by_column(outside: Sequence[Stretch], place: _Place, columns: int) -> list[tuple[float, float]]:
+    """Return the columns that the stretches touch, joined where they meet, in the picture's units."""
+    column = column_of(place.left, place.right, columns)
+    joined: list[tuple[int, int]] = []
+    for first, last in outside:
+        start, end = column(first), column(last) + 1
+        if joined and start <= joined[-1][1]:
+            joined[-1] = (joined[-1][0], end)
+        else:
+            joined.append((start, end))
+    width = WIDTH / columns
+    return [(start * width, end * width) for start, end in joined]
+
+
+def _rect(look: str, x: float, y: float, width: float, height: float) -> Html:
+    return tag("rect", class_=look, x=f"{x:.4g}", y=f"{y:.4g}", width=f"{width:.4g}", height=f"{height:.4g}")
+
+
+def _grid(y: float, look: str = "grid") -> Html:
+    return tag("path", class_=look, d=f"M0 {y:.4g}H{WIDTH:g}")
+
+
+def _upright(x: float) -> Html:
+    return tag("path", class_="mark", d=f"M{x:.5g} 0V{HEIGHT:g}")
+
+
+def _drawn(line: Line, points: Sequence[Point], place: _Place, columns: int) -> Html | None:
+    pieces = [points] if line.dotted and points else decimate(points, place.left, place.right, columns)
+    if not pieces:
+        return None
+    path = []
+    for piece in pieces:
+        places = [f"{place.x(step):.5g} {place.y(value):.4g}" for step, value in piece]
+        path.append("M" + "L".join(places) + ("h0" if len(piece) == 1 else ""))
+    curve = tag("path", class_=f"line {line.look}" + (" thin" if line.dotted else ""), d="".join(path))
+    if not line.dotted:
+        return curve
+    dots = "".join(f"M{place.x(step):.5g} {place.y(value):.4g}h0" for step, value in points)
+    return join(curve, tag("path", class_=f"line {line.look} dots", d=dots))
+
+
+def _y_label(place: _Place, value: float, label: str) -> Html:
+    return tag("span", label, style=f"top:{place.y(value):.4g}%")
+
+
+def _x_label(place: _Place, value: float, label: str) -> Html:
+    share = place.share(value)
+    edge = "first" if share < 0.06 else "last" if share > 0.94 else None
+    return tag("span", label, class_=edge, style=f"left:{100 * share:.4g}%")
+
+
+def _named(place: _Place, mark: Mark) -> Html:
+    share = place.share(mark.at)
+    side = "before" if share > 0.5 else None
+    return tag("span", mark.label, class_=f"named {side or ''}".strip(), style=f"left:{100 * share:.4g}%")
+
+
+def _legend(chart: Chart) -> Html:
+    entries: list[Child] = [
+        tag("li", _swatch(f"line {line.look}"), tag("span", line.label)) for line in chart.lines if line.points
+    ]
+    if chart.band is not None and not chart.small:
+        entries.append(tag("li", tag("i", class_="swatch band"), "healthy"))
+    if chart.outside and not chart.small:
+        entries.append(tag("li", tag("i", class_="swatch outside"), "out of range"))
+    if chart.marks_are:
+        entries.append(tag("li", _swatch("mark"), tag("span", chart.marks_are)))
+    return tag("figcaption", tag("ul", entries, class_="legend"), tag("span", chart.axis, class_="axis"))
+
+
+def _swatch(look: str) -> Html:
+    return tag("svg", tag("path", class_=look, d="M1 4H27"), viewBox="0 0 28 8", class_="swatch", aria_hidden="true")
+
+
+def _described(chart: Chart, lines: Sequence[tuple[Line, list[Point]]], show: Callable[[float], str]) -> str:
+    told = [chart.what] if chart.what else []
+    for line, points in lines:
+        if points:
+            values = [value for _, value in points]
+            told.append(
+                f"{line.label}: {show(min(values))} to {show(max(values))}, "
+                f"{show(values[-1])} at {chart.axis} {_where(chart, points[-1][0])}."
+            )
+    return " ".join(told)
+
+
+def _where(chart: Chart, step: float) -> str:
+    return chart.names[int(step)] if chart.names else exactly(step)

@@ -1,0 +1,75 @@
+"""Tables in boxes, and the one under a chart: its numbers for who can't see it, and for the script that shows them."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Sequence
+
+from otel_train.report.curve import Point, by_column, column_of
+from otel_train.report.markup import Html, tag
+
+ROWS = 100
+"""A longer curve is told in so many parts."""
+
+
+def numbers_below(
+    title: str,
+    lines: Sequence[tuple[str, Sequence[Point]]],
+    *,
+    axis: str,
+    ends: tuple[float, float],
+    show: Callable[[float], str],
+    name_of: Callable[[float], str],
+) -> Html:
+    """Return a chart's numbers, of each step or, where there are many, of each of `ROWS` parts.
+
+    Args:
+        title: The chart's.
+        lines: Each curve's label and finite points.
+        axis: What the axis of steps is.
+        ends: Where it begins and ends.
+        show: Writes a value.
+        name_of: Writes a step.
+    """
+    left, right = ends
+    steps = sorted({step for _, points in lines for step, _ in points})
+    every = len(steps) <= ROWS
+    column = column_of(left, right, ROWS)
+
+    def parts(points: Sequence[Point]) -> dict[float, Sequence[Point]]:
+        if every:
+            return {point[0]: [point] for point in points}
+        cuts = by_column(points, left, right, ROWS)
+        return {column(points[start][0]): points[start:stop] for start, stop in cuts}
+
+    cells = [parts(points) for _, points in lines]
+    body = []
+    for part, of in parts([(step, step) for step in steps]).items():
+        first, last = of[0][0], of[-1][0]
+        share = ((first + last) / 2 - left) / (right - left) if right > left else 0.5
+        body.append(
+            tag(
+                "tr",
+                tag("th", _span((first, last), name_of), scope="row"),
+                [tag("td", _span([value for _, value in values.get(part, ())], show)) for values in cells],
+                data_x=f"{share:.4g}",
+            )
+        )
+    head = tag("tr", tag("th", axis, scope="col"), [tag("th", label, scope="col") for label, _ in lines])
+    return tag(
+        "details",
+        tag("summary", "Numbers", tag("span", f" of {title}", class_="unseen")),
+        scrolled(tag("table", tag("thead", head), tag("tbody", body)), f"Numbers of {title}"),
+        class_="numbers",
+    )
+
+
+def scrolled(table: Html, name: str) -> Html:
+    """Return a table in a box of its own, which scrolls where the table is wider than the page."""
+    return tag("div", table, class_="scroll", tabindex="0", role="region", aria_label=name)
+
+
+def _span(values: Sequence[float], show: Callable[[float], str]) -> str:
+    if not values:
+        return "—"
+    low, high = show(min(values)), show(max(values))
+    return low if low == high else f"{low} to {high}"

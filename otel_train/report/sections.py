@@ -1,0 +1,155 @@
+"""The page's charts below the verdict: the metrics that are healthy, the mix, the ledger's capacity."""
+
+from __future__ import annotations
+
+from otel_train.catalogue import HEADLINE, Metric, rows
+from otel_train.diagnose.capacity import in_bytes
+from otel_train.read.history import History
+from otel_train.report.charts import Chart, Line, Mark, percent
+from otel_train.report.curve import figure
+from otel_train.report.markup import Child, Html, outside, tag
+from otel_train.report.numbers import scrolled
+from otel_train.report.run import ReportRun
+from otel_train.report.verdict import badge, headline_chart, steps_of
+
+MOST_CHARTS = 24
+"""Of one kind: a page with a thousand modalities would not be read."""
+
+
+def section(name: str, title: str, *children: Child, intro: str = "") -> Html:
+    """Return a part of the page that the navigation names."""
+    return tag("section", tag("h2", title, id=name), tag("p", intro, class_="intro") if intro else None, *children)
+
+
+def metrics(run: ReportRun, other: ReportRun | None) -> Html | None:
+    """Return the headline metrics that have no card above, small."""
+    shown = {topic.title for topic in run.bad}
+    tiles = []
+    for row in HEADLINE:
+        if row.wandb_key in shown:
+            continue
+        own = run.judged[row.wandb_key]
+        theirs = other.judged[row.wandb_key] if other else None
+        tiles.append(
+            tag(
+                "article",
+                tag("h3", outside(row.wandb_key)),
+                tag("p", tag("strong", figure(own.last)), f" {own.unit}" if own.unit else None, class_="keyfigure"),
+                tag("p", badge(run.severity(row.wandb_key)), f" {own.wish}", class_="wish"),
+                headline_chart(own, theirs, steps_of(run, other), small=True),
+                class_="tile",
+            )
+        )
+    if not tiles:
+        return None
+    intro = "Each in the unit of its range; the shaded band is healthy."
+    return section(
+        "metrics", "Metrics in their ranges" if shown else "The metrics", tag("div", tiles, class_="grid"), intro=intro
+    )
+
+
+def mix(run: ReportRun, other: ReportRun | None) -> Html | None:
+    """Return each modality's share against its target over time, the one that is farthest off first."""
+    names = list(dict.fromkeys([*run.history.modalities, *(other.history.modalities if other else ())]))
+    found = []
+    for name in names:
+        share, target = _share(run.history, rows.MODALITY_SHARE, name), _share(run.history, rows.MODALITY_TARGET, name)
+        theirs = _share(other.history, rows.MODALITY_SHARE, name) if other else []
+        if share or theirs:
+            off = share[-1][1] - target[-1][1] if share and target else 0.0
+            found.append((-abs(off), name, share, target, theirs))
+    if not found:
+        return None
+    found.sort(key=lambda each: each[:1])
+    tiles = []
+    for _, name, share, target, theirs in found[:MOST_CHARTS]:
+        lines = [
+            Line(label="A, realised" if other else "realised", points=share),
+            Line(label="A, target" if other else "target", points=target, look="target"),
+        ]
+        if theirs:
+            lines.append(Line(label="B, realised", points=theirs, look="other"))
+        chart = Chart(
+            title=f"Share of {name}", lines=lines, steps=steps_of(run, other), share=True, small=True, columns=200
+        )
+        now = f"{percent(share[-1][1])} of {percent(target[-1][1])} wanted" if share and target else ""
+        tiles.append(
+            tag("article", tag("h3", outside(name)), tag("p", now, class_="keyfigure"), chart.html(), class_="tile")
+        )
+    more = len(found) - len(tiles)
+    return section(
+        "mix",
+        "Shares against targets",
+        tag("div", tiles, class_="grid"),
+        tag("p", f"{more} further modalities are nearer to their targets.", class_="quiet") if more else None,
+        intro="Realised picks over the mixer's horizon, against what was wanted; the largest difference first.",
+    )
+
+
+def _share(history: History, row: Metric, modality: str) -> list[tuple[float, float]]:
+    return [(float(step), value) for step, value in history.cluster.known(f"{row.wandb_key}/{modality}")]
+
+
+def ledger(run: ReportRun, other: ReportRun | None) -> Html | None:
+    """Return the miss-ratio curve, with the capacities that save most."""
+    plans = [(each, key) for each, key in ((run.plan, "A"), (other.plan if other else None, "B")) if each is not None]
+    if not plans:
+        return None
+    plan, _ = plans[0]
+    capacities = sorted({point.capacity for each, _ in plans for point in each.points})
+    places = {capacity: place for place, capacity in enumerate(capacities)}
+    lines = [
+        Line(
+            label=f"{key}, left" if other else "false evictions left",
+            points=[(float(places[point.capacity]), 1 - point.saved) for point in each.points],
+            look="main" if key == "A" else "other",
+            dotted=True,
+        )
+        for each, key in plans
+    ]
+    wanted: dict[int, str] = {plan.capacity: "now"}
+    for advice in plan.advice:
+        told = wanted.get(advice.point.capacity)
+        wanted[advice.point.capacity] = f"{told}, {100 * advice.share:.0f} %" if told else f"{100 * advice.share:.0f} %"
+    marks = [Mark(at=float(places[capacity]), label=label) for capacity, label in wanted.items()]
+    chart = Chart(
+        title="False evictions left, by capacity",
+        what="What part of the false evictions would be left with more entries a rank.",
+        lines=lines,
+        marks=marks,
+        marks_are="now, and what saves so much",
+        axis="entries a rank",
+        names=[f"{capacity:,}" for capacity in capacities],
+        share=True,
+    )
+    sized = plan.entry_bytes is not None
+    words = ("saves", "entries a rank", "saved", *(("memory a rank",) if sized else ()))
+    head = tag("tr", [tag("th", word, scope="col") for word in words])
+    body = [
+        tag(
+            "tr",
+            tag("th", f"at least {100 * each.share:.0f} %", scope="row"),
+            tag("td", f"{each.point.capacity:,}"),
+            tag("td", percent(each.point.saved)),
+            tag("td", f"+ {in_bytes(each.point.extra_bytes)}") if each.point.extra_bytes is not None else None,
+        )
+        for each in plan.advice
+    ]
+    caveats = [tag("li", f"Estimates: {each}.") for each in plan.caveats]
+    return section(
+        "ledger",
+        "What more ledger capacity would save",
+        tag(
+            "div",
+            tag("div", chart.html(), class_="sight"),
+            tag(
+                "div",
+                tag("p", plan.remedy()) if plan.advice else None,
+                scrolled(tag("table", tag("thead", head), tag("tbody", body)), "Capacities"),
+                tag("ul", caveats) if caveats else None,
+                class_="words",
+            ),
+            class_="card plain",
+        ),
+        intro=f"{figure(plan.false_evictions)} false evictions at {plan.capacity:,} entries a rank.",
+    )

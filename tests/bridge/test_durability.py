@@ -1,0 +1,179 @@
+"""A row counts as delivered when wandb has it durably, and then never comes again."""
+
+from __future__ import annotations
+
+import os
+import signal
+import subprocess
+import sys
+import threading
+from collections.abc import Callable, Iterator
+from contextlib import ExitStack
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from otel_train.bridge import HistoryRow, Inbox, read_history, read_run, wandb_files
+from otel_train.bridge import row_writer as writer
+from otel_train.bridge.leftovers import _writers, end_writers
+from otel_train.bridge.wandb_file import TransactionLog
+from otel_train.bridge.wandb_rows import STEP_KEY
+from tests.support.bridge_processes import BridgeProcess
+from tests.support.mounts import mounted
+from tests.support.waiting import wait_until
+
+FILLER = "filler"
+
+
+def steps(state: Path) -> list[int]:
+    """Return the steps of the run's rows, over all of its files."""
+    return [row.values[STEP_KEY] for row in read_run(state, "run")]
+
+
+@pytest.fixture
+def small_disk(tmp_path: Path) -> Iterator[Callable[[str], Path]]:
+    """Give what makes a directory of that name, on a disk of 64 MiB."""
+    with ExitStack() as mounts:
+
+        def make(name: str) -> Path:
+            folder = tmp_path / name
+            folder.mkdir(parents=True)
+            mounts.enter_context(mounted(folder, "size=64m"))
+            return folder
+
+        yield make
+
+
+def fill(folder: Path) -> None:
+    """Fill a directory's disk."""
+    subprocess.run(["dd", "if=/dev/zero", f"of={folder / FILLER}", "bs=64k"], capture_output=True, check=False)
+
+
+@pytest.mark.parametrize("victim", [pytest.param("bridge", marks=pytest.mark.faults), "wandb"])
+def test_rows_that_were_not_flushed_are_given_again(requests: Any, tmp_path: Path, victim: str) -> None:
+    """Killed with -9 at once after the acknowledgement, when wandb had some rows and flushed fewer."""
+    with BridgeProcess(tmp_path) as bridge:
+        bridge.send(requests.step(1))
+        bridge.wait(1)
+        bridge.send(requests.step(2))
+        if victim == "bridge":
+            bridge.kill()
+            bridge.start()
+        else:
+            bridge.kill_wandb()
+        bridge.send(requests.step(3))
+        bridge.wait(3)
+        assert bridge.stop() == 0
+    assert steps(bridge.state) == [1, 2, 3]
+    assert len(wandb_files(bridge.state, "run")) == 2
+
+
+def test_rows_that_are_in_a_file_are_not_given_again(
+    start: Any, requests: Any, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """What was flushed and not noted, as after a kill between the two, is found in the file."""
+    bridge = start()
+    bridge.send(requests.step(1))
+    bridge.wait(1)
+    with monkeypatch.context() as forgetting:
+        forgetting.setattr(Inbox, "mark_delivered", lambda *_: (0, 0))
+        bridge.send(requests.step(2))
+        wait_until(lambda: len(steps(bridge.state)) == 2, 30, "the row in the file")
+        bridge.stop()
+    bridge = start()
+    bridge.send(requests.step(3))
+    bridge.wait(3)
+    bridge.stop()
+    assert steps(bridge.state) == [1, 2, 3]
+
+
+def test_nobody_else_writes_to_the_files_of_a_starting_bridge(tmp_path: Path) -> None:
+    """A process that has a run's file open for writing is ended; one that reads it stays."""
+    path = tmp_path / "run-run.wandb"
+    path.touch()
+    code = "import sys; file = open(sys.argv[1], sys.argv[2]); print(flush=True); sys.stdin.read()"
+    modes = ("ab", "rb")
+    writing, reading = (
+        subprocess.Popen([sys.executable, "-c", code, str(path), mode], stdin=subprocess.PIPE, stdout=subprocess.PIPE)
+        for mode in modes
+    )
+    for process in (writing, reading):
+        assert process.stdout is not None
+        process.stdout.readline()
+    end_writers(tmp_path, grace=0)
+    assert writing.wait(30) == -signal.SIGKILL
+    assert reading.poll() is None
+    reading.communicate()
+
+
+def test_a_file_is_read_on_from_where_it_ended(start: Any, requests: Any) -> None:
+    """Each row once, wherever the file ended meanwhile: within a record, a chunk's header, or a block."""
+    bridge = start()
+    bridge.send(*(requests.step(step, {f"metric{n}": step / 3 for n in range(100)}) for step in range(20)))
+    bridge.wait(20)
+    bridge.stop()
+    (path,) = wandb_files(bridge.state, "run")
+    data, whole = path.read_bytes(), list(read_history(path))
+    assert len(data) > 2 * 32768
+    growing = path.with_name("growing")
+    growing.touch()
+    found: list[HistoryRow] = []
+    with TransactionLog(growing) as log:
+        for size in (0, 3, 7, 9, *range(1000, len(data), 997), 32768, 32768 + 5, len(data)):
+            growing.write_bytes(data[: max(size, growing.stat().st_size)])
+            found += log.rows()
+    assert found == whole
+
+
+@pytest.mark.faults
+def test_a_hanging_wandb_is_replaced(monkeypatch: pytest.MonkeyPatch, start: Any, requests: Any) -> None:
+    """Its process is stopped, takes nothing and finishes nothing: it is ended, and all rows go to a new one."""
+    monkeypatch.setattr(writer, "STUCK_SECONDS", 3.0)
+    bridge = start()
+    bridge.send(requests.step(1))
+    bridge.wait(1)
+    bridge.bridge._writer._sink.patience = 2.0
+    (pid,) = _writers(bridge.state / "wandb")
+    os.kill(pid, signal.SIGSTOP)
+    bridge.send(requests.step(2), requests.step(3))
+    bridge.wait(3)
+    assert pid not in _writers(bridge.state / "wandb")
+    bridge.stop()
+    assert steps(bridge.state) == [1, 2, 3]
+
+
+@pytest.mark.faults
+def test_a_full_disk_loses_nothing_that_was_acknowledged(small_disk: Callable[[str], Path], requests: Any) -> None:
+    """What the bridge can't keep it does not acknowledge, so that `send` tries until there is room."""
+    folder = small_disk("disk")
+    with BridgeProcess(folder) as bridge:
+        bridge.send(*(requests.step(step) for step in range(1, 11)))
+        fill(folder)
+        sender = threading.Thread(target=bridge.send, args=[requests.step(step) for step in range(11, 101)])
+        sender.start()
+        wait_until(lambda: "refuses points" in bridge.log.read_text(), 60, "a refused request")
+        (folder / FILLER).unlink()
+        sender.join()
+        bridge.wait(100)
+        assert bridge.stop() == 0
+    assert steps(bridge.state) == list(range(1, 101))
+
+
+@pytest.mark.faults
+def test_rows_that_wandb_could_not_write_are_given_again(
+    small_disk: Callable[[str], Path], requests: Any, tmp_path: Path
+) -> None:
+    """After its first failed write it drops all later ones, also with room again, and says nothing."""
+    folder = small_disk("state/wandb")
+    with BridgeProcess(tmp_path) as bridge:
+        bridge.send(*(requests.step(step) for step in range(1, 11)))
+        bridge.wait(10)
+        fill(folder)
+        bridge.send(*(requests.step(step, {"loss": 0.5}) for step in range(11, 101)))
+        wait_until(lambda: "become durable" in bridge.log.read_text(), 90, "the missing rows' discovery")
+        (folder / FILLER).unlink()
+        bridge.wait(100)
+        assert bridge.stop() == 0
+    assert steps(bridge.state) == list(range(1, 101))
+    assert len(wandb_files(bridge.state, "run")) > 1

@@ -1,0 +1,116 @@
+"""What the bridge says of itself, sent by the real exporter to a second one that takes note."""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Callable, Iterator
+from concurrent import futures
+from typing import Any
+
+import grpc
+import pytest
+from opentelemetry.proto.collector.metrics.v1 import metrics_service_pb2_grpc
+from opentelemetry.proto.collector.metrics.v1.metrics_service_pb2 import (
+    ExportMetricsServiceRequest,
+    ExportMetricsServiceResponse,
+)
+
+from otel_train.bridge import Bridge, BridgeConfig
+from otel_train.bridge.decode import data_points
+from otel_train.bridge.probe import serving
+from otel_train.catalogue import BRIDGE, rows
+from tests.support.otlp_http import serving_http
+from tests.support.waiting import wait_until
+
+
+class Collecting(metrics_service_pb2_grpc.MetricsServiceServicer):
+    """An OTLP receiver that keeps the last value of each metric."""
+
+    def __init__(self) -> None:
+        self.values: dict[str, float] = {}
+
+    def Export(  # noqa: N802  # the name is the protocol's
+        self, request: ExportMetricsServiceRequest, _: grpc.ServicerContext
+    ) -> ExportMetricsServiceResponse:
+        """Note the values."""
+        for resource_metrics in request.resource_metrics:
+            for scope in resource_metrics.scope_metrics:
+                for metric in scope.metrics:
+                    (point,) = data_points(metric)
+                    self.values[metric.name] = getattr(point, point.WhichOneof("value") or "")
+        return ExportMetricsServiceResponse()
+
+
+@pytest.fixture
+def collected(monkeypatch: pytest.MonkeyPatch) -> Iterator[dict[str, float]]:
+    """Give what arrives at the receiver that the environment names."""
+    server, receiver = grpc.server(futures.ThreadPoolExecutor(1)), Collecting()
+    metrics_service_pb2_grpc.add_MetricsServiceServicer_to_server(receiver, server)  # type: ignore[no-untyped-call]
+    monkeypatch.setenv("OTEL_EXPORTER_OTLP_ENDPOINT", f"http://127.0.0.1:{server.add_insecure_port('127.0.0.1:0')}")
+    monkeypatch.setenv("OTEL_METRIC_EXPORT_INTERVAL", "200")
+    server.start()
+    yield receiver.values
+    server.stop(0)
+
+
+def test_rows_and_what_waits_are_exported(
+    collected: dict[str, float], start: Callable[..., Any], requests: Any
+) -> None:
+    """Two whole steps become rows; one that lacks points waits, and its age grows; what was not taken is counted."""
+    running = start(settle=60)
+    running.send(requests.step(1, {"loss": 0.5}), requests.step(2, {"loss": 0.5}), requests.step(2, {"loss": 0.5}))
+    running.send(requests.step(4, {"n" * 600: 0.5}))
+    running.send(*requests.parts(requests.step(3, {"loss": 0.5}))[:-1])
+    wanted = {
+        rows.BRIDGE_ROWS.name: 2,
+        rows.BRIDGE_PARTIAL_ROWS.name: 0,
+        rows.BRIDGE_WAITING.name: 2,
+        rows.BRIDGE_DUPLICATES.name: 2,
+        rows.BRIDGE_REFUSED_POINTS.name: 1,
+    }
+    wait_until(lambda: wanted.items() <= collected.items(), 30, f"{wanted}")
+    wait_until(lambda: collected[rows.BRIDGE_LAG.name] > 1, 30, "an age of a second")
+    assert set(collected) == {row.name for row in BRIDGE}
+
+
+def test_rows_that_lack_values_are_counted(
+    collected: dict[str, float], start: Callable[..., Any], requests: Any
+) -> None:
+    """After the time for its missing points a step becomes a row all the same."""
+    start(settle=0).send(*requests.parts(requests.step(1, {"loss": 0.5}))[:-1])
+    wait_until(lambda: collected.get(rows.BRIDGE_PARTIAL_ROWS.name) == 1, 30, "a partial row")
+
+
+def test_a_health_check_asks_the_bridge_itself(start: Callable[..., Any]) -> None:
+    """It is well while the bridge serves, and not afterwards."""
+    running = start()
+    assert serving(running.bridge.address)
+    running.bridge.stop()
+    assert not serving(running.bridge.address, timeout=1)
+
+
+def test_a_receiver_that_refuses_is_said_once(
+    monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture, start: Callable[..., Any]
+) -> None:
+    """Not at each export, and the bridge goes on."""
+    monkeypatch.setenv("OTEL_METRIC_EXPORT_INTERVAL", "100")
+    refusing = start(token="secret")
+    monkeypatch.setenv("OTEL_EXPORTER_OTLP_ENDPOINT", f"http://{refusing.bridge.address}")
+    bridge = Bridge(BridgeConfig(state=refusing.state.with_name("other"), listen="127.0.0.1:0"))
+    with bridge:
+        wait_until(lambda: "own metrics are not taken" in caplog.text, 30, "the warning")
+        time.sleep(0.5)
+    assert caplog.text.count("own metrics are not taken") == 1
+
+
+def test_the_protocol_is_the_one_that_the_environment_names(
+    monkeypatch: pytest.MonkeyPatch, start: Callable[..., Any]
+) -> None:
+    """HTTP too, at the path that the specification names; a proxy can't reach this machine, and a scheme may lack."""
+    monkeypatch.setenv("OTEL_METRIC_EXPORT_INTERVAL", "200")
+    monkeypatch.setenv("http_proxy", "http://127.0.0.1:1")
+    with serving_http(monkeypatch) as server:
+        monkeypatch.setenv("OTEL_EXPORTER_OTLP_ENDPOINT", f"127.0.0.1:{server.server_port}")
+        start()
+        wait_until(lambda: bool(server.kept.values(rows.BRIDGE_WAITING.name)), 30, "the bridge's metrics")
+        assert server.paths == {"/v1/metrics"}

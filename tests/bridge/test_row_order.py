@@ -1,0 +1,193 @@
+"""Rows stand in the order of their steps, whatever the order in which points arrive."""
+
+from __future__ import annotations
+
+import random
+from collections.abc import Callable, Iterator
+from pathlib import Path
+from tempfile import TemporaryDirectory
+from typing import Any
+
+import pytest
+from hypothesis import given, settings
+from hypothesis import strategies as st
+
+from otel_train.bridge import Inbox, read_run
+from otel_train.bridge.arrivals import Added
+from otel_train.bridge.decode import Point, decode
+from otel_train.bridge.past import ABANDONED_NS, IDLE_NS, PAST_STEPS
+from otel_train.bridge.row_order import Due
+from otel_train.bridge.wandb_rows import STEP_KEY
+from otel_train.catalogue import PARTIAL_KEY, rows
+from tests.bridge.conftest import Requests
+
+DUE = Due(settle_ns=1000, linger_ns=10)
+AT_ONCE = Due(settle_ns=1000, linger_ns=0)
+STEPS = 8
+MEMORY = "/dev/shm"  # where a synced file costs nothing
+
+
+def numbered(step: int, **options: Any) -> list[Point]:
+    """Return the points of a step as a sidecar sends them: a gauge, a counter, a number that grows by one."""
+    request = Requests.step(10 * step, {"loss": step / 2}, {rows.PICKS.name: 4 * step}, number=step, **options)
+    return list(decode(request).points)
+
+
+@pytest.fixture
+def inbox(tmp_path: Path) -> Iterator[Inbox]:
+    """Open an inbox in this test's directory."""
+    with Inbox(tmp_path) as inbox:
+        yield inbox
+
+
+def sealed(inbox: Inbox) -> list[int | None]:
+    """Return the steps that have a row, in its order."""
+    return [row.step for row in inbox.rows("run") if row.ordinal is not None]
+
+
+@settings(max_examples=40, deadline=None)
+@given(st.randoms(use_true_random=False), st.integers(1, 6), st.integers(0, 30))
+def test_any_order_of_arrival_gives_the_same_rows(rng: random.Random, size: int, again: int) -> None:
+    """Requests and the points in them in any order, any of them again, restarts and deliveries in between."""
+    points = [point for step in range(1, STEPS + 1) for point in numbered(step)]
+    points += rng.choices(points, k=again)
+    rng.shuffle(points)
+    delivered: list[tuple[int, dict[str, float]]] = []
+    with TemporaryDirectory(dir=MEMORY) as folder:
+        while points:
+            with Inbox(folder) as inbox:  # each run of the loop is a bridge that is killed
+                for now_ns in range(rng.randint(1, 9)):
+                    inbox.add([points.pop() for _ in range(min(size, len(points)))], now_ns)
+                    inbox.seal("run", AT_ONCE, now_ns)
+                    fresh = inbox.undelivered("run", limit=rng.randint(0, 3))
+                    delivered += [(row.ordinal, row.row) for row in fresh]
+                    inbox.mark_delivered("run", [row.ordinal for row in fresh])
+        with Inbox(folder) as inbox:
+            delivered += [(row.ordinal, row.row) for row in inbox.undelivered("run")]
+    assert [ordinal for ordinal, _ in delivered] == list(range(STEPS))
+    assert [(row[STEP_KEY], row[rows.PICKS.wandb_key], PARTIAL_KEY in row) for _, row in delivered] == [
+        (10 * step, 4, False) for step in range(1, STEPS + 1)
+    ]
+
+
+def test_a_request_that_a_collector_sends_last_is_waited_for(inbox: Inbox) -> None:
+    """After a restart the request that was in flight goes after all others; a whole backlog waits for it."""
+    for step in (2, 3, 4, 5, 6):
+        inbox.add(numbered(step), step)
+        assert inbox.seal("run", DUE, 900) == 0
+    inbox.add(numbered(1), 900)
+    assert inbox.seal("run", DUE, 910) == 6
+    assert sealed(inbox) == [10, 20, 30, 40, 50, 60]
+
+
+def test_only_the_first_numbered_step_lingers(inbox: Inbox) -> None:
+    """An attempt before may begin with what a collector sends next; before all others nothing can come."""
+    inbox.add(numbered(1), 0)
+    assert [inbox.seal("run", DUE, now_ns) for now_ns in (9, 10)] == [0, 1]
+    inbox.add(numbered(2), 11)
+    assert inbox.seal("run", DUE, 11) == 1
+
+
+def test_attempts_that_come_in_the_wrong_order_are_put_right(inbox: Inbox) -> None:
+    """The second one's first request overtook all of the first one."""
+    inbox.add(numbered(1, attempt=2), 0)
+    inbox.add(numbered(1), 9)
+    inbox.seal("run", DUE, 10)
+    inbox.seal("run", DUE, 200)
+    assert [row.attempt for row in inbox.rows("run")] == [1, 2]
+
+
+def test_what_is_missing_is_given_up_after_the_settle_time(inbox: Inbox) -> None:
+    """Then it is a gap; what follows goes on at once; what comes late is a late row, counted."""
+    for step, now_ns in ((1, 0), (3, 5)):
+        inbox.add(numbered(step), now_ns)
+    assert [inbox.seal("run", DUE, now_ns) for now_ns in (10, 1004, 1005)] == [1, 0, 1]
+    inbox.add(numbered(4), 1006)
+    assert inbox.seal("run", DUE, 1006) == 1
+    assert inbox.add(numbered(2), 1007) == Added(new=5, late=4)
+    assert inbox.seal("run", DUE, 1007) == 1
+    assert [(row.step, row.row.get(rows.PICKS.wandb_key), PARTIAL_KEY in row.row) for row in inbox.rows("run")] == [
+        (10, 4, False),
+        (30, 8, False),
+        (40, 4, False),
+        (20, None, True),
+    ]
+
+
+def test_the_time_in_which_no_bridge_ran_does_not_count(inbox: Inbox) -> None:
+    """What is missing could not come."""
+    inbox.add(numbered(2), 0)
+    due = Due(settle_ns=1000, linger_ns=10, since_ns=5000)
+    assert (inbox.seal("run", due, 5999), inbox.seal("run", due, 6000)) == (0, 1)
+
+
+def test_a_new_attempt_waits_until_the_one_before_is_quiet(inbox: Inbox) -> None:
+    """The end of an attempt may be among what a collector sends after the beginning of the next."""
+    inbox.add(numbered(1), 0)
+    inbox.add(numbered(1, attempt=2), 1)
+    assert [inbox.seal("run", DUE, now_ns) for now_ns in (10, 99)] == [1, 0]
+    inbox.add(numbered(2), 99)
+    assert [inbox.seal("run", DUE, now_ns) for now_ns in (99, 100)] == [1, 1]
+    assert [row.attempt for row in inbox.rows("run")] == [1, 1, 2]
+
+
+def deliver(inbox: Inbox, points: list[Point], now_ns: int) -> None:
+    """Have points arrive, make the rows that are due, and note that wandb has them."""
+    inbox.add(points, now_ns)
+    while inbox.seal("run", DUE, now_ns + 100):
+        inbox.mark_delivered("run", [row.ordinal for row in inbox.undelivered("run")])
+
+
+def count(inbox: Inbox, table: str) -> int:
+    """Return how many entries a table has."""
+    (entries,) = inbox._connection.execute(f"SELECT count(*) FROM {table}").fetchone()
+    return int(entries)
+
+
+def test_steps_that_wandb_has_leave_nothing(inbox: Inbox) -> None:
+    """Their numbers say that none is missing: they are known when they come again without a memory of each."""
+    for step in range(1, 40):
+        deliver(inbox, numbered(step), 0)
+    assert [count(inbox, table) for table in ("steps", "rows", "past", "points", "together")] == [0] * 5
+    assert not inbox.waiting_runs()
+    assert [inbox.add(numbered(step), 0) for step in (1, 39)] == [Added(duplicates=4)] * 2
+
+
+def test_steps_without_numbers_are_known_for_long(inbox: Inbox, monkeypatch: pytest.MonkeyPatch) -> None:
+    """The newest by their time stamps, the older ones by the newest of those that were given up."""
+    monkeypatch.setattr("otel_train.bridge.past.PAST_STEPS", 20)
+    steps = [list(decode(Requests.step(step, {"loss": 0.5})).points) for step in range(60)]
+    for points in (*steps[:30], *steps[31:]):
+        deliver(inbox, points, 0)
+    assert count(inbox, "past") <= 22 < PAST_STEPS
+    assert [inbox.add(points, 0) for points in steps] == [Added(duplicates=2)] * 60
+
+
+@pytest.mark.parametrize(("later", "kept"), [(ABANDONED_NS - 1, 1), (ABANDONED_NS + 2000, 0)])
+def test_a_gap_is_remembered_for_an_hour(inbox: Inbox, later: int, kept: int) -> None:
+    """Steps beyond it are kept by their time stamps until nobody can fill it any more."""
+    deliver(inbox, numbered(2), 0)
+    deliver(inbox, [], 1000)
+    assert count(inbox, "past") == 1
+    inbox.tidy(later)
+    assert count(inbox, "past") == kept
+    assert inbox.add(numbered(2), later) == Added(duplicates=4)
+
+
+def test_of_an_idle_run_little_is_kept(inbox: Inbox) -> None:
+    """Its id and how far it is; a later attempt goes on as ever."""
+    deliver(inbox, numbered(1), 0)
+    inbox.tidy(IDLE_NS + 1)
+    assert [count(inbox, table) for table in ("totals", "run_series", "series", "past")] == [0] * 4
+    assert inbox.add(numbered(1), IDLE_NS + 2) == Added(duplicates=4)
+    deliver(inbox, numbered(1, attempt=2), IDLE_NS + 1000)
+    assert inbox.delivered_steps("run") == 2
+
+
+def test_wandbs_file_has_the_steps_in_order(start: Callable[..., Any], requests: Any) -> None:
+    """Requests that come in the order of a collector after two restarts."""
+    bridge = start()
+    bridge.send(*(requests.step(step, {"loss": step / 2}, number=step) for step in (3, 4, 5, 6, 1, 2)))
+    bridge.wait(6)
+    bridge.stop()
+    assert [row.values[STEP_KEY] for row in read_run(bridge.state, "run")] == [1, 2, 3, 4, 5, 6]

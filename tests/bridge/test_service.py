@@ -1,0 +1,210 @@
+"""The bridge from gRPC to wandb's files, with nothing in between replaced."""
+
+from __future__ import annotations
+
+import math
+import os
+import re
+import signal
+import subprocess
+import sys
+import time
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import grpc
+import pytest
+from google.rpc.error_details_pb2 import RetryInfo
+from google.rpc.status_pb2 import Status
+from grpc_health.v1 import health_pb2, health_pb2_grpc
+from opentelemetry.proto.collector.metrics.v1.metrics_service_pb2_grpc import MetricsServiceStub
+
+from otel_train.bridge import Bridge, BridgeConfig, BridgeError, Inbox, delivered_steps, read_run, wandb_files
+from otel_train.bridge.server import MAX_MESSAGE_BYTES
+from otel_train.bridge.wandb_rows import STEP_KEY
+from otel_train.catalogue import ATTEMPT_KEY, PARTIAL_KEY, rows
+from otel_train.exceptions import ConfigurationError
+from tests.support.waiting import wait_until
+
+
+def test_wandb_has_what_was_sent_in_order(start: Any, requests: Any) -> None:
+    """Retried, split and resumed steps are one history row each, with exact values, under the steps' own times."""
+    bridge = start()
+    bridge.send(requests.step(1, {"train/loss": 0.1 + 0.2}, {f"{rows.TOKENS.name}|code": 5}))
+    bridge.send(*requests.parts(requests.step(2, {"train/loss": math.nan}, {f"{rows.TOKENS.name}|code": 2**53 + 3})))
+    bridge.send(*[requests.step(3, {"train/loss": -math.inf})] * 3)
+    bridge.send(requests.step(1, {"train/loss": 1.0}, attempt=2))
+    bridge.wait(4)
+    bridge.stop()
+    history = read_run(bridge.state, "run")
+    tokens = f"{rows.TOKENS.wandb_key}/code"
+    assert [row.values.pop(tokens, None) for row in history] == [5, 2**53 - 2, None, None]
+    losses = [float(row.values.pop("train/loss")) for row in history]  # wandb writes 1.0 as 1
+    assert repr(losses) == repr([0.1 + 0.2, math.nan, -math.inf, 1.0])
+    assert [row.values for row in history] == [
+        {STEP_KEY: step, ATTEMPT_KEY: attempt} for step, attempt in ((1, 1), (2, 1), (3, 1), (1, 2))
+    ]
+    assert [row.ordinal for row in history] == [0, 1, 2, 3]
+    assert [row.timestamp - 1_790_000_000 for row in history] == [1, 2, 3, 1]
+
+
+def test_a_restarted_bridge_goes_on(start: Any, requests: Any) -> None:
+    """Nothing is lost or written twice: not what is retried, nor what was half there when it stopped."""
+    first, *rest = requests.parts(requests.step(3, {}, {rows.PICKS.name: 9}))
+    bridge = start()
+    bridge.send(requests.step(1, {}, {rows.PICKS.name: 2}), requests.step(2, {}, {rows.PICKS.name: 5}), first)
+    bridge.stop()
+    bridge = start()
+    bridge.send(requests.step(2, {}, {rows.PICKS.name: 5}), *rest)
+    bridge.wait(3)
+    bridge.stop()
+    history = read_run(bridge.state, "run")
+    assert [(row.ordinal, row.values[STEP_KEY], row.values[rows.PICKS.wandb_key]) for row in history] == [
+        (0, 1, 2),
+        (1, 2, 3),
+        (2, 3, 4),
+    ]
+    assert len(wandb_files(bridge.state, "run")) == 2
+
+
+def test_points_are_in_the_inbox_before_the_acknowledgement(start: Any, requests: Any) -> None:
+    """Another connection reads them as soon as Export has returned; no row is due for long after that."""
+    bridge = start(settle=86400)
+    seen = []
+    for part in requests.parts(requests.step(1, {"loss": 0.5, "accuracy": 0.25})):
+        bridge.send(part)
+        with Inbox.open_readonly(bridge.state) as reader:
+            seen.append([(row.row.get("loss"), row.row.get("accuracy")) for row in reader.rows("run")])
+    assert seen == [[], [(0.5, None)], [(0.5, 0.25)], [(0.5, 0.25)]]
+
+
+def test_an_incomplete_step_is_marked(start: Any, requests: Any) -> None:
+    """A step without the number of its points is written after the settle time."""
+    bridge = start(settle=0.1)
+    bridge.send(requests.step(1, {"loss": 0.5}, counted=False))
+    bridge.wait(1)
+    bridge.stop()
+    assert [row.values[PARTIAL_KEY] for row in read_run(bridge.state, "run")] == [1]
+
+
+@pytest.mark.parametrize("run_id", ["../../escaped", "/etc/x", "a b\n<script>", "é" * 300])
+def test_a_run_id_stays_inside_the_state_directory(start: Any, requests: Any, run_id: str, tmp_path: Path) -> None:
+    """Whatever a run is called, its files are under STATE/wandb, and it can be read back by its name."""
+    bridge = start()
+    bridge.send(requests.step(1, run_id=run_id), requests.step(1, run_id="plain"))
+    bridge.wait(1, run_id)
+    bridge.stop()
+    (path,) = wandb_files(bridge.state, run_id)
+    assert re.fullmatch(r"run-[A-Za-z0-9_-]{1,64}\.wandb", path.name)
+    assert len(read_run(bridge.state, run_id)) == len(read_run(bridge.state, "plain")) == 1
+    assert [entry.name for entry in tmp_path.iterdir()] == ["state"]
+
+
+def test_a_full_disk_asks_the_sender_to_try_again(start: Any, requests: Any) -> None:
+    """A request that SQLite can't keep is answered UNAVAILABLE, leaves nothing, and is taken once there is room."""
+    bridge = start()
+    request = requests.step(1, {f"metric{index}": 1.0 for index in range(2000)})
+    connection = bridge.bridge._inbox._connection
+    connection.execute("PRAGMA max_page_count = 1")  # as many as there are
+    with pytest.raises(grpc.RpcError) as caught:
+        bridge.send(request)
+    assert caught.value.code() is grpc.StatusCode.UNAVAILABLE
+    (details,) = (each.value for each in caught.value.trailing_metadata() if each.key == "grpc-status-details-bin")
+    status = Status.FromString(details)
+    assert [each.TypeName() for each in status.details] == [RetryInfo.DESCRIPTOR.full_name]
+    connection.execute("PRAGMA max_page_count = 1000000")
+    bridge.send(request)
+    bridge.wait(1)
+
+
+def test_refused_points_are_said_in_the_answer(start: Any, requests: Any) -> None:
+    """The rest of such a request is kept, and it is not an error that senders repeat."""
+    request, broken = requests.step(1), requests.step(2, {"n" * 600: 1.0})
+    request.resource_metrics.append(broken.resource_metrics[0])
+    bridge = start()
+    answer = bridge.send(request)
+    assert answer.partial_success.rejected_data_points == 1
+    assert "longer than" in answer.partial_success.error_message
+    bridge.wait(1)
+
+
+def test_what_decompresses_to_too_much_is_refused(start: Any, requests: Any) -> None:
+    """A small gzipped request that grows beyond the limit never reaches the inbox."""
+    request = requests.step(1)
+    request.resource_metrics[0].scope_metrics[0].metrics[0].description = "x" * (MAX_MESSAGE_BYTES + 1)
+    with pytest.raises(grpc.RpcError) as caught:
+        start().send(request)
+    assert caught.value.code() is grpc.StatusCode.RESOURCE_EXHAUSTED
+
+
+def test_a_token_is_wanted_where_one_is_set(start: Any, requests: Any) -> None:
+    """A sender without it is refused; health checks need none."""
+    bridge = start(token="s3cret")
+    with pytest.raises(grpc.RpcError) as caught:
+        bridge.send(requests.step(1), metadata=[("authorization", "Bearer other")])
+    assert caught.value.code() is grpc.StatusCode.UNAUTHENTICATED
+    bridge.send(requests.step(1), metadata=[("authorization", "Bearer s3cret")])
+    answer = health_pb2_grpc.HealthStub(bridge.channel).Check(health_pb2.HealthCheckRequest(), timeout=30)
+    assert answer.status == health_pb2.HealthCheckResponse.SERVING
+
+
+@pytest.mark.parametrize(
+    "options",
+    [
+        {"listen": "0.0.0.0:0"},
+        {"listen": "4317"},
+        {"listen": "127.0.0.1:99999"},
+        {"wandb_mode": "disabled"},
+        {"settle": math.nan},
+        {"tls_key": "key.pem"},
+    ],
+    ids=lambda options: next(iter(options)),
+)
+def test_bad_configuration_is_named(options: dict[str, Any], tmp_path: Path) -> None:
+    """Each rule of the configuration has its error, also listening beyond loopback without token or TLS."""
+    with pytest.raises(ConfigurationError, match=f"bridge.{next(iter(options)).partition('_')[0]}"):
+        BridgeConfig(state=tmp_path, **options)
+
+
+def test_a_taken_address_is_named_and_frees_the_state(start: Any, tmp_path: Path) -> None:
+    """A second bridge on one port is an error, not half of the requests."""
+    address = start().bridge.address
+    for _ in range(2):
+        with pytest.raises(BridgeError, match=address):
+            Bridge(BridgeConfig(state=tmp_path / "other", listen=address))
+
+
+def kill_a_thread(pid: int, number: signal.Signals) -> None:
+    """Have a thread other than the main one get a signal, as the system may choose."""
+    os.kill(max(int(thread.name) for thread in Path(f"/proc/{pid}/task").iterdir()), number)
+
+
+@pytest.mark.parametrize(
+    ("send", "number"), [(os.killpg, signal.SIGTERM), (os.killpg, signal.SIGINT), (kill_a_thread, signal.SIGTERM)]
+)
+def test_a_signal_stops_the_process_with_all_rows_written(
+    requests: Any, tmp_path: Path, send: Callable[[int, signal.Signals], None], number: signal.Signals
+) -> None:
+    """A step acknowledged just before a signal (to the whole group, as Ctrl-C) is in the file at exit 0."""
+    code = (
+        "import sys; from pathlib import Path; from otel_train.bridge import Bridge, BridgeConfig, run_bridge\n"
+        "sys.exit(run_bridge(BridgeConfig(state=Path(sys.argv[1]), listen='127.0.0.1:0', linger=2)))"
+    )
+    process = subprocess.Popen([sys.executable, "-c", code, str(tmp_path)], start_new_session=True)
+    try:
+        while not (tmp_path / "address").exists():
+            assert process.poll() is None
+            time.sleep(0.02)
+        with grpc.insecure_channel((tmp_path / "address").read_text().strip()) as channel:
+            stub = MetricsServiceStub(channel)  # type: ignore[no-untyped-call]
+            stub.Export(requests.step(1, {"loss": 0.5}, number=1), timeout=30)
+            wait_until(lambda: delivered_steps(tmp_path, "run") == 1, 60, "the load of wandb")
+            stub.Export(requests.step(2, {"loss": 0.25}), timeout=30)
+        send(process.pid, number)
+        assert process.wait(30) == 0
+    finally:
+        process.kill()
+    assert [row.values["loss"] for row in read_run(tmp_path, "run")] == [0.5, 0.25]
+    assert delivered_steps(tmp_path, "run") == 2
+    assert not (tmp_path / "address").exists()

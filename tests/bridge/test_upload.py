@@ -1,0 +1,132 @@
+"""`otel-train sync`: offline runs reach a server whole, each row once, whenever and however often it is called."""
+
+from __future__ import annotations
+
+import subprocess
+import sys
+from collections.abc import Iterator
+from http import HTTPStatus
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from otel_train.bridge import wandb_files
+from otel_train.bridge.safe_names import safe_id
+from otel_train.bridge.upload import closed_segments
+from otel_train.bridge.wandb_rows import STEP_KEY
+from tests.support.bridge_processes import BridgeProcess
+from tests.support.environment import clean_environment
+from tests.support.wandb_server import FakeWandb
+
+
+@pytest.fixture
+def server() -> Iterator[FakeWandb]:
+    """Run a wandb server."""
+    with FakeWandb() as server:
+        yield server
+
+
+def sync(state: Path, server: FakeWandb, *options: str) -> subprocess.CompletedProcess[str]:
+    """Run the command against the server."""
+    command = [sys.executable, "-m", "otel_train", "sync", str(state), *options]
+    environment = clean_environment(**server.environment)
+    return subprocess.run(command, capture_output=True, text=True, env=environment, check=False)
+
+
+def steps(server: FakeWandb, run_id: str = "run") -> list[int]:
+    """Return the steps of a run's history, each line once and none in another's place."""
+    assert not server.overwritten(run_id)
+    assert not server.repeated(run_id)
+    return [row[STEP_KEY] for row in server.history(run_id)]
+
+
+def test_what_is_open_is_left_and_uploaded_later(server: FakeWandb, requests: Any, tmp_path: Path) -> None:
+    """While a bridge writes a run, after its end, after a second one's, and once more for nothing."""
+    with BridgeProcess(tmp_path) as bridge:
+        bridge.send(requests.step(1), requests.step(2))
+        bridge.wait(2)
+        assert "1 files are still written" in sync(bridge.state, server).stdout
+        assert server.history("run") == []
+        assert bridge.stop() == 0
+        assert sync(bridge.state, server).returncode == 0
+        assert steps(server) == [1, 2]
+        bridge.start()
+        bridge.send(requests.step(3))
+        bridge.wait(3)
+        assert bridge.stop() == 0
+    assert "1 of them new" in sync(bridge.state, server).stdout
+    requests_before = server.requests
+    assert sync(bridge.state, server).stdout == "everything is uploaded\n"
+    assert (steps(server), server.requests) == ([1, 2, 3], requests_before)
+    assert len(wandb_files(bridge.state, "run")) == 2  # and none more
+
+
+@pytest.mark.faults
+def test_an_upload_that_was_interrupted_goes_on(server: FakeWandb, requests: Any, start: Any) -> None:
+    """The server is down, then has the rows and the command was killed before it noted that."""
+    bridge = start()
+    run_id = "a b/<c>"
+    bridge.send(*(requests.step(step, run_id=run_id) for step in (1, 2)))
+    bridge.wait(2, run_id)
+    bridge.stop()
+    server.status = HTTPStatus.UNAUTHORIZED
+    refused = sync(bridge.state, server)
+    assert (refused.returncode, refused.stdout, refused.stderr.count("\n")) == (1, "", 1)
+    server.status = None
+    assert sync(bridge.state, server).returncode == 0
+    (file,) = wandb_files(bridge.state, run_id)
+    file.with_name(f"{file.name}.synced").unlink()
+    assert "0 of them new" in sync(bridge.state, server).stdout
+    assert steps(server, safe_id(run_id)) == [1, 2]
+
+
+@pytest.mark.faults
+def test_rows_that_the_server_can_not_take_are_not_marked(server: FakeWandb, requests: Any, start: Any) -> None:
+    """A bridge that went online without an upload has given it later ones: it is said what to do, nothing is lost."""
+    bridge = start()
+    bridge.send(requests.step(1))
+    bridge.wait(1)
+    bridge.stop()
+    server.add("run", {"_step": 5, STEP_KEY: 6})
+    answer = sync(bridge.state, server)
+    (file,) = wandb_files(bridge.state, "run")
+    assert answer.returncode == 1
+    assert f"wandb sync {file.parent}" in answer.stderr.splitlines()[-1]
+    assert not file.with_name(f"{file.name}.synced").exists()
+
+
+def test_a_dry_run_asks_nobody(requests: Any, start: Any) -> None:
+    """It says what would be uploaded, of what is not marked as uploaded, by wandb's own command or by ours."""
+    bridge = start()
+    bridge.send(requests.step(1), requests.step(1, run_id="other"))
+    for run_id in ("run", "other"):
+        bridge.wait(1, run_id)
+    bridge.stop()
+    (file,) = wandb_files(bridge.state, "other")
+    file.with_name(f"{file.name}.synced").touch()
+    with FakeWandb() as server:
+        assert sync(bridge.state, server, "--dry-run").stdout == "run run: 1 rows in 1 files would be uploaded\n"
+        assert server.requests == 0
+
+
+@pytest.mark.faults
+def test_a_killed_bridges_file_is_closed_when_its_run_goes_on(requests: Any, tmp_path: Path) -> None:
+    """Wandb noted no end in it, and a bridge runs."""
+    with BridgeProcess(tmp_path) as bridge:
+        bridge.send(requests.step(1))
+        bridge.wait(1)
+        bridge.kill()
+        assert [*closed_segments(bridge.state)[0]] == ["run"]
+        bridge.start()
+        bridge.send(requests.step(2))
+        bridge.wait(2)
+        closed, left = closed_segments(bridge.state)
+        assert ([[row.ordinal for row in each.rows] for each in closed["run"]], left) == ([[0]], 1)
+
+
+def test_a_folder_without_runs_is_an_error(tmp_path: Path, server: FakeWandb) -> None:
+    """It is named."""
+    answer = sync(tmp_path / "nosuch", server)
+    assert (answer.returncode, answer.stderr.count("\n")) == (1, 1)
+    assert "nosuch holds no wandb folder" in answer.stderr

@@ -1,0 +1,159 @@
+"""What a dump says of rings, in each of its formats."""
+
+from __future__ import annotations
+
+import csv
+import json
+import math
+import subprocess
+import sys
+from pathlib import Path
+from typing import Any
+
+import pytest
+from click.testing import CliRunner, Result
+from pyarrow import parquet
+
+from otel_train.cli import main
+from otel_train.read.dump import rfc3339
+from otel_train.ring import Kind
+from tests.support.job_rings import ATTEMPT, EVICTIONS, SECOND, FakeRank, write_job
+
+
+def dump(*arguments: object) -> Result:
+    """Run `otel-train dump`."""
+    return CliRunner().invoke(main, ["dump", *map(str, arguments)])
+
+
+def rows(*arguments: object) -> list[dict[str, Any]]:
+    """Return a dump's rows."""
+    result = dump(*arguments)
+    assert (result.exit_code, result.stderr) == (0, "")
+    return [json.loads(line) for line in result.stdout.splitlines()]
+
+
+def test_a_row_is_a_record(tmp_path: Path) -> None:
+    """It says whose it is, when it was, and the values by their keys."""
+    write_job(tmp_path, 2, 2)
+    found = rows(tmp_path)
+    assert [(row["rank"], row["kind"], row["step"]) for row in found] == [
+        (0, "rank", 1), (0, "cluster", 1), (0, "rank", 2), (0, "cluster", 2), (1, "rank", 1), (1, "rank", 2),
+    ]  # fmt: skip
+    last = found[-1]
+    assert (last["run"], last["attempt"], last["time_ns"]) == ("run", ATTEMPT, ATTEMPT * 10**6 + 2 * SECOND)
+    assert last["time"] == "2023-11-14T22:13:22.000000000Z"
+    assert (last["stream_mixing/picks"], last["train/loss"]) == (4, 0.5)
+    assert last["stream_mixing/modality_share/code"] == 0.75
+    assert "stream_mixing/staleness_max_rank" in found[3]
+    assert "stream_mixing/staleness_max_rank" not in last
+
+
+@pytest.mark.parametrize(
+    ("arguments", "wanted"),
+    [
+        (["--since", "4", "--rank", "1"], {(1, "rank", 4), (1, "rank", 5)}),
+        (["--since", "1s", "--kind", "rank"], {(rank, "rank", step) for rank in (0, 1, 2) for step in (4, 5)}),
+        (["--since", "1", "--kind", "rank"], {(rank, "rank", step) for rank in (0, 1, 2) for step in range(1, 6)}),
+        (["--kind", "cluster"], {(0, "cluster", step) for step in range(1, 6)}),
+        (["--rank", "1", "--rank", "2", "--since", "5"], {(1, "rank", 5), (2, "rank", 5)}),
+        (["--since", "0s", "--all-attempts"], {(0, "rank", 5), (0, "cluster", 5), (1, "rank", 5), (2, "rank", 5)}),
+        (["--since", "0", "--all-attempts", "--rank", "3"], {(3, "rank", 1)}),
+    ],
+)
+def test_records_are_chosen_by_step_time_rank_kind_and_attempt(
+    arguments: list[str], wanted: set[tuple[int, str, int]], tmp_path: Path
+) -> None:
+    """A time span reaches back from the newest record; without a word it is the newest attempt."""
+    FakeRank(tmp_path, 3, 4, attempt=ATTEMPT - 1).write(1)
+    write_job(tmp_path, 3, 5)
+    assert {(row["rank"], row["kind"], row["step"]) for row in rows(tmp_path, *arguments)} == wanted
+
+
+def test_values_are_chosen_by_name_and_pattern(tmp_path: Path) -> None:
+    """In the order in which the job has them."""
+    write_job(tmp_path, 1, 1)
+    [row] = rows(tmp_path, "--kind", "rank", "--metric", "train/loss", "--metric", "ledger/e*s")
+    assert list(row)[7:] == ["ledger/evictions", "ledger/entries", "train/loss"]
+
+
+@pytest.mark.parametrize(
+    ("arguments", "complaint"),
+    [
+        (["--metric", "ledger/evictoins"], "is none of this job's; the nearest is 'ledger/evictions'"),
+        (["--rank", "7"], "--rank 7 has no ring in"),
+        (["--since", "10 minutes"], "--since must be a step or a time span such as 90s"),
+        (["--format", "parquet"], "give --out FILE.parquet"),
+        (["--out", "/nowhere/at/all.csv"], "/nowhere/at is no directory"),
+    ],
+)
+def test_a_wrong_wish_is_one_line_that_says_what_to_do(arguments: list[str], complaint: str, tmp_path: Path) -> None:
+    """And writes nothing."""
+    write_job(tmp_path, 1, 1)
+    result = dump(tmp_path, *arguments)
+    assert (result.exit_code, result.stdout, len(result.stderr.splitlines())) == (2, "", 1)
+    assert complaint in result.stderr
+
+
+def test_numbers_that_json_does_not_have_survive_in_every_format(tmp_path: Path) -> None:
+    """As the texts of protobuf's JSON, and as themselves in Parquet; a value that is not there is none of them."""
+    rank = FakeRank(tmp_path, 0, 1)
+    given = [math.nan, math.inf, -math.inf, 0.1 + 0.2, None]
+    for step, value in enumerate(given, start=1):
+        rank.write(step, values={"train/loss:count": 0.0} if value is None else {"train/loss:total": value})
+    texts = [row.get("train/loss") for row in rows(tmp_path)]
+    assert texts == ["NaN", "Infinity", "-Infinity", 0.1 + 0.2, None]
+    for name in ("x.csv", "x.parquet"):
+        assert dump(tmp_path, "--out", tmp_path / name).exit_code == 0
+    with (tmp_path / "x.csv").open() as file:
+        texts = [row["train/loss"] for row in csv.DictReader(file)]
+    assert texts == ["NaN", "Infinity", "-Infinity", repr(0.1 + 0.2), ""]
+    table = parquet.read_table(tmp_path / "x.parquet")
+    assert [str(value) for value in table["train/loss"].to_pylist()] == [str(value) for value in given]
+    assert table["time"].cast("int64") == table["time_ns"]
+
+
+def test_torn_records_are_left_out_and_counted(tmp_path: Path) -> None:
+    """What is whole is written all the same."""
+    rank = FakeRank(tmp_path, 0, 1)
+    for step in range(1, 6):
+        rank.write(step)
+    with rank.ring.path.open("r+b") as file:
+        file.seek(rank.ring.geometry.offset(2) + 48)
+        file.write(b"\xff")
+    (tmp_path / "rank00001-1.ring").write_bytes(b"no ring")
+    result = dump(tmp_path)
+    assert [json.loads(line)["step"] for line in result.stdout.splitlines()] == [1, 2, 4, 5]
+    assert "rank00001-1.ring is no ring file" in result.stderr
+    assert "1 records were torn" in result.stderr
+    assert result.exit_code == 0
+
+
+def test_a_ring_that_went_round_gives_what_it_still_holds(tmp_path: Path) -> None:
+    """Records that were overwritten long ago are not counted as torn."""
+    rank = FakeRank(tmp_path, 0, 1)
+    for step in range(1, 101):
+        rank.write(step, Kind.CLUSTER, {EVICTIONS: step})
+    assert [row["ledger/evictions"] for row in rows(tmp_path)] == list(range(37, 101))
+
+
+def test_a_reader_that_goes_away_ends_the_dump_quietly(tmp_path: Path) -> None:
+    """As `head` does."""
+    for rank in write_job(tmp_path, 8, 64):
+        rank.ring.close(64, 64)
+    command = f"{sys.executable} -m otel_train dump {tmp_path} | head -n 1"
+    run = subprocess.run(["bash", "-c", command], capture_output=True, text=True, timeout=60, check=True)
+    assert (len(run.stdout.splitlines()), run.stderr) == (1, "")
+
+
+@pytest.mark.parametrize(
+    ("time_ns", "text"),
+    [
+        (0, "1970-01-01T00:00:00.000000000Z"),
+        (-1, "1969-12-31T23:59:59.999999999Z"),
+        (2**63 - 1, "2262-04-11T23:47:16.854775807Z"),
+        (-(2**63), "1677-09-21T00:12:43.145224192Z"),
+    ],
+)
+def test_a_time_keeps_its_nanoseconds(time_ns: int, text: str) -> None:
+    """Whatever a ring may hold."""
+    assert rfc3339(time_ns) == text

@@ -1,0 +1,62 @@
+"""A run is read from wherever it is."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import pytest
+
+from otel_train.catalogue import rows
+from otel_train.read.history import SourceError
+from otel_train.read.load import load, load_history
+from tests.support.train_job import Train, write_wandb_file
+
+PICKS, STEP = rows.PICKS.wandb_key, rows.STEP.wandb_key
+
+
+def rows_of(steps: range) -> list[dict[str, float]]:
+    """Return rows of a wandb file."""
+    return [{STEP: step, PICKS: 100.0 + step, rows.RANKS.wandb_key: 2, "text": "x"} for step in steps]  # type: ignore[dict-item]
+
+
+def test_what_the_rings_have_overwritten_comes_from_the_wandb_file(train: Train, tmp_path: Path) -> None:
+    """The cluster's older steps; the newer ones, the ranks and the rings themselves stay those of the rings."""
+    train(tmp_path / "rings", steps=30, records=16)
+    write_wandb_file(tmp_path / "wandb" / "offline-run-x" / "run-run-1.wandb", rows_of(range(1, 31)))
+    loaded = load(str(tmp_path))
+    track = loaded.history.cluster
+    assert track.steps == list(range(1, 31))
+    assert track.column(PICKS) == [100.0 + step for step in range(1, 15)] + [8.0] * 16
+    assert loaded.history.ranks[0].steps[-1] == 30
+    assert loaded.job is not None
+    assert "rings" in loaded.history.source
+    assert "before step 15" in loaded.history.source
+
+
+def test_of_several_runs_one_is_named(tmp_path: Path) -> None:
+    """A bridge's directory has all runs that it received; a run that was resumed has several files."""
+    write_wandb_file(tmp_path / "wandb" / "offline-run-1" / "run-a.wandb", rows_of(range(1, 4)))
+    write_wandb_file(tmp_path / "wandb" / "offline-run-2" / "run-b.wandb", rows_of(range(1, 3)))
+    with pytest.raises(SourceError, match="holds 2 runs; give one as --run: a, b"):
+        load(str(tmp_path))
+    history = load_history(str(tmp_path), run="b")
+    assert (history.cluster.steps, history.world_size) == ([1, 2], 2)
+    assert load_history(str(tmp_path / "wandb" / "offline-run-1" / "run-a.wandb")).cluster.steps == [1, 2, 3]
+
+
+@pytest.mark.parametrize(
+    ("make", "said"),
+    [
+        (lambda path: None, "is no directory, no .wandb file and no"),  # noqa: ARG005
+        (lambda path: path.mkdir(), "holds no rings and no wandb folder"),
+        (lambda path: (path / "wandb").mkdir(parents=True), "holds 0 runs"),
+        (lambda path: (path.mkdir(), (path / "rank0-1.ring").write_text("x")), "holds no ring that can be read"),
+    ],
+)
+def test_what_cannot_be_read_is_said_in_one_line(tmp_path: Path, make: object, said: str) -> None:
+    """Whatever is wrong with a source."""
+    assert callable(make)
+    make(tmp_path / "source")
+    with pytest.raises(SourceError, match=said) as raised:
+        load(str(tmp_path / "source"))
+    assert "\n" not in str(raised.value)

@@ -1,0 +1,62 @@
+"""A run is read from a real Prometheus as from its rings."""
+
+from __future__ import annotations
+
+import time
+from pathlib import Path
+
+import pytest
+
+from otel_train.catalogue import rows
+from otel_train.read.history import SourceError
+from otel_train.read.load import load_history
+from otel_train.sidecar import Sidecar
+from otel_train.smoke.child_process import running_process
+from tests.support import stack_programs as programs
+from tests.support.environment import clean_environment
+from tests.support.ports import answers, free_port
+from tests.support.train_job import Train
+from tests.support.waiting import wait_until
+
+STEPS = 30
+
+
+@pytest.mark.stack
+def test_prometheus_tells_what_the_rings_do(train: Train, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Each step's cluster-wide values, counters as what an interval added, the reuse distances and the modalities."""
+    # Two steps in one millisecond would be one to Prometheus.
+    train(tmp_path / "rings", steps=STEPS, streams=12, pause=0.003)
+    address = f"127.0.0.1:{free_port()}"
+    command = [
+        str(programs.prometheus()),
+        f"--config.file={programs.ROOT}/prometheus/prometheus.yml",
+        f"--storage.tsdb.path={tmp_path}/prometheus",
+        f"--web.listen-address={address}",
+        "--web.enable-otlp-receiver",
+    ]
+    monkeypatch.setenv("OTEL_EXPORTER_OTLP_PROTOCOL", "http/protobuf")
+    monkeypatch.setenv("OTEL_EXPORTER_OTLP_ENDPOINT", f"http://{address}/api/v1/otlp")
+    with running_process(command, tmp_path / "log", clean_environment()):
+        wait_until(lambda: answers(f"http://{address}/-/ready"), 60, "Prometheus' start", log=tmp_path / "log")
+        sidecar = Sidecar(tmp_path / "rings", rank_interval=0.0)
+        sidecar.wind_up()
+        sidecar.run()
+        time.sleep(1)
+        found = load_history(f"http://{address}", run="run-1")
+        with pytest.raises(SourceError, match="has no run other"):
+            load_history(f"http://{address}", run="other")
+    wanted = load_history(str(tmp_path / "rings"))
+    assert found.cluster.steps == wanted.cluster.steps == list(range(1, STEPS + 1))
+    assert set(found.modalities) == set(wanted.modalities)
+    assert (found.world_size, found.reuse[:-1]) == (1, wanted.reuse[:-1])
+    for row in (rows.PICKS, rows.FALSE_EVICTIONS, rows.MIX_DIVERGENCE, rows.STALENESS_MAX):
+        assert found.cluster.column(row.wandb_key) == pytest.approx(wanted.cluster.column(row.wandb_key)), row.name
+    assert found.ranks[0].steps[-1] == STEPS
+    assert found.dropped == 0
+
+
+def test_a_prometheus_that_does_not_answer_is_said_in_one_line() -> None:
+    """No traceback at 2 a.m."""
+    with pytest.raises(SourceError, match="does not answer") as raised:
+        load_history(f"http://127.0.0.1:{free_port()}")
+    assert "\n" not in str(raised.value)

@@ -1,0 +1,85 @@
+"""A real job of two ranks, looked at while it runs, and dumped after it was killed."""
+
+from __future__ import annotations
+
+import csv
+import json
+import os
+import signal
+import subprocess
+import sys
+from collections.abc import Iterator
+from pathlib import Path
+
+import pytest
+from pyarrow import parquet
+
+from tests.support.environment import clean_environment
+from tests.support.waiting import wait_until
+
+ROOT = Path(__file__).parents[2]
+Values = dict[tuple[int, int], str]
+"""What was recorded, as text, by rank and step."""
+
+
+def otel_train(*arguments: object) -> str:
+    """Run the command and return what it printed."""
+    command = [sys.executable, "-m", "otel_train", *map(str, arguments)]
+    environment = clean_environment(COLUMNS="80", PYTHONIOENCODING="utf-8")
+    return subprocess.run(command, env=environment, capture_output=True, text=True, timeout=60, check=True).stdout
+
+
+def recorded(out: Path) -> Values:
+    """Return what the ranks noted."""
+    notes = [(rank, line.split()) for rank in (0, 1) for line in (out / f"recorded{rank}").read_text().splitlines()]
+    return {(rank, int(step)): value for rank, (step, value) in notes}
+
+
+@pytest.fixture(scope="module")
+def job(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Path]:
+    """Run the job until the tests have looked at it; the last of them kills it."""
+    out = tmp_path_factory.mktemp("job")
+    command = [sys.executable, "-m", "torch.distributed.run", "--standalone", "--nproc-per-node=2"]
+    command += [str(Path(__file__).with_name("watched_ranks.py")), str(out)]
+    environment = clean_environment(PYTHONPATH=str(ROOT), OTEL_TRAIN_SIDECAR="external")
+    with (out / "log").open("wb") as log:
+        process = subprocess.Popen(command, env=environment, stdout=log, stderr=log)
+    try:
+        there = [out / f"recorded{rank}" for rank in (0, 1)]
+        wait_until(lambda: all(path.exists() and path.stat().st_size > 400 for path in there), 90, log=out / "log")
+        yield out
+    finally:
+        process.terminate()
+        process.wait(30)
+
+
+def test_a_running_job_is_seen(job: Path) -> None:
+    """It is attached to from outside, it is live, and it goes on."""
+    before = len(recorded(job))
+    frame = otel_train("top", "--once", job).splitlines()
+    assert "watched  2 ranks" in frame[0]
+    assert " live, up " in frame[0]
+    assert [line[2] for line in frame if line[1:2] == " " and line[2:3].isdigit()] == ["0", "1"]
+    dumped = [json.loads(line) for line in otel_train("dump", job, "--metric", "loss").splitlines()]
+    assert {row["kind"] for row in dumped} == {"rank", "cluster"}
+    wait_until(lambda: len(recorded(job)) > before + 20, log=job / "log")
+
+
+def test_a_killed_job_is_dumped_as_it_was_recorded(job: Path) -> None:
+    """In all three formats, up to the last step before kill -9; and it is seen to have died."""
+    for rank in (0, 1):
+        os.kill(int((job / f"pid{rank}").read_text()), signal.SIGKILL)
+    wait_until(lambda: "died" in otel_train("top", "--once", job).splitlines()[0], pause=0.2)
+    wanted = recorded(job)
+    chosen = ("dump", job, "--kind", "rank", "--metric", "loss")
+    lines = [json.loads(line) for line in otel_train(*chosen).splitlines()]
+    otel_train(*chosen, "--out", job / "dump.csv")
+    otel_train(*chosen, "--out", job / "dump.parquet")
+    with (job / "dump.csv").open() as file:
+        rows = list(csv.DictReader(file))
+    table = parquet.read_table(job / "dump.parquet", columns=["rank", "step", "loss"]).to_pylist()
+    for found in (lines, rows, table):
+        dumped = {(int(row["rank"]), int(row["step"])): str(row["loss"]).lower() for row in found}
+        # A rank may have been killed between a step's record and its note.
+        assert all(dumped.get(key) == value for key, value in wanted.items())
+        assert len(dumped) <= len(wanted) + 2

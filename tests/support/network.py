@@ -1,0 +1,99 @@
+"""Hosts of their own on this machine: network namespaces on a bridge, any two of which can be cut from each other."""
+
+from __future__ import annotations
+
+import os
+import subprocess
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
+from dataclasses import dataclass
+
+from tests.support.root import require_root
+
+DEVICE = "eth0"
+NOBODY = "02:00:00:00:00:ff"
+"""A hardware address that nobody has."""
+
+
+def ip(*arguments: str) -> None:
+    """Run iproute2's command."""
+    subprocess.run(["ip", *arguments], check=True)
+
+
+@dataclass(frozen=True)
+class Host:
+    """One of the hosts."""
+
+    namespace: str
+    number: int
+
+    @property
+    def address(self) -> str:
+        """Return its address."""
+        return f"10.77.0.{self.number}"
+
+    @property
+    def hardware(self) -> str:
+        """Return its device's hardware address."""
+        return f"02:00:00:00:00:{self.number:02x}"
+
+    @property
+    def within(self) -> tuple[str, ...]:
+        """Return a command that runs another one there."""
+        return ("ip", "netns", "exec", self.namespace)
+
+    def reach(self, other: Host, hardware: str) -> None:
+        """Let what goes to another host go to that hardware address, also on connections that are open."""
+        ip(
+            "-n",
+            self.namespace,
+            "neigh",
+            "replace",
+            other.address,
+            "lladdr",
+            hardware,
+            "dev",
+            DEVICE,
+            "nud",
+            "permanent",
+        )
+
+
+def cut(one: Host, other: Host) -> None:
+    """Let nothing through between two hosts; neither is told."""
+    one.reach(other, NOBODY)
+    other.reach(one, NOBODY)
+
+
+def heal(one: Host, other: Host) -> None:
+    """Let everything through again."""
+    one.reach(other, other.hardware)
+    other.reach(one, one.hardware)
+
+
+@contextmanager
+def running_network(names: Sequence[str]) -> Iterator[list[Host]]:
+    """Make hosts as long as the block; what is left running there is the caller's to end."""
+    require_root("make network namespaces")
+    # Namespaces are the machine's: two runs of the suite must not meet.
+    prefix = f"otel-train-{os.getpid()}"
+    switch = f"{prefix}-switch"
+    hosts = [Host(f"{prefix}-{name}", number) for number, name in enumerate(names, start=1)]
+    made: list[str] = []
+    try:
+        for namespace in (switch, *(host.namespace for host in hosts)):
+            ip("netns", "add", namespace)
+            made.append(namespace)
+            ip("-n", namespace, "link", "set", "lo", "up")
+        ip("-n", switch, "link", "add", "bridge0", "type", "bridge")
+        ip("-n", switch, "link", "set", "bridge0", "up")
+        for host in hosts:
+            port = f"port{host.number}"
+            ip("-n", switch, "link", "add", port, "type", "veth", "peer", "name", DEVICE, "netns", host.namespace)
+            ip("-n", switch, "link", "set", port, "master", "bridge0", "up")
+            ip("-n", host.namespace, "link", "set", DEVICE, "address", host.hardware, "up")
+            ip("-n", host.namespace, "addr", "add", f"{host.address}/24", "dev", DEVICE)
+        yield hosts
+    finally:
+        for namespace in made:
+            ip("netns", "del", namespace)

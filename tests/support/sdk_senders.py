@@ -1,0 +1,122 @@
+"""Programs of other languages that send what they are told with their OpenTelemetry SDK, and a bridge to send it to."""
+
+from __future__ import annotations
+
+import json
+import resource
+import shutil
+import subprocess
+from collections.abc import Sequence
+from pathlib import Path
+from subprocess import PIPE, STDOUT
+
+from otel_train.bridge import HistoryRow, read_run
+from tests.support.bridge_processes import BridgeProcess
+from tests.support.environment import clean_environment
+from tests.support.stack_programs import BUILD, CACHE, go
+
+NPM_INSTALL = ["npm", "install", "--prefer-offline", "--no-package-lock", "--ignore-scripts", "--no-audit", "--no-fund"]
+SOURCES = Path(__file__).with_name("sdks")
+FOLDER = CACHE / "modules" / "sdks"
+RUN = "run"
+"""The run that the programs say they are."""
+Measurement = dict[str, str | float]
+"""Kind of instrument, name, value and modality: one of the lines' entries."""
+
+
+def go_sender() -> list[str]:
+    """Build the Go program and return its command."""
+    shutil.copytree(SOURCES / "go", FOLDER / "go", dirs_exist_ok=True)
+    program = CACHE / "programs" / "sdk-sender"
+    program.parent.mkdir(parents=True, exist_ok=True)
+    go(*BUILD, f"-o={program}", ".", cwd=FOLDER / "go")
+    return [str(program)]
+
+
+def js_sender() -> list[str]:
+    """Install what the JavaScript program imports and return its command.
+
+    Raises:
+        RuntimeError: There is no npm, or it failed; the message holds the end of what it printed.
+    """
+    if shutil.which("npm") is None:
+        raise RuntimeError("the tests of other SDKs run the JavaScript one: install Node.js 20 with npm, or newer")
+    shutil.copytree(SOURCES / "js", FOLDER / "js", dirs_exist_ok=True)
+    done = subprocess.run(NPM_INSTALL, cwd=FOLDER / "js", stdout=PIPE, stderr=STDOUT, text=True, check=False)
+    if done.returncode:
+        raise RuntimeError(f"npm install failed:\n{done.stdout[-4000:]}")
+    return ["node", str(FOLDER / "js" / "main.mjs")]
+
+
+class Sender:
+    """A running program.
+
+    Args:
+        command: As `go_sender` or `js_sender` gives it.
+        variables: The standard OTEL_EXPORTER_OTLP_* variables, and others.
+    """
+
+    def __init__(self, command: Sequence[str], **variables: str) -> None:
+        self._process = subprocess.Popen(
+            command, env=clean_environment(**variables), stdin=PIPE, stdout=PIPE, text=True
+        )
+
+    def begin(self, measurements: Sequence[Measurement]) -> None:
+        """Let it record and send one step."""
+        assert self._process.stdin is not None
+        print(json.dumps(measurements), file=self._process.stdin, flush=True)
+
+    def end(self) -> str:
+        """Wait until the SDK is done with the step, and return what it said: nothing where all went well."""
+        assert self._process.stdout is not None
+        return "\n".join(json.loads(self._process.stdout.readline()))
+
+    def send(self, measurements: Sequence[Measurement]) -> str:
+        """Let it record and send one step, and return what the SDK said."""
+        self.begin(measurements)
+        return self.end()
+
+    def stop(self) -> None:
+        """End it."""
+        assert self._process.stdin is not None
+        assert self._process.stdout is not None
+        self._process.stdin.close()
+        self._process.stdout.close()
+        self._process.kill()
+        self._process.wait(30)
+
+
+class BoundedBridge(BridgeProcess):
+    """A running bridge whose disk can be made full.
+
+    Args:
+        folder: Where its state and its log are; a second bridge may have it once the first is stopped.
+        options: Of the command.
+        listen: Its address; a free one of the loopback when empty.
+        token: What senders must give.
+    """
+
+    def __init__(self, folder: Path, *options: str, listen: str = "", token: str = "") -> None:
+        super().__init__(folder, *options, address=listen, environment={"OTEL_TRAIN_BRIDGE_TOKEN": token})
+        self.start()
+
+    @property
+    def _pid(self) -> int:
+        assert self._process is not None
+        return self._process.pid
+
+    def fill_disk(self) -> None:
+        """Let it write no more to any file beyond a page, which is less than it has written."""
+        _, most = resource.prlimit(self._pid, resource.RLIMIT_FSIZE)
+        resource.prlimit(self._pid, resource.RLIMIT_FSIZE, (4096, most))
+
+    def free_disk(self) -> None:
+        """Let it write again."""
+        _, most = resource.prlimit(self._pid, resource.RLIMIT_FSIZE)
+        resource.prlimit(self._pid, resource.RLIMIT_FSIZE, (most, most))
+
+    def rows(self, count: int) -> list[HistoryRow]:
+        """Wait until wandb has that many rows of the run, stop and return all there are."""
+        self.wait(count, RUN)
+        self.stop()
+        return read_run(self.state, RUN)

@@ -1,0 +1,147 @@
+"""The live view, driven by its keys."""
+
+from __future__ import annotations
+
+import asyncio
+import os
+import re
+import subprocess
+import sys
+from collections.abc import Awaitable, Callable
+from pathlib import Path
+from xml.etree import ElementTree as ET
+
+import pytest
+from textual.pilot import Pilot
+from textual.widgets import Input, Static
+
+from otel_train.top.frame import Arrangement
+from otel_train.top.screen import Top, Watch, save_frame
+from tests.support.job_rings import FakeRank, write_job
+
+
+def shown(app: Top) -> list[str]:
+    """Return what is on the screen, line by line."""
+    return [line.rstrip() for line in str(app.query_one(Static).content).splitlines()]
+
+
+def ranks_shown(app: Top) -> list[int]:
+    """Return the ranks on the screen, in their order."""
+    lines = shown(app)
+    heading = next(place for place, line in enumerate(lines) if line.lower().lstrip("- ").startswith("rank "))
+    rows = [line.lstrip("*! ").split() for line in lines[heading + 1 :]]
+    return [int(row[0]) for row in rows if row and row[0].isdigit()]
+
+
+def drive(directory: Path, steps: Callable[[Top, Pilot[None]], Awaitable[None]]) -> Top:
+    """Run the view on 80 by 24 cells without a terminal, until its first frame is there, and then some steps."""
+
+    async def run() -> Top:
+        watch = Watch(directory)
+        app = Top(watch)
+        async with app.run_test(size=(80, 24)) as pilot:
+            while app._looked is None:
+                await pilot.pause(0.01)
+            await steps(app, pilot)
+        watch.close()
+        return app
+
+    return asyncio.run(run())
+
+
+def test_keys_sort_filter_scroll_and_quit(tmp_path: Path) -> None:
+    """Each key does what the footer says, and the arrangement holds for the next frame."""
+    for rank in write_job(tmp_path, 16, 3, starved=9):
+        rank.ring.close(3, 3)
+
+    async def steps(app: Top, pilot: Pilot[None]) -> None:
+        assert ranks_shown(app) == [9, 0, 1, 2, 3]
+        await pilot.press("s", "s", "s")
+        assert app.arrangement == Arrangement(sort="staleness")
+        assert ranks_shown(app) == [9, 15, 14, 13, 12]
+        await pilot.press("r")
+        assert ranks_shown(app) == [9, 0, 1, 2, 3]
+        await pilot.press("slash", *"10-12", "enter", "r")
+        assert ranks_shown(app) == [12, 11, 10]
+        await pilot.press("f", "escape")
+        assert ranks_shown(app) == [9, 15, 14, 13, 12]
+        await pilot.press("down", "down")
+        assert ranks_shown(app) == [14, 13, 12, 11, 10]
+        await pilot.press("q")
+
+    assert drive(tmp_path, steps).return_code == 0
+
+
+def test_a_letter_in_the_filter_is_no_key(tmp_path: Path) -> None:
+    """A host's name may have a q in it."""
+    write_job(tmp_path, 2, 3)
+
+    async def steps(app: Top, pilot: Pilot[None]) -> None:
+        await pilot.press("f", *"spqr")
+        assert (app.arrangement, app.query_one(Input).value) == (Arrangement(filter="spqr"), "spqr")
+        assert "no rank matches the filter" in shown(app)[-1]
+
+    drive(tmp_path, steps)
+
+
+def test_a_paused_frame_stays_as_it_is(tmp_path: Path) -> None:
+    """And goes on, with what came in the meantime, when it is told to."""
+    [rank] = write_job(tmp_path, 1, 3)
+
+    async def steps(app: Top, pilot: Pilot[None]) -> None:
+        await pilot.press("p")
+        rank.write(77)
+        app._tick()
+        await pilot.pause()
+        assert "PAUSED" in shown(app)[0]
+        assert shown(app)[1].startswith("step 3 ")
+        await pilot.press("p")
+        while not shown(app)[1].startswith("step 77 "):
+            await pilot.pause(0.01)
+
+    drive(tmp_path, steps)
+
+
+def test_the_view_goes_on_into_a_new_attempt_and_past_a_directory_that_is_gone(tmp_path: Path) -> None:
+    """What can't be read is said in the frame."""
+    write_job(tmp_path, 1, 3)
+
+    async def steps(app: Top, pilot: Pilot[None]) -> None:
+        FakeRank(tmp_path, 0, 2, attempt=1_700_000_001_000).write(41)
+        while not shown(app)[1].startswith("step 41 "):
+            app._tick()
+            await pilot.pause(0.01)
+        (tmp_path / "rank00003-9.ring").write_bytes(b"no ring")
+        while "rank00003-9.ring" not in shown(app)[2]:
+            app._tick()
+            await pilot.pause(0.01)
+
+    drive(tmp_path, steps)
+
+
+@pytest.mark.parametrize(
+    ("environment", "plain"), [({"PYTHONIOENCODING": "ascii"}, True), ({"PYTHONIOENCODING": "utf-8"}, False)]
+)
+def test_one_frame_goes_into_a_pipe(environment: dict[str, str], plain: bool, tmp_path: Path) -> None:
+    """80 columns wide, with all ranks, without colour, and in ASCII where nothing else is spoken."""
+    write_job(tmp_path, 16, 3, starved=9)
+    own = {name: value for name, value in os.environ.items() if name not in ("COLUMNS", "LINES", "FORCE_COLOR")}
+    command = [sys.executable, "-m", "otel_train", "top", "--once", str(tmp_path)]
+    run = subprocess.run(command, capture_output=True, env=own | environment, timeout=60, check=True)
+    text = run.stdout.decode()
+    assert (text.isascii(), run.stderr, "\x1b" in text) == (plain, b"", False)
+    assert "???" not in text  # a curve in ASCII, not one whose characters are lacking
+    lines = text.splitlines()
+    assert max(map(len, lines)) <= 80
+    assert len([line for line in lines if line[2:4].strip().isdigit()]) == 16
+
+
+def test_a_picture_asks_no_other_host_for_anything(tmp_path: Path) -> None:
+    """It is well-formed whatever a run is called, and has no address but the one that names its format."""
+    write_job(tmp_path, 2, 3, name="<script>@font-face {&")
+    save_frame(tmp_path, tmp_path / "frame.svg")
+    text = (tmp_path / "frame.svg").read_text()
+    assert ET.fromstring(text).tag.endswith("svg")
+    assert re.findall(r"\w+://[^\"]*|url\((?!#)", text) == ["http://www.w3.org/2000/svg"]
+    assert "@font-face" in text
+    assert "<script" not in text
