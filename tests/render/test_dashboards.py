@@ -36,7 +36,7 @@ def panels(dashboard: Dashboard) -> list[Any]:
 
 
 @EACH
-def test_what_is_written_is_what_grafana_types_know(dashboard: Dashboard) -> None:
+def test_grafana_types_read_dashboard_back(dashboard: Dashboard) -> None:
     """A dashboard that is read back through the SDK's types is written the same; annotations have more than these."""
     again = json.dumps(loaded(dashboard), default=lambda each: each.to_json())
     before, after = (json.loads(text, object_hook=without_empty) for text in (dashboard_json(dashboard), again))
@@ -46,7 +46,7 @@ def test_what_is_written_is_what_grafana_types_know(dashboard: Dashboard) -> Non
 
 
 @EACH
-def test_panels_have_an_id_and_a_place_of_their_own(dashboard: Dashboard) -> None:
+def test_panels_do_not_overlap(dashboard: Dashboard) -> None:
     """No two panels share an id or overlap, and none leaves the 24 columns."""
     every = loaded(dashboard).panels or []
     ids = [panel.id_val for panel in every]
@@ -62,7 +62,7 @@ def test_panels_have_an_id_and_a_place_of_their_own(dashboard: Dashboard) -> Non
 
 
 @EACH
-def test_every_query_asks_the_chosen_source_with_variables_that_are_there(dashboard: Dashboard) -> None:
+def test_queries_use_known_variables(dashboard: Dashboard) -> None:
     """Targets and panels name the data source by the variable, and no query uses an unknown variable."""
     variables = {variable.name for variable in loaded(dashboard).templating.list_val or []}
     assert variables == {"datasource", "run", "attempt", "rank"}
@@ -73,7 +73,7 @@ def test_every_query_asks_the_chosen_source_with_variables_that_are_there(dashbo
 
 
 @EACH
-def test_every_panel_explains_itself(dashboard: Dashboard) -> None:
+def test_panels_explain_their_metrics(dashboard: Dashboard) -> None:
     """Each panel has a unit and the description of what it shows, with the remedy."""
     by_title = {panel.title: panel for panel in panels(dashboard)}
     for wanted in dashboard.panels:
@@ -84,7 +84,7 @@ def test_every_panel_explains_itself(dashboard: Dashboard) -> None:
             assert metric.remedy in panel.description
 
 
-def test_every_headline_metric_has_a_panel_with_its_range() -> None:
+def test_headline_panels_draw_their_range() -> None:
     """A panel asks for what the alert judges, and draws the range's area."""
     shown = {
         row.name
@@ -96,7 +96,7 @@ def test_every_headline_metric_has_a_panel_with_its_range() -> None:
     assert shown == {row.name for row in HEADLINE}
 
 
-def test_the_area_is_red_outside_of_the_range_only() -> None:
+def test_area_outside_range_is_red() -> None:
     """Below and above the range is red; the value of a range that holds one only is green."""
     panel = headline_panel("Picks", rows.PICKS, lambda _: HealthyRange(low=4.0, high=4.0, per=Per.RANK))
     one = Dashboard(name="one", title="One", description="", sections=(Section(title="", panels=(panel,)),))
@@ -107,13 +107,13 @@ def test_the_area_is_red_outside_of_the_range_only() -> None:
     assert (below, at, above) == ("red", "green", "red")
 
 
-def test_ids_stay_when_panels_come_before_them() -> None:
+def test_panel_ids_follow_titles() -> None:
     """A panel's id follows from its title: links to it in runbooks stay true."""
     found = {panel.title: panel.id_val for each in dashboards() for panel in panels(each)}
     assert found == {title: stable_id(title) for title in found}
 
 
-def test_all_queries_are_listed() -> None:
+def test_queries_list_every_target() -> None:
     """The list that a test on a real Prometheus goes by has each target of each file."""
     listed = [(query.dashboard, query.panel, query.expression) for query in queries()]
     written = [

@@ -25,14 +25,12 @@ from otel_train.render.promql import cluster_series, prometheus_name, rank_serie
         ("2d.loss", "", Instrument.GAUGE, "_2d_loss"),
     ],
 )
-def test_a_name_is_stored_as_prometheus_translates_it(
-    name: str, unit: str, instrument: Instrument, stored: str
-) -> None:
+def test_names_follow_prometheus_rules(name: str, unit: str, instrument: Instrument, stored: str) -> None:
     """Units and instruments become suffixes, once each (the rules of prometheus/otlptranslator)."""
     assert prometheus_name(name, unit, instrument) == stored
 
 
-def test_a_sibling_is_a_gauge_in_the_unit_of_its_row() -> None:
+def test_maximum_series_is_a_gauge() -> None:
     """The maximum beside a counter has no `_total`; the cluster's own counter has."""
     assert cluster_series(rows.EVICTIONS, "_max") == "ledger_cluster_evictions_max"
     assert cluster_series(rows.EVICTIONS) == "ledger_cluster_evictions_total"

@@ -23,13 +23,13 @@ def checkout(tmp_path: Path) -> Path:
     return tmp_path
 
 
-def test_what_is_committed_is_what_the_catalogue_gives() -> None:
+def test_committed_files_have_not_drifted() -> None:
     """No generated file has drifted from the catalogue."""
     assert drifted(Path(otel_train.__file__).parents[1]) == []
 
 
 @pytest.mark.parametrize("name", GENERATED)
-def test_a_changed_or_missing_file_is_found_and_written_anew(checkout: Path, name: str) -> None:
+def test_changed_file_is_written_anew(checkout: Path, name: str) -> None:
     """Drift is seen in a missing file and in a changed one, and mended."""
     (checkout / name).write_text("changed")
     assert drifted(checkout) == [name]
@@ -41,7 +41,7 @@ def test_a_changed_or_missing_file_is_found_and_written_anew(checkout: Path, nam
 @pytest.mark.parametrize(
     "name", ["docs/runbooks/OldAlert.md", "grafana/dashboards/old.json", "prometheus/old.rules.yaml"]
 )
-def test_a_file_that_nothing_makes_any_more_is_drift(checkout: Path, name: str) -> None:
+def test_left_over_file_is_drift(checkout: Path, name: str) -> None:
     """A left-over dashboard, page or rule file is found and removed; what is written by hand beside it stays."""
     (checkout / "prometheus/prometheus.yml").write_text("by hand")
     (checkout / name).write_text("of old")
@@ -51,12 +51,12 @@ def test_a_file_that_nothing_makes_any_more_is_drift(checkout: Path, name: str) 
     assert not (checkout / name).exists()
 
 
-def test_every_metric_is_on_the_page() -> None:
+def test_page_lists_every_metric() -> None:
     """The page leaves no row out."""
     assert [metric.name for metric in CATALOGUE if f"`{metric.name}`" not in metrics_page()] == []
 
 
-def test_each_alert_has_a_page_that_the_index_links_to() -> None:
+def test_index_links_every_runbook() -> None:
     """The index names every page."""
     files = generated_files()
     index = files["docs/runbooks/README.md"]
@@ -64,7 +64,7 @@ def test_each_alert_has_a_page_that_the_index_links_to() -> None:
     assert [page for page in pages if f"({page})" not in index or f"docs/runbooks/{page}" not in files] == []
 
 
-def test_a_job_s_rules_are_written_elsewhere(tmp_path: Path) -> None:
+def test_job_rules_are_written_elsewhere(tmp_path: Path) -> None:
     """`--out` writes rules and dashboards with the job's ranges and the given address, configurations, and no docs."""
     job = str(shipped_configs()["healthy"])
     command = ["render", "--out", str(tmp_path), "--health", job, "--runbooks", "https://wiki.example"]

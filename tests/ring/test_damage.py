@@ -26,7 +26,7 @@ SCHEMA = Schema((Metric("loss"),))
 WHOLE: dict[str, Any] = {"identity": asdict(IDENTITY), "modalities": [], "metrics": [["loss", "1", "gauge", "mean"]]}
 
 
-def test_a_ring_that_exists_is_not_replaced(tmp_path: Path) -> None:
+def test_existing_ring_is_not_replaced(tmp_path: Path) -> None:
     """Its records may not have been sent yet."""
     path = ring_path(tmp_path, IDENTITY)
     ring = RingWriter(path, SCHEMA, IDENTITY, records=4)
@@ -62,9 +62,7 @@ def test_a_ring_that_exists_is_not_replaced(tmp_path: Path) -> None:
         *("nested", "digits"),
     ],
 )
-def test_a_schema_that_means_nothing_is_a_ring_error(
-    schema: Any, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
-) -> None:
+def test_invalid_schema_is_ring_error(schema: Any, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     """Though its check value fits: the sidecar must be able to leave the file and go on."""
     encoded = schema if isinstance(schema, bytes) else json.dumps(schema).encode()
     monkeypatch.setattr(writer, "dump_schema", lambda *_: encoded)
@@ -75,7 +73,7 @@ def test_a_schema_that_means_nothing_is_a_ring_error(
 
 @settings(max_examples=50, deadline=None, suppress_health_check=[HealthCheck.function_scoped_fixture])
 @given(content=st.one_of(st.binary(max_size=200), st.binary(max_size=120).map(lambda tail: b"OTELTRN1\1\0\0\0" + tail)))
-def test_any_other_file_is_a_ring_error(content: bytes, tmp_path: Path) -> None:
+def test_random_bytes_are_ring_error(content: bytes, tmp_path: Path) -> None:
     """Random bytes, with and without the right beginning."""
     path = tmp_path / "x.ring"
     path.write_bytes(content)
@@ -88,7 +86,7 @@ def test_any_other_file_is_a_ring_error(content: bytes, tmp_path: Path) -> None:
     [Geometry(2**27, 2, 4, 100), Geometry(2, 2**26, 4, 100), Geometry(2, 2, 2**30, 100), Geometry(2, 2, 4, 2**30)],
     ids=["record", "cursor", "records", "schema"],
 )
-def test_a_header_that_claims_a_gigabyte_is_a_ring_error(claimed: Geometry, tmp_path: Path) -> None:
+def test_implausible_sizes_are_ring_error(claimed: Geometry, tmp_path: Path) -> None:
     """The file, all holes, has that size; nothing of it is read."""
     path = tmp_path / "x.ring"
     with path.open("wb") as file:
@@ -99,14 +97,14 @@ def test_a_header_that_claims_a_gigabyte_is_a_ring_error(claimed: Geometry, tmp_
 
 
 @pytest.mark.parametrize("make", [os.mkfifo, os.mkdir])
-def test_what_is_no_file_is_a_ring_error(make: Callable[[Path], None], tmp_path: Path) -> None:
+def test_special_file_is_ring_error(make: Callable[[Path], None], tmp_path: Path) -> None:
     """A pipe is not waited for."""
     make(tmp_path / "x.ring")
     with pytest.raises(RingError):
         RingReader(tmp_path / "x.ring")
 
 
-def test_a_count_of_records_that_no_writer_reaches_is_a_ring_error(tmp_path: Path) -> None:
+def test_implausible_count_is_ring_error(tmp_path: Path) -> None:
     """What a sidecar would count as lost has no place in its cursor or in a counter."""
     ring = written(tmp_path, 1)
     claim_written(ring, 2**60)
@@ -114,7 +112,7 @@ def test_a_count_of_records_that_no_writer_reaches_is_a_ring_error(tmp_path: Pat
         RingReader(ring.path).read(0, 10)
 
 
-def test_a_cursor_that_no_sidecar_reaches_is_left_for_the_other_slot(tmp_path: Path) -> None:
+def test_implausible_cursor_is_ignored(tmp_path: Path) -> None:
     """Its check value is right, but the next one could not be written."""
     reader = RingReader(written(tmp_path, 1).path, writable=True)
     reader.move_cursor(reader.cursor._replace(position=1))
@@ -135,13 +133,13 @@ def claim_written(ring: RingWriter, count: int) -> None:
     ring._file[PROGRESS_OFFSET : PROGRESS_OFFSET + 8] = count.to_bytes(8, "little")
 
 
-def test_a_reader_that_is_far_behind_goes_on_with_the_oldest_record_there_is(tmp_path: Path) -> None:
+def test_late_reader_starts_at_oldest(tmp_path: Path) -> None:
     """Its limit is spent on records, not on those that are gone."""
     records, position, lost = RingReader(written(tmp_path, 20).path).read(0, 3)
     assert ([each.step for each in records], position, lost) == ([13, 14, 15], 15, 12)
 
 
-def test_a_record_that_is_being_overwritten_is_not_taken_for_the_old_one(tmp_path: Path) -> None:
+def test_record_being_overwritten_is_lost(tmp_path: Path) -> None:
     """The writer has put step 9 into the place of step 1, and not yet said so."""
     ring = written(tmp_path, 9)
     claim_written(ring, 8)
@@ -149,13 +147,13 @@ def test_a_record_that_is_being_overwritten_is_not_taken_for_the_old_one(tmp_pat
     assert ([each.step for each in records], position, lost) == ([2, 3, 4, 5, 6, 7, 8], 8, 1)
 
 
-def test_the_blocks_of_a_ring_are_there_from_the_beginning(tmp_path: Path) -> None:
+def test_blocks_are_allocated_at_creation(tmp_path: Path) -> None:
     """A file with holes would end the job with SIGBUS when the disk is full."""
     found = written(tmp_path, 0).path.stat()
     assert found.st_blocks * 512 >= found.st_size
 
 
-def test_a_damaged_ring_leaves_nothing_open(tmp_path: Path) -> None:
+def test_damaged_ring_leaves_nothing_open(tmp_path: Path) -> None:
     """Neither a descriptor nor a warning of one."""
     path = ring_path(tmp_path, IDENTITY)
     path.write_bytes(b"OTELTRN1" + bytes(1000))

@@ -60,7 +60,7 @@ LIVE: list[RingWriter] = []
 @pytest.mark.parametrize(
     ("bound", "value", "kept"), [("KEPT_RUNS", 3, 3), ("KEPT_BYTES", 80_000, 2), ("KEPT_SECONDS", 86400 * 2.5, 2)]
 )
-def test_the_newest_runs_that_have_ended_are_kept(
+def test_newest_ended_runs_are_kept(
     bound: str, value: float, kept: int, base: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """By number, by bytes and by age."""
@@ -70,7 +70,7 @@ def test_the_newest_runs_that_have_ended_are_kept(
     assert [run.exists() for run in runs] == [number < kept for number in range(5)]
 
 
-def test_what_is_needed_or_not_ours_is_never_cleaned_away(base: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_needed_or_foreign_files_stay(base: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     """A live job's, what is not delivered, what is no ring, other files, links, and other directories than ours."""
     monkeypatch.setattr(keeping, "KEPT_SECONDS", -1.0)
     kept = [leave(base / "lives", closed=False), leave(base / "undelivered", delivered=False), leave(base / "mixed")]
@@ -85,7 +85,7 @@ def test_what_is_needed_or_not_ours_is_never_cleaned_away(base: Path, monkeypatc
     assert all(ring_files(path) for path in kept)
 
 
-def test_the_command_removes_what_is_delivered_and_says_what_stays(base: Path) -> None:
+def test_clean_command_removes_delivered(base: Path) -> None:
     """First on paper, then in fact; what is not delivered goes when it is asked for."""
     leave(base / "done")
     leave(base / "undelivered", delivered=False)
@@ -101,7 +101,7 @@ def test_the_command_removes_what_is_delivered_and_says_what_stays(base: Path) -
     assert sorted(path.name for path in base.iterdir()) == ["lives"]
 
 
-def test_records_that_were_meant_for_nobody_are_no_reason_to_keep_a_run(base: Path) -> None:
+def test_undeliverable_records_keep_no_run(base: Path) -> None:
     """Where no receiver was there the rings were for `otel-train top` only."""
     leave(base / "run", delivered=False, facts={"telemetry.delivers": False})
     run = look_at_run(base / "run")

@@ -62,7 +62,7 @@ def flip(path: Path, offset: int) -> None:
         file.write(bytes([byte ^ 1]))
 
 
-def test_what_is_written_is_read(tmp_path: Path) -> None:
+def test_records_are_read_as_written(tmp_path: Path) -> None:
     """Records, schema and identity come back as they went in."""
     ring = filled(tmp_path, 3)
     reader = RingReader(ring.path)
@@ -73,7 +73,7 @@ def test_what_is_written_is_read(tmp_path: Path) -> None:
     ]
 
 
-def test_people_see_how_the_job_is_set_up_and_what_it_waits_for(tmp_path: Path) -> None:
+def test_reader_sees_facts_and_phase(tmp_path: Path) -> None:
     """Facts, and the phase of the training thread with its beginning, also of a ring that was closed."""
     facts: dict[str, Fact] = {"mixing.horizon": 20.0, "torch": "2"}
     ring = RingWriter(ring_path(tmp_path, IDENTITY), SCHEMA, IDENTITY, records=8, facts=facts)
@@ -87,14 +87,14 @@ def test_people_see_how_the_job_is_set_up_and_what_it_waits_for(tmp_path: Path) 
 
 
 @pytest.mark.parametrize(("position", "lost"), [(0, 12), (5, 7), (12, 0), (15, 0)])
-def test_exactly_the_overwritten_records_are_missing(position: int, lost: int, tmp_path: Path) -> None:
+def test_reader_counts_overwritten_records(position: int, lost: int, tmp_path: Path) -> None:
     """A reader that is behind by more than the ring is told by how many."""
     reader = RingReader(filled(tmp_path, 20).path)
     records, end, missing = reader.read(position, 100)
     assert ([each.step for each in records], end, missing) == (list(range(max(position, 12) + 1, 21)), 20, lost)
 
 
-def test_a_torn_record_is_dropped_and_counted(tmp_path: Path) -> None:
+def test_torn_record_is_counted(tmp_path: Path) -> None:
     """One changed bit costs one record."""
     ring = filled(tmp_path, 5)
     flip(ring.path, ring.geometry.offset(2) + 50)
@@ -102,7 +102,7 @@ def test_a_torn_record_is_dropped_and_counted(tmp_path: Path) -> None:
     assert ([each.step for each in records], position, lost) == ([1, 2, 4, 5], 5, 1)
 
 
-def test_a_torn_cursor_leaves_the_one_before(tmp_path: Path) -> None:
+def test_torn_cursor_leaves_previous(tmp_path: Path) -> None:
     """The two slots are written in turn, and a new reader goes on from the last whole one."""
     ring = filled(tmp_path, 3)
     for position in (1, 2):
@@ -114,7 +114,7 @@ def test_a_torn_cursor_leaves_the_one_before(tmp_path: Path) -> None:
     assert set(RingReader(ring.path).cursor.totals) == {0.5}
 
 
-def test_a_reader_sees_what_a_killed_process_wrote(tmp_path: Path) -> None:
+def test_records_survive_killed_writer(tmp_path: Path) -> None:
     """The mapping outlives its writer, and the reader knows that the writer is gone."""
     run = subprocess.run([sys.executable, "-c", KILLED, str(tmp_path)], cwd=Path(__file__).parents[2], check=False)
     assert run.returncode == -signal.SIGKILL
@@ -125,7 +125,7 @@ def test_a_reader_sees_what_a_killed_process_wrote(tmp_path: Path) -> None:
 
 @settings(max_examples=60, suppress_health_check=[HealthCheck.function_scoped_fixture])
 @given(at=st.integers(0, 127), byte=st.integers(0, 255), cut=st.integers(0, 6000))
-def test_a_damaged_header_is_an_error_and_nothing_else(at: int, byte: int, cut: int, tmp_path: Path) -> None:
+def test_damaged_header_is_ring_error(at: int, byte: int, cut: int, tmp_path: Path) -> None:
     """Any header is either read as it was written or refused, whatever sizes it claims."""
     path = ring_path(tmp_path, IDENTITY)
     path.unlink(missing_ok=True)
@@ -137,7 +137,7 @@ def test_a_damaged_header_is_an_error_and_nothing_else(at: int, byte: int, cut: 
 
 
 @pytest.mark.parametrize("before", [None, 0o777])
-def test_files_are_the_owners_alone(before: int | None, tmp_path: Path) -> None:
+def test_files_are_private(before: int | None, tmp_path: Path) -> None:
     """Rings are 0600 in a 0700 directory, also where a wider one with nothing else in it was there."""
     if before is not None:
         prepare_directory(tmp_path / "of" / "run")
@@ -150,7 +150,7 @@ def test_files_are_the_owners_alone(before: int | None, tmp_path: Path) -> None:
 
 
 @pytest.mark.parametrize("mode", [0o755, 0o775, 0o757])
-def test_a_directory_with_other_files_keeps_its_mode(mode: int, tmp_path: Path) -> None:
+def test_shared_directory_keeps_mode(mode: int, tmp_path: Path) -> None:
     """Others may need them; it is refused where others could put rings into it."""
     (tmp_path / "results.csv").touch()
     tmp_path.chmod(mode)
@@ -162,7 +162,7 @@ def test_a_directory_with_other_files_keeps_its_mode(mode: int, tmp_path: Path) 
     assert tmp_path.stat().st_mode & 0o777 == mode
 
 
-def test_a_ring_that_does_not_fit_on_the_disk_is_an_error_at_once(tmp_path: Path) -> None:
+def test_full_disk_is_ring_error(tmp_path: Path) -> None:
     """Its blocks are allocated when it is made: no SIGBUS later."""
     before = resource.getrlimit(resource.RLIMIT_FSIZE)
     resource.setrlimit(resource.RLIMIT_FSIZE, (1 << 14, before[1]))
@@ -184,14 +184,14 @@ def test_a_ring_that_does_not_fit_on_the_disk_is_an_error_at_once(tmp_path: Path
     ],
     ids=["records", "none", "schema", "values"],
 )
-def test_a_ring_that_no_reader_would_take_is_not_written(schema: Schema, records: int, tmp_path: Path) -> None:
+def test_oversized_ring_is_refused(schema: Schema, records: int, tmp_path: Path) -> None:
     """The writer's bounds are the reader's."""
     with pytest.raises(RingError, match="beyond what a reader takes"):
         RingWriter(ring_path(tmp_path, IDENTITY), schema, IDENTITY, records=records)
 
 
 @pytest.mark.faults
-def test_a_writer_in_another_container_is_seen_to_live_and_to_die(tmp_path: Path) -> None:
+def test_writer_in_container_is_seen(tmp_path: Path) -> None:
     """Its pid means nothing there: the lock on its file tells, which its children do not inherit."""
     path = ring_path(tmp_path, IDENTITY)
     write = (
@@ -221,7 +221,7 @@ def test_a_writer_in_another_container_is_seen_to_live_and_to_die(tmp_path: Path
     assert (alive, dead) == ("True", "False")
 
 
-def test_a_rank_is_no_step_back_when_the_clusters_values_come_later(tmp_path: Path) -> None:
+def test_late_cluster_record_keeps_progress(tmp_path: Path) -> None:
     """They belong to a step before the one that the rank has ended since."""
     ring = RingWriter(ring_path(tmp_path, IDENTITY), SCHEMA, IDENTITY)
     for step, kind in ((4, Kind.RANK), (5, Kind.RANK), (4, Kind.CLUSTER)):

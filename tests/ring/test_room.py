@@ -18,7 +18,7 @@ def make(where: Path, size: RingSize) -> RingWriter:
     return make_ring(ring_path(where, IDENTITY), SCHEMA, IDENTITY, size=size)
 
 
-def test_the_ranks_of_a_machine_share_a_quarter_of_what_is_free(tmp_path: Path) -> None:
+def test_ranks_share_quarter_of_memory(tmp_path: Path) -> None:
     """Three quarters are left to the loaders."""
     with mounted(tmp_path, "size=4m"):
         ring = make(tmp_path, RingSize(records=2**20, sharers=4))
@@ -27,7 +27,7 @@ def test_the_ranks_of_a_machine_share_a_quarter_of_what_is_free(tmp_path: Path) 
 
 
 @pytest.mark.parametrize(("sharers", "records"), [(1, 64), (8, 35), (64, None)])
-def test_rings_of_large_records_leave_half_of_what_is_free(sharers: int, records: int | None, tmp_path: Path) -> None:
+def test_large_records_leave_half_free(sharers: int, records: int | None, tmp_path: Path) -> None:
     """They hold 64 records only where that many of each rank fit into it, and no ring is made that were of no use."""
     with mounted(tmp_path, "size=256k"):
         if records is None:
@@ -42,7 +42,7 @@ def test_rings_of_large_records_leave_half_of_what_is_free(sharers: int, records
 @pytest.mark.parametrize(
     ("groups", "name"), [("0::/job/rank\n", "memory.max"), ("5:memory:/job/rank\n0::/\n", "memory.limit_in_bytes")]
 )
-def test_a_container_s_memory_bounds_its_rings(groups: str, name: str, tmp_path: Path) -> None:
+def test_container_memory_bounds_rings(groups: str, name: str, tmp_path: Path) -> None:
     """The lowest limit of all groups that hold the process; a shared memory of another size does not help."""
     root = tmp_path / "memory" if "memory:" in groups else tmp_path
     (root / "job" / "rank").mkdir(parents=True)
@@ -53,7 +53,7 @@ def test_a_container_s_memory_bounds_its_rings(groups: str, name: str, tmp_path:
     assert room.memory_limit(tmp_path, tmp_path / "own") == 2**29
 
 
-def test_rings_take_a_sixteenth_of_the_container_s_memory(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_rings_take_sixteenth_of_container(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     """Where its shared memory, or its disk, has more room than that."""
     monkeypatch.setattr(room, "memory_limit", lambda: 2.0**22)
     ring = make(tmp_path, RingSize(records=2**20))
@@ -61,7 +61,7 @@ def test_rings_take_a_sixteenth_of_the_container_s_memory(tmp_path: Path, monkey
     ring.release()
 
 
-def test_where_a_ring_does_not_fit_a_smaller_one_is_made(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_smaller_ring_is_made_instead(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     """A quarter, a sixteenth …, where the file system says that there is more room than a quota leaves."""
     monkeypatch.setattr(room, "_free_bytes", lambda _: float("inf"))
     with mounted(tmp_path, "size=200k"):
@@ -70,7 +70,7 @@ def test_where_a_ring_does_not_fit_a_smaller_one_is_made(tmp_path: Path, monkeyp
         ring.release()
 
 
-def test_a_directory_that_was_cleaned_away_is_made_again(tmp_path: Path) -> None:
+def test_missing_directory_is_made_again(tmp_path: Path) -> None:
     """Between the beginning of a session and its first step."""
     assert make(tmp_path / "run", RingSize()).path.parent.stat().st_mode & 0o777 == 0o700
 
@@ -95,7 +95,7 @@ def give_away(path: Path) -> None:
 
 
 @pytest.mark.parametrize("take", [link, give_away, Path.touch])
-def test_where_the_name_is_taken_the_next_one_is_used(take: Callable[[Path], None], memory: Path) -> None:
+def test_taken_name_is_skipped(take: Callable[[Path], None], memory: Path) -> None:
     """By a link, a directory of another user, or a file; tools look there too."""
     name = f"otel_train-{os.getuid()}"
     take(memory / name)
@@ -105,7 +105,7 @@ def test_where_the_name_is_taken_the_next_one_is_used(take: Callable[[Path], Non
     assert list((memory / "elsewhere").glob("*")) == []
 
 
-def test_files_are_the_owners_alone_whatever_the_umask_is(memory: Path) -> None:
+def test_umask_leaves_files_private(memory: Path) -> None:
     """Directories that their owner could not enter would be of no use either."""
     before = os.umask(0o777)
     try:

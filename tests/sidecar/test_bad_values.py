@@ -67,7 +67,7 @@ def rows_of(request: ExportMetricsServiceRequest) -> list[Row]:
 
 @settings(max_examples=60, deadline=None, suppress_health_check=[HealthCheck.function_scoped_fixture])
 @given(values=st.lists(FLOATS, min_size=WIDTH, max_size=WIDTH))
-def test_no_number_in_a_ring_keeps_the_others_back(values: list[float], tmp_path: Path) -> None:
+def test_bad_number_spares_others(values: list[float], tmp_path: Path) -> None:
     """What can't be counted counts nothing, and a gauge is sent as what it is."""
     identity = Identity(run_id="run", attempt=next(RINGS))
     ring = RingWriter(ring_path(tmp_path, identity), SCHEMA, identity, records=8)
@@ -87,13 +87,13 @@ def test_no_number_in_a_ring_keeps_the_others_back(values: list[float], tmp_path
 @pytest.mark.parametrize(
     ("value", "expected"), [(math.inf, 2**63 - 1), (-1e300, -(2**63)), (math.nan, 0), (2**63, 2**63 - 1), (7.0, 7)]
 )
-def test_a_whole_number_that_does_not_fit_is_the_nearest(value: float, expected: int) -> None:
+def test_oversized_integer_is_clamped(value: float, expected: int) -> None:
     """What the protocol's type can't hold keeps no request back."""
     message = Sum.FromString(number(integer=True)(1, value))
     assert [point.as_int for point in message.data_points] == [expected]
 
 
-def test_a_users_metrics_arrive_as_they_were_declared(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_user_metrics_arrive_as_declared(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     """The instrument, whole counts of parts, unit and description; and what nobody gave has no key in wandb."""
     monkeypatch.setenv("OTEL_TRAIN_SIDECAR", "external")
     with otel_train.init(ring_dir=tmp_path, metrics=OWN, close_timeout=0.01) as telemetry:
@@ -120,7 +120,7 @@ def test_a_users_metrics_arrive_as_they_were_declared(tmp_path: Path, monkeypatc
 
 @pytest.mark.parametrize("option", ["rank_interval", "linger", "grace"])
 @pytest.mark.parametrize("seconds", [math.nan, math.inf, -1.0])
-def test_an_interval_that_is_none_is_no_damage_to_a_ring(option: str, seconds: Any, tmp_path: Path) -> None:
+def test_invalid_seconds_are_refused(option: str, seconds: Any, tmp_path: Path) -> None:
     """The option is named; no ring is left out for it."""
     with pytest.raises(ConfigurationError, match=f"sidecar: {option} must be a finite number of seconds"):
         Sidecar(tmp_path, **{option: seconds})

@@ -48,7 +48,7 @@ def receiver(monkeypatch: pytest.MonkeyPatch) -> Iterator[OtlpReceiver]:
         yield made
 
 
-def test_what_ranks_record_after_a_sigterm_to_all_is_sent(rank: Rank, receiver: OtlpReceiver, start: Start) -> None:
+def test_records_after_sigterm_are_sent(rank: Rank, receiver: OtlpReceiver, start: Start) -> None:
     """A sidecar stays until its ranks have ended, and its exit code says that it was told to go."""
     sidecar = start()
     rank.record(1)
@@ -64,9 +64,7 @@ def test_what_ranks_record_after_a_sigterm_to_all_is_sent(rank: Rank, receiver: 
     assert receiver.values(PICKS) == [1, 3, 6, 10]
 
 
-def test_a_rank_that_goes_on_after_a_sigterm_does_not_keep_the_sidecar(
-    rank: Rank, receiver: OtlpReceiver, start: Start
-) -> None:
+def test_grace_time_ends_sidecar(rank: Rank, receiver: OtlpReceiver, start: Start) -> None:
     """After the grace time there is one more try."""
     receiver.refuse_with = grpc.StatusCode.INTERNAL
     sidecar = start("--grace", "1")
@@ -79,9 +77,7 @@ def test_a_rank_that_goes_on_after_a_sigterm_does_not_keep_the_sidecar(
 
 
 @pytest.mark.parametrize("number", [signal.SIGTERM, signal.SIGINT])
-def test_a_person_need_not_wait_for_the_grace_time(
-    number: signal.Signals, rank: Rank, receiver: OtlpReceiver, start: Start
-) -> None:
+def test_second_signal_skips_grace(number: signal.Signals, rank: Rank, receiver: OtlpReceiver, start: Start) -> None:
     """A SIGTERM more, or a SIGINT, ends it though ranks go on."""
     sidecar = start("--grace", "1000")
     rank.record(1)
@@ -95,7 +91,7 @@ def test_a_person_need_not_wait_for_the_grace_time(
 
 @pytest.mark.faults
 @pytest.mark.parametrize("protocol", ["grpc", "http/protobuf"])
-def test_an_endpoint_that_never_answers_does_not_hold_the_sidecar(
+def test_silent_endpoint_does_not_block(
     protocol: str, rank: Rank, start: Start, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """A request is given up after OTEL_EXPORTER_OTLP_TIMEOUT seconds, and the records stay in the ring."""

@@ -23,9 +23,7 @@ from tests.support.waiting import wait_until
 PICKS = cluster_name(rows.PICKS.name)
 
 
-def test_a_ranks_last_values_are_sent_though_another_sidecar_had_read_them(
-    rank: Rank, receiver: OtlpReceiver, tmp_path: Path
-) -> None:
+def test_held_values_survive_restart(rank: Rank, receiver: OtlpReceiver, tmp_path: Path) -> None:
     """It had held them back for the interval, and was killed; what it had sent is not sent again."""
     for step in (1, 2, 3):
         rank.record(step, Kind.RANK)
@@ -44,7 +42,7 @@ def test_a_ranks_last_values_are_sent_though_another_sidecar_had_read_them(
 
 
 @pytest.mark.parametrize("value", [math.nan, math.inf, 1e300])
-def test_a_count_that_is_none_costs_itself(
+def test_invalid_count_costs_only_itself(
     value: float, rank: Rank, receiver: OtlpReceiver, tmp_path: Path, caplog: pytest.LogCaptureFixture
 ) -> None:
     """The ring is not given up, and the counts that follow are right."""
@@ -57,7 +55,7 @@ def test_a_count_that_is_none_costs_itself(
     assert not [each for each in caplog.records if "damaged" in each.getMessage()]
 
 
-def test_requests_stay_within_what_receivers_take(receiver: OtlpReceiver, tmp_path: Path) -> None:
+def test_requests_stay_within_limits(receiver: OtlpReceiver, tmp_path: Path) -> None:
     """Two rings with a backlog of 30,000 large points each arrive at a receiver that takes 4 MiB at most."""
     schema = Schema((rows.TOKENS,), tuple(f"{number:0130}" for number in range(500)))
     for rank in range(2):
@@ -82,7 +80,7 @@ class Acknowledging:
         return TAKEN
 
 
-def test_what_is_recorded_during_a_request_waits_for_the_next_look(rank: Rank, tmp_path: Path) -> None:
+def test_new_records_wait_for_poll(rank: Rank, tmp_path: Path) -> None:
     """A rank of short steps would have a request for each step, which costs many times as much as one for all."""
     rank.record(1)
     exporter = Acknowledging(rank)
@@ -90,7 +88,7 @@ def test_what_is_recorded_during_a_request_waits_for_the_next_look(rank: Rank, t
     assert exporter.requests == 1
 
 
-def test_a_backlog_is_sent_without_a_pause(tmp_path: Path) -> None:
+def test_backlog_is_sent_without_pause(tmp_path: Path) -> None:
     """As many requests follow each other as are full, and the rest of it."""
     rank = Rank(tmp_path, records=4 * BATCH_RECORDS)
     for step in range(1, 2 * BATCH_RECORDS + 2):
@@ -121,7 +119,7 @@ def sent(batch: Batch | None, name: str) -> list[tuple[float, dict[str, str]]]:
     ]
 
 
-def test_a_rank_that_hangs_shows_its_last_step_its_age_and_its_phase(tmp_path: Path) -> None:
+def test_hanging_rank_shows_its_phase(tmp_path: Path) -> None:
     """Though it records nothing more; the age is no step to the bridge, and an ended rank has none."""
     rank = Rank(tmp_path, rank=1)
     values, began = [0.0] * rank.ring.geometry.values, time.time_ns() - 100 * 10**9
@@ -146,7 +144,7 @@ def test_a_rank_that_hangs_shows_its_last_step_its_age_and_its_phase(tmp_path: P
     assert feed.drained
 
 
-def test_live_points_go_on_after_clock_was_set_back(rank: Rank) -> None:
+def test_live_times_never_go_back(rank: Rank) -> None:
     """Their times rise all the same: many stores refuse what is older than a series' last point."""
     feed = RingFeed(rank.ring.path, rank_interval=1.0)
     feed._live_ns = later = time.time_ns() + 3600 * 10**9

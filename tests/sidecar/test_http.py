@@ -23,7 +23,7 @@ def server(monkeypatch: pytest.MonkeyPatch) -> Iterator[Server]:
         yield made
 
 
-def test_values_arrive_over_http_each_once(rank: Rank, server: Server, tmp_path: Path) -> None:
+def test_values_arrive_once_over_http(rank: Rank, server: Server, tmp_path: Path) -> None:
     """At the path that the specification names; a server that refuses for a while loses nothing."""
     server.refuse = 2
     for step in (1, 2, 3):
@@ -33,7 +33,7 @@ def test_values_arrive_over_http_each_once(rank: Rank, server: Server, tmp_path:
     assert (server.kept.values(PICKS), server.paths) == ([1, 3, 6], {"/v1/metrics"})
 
 
-def test_an_answer_without_an_end_is_given_up(
+def test_endless_answer_is_abandoned(
     rank: Rank, server: Server, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
 ) -> None:
     """Each read of it is in time; the records go out again once the receiver answers as it should."""

@@ -74,7 +74,7 @@ def run(actions: Sequence[str], directory: Path, interval: float, *, alone: bool
 @example(actions=[*OVERWRITTEN[:7], "small", "one", *OVERWRITTEN[7:]], interval=0.0, alone=True)
 @example(actions=RESUMED, interval=0.0, alone=False)
 @given(actions=ACTIONS, interval=st.sampled_from([0.0, 3.0]), alone=st.booleans())
-def test_no_series_has_two_values_at_one_time(actions: list[str], interval: float, alone: bool) -> None:
+def test_series_never_contradicts_itself(actions: list[str], interval: float, alone: bool) -> None:
     """For every cut, kill, loss and restart; and what a request brings is not older than what was taken before it."""
     with tempfile.TemporaryDirectory() as name:
         store, acknowledged = run(actions, Path(name), interval, alone=alone)
@@ -97,7 +97,7 @@ def test_no_series_has_two_values_at_one_time(actions: list[str], interval: floa
         assert all(found == sorted(set(found)) for found in by_series.values())
 
 
-def test_what_describes_sending_has_another_instance(rank: Rank, tmp_path: Path) -> None:
+def test_live_points_have_own_instance(rank: Rank, tmp_path: Path) -> None:
     """Its times are the present's, and a record that comes later has an older one."""
     rank.record(1)
     store = Store()
@@ -109,7 +109,7 @@ def test_what_describes_sending_has_another_instance(rank: Rank, tmp_path: Path)
     assert last == sorted(last)
 
 
-def test_many_records_without_cluster_values_are_bounded() -> None:
+def test_open_records_are_bounded() -> None:
     """A rank whose reductions never come back waits for a bounded number of them."""
     order = RecordOrder(0, expects_cluster=True)
     sent = [out.record.step for step in range(1, 200) for out in order.take(record(step, Kind.RANK), ())]

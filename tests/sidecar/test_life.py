@@ -49,7 +49,7 @@ def pid_of(process: SidecarProcess) -> int:
     return process.pid
 
 
-def test_a_sidecar_leaves_when_its_session_is_delivered(rank: Rank, receiver: OtlpReceiver, tmp_path: Path) -> None:
+def test_sidecar_leaves_after_delivery(rank: Rank, receiver: OtlpReceiver, tmp_path: Path) -> None:
     """Also while the rank's process lives: in a pool or a notebook that is for long."""
     with closing(SidecarProcess(tmp_path, 0.0)) as process:
         rank.record(1)
@@ -62,7 +62,7 @@ def test_a_sidecar_leaves_when_its_session_is_delivered(rank: Rank, receiver: Ot
     assert receiver.values(PICKS) == [1, 3]
 
 
-def test_of_several_sessions_at_once_one_has_a_sidecar(receiver: OtlpReceiver, tmp_path: Path) -> None:
+def test_sessions_share_one_sidecar(receiver: OtlpReceiver, tmp_path: Path) -> None:
     """The others' leave and are not started again while it serves; when it leaves one of them takes its turn."""
     ranks = [Rank(tmp_path, number) for number in range(3)]
     processes = [SidecarProcess(tmp_path, 0.0) for _ in ranks]
@@ -82,7 +82,7 @@ def test_of_several_sessions_at_once_one_has_a_sidecar(receiver: OtlpReceiver, t
     assert receiver.values(PICKS) == [1, 1, 1]
 
 
-def test_a_sidecar_that_can_not_deliver_makes_way_for_a_later_session(
+def test_stuck_sidecar_yields_to_session(
     receiver: OtlpReceiver, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """A job that is started again with the right address sends what the one before could not."""
@@ -99,7 +99,7 @@ def test_a_sidecar_that_can_not_deliver_makes_way_for_a_later_session(
 
 
 @pytest.mark.usefixtures("receiver")
-def test_a_ring_that_comes_while_a_sidecar_leaves_is_sent(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_late_ring_is_still_sent(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     """Its session saw the lock taken, and started no sidecar."""
     ranks: list[Rank] = []
     serve = Sidecar._serve
@@ -118,7 +118,7 @@ def test_a_ring_that_comes_while_a_sidecar_leaves_is_sent(tmp_path: Path, monkey
 
 
 @pytest.mark.usefixtures("receiver")
-def test_the_next_jobs_sidecar_cleans_up_after_earlier_ones(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_sidecar_cleans_earlier_jobs(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     """Beside its own directory in the default one; its own job's rings stay for a look at them."""
     monkeypatch.setattr(directory, "MEMORY", tmp_path)
     monkeypatch.setattr(keeping, "KEPT_SECONDS", -1.0)
@@ -133,7 +133,7 @@ def test_the_next_jobs_sidecar_cleans_up_after_earlier_ones(tmp_path: Path, monk
     assert len(ring_files(default_base() / "two")) == 1
 
 
-def test_the_patience_begins_anew_with_a_later_attempt(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_later_attempt_restarts_linger(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     """What an attempt before it has used up is not taken from it."""
     clock = [0.0]
     looks: list[float] = []
@@ -155,7 +155,7 @@ def test_the_patience_begins_anew_with_a_later_attempt(tmp_path: Path, monkeypat
 
 
 @pytest.mark.usefixtures("receiver")
-def test_the_newest_attempts_of_each_run_are_kept(tmp_path: Path) -> None:
+def test_newest_attempts_are_kept(tmp_path: Path) -> None:
     """Runs that share a directory do not remove each other's rings."""
     attempts = {1: "one", 2: "two", 3: "one", 4: "three", 5: "one"}
     for attempt, run_id in attempts.items():
@@ -167,7 +167,7 @@ def test_the_newest_attempts_of_each_run_are_kept(tmp_path: Path) -> None:
     assert [path.stem for path in ring_files(tmp_path)] == [f"rank00000-{attempt}" for attempt in (2, 3, 4, 5)]
 
 
-def test_a_sidecar_says_that_it_waits_for_rings(
+def test_missing_rings_are_logged(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
 ) -> None:
     """What the job has to be told, at once and once more as a warning."""

@@ -13,7 +13,7 @@ from tests.sidecar.conftest import FIRST_TIME, SCHEMA
 from tests.support.sdk_points import to_sdk
 
 
-def test_a_message_is_what_the_sdk_makes_of_the_same_points() -> None:
+def test_message_equals_the_sdk() -> None:
     """Of all instruments, with attributes and without, of two steps, and byte for byte."""
     identity, layout = Identity(run_id="run", attempt=7), SCHEMA.layout()
     builder = PointBuilder(Origin(identity, layout))

@@ -73,7 +73,7 @@ def values(store: Store) -> dict[object, set[bytes]]:
     return found
 
 
-def test_kill_in_a_request_loses_and_changes_nothing(server: Server, tmp_path: Path) -> None:
+def test_kill_during_request_loses_nothing(server: Server, tmp_path: Path) -> None:
     """What was kept without an acknowledgement comes again, is refused as a repetition, and what is new arrives."""
     rank = Rank(tmp_path, records=512)
     command = [sys.executable, "-m", "otel_train.sidecar", str(tmp_path), "--rank-interval", "0"]

@@ -35,19 +35,19 @@ def sent(order: RecordOrder, *written: str) -> list[str]:
         ("C1 R2", "C1+ R2+"),
     ],
 )
-def test_rank_waits_for_earlier_cluster_values(written: str, expected: str) -> None:
+def test_rank_waits_for_cluster_values(written: str, expected: str) -> None:
     """Times never go back, and a step is named once; an abandoned reduction is known by a later one."""
     assert sent(RecordOrder(0, expects_cluster=True), *written.split()) == expected.split()
 
 
-def test_rank_alone_with_its_values_waits_for_none() -> None:
+def test_lone_rank_never_waits() -> None:
     """A rank that emits no cluster's values sends its own at once, at most once an interval."""
     order = RecordOrder(2 * SECOND, expects_cluster=False)
     assert sent(order, "R1", "R2", "R3", "R4") == ["R1+", "R3+"]
     assert [out.record.step for out in order.show()] == [4]
 
 
-def test_wait_for_cluster_values_is_bounded() -> None:
+def test_wait_for_cluster_is_bounded() -> None:
     """On a clock that is never set; after it the rank's values go out at once, until the cluster's come again."""
     order = RecordOrder(0, expects_cluster=True)
     assert sent(order, "R1", "R2") == ["R1+"]

@@ -37,7 +37,7 @@ def deliver(sending: Sender, rings: dict[Path, RingFeed], tries: int = 60) -> No
 
 
 @pytest.mark.parametrize("answer", [BAD_DATA, FAULT], ids=["400", "500"])
-def test_one_bad_record_costs_one(answer: Answer, rank: Rank, tmp_path: Path) -> None:
+def test_bad_record_costs_only_itself(answer: Answer, rank: Rank, tmp_path: Path) -> None:
     """Whatever its place among others; its points are counted, and the cursor goes on."""
     for step in range(1, 101):
         rank.record(step)
@@ -51,7 +51,7 @@ def test_one_bad_record_costs_one(answer: Answer, rank: Rank, tmp_path: Path) ->
     assert len(store.requests) < 150
 
 
-def test_one_bad_metric_costs_its_points(rank: Rank, tmp_path: Path, caplog: pytest.LogCaptureFixture) -> None:
+def test_bad_metric_costs_its_points(rank: Rank, tmp_path: Path, caplog: pytest.LogCaptureFixture) -> None:
     """It is found, named once, and left out of later requests, so that few requests are refused."""
     store = Store(refusing(lambda point: point.name == PICKS, BAD_DATA))
     rings, sending = feeds(tmp_path), sender(store, tmp_path)
@@ -68,7 +68,7 @@ def test_one_bad_metric_costs_its_points(rank: Rank, tmp_path: Path, caplog: pyt
     assert [PICKS in record.getMessage() for record in caplog.records if "for good" in record.getMessage()] == [True]
 
 
-def test_one_bad_ring_keeps_no_other(rank: Rank, tmp_path: Path) -> None:
+def test_bad_ring_blocks_no_other(rank: Rank, tmp_path: Path) -> None:
     """The others' requests go on meanwhile, and the bad one's are dropped in a bounded number of tries."""
     bad = Rank(tmp_path, rank=1, records=512)
     for step in range(1, 401):
@@ -84,7 +84,7 @@ def test_one_bad_ring_keeps_no_other(rank: Rank, tmp_path: Path) -> None:
 
 
 @pytest.mark.parametrize("answer", [BAD_DATA, FAULT, AWAY], ids=["400", "500", "away"])
-def test_receiver_that_takes_nothing_is_waited_for(answer: Answer, rank: Rank, tmp_path: Path) -> None:
+def test_failing_receiver_is_waited_for(answer: Answer, rank: Rank, tmp_path: Path) -> None:
     """Nothing shows that the data are at fault: they are kept, and arrive when it takes something."""
     rank.record(1)
     store, rings = Store(lambda *_: answer), feeds(tmp_path)
@@ -97,7 +97,7 @@ def test_receiver_that_takes_nothing_is_waited_for(answer: Answer, rank: Rank, t
 
 
 @pytest.mark.parametrize("limit", [2000, 30_000])
-def test_requests_shrink_to_what_receiver_takes(limit: int, rank: Rank, tmp_path: Path) -> None:
+def test_requests_shrink_to_limit(limit: int, rank: Rank, tmp_path: Path) -> None:
     """A bound of any size, below that of one record too, loses nothing and keeps the order."""
     for step in range(1, 41):
         rank.record(step)
@@ -133,7 +133,7 @@ def no_window(keeps: str) -> Store:
 
 @pytest.mark.parametrize("keeps", ["nothing", "good part"])
 @pytest.mark.parametrize("restart", [False, True])
-def test_repetition_is_split_until_new_steps_are_stored(keeps: str, restart: bool, tmp_path: Path) -> None:
+def test_refused_repetition_is_split(keeps: str, restart: bool, tmp_path: Path) -> None:
     """One lost acknowledgement and a store without a window for repetitions: all of 320 steps are there."""
     rank, store = Rank(tmp_path, records=512), no_window(keeps)
     rings, sending = feeds(tmp_path), sender(store, tmp_path)
@@ -149,7 +149,7 @@ def test_repetition_is_split_until_new_steps_are_stored(keeps: str, restart: boo
     assert RingReader(rank.ring.path).cursor.refused == 0
 
 
-def test_each_cause_is_said_once_with_address(
+def test_each_cause_is_logged_once(
     rank: Rank, tmp_path: Path, caplog: pytest.LogCaptureFixture, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """With status, text and what to do, in the log and, when it lasts, in the status file for the ranks."""

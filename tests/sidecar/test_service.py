@@ -26,9 +26,7 @@ def has_arrived(receiver: OtlpReceiver, records: int) -> bool:
     return len(receiver.values(PICKS)) == records
 
 
-def test_each_cluster_record_goes_out_with_its_step_under_one_time_stamp(
-    rank: Rank, receiver: OtlpReceiver, tmp_path: Path
-) -> None:
+def test_points_of_step_share_time(rank: Rank, receiver: OtlpReceiver, tmp_path: Path) -> None:
     """All points of a step share its time stamp, `train.step` says which it is, and their number is among them."""
     for step in (1, 2):
         rank.record(step)
@@ -42,7 +40,7 @@ def test_each_cluster_record_goes_out_with_its_step_under_one_time_stamp(
         assert count == len(numbers) + 1  # the receiver keeps no histogram
 
 
-def test_records_of_the_cluster_are_numbered(rank: Rank, receiver: OtlpReceiver, tmp_path: Path) -> None:
+def test_cluster_records_are_numbered(rank: Rank, receiver: OtlpReceiver, tmp_path: Path) -> None:
     """A receiver can tell that one is missing; a rank's own records have no part in it."""
     for step, kind in enumerate((Kind.CLUSTER, Kind.RANK, Kind.CLUSTER, Kind.BOTH, Kind.CLUSTER), start=1):
         rank.record(step, kind)
@@ -51,9 +49,7 @@ def test_records_of_the_cluster_are_numbered(rank: Rank, receiver: OtlpReceiver,
     assert receiver.values(cluster_name(rows.STEP_ORDINAL.name)) == [1, 2, 3, 4]
 
 
-def test_counters_are_cumulative_over_records_and_over_a_restart_of_the_sidecar(
-    rank: Rank, receiver: OtlpReceiver, tmp_path: Path
-) -> None:
+def test_restart_keeps_counters_cumulative(rank: Rank, receiver: OtlpReceiver, tmp_path: Path) -> None:
     """A sidecar that begins again goes on with the totals of what was acknowledged."""
     with receiver:
         for first in (1, 3):
@@ -65,9 +61,7 @@ def test_counters_are_cumulative_over_records_and_over_a_restart_of_the_sidecar(
     assert all(point.cumulative for point in receiver.points if point.name == PICKS)
 
 
-def test_what_a_receiver_did_not_acknowledge_is_sent_again_once_it_does(
-    rank: Rank, receiver: OtlpReceiver, tmp_path: Path
-) -> None:
+def test_unacknowledged_records_are_resent(rank: Rank, receiver: OtlpReceiver, tmp_path: Path) -> None:
     """A refusing receiver loses nothing, and doubles nothing."""
     receiver.refuse_with = grpc.StatusCode.INTERNAL
     rank.record(1)
@@ -80,7 +74,7 @@ def test_what_a_receiver_did_not_acknowledge_is_sent_again_once_it_does(
     assert receiver.values(PICKS) == [1, 3]
 
 
-def test_overwritten_records_are_counted_and_the_others_arrive(receiver: OtlpReceiver, tmp_path: Path) -> None:
+def test_overwritten_records_are_counted(receiver: OtlpReceiver, tmp_path: Path) -> None:
     """A sidecar that is a whole ring behind reports exactly what it missed."""
     rank = Rank(tmp_path, records=8)
     for step in range(1, 21):
@@ -92,9 +86,7 @@ def test_overwritten_records_are_counted_and_the_others_arrive(receiver: OtlpRec
     assert arrived == list(range(13, 21))
 
 
-def test_a_ranks_own_values_go_out_once_an_interval_and_at_its_end(
-    rank: Rank, receiver: OtlpReceiver, tmp_path: Path
-) -> None:
+def test_rank_values_follow_interval(rank: Rank, receiver: OtlpReceiver, tmp_path: Path) -> None:
     """Counters in between are not lost: the next export has them."""
     for step in range(1, 8):
         rank.record(step, Kind.RANK)
@@ -104,7 +96,7 @@ def test_a_ranks_own_values_go_out_once_an_interval_and_at_its_end(
     assert receiver.values(rows.PICKS.name) == [1, 10, 28]
 
 
-def test_a_sidecar_of_a_rank_ends_when_the_rank_has_and_all_is_sent(rank: Rank, receiver: OtlpReceiver) -> None:
+def test_sidecar_ends_after_its_rank(rank: Rank, receiver: OtlpReceiver) -> None:
     """A process that is started as a rank starts it leaves by itself, with status 0."""
     rank.record(1)
     parent = subprocess.Popen([sys.executable, "-c", "input()"], stdin=subprocess.PIPE)
@@ -120,7 +112,7 @@ def test_a_sidecar_of_a_rank_ends_when_the_rank_has_and_all_is_sent(rank: Rank, 
     assert receiver.values(PICKS) == [1, 3]
 
 
-def test_a_second_sidecar_waits_for_the_first(rank: Rank, receiver: OtlpReceiver, tmp_path: Path) -> None:
+def test_second_sidecar_waits_for_first(rank: Rank, receiver: OtlpReceiver, tmp_path: Path) -> None:
     """Two sidecars for one directory send each record once."""
     with receiver, serving(tmp_path), serving(tmp_path):
         rank.record(1)
@@ -129,7 +121,7 @@ def test_a_second_sidecar_waits_for_the_first(rank: Rank, receiver: OtlpReceiver
 
 
 @pytest.mark.parametrize("token", ["right", "wrong"])
-def test_tls_headers_and_compression_of_the_environment_are_used(
+def test_exporter_uses_standard_variables(
     token: str, rank: Rank, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """The standard variables reach the exporter: a bridge with TLS and a token takes the right token only."""
