@@ -10,23 +10,44 @@ from importlib import import_module
 from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
-    from otel_train.catalogue import Metric, Reduction
+    from otel_train.catalogue import Metric, Phase, Reduction
     from otel_train.exceptions import ConfigurationError, OtelTrainError
     from otel_train.ledger import LedgerMeter, StateLedger
     from otel_train.mixing import MixingMeter, StreamMixingDataset
-    from otel_train.step import Scalar, Telemetry, aggregate_step_metrics, init, reduce_loss_metrics
+    from otel_train.step import (
+        ClockedSource,
+        DescribedSource,
+        FlatSource,
+        ModalSource,
+        Scalar,
+        Source,
+        SteppedSource,
+        Telemetry,
+        WatchedSource,
+        aggregate_step_metrics,
+        init,
+        reduce_loss_metrics,
+    )
 
 _HOMES = {
+    "ClockedSource": "otel_train.step",
     "ConfigurationError": "otel_train.exceptions",
+    "DescribedSource": "otel_train.step",
+    "FlatSource": "otel_train.step",
     "LedgerMeter": "otel_train.ledger",
     "Metric": "otel_train.catalogue",
     "MixingMeter": "otel_train.mixing",
+    "ModalSource": "otel_train.step",
     "OtelTrainError": "otel_train.exceptions",
+    "Phase": "otel_train.catalogue",
     "Reduction": "otel_train.catalogue",
     "Scalar": "otel_train.step",
+    "Source": "otel_train.step",
     "StateLedger": "otel_train.ledger",
+    "SteppedSource": "otel_train.step",
     "StreamMixingDataset": "otel_train.mixing",
     "Telemetry": "otel_train.step",
+    "WatchedSource": "otel_train.step",
     "aggregate_step_metrics": "otel_train.step",
     "init": "otel_train.step",
     "reduce_loss_metrics": "otel_train.step",
@@ -34,16 +55,24 @@ _HOMES = {
 
 __version__ = "0.1.0"
 __all__ = [
+    "ClockedSource",
     "ConfigurationError",
+    "DescribedSource",
+    "FlatSource",
     "LedgerMeter",
     "Metric",
     "MixingMeter",
+    "ModalSource",
     "OtelTrainError",
+    "Phase",
     "Reduction",
     "Scalar",
+    "Source",
     "StateLedger",
+    "SteppedSource",
     "StreamMixingDataset",
     "Telemetry",
+    "WatchedSource",
     "aggregate_step_metrics",
     "init",
     "reduce_loss_metrics",

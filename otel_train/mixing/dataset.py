@@ -295,12 +295,17 @@ class StreamMixingDataset(IterableDataset[MixedBatch]):
         return callable(self._weights)
 
     @property
-    def _last_picked_step(self) -> list[int]:
-        return self.meter._last_picked_step  # noqa: SLF001  # a name that the outside relies on, kept in one place
+    def last_picked_step(self) -> list[int]:
+        """Step of each slot's last pick; see `MixingMeter.last_picked_step`."""
+        return self.meter.last_picked_step
 
     @property
-    def _modality_for_reader(self) -> list[str | None]:
-        return self.meter._modality_for_reader  # noqa: SLF001  # as above
+    def modality_for_reader(self) -> list[str | None]:
+        """Modality of each slot's stream; see `MixingMeter.modality_for_reader`."""
+        return self.meter.modality_for_reader
+
+    # Names that the outside has relied on since before there were public ones.
+    _last_picked_step, _modality_for_reader = last_picked_step, modality_for_reader
 
     def end_step(self, step: int) -> None:
         """Note the end of a step that is no log step."""

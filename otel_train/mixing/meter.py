@@ -318,6 +318,16 @@ class MixingMeter:
     # -- state ---------------------------------------------------------------------------------------------------
 
     @property
+    def last_picked_step(self) -> list[int]:
+        """Step of each slot's last pick, or of its opening where that came later; the caller's to change."""
+        return list(self._last_picked_step)
+
+    @property
+    def modality_for_reader(self) -> list[str | None]:
+        """Modality of each slot's stream, None for an empty slot; the caller's to change."""
+        return list(self._modality_for_reader)
+
+    @property
     def step(self) -> int:
         """The step that is being made: what is picked now belongs to it."""
         return self._step

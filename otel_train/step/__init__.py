@@ -4,14 +4,28 @@ from otel_train.step.aggregate import aggregate_step_metrics, reduce_loss_metric
 from otel_train.step.declarations import Scalar
 from otel_train.step.options import SessionOptions
 from otel_train.step.session import init
+from otel_train.step.source_protocols import (
+    ClockedSource,
+    DescribedSource,
+    FlatSource,
+    ModalSource,
+    Source,
+    SteppedSource,
+    WatchedSource,
+)
 from otel_train.step.telemetry import Telemetry
-from otel_train.step.value_source import Source
 
 __all__ = [
+    "ClockedSource",
+    "DescribedSource",
+    "FlatSource",
+    "ModalSource",
     "Scalar",
     "SessionOptions",
     "Source",
+    "SteppedSource",
     "Telemetry",
+    "WatchedSource",
     "aggregate_step_metrics",
     "init",
     "reduce_loss_metrics",

@@ -12,7 +12,7 @@ from otel_train.step.dtensors import natural_reduction
 from otel_train.step.rank_group import GroupLike, RankGroup
 from otel_train.step.reading import unreadable
 from otel_train.step.recorder import Measurements, Recorder
-from otel_train.step.value_source import Source
+from otel_train.step.source_protocols import Source
 from otel_train.torch_modes import outside_modes
 from otel_train.untraced import untraced
 

@@ -11,7 +11,8 @@ from otel_train.exceptions import ConfigurationError
 from otel_train.ring import Schema
 from otel_train.step.clock import Interval
 from otel_train.step.scalars import UNKNOWN_KEY, DevicePart, ScalarRecorder
-from otel_train.step.value_source import Dropped, Source, drain_of, flatten
+from otel_train.step.source_protocols import Source, end_step_of
+from otel_train.step.value_source import Dropped, drain_of, flatten
 
 
 class Measurements(NamedTuple):
@@ -63,7 +64,7 @@ class Recorder:
         self._first, *others = [drain for _, drain in drained] or [lambda _: []]
         self._others = list(enumerate(others, start=1))
         self._sources = [(type(source).__name__, layout) for source, (layout, _) in zip(sources, drained, strict=True)]
-        self._ends = [end for source in sources if (end := getattr(source, "end_step", None)) is not None]
+        self._ends = [end for source in sources if (end := end_step_of(source)) is not None]
         self._scalars = ScalarRecorder(scalars, ranks) if scalars else None
         self._dropped = 0.0
         """Values of the interval that were dropped."""

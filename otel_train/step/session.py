@@ -15,8 +15,9 @@ from otel_train.step.environment import Environment
 from otel_train.step.membership import MembershipOptions, join_job
 from otel_train.step.options import SessionOptions, checked_seconds
 from otel_train.step.rank_group import GroupLike, group_exists
+from otel_train.step.source_protocols import Source
 from otel_train.step.telemetry import Telemetry
-from otel_train.step.value_source import Source, drain_of
+from otel_train.step.value_source import drain_of
 from otel_train.untraced import untraced
 
 if TYPE_CHECKING:  # a rank with a loader of its own need not load ours

@@ -18,8 +18,9 @@ from otel_train.step.dtensors import natural_reduction
 from otel_train.step.options import SessionOptions
 from otel_train.step.rank_group import RankGroup, agree_schema
 from otel_train.step.recorder import Recorder
+from otel_train.step.source_protocols import Source, facts_of, watch_source
 from otel_train.step.user_metrics import check_names, check_row, check_user_key
-from otel_train.step.value_source import Dropped, Source
+from otel_train.step.value_source import Dropped
 from otel_train.step.warnings_once import OnceLogger
 
 logger = logging.getLogger(__name__)
@@ -135,18 +136,16 @@ def open_ring(
 def watch_phases(sources: Sequence[Source], ring: RingWriter) -> None:
     """Have the sources note in the ring what they wait for."""
     for source in sources:
-        watch = getattr(source, "watch", None)
-        if watch is not None:
-            watch(ring.enter)
+        watch_source(source, ring.enter)
 
 
-def facts_of(sources: Sequence[Source], options: SessionOptions, facts: Mapping[str, Fact]) -> dict[str, Fact]:
+def session_facts(sources: Sequence[Source], options: SessionOptions, facts: Mapping[str, Fact]) -> dict[str, Fact]:
     """Return how the job is set up, for people who look at the ring."""
     named = {f"telemetry.{name}": getattr(options, name) for name in ("log_every", "blocking")}
     every: dict[str, Fact] = {**facts, **named, "torch": str(torch.__version__)}
     for source in sources:
         try:
-            every |= dict(getattr(source, "facts", {}))
+            every |= facts_of(source)
         except Exception as error:  # noqa: BLE001  # they are for people: nothing else may depend on them
             every[f"{type(source).__name__}.facts"] = f"can't be read ({error!r:.200})"
     return every

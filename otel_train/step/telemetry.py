@@ -24,9 +24,9 @@ from otel_train.step.rank_group import RankGroup
 from otel_train.step.recording import Recording
 from otel_train.step.reduction import Reducer
 from otel_train.step.sidecar import SidecarProcess, wait_until
-from otel_train.step.start import agree_recorder, facts_of, open_ring, shared_options, watch_phases
+from otel_train.step.source_protocols import Source, clock_of
+from otel_train.step.start import agree_recorder, open_ring, session_facts, shared_options, watch_phases
 from otel_train.step.step_number import LARGEST_STEP, checked_weight, step_number, text_of
-from otel_train.step.value_source import Source
 from otel_train.step.warnings_once import OnceLogger
 from otel_train.untraced import untraced
 
@@ -92,11 +92,7 @@ class Telemetry:
         self._early = EarlyScalars()
         self._admission = Admission(self._early, self._warnings)
         # A ledger that drops what sits unused goes by steps: training must not change when telemetry is off.
-        self._clocked = [
-            end_step
-            for source in sources
-            if getattr(source, "needs_clock", False) and (end_step := getattr(source, "end_step", None)) is not None
-        ]
+        self._clocked = [end_step for source in sources if (end_step := clock_of(source)) is not None]
         self._process_end = ProcessEnd(self._end_with_process, self._leave_forked_child) if self._enabled else None
 
     # -- the training loop ---------------------------------------------------------------------------------------
@@ -248,7 +244,7 @@ class Telemetry:
             max_in_flight=self.options.max_in_flight,
             timeout=self.options.reduction_timeout,
         )
-        facts = facts_of(self._sources, self.options, self._facts)
+        facts = session_facts(self._sources, self.options, self._facts)
         ring = open_ring(
             self.ring_dir,
             self.identity,

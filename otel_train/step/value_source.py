@@ -1,40 +1,19 @@
-"""What telemetry asks of a source, and how a source's values come into the packed order."""
+"""Read a source's values, whatever form it gives them in, into the packed order."""
 
 from __future__ import annotations
 
 import math
-from collections.abc import Callable, Mapping, Sequence
-from typing import Any, Protocol, runtime_checkable
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from typing import Any, cast
 
 from otel_train.catalogue import ABSENT, NOTHING, Instrument, Layout, Metric, Reduction, measures_of
 from otel_train.exceptions import ConfigurationError
+from otel_train.step.declarations import Scalar
 from otel_train.step.reading import NO_COUNT, counts_up, read_number, reason_of
-
-
-@runtime_checkable
-class Source(Protocol):
-    """Anything that measures something each step: our dataset, ledger and meters, or a class of the user's own.
-
-    It may also have `modalities` (for metrics with a series for each), `end_step(step)` (called at each step that is
-    no log step), `needs_clock` (whether `end_step` matters to training itself, telemetry or not),
-    `drain_measurements(step)` (the same values flat, in the packed order, for speed), `facts` (how it is set up: texts
-    and numbers by name, for people) and `watch(enter)` (it gets what to call with a `Phase` before and behind what
-    waits for other ranks).
-    """
-
-    @property
-    def metrics(self) -> Sequence[Metric]:
-        """What it measures."""
-
-    def drain_step_metrics(self, step: int | None = None) -> Mapping[str, Any]:
-        """End the interval with `step` and return its values by metric name (or wandb key).
-
-        A SUM, MAX or MIN is a number; a MEAN a number, or a pair (numerator, denominator). What it leaves out, or gives
-        as None, is absent.
-        """
-
+from otel_train.step.source_protocols import FlatDrain, Source, flat_drain_of, modalities_of
 
 Drain = Callable[[int], list[float]]
+"""Ends an interval with a step, and returns its sums and given peaks."""
 Dropped = Callable[[str, str], None]
 """Is told of a value that is dropped: its metric's name, and why."""
 
@@ -59,15 +38,10 @@ def drain_of(source: Source, dropped: Dropped = _tell_nobody) -> tuple[Layout, D
             f"sources: {type(source).__name__} has no metrics and drain_step_metrics(); "
             "give a StreamMixingDataset, a StateLedger, a meter, or a class with these two"
         )
-    metrics = tuple(source.metrics)
-    for metric in metrics:
-        if not isinstance(metric, Metric):
-            raise ConfigurationError(
-                f"sources: {type(source).__name__}.metrics must be otel_train.Metric, got {metric!r:.80}"
-            )
-    layout = Layout(metrics, tuple(getattr(source, "modalities", ())))
-    fast: Drain | None = getattr(source, "drain_measurements", None)
-    if fast is None:
+    metrics = tuple(_declared_by(source))
+    layout = Layout(metrics, modalities_of(source))
+    flat = flat_drain_of(source)
+    if flat is None:
         for metric in metrics:
             if metric.attribute or metric.reduction not in _ONE_NUMBER:
                 raise ConfigurationError(
@@ -76,8 +50,23 @@ def drain_of(source: Source, dropped: Dropped = _tell_nobody) -> tuple[Layout, D
                 )
         return layout, lambda step: flatten(layout, source.drain_step_metrics(step), dropped)
     if type(source).__module__.partition(".")[0] == __name__.partition(".")[0]:
-        return layout, fast  # ours: what it counts are numbers, and it is drained at each step
-    return layout, _checked(layout, fast, dropped)
+        return layout, cast("Drain", flat)  # ours: what it counts are numbers, and it is drained at each step
+    return layout, _checked(layout, flat, dropped)
+
+
+def _declared_by(source: Source) -> Iterator[Metric]:
+    """Yield the rows of what a source measures.
+
+    Raises:
+        ConfigurationError: It measures something else besides.
+    """
+    for declaration in source.metrics:
+        metric = declaration.as_metric() if isinstance(declaration, Scalar) else declaration
+        if not isinstance(metric, Metric):
+            raise ConfigurationError(
+                f"sources: {type(source).__name__}.metrics must be otel_train.Scalar or Metric, got {metric!r:.80}"
+            )
+        yield metric
 
 
 _ONE_NUMBER = (Reduction.SUM, Reduction.MEAN, Reduction.MAX, Reduction.MIN)
@@ -126,7 +115,7 @@ def _pair(value: Any) -> Sequence[Any]:
     return value
 
 
-def _checked(layout: Layout, drain: Drain, dropped: Dropped) -> Drain:
+def _checked(layout: Layout, drain: FlatDrain, dropped: Dropped) -> Drain:
     """Return a drain whose values are numbers, each in its own slot, as many as it gives."""
     owners: list[Metric] = []
     for metric in layout.metrics:

@@ -147,6 +147,18 @@ def test_nobody_waits_for_a_worker_that_is_gone(monkeypatch: pytest.MonkeyPatch)
     progress.await_workers()
 
 
+def test_reader_names_outlive_renames() -> None:
+    """The names that the outside relies on give what the public ones do."""
+    dataset = make()
+    next(iter(dataset))
+    assert dataset.modality_for_reader == list(dataset.slots)
+    assert sorted(dataset.last_picked_step) == [1] * 5
+    assert (dataset._last_picked_step, dataset._modality_for_reader) == (
+        dataset.last_picked_step,
+        dataset.modality_for_reader,
+    )
+
+
 def test_a_loader_with_another_batch_size_is_told() -> None:
     """Workers make batches of the dataset's size; picks that come in another order are an error that names both."""
     dataset = make(batch_size=3)

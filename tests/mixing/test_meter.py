@@ -167,7 +167,7 @@ def test_a_pick_belongs_to_the_step_that_ends_after_it(logged: bool) -> None:
         (meter.drain_step_metrics if logged else meter.end_step)(step)
     meter.pick(0)
     assert meter.drain_step_metrics(40)[rows.STALENESS_MEAN.wandb_key] == 15  # of 0 and 30
-    assert meter._last_picked_step == [40, 10]
+    assert meter.last_picked_step == [40, 10]
 
 
 def test_a_reader_is_starved_when_its_weight_does_not_explain_its_age() -> None:

@@ -269,7 +269,7 @@ def test_a_meter_goes_on_with_other_slots_and_modalities() -> None:
     other = MixingMeter(3, ["c", "b"], {"b": 1, "c": 1})
     other.open(1, "c")
     other.load_state_dict(meter.state_dict())
-    assert other._modality_for_reader == [None, "c", None]
+    assert other.modality_for_reader == [None, "c", None]
     other.pick(1)
     values = other.drain_step_metrics()
     assert (values[PICKS], values[f"{rows.TOKENS.wandb_key}/b"]) == (6, 7)

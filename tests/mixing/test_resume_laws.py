@@ -160,7 +160,7 @@ class ResumedJob(RuleBasedStateMachine):
         for dataset, state in zip(self.ranks, states, strict=True):
             playing = [entry and ALL[entry[0]].modality for entry in state["plan"]["slots"]]
             assert playing == [entry and slot for entry, slot in zip(playing, dataset.slots, strict=True)]
-            assert dataset._modality_for_reader == playing
+            assert dataset.modality_for_reader == playing
             for modality, queue in state["plan"]["queues"].items():
                 assert {ALL[stream].modality for stream, _ in queue} <= {modality}
             assert dataset._plan._weights == {m: self.config.weights[m] for m in dataset.modalities}

@@ -70,7 +70,7 @@ class Rank:
         """Make a step and end its interval."""
         if plan["weights"] is not None:
             self.meter.set_weights(dict(zip(MODALITIES, plan["weights"], strict=True)))
-        held = [slot for slot, modality in enumerate(self.meter._modality_for_reader) if modality is not None]
+        held = [slot for slot, modality in enumerate(self.meter.modality_for_reader) if modality is not None]
         for slot in plan["picks"]:
             if slot in held:
                 self.meter.log_pick(slot, "stream", 7)
