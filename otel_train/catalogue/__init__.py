@@ -1,4 +1,4 @@
-"""What otel_train measures: facts only, standard library only."""
+"""The metrics that otel_train measures: facts only, standard library only."""
 
 from otel_train.catalogue import rows
 from otel_train.catalogue.layout import (

@@ -15,11 +15,11 @@ class ExternalMetric:
     """A metric that another program gives."""
 
     name: str
-    """Its name in Prometheus."""
+    """Name in Prometheus."""
     description: str
-    """What it means, one sentence."""
+    """Meaning, one sentence."""
     remedy: str = ""
-    """What to do when it is not as it should be: one imperative sentence."""
+    """Advice for when it is not as it should be: one imperative sentence."""
 
 
 EXPORTER_LABEL = "exporter"
@@ -29,15 +29,15 @@ ERROR_LABEL = "error_type"
 
 QUEUE_SIZE = ExternalMetric(
     "otelcol_exporter_queue_size",
-    "What waits in an exporter's queue on the collector's disk, in the unit of its capacity.",
-    "Bring the receiver behind the exporter back: nothing is lost until the queue is full.",
+    "Size of an exporter's queue on the collector's disk, in the unit of its capacity.",
+    "Bring the exporter's receiver back: nothing is lost until the queue is full.",
 )
-QUEUE_CAPACITY = ExternalMetric("otelcol_exporter_queue_capacity", "What an exporter's queue can hold.")
+QUEUE_CAPACITY = ExternalMetric("otelcol_exporter_queue_capacity", "Capacity of an exporter's queue.")
 SENT = ExternalMetric("otelcol_exporter_sent_metric_points_total", "Data points that an exporter's receiver has taken.")
 SEND_FAILED = ExternalMetric(
     "otelcol_exporter_send_failed_metric_points_total",
-    "Data points that an exporter gave up on: its receiver refused them for good, so that a retry is no use.",
-    "Look at the collector's log for the receiver's answer and mend what it names: these points are lost.",
+    "Data points that an exporter gave up on: its receiver refused them for good, so that a retry is useless.",
+    "Look at the collector's log for the receiver's answer and fix what it names: these points are lost.",
 )
 REFUSED = ExternalMetric(
     "otelcol_receiver_refused_metric_points_total",

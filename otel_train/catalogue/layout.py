@@ -1,4 +1,4 @@
-"""Where each measure stands in a vector of float64, and how metrics' values follow from such a vector.
+"""Index of each measure in a vector of float64, and the metrics' values that follow from such a vector.
 
 A rank's measurements are two runs of numbers: `sums` (added up over the ranks) and `peaks` (candidates for a maximum).
 The same functions give a rank's own values and, from the reduced vectors, the cluster's.
@@ -23,7 +23,7 @@ NOTHING = -0.0
 MOST_COUNTED = 2.0**53
 """A count in an interval is less, or it would not be exact; a user's own may be of anything."""
 LOWEST = -sys.float_info.max
-"""What a candidate of minus infinity travels as, because that itself says that there is none."""
+"""Stands for a candidate of minus infinity, because that itself means that there is none."""
 
 Histogram = tuple[float, ...]
 """A histogram's value: the count of each bucket, then the sum of the observations."""
@@ -45,17 +45,16 @@ def divergence(counts: Vector, targets: Vector) -> float:
         targets: The same for the target shares; both are normalised here.
 
     Returns:
-        A value in [0, 1]; 0 when either side is all zero (nothing was picked, or nothing is wanted), NaN when a number
-        is not finite.
+        A value in [0, 1]; 0 when either side is all zero, NaN when a number is not finite.
     """
-    total, wanted = _total(counts), _total(targets)
-    if not math.isfinite(total + wanted):
+    total, target_total = _total(counts), _total(targets)
+    if not math.isfinite(total + target_total):
         return math.nan
-    if not (total > 0 and wanted > 0):
+    if not (total > 0 and target_total > 0):
         return 0.0
     terms = []
     for count, target in zip(counts, targets, strict=True):
-        p, q = count / total, target / wanted
+        p, q = count / total, target / target_total
         if p + q > 0:
             d = (p - q) / (p + q)
             spread = math.log1p(-d * d) + 2 * d * math.atanh(d) if abs(d) < 1 else 2 * math.log(2)
@@ -100,14 +99,14 @@ Computation = Callable[[Vector, Vector, Vector], Value]
 
 
 class Layout:
-    """The places of a schema's measures in the packed vectors.
+    """The indices of a schema's measures in the packed vectors.
 
     Args:
         metrics: The rows that are measured, in the order in which their source gives them.
-        modalities: The modalities, in the order of the per-modality places.
+        modalities: The modalities, in the order of the per-modality values.
 
     Raises:
-        ConfigurationError: A name stands twice.
+        ConfigurationError: A name is given twice.
     """
 
     def __init__(self, metrics: Sequence[Metric], modalities: Sequence[str] = ()) -> None:
@@ -116,16 +115,16 @@ class Layout:
         self.offsets: dict[str, int] = {}
         self.peak_offsets: dict[str, int] = {}
         self.copied_peaks: list[tuple[int, int]] = []
-        """(place among the peaks, place among the sums) of peaks that a source need not give: a SUM's own value."""
+        """(index among the peaks, index among the sums) of peaks that a source need not give: a SUM's own value."""
         self.given_peaks: list[int] = []
-        """Places among the peaks that a source gives, in the order in which it gives them."""
+        """Indices among the peaks that a source gives, in the order in which it gives them."""
         self.sums = self.peaks = 0
         seen: set[str] = set()
         for metric in self.metrics:
             if metric.name in seen:
                 raise ConfigurationError(f"metric {metric.name!r} is given by two sources; rename or drop one of them")
             seen.add(metric.name)
-            self._place(metric)
+            self._assign(metric)
         self.series: tuple[Series, ...] = ()
         self._computations: tuple[Computation, ...] = ()
         pairs = [pair for metric in self.metrics for pair in self._plan(metric)]
@@ -135,7 +134,7 @@ class Layout:
         """The wandb key of each of `series`."""
         self._cumulative = [series.instrument is not Instrument.GAUGE for series in self.series]
 
-    def _place(self, metric: Metric) -> None:
+    def _assign(self, metric: Metric) -> None:
         if metric.reduction in (Reduction.MAX, Reduction.MIN):
             self.given_peaks.append(self.peaks)
             self.peak_offsets[metric.name] = self.peaks
@@ -152,18 +151,18 @@ class Layout:
 
     def _plan(self, metric: Metric) -> list[tuple[Series, Computation]]:
         if metric.reduction in (Reduction.MAX, Reduction.MIN):
-            place = self.peak_offsets[metric.name]
+            index = self.peak_offsets[metric.name]
             absent = 0.0 if metric.measures else None  # a catalogue row is there at every step
             sign = -1.0 if metric.reduction is Reduction.MIN else 1.0
             return [
-                (Series(metric, metric.name), partial(_peak, place, sign, absent)),
-                (Series(metric, metric.name + RANK_SUFFIX), partial(_peak_rank, place)),
+                (Series(metric, metric.name), partial(_peak, index, sign, absent)),
+                (Series(metric, metric.name + RANK_SUFFIX), partial(_peak_rank, index)),
             ]
         starts = [self.offsets[measure.name] for measure in measures_of(metric)]
         if metric.reduction is Reduction.DIVERGENCE:
             return [(Series(metric, metric.name), partial(_divergence, starts[0], starts[1], len(self.modalities)))]
         if metric.reduction is Reduction.HISTOGRAM:
-            stop = starts[0] + measures_of(metric)[0].places
+            stop = starts[0] + measures_of(metric)[0].size
             return [(Series(metric, metric.name), partial(_slice, starts[0], stop))]
         if metric.reduction is Reduction.MEAN:
             # A catalogue row is there at every step, but for a duration that nobody measured.
@@ -185,10 +184,10 @@ class Layout:
         total = _sum if metric.measures else _own_sum
         pairs: list[tuple[Series, Computation]] = [(Series(metric, metric.name), partial(total, starts[0]))]
         if metric.with_max:
-            place = self.peak_offsets[metric.name]
+            index = self.peak_offsets[metric.name]
             pairs += [
-                (Series(metric, metric.name + MAX_SUFFIX), partial(_peak, place, 1.0, 0.0)),
-                (Series(metric, metric.name + MAX_SUFFIX + RANK_SUFFIX), partial(_peak_rank, place)),
+                (Series(metric, metric.name + MAX_SUFFIX), partial(_peak, index, 1.0, 0.0)),
+                (Series(metric, metric.name + MAX_SUFFIX + RANK_SUFFIX), partial(_peak_rank, index)),
             ]
         return pairs
 
@@ -208,10 +207,10 @@ class Layout:
             float64 [self.peaks].
         """
         peaks = [ABSENT] * self.peaks
-        for place, value in zip(self.given_peaks, given, strict=True):
-            peaks[place] = value
-        for place, start in self.copied_peaks:
-            peaks[place] = sums[start]
+        for index, value in zip(self.given_peaks, given, strict=True):
+            peaks[index] = value
+        for index, start in self.copied_peaks:
+            peaks[index] = sums[start]
         return peaks
 
     @property
@@ -264,18 +263,18 @@ class Layout:
             if isinstance(value, float) and key is not None
         }
 
-    def places_of(self, keys: Collection[str]) -> tuple[int, ...]:
-        """Return where in `series` those with these wandb keys stand."""
-        return tuple(place for place, key in enumerate(self.keys) if key in keys)
+    def indices_of(self, keys: Collection[str]) -> tuple[int, ...]:
+        """Return the indices in `series` of those with these wandb keys."""
+        return tuple(index for index, key in enumerate(self.keys) if key in keys)
 
-    def some_by_key(self, places: Sequence[int], sums: Vector, peaks: Vector) -> dict[str, float]:
-        """Return what `by_key` does of one rank's values, of the series at some places only."""
-        found = {self.keys[place]: self._computations[place](sums, peaks, ()) for place in places}
-        return {key: value for key, value in found.items() if isinstance(value, float) and key is not None}
+    def some_by_key(self, indices: Sequence[int], sums: Vector, peaks: Vector) -> dict[str, float]:
+        """Return one rank's values as `by_key` does, of the series at some indices only."""
+        values = {self.keys[index]: self._computations[index](sums, peaks, ()) for index in indices}
+        return {key: value for key, value in values.items() if isinstance(value, float) and key is not None}
 
 
 def measures_of(metric: Metric) -> tuple[Measure, ...]:
-    """Return what a rank measures for `metric`; a user's scalar has its own value, and a count where it is a mean."""
+    """Return the measures of `metric`; a user's scalar has its own value, and a count where it is a mean."""
     if metric.measures:
         return metric.measures
     if metric.reduction in (Reduction.MEAN, Reduction.NORM):
@@ -283,12 +282,12 @@ def measures_of(metric: Metric) -> tuple[Measure, ...]:
     return (Measure(metric.name),)
 
 
-def _sum(place: int, sums: Vector, _peaks: Vector, _ranks: Vector) -> float:
-    return float(sums[place])
+def _sum(index: int, sums: Vector, _peaks: Vector, _ranks: Vector) -> float:
+    return float(sums[index])
 
 
-def _own_sum(place: int, sums: Vector, _peaks: Vector, _ranks: Vector) -> float | None:
-    value = float(sums[place])
+def _own_sum(index: int, sums: Vector, _peaks: Vector, _ranks: Vector) -> float | None:
+    value = float(sums[index])
     return value if value or math.copysign(1.0, value) > 0 else None
 
 
@@ -303,9 +302,9 @@ def _root(top: int, bottom: int, sums: Vector, _peaks: Vector, _ranks: Vector) -
     return math.sqrt(square) if square >= 0 else math.nan
 
 
-def _share(place: int, start: int, stop: int, sums: Vector, _peaks: Vector, _ranks: Vector) -> float:
+def _share(index: int, start: int, stop: int, sums: Vector, _peaks: Vector, _ranks: Vector) -> float:
     total = _total(sums[start:stop])
-    return sums[place] / total if total else 0.0
+    return sums[index] / total if total else 0.0
 
 
 def _divergence(counts: int, targets: int, width: int, sums: Vector, _peaks: Vector, _ranks: Vector) -> float:
@@ -316,11 +315,11 @@ def _slice(start: int, stop: int, sums: Vector, _peaks: Vector, _ranks: Vector) 
     return tuple(sums[start:stop])
 
 
-def _peak(place: int, sign: float, absent: float | None, _sums: Vector, peaks: Vector, _ranks: Vector) -> float | None:
-    if peaks[place] == ABSENT:
+def _peak(index: int, sign: float, absent: float | None, _sums: Vector, peaks: Vector, _ranks: Vector) -> float | None:
+    if peaks[index] == ABSENT:
         return absent
-    return sign * (-math.inf if peaks[place] == LOWEST else peaks[place])
+    return sign * (-math.inf if peaks[index] == LOWEST else peaks[index])
 
 
-def _peak_rank(place: int, _sums: Vector, peaks: Vector, ranks: Vector) -> float | None:
-    return None if not ranks or peaks[place] == ABSENT else float(ranks[place])
+def _peak_rank(index: int, _sums: Vector, peaks: Vector, ranks: Vector) -> float | None:
+    return None if not ranks or peaks[index] == ABSENT else float(ranks[index])

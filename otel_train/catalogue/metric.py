@@ -1,4 +1,4 @@
-"""The vocabulary of the catalogue: what a row of it can say about a metric."""
+"""The vocabulary of the catalogue: the facts that a row can state about a metric."""
 
 from __future__ import annotations
 
@@ -19,7 +19,7 @@ class Instrument(StrEnum):
 
 
 class Reduction(StrEnum):
-    """How the ranks' measurements become one cluster-wide value."""
+    """Rule by which the ranks' measurements become one cluster-wide value."""
 
     SUM = "sum"
     MEAN = "mean"
@@ -39,7 +39,7 @@ class Reduction(StrEnum):
 
 
 class Statistic(StrEnum):
-    """Which figure of a run's curve a healthy range judges."""
+    """Figure of a run's curve that a healthy range judges."""
 
     MEAN = "mean"
     MAX = "max"
@@ -47,7 +47,7 @@ class Statistic(StrEnum):
 
 
 class Per(StrEnum):
-    """What a judged value is divided by first, so that a range holds for any world size."""
+    """Divisor of a judged value, so that a range holds for any world size."""
 
     CLUSTER = "cluster"
     RANK = "rank"
@@ -65,7 +65,7 @@ class HealthyRange:
     statistic: Statistic = Statistic.MEAN
     """The figure of the curve that is judged."""
     per: Per = Per.CLUSTER
-    """What the figure is divided by before it is compared."""
+    """Divisor of the figure, applied before it is compared."""
     worst: bool = True
     """Whether the worst rank's part is judged too, as if all ranks were like it. False where ranks may well differ:
     a fresh write falls on the rank that owns the key, and no rank is worse for owning many."""
@@ -94,7 +94,7 @@ class HealthyRange:
 
 
 class Measure(NamedTuple):
-    """What one rank measures in an interval: one float64 a place, added up over the ranks.
+    """A measurement of one rank in an interval: one or more float64, added up over the ranks.
 
     A metric's value is computed from the sums of one or more measures, so that two metrics can share one
     (the number of active readers is a metric itself and the denominator of the mean age).
@@ -102,13 +102,13 @@ class Measure(NamedTuple):
 
     name: str
     per_modality: bool = False
-    """One place for each modality instead of one."""
-    places: int = 1
-    """How many places it takes when it is not per modality (a histogram's buckets and its sum)."""
+    """Whether it has a value for each modality instead of one."""
+    size: int = 1
+    """Number of values when it is not per modality (a histogram's buckets and its sum)."""
 
     def width(self, modalities: int) -> int:
-        """Return the number of float64 places for that many modalities."""
-        return modalities if self.per_modality else self.places
+        """Return the number of float64 values for that many modalities."""
+        return modalities if self.per_modality else self.size
 
 
 @dataclass(frozen=True, slots=True)
@@ -117,17 +117,17 @@ class Metric:
 
     Args:
         name: The OTel name of a rank's instrument; for a user's scalar the key it is logged under.
-        reduction: How the ranks' measurements become one value.
+        reduction: Rule by which the ranks' measurements become one value.
         instrument: The OTel instrument.
-        unit: The unit as UCUM writes it; empty where it is not known, as for a user's scalar that says none.
-        measures: What a rank measures; empty for a user's scalar, whose measures follow from its reduction.
-        description: What the number means, one sentence.
+        unit: The unit as UCUM writes it; empty where it is not known, as for a user's scalar without one.
+        measures: The measurements of a rank; empty for a user's scalar, whose measures follow from its reduction.
+        description: Meaning of the number, one sentence.
         wandb_key: The key in wandb; empty when it is not sent there.
         attribute: The name of the data point attribute that tells its series apart; empty for one series.
         with_max: Whether the largest rank's value, and that rank, are reported beside the SUM.
         bounds: A histogram's upper bucket bounds.
         healthy: The range that needs no attention; None where the number only informs.
-        remedy: What to do when it is out of range: one imperative sentence.
+        remedy: Advice for when it is out of range: one imperative sentence.
     """
 
     name: str

@@ -1,4 +1,4 @@
-"""How a metric's names at the outside (cluster-wide OTel name, wandb key, siblings) follow from its row."""
+"""Derive a metric's outside names (cluster-wide OTel name, wandb key, siblings) from its row."""
 
 from __future__ import annotations
 
@@ -16,7 +16,7 @@ ATTEMPT_KEY = "train/attempt"
 PARTIAL_KEY = "telemetry/partial"
 """1 in a row that may lack values: not all of its points came in time, or it came after a later step's row."""
 RESERVED_KEYS = frozenset({ATTEMPT_KEY, PARTIAL_KEY})
-"""What a wandb row has beside the catalogue's metrics."""
+"""Keys of a wandb row beside those of the catalogue's metrics."""
 
 BY_NAME: dict[str, Metric] = {metric.name: metric for metric in CATALOGUE}
 

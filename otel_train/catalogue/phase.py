@@ -1,4 +1,4 @@
-"""What a rank's training thread is doing: the parts of a step that can wait for somebody else."""
+"""Phases of a rank's training thread: the parts of a step that can wait for somebody else."""
 
 from __future__ import annotations
 

@@ -60,7 +60,7 @@ class RankRing:
         self._position = 0
         self.lost = 0
         """Records that were overwritten before they were looked at."""
-        self.places: tuple[int, ...] | None = None
+        self.indices: tuple[int, ...] | None = None
         """Where the wanted series stand, where only some are."""
 
     def records(self, newest: int | None = None) -> Iterator[Record]:
@@ -198,16 +198,16 @@ class RingJob:
             return
         track = self.history.ranks.setdefault(rank, Track())
         if self._rank_keys is not None:
-            if ring.places is None:
-                ring.places = layout.places_of(self._rank_keys)
-            track.add(record.step, record.time_ns, layout.some_by_key(ring.places, sums, peaks))
+            if ring.indices is None:
+                ring.indices = layout.indices_of(self._rank_keys)
+            track.add(record.step, record.time_ns, layout.some_by_key(ring.indices, sums, peaks))
             return
         track.add(record.step, record.time_ns, layout.by_key(sums, peaks))
         [measure] = rows.REUSE_DISTANCE.measures
         start = layout.offsets.get(measure.name)
         if start is not None:
-            reuse = sums[start : start + measure.places]
-            before = self.history.reuse or (0.0,) * measure.places
+            reuse = sums[start : start + measure.size]
+            before = self.history.reuse or (0.0,) * measure.size
             self.history.reuse = tuple(a + b for a, b in zip(before, reuse, strict=True))
         if all(measure.name in layout.offsets for measure in (rows.PICK_COUNT, *rows.MIX_DIVERGENCE.measures)):
             self._take_mix(rank, ring, record, sums)

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from otel_train.catalogue import CATALOGUE, HEADLINE, MAX_SUFFIX, Metric, Reduction, cluster_name
 
-_NOTICE = "<!-- Made by `otel-train render` from the catalogue; edit otel_train/catalogue/rows.py instead. -->"
+_NOTICE = "<!-- Made by `otel-train render` from the catalogue; edit the rows in otel_train/catalogue instead. -->"
 _REDUCTIONS = {
     Reduction.SUM: "SUM",
     Reduction.MEAN: "SUM / SUM",

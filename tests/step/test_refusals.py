@@ -65,7 +65,7 @@ def test_a_users_key_is_no_siblings_or_modalitys(key: str, tmp_path: Path) -> No
     "metric",
     [
         Metric("n", Reduction.SUM, with_max=True),
-        Metric("n", Reduction.MEAN, measures=(Measure("top"), Measure("bottom", places=2))),
+        Metric("n", Reduction.MEAN, measures=(Measure("top"), Measure("bottom", size=2))),
         Metric("n", Reduction.SUM, attribute="modality"),
         Metric("n", Reduction.HISTOGRAM),
         Metric(rows.LEDGER_HITS.name, Reduction.MAX),
