@@ -1,21 +1,30 @@
-"""What a release holds, and what it says where packages are missing: built and installed as a user would."""
+"""What a release holds, and that its wheel works without the checkout: built and installed as a user would."""
 
 from __future__ import annotations
 
+import functools
+import json
 import subprocess
 import sys
 import tarfile
+import tomllib
+import zipfile
+from collections.abc import Callable
 from pathlib import Path
 
 import pytest
 
+from tests.support.environment import clean_environment
+from tests.support.waiting import wait_until
+
 ROOT = Path(__file__).parents[1]
 UV = str(Path(sys.executable).with_name("uv"))
+EXTRAS = ("train", "bridge", "render", "inspect")
 pytestmark = pytest.mark.matrix
 
 
 @pytest.fixture(scope="module")
-def built(tmp_path_factory: pytest.TempPathFactory) -> Path:
+def dist(tmp_path_factory: pytest.TempPathFactory) -> Path:
     """Return a folder with an sdist and a wheel of this checkout."""
     folder = tmp_path_factory.mktemp("dist")
     subprocess.run([UV, "build", "--quiet", "--out-dir", folder, ROOT], check=True)
@@ -23,34 +32,149 @@ def built(tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 
 @pytest.fixture(scope="module")
-def program(built: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
-    """Return the command of an environment that has the wheel with what `render` needs."""
-    venv = tmp_path_factory.mktemp("venv")
-    [wheel] = built.glob("*.whl")
-    subprocess.run([UV, "venv", "--quiet", "--clear", "--python", sys.executable, str(venv)], check=True)
-    options = ["--quiet", "--python", str(venv / "bin/python"), "--constraint", str(ROOT / "constraints.txt")]
-    subprocess.run([UV, "pip", "install", *options, f"otel-train[render] @ {wheel.as_uri()}"], check=True)
-    return venv / "bin/otel-train"
+def install(dist: Path, tmp_path_factory: pytest.TempPathFactory) -> Callable[..., Path]:
+    """Return a function that installs the wheel with some extras and returns the folder of its programs."""
+
+    @functools.cache
+    def installed(*extras: str) -> Path:
+        venv = tmp_path_factory.mktemp("venv")
+        [wheel] = dist.glob("*.whl")
+        subprocess.run([UV, "venv", "--quiet", "--clear", "--python", sys.executable, venv], check=True)
+        options = ["--quiet", "--python", str(venv / "bin/python"), "--constraint", str(ROOT / "constraints.txt")]
+        requirement = f"otel-train[{','.join(extras)}] @ {wheel.as_uri()}"
+        subprocess.run([UV, "pip", "install", *options, requirement], check=True)
+        return venv / "bin"
+
+    return installed
 
 
-def test_the_sdist_has_no_tests(built: Path) -> None:
+@pytest.fixture
+def run(tmp_path: Path) -> Callable[..., subprocess.CompletedProcess[str]]:
+    """Return a function that runs a program away from the checkout."""
+
+    def run_program(*command: str | Path, **environment: str) -> subprocess.CompletedProcess[str]:
+        variables = clean_environment(**environment)
+        return subprocess.run(command, cwd=tmp_path, env=variables, capture_output=True, text=True, check=False)
+
+    return run_program
+
+
+def test_sdist_leaves_tests_out(dist: Path) -> None:
     """Some of them without the others can't pass; what a deployment reads is there."""
-    [sdist] = built.glob("*.tar.gz")
+    [sdist] = dist.glob("*.tar.gz")
     with tarfile.open(sdist) as archive:
         names = {name.partition("/")[2] for name in archive.getnames()}
     assert not [name for name in names if name.startswith("tests")]
     assert {"collector/gateway.yaml", "prometheus/prometheus.yml", "docs/stack.md"} <= names
 
 
-def test_the_wheel_writes_a_monitoring_setup(program: Path, tmp_path: Path) -> None:
+def test_wheel_holds_package_only(dist: Path) -> None:
+    """The wheel has each module and data file of the package, the mark of types, the licence, and no other package."""
+    [wheel] = dist.glob("*.whl")
+    with zipfile.ZipFile(wheel) as archive:
+        names = set(archive.namelist())
+        [licence] = [name for name in names if name.endswith(".dist-info/licenses/LICENSE")]
+        assert archive.read(licence) == (ROOT / "LICENSE").read_bytes()
+    files = subprocess.run(["git", "ls-files", "otel_train"], cwd=ROOT, capture_output=True, text=True, check=True)
+    assert set(files.stdout.split()) == {name for name in names if name.startswith("otel_train/")}
+    assert {name.partition("/")[0].partition("-")[0] for name in names} == {"otel_train"}
+
+
+def test_metadata_passes_index_checks(dist: Path) -> None:
+    """An index takes both files as they are, and the classifiers name each Python from the lowest on."""
+    for tool, *arguments in (("twine", "check", "--strict"), ("check-wheel-contents",)):
+        files = [path for path in dist.iterdir() if path.suffix == ".whl" or (tool == "twine" and path.suffix == ".gz")]
+        command = [
+            UV,
+            "tool",
+            "run",
+            "--constraints",
+            str(ROOT / "constraints.txt"),
+            tool,
+            *arguments,
+            *map(str, files),
+        ]
+        run = subprocess.run(command, capture_output=True, text=True, check=False)
+        assert run.returncode == 0, run.stdout + run.stderr
+    project = tomllib.loads((ROOT / "pyproject.toml").read_text())["project"]
+    versions = [name.rpartition(" ")[2] for name in project["classifiers"] if "Python :: 3." in name]
+    assert versions == ["3.11", "3.12", "3.13", "3.14"]
+    assert project["requires-python"] == f">={versions[0]}"
+
+
+@pytest.mark.parametrize("extras", [(), *((extra,) for extra in EXTRAS), EXTRAS], ids="+".join)
+def test_commands_work_with_extras(
+    extras: tuple[str, ...], install: Callable[..., Path], run: Callable[..., subprocess.CompletedProcess[str]]
+) -> None:
+    """The import and the help need no extra, and a command whose extras are missing names just these."""
+    programs = install(*extras)
+    location = run(programs / "python", "-c", "import otel_train; print(otel_train.__file__)").stdout
+    assert location.startswith(str(programs.parent))
+    help_text = run(programs / "otel-train", "--help")
+    assert help_text.returncode == 0
+    assert "demo" in help_text.stdout
+    for command, needed in (
+        (["smoke", "--help"], []),
+        (["smoke", "healthy"], ["train", "bridge"]),
+        (["bridge", "--check"], ["bridge"]),
+        (["render", "--out", "stack"], ["render"]),
+        (["dump", "--format", "parquet", "--out", "steps.parquet"], ["inspect"]),
+    ):
+        missing = [extra for extra in needed if extra not in extras]
+        if missing:
+            result = run(programs / "otel-train", *command)
+            assert result.returncode != 0
+            assert f"pip install 'otel-train[{','.join(missing)}] @ file://" in result.stderr
+
+
+def test_demo_passes_with_wheel(
+    install: Callable[..., Path], run: Callable[..., subprocess.CompletedProcess[str]], tmp_path: Path
+) -> None:
+    """With all extras of a user the reference job runs, is judged, and can be shown as a page."""
+    program = install(*EXTRAS) / "otel-train"
+    demo = run(program, "demo")
+    assert demo.returncode == 0, demo.stdout + demo.stderr
+    [folder] = (tmp_path / "otel-train-out").iterdir()
+    report = run(program, "report", folder, "--out", tmp_path / "page.html")
+    assert report.returncode == 0, report.stderr
+    assert "<style>" in (tmp_path / "page.html").read_text()
+
+
+def test_rank_records_with_wheel(
+    install: Callable[..., Path], run: Callable[..., subprocess.CompletedProcess[str]], tmp_path: Path
+) -> None:
+    """A training process needs the extra of training only; what reads its ring needs none, or the one for parquet."""
+    script = "import otel_train\nwith otel_train.init() as telemetry:\n    telemetry.step(1, {'train/loss': 2.5})"
+    ring = {"OTEL_TRAIN_RING_DIR": str(tmp_path / "rings"), "OTEL_TRAIN_SIDECAR": "external"}
+    rank = run(install("train") / "python", "-c", script, **ring)
+    assert rank.returncode == 0, rank.stderr
+    records = run(install() / "otel-train", "dump", tmp_path / "rings").stdout.splitlines()
+    assert {json.loads(record)["train/loss"] for record in records} == {2.5}
+    program = install("inspect") / "otel-train"
+    parquet = run(program, "dump", tmp_path / "rings", "--format", "parquet", "--out", tmp_path / "steps.parquet")
+    assert parquet.returncode == 0, parquet.stderr
+    assert (tmp_path / "steps.parquet").read_bytes().startswith(b"PAR1")
+
+
+def test_bridge_serves_with_wheel(
+    install: Callable[..., Path], run: Callable[..., subprocess.CompletedProcess[str]], tmp_path: Path
+) -> None:
+    """The bridge's extra is enough for a service that answers its own check and ends when it is told to."""
+    program, state, log = install("bridge") / "otel-train", tmp_path / "state", tmp_path / "bridge.log"
+    command = [str(program), "bridge", "--listen", "127.0.0.1:0", "--state", str(state)]
+    with log.open("wb") as output, subprocess.Popen(command, stdout=output, stderr=output) as bridge:
+        try:
+            wait_until((state / "address").exists, 60, "the bridge", log=log)
+            check = run(program, "bridge", "--check", "--listen", (state / "address").read_text().strip())
+            assert check.returncode == 0, check.stderr
+        finally:
+            bridge.terminate()
+        assert bridge.wait(30) == 0
+
+
+def test_wheel_writes_monitoring_setup(install: Callable[..., Path], tmp_path: Path) -> None:
     """Rules, dashboards, and the configurations that the checkout has."""
+    program = install("render") / "otel-train"
     subprocess.run([program, "render", "--out", tmp_path], capture_output=True, check=True)
     for name in ("collector/gateway.yaml", "prometheus/prometheus.yml", "prometheus/otel_train.rules.yaml"):
         assert (tmp_path / name).read_bytes() == (ROOT / name).read_bytes()
-
-
-def test_the_printed_install_command_is_of_this_wheel(program: Path) -> None:
-    """It adds the extra to what is installed, not to another release."""
-    run = subprocess.run([program, "bridge", "--check"], capture_output=True, text=True, check=False)
-    [line] = run.stderr.splitlines()
-    assert "pip install 'otel-train[bridge] @ file://" in line
