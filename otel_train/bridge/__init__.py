@@ -12,8 +12,8 @@ if TYPE_CHECKING:
     from otel_train.bridge.bridge_service import Bridge, BridgeConfig, run_bridge
     from otel_train.bridge.errors import BridgeError, WandbFileError
     from otel_train.bridge.inbox import Inbox
+    from otel_train.bridge.inbox_reader import InboxReader, StepRow, delivered_steps
     from otel_train.bridge.safe_names import safe_id
-    from otel_train.bridge.store import InboxReader, StepRow, delivered_steps
     from otel_train.bridge.wandb_file import HistoryRow, read_history, read_run, wandb_files
 
 _HOMES = {
@@ -22,10 +22,10 @@ _HOMES = {
     "BridgeError": "errors",
     "HistoryRow": "wandb_file",
     "Inbox": "inbox",
-    "InboxReader": "store",
-    "StepRow": "store",
+    "InboxReader": "inbox_reader",
+    "StepRow": "inbox_reader",
     "WandbFileError": "errors",
-    "delivered_steps": "store",
+    "delivered_steps": "inbox_reader",
     "read_history": "wandb_file",
     "read_run": "wandb_file",
     "run_bridge": "bridge_service",

@@ -29,7 +29,7 @@ from otel_train.exceptions import ConfigurationError
 from otel_train.paths import absolute
 from otel_train.wakeup import Wakeup
 
-_log = logging.getLogger(__name__)
+logger = logging.getLogger(__name__)
 
 ADDRESS_FILE = "address"
 WANDB_MODES = ("offline", "online")
@@ -166,18 +166,18 @@ def run_bridge(config: BridgeConfig, *, ready: Callable[[str], None] | None = No
         BridgeError: The bridge can't start.
     """
     if ignored := left_out(os.environ):
-        _log.info("%s: for one job's run, not for a bridge's; ignored", ", ".join(ignored))
+        logger.info("%s: for one job's run, not for a bridge's; ignored", ", ".join(ignored))
     _allow_descriptors()
     wakeup = Wakeup()
     with wakeup.handling(dict.fromkeys((signal.SIGTERM, signal.SIGINT), wakeup.set)):
         bridge = Bridge(config)
         with bridge:
-            _log.info("bridge listens on %s, state in %s", bridge.address, config.state)
+            logger.info("bridge listens on %s, state in %s", bridge.address, config.state)
             if ready is not None:
                 ready(bridge.address)
             wakeup.wait()
             if not bridge.stop():
-                _log.error("wandb did not finish in time; the rest is kept in %s", config.state)
+                logger.error("wandb did not finish in time; the rest is kept in %s", config.state)
                 logging.shutdown()
                 # wandb waits for its uploads at exit without a bound; a service manager would kill us instead.
                 os._exit(1)

@@ -15,9 +15,10 @@ from typing import Self
 from otel_train.bridge.arrivals import Added, Arrivals
 from otel_train.bridge.decode import Point, StepId
 from otel_train.bridge.errors import BridgeError, InboxFullError
+from otel_train.bridge.inbox_reader import InboxReader
 from otel_train.bridge.past import Past
-from otel_train.bridge.row_order import Due, Pending
-from otel_train.bridge.store import INBOX_FILE, SCHEMA, SCHEMA_VERSION, InboxReader, connect_readonly
+from otel_train.bridge.row_order import Due
+from otel_train.bridge.store import INBOX_FILE, SCHEMA, SCHEMA_VERSION, Store
 from otel_train.bridge.upgrade import FROM_VERSION, upgrade
 from otel_train.bridge.wandb_rows import Row, SeriesKey
 from otel_train.catalogue import PARTIAL_KEY
@@ -52,7 +53,7 @@ class SealedRow:
     row: Row
 
 
-class Inbox(InboxReader):
+class Inbox:
     """The one writer of a state directory's inbox; its methods may be called from any thread.
 
     WAL lets other processes read meanwhile; synchronous=FULL because the acknowledgement lets the sender forget the
@@ -80,7 +81,10 @@ class Inbox(InboxReader):
             connection = sqlite3.connect(
                 state_dir / INBOX_FILE, timeout=LOCK_SECONDS, isolation_level=None, check_same_thread=False
             )
-            super().__init__(connection)
+            self.store = Store(connection)
+            """Its database."""
+            self.reader = InboxReader(self.store)
+            """Reads what it holds, as any other process may."""
             self._arrivals = Arrivals(connection, self._limits.max_series)
             self._past = Past(connection)
             self._live: dict[int, str] = {}
@@ -101,26 +105,17 @@ class Inbox(InboxReader):
                 raise BridgeError(f"another bridge runs on {state_dir}; stop it or give another --state") from error
             raise BridgeError(f"the inbox in {state_dir} is not usable: {error}") from error
 
-    @classmethod
-    def open_readonly(cls, state_dir: str | Path) -> InboxReader:
-        """Return a reader of the inbox in `state_dir`, also while a bridge runs on it.
-
-        Raises:
-            BridgeError: There is none.
-        """
-        return InboxReader(connect_readonly(Path(state_dir)))
-
     def _prepare(self) -> None:
-        self._connection.execute("PRAGMA auto_vacuum = INCREMENTAL")  # heeded where the file is new
-        self._connection.execute("PRAGMA journal_mode = WAL")
-        self._connection.execute("PRAGMA synchronous = FULL")
-        self._connection.execute(f"PRAGMA journal_size_limit = {WAL_BYTES}")
+        self.store.connection.execute("PRAGMA auto_vacuum = INCREMENTAL")  # heeded where the file is new
+        self.store.connection.execute("PRAGMA journal_mode = WAL")
+        self.store.connection.execute("PRAGMA synchronous = FULL")
+        self.store.connection.execute(f"PRAGMA journal_size_limit = {WAL_BYTES}")
         with self.transaction():
-            (version,) = self._connection.execute("PRAGMA user_version").fetchone()
+            (version,) = self.store.connection.execute("PRAGMA user_version").fetchone()
             if version == SCHEMA_VERSION:
                 return
             if version == FROM_VERSION:
-                upgrade(self._connection, SCHEMA)
+                upgrade(self.store.connection, SCHEMA)
             elif version:
                 raise BridgeError(
                     f"its schema has version {version}, this otel_train writes {SCHEMA_VERSION}; have the release that "
@@ -128,17 +123,17 @@ class Inbox(InboxReader):
                 )
             else:
                 for statement in SCHEMA.split(";\n"):  # not executescript, which would commit in between
-                    self._connection.execute(statement)
-            self._connection.execute(f"PRAGMA user_version = {SCHEMA_VERSION}")
+                    self.store.connection.execute(statement)
+            self.store.connection.execute(f"PRAGMA user_version = {SCHEMA_VERSION}")
 
     def _recall(self) -> None:
         """Know anew what the tables hold; a transaction that failed changed nothing there."""
         self._arrivals.forget()
-        self._names.clear()
+        self.store.forget()
         self._totals_of.clear()
         self._past.forget()
         self._live = dict(
-            self._connection.execute(
+            self.store.connection.execute(
                 "SELECT id, run_id FROM runs WHERE EXISTS (SELECT 1 FROM steps WHERE run = runs.id AND arrived > 0)"
             )
         )
@@ -147,30 +142,33 @@ class Inbox(InboxReader):
     @contextmanager
     def transaction(self) -> Iterator[None]:
         """Have the changes of a block made together or not at all; within another one, with that one's."""
-        with self._lock:
-            inner = self._connection.in_transaction
-            self._connection.execute("SAVEPOINT inner" if inner else "BEGIN IMMEDIATE")
+        with self.store.lock:
+            inner = self.store.connection.in_transaction
+            self.store.connection.execute("SAVEPOINT inner" if inner else "BEGIN IMMEDIATE")
             try:
                 yield
-                self._connection.execute("RELEASE inner" if inner else "COMMIT")
+                self.store.connection.execute("RELEASE inner" if inner else "COMMIT")
             except BaseException:
-                if self._connection.in_transaction:  # SQLite rolls back by itself when the disk is full
+                if self.store.connection.in_transaction:  # SQLite rolls back by itself when the disk is full
                     for statement in ("ROLLBACK TO inner", "RELEASE inner") if inner else ("ROLLBACK",):
-                        self._connection.execute(statement)
+                        self.store.connection.execute(statement)
                 if self._prepared:
                     self._recall()
                 raise
 
     def close(self) -> None:
         """Close the inbox and let another bridge have it; a second call does nothing."""
-        with self._lock:
-            super().close()
+        with self.store.lock:
+            self.store.close()
             if self._lock_fd >= 0:
                 os.close(self._lock_fd)
                 self._lock_fd = -1
 
     def __enter__(self) -> Self:
         return self
+
+    def __exit__(self, *exc_info: object) -> None:
+        self.close()
 
     def add(self, points: Iterable[Point], now_ns: int) -> Added:
         """Take the points of one request in one transaction, which is durable when this returns.
@@ -204,38 +202,38 @@ class Inbox(InboxReader):
 
     def used_bytes(self) -> int:
         """Return how much of the database is in use; what became free in it is used again."""
-        with self._lock:
+        with self.store.lock:
             pages, free, size = (
-                self._connection.execute(f"PRAGMA {name}").fetchone()[0]
+                self.store.connection.execute(f"PRAGMA {name}").fetchone()[0]
                 for name in ("page_count", "freelist_count", "page_size")
             )
         return int((pages - free) * size)
 
     def waiting_runs(self) -> dict[str, bool]:
         """Return the runs that have something for wandb, each with whether it may have steps without a row."""
-        with self._lock:
+        with self.store.lock:
             return {run_id: key in self._unsealed for key, run_id in self._live.items()}
 
     def _settle_run(self, key: int) -> None:
         """Forget that a run is live where it has nothing more for wandb."""
-        found = self._connection.execute("SELECT 1 FROM steps WHERE run = ? AND arrived > 0 LIMIT 1", (key,))
+        found = self.store.connection.execute("SELECT 1 FROM steps WHERE run = ? AND arrived > 0 LIMIT 1", (key,))
         if found.fetchone() is None:
             self._live.pop(key, None)
 
     def raise_ordinal(self, run_id: str, ordinal: int) -> None:
         """Let the run's next row have at least this ordinal: wandb's server may know rows that this inbox does not."""
         with self.transaction():
-            self._connection.execute(
+            self.store.connection.execute(
                 "UPDATE runs SET next_ordinal = max(next_ordinal, ?) WHERE run_id = ?", (ordinal, run_id)
             )
 
     def any_due(self, run_id: str, due: Due, now_ns: int) -> bool:
         """Tell whether the run's first step without a row is due."""
-        with self._lock:
-            key = self._run_key(run_id)
-            if key is None or not (first := self._pending(key, 1)):
+        with self.store.lock:
+            key = self.store.run_key(run_id)
+            if key is None or not (first := self.store.pending(key, 1)):
                 return False
-            return any(due.in_order(first, self._attempts(key, (first[0].attempt,)), now_ns))
+            return any(due.in_order(first, self.store.attempts(key, (first[0].attempt,)), now_ns))
 
     def seal(self, run_id: str, due: Due, now_ns: int, limit: int = 256) -> int:
         """Make the rows of the run's first steps, in order, up to the first that is not due.
@@ -252,34 +250,34 @@ class Inbox(InboxReader):
             How many rows were made.
         """
         with self.transaction():
-            key = self._run_key(run_id)
+            key = self.store.run_key(run_id)
             if key is None:
                 return 0
-            pending = self._pending(key, limit)
+            pending = self.store.pending(key, limit)
             if not pending:
                 self._unsealed.discard(key)
                 self._settle_run(key)
                 return 0
-            execute = self._connection.execute
-            attempts = self._attempts(key, {step.attempt for step in pending})
+            execute = self.store.connection.execute
+            attempts = self.store.attempts(key, {step.attempt for step in pending})
             newest = {attempt: progress.newest_ns for attempt, progress in attempts.items()}
             steps = list(due.in_order(pending, attempts, now_ns))
-            changed: dict[int, dict[SeriesKey, float]] = {step.attempt: {} for step in steps}
-            (ordinal,) = execute("SELECT next_ordinal FROM runs WHERE id = ?", (key,)).fetchone()
-            for place, step in enumerate(steps):
-                late = step.time_ns < newest[step.attempt]
-                newest[step.attempt] = max(newest[step.attempt], step.time_ns)
-                row = self._make(key, step, changed[step.attempt], late=late)
+            totals = {attempt: self._last_totals(key, attempt) for attempt in {step.attempt for step in steps}}
+            changed: dict[int, dict[SeriesKey, float]] = {attempt: {} for attempt in totals}
+            (first,) = execute("SELECT next_ordinal FROM runs WHERE id = ?", (key,)).fetchone()
+            for ordinal, (step, row, fresh) in enumerate(self.store.build_rows(steps, newest, totals), first):
+                changed[step.attempt].update(fresh)
                 execute(
-                    "UPDATE steps SET partial = ?, ordinal = ? WHERE id = ?",
-                    (PARTIAL_KEY in row, ordinal + place, step.id),
+                    "UPDATE steps SET partial = ?, ordinal = ? WHERE id = ?", (PARTIAL_KEY in row, ordinal, step.id)
                 )
                 execute("INSERT INTO rows VALUES (?, ?)", (step.id, json.dumps(row)))
-            execute("UPDATE runs SET next_ordinal = ? WHERE id = ?", (ordinal + len(steps), key))
-            for attempt, totals in changed.items():
-                self._connection.executemany(
+                table = "points" if step.together is None else "together"
+                execute(f"DELETE FROM {table} WHERE step = ?", (step.id,))  # noqa: S608  # one of two names
+            execute("UPDATE runs SET next_ordinal = ? WHERE id = ?", (first + len(steps), key))
+            for attempt, values in changed.items():
+                self.store.connection.executemany(
                     "INSERT OR REPLACE INTO totals SELECT ?, ?, id, ? FROM series WHERE name = ? AND modality = ?",
-                    [(key, attempt, value, *series) for series, value in totals.items()],
+                    [(key, attempt, value, *series) for series, value in values.items()],
                 )
                 progress = attempts[attempt]
                 execute(
@@ -291,20 +289,13 @@ class Inbox(InboxReader):
                 self._unsealed.discard(key)
             return len(steps)
 
-    def _make(self, key: int, step: Pending, changed: dict[SeriesKey, float], *, late: bool) -> Row:
-        """Return a step's row; its points go, and the totals that it changes are added to those of its attempt."""
-        execute = self._connection.execute
-        if (key, step.attempt) not in self._totals_of:
+    def _last_totals(self, key: int, attempt: int) -> dict[SeriesKey, float]:
+        """Return the totals of an attempt as of its last row; what is changed in them is kept."""
+        if (key, attempt) not in self._totals_of:
             if len(self._totals_of) >= CACHED_TOTALS:
                 self._totals_of.clear()
-            self._totals_of[key, step.attempt] = self._totals(key, step.attempt)
-        totals = self._totals_of[key, step.attempt]
-        row, fresh = self._build(step, totals, late=late)
-        totals.update(fresh)
-        changed.update(fresh)
-        table = "points" if step.together is None else "together"
-        execute(f"DELETE FROM {table} WHERE step = ?", (step.id,))  # noqa: S608  # one of two names
-        return row
+            self._totals_of[key, attempt] = self.store.totals(key, attempt)
+        return self._totals_of[key, attempt]
 
     def undelivered(self, run_id: str, after: int = -1, limit: int = 256) -> list[SealedRow]:
         """Return the run's first rows that wandb does not have durably, in order.
@@ -314,11 +305,11 @@ class Inbox(InboxReader):
             after: Only rows with a larger ordinal.
             limit: How many at most.
         """
-        with self._lock:
-            found = self._connection.execute(
+        with self.store.lock:
+            found = self.store.connection.execute(
                 "SELECT ordinal, time_ns, row FROM steps JOIN rows ON rows.step = steps.id"
                 " WHERE run = ? AND ordinal > ? ORDER BY ordinal LIMIT ?",
-                (self._run_key(run_id), after, limit),
+                (self.store.run_key(run_id), after, limit),
             )
             return [SealedRow(ordinal, time_ns, json.loads(row)) for ordinal, time_ns, row in found]
 
@@ -330,11 +321,11 @@ class Inbox(InboxReader):
         """
         marked = partials = 0
         with self.transaction():
-            key = self._run_key(run_id)
+            key = self.store.run_key(run_id)
             if key is None:
                 return 0, 0
             floors: dict[int, int] = {}
-            execute = self._connection.execute
+            execute = self.store.connection.execute
             for ordinal in ordinals:
                 found = execute(
                     "DELETE FROM steps WHERE run = ? AND ordinal = ? RETURNING id, attempt, time_ns, partial",
@@ -345,7 +336,7 @@ class Inbox(InboxReader):
                 step, attempt, time_ns, partial = found
                 execute("DELETE FROM rows WHERE step = ?", (step,))
                 if attempt not in floors:
-                    floors[attempt] = self._attempts(key, (attempt,))[attempt].floor_ns
+                    floors[attempt] = self.store.attempts(key, (attempt,))[attempt].floor_ns
                 if partial or time_ns > floors[attempt]:
                     self._past.remember(key, attempt, time_ns, partial)
                 marked, partials = marked + 1, partials + partial
@@ -358,7 +349,7 @@ class Inbox(InboxReader):
         with self.transaction():
             if self._past.tidy(now_ns):
                 self._recall()
-        with self._lock:
-            (free,) = self._connection.execute("PRAGMA freelist_count").fetchone()
+        with self.store.lock:
+            (free,) = self.store.connection.execute("PRAGMA freelist_count").fetchone()
             if free > _FREE_PAGES:
-                self._connection.execute("PRAGMA incremental_vacuum").fetchall()
+                self.store.connection.execute("PRAGMA incremental_vacuum").fetchall()

@@ -12,7 +12,7 @@ from pathlib import Path
 
 from otel_train.bridge.wandb_file import SUFFIX
 
-_log = logging.getLogger(__name__)
+logger = logging.getLogger(__name__)
 
 GRACE_SECONDS = 2.0
 """wandb's process ends by itself when it misses its parent; it gets this long for it."""
@@ -34,11 +34,11 @@ def end_writers(folder: Path, *, grace: float = GRACE_SECONDS) -> None:
     while found := set(_writers(folder.resolve())):
         waited = time.monotonic() - begin
         if waited > grace + KILL_SECONDS:
-            _log.error("processes %s still write in %s; rows may come twice", sorted(found), folder)
+            logger.error("processes %s still write in %s; rows may come twice", sorted(found), folder)
             return
         if waited >= grace:
             for pid in found - killed:
-                _log.warning("wandb's process %d is killed: its bridge is gone, or it hangs", pid)
+                logger.warning("wandb's process %d is killed: its bridge is gone, or it hangs", pid)
                 with contextlib.suppress(ProcessLookupError):
                     os.kill(pid, signal.SIGKILL)
             killed |= found

@@ -22,7 +22,7 @@ from otel_train.bridge.server import Counts
 from otel_train.catalogue import Instrument, Metric, rows
 from otel_train.otlp.announcing import AnnouncingExporter
 
-_log = logging.getLogger(__name__)
+logger = logging.getLogger(__name__)
 
 SERVICE_NAME = "otel_train-bridge"
 _INTERVAL = 10.0
@@ -53,7 +53,7 @@ def exporting(inbox: Inbox, writer: Writer, counts: Counts) -> Iterator[None]:
     named = {"service.name": given.get("service.name") or SERVICE_NAME, "service.instance.id": str(uuid.uuid4())}
     resource = Resource.create(named)
     exporter = AnnouncingExporter(
-        _log,
+        logger,
         lost="the bridge's own metrics are not taken by the receiver that OTEL_EXPORTER_OTLP_* name",
         back="the bridge's own metrics are taken again",
     )
@@ -83,8 +83,8 @@ def _observations(inbox: Inbox, writer: Writer, counts: Counts) -> Iterable[tupl
     return (
         (rows.BRIDGE_ROWS, lambda: writer.rows),
         (rows.BRIDGE_PARTIAL_ROWS, lambda: writer.partial_rows),
-        (rows.BRIDGE_WAITING, lambda: inbox.backlog()[0]),
-        (rows.BRIDGE_LAG, lambda: _age(inbox.backlog()[1])),
+        (rows.BRIDGE_WAITING, lambda: inbox.reader.backlog()[0]),
+        (rows.BRIDGE_LAG, lambda: _age(inbox.reader.backlog()[1])),
         (rows.BRIDGE_DUPLICATES, lambda: counts.duplicates),
         (rows.BRIDGE_LATE_POINTS, lambda: counts.late),
         (rows.BRIDGE_REFUSED_POINTS, lambda: counts.refused_points),

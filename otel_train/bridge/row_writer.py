@@ -16,7 +16,7 @@ from otel_train.bridge.open_runs import OpenRun, OpenRuns
 from otel_train.bridge.row_order import Due
 from otel_train.bridge.sink import RowSink
 
-_log = logging.getLogger(__name__)
+logger = logging.getLogger(__name__)
 
 FIRST_PAUSE, LONGEST_PAUSE = 1.0, 60.0
 """Seconds until a run that wandb refused is tried again; doubled each time."""
@@ -119,7 +119,7 @@ class Writer:
             self._failing = False
         except sqlite3.Error as error:  # a full disk; the next pass tries again
             if not self._failing:
-                _log.warning("the inbox can't be written, rows wait: %s", error)
+                logger.warning("the inbox can't be written, rows wait: %s", error)
             self._failing = True
             return False
         return more
@@ -149,7 +149,7 @@ class Writer:
         while not self._stopping.wait(STUCK_SECONDS / 10):
             since = self._busy_since
             if since is not None and time.monotonic() - since > STUCK_SECONDS:
-                _log.error("wandb has not taken a row for %d seconds; its process is ended", STUCK_SECONDS)
+                logger.error("wandb has not taken a row for %d seconds; its process is ended", STUCK_SECONDS)
                 self._sink.abort()
 
     def _guarded(self, run_id: str, call: Callable[[str], bool]) -> bool:
@@ -165,7 +165,7 @@ class Writer:
         except Exception as error:  # noqa: BLE001  # wandb raises anything, and none of it may end the thread
             seconds = min(LONGEST_PAUSE, pause.seconds * 2 if pause else FIRST_PAUSE)
             if pause is None:
-                _log.warning("wandb does not take run %r (%s: %s); trying again", run_id, type(error).__name__, error)
+                logger.warning("wandb does not take run %r (%s: %s); trying again", run_id, type(error).__name__, error)
             self._pauses[run_id] = _Pause(time.monotonic() + seconds, seconds)
             if run_id in self._open:
                 self._close(run_id)
@@ -265,7 +265,7 @@ class Writer:
             except sqlite3.Error:
                 raise
             except Exception as error:  # noqa: BLE001  # as above
-                _log.warning("wandb could not finish run %r (%s: %s)", run_id, type(error).__name__, error)
+                logger.warning("wandb could not finish run %r (%s: %s)", run_id, type(error).__name__, error)
                 self._reset()
         return False
 
@@ -277,7 +277,7 @@ class Writer:
             run = self._open.pop(run_id)
             error = closed.exception()
             if error is not None:
-                _log.warning("wandb could not finish run %r (%s: %s)", run_id, type(error).__name__, error)
+                logger.warning("wandb could not finish run %r (%s: %s)", run_id, type(error).__name__, error)
             elif run is not None:
                 self._note_durable({run_id: (run, closed.result())})
 

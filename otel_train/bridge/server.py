@@ -34,7 +34,7 @@ from otel_train.bridge.decode import decode
 from otel_train.bridge.errors import BridgeError, InboxFullError
 from otel_train.bridge.inbox import Inbox
 
-_log = logging.getLogger(__name__)
+logger = logging.getLogger(__name__)
 
 MAX_MESSAGE_BYTES = 8 * 2**20
 """Of a request, as sent and as decompressed; a collector's batch of 8192 points, and a sidecar's request behind it, are
@@ -103,7 +103,7 @@ class MetricsReceiver:
             return await asyncio.wrap_future(answer)
         except (sqlite3.Error, InboxFullError) as error:
             if not self._failing:
-                _log.warning("the inbox refuses points, senders are asked to try again: %s", error)
+                logger.warning("the inbox refuses points, senders are asked to try again: %s", error)
             self._failing = True
             await self._refuse(context, "the inbox can't be written; try again")
         except DecodeError as error:
@@ -139,7 +139,7 @@ class MetricsReceiver:
         added = self._inbox.add(decoded.points, self._now_ns())
         if self._failing:
             self._failing = False
-            _log.info("the inbox takes points again")
+            logger.info("the inbox takes points again")
         rejected = decoded.rejected + added.refused
         self.counts.duplicates += added.duplicates
         self.counts.late += added.late
@@ -155,7 +155,7 @@ class MetricsReceiver:
     def _say_once(self, message: str, reason: object) -> None:
         if message not in self._said:
             self._said.add(message)
-            _log.warning(message, reason)
+            logger.warning(message, reason)
 
     async def _refuse(self, context: Any, why: str) -> None:
         """End the call as OTLP's specification says for a server that can't keep up: UNAVAILABLE with RetryInfo."""

@@ -21,7 +21,7 @@ from otel_train.bridge.wandb_runs import OfflineRun, OnlineRun, stored
 if TYPE_CHECKING:
     from otel_train.bridge.inbox import SealedRow
 
-_log = logging.getLogger(__name__)
+logger = logging.getLogger(__name__)
 
 LEAST_FREE_BYTES = 16 * 2**20
 """On the disk, to open a run: after the first write that fails wandb writes nothing more, and says nothing."""
@@ -116,7 +116,7 @@ class WandbSink:
 
     def _go_offline(self, error: WandbKeyError) -> None:
         self._online, self.patience = False, OFFLINE_PATIENCE
-        _log.error(
+        logger.error(
             "wandb refuses the key, rows go to files from now on: %s; mend WANDB_API_KEY, stop the bridge, "
             "upload what is in the files with: otel-train sync %s, and start it again",
             error,

@@ -1,4 +1,4 @@
-"""Read a bridge's inbox: what arrived, what was made of it and what is in wandb; also while a bridge runs."""
+"""An inbox's database: its schema, and the look-ups that whoever writes it and whoever only reads it share."""
 
 from __future__ import annotations
 
@@ -6,11 +6,9 @@ import json
 import math
 import sqlite3
 import threading
-from collections.abc import Iterable, Iterator
-from contextlib import closing
-from dataclasses import dataclass
+from collections.abc import Iterable, Iterator, Mapping
 from pathlib import Path
-from typing import Self
+from typing import NamedTuple
 
 from otel_train.bridge.decode import Kind
 from otel_train.bridge.errors import BridgeError
@@ -70,183 +68,134 @@ CREATE TABLE totals (
 """
 
 
-@dataclass(frozen=True, slots=True)
-class StepRow:
-    """One step that wandb does not have durably, as the inbox knows it."""
+class Built(NamedTuple):
+    """A step's row, and what it changes."""
 
-    attempt: int
-    step: int | None
+    step: Pending
     row: Row
-    """Its row or, for a step that is not sealed yet, the one it would get now."""
-    ordinal: int | None
-    """The row's place in its run, which is wandb's `_step`; None until the step is sealed."""
-    time_ns: int
+    totals: dict[SeriesKey, float]
+    """Those totals of the attempt that are others after this row."""
 
 
-class InboxReader:
-    """Reads an inbox; made by `Inbox.open_readonly`, and safe beside the bridge that writes it.
+class Store:
+    """A connection to the database, and the look-ups on it.
+
+    None of them takes the lock: whoever needs several of them consistent holds it around all.
 
     Args:
-        connection: An open connection, which the reader owns.
+        connection: An open connection, which the store owns.
     """
 
     def __init__(self, connection: sqlite3.Connection) -> None:
-        self._connection = connection
-        self._lock = threading.RLock()
+        self.connection = connection
+        self.lock = threading.RLock()
         self._names: dict[int, SeriesKey] = {}
         """Name and modality of each series that was looked up."""
 
-    def __enter__(self) -> Self:
-        return self
+    @classmethod
+    def open_readonly(cls, state_dir: Path) -> Store:
+        """Open the inbox in `state_dir` for reading only.
 
-    def __exit__(self, *exc_info: object) -> None:
-        self.close()
+        Raises:
+            BridgeError: There is no inbox, or the file is none.
+        """
+        path = absolute(state_dir) / INBOX_FILE
+        try:
+            connection = sqlite3.connect(f"{path.as_uri()}?mode=ro", uri=True, check_same_thread=False)
+            connection.execute("PRAGMA query_only = ON")
+            (version,) = connection.execute("PRAGMA user_version").fetchone()
+        except sqlite3.Error as error:
+            raise BridgeError(
+                f"{path} is not a readable inbox ({error}); give the bridge's --state directory"
+            ) from error
+        if version != SCHEMA_VERSION:
+            connection.close()
+            raise BridgeError(f"{path} has schema version {version}, this otel_train reads {SCHEMA_VERSION}")
+        return cls(connection)
 
     def close(self) -> None:
         """Close the connection; a second call does nothing."""
-        with self._lock:
-            self._connection.close()
+        with self.lock:
+            self.connection.close()
 
-    def run_ids(self) -> list[str]:
-        """Return the ids of all runs, in the order of their first arrival."""
-        with self._lock:
-            return [run_id for (run_id,) in self._connection.execute("SELECT run_id FROM runs ORDER BY id")]
+    def forget(self) -> None:
+        """Drop the names that were looked up: those of a transaction that failed were never given."""
+        self._names.clear()
 
-    def delivered_steps(self, run_id: str) -> int:
-        """Return how many rows of a run wandb has; 0 for an unknown run."""
-        with self._lock:
-            found = self._connection.execute("SELECT delivered FROM runs WHERE run_id = ?", (run_id,)).fetchone()
-        return found[0] if found else 0
+    def run_key(self, run_id: str) -> int | None:
+        """Return the key of a run, None for an unknown one."""
+        row = self.connection.execute("SELECT id FROM runs WHERE run_id = ?", (run_id,)).fetchone()
+        return row[0] if row else None
 
-    def backlog(self) -> tuple[int, int | None]:
-        """Return how many steps wait for their row in wandb, and when the first of them came (None without any)."""
-        with self._lock:
-            found = self._connection.execute("SELECT count(*), min(first_ns) FROM steps WHERE arrived > 0").fetchone()
-        return found[0], found[1]
-
-    def rows(self, run_id: str) -> list[StepRow]:
-        """Return the steps of a run that wandb lacks in the order of their rows, those without one yet at the end."""
-        with self._lock:
-            key = self._run_key(run_id)
-            sealed = self._connection.execute(
-                "SELECT attempt, steps.step, row, ordinal, time_ns FROM steps"
-                " JOIN rows ON rows.step = steps.id WHERE run = ? AND ordinal IS NOT NULL ORDER BY ordinal",
-                (key,),
-            )
-            result = [
-                StepRow(attempt, step, json.loads(row), ordinal, time_ns)
-                for attempt, step, row, ordinal, time_ns in sealed
-            ]
-            return result if key is None else result + list(self._pending_rows(key))
-
-    def _pending_rows(self, key: int) -> Iterator[StepRow]:
-        totals: dict[int, dict[SeriesKey, float]] = {}
-        pending = self._pending(key)
-        attempts = self._attempts(key, {step.attempt for step in pending})
-        newest = {attempt: progress.newest_ns for attempt, progress in attempts.items()}
-        for step in pending:
-            if step.attempt not in totals:
-                totals[step.attempt] = self._totals(key, step.attempt)
-            row, changed = self._build(step, totals[step.attempt], late=step.time_ns < newest[step.attempt])
-            totals[step.attempt].update(changed)
-            yield StepRow(step.attempt, step.step, row, ordinal=None, time_ns=step.time_ns)
-
-    def _run_key(self, run_id: str) -> int | None:
-        found = self._connection.execute("SELECT id FROM runs WHERE run_id = ?", (run_id,)).fetchone()
-        return found[0] if found else None
-
-    def _name(self, series: int) -> SeriesKey:
-        if series not in self._names:
-            found = self._connection.execute("SELECT id, name, modality FROM series")
-            self._names = {key: (name, modality) for key, name, modality in found}
-        return self._names[series]
-
-    def _pending(self, key: int, limit: int = -1) -> list[Pending]:
-        found = self._connection.execute(
+    def pending(self, key: int, limit: int = -1) -> list[Pending]:
+        """Return the first steps of a run that have no row, in the order of attempt and time stamp."""
+        steps = self.connection.execute(
             "SELECT id, attempt, steps.step, number, time_ns, expected, arrived, first_ns, last_ns, together.points"
             " FROM steps"
             " LEFT JOIN together ON together.step = steps.id"
             " WHERE run = ? AND ordinal IS NULL AND arrived > 0 ORDER BY attempt, time_ns LIMIT ?",
             (key, limit),
         )
-        return [Pending(*columns) for columns in found]
+        return [Pending(*columns) for columns in steps]
 
-    def _totals(self, key: int, attempt: int) -> dict[SeriesKey, float]:
-        found = self._connection.execute(
+    def totals(self, key: int, attempt: int) -> dict[SeriesKey, float]:
+        """Return the cumulative values of an attempt as of its last row."""
+        totals = self.connection.execute(
             "SELECT name, modality, value FROM totals JOIN series ON series.id = totals.series"
             " WHERE run = ? AND attempt = ?",
             (key, attempt),
         )
-        return {(name, modality): value for name, modality, value in found}
+        return {(name, modality): value for name, modality, value in totals}
 
-    def _attempts(self, key: int, numbers: Iterable[int]) -> dict[int, Progress]:
+    def attempts(self, key: int, numbers: Iterable[int]) -> dict[int, Progress]:
         """Return how far attempts of a run are, and the one before each."""
         columns = "attempt, next_number, newest_ns, floor_ns, gap_ns, last_ns"
-        found = [
+        rows = [
             row
             for number in numbers
-            for row in self._connection.execute(
+            for row in self.connection.execute(
                 f"SELECT {columns} FROM attempts WHERE run = ? AND attempt <= ? ORDER BY attempt DESC LIMIT 2",  # noqa: S608
                 (key, number),
             )
         ]
-        return {attempt: Progress(*columns) for attempt, *columns in found}
+        return {attempt: Progress(*progress) for attempt, *progress in rows}
 
-    def _build(
-        self, step: Pending, totals: dict[SeriesKey, float], *, late: bool
-    ) -> tuple[Row, dict[SeriesKey, float]]:
-        found: Iterable[tuple[int, int, float | None]]
+    def build_rows(
+        self, steps: Iterable[Pending], newest_ns: Mapping[int, int], totals: Mapping[int, dict[SeriesKey, float]]
+    ) -> Iterator[Built]:
+        """Yield the rows of a run's steps.
+
+        Args:
+            steps: In the order of attempt and time stamp.
+            newest_ns: The newest time stamp of an attempt that has its row already, by attempt.
+            totals: The cumulative values of each attempt as of its last row; they become those as of the row yielded.
+        """
+        for step in steps:
+            before = totals[step.attempt]
+            row, changed = build_row(
+                self._arrived(step),
+                before,
+                attempt=step.attempt,
+                step=step.step,
+                partial=not step.complete,
+                late=step.time_ns < newest_ns[step.attempt],
+            )
+            before.update(changed)
+            yield Built(step, row, changed)
+
+    def _arrived(self, step: Pending) -> list[Arrived]:
+        points: Iterable[tuple[int, int, float | None]]
         if step.together is not None:
-            found = json.loads(step.together)
+            points = json.loads(step.together)
         else:
-            found = self._connection.execute("SELECT series, kind, value FROM points WHERE step = ?", (step.id,))
-        arrived = [
+            points = self.connection.execute("SELECT series, kind, value FROM points WHERE step = ?", (step.id,))
+        return [
             Arrived(*self._name(series), _KINDS[kind], math.nan if value is None else value)
-            for series, kind, value in found
+            for series, kind, value in points
         ]
-        return build_row(
-            arrived,
-            totals,
-            attempt=step.attempt,
-            step=step.step,
-            partial=not step.complete,
-            late=late,
-        )
 
-
-def connect_readonly(state_dir: Path) -> sqlite3.Connection:
-    """Open the inbox in `state_dir` for reading only.
-
-    Raises:
-        BridgeError: There is no inbox, or the file is none.
-    """
-    path = absolute(state_dir) / INBOX_FILE
-    try:
-        connection = sqlite3.connect(f"{path.as_uri()}?mode=ro", uri=True, check_same_thread=False)
-        connection.execute("PRAGMA query_only = ON")
-        (version,) = connection.execute("PRAGMA user_version").fetchone()
-    except sqlite3.Error as error:
-        raise BridgeError(f"{path} is not a readable inbox ({error}); give the bridge's --state directory") from error
-    if version != SCHEMA_VERSION:
-        connection.close()
-        raise BridgeError(f"{path} has schema version {version}, this otel_train reads {SCHEMA_VERSION}")
-    return connection
-
-
-def delivered_steps(state_dir: str | Path, run_id: str) -> int:
-    """Return how many rows of a run wandb has been given, cheaply and from any process.
-
-    Args:
-        state_dir: The bridge's state directory; it need not exist yet.
-        run_id: The run.
-
-    Returns:
-        The number of rows; 0 as long as there is no inbox or no such run.
-    """
-    if not (absolute(state_dir) / INBOX_FILE).exists():
-        return 0
-    try:
-        with closing(InboxReader(connect_readonly(Path(state_dir)))) as reader:
-            return reader.delivered_steps(run_id)
-    except BridgeError:
-        return 0  # a bridge is just making it
+    def _name(self, series: int) -> SeriesKey:
+        if series not in self._names:
+            names = self.connection.execute("SELECT id, name, modality FROM series")
+            self._names = {key: (name, modality) for key, name, modality in names}
+        return self._names[series]

@@ -18,7 +18,7 @@ from otel_train.bridge.wandb_rows import STEP_KEY
 if TYPE_CHECKING:
     from otel_train.bridge.inbox import SealedRow
 
-_log = logging.getLogger(__name__)
+logger = logging.getLogger(__name__)
 
 FLUSH_SECONDS = 0.25
 FINISH_SECONDS = 5.0
@@ -45,11 +45,6 @@ class OfflineRun:
         self._log: TransactionLog | None = None
         self._last = -1
         self._found = -1
-
-    @property
-    def starting_ordinal(self) -> int:
-        """The smallest ordinal that it takes."""
-        return 0
 
     def write(self, sealed: SealedRow) -> None:
         """Give it a row."""
@@ -172,7 +167,7 @@ def stored(state_dir: Path, run_id: str, since: int) -> Iterator[int]:
                 yield from (ordinal for ordinal in log.ordinals() if ordinal >= since)
                 log.sync()
         except WandbFileError as error:
-            _log.warning("%s", error)
+            logger.warning("%s", error)
 
 
 def _api() -> Any:
@@ -234,7 +229,7 @@ def _init(
             x_save_requirements=False,
             x_transaction_log_flush_interval=FLUSH_SECONDS,
             # By default "stop" in wandb's page would interrupt this process, which serves other runs too.
-            stop_fn=lambda: _log.warning("wandb asks to stop run %r; its job goes on", name),
+            stop_fn=lambda: logger.warning("wandb asks to stop run %r; its job goes on", name),
         ),
     )
     if not Path(run.settings.sync_file).resolve().is_relative_to((state_dir / WANDB_FOLDER).resolve()):

@@ -103,10 +103,10 @@ def _state_history(state: Path, run: str) -> History:
 
 def _run_ids(state: Path) -> list[str]:
     """Return the ids of a bridge's runs: as jobs gave them where its inbox is there, else those of wandb."""
-    from otel_train.bridge import BridgeError, Inbox  # noqa: PLC0415
+    from otel_train.bridge import BridgeError, InboxReader  # noqa: PLC0415
 
     try:
-        with Inbox.open_readonly(state) as inbox:
+        with InboxReader.open(state) as inbox:
             return inbox.run_ids()
     except BridgeError:
         files = (state / WANDB_FOLDER).glob(f"*run-*/run-*{WANDB_SUFFIX}")

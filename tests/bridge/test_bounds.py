@@ -141,11 +141,11 @@ def test_requests_that_wait_are_kept_together(tmp_path: Path, requests: Any) -> 
         contents = [requests.step(1).SerializeToString(), b"\xff" * 9, requests.step(2).SerializeToString(), b""]
         receiver._waiting.extend(zip(contents, answers, strict=True))
         statements: list[str] = []
-        inbox._connection.set_trace_callback(statements.append)
+        inbox.store.connection.set_trace_callback(statements.append)
         receiver._keep_waiting()
         assert statements.count("COMMIT") == 1
         assert [type(answer.exception()) for answer in answers[:3]] == [type(None), DecodeError, type(None)]
-        assert [row.step for row in inbox.rows("run")] == [1, 2]
+        assert [row.step for row in inbox.reader.rows("run")] == [1, 2]
         receiver.close()
 
 

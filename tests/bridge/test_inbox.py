@@ -8,7 +8,7 @@ from typing import Any
 
 import pytest
 
-from otel_train.bridge import BridgeError, Inbox, delivered_steps
+from otel_train.bridge import BridgeError, Inbox, InboxReader, delivered_steps
 from otel_train.bridge.arrivals import Added
 from otel_train.bridge.decode import decode
 from otel_train.bridge.errors import InboxFullError
@@ -35,7 +35,7 @@ def add(inbox: Inbox, now_ns: int, *requests: Any) -> list[int]:
 
 def sealed(inbox: Inbox) -> list[int | None]:
     """Return the steps that have a row, in its order."""
-    return [row.step for row in inbox.rows("run") if row.ordinal is not None]
+    return [row.step for row in inbox.reader.rows("run") if row.ordinal is not None]
 
 
 def test_a_duplicate_changes_nothing_before_and_after_its_row_is_made(inbox: Inbox, requests: Any) -> None:
@@ -45,7 +45,7 @@ def test_a_duplicate_changes_nothing_before_and_after_its_row_is_made(inbox: Inb
     assert inbox.seal("run", DUE, 10) == 1
     assert add(inbox, 20, request) == [0]
     assert inbox.seal("run", DUE, 5000) == 0
-    assert [(row.step, row.row[PICKS]) for row in inbox.rows("run")] == [(1, 8)]
+    assert [(row.step, row.row[PICKS]) for row in inbox.reader.rows("run")] == [(1, 8)]
 
 
 def test_of_a_series_that_comes_twice_in_a_request_the_first_point_is_taken(inbox: Inbox, requests: Any) -> None:
@@ -53,7 +53,7 @@ def test_of_a_series_that_comes_twice_in_a_request_the_first_point_is_taken(inbo
     request = requests.step(1, {"loss": 0.5})
     request.MergeFrom(requests.step(1, {"loss": 0.7}))
     assert inbox.add(decode(request).points, 0) == Added(new=3, duplicates=2)
-    assert inbox.rows("run")[0].row["loss"] == 0.5
+    assert inbox.reader.rows("run")[0].row["loss"] == 0.5
 
 
 def test_what_becomes_no_point_is_told_apart(inbox: Inbox, requests: Any) -> None:
@@ -74,8 +74,8 @@ def test_a_run_has_so_many_series_and_no_more(tmp_path: Path, requests: Any) -> 
         assert inbox.add(decode(requests.step(2, {"c": 1.0})).points, 0).refused == 2
         assert inbox.add(decode(requests.step(1, {"c": 1.0}, run_id="other")).points, 0).refused == 0
         assert inbox.seal("run", DUE, 2000) == 1
-        assert inbox.rows("run")[0].row[PARTIAL_KEY] == 1
-        assert inbox._connection.execute("SELECT count(*) FROM series WHERE name = 'cluster/b'").fetchone()
+        assert inbox.reader.rows("run")[0].row[PARTIAL_KEY] == 1
+        assert inbox.store.connection.execute("SELECT count(*) FROM series WHERE name = 'cluster/b'").fetchone()
 
 
 def test_rows_that_wandb_has_make_room_and_then_requests_are_refused(tmp_path: Path, requests: Any) -> None:
@@ -102,7 +102,7 @@ def test_a_step_in_parts_is_complete_with_the_last(inbox: Inbox, requests: Any) 
     assert inbox.seal("run", DUE, 500) == 0
     add(inbox, 0, last)
     assert inbox.seal("run", DUE, 500) == 1
-    assert PARTIAL_KEY not in inbox.rows("run")[0].row
+    assert PARTIAL_KEY not in inbox.reader.rows("run")[0].row
 
 
 def test_rows_are_made_in_order_of_attempt_and_step(inbox: Inbox, requests: Any) -> None:
@@ -112,7 +112,7 @@ def test_rows_are_made_in_order_of_attempt_and_step(inbox: Inbox, requests: Any)
     assert inbox.seal("run", DUE, 100) == 0
     add(inbox, 0, *rest)
     assert inbox.seal("run", DUE, 100) == 4
-    assert [(row.attempt, row.step) for row in inbox.rows("run")] == [(1, 1), (1, 2), (1, 3), (2, 1)]
+    assert [(row.attempt, row.step) for row in inbox.reader.rows("run")] == [(1, 1), (1, 2), (1, 3), (2, 1)]
 
 
 def test_a_complete_step_lingers_for_one_a_little_behind(inbox: Inbox, requests: Any) -> None:
@@ -132,7 +132,7 @@ def test_an_incomplete_step_is_written_after_the_settle_time(inbox: Inbox, reque
     add(inbox, 0, *parts)
     assert inbox.seal("run", DUE, 999) == 0
     assert inbox.seal("run", DUE, 1000) == 1
-    row = inbox.rows("run")[0].row
+    row = inbox.reader.rows("run")[0].row
     assert (row[PARTIAL_KEY], row["b"]) == (1, 1.5)
 
 
@@ -147,13 +147,13 @@ def test_counts_add_up_over_late_steps_and_start_anew_in_each_attempt(inbox: Inb
     for step, attempt, total in ((1, 1, 4), (3, 1, 12), (2, 1, 8), (1, 2, 5)):
         add(inbox, 0, requests.step(step, {}, {rows.PICKS.name: total}, attempt=attempt))
         assert inbox.seal("run", DUE, 100) == 1
-    assert [row.row.get(PICKS) for row in inbox.rows("run")] == [4, 8, None, 5]
+    assert [row.row.get(PICKS) for row in inbox.reader.rows("run")] == [4, 8, None, 5]
 
 
 def test_what_is_pending_is_readable_as_the_row_it_would_get(inbox: Inbox, requests: Any, tmp_path: Path) -> None:
     """A reader in another process sees what arrived before any row is made."""
     add(inbox, 0, *(requests.step(step, {}, {rows.PICKS.name: 4 * step}) for step in (1, 2)))
-    with Inbox.open_readonly(tmp_path) as reader:
+    with InboxReader.open(tmp_path) as reader:
         assert [(row.step, row.row[PICKS]) for row in reader.rows("run")] == [(1, 4), (2, 4)]
 
 
@@ -190,14 +190,14 @@ def test_rank_records_leave_nothing(inbox: Inbox, requests: Any) -> None:
     add(inbox, 0, requests.parts(requests.step(1))[0])
     assert inbox.seal("run", DUE, 5000) == 0
     inbox.tidy(ABANDONED_NS + 1)
-    assert inbox._connection.execute("SELECT count(*) FROM steps").fetchone() == (0,)
+    assert inbox.store.connection.execute("SELECT count(*) FROM steps").fetchone() == (0,)
 
 
 def test_an_inbox_that_is_none_is_an_error(tmp_path: Path) -> None:
     """A damaged or missing file is named; the cheap count just says 0."""
     (tmp_path / "inbox.sqlite").write_bytes(b"x" * 5000)
     with pytest.raises(BridgeError, match=r"inbox\.sqlite"):
-        Inbox.open_readonly(tmp_path)
+        InboxReader.open(tmp_path)
     with pytest.raises(BridgeError, match="not usable"):
         Inbox(tmp_path)
     assert delivered_steps(tmp_path, "run") == delivered_steps(tmp_path / "none", "run") == 0

@@ -170,6 +170,6 @@ def test_a_poll_costs_what_is_live_not_what_was_ever_there(inbox: Inbox) -> None
                 inbox.mark_delivered(run_id, [0])
     inbox.add(decode(of_all(["live"], 1)).points, 0)
     statements: list[str] = []
-    inbox._connection.set_trace_callback(statements.append)
+    inbox.store.connection.set_trace_callback(statements.append)
     assert inbox.waiting_runs() == {"live": True}
     assert statements == []

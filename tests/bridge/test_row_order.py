@@ -42,7 +42,7 @@ def inbox(tmp_path: Path) -> Iterator[Inbox]:
 
 def sealed(inbox: Inbox) -> list[int | None]:
     """Return the steps that have a row, in its order."""
-    return [row.step for row in inbox.rows("run") if row.ordinal is not None]
+    return [row.step for row in inbox.reader.rows("run") if row.ordinal is not None]
 
 
 @settings(max_examples=40, deadline=None)
@@ -94,7 +94,7 @@ def test_attempts_that_come_in_the_wrong_order_are_put_right(inbox: Inbox) -> No
     inbox.add(numbered(1), 9)
     inbox.seal("run", DUE, 10)
     inbox.seal("run", DUE, 200)
-    assert [row.attempt for row in inbox.rows("run")] == [1, 2]
+    assert [row.attempt for row in inbox.reader.rows("run")] == [1, 2]
 
 
 def test_what_is_missing_is_given_up_after_the_settle_time(inbox: Inbox) -> None:
@@ -106,7 +106,9 @@ def test_what_is_missing_is_given_up_after_the_settle_time(inbox: Inbox) -> None
     assert inbox.seal("run", DUE, 1006) == 1
     assert inbox.add(numbered(2), 1007) == Added(new=5, late=4)
     assert inbox.seal("run", DUE, 1007) == 1
-    assert [(row.step, row.row.get(rows.PICKS.wandb_key), PARTIAL_KEY in row.row) for row in inbox.rows("run")] == [
+    assert [
+        (row.step, row.row.get(rows.PICKS.wandb_key), PARTIAL_KEY in row.row) for row in inbox.reader.rows("run")
+    ] == [
         (10, 4, False),
         (30, 8, False),
         (40, 4, False),
@@ -128,7 +130,7 @@ def test_a_new_attempt_waits_until_the_one_before_is_quiet(inbox: Inbox) -> None
     assert [inbox.seal("run", DUE, now_ns) for now_ns in (10, 99)] == [1, 0]
     inbox.add(numbered(2), 99)
     assert [inbox.seal("run", DUE, now_ns) for now_ns in (99, 100)] == [1, 1]
-    assert [row.attempt for row in inbox.rows("run")] == [1, 1, 2]
+    assert [row.attempt for row in inbox.reader.rows("run")] == [1, 1, 2]
 
 
 def deliver(inbox: Inbox, points: list[Point], now_ns: int) -> None:
@@ -140,7 +142,7 @@ def deliver(inbox: Inbox, points: list[Point], now_ns: int) -> None:
 
 def count(inbox: Inbox, table: str) -> int:
     """Return how many entries a table has."""
-    (entries,) = inbox._connection.execute(f"SELECT count(*) FROM {table}").fetchone()
+    (entries,) = inbox.store.connection.execute(f"SELECT count(*) FROM {table}").fetchone()
     return int(entries)
 
 
@@ -181,7 +183,7 @@ def test_of_an_idle_run_little_is_kept(inbox: Inbox) -> None:
     assert [count(inbox, table) for table in ("totals", "run_series", "series", "past")] == [0] * 4
     assert inbox.add(numbered(1), IDLE_NS + 2) == Added(duplicates=4)
     deliver(inbox, numbered(1, attempt=2), IDLE_NS + 1000)
-    assert inbox.delivered_steps("run") == 2
+    assert inbox.reader.delivered_steps("run") == 2
 
 
 def test_wandbs_file_has_the_steps_in_order(start: Callable[..., Any], requests: Any) -> None:

@@ -20,7 +20,7 @@ from google.rpc.status_pb2 import Status
 from grpc_health.v1 import health_pb2, health_pb2_grpc
 from opentelemetry.proto.collector.metrics.v1.metrics_service_pb2_grpc import MetricsServiceStub
 
-from otel_train.bridge import Bridge, BridgeConfig, BridgeError, Inbox, delivered_steps, read_run, wandb_files
+from otel_train.bridge import Bridge, BridgeConfig, BridgeError, InboxReader, delivered_steps, read_run, wandb_files
 from otel_train.bridge.server import MAX_MESSAGE_BYTES
 from otel_train.bridge.wandb_rows import STEP_KEY
 from otel_train.catalogue import ATTEMPT_KEY, PARTIAL_KEY, rows
@@ -74,7 +74,7 @@ def test_points_are_in_the_inbox_before_the_acknowledgement(start: Any, requests
     seen = []
     for part in requests.parts(requests.step(1, {"loss": 0.5, "accuracy": 0.25})):
         bridge.send(part)
-        with Inbox.open_readonly(bridge.state) as reader:
+        with InboxReader.open(bridge.state) as reader:
             seen.append([(row.row.get("loss"), row.row.get("accuracy")) for row in reader.rows("run")])
     assert seen == [[], [(0.5, None)], [(0.5, 0.25)], [(0.5, 0.25)]]
 
@@ -105,7 +105,7 @@ def test_a_full_disk_asks_the_sender_to_try_again(start: Any, requests: Any) -> 
     """A request that SQLite can't keep is answered UNAVAILABLE, leaves nothing, and is taken once there is room."""
     bridge = start()
     request = requests.step(1, {f"metric{index}": 1.0 for index in range(2000)})
-    connection = bridge.bridge._inbox._connection
+    connection = bridge.bridge._inbox.store.connection
     connection.execute("PRAGMA max_page_count = 1")  # as many as there are
     with pytest.raises(grpc.RpcError) as caught:
         bridge.send(request)

@@ -67,7 +67,7 @@ def test_what_wandb_lacks_goes_on(tmp_path: Path) -> None:
         ]
         inbox.mark_delivered("run", [1, 2])
     with Inbox(tmp_path) as inbox:
-        assert (inbox.delivered_steps("run"), inbox.waiting_runs()) == (3, {})
+        assert (inbox.reader.delivered_steps("run"), inbox.waiting_runs()) == (3, {})
 
 
 def test_a_schema_that_nobody_knows_is_refused(tmp_path: Path) -> None:

@@ -38,12 +38,12 @@ def _make_rows(decoded: Decoded) -> None:
     with TemporaryDirectory() as folder, Inbox(Path(folder) / "state") as inbox:
         inbox.add(decoded.points, 1)
         inbox.add(decoded.points, 2)
-        for run_id in inbox.run_ids():
+        for run_id in inbox.reader.run_ids():
             assert SAFE.fullmatch(safe_id(run_id))
             assert display_name(run_id).isprintable()
-            pending = [step.row for step in inbox.rows(run_id)]
+            pending = [step.row for step in inbox.reader.rows(run_id)]
             while inbox.seal(run_id, DUE, 3):
                 pass
-            assert len(inbox.rows(run_id)) == len(pending)
+            assert len(inbox.reader.rows(run_id)) == len(pending)
             for row in inbox.undelivered(run_id):
                 json.dumps(row.row)
