@@ -9,6 +9,7 @@ from pathlib import Path
 
 from otel_train.delivery import FAILING, DeliveryStatus, write_status
 from otel_train.endpoint import Endpoint
+from otel_train.log_once import OnceLogger
 from otel_train.otlp.answers import Answer
 
 logger = logging.getLogger(__name__)
@@ -17,7 +18,6 @@ FAILING_AFTER = 2.0
 """Seconds without a success after which ranks are told: a collector that is restarted is no news."""
 SAY_AGAIN = 600.0
 """Seconds for which a cause must have been away to be logged once more."""
-MAX_CAUSES = 256
 
 
 class Announcer:
@@ -31,7 +31,7 @@ class Announcer:
     def __init__(self, directory: Path, endpoint: Endpoint) -> None:
         self._directory = directory
         self._address = str(endpoint)
-        self._causes: dict[str, float] = {}
+        self._warnings = OnceLogger(logger, again_after=SAY_AGAIN)
         self._failing_since: float | None = None
         """On a clock that is never set."""
         self._logged = False
@@ -50,15 +50,14 @@ class Announcer:
         now = time.monotonic()
         if self._failing_since is None:
             self._failing_since = now - answer.seconds
-        if self._is_news(f"{answer.cause} {answer.advice}"):
-            self._logged = True
-            logger.warning(
-                "the receiver at %s does not acknowledge (%s: %s); the rings keep what was recorded. %s",
-                self._address,
-                answer.cause,
-                answer.text,
-                answer.advice,
-            )
+        self._logged |= self._warnings.warn(
+            f"{answer.cause} {answer.advice}",
+            "the receiver at %s does not acknowledge (%s: %s); the rings keep what was recorded. %s",
+            self._address,
+            answer.cause,
+            answer.text,
+            answer.advice,
+        )
         if now - self._failing_since >= FAILING_AFTER:
             self._write(
                 DeliveryStatus(
@@ -73,28 +72,20 @@ class Announcer:
 
     def refused(self, answer: Answer, source: str, names: list[str], count: int) -> None:
         """Note that points were refused for good."""
-        if self._is_news(f"refused {source} {answer.cause} {names[:1]}"):
-            logger.warning(
-                "the receiver at %s refuses %d points of %s for good (%s: %s): %s; they are dropped and counted",
-                self._address,
-                count,
-                source,
-                answer.cause,
-                answer.text,
-                ", ".join(names[:8]) + (" ..." if len(names) > 8 else ""),
-            )
+        self._warnings.warn(
+            f"refused {source} {answer.cause} {names[:1]}",
+            "the receiver at %s refuses %d points of %s for good (%s: %s): %s; they are dropped and counted",
+            self._address,
+            count,
+            source,
+            answer.cause,
+            answer.text,
+            ", ".join(names[:8]) + (" ..." if len(names) > 8 else ""),
+        )
 
     def note(self, message: str, *arguments: object) -> None:
         """Log a message once."""
-        if self._is_news(message):
-            logger.warning(message, *arguments)
-
-    def _is_news(self, cause: str) -> bool:
-        now, last = time.monotonic(), self._causes.get(cause, -SAY_AGAIN)
-        if cause not in self._causes and len(self._causes) >= MAX_CAUSES:
-            self._causes.clear()
-        self._causes[cause] = now
-        return now - last >= SAY_AGAIN
+        self._warnings.warn(message, message, *arguments)
 
     def _write(self, status: DeliveryStatus) -> None:
         news = status.failing, status.cause, status.advice

@@ -5,10 +5,10 @@ from __future__ import annotations
 from collections.abc import Mapping
 from typing import Any
 
+from otel_train.log_once import OnceLogger
 from otel_train.step.early import EarlyScalars
 from otel_train.step.recording import Recording
 from otel_train.step.step_number import step_number
-from otel_train.step.warnings_once import OnceLogger
 
 
 class Admission:

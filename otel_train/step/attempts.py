@@ -15,9 +15,9 @@ from typing import Any
 import torch.distributed as dist
 
 from otel_train.exceptions import RingError
+from otel_train.log_once import OnceLogger
 from otel_train.ring import Identity, RingReader, ring_files
 from otel_train.step.rank_group import RankGroup
-from otel_train.step.warnings_once import OnceLogger
 
 logger = logging.getLogger(__name__)
 

@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Mapping
 from typing import TYPE_CHECKING, Any
 
+from otel_train.log_once import OnceLogger
 from otel_train.ring import Kind, RingWriter
 from otel_train.step.clock import Interval, StepClock
 from otel_train.step.cluster import ClusterValues
@@ -12,7 +13,6 @@ from otel_train.step.options import SessionOptions
 from otel_train.step.packing import Reduced
 from otel_train.step.recorder import Measurements, Recorder
 from otel_train.step.reduction import Reducer
-from otel_train.step.warnings_once import OnceLogger
 
 if TYPE_CHECKING:  # a rank with a loader of its own need not load ours
     from otel_train.mixing import EventSink

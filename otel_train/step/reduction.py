@@ -8,6 +8,7 @@ from collections import deque
 from collections.abc import Callable, Collection, Mapping, Sequence
 
 from otel_train.catalogue import Layout
+from otel_train.log_once import OnceLogger
 from otel_train.step.alignment import Alignment
 from otel_train.step.flight import Collective, Flight
 from otel_train.step.packing import Packed, PackingPlan, Presence, RankSign, Reduced
@@ -90,7 +91,7 @@ class Reducer:
         self._renamed = group.job_ranks != tuple(range(group.world_size))
         self._named: set[int] = set()
         """Ranks that were said to be missing, by their rank in the job."""
-        self._said_slow = self._said_mismatch = False
+        self._warnings = OnceLogger(logger)
         self._time_ns = 0
         """The time stamp of the newest step that was launched."""
         self._closing: Flight | None = None
@@ -161,10 +162,11 @@ class Reducer:
         self._land_complete()
         if len(self._flights) >= self._max_in_flight and not self.behind:
             self._land_oldest(min(self._timeout, PATIENCE))
-            if not (self.overdue or self.stopped or self._said_slow):
-                self._said_slow = True
-                logger.warning(
-                    "telemetry: a step is shorter than its reduction; the training thread waits for it. Raise log_every"
+            if not (self.overdue or self.stopped):
+                self._warnings.warn(
+                    "slow",
+                    "telemetry: a step is shorter than its reduction; the training thread waits for it. "
+                    "Raise log_every",
                 )
         return not self.stopped and len(self._waiting) < self._most_waiting
 
@@ -318,13 +320,12 @@ class Reducer:
         return is_of_others and not flight.closes
 
     def _say_mismatch(self, steps: Mapping[int, int]) -> None:
-        if not self._said_mismatch:
-            self._said_mismatch = True
-            logger.warning(
-                "telemetry: the ranks are not at the same step (%s); what does not belong together is thrown away. "
-                "Give all ranks the same steps",
-                ", ".join(f"rank {rank}: {step}" for rank, step in list(steps.items())[:8]),
-            )
+        self._warnings.warn(
+            "mismatch",
+            "telemetry: the ranks are not at the same step (%s); what does not belong together is thrown away. "
+            "Give all ranks the same steps",
+            ", ".join(f"rank {rank}: {step}" for rank, step in list(steps.items())[:8]),
+        )
 
     def name_missing(self, ranks: Collection[int], step: int) -> None:
         """Say once of each rank that it takes no part.

@@ -18,9 +18,9 @@ from pathlib import Path
 from otel_train.delivery import STATUS_NAME, read_status
 from otel_train.descriptors import standard_descriptors
 from otel_train.endpoint import Endpoint
+from otel_train.log_once import OnceLogger
 from otel_train.ring import ask_for_turn, is_alive, is_served, start_time, withdraw
 from otel_train.step.launch import launch
-from otel_train.step.warnings_once import OnceLogger
 
 logger = logging.getLogger(__name__)
 

@@ -12,6 +12,7 @@ import torch
 
 from otel_train.catalogue import Metric
 from otel_train.exceptions import ConfigurationError, RingError
+from otel_train.log_once import OnceLogger
 from otel_train.ring import Fact, Identity, RingSize, RingWriter, Schema, make_ring, ring_path
 from otel_train.step.attempts import warn_of_other_jobs
 from otel_train.step.dtensors import natural_reduction
@@ -21,7 +22,6 @@ from otel_train.step.recorder import Recorder
 from otel_train.step.source_protocols import Source, facts_of, watch_source
 from otel_train.step.user_metrics import check_names, check_row, check_user_key
 from otel_train.step.value_source import Dropped
-from otel_train.step.warnings_once import OnceLogger
 
 logger = logging.getLogger(__name__)
 

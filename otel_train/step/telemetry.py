@@ -12,6 +12,7 @@ from typing import TYPE_CHECKING, Any, NoReturn, Self, TypeVar
 
 from otel_train.catalogue import Metric, Phase
 from otel_train.exceptions import SessionCopyError, StateMismatchError
+from otel_train.log_once import OnceLogger
 from otel_train.ring import End, Fact, Identity, RingWriter
 from otel_train.step.admission import Admission
 from otel_train.step.clock import StepClock
@@ -27,7 +28,6 @@ from otel_train.step.sidecar import SidecarProcess, wait_until
 from otel_train.step.source_protocols import Source, clock_of
 from otel_train.step.start import agree_recorder, open_ring, session_facts, shared_options, watch_phases
 from otel_train.step.step_number import LARGEST_STEP, checked_weight, step_number, text_of
-from otel_train.step.warnings_once import OnceLogger
 from otel_train.untraced import untraced
 
 if TYPE_CHECKING:  # a rank with a loader of its own need not load ours
@@ -233,7 +233,7 @@ class Telemetry:
         shared = shared_options(self.options, self._facts)
         first = {**self._early.newest(), **scalars} if isinstance(scalars, Mapping) else scalars
         recorder = agree_recorder(
-            self._sources, self._declared, first, self._group, options=shared, dropped=self._warnings.dropped
+            self._sources, self._declared, first, self._group, options=shared, dropped=self._warn_of_dropped
         )
         # State may have been loaded on rank 0 only: its word holds for all, as it did for the first id.
         self._run_id = self._group.gather(self._run_id)[0]
@@ -268,6 +268,9 @@ class Telemetry:
             running.add(early, weight)
         self._running = running
         return running
+
+    def _warn_of_dropped(self, name: str, reason: str) -> None:
+        self._warnings.warn(f"value {name!r}", "telemetry: %r is dropped: it %s", name, reason)
 
     # -- state ---------------------------------------------------------------------------------------------------
 
