@@ -8,9 +8,10 @@ from collections.abc import Mapping
 from typing import Any
 
 from otel_train.arguments import check_fields, reading_state, whole_number
+from otel_train.event_sink import EventSink
 from otel_train.exceptions import ConfigurationError
 from otel_train.ledger.hashing import stable_hash
-from otel_train.ledger.source import OVERFLOW, STALE, Counts, EventSink, LedgerSource
+from otel_train.ledger.source import OVERFLOW, STALE, Counts, LedgerSource
 from otel_train.untraced import untraced
 
 

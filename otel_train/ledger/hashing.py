@@ -9,27 +9,18 @@ from collections.abc import Sequence
 import torch
 
 from otel_train.exceptions import ShapeMismatchError
+from otel_train.splitmix import INCREMENT, mix, mix_tensor, signed
 from otel_train.torch_modes import has_no_data, plain_tensor
 
 StreamIds = Sequence[str | int] | torch.Tensor
 """Ids as a caller gives them: strings and integers, or an int64 tensor [n]."""
-
-_MASK = 2**64 - 1
-_INCREMENT = 0x9E3779B97F4A7C15
-_ROUNDS = ((30, 0xBF58476D1CE4E5B9), (27, 0x94D049BB133111EB))
-_LAST_SHIFT = 31
-
-
-def _signed(value: int) -> int:
-    return value - 2**64 if value >= 2**63 else value
 
 
 def stable_hash(stream_id: str | int) -> int:
     """Return the key of a stream id.
 
     A string is hashed by BLAKE2b to 8 bytes: two of a million strings share a key with a probability of 3e-8. An
-    integer goes through the step and finaliser of splitmix64 (Steele, Lea, Flood 2014, "Fast splittable pseudorandom
-    number generators"), a bijection: no two integers share a key.
+    integer goes through the step and finaliser of SplitMix64, a bijection: no two integers share a key.
 
     Args:
         stream_id: A string, or an integer that fits in an int64; one of NumPy's, or a tensor of one, is as good.
@@ -45,10 +36,7 @@ def stable_hash(stream_id: str | int) -> int:
         return int.from_bytes(digest, "little", signed=True)
     if type(stream_id) is not int or not -(2**63) <= stream_id < 2**63:
         stream_id = _checked_number(stream_id)
-    mixed = (stream_id + _INCREMENT) & _MASK
-    for shift, factor in _ROUNDS:
-        mixed = ((mixed ^ (mixed >> shift)) * factor) & _MASK
-    return _signed(mixed ^ (mixed >> _LAST_SHIFT))
+    return signed(mix(stream_id + INCREMENT))
 
 
 def _checked_number(stream_id: object) -> int:
@@ -85,21 +73,13 @@ def keys_of(stream_ids: StreamIds) -> torch.Tensor:
         if stream_ids.dtype != torch.int64 or stream_ids.dim() != 1:
             dtype = str(stream_ids.dtype).removeprefix("torch.")
             raise ShapeMismatchError(f"stream_ids must be int64 [n], got {dtype} {list(stream_ids.shape)}")
-        mixed = stream_ids.detach().cpu() + _signed(_INCREMENT)
-        for shift, factor in _ROUNDS:
-            mixed = (mixed ^ _shift_right(mixed, shift)) * _signed(factor)
-        return mixed ^ _shift_right(mixed, _LAST_SHIFT)
+        return mix_tensor(stream_ids.detach().cpu() + signed(INCREMENT))
     if isinstance(stream_ids, str | bytes) or not isinstance(stream_ids, Sequence):
         # A lone string is a sequence of strings to Python; nobody means its letters.
         raise ShapeMismatchError(
             f"stream_ids must be a sequence of ids or an int64 tensor, got {type(stream_ids).__name__}; use a list"
         )
     return torch.tensor([stable_hash(stream_id) for stream_id in stream_ids], dtype=torch.int64, device="cpu")
-
-
-def _shift_right(values: torch.Tensor, shift: int) -> torch.Tensor:
-    """Shift int64 right as if unsigned."""
-    return (values >> shift) & ((1 << (64 - shift)) - 1)
 
 
 def owners_of(keys: torch.Tensor, world_size: int) -> torch.Tensor:

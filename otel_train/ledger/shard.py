@@ -9,11 +9,12 @@ from typing import Any, NamedTuple
 import torch
 
 from otel_train.arguments import MAX_SHOWN, whole_number
+from otel_train.event_sink import EventSink
 from otel_train.exceptions import ConfigurationError
 from otel_train.ledger.evicted import EvictedKeys
 from otel_train.ledger.ordered_keys import OrderedKeys
 from otel_train.ledger.routing import last_occurrences
-from otel_train.ledger.source import OVERFLOW, STALE, Counts, EventSink, LedgerSource
+from otel_train.ledger.source import OVERFLOW, STALE, Counts, LedgerSource
 from otel_train.torch_modes import outside_modes
 from otel_train.untraced import untraced
 

@@ -4,18 +4,16 @@ from __future__ import annotations
 
 from abc import ABC, abstractmethod
 from bisect import bisect_left
-from collections.abc import Callable, Iterable, Mapping
+from collections.abc import Iterable, Mapping
 from dataclasses import dataclass, field
 from typing import Any, ClassVar
 
 from otel_train.arguments import check_fields, whole_number
 from otel_train.catalogue import HEADLINE_KEYS, LEDGER, REUSE_BOUNDS, Layout, Metric
+from otel_train.event_sink import EventSink
 from otel_train.exceptions import StateMismatchError
 from otel_train.torch_modes import outside_modes
 from otel_train.untraced import untraced
-
-EventSink = Callable[[dict[str, object]], None]
-"""Takes one event: `store` and `evict` with step and key (an evict also says why), `wipe` with its step."""
 
 OVERFLOW = "overflow"
 STALE = "stale"

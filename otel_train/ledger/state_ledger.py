@@ -11,13 +11,13 @@ import torch.distributed as dist
 
 from otel_train.arguments import MAX_SHOWN, reading_state
 from otel_train.catalogue import Phase
+from otel_train.event_sink import EventSink
 from otel_train.exceptions import ShapeMismatchError, StateMismatchError
 from otel_train.ledger.exchange import Exchange
 from otel_train.ledger.hashing import StreamIds, keys_of
 from otel_train.ledger.resharding import OWNER, check_complete, check_form, checked_states, merge
 from otel_train.ledger.routing import Route, last_occurrences, plan_route
 from otel_train.ledger.shard import Fetched, Shard, describe
-from otel_train.ledger.source import EventSink
 from otel_train.torch_modes import has_no_data, outside_modes, plain_tensor
 from otel_train.untraced import untraced
 

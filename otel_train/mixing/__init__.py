@@ -1,8 +1,9 @@
 """Mix many data streams by weight, and measure the mix at the pick site."""
 
+from otel_train.event_sink import EventSink
 from otel_train.mixing.batch import MixedBatch
 from otel_train.mixing.dataset import StreamMixingDataset
-from otel_train.mixing.meter import EventSink, MixingMeter
+from otel_train.mixing.meter import MixingMeter
 from otel_train.mixing.plan import AtEnd
 from otel_train.mixing.streams import FileStream, Stream
 from otel_train.mixing.weights import WeightSchedule

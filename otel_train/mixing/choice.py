@@ -6,16 +6,7 @@ from bisect import bisect_right
 from collections.abc import Sequence
 from itertools import accumulate
 
-_MASK = (1 << 64) - 1
-_GOLDEN = 0x9E3779B97F4A7C15
-
-
-def splitmix64(value: int) -> int:
-    """Return the SplitMix64 finaliser of 64 bits (Steele, Lea and Flood 2014): a bijection that mixes all of them."""
-    value &= _MASK
-    value = ((value ^ (value >> 30)) * 0xBF58476D1CE4E5B9) & _MASK
-    value = ((value ^ (value >> 27)) * 0x94D049BB133111EB) & _MASK
-    return value ^ (value >> 31)
+from otel_train.splitmix import INCREMENT, mix
 
 
 def uniform(seed: int, rank: int, index: int) -> float:
@@ -24,8 +15,8 @@ def uniform(seed: int, rank: int, index: int) -> float:
     The numbers of one rank are SplitMix64's sequence from a start that seed and rank decide, so any of them can be
     had without the ones before it: a worker process or a resumed job needs no generator state.
     """
-    start = splitmix64(splitmix64(seed) + (rank + 1) * _GOLDEN)
-    return float(splitmix64(start + (index + 1) * _GOLDEN) >> 11) * 2.0**-53
+    start = mix(mix(seed) + (rank + 1) * INCREMENT)
+    return float(mix(start + (index + 1) * INCREMENT) >> 11) * 2.0**-53
 
 
 def reader_weights(

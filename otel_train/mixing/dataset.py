@@ -12,11 +12,12 @@ from torch.utils.data import IterableDataset, get_worker_info
 
 from otel_train.arguments import finite_number, whole_number
 from otel_train.catalogue import MIXING, Metric
+from otel_train.event_sink import EventSink
 from otel_train.exceptions import ConfigurationError
 from otel_train.mixing.argument_checks import batch_numbers, checked_bias, checked_rank, checked_slots
 from otel_train.mixing.batch import READERS, MixedBatch
 from otel_train.mixing.dealing import check_every_rank_reads
-from otel_train.mixing.meter import EventSink, MixingMeter
+from otel_train.mixing.meter import MixingMeter
 from otel_train.mixing.meter_state import fitted, merge_meter_states
 from otel_train.mixing.plan import AtEnd, MixPlan, Pick
 from otel_train.mixing.progress import WorkerProgress

@@ -8,7 +8,7 @@ from dataclasses import dataclass
 from heapq import heapify, heapreplace
 
 from otel_train.exceptions import ConfigurationError
-from otel_train.mixing.choice import splitmix64
+from otel_train.splitmix import mix
 
 
 @dataclass(frozen=True, slots=True)
@@ -55,9 +55,9 @@ def shuffled(streams: Iterable[str], seed: int) -> list[str]:
 
 
 def _rank_of(stream: str, seed: int) -> int:
-    value = splitmix64(seed)
+    value = mix(seed)
     for byte in stream.encode("utf-8", "surrogatepass"):
-        value = splitmix64(value ^ byte)
+        value = mix(value ^ byte)
     return value
 
 

@@ -3,12 +3,13 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from itertools import islice
 from typing import Any
 
 from otel_train.arguments import finite_number, whole_number
 from otel_train.catalogue import ABSENT, MIXING, Layout, Metric
+from otel_train.event_sink import EventSink
 from otel_train.exceptions import ConfigurationError
 from otel_train.mixing.argument_checks import checked_pick, checked_slot
 from otel_train.mixing.meter_state import fitted, merge_meter_states
@@ -16,9 +17,6 @@ from otel_train.mixing.starvation import EMPTY as _EMPTY
 from otel_train.mixing.starvation import Starvation
 from otel_train.mixing.weights import checked_modalities, checked_weights, target_shares
 from otel_train.untraced import untraced
-
-EventSink = Callable[[dict[str, object]], None]
-"""Takes one event; see `StreamMixingDataset` and `StateLedger` for their kinds."""
 
 
 @untraced

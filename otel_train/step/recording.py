@@ -3,8 +3,9 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
+from otel_train.event_sink import EventSink
 from otel_train.log_once import OnceLogger
 from otel_train.ring import Kind, RingWriter
 from otel_train.step.clock import Interval, StepClock
@@ -13,9 +14,6 @@ from otel_train.step.options import SessionOptions
 from otel_train.step.packing import Reduced
 from otel_train.step.recorder import Measurements, Recorder
 from otel_train.step.reduction import Reducer
-
-if TYPE_CHECKING:  # a rank with a loader of its own need not load ours
-    from otel_train.mixing import EventSink
 
 # Looked up once: an attribute of an enum costs as much as writing a record's values.
 _RANK, _BOTH = Kind.RANK, Kind.BOTH

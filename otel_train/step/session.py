@@ -5,9 +5,9 @@ from __future__ import annotations
 from collections.abc import Sequence
 from functools import partial
 from pathlib import Path
-from typing import TYPE_CHECKING
 
 from otel_train.catalogue import Metric
+from otel_train.event_sink import EventSink
 from otel_train.exceptions import ConfigurationError
 from otel_train.paths import absolute
 from otel_train.step.declarations import Scalar
@@ -19,9 +19,6 @@ from otel_train.step.source_protocols import Source
 from otel_train.step.telemetry import Telemetry
 from otel_train.step.value_source import drain_of
 from otel_train.untraced import untraced
-
-if TYPE_CHECKING:  # a rank with a loader of its own need not load ours
-    from otel_train.mixing import EventSink
 
 
 @untraced

@@ -8,9 +8,10 @@ from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from dataclasses import replace
 from pathlib import Path
 from types import TracebackType
-from typing import TYPE_CHECKING, Any, NoReturn, Self, TypeVar
+from typing import Any, NoReturn, Self, TypeVar
 
 from otel_train.catalogue import Metric, Phase
+from otel_train.event_sink import EventSink
 from otel_train.exceptions import SessionCopyError, StateMismatchError
 from otel_train.log_once import OnceLogger
 from otel_train.ring import End, Fact, Identity, RingWriter
@@ -29,9 +30,6 @@ from otel_train.step.source_protocols import Source, clock_of
 from otel_train.step.start import agree_recorder, open_ring, session_facts, shared_options, watch_phases
 from otel_train.step.step_number import LARGEST_STEP, checked_weight, step_number, text_of
 from otel_train.untraced import untraced
-
-if TYPE_CHECKING:  # a rank with a loader of its own need not load ours
-    from otel_train.mixing import EventSink
 
 logger = logging.getLogger(__name__)
 

@@ -23,7 +23,7 @@ from otel_train.mixing import StreamMixingDataset, WeightSchedule
 from otel_train.paths import absolute
 from otel_train.trainer.config import MixingConfig, TrainerConfig
 from otel_train.trainer.data import find_streams
-from otel_train.trainer.events import EventLog
+from otel_train.trainer.event_log import EventLog
 from otel_train.trainer.model import ByteEncoder, plan_waves
 
 logger = logging.getLogger(__name__)

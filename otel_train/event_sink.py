@@ -1,0 +1,16 @@
+"""The receiver of single events, for whoever wants to compute every value anew."""
+
+from __future__ import annotations
+
+from typing import Protocol
+
+
+class EventSink(Protocol):
+    """A callable that takes one event as a dict with `"event"` and `"step"`.
+
+    A mixer sends `pick`, `open`, `restart` and `close` (with slot, stream, modality) and `weights`; a ledger `store`
+    and `evict` (with key; an evict also with why) and `wipe`; a session `drain`, at the end of each interval.
+    """
+
+    def __call__(self, event: dict[str, object], /) -> object:
+        """Take one event, on the training thread."""
