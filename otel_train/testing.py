@@ -54,25 +54,29 @@ class OtlpReceiver(metrics_service_pb2_grpc.MetricsServiceServicer):
     def Export(  # noqa: N802  # the name is the protocol's
         self, request: ExportMetricsServiceRequest, context: grpc.ServicerContext
     ) -> ExportMetricsServiceResponse:
-        """Keep a request's numbers."""
+        """Keep a request's numbers, or refuse it."""
         if self.refuse_with is not None:
             self.refused += 1
             context.abort(self.refuse_with, "refused for a test")
-        found = []
+        self.take(request)
+        return ExportMetricsServiceResponse()
+
+    def take(self, request: ExportMetricsServiceRequest) -> None:
+        """Keep a request's numbers, however it has arrived."""
+        received = []
         for resource in request.resource_metrics:
-            names = {each.key: each.value.string_value for each in resource.resource.attributes}
+            identity = {attribute.key: attribute.value.string_value for attribute in resource.resource.attributes}
+            instance = identity.get("service.instance.id", "")
             for metric in (metric for scope in resource.scope_metrics for metric in scope.metrics):
                 cumulative = metric.WhichOneof("data") == "sum"
                 for point in (metric.sum if cumulative else metric.gauge).data_points:
                     value = point.as_int if point.WhichOneof("value") == "as_int" else point.as_double
-                    attributes = tuple(sorted((each.key, each.value.string_value) for each in point.attributes))
-                    instance = names.get("service.instance.id", "")
-                    found.append(
+                    attributes = tuple(sorted((pair.key, pair.value.string_value) for pair in point.attributes))
+                    received.append(
                         ReceivedPoint(instance, metric.name, point.time_unix_nano, value, cumulative, attributes)
                     )
         with self._lock:
-            self._points += found
-        return ExportMetricsServiceResponse()
+            self._points += received
 
     @property
     def points(self) -> list[ReceivedPoint]:

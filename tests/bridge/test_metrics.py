@@ -19,7 +19,8 @@ from otel_train.bridge import Bridge, BridgeConfig
 from otel_train.bridge.decode import data_points
 from otel_train.bridge.probe import serving
 from otel_train.catalogue import BRIDGE, rows
-from tests.support.otlp_http import serving_http
+from otel_train.testing import OtlpReceiver
+from tests.support.otlp_http import keeping, serving_http
 from tests.support.waiting import wait_until
 
 
@@ -109,8 +110,9 @@ def test_the_protocol_is_the_one_that_the_environment_names(
     """HTTP too, at the path that the specification names; a proxy can't reach this machine, and a scheme may lack."""
     monkeypatch.setenv("OTEL_METRIC_EXPORT_INTERVAL", "200")
     monkeypatch.setenv("http_proxy", "http://127.0.0.1:1")
-    with serving_http(monkeypatch) as server:
+    receiver = OtlpReceiver()
+    with serving_http(monkeypatch, keeping(receiver)) as server:
         monkeypatch.setenv("OTEL_EXPORTER_OTLP_ENDPOINT", f"127.0.0.1:{server.server_port}")
         start()
-        wait_until(lambda: bool(server.kept.values(rows.BRIDGE_WAITING.name)), 30, "the bridge's metrics")
+        wait_until(lambda: bool(receiver.values(rows.BRIDGE_WAITING.name)), 30, "the bridge's metrics")
         assert server.paths == {"/v1/metrics"}

@@ -3,8 +3,8 @@
 from __future__ import annotations
 
 import logging
+import math
 import threading
-from collections.abc import Iterator
 from contextlib import closing
 from pathlib import Path
 from types import SimpleNamespace
@@ -13,6 +13,7 @@ from typing import Any
 import pytest
 
 from otel_train.catalogue import cluster_name, rows
+from otel_train.exceptions import ConfigurationError
 from otel_train.ring import (
     Identity,
     RingWriter,
@@ -29,46 +30,33 @@ from otel_train.sidecar import Sidecar, service
 from otel_train.sidecar.sender import Sender
 from otel_train.step.sidecar import SidecarProcess
 from otel_train.testing import OtlpReceiver
-from tests.sidecar.conftest import SCHEMA, Rank
 from tests.support.ports import free_port
+from tests.support.rank_ring import SCHEMA, Rank
 from tests.support.waiting import wait_until
 
 PICKS = cluster_name(rows.PICKS.name)
 
 
-@pytest.fixture
-def receiver(monkeypatch: pytest.MonkeyPatch) -> Iterator[OtlpReceiver]:
-    """Return a receiver that the environment names."""
-    with OtlpReceiver() as made:
-        monkeypatch.setenv("OTEL_EXPORTER_OTLP_ENDPOINT", f"http://{made.address}")
-        yield made
-
-
-def pid_of(process: SidecarProcess) -> int:
-    wait_until(lambda: process.pid > 0, what="a sidecar's beginning")
-    return process.pid
-
-
 def test_sidecar_leaves_after_delivery(rank: Rank, receiver: OtlpReceiver, tmp_path: Path) -> None:
-    """Also while the rank's process lives: in a pool or a notebook that is for long."""
+    """A sidecar leaves when its session is closed and sent, though the rank's process lives on, as in a notebook."""
     with closing(SidecarProcess(tmp_path, 0.0)) as process:
         rank.record(1)
-        pid = pid_of(process)
-        started = start_time(pid)
+        wait_until(lambda: process.pid > 0, what="a sidecar's beginning")
+        sidecar = process.pid, start_time(process.pid)
     rank.record(2)
-    assert is_alive(pid, started)  # the ring is open
+    assert is_alive(*sidecar)  # the ring is open
     rank.ring.close(2, 0)
-    wait_until(lambda: not is_alive(pid, started))
+    wait_until(lambda: not is_alive(*sidecar))
     assert receiver.values(PICKS) == [1, 3]
 
 
 def test_sessions_share_one_sidecar(receiver: OtlpReceiver, tmp_path: Path) -> None:
-    """The others' leave and are not started again while it serves; when it leaves one of them takes its turn."""
+    """Of several sessions in a directory one has a sidecar; when it leaves, another one takes its turn."""
     ranks = [Rank(tmp_path, number) for number in range(3)]
     processes = [SidecarProcess(tmp_path, 0.0) for _ in ranks]
     waiting = list(processes)
     wait_until(lambda: sum(process.connected for process in processes) == 1, what="one sidecar")
-    [serving] = [process for process in waiting if process.connected]
+    (serving,) = [process for process in waiting if process.connected]
     waiting.remove(serving)
     serving.close()
     wait_until(lambda: any(process.connected for process in waiting), what="another one's turn")
@@ -85,7 +73,7 @@ def test_sessions_share_one_sidecar(receiver: OtlpReceiver, tmp_path: Path) -> N
 def test_stuck_sidecar_yields_to_session(
     receiver: OtlpReceiver, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    """A job that is started again with the right address sends what the one before could not."""
+    """A job that is started again with the right address sends what the one before it could not."""
     rank = Rank(tmp_path)
     monkeypatch.setenv("OTEL_EXPORTER_OTLP_TIMEOUT", "1")
     with monkeypatch.context() as wrong:
@@ -100,7 +88,7 @@ def test_stuck_sidecar_yields_to_session(
 
 @pytest.mark.usefixtures("receiver")
 def test_late_ring_is_still_sent(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    """Its session saw the lock taken, and started no sidecar."""
+    """A ring that is made while a sidecar leaves is sent: its session saw the lock taken, and started no sidecar."""
     ranks: list[Rank] = []
     serve = Sidecar._serve
 
@@ -119,7 +107,7 @@ def test_late_ring_is_still_sent(tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 
 @pytest.mark.usefixtures("receiver")
 def test_sidecar_cleans_earlier_jobs(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    """Beside its own directory in the default one; its own job's rings stay for a look at them."""
+    """A sidecar removes delivered rings of earlier jobs in the default directory, and keeps those of its own job."""
     monkeypatch.setattr(directory, "MEMORY", tmp_path)
     monkeypatch.setattr(keeping, "KEPT_SECONDS", -1.0)
     for run in ("one", "two"):
@@ -134,7 +122,7 @@ def test_sidecar_cleans_earlier_jobs(tmp_path: Path, monkeypatch: pytest.MonkeyP
 
 
 def test_later_attempt_restarts_linger(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    """What an attempt before it has used up is not taken from it."""
+    """A later attempt has the whole linger time, whatever an earlier one has used of it."""
     clock = [0.0]
     looks: list[float] = []
     monkeypatch.setattr(service, "time", SimpleNamespace(monotonic=lambda: clock[0]))
@@ -156,7 +144,7 @@ def test_later_attempt_restarts_linger(tmp_path: Path, monkeypatch: pytest.Monke
 
 @pytest.mark.usefixtures("receiver")
 def test_newest_attempts_are_kept(tmp_path: Path) -> None:
-    """Runs that share a directory do not remove each other's rings."""
+    """Of each run that shares a directory the newest attempts' rings are kept."""
     attempts = {1: "one", 2: "two", 3: "one", 4: "three", 5: "one"}
     for attempt, run_id in attempts.items():
         identity = Identity(run_id=run_id, attempt=attempt)
@@ -170,7 +158,7 @@ def test_newest_attempts_are_kept(tmp_path: Path) -> None:
 def test_missing_rings_are_logged(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
 ) -> None:
-    """What the job has to be told, at once and once more as a warning."""
+    """A sidecar without rings logs what the job has to be given, at once and once more as a warning."""
     monkeypatch.setattr(service, "WAITING", 0.3)
     caplog.set_level(logging.INFO)
     sidecar = Sidecar(tmp_path)
@@ -180,5 +168,13 @@ def test_missing_rings_are_logged(
     thread.join(0.5)
     sidecar.stop()
     thread.join(30)
-    assert [each.levelname for each in caplog.records] == ["INFO", "WARNING"]
-    assert all(f"OTEL_TRAIN_RING_DIR={tmp_path}" in each.getMessage() for each in caplog.records)
+    assert [record.levelname for record in caplog.records] == ["INFO", "WARNING"]
+    assert all(f"OTEL_TRAIN_RING_DIR={tmp_path}" in record.getMessage() for record in caplog.records)
+
+
+@pytest.mark.parametrize("option", ["rank_interval", "linger", "grace"])
+@pytest.mark.parametrize("seconds", [math.nan, math.inf, -1.0])
+def test_invalid_seconds_are_refused(option: str, seconds: Any, tmp_path: Path) -> None:
+    """A number of seconds that is not finite is an error that names the option; no ring is left out for it."""
+    with pytest.raises(ConfigurationError, match=f"sidecar: {option} must be a finite number of seconds"):
+        Sidecar(tmp_path, **{option: seconds})

@@ -2,9 +2,6 @@
 
 from __future__ import annotations
 
-import subprocess
-import sys
-from functools import partial
 from pathlib import Path
 
 import grpc
@@ -13,24 +10,18 @@ import trustme
 
 from otel_train.bridge import Bridge, BridgeConfig, delivered_steps
 from otel_train.catalogue import cluster_name, rows
-from otel_train.ring import Kind, RingReader
+from otel_train.ring import Kind
 from otel_train.testing import OtlpReceiver
-from tests.sidecar.conftest import Rank, serving
+from tests.support.rank_ring import Rank, serving
 from tests.support.waiting import wait_until
 
 PICKS = cluster_name(rows.PICKS.name)
 
 
-def has_arrived(receiver: OtlpReceiver, records: int) -> bool:
-    """Tell whether so many cluster records have come."""
-    return len(receiver.values(PICKS)) == records
-
-
 def test_points_of_step_share_time(rank: Rank, receiver: OtlpReceiver, tmp_path: Path) -> None:
     """All points of a step share its time stamp, `train.step` says which it is, and their number is among them."""
-    for step in (1, 2):
-        rank.record(step)
-    with receiver, serving(tmp_path):
+    rank.record(1, 2)
+    with serving(tmp_path):
         wait_until(lambda: len(receiver.values(PICKS)) == 2)
     steps = {point.time_ns: point.value for point in receiver.points if point.name == rows.STEP.name}
     assert list(steps.values()) == [1, 2]
@@ -41,33 +32,31 @@ def test_points_of_step_share_time(rank: Rank, receiver: OtlpReceiver, tmp_path:
 
 
 def test_cluster_records_are_numbered(rank: Rank, receiver: OtlpReceiver, tmp_path: Path) -> None:
-    """A receiver can tell that one is missing; a rank's own records have no part in it."""
+    """A receiver can tell that a cluster record is missing; a rank's own records are not counted in."""
     for step, kind in enumerate((Kind.CLUSTER, Kind.RANK, Kind.CLUSTER, Kind.BOTH, Kind.CLUSTER), start=1):
-        rank.record(step, kind)
-    with receiver, serving(tmp_path):
+        rank.record(step, kind=kind)
+    with serving(tmp_path):
         wait_until(lambda: len(receiver.values(PICKS)) == 4)
     assert receiver.values(cluster_name(rows.STEP_ORDINAL.name)) == [1, 2, 3, 4]
 
 
 def test_restart_keeps_counters_cumulative(rank: Rank, receiver: OtlpReceiver, tmp_path: Path) -> None:
-    """A sidecar that begins again goes on with the totals of what was acknowledged."""
-    with receiver:
-        for first in (1, 3):
-            rank.record(first)
-            rank.record(first + 1)
-            with serving(tmp_path):
-                wait_until(partial(has_arrived, receiver, first + 1))
+    """A sidecar that is started again goes on with the totals of what was acknowledged."""
+    for steps in ((1, 2), (3, 4)):
+        rank.record(*steps)
+        with serving(tmp_path):
+            wait_until(lambda: len(receiver.values(PICKS)) == steps[-1])  # noqa: B023  # it is over when steps changes
     assert receiver.values(PICKS) == [1, 3, 6, 10]
     assert all(point.cumulative for point in receiver.points if point.name == PICKS)
 
 
 def test_unacknowledged_records_are_resent(rank: Rank, receiver: OtlpReceiver, tmp_path: Path) -> None:
-    """A refusing receiver loses nothing, and doubles nothing."""
+    """A receiver that refuses for a while loses nothing, and gets nothing twice."""
     receiver.refuse_with = grpc.StatusCode.INTERNAL
     rank.record(1)
-    with receiver, serving(tmp_path):
+    with serving(tmp_path):
         wait_until(lambda: receiver.refused > 0)
-        assert RingReader(rank.ring.path).cursor.position == 0
+        assert rank.reader.cursor.position == 0
         rank.record(2)
         receiver.refuse_with = None
         wait_until(lambda: len(receiver.values(PICKS)) == 2)
@@ -75,46 +64,28 @@ def test_unacknowledged_records_are_resent(rank: Rank, receiver: OtlpReceiver, t
 
 
 def test_overwritten_records_are_counted(receiver: OtlpReceiver, tmp_path: Path) -> None:
-    """A sidecar that is a whole ring behind reports exactly what it missed."""
+    """A sidecar that starts when the ring was overwritten counts exactly what is missing, and sends the others."""
     rank = Rank(tmp_path, records=8)
-    for step in range(1, 21):
-        rank.record(step, Kind.RANK if step == 20 else Kind.CLUSTER)
-    with receiver, serving(tmp_path):
+    rank.record(*range(1, 20))
+    rank.record(20, kind=Kind.RANK)
+    with serving(tmp_path):
         wait_until(lambda: receiver.values(rows.RECORDS_DROPPED.name) != [])
     assert receiver.values(rows.RECORDS_DROPPED.name) == [12]
-    arrived = [point.value for point in receiver.points if point.name == rows.STEP.name]
-    assert arrived == list(range(13, 21))
+    assert receiver.values(rows.STEP.name) == list(range(13, 21))
 
 
 def test_rank_values_follow_interval(rank: Rank, receiver: OtlpReceiver, tmp_path: Path) -> None:
-    """Counters in between are not lost: the next export has them."""
-    for step in range(1, 8):
-        rank.record(step, Kind.RANK)
+    """A rank's own values are sent once an interval and at its end, counters in between included."""
+    rank.record(*range(1, 8), kind=Kind.RANK)
     rank.ring.close(7, 0)
-    with receiver, serving(tmp_path, rank_interval=3.0):
+    with serving(tmp_path, rank_interval=3.0):
         wait_until(lambda: len(receiver.values(rows.PICKS.name)) == 3)
     assert receiver.values(rows.PICKS.name) == [1, 10, 28]
 
 
-def test_sidecar_ends_after_its_rank(rank: Rank, receiver: OtlpReceiver) -> None:
-    """A process that is started as a rank starts it leaves by itself, with status 0."""
-    rank.record(1)
-    parent = subprocess.Popen([sys.executable, "-c", "input()"], stdin=subprocess.PIPE)
-    with receiver:
-        command = [sys.executable, "-m", "otel_train.sidecar", str(rank.ring.path.parent), "--parent", str(parent.pid)]
-        sidecar = subprocess.Popen(command)
-        wait_until(lambda: receiver.values(PICKS) == [1])
-        assert sidecar.poll() is None
-        rank.record(2)
-        rank.ring.close(2, 0)
-        parent.communicate(b"\n")
-        assert sidecar.wait(30) == 0
-    assert receiver.values(PICKS) == [1, 3]
-
-
 def test_second_sidecar_waits_for_first(rank: Rank, receiver: OtlpReceiver, tmp_path: Path) -> None:
     """Two sidecars for one directory send each record once."""
-    with receiver, serving(tmp_path), serving(tmp_path):
+    with serving(tmp_path), serving(tmp_path):
         rank.record(1)
         wait_until(lambda: receiver.values(PICKS) != [])
     assert receiver.values(PICKS) == [1]
@@ -124,7 +95,7 @@ def test_second_sidecar_waits_for_first(rank: Rank, receiver: OtlpReceiver, tmp_
 def test_exporter_uses_standard_variables(
     token: str, rank: Rank, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    """The standard variables reach the exporter: a bridge with TLS and a token takes the right token only."""
+    """TLS, headers and compression of the environment are used: a bridge with a token takes the right one only."""
     authority = trustme.CA()
     certificate = authority.issue_cert("localhost")
     authority.cert_pem.write_to_path(str(tmp_path / "ca.pem"))
@@ -147,4 +118,4 @@ def test_exporter_uses_standard_variables(
         with serving(tmp_path):
             if token == "right":
                 wait_until(lambda: delivered_steps(config.state, "run") == 1)
-    assert RingReader(rank.ring.path).cursor.position == (token == "right")
+    assert rank.reader.cursor.position == (token == "right")

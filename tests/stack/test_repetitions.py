@@ -13,11 +13,11 @@ from otel_train.otlp.answers import Answer, Verdict
 from otel_train.otlp.exporter import Exporter
 from otel_train.ring import Kind, RingReader
 from otel_train.smoke.child_process import running_process
-from tests.sidecar.conftest import Rank, feeds, sender
 from tests.stack.conftest import Prometheus
 from tests.support import stack_programs as programs
 from tests.support.environment import clean_environment
 from tests.support.ports import answers, free_port
+from tests.support.rank_ring import Rank, feeds, sender
 from tests.support.waiting import wait_until
 
 pytestmark = pytest.mark.stack
@@ -52,13 +52,13 @@ def test_prometheus_keeps_each_step_through_kills(tmp_path: Path, monkeypatch: p
     ]
     monkeypatch.setenv("OTEL_EXPORTER_OTLP_PROTOCOL", "http/protobuf")
     monkeypatch.setenv("OTEL_EXPORTER_OTLP_ENDPOINT", f"http://{address}/api/v1/otlp")
-    monkeypatch.setattr("tests.sidecar.conftest.FIRST_TIME", time.time_ns() - 120 * 10**9)
     (tmp_path / "rings").mkdir()
     with running_process(command, tmp_path / "log", clean_environment()):
         wait_until(lambda: answers(f"http://{address}/-/ready"), 60, "Prometheus' start", log=tmp_path / "log")
-        rank, exporter = Rank(tmp_path / "rings", records=256), Forgetful()
+        exporter = Forgetful()
+        rank = Rank(tmp_path / "rings", records=256, first_time=time.time_ns() - 120 * 10**9)
         for step in range(1, STEPS + 1):
-            rank.record(step, Kind.BOTH)
+            rank.record(step, kind=Kind.BOTH)
             if step % 10 == 0:
                 exporter.lose = step % 20 == 0
                 # Each of them is a sidecar that was just started.

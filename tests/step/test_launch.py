@@ -20,7 +20,7 @@ from otel_train.catalogue import cluster_name
 from otel_train.sidecar.owner import NICENESS, SET_MEMPOLICY
 from otel_train.step.sidecar import SidecarProcess
 from otel_train.testing import OtlpReceiver
-from tests.sidecar.conftest import Rank
+from tests.support.rank_ring import Rank
 from tests.support.waiting import wait_until
 
 MPOL_BIND = 2

@@ -18,7 +18,7 @@ from otel_train.ring import Kind, is_alive, start_time
 from otel_train.step import sidecar as owner
 from otel_train.step.sidecar import SidecarProcess
 from otel_train.testing import OtlpReceiver
-from tests.sidecar.conftest import Rank
+from tests.support.rank_ring import Rank
 from tests.support.waiting import wait_until
 
 PR_SET_CHILD_SUBREAPER = 36
@@ -78,7 +78,7 @@ def test_a_killed_sidecar_is_started_again_and_goes_on_where_it_was(
             wait_until(rank.acknowledged)
             if step < 3:
                 kill(process)
-        rank.record(4, Kind.RANK)
+        rank.record(4, kind=Kind.RANK)
         wait_until(lambda: receiver.values(rows.SIDECAR_RESTARTS.name)[-1:] == [2])
         wait_until(rank.acknowledged)
         end(process, rank)

@@ -1,13 +1,14 @@
-"""A receiver of OTLP over HTTP, for whoever exports with the standard variables."""
+"""A receiver of OTLP over HTTP, whose answers a test chooses."""
 
 from __future__ import annotations
 
+import contextlib
+import gzip
 import threading
 import time
-from collections.abc import Iterator
-from contextlib import contextmanager
+from collections.abc import Callable, Iterator, Mapping
+from dataclasses import dataclass, field
 from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
-from unittest.mock import Mock
 
 import pytest
 from opentelemetry.proto.collector.metrics.v1.metrics_service_pb2 import ExportMetricsServiceRequest
@@ -15,48 +16,89 @@ from opentelemetry.proto.collector.metrics.v1.metrics_service_pb2 import ExportM
 from otel_train.testing import OtlpReceiver
 
 
-class Server(ThreadingHTTPServer):
-    """Keeps the metrics that it is sent, after it has refused as many requests as it is to."""
+@dataclass(frozen=True)
+class Response:
+    """One answer."""
 
-    def __init__(self) -> None:
-        super().__init__(("127.0.0.1", 0), Handler)
-        self.kept = OtlpReceiver()
-        self.refuse = 0
-        self.drips = False
+    status: int = 200
+    headers: Mapping[str, str] = field(default_factory=dict)
+    text: str = ""
+    endless: bool = False
+    """Whether headers follow each other until the client gives up."""
+
+
+Respond = Callable[[bytes], Response]
+"""Returns the answer to a request's body, decompressed."""
+
+
+class HttpServer(ThreadingHTTPServer):
+    """A server on a free port of the loopback.
+
+    Args:
+        respond: Returns the answers.
+    """
+
+    daemon_threads = True
+
+    def __init__(self, respond: Respond) -> None:
+        super().__init__(("127.0.0.1", 0), _Handler)
+        self.respond = respond
         self.paths: set[str] = set()
+        """The paths of all requests."""
 
 
-class Handler(BaseHTTPRequestHandler):
-    """One request."""
+class _Handler(BaseHTTPRequestHandler):
+    protocol_version = "HTTP/1.1"
+    disable_nagle_algorithm = True
+    server: HttpServer
 
-    server: Server
-
-    def do_POST(self) -> None:
-        """Keep its numbers, or ask to come again."""
+    def do_POST(self) -> None:  # the name is the library's
         body = self.rfile.read(int(self.headers["Content-Length"]))
         self.server.paths.add(self.path)
-        refused, self.server.refuse = self.server.refuse > 0, self.server.refuse - 1
-        if not refused:
-            self.server.kept.Export(ExportMetricsServiceRequest.FromString(body), Mock())
-        self.send_response(503 if refused else 200)
-        if refused:
-            self.send_header("Retry-After", "1000")
+        response = self.server.respond(
+            gzip.decompress(body) if self.headers.get("Content-Encoding") == "gzip" else body
+        )
+        self.send_response(response.status)
+        for name, value in response.headers.items():
+            self.send_header(name, value)
+        self.send_header("Content-Length", str(len(response.text)))
         self.flush_headers()
-        while self.server.drips:
-            self.wfile.write(b"X-Slow: \r\n")
-            time.sleep(0.1)
+        with contextlib.suppress(OSError):
+            while response.endless:
+                self.wfile.write(b"X-Slow: \r\n")
+                time.sleep(0.1)
         self.end_headers()
+        self.wfile.write(response.text.encode())
 
     def log_message(self, *_: object) -> None:
-        """Say nothing."""
+        pass
 
 
-@contextmanager
-def serving_http(monkeypatch: pytest.MonkeyPatch) -> Iterator[Server]:
+def keeping(receiver: OtlpReceiver) -> Respond:
+    """Return what hands the numbers of each request to a receiver."""
+
+    def respond(body: bytes) -> Response:
+        receiver.take(ExportMetricsServiceRequest.FromString(body))
+        return Response()
+
+    return respond
+
+
+@contextlib.contextmanager
+def http_server(respond: Respond) -> Iterator[HttpServer]:
+    """Run a server during the block."""
+    with HttpServer(respond) as server:
+        threading.Thread(target=server.serve_forever, daemon=True).start()
+        try:
+            yield server
+        finally:
+            server.shutdown()
+
+
+@contextlib.contextmanager
+def serving_http(monkeypatch: pytest.MonkeyPatch, respond: Respond) -> Iterator[HttpServer]:
     """Run a server that the environment names during the block."""
-    with Server() as made:
-        monkeypatch.setenv("OTEL_EXPORTER_OTLP_ENDPOINT", f"http://127.0.0.1:{made.server_port}")
-        monkeypatch.setenv("OTEL_EXPORTER_OTLP_METRICS_PROTOCOL", "http/protobuf")
-        threading.Thread(target=made.serve_forever, daemon=True).start()
-        yield made
-        made.shutdown()
+    with http_server(respond) as server:
+        monkeypatch.setenv("OTEL_EXPORTER_OTLP_ENDPOINT", f"http://127.0.0.1:{server.server_port}")
+        monkeypatch.setenv("OTEL_EXPORTER_OTLP_PROTOCOL", "http/protobuf")
+        yield server

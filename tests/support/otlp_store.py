@@ -30,17 +30,17 @@ class Sent(NamedTuple):
 
 def points_of(body: bytes) -> list[Sent]:
     """Return a request's points."""
-    found = []
+    sent = []
     for resource in ExportMetricsServiceRequest.FromString(body).resource_metrics:
-        about = {each.key: each.value.string_value for each in resource.resource.attributes}
+        identity = {pair.key: pair.value.string_value for pair in resource.resource.attributes}
         for metric in resource.scope_metrics[0].metrics:
             for point in data_points(metric):
-                attributes = b"".join(each.SerializeToString() for each in point.attributes)
+                attributes = b"".join(pair.SerializeToString() for pair in point.attributes)
                 time_ns = point.time_unix_nano
-                found.append(
-                    Sent(about["service.instance.id"], metric.name, attributes, time_ns, point.SerializeToString())
+                sent.append(
+                    Sent(identity["service.instance.id"], metric.name, attributes, time_ns, point.SerializeToString())
                 )
-    return found
+    return sent
 
 
 Policy = Callable[["Store", list[Sent], bytes], Answer | None]
@@ -82,3 +82,27 @@ class Store:
 def refusing(bad: Callable[[Sent], bool], answer: Answer) -> Policy:
     """Return a policy that refuses any request with a bad point, for good."""
     return lambda _, points, __: answer if any(map(bad, points)) else None
+
+
+def without_window(keeps: str) -> Store:
+    """Return a store that takes no repetitions and nothing out of order, as some do without a window for it.
+
+    Args:
+        keeps: What it keeps of a request that it refuses: "nothing" or the "good part".
+    """
+    refusal = Answer(verdict=Verdict.DATA, cause="HTTP 409", text="out of order sample", definite=True)
+
+    def policy(store: Store, points: list[Sent], _: bytes) -> Answer | None:
+        newest = {series: max(times) for series, times in store.kept.items() if times}
+        good = []
+        for point in points:
+            if point.time_ns > newest.get(point.series, 0):
+                newest[point.series] = point.time_ns
+                good.append(point)
+        if len(good) == len(points):
+            return None
+        if keeps == "good part":
+            store.keep(good)
+        return refusal
+
+    return Store(policy)

@@ -1,4 +1,4 @@
-"""How a sidecar's process ends: told to, with its ranks or before them, and with an endpoint that never answers."""
+"""A sidecar's process: how it ends, and what it does when it is killed in a request."""
 
 from __future__ import annotations
 
@@ -6,7 +6,9 @@ import signal
 import socket
 import subprocess
 import sys
+import threading
 import time
+from collections import defaultdict
 from collections.abc import Callable, Iterator
 from pathlib import Path
 
@@ -14,9 +16,12 @@ import grpc
 import pytest
 
 from otel_train.catalogue import cluster_name, rows
-from otel_train.ring import RingReader
+from otel_train.ring import Kind
+from otel_train.sidecar.points import LIVE_SUFFIX
 from otel_train.testing import OtlpReceiver
-from tests.sidecar.conftest import Rank
+from tests.support.otlp_http import Response, serving_http
+from tests.support.otlp_store import without_window
+from tests.support.rank_ring import Rank, time_of
 from tests.support.waiting import wait_until
 
 PICKS = cluster_name(rows.PICKS.name)
@@ -28,28 +33,34 @@ def start(tmp_path: Path) -> Iterator[Start]:
     """Return what starts a sidecar's process over the test's directory; its log is beside it."""
     started: list[subprocess.Popen[bytes]] = []
 
-    def starting(*options: str) -> subprocess.Popen[bytes]:
+    def start(*options: str) -> subprocess.Popen[bytes]:
         with (tmp_path / "log").open("wb") as log:
             command = [sys.executable, "-m", "otel_train.sidecar", str(tmp_path), *options]
             started.append(subprocess.Popen(command, stdout=log, stderr=log))
         return started[-1]
 
-    yield starting
+    yield start
     for process in started:
         process.kill()
         process.wait()
 
 
-@pytest.fixture
-def receiver(monkeypatch: pytest.MonkeyPatch) -> Iterator[OtlpReceiver]:
-    """Return a receiver that the environment names."""
-    with OtlpReceiver() as made:
-        monkeypatch.setenv("OTEL_EXPORTER_OTLP_ENDPOINT", f"http://{made.address}")
-        yield made
+def test_sidecar_ends_after_its_rank(rank: Rank, receiver: OtlpReceiver, start: Start) -> None:
+    """A process that is started as a rank starts it leaves when the rank has ended and all is sent, with status 0."""
+    rank.record(1)
+    with subprocess.Popen([sys.executable, "-c", "input()"], stdin=subprocess.PIPE) as parent:
+        sidecar = start("--parent", str(parent.pid))
+        wait_until(lambda: receiver.values(PICKS) == [1])
+        assert sidecar.poll() is None
+        rank.record(2)
+        rank.ring.close(2, 0)
+        parent.communicate(b"\n")
+        assert sidecar.wait(30) == 0
+    assert receiver.values(PICKS) == [1, 3]
 
 
 def test_records_after_sigterm_are_sent(rank: Rank, receiver: OtlpReceiver, start: Start) -> None:
-    """A sidecar stays until its ranks have ended, and its exit code says that it was told to go."""
+    """A sidecar stays after SIGTERM until its ranks have ended; its exit code says that it was told to go."""
     sidecar = start()
     rank.record(1)
     wait_until(lambda: receiver.values(PICKS) == [1])
@@ -65,7 +76,7 @@ def test_records_after_sigterm_are_sent(rank: Rank, receiver: OtlpReceiver, star
 
 
 def test_grace_time_ends_sidecar(rank: Rank, receiver: OtlpReceiver, start: Start) -> None:
-    """After the grace time there is one more try."""
+    """A rank that goes on after SIGTERM does not keep the sidecar: after the grace time there is one more try."""
     receiver.refuse_with = grpc.StatusCode.INTERNAL
     sidecar = start("--grace", "1")
     rank.record(1)
@@ -78,11 +89,10 @@ def test_grace_time_ends_sidecar(rank: Rank, receiver: OtlpReceiver, start: Star
 
 @pytest.mark.parametrize("number", [signal.SIGTERM, signal.SIGINT])
 def test_second_signal_skips_grace(number: signal.Signals, rank: Rank, receiver: OtlpReceiver, start: Start) -> None:
-    """A SIGTERM more, or a SIGINT, ends it though ranks go on."""
+    """A second SIGTERM, or a SIGINT, ends a sidecar at once though ranks go on."""
     sidecar = start("--grace", "1000")
     rank.record(1)
     wait_until(lambda: receiver.values(PICKS) == [1])
-
     for _ in range(2 if number == signal.SIGTERM else 1):
         sidecar.send_signal(number)
         time.sleep(0.3)  # two at once would be one
@@ -105,4 +115,35 @@ def test_silent_endpoint_does_not_block(
         sidecar.send_signal(signal.SIGINT)
         assert sidecar.wait(60) == 0
     assert "what is not sent stays in" in (tmp_path / "log").read_text()
-    assert RingReader(rank.ring.path).cursor.position == 0
+    assert rank.reader.cursor.position == 0
+
+
+def test_kill_during_request_loses_nothing(tmp_path: Path, start: Start, monkeypatch: pytest.MonkeyPatch) -> None:
+    """A request that was kept and not acknowledged is sent again with the same values, and all that is new arrives."""
+    rank, store = Rank(tmp_path, records=512), without_window("nothing")
+    answering = threading.Event()
+
+    def respond(body: bytes) -> Response:
+        answer = store.send(body)
+        answering.wait(20)
+        return Response(200 if answer.taken else 409, text=answer.text)
+
+    with serving_http(monkeypatch, respond):
+        rank.record(*range(1, 31), kind=Kind.BOTH)
+        first = start("--rank-interval", "0")
+        wait_until(lambda: len(store.requests) == 1)
+        first.kill()
+        answering.set()
+        rank.record(*range(31, 61), kind=Kind.BOTH)
+        rank.ring.close(60, 0)
+        second = start("--rank-interval", "0", "--linger", "60")
+        wait_until(lambda: rank.reader.cursor.position == 60, 60)
+        second.terminate()
+        assert second.wait(60) == 0
+    assert store.steps() == [time_of(step) for step in range(1, 61)]
+    assert rank.reader.cursor.refused == 0
+    values: dict[object, set[bytes]] = defaultdict(set)
+    for point in (point for sent in store.requests for point in sent):
+        if not point.instance.endswith(LIVE_SUFFIX):
+            values[point.series, point.time_ns].add(point.point)
+    assert {len(sent) for sent in values.values()} == {1}
