@@ -4,11 +4,29 @@ from __future__ import annotations
 
 
 class OtelTrainError(Exception):
-    """Base of every error that otel_train raises on purpose."""
+    """Base of every error that otel_train raises on purpose.
+
+    Examples:
+        >>> import otel_train
+        >>> try:
+        ...     otel_train.init(log_every=0)
+        ... except otel_train.OtelTrainError as error:
+        ...     print(error)
+        log_every must be positive and a whole number, got 0
+    """
 
 
 class ConfigurationError(OtelTrainError, ValueError):
-    """A value that the user gave breaks a rule; the message names field, rule, value and what to do."""
+    """A value that the user gave breaks a rule; the message names field, rule, value and what to do.
+
+    Examples:
+        >>> import otel_train
+        >>> try:
+        ...     otel_train.Scalar("train/tokens", "average")
+        ... except otel_train.ConfigurationError as error:
+        ...     print(error)
+        metric 'train/tokens': reduction must be one of mean, sum, max, min, norm, got 'average'
+    """
 
 
 class SchemaMismatchError(OtelTrainError, ValueError):

@@ -14,10 +14,19 @@ from opentelemetry.proto.collector.metrics.v1.metrics_service_pb2 import (
     ExportMetricsServiceResponse,
 )
 
+__all__ = ["OtlpReceiver", "ReceivedPoint"]
+
 
 @dataclass(frozen=True, slots=True)
 class ReceivedPoint:
-    """One number, as it came over the wire."""
+    """One number, as it came over the wire.
+
+    Examples:
+        >>> from otel_train.testing import ReceivedPoint
+        >>> point = ReceivedPoint("run/0/0", "train/loss", time_ns=0, value=0.5, cumulative=False)
+        >>> point.name, point.value
+        ('train/loss', 0.5)
+    """
 
     instance: str
     """The resource's `service.instance.id`: run id, attempt and rank, joined by slashes."""
@@ -32,9 +41,17 @@ class ReceivedPoint:
 class OtlpReceiver(metrics_service_pb2_grpc.MetricsServiceServicer):
     """A real OTLP/gRPC metrics receiver on a free port of this machine.
 
-        with OtlpReceiver() as receiver:
-            run_job(environment={"OTEL_EXPORTER_OTLP_ENDPOINT": f"http://{receiver.address}"})
-            assert receiver.values("train/cluster/loss")
+    Examples:
+        >>> import os, otel_train
+        >>> from otel_train.testing import OtlpReceiver
+        >>> with OtlpReceiver() as receiver:
+        ...     os.environ["OTEL_EXPORTER_OTLP_ENDPOINT"] = f"http://{receiver.address}"
+        ...     with otel_train.init(close_timeout=30) as telemetry:
+        ...         for step in (1, 2):
+        ...             _ = telemetry.step(step, {"train/loss": 1 / step})
+        ...     losses = receiver.values("train/cluster/loss")
+        >>> losses
+        [1.0, 0.5]
 
     Args:
         address: Where to listen; port 0 takes a free one.

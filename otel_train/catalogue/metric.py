@@ -19,7 +19,13 @@ class Instrument(StrEnum):
 
 
 class Reduction(StrEnum):
-    """Rule by which the ranks' measurements become one cluster-wide value."""
+    """Rule by which the ranks' measurements become one cluster-wide value.
+
+    Examples:
+        >>> import otel_train
+        >>> otel_train.Scalar("train/peak", otel_train.Reduction.MAX) == otel_train.Scalar("train/peak", "max")
+        True
+    """
 
     SUM = "sum"
     MEAN = "mean"
@@ -114,6 +120,17 @@ class Measure(NamedTuple):
 @dataclass(frozen=True, slots=True)
 class Metric:
     """One row of the catalogue, or a scalar of the user's own.
+
+    A user needs it for a counter only; `Scalar` does the rest.
+
+    Examples:
+        >>> import otel_train
+        >>> from otel_train.catalogue import Instrument
+        >>> hits = otel_train.Metric("cache/hits", otel_train.Reduction.SUM, Instrument.COUNTER)
+        >>> with otel_train.init(metrics=[hits], blocking=True) as telemetry:
+        ...     values = telemetry.step(1, {"cache/hits": 5})
+        >>> values["cache/hits"]
+        5.0
 
     Args:
         name: The OTel name of a rank's instrument; for a user's scalar the key it is logged under.

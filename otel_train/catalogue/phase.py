@@ -6,7 +6,15 @@ from enum import IntEnum
 
 
 class Phase(IntEnum):
-    """The part of a step that a rank is in. The numbers are those in a ring."""
+    """The part of a step that a rank is in. The numbers are those in a ring.
+
+    A source that waits for other ranks says so; see `WatchedSource`.
+
+    Examples:
+        >>> import otel_train
+        >>> otel_train.Phase.LEDGER.name
+        'LEDGER'
+    """
 
     COMPUTE = 0
     """The user's own code: forward, backward, collectives of the job's own."""

@@ -19,15 +19,20 @@ from otel_train.untraced import untraced
 class LedgerMeter(LedgerSource):
     """Measures of one rank's cache: the cache decides, the meter is told.
 
-        meter = LedgerMeter(capacity=1024)
-        meter.hit()                       # a look-up found its entry
-        meter.store("doc-17")             # an entry is written, new or not
-        meter.evict("doc-3")              # the cache drops an entry for want of room
-        meter.evict("doc-4", "stale")     # ... or because nobody used it
-        meter.drain_step_metrics()
-
     A key must be reported on one rank only, the one that holds it. A call costs about a microsecond; a false eviction
     as many steps of a loop as its reuse distance.
+
+    Examples:
+        >>> import otel_train
+        >>> meter = otel_train.LedgerMeter(capacity=1024)
+        >>> with otel_train.init(sources=[meter], blocking=True) as telemetry:
+        ...     meter.hit()                                    # a look-up that has an entry
+        ...     meter.store("doc-17")                          # an entry is written, new or not
+        ...     meter.evict("doc-3")                           # the cache drops an entry to make room
+        ...     meter.evict("doc-4", "stale")                  # ... or because nobody used it
+        ...     values = telemetry.step(1)
+        >>> values["ledger/evictions"], values["ledger/stale_evictions"], values["ledger/fresh_writes"]
+        (1.0, 1.0, 1.0)
 
     Args:
         capacity: Entries that this rank's cache can hold.

@@ -22,6 +22,11 @@ def stable_hash(stream_id: str | int) -> int:
     A string is hashed by BLAKE2b to 8 bytes: two of a million strings share a key with a probability of 3e-8. An
     integer goes through the step and finaliser of SplitMix64, a bijection: no two integers share a key.
 
+    Examples:
+        >>> from otel_train.ledger import stable_hash
+        >>> stable_hash("doc-17") % 8                          # the rank of eight that owns it
+        6
+
     Args:
         stream_id: A string, or an integer that fits in an int64; one of NumPy's, or a tensor of one, is as good.
 

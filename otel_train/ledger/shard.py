@@ -24,7 +24,14 @@ _NEVER = 2**62
 
 
 class Fetched(NamedTuple):
-    """What a fetch returns."""
+    """What a fetch returns.
+
+    Examples:
+        >>> import otel_train
+        >>> fetched = otel_train.StateLedger([4], capacity=8).fetch(["doc-17"])
+        >>> fetched.states.shape, fetched.found
+        (torch.Size([1, 4]), tensor([False]))
+    """
 
     states: torch.Tensor
     """[n, *state_shape] on the ledger's device, in the order of the ids; zeros where there is no entry."""

@@ -44,6 +44,14 @@ class StateLedger(Shard):
     Each rank holds at most `capacity` entries and evicts the least recently used; a fetch and a store are uses. The
     rest (`wipe`, the drains, the saved state) is each rank's own. Not thread-safe.
 
+    Examples:
+        >>> import otel_train, torch
+        >>> ledger = otel_train.StateLedger([4], capacity=1024)
+        >>> ledger.store(["doc-17"], torch.ones(1, 4))
+        >>> states, found = ledger.fetch(["doc-17", "doc-3"])
+        >>> states[0], found
+        (tensor([1., 1., 1., 1.]), tensor([ True, False]))
+
     Args:
         state_shape: Shape of one state.
         capacity: Entries that each rank holds, in a slab that is made at once.

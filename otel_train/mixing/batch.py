@@ -23,6 +23,11 @@ class MixedBatch(dict[str, Any]):
     from it, they are counted, for the step that is being made. Collating and pinning memory do not count as reading.
     Of a batch and its copies the first that is read counts.
 
+    Examples:
+        >>> from otel_train.mixing import MixedBatch
+        >>> MixedBatch({"value": 1})["value"]
+        1
+
     Args:
         values: The row's values.
         token: The dataset that wants to know; empty when the row's pick is counted already.

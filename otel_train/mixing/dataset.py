@@ -43,6 +43,23 @@ class StreamMixingDataset(IterableDataset[MixedBatch]):
     A row has the stream's own values and "stream", "modality", "slot", "position" (the row of the stream), "pick" (the
     running number of the rank's pick) and "length" (tokens).
 
+    Examples:
+        >>> import otel_train
+        >>> class Numbers:
+        ...     def __init__(self, id, modality, length):
+        ...         self.id, self.modality, self.length = id, modality, length
+        ...     def __len__(self):
+        ...         return self.length
+        ...     def read(self, position):
+        ...         return {"value": position}, 1              # a row, and its tokens
+        >>> streams = [Numbers("a", "code", 100), Numbers("b", "prose", 100)]
+        >>> dataset = otel_train.StreamMixingDataset(streams, {"code": 1, "prose": 3}, readers=2)
+        >>> rows = iter(dataset)
+        >>> sorted({next(rows)["modality"] for _ in range(50)})
+        ['code', 'prose']
+        >>> dataset.drain_step_metrics(1)["stream_mixing/picks"]
+        50.0
+
     Args:
         streams: All streams of the job, the same on each rank.
         weights: Weight by modality, or a function of the step.

@@ -23,12 +23,19 @@ from otel_train.untraced import untraced
 class MixingMeter:
     """Measures of one rank's mixer.
 
-    A loader of the user's own opens its slots, says which slot each row came from, and drains once a log step:
+    A loader of the user's own opens its slots and says which slot each row came from; a session drains it.
 
-        meter = MixingMeter(4, ["code", "prose"], {"code": 1, "prose": 3})
-        meter.open(0, "code")
-        meter.pick(0, tokens=512)
-        meter.drain_step_metrics()
+    Examples:
+        >>> import otel_train
+        >>> meter = otel_train.MixingMeter(2, ["code", "prose"], {"code": 1, "prose": 3})
+        >>> meter.open(0, "code")
+        >>> meter.open(1, "prose")
+        >>> with otel_train.init(sources=[meter], blocking=True) as telemetry:
+        ...     for slot in (0, 1, 1, 1):
+        ...         meter.pick(slot, tokens=512)
+        ...     values = telemetry.step(1)
+        >>> values["stream_mixing/picks"], values["stream_mixing/mix_divergence"]
+        (4.0, 0.0)
 
     Args:
         slots: Number of reader slots, K.

@@ -13,7 +13,13 @@ from otel_train.mixing.dealing import Place
 
 
 class AtEnd(StrEnum):
-    """What a slot does when its stream runs out."""
+    """What a slot does when its stream runs out.
+
+    Examples:
+        >>> from otel_train.mixing import AtEnd
+        >>> AtEnd("cycle") is AtEnd.CYCLE                      # either is fine as an argument
+        True
+    """
 
     NEXT = "next"
     """Take the next stream of its modality; stay empty when there is none."""

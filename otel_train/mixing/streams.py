@@ -15,7 +15,20 @@ from otel_train.exceptions import ConfigurationError
 
 @runtime_checkable
 class Stream(Protocol):
-    """A sequence of rows that must be read in order, because state is carried from each to the next."""
+    """A sequence of rows that must be read in order, because state is carried from each to the next.
+
+    Examples:
+        >>> from otel_train.mixing import Stream
+        >>> class Numbers:
+        ...     def __init__(self, id, modality, length):
+        ...         self.id, self.modality, self.length = id, modality, length
+        ...     def __len__(self):
+        ...         return self.length
+        ...     def read(self, position):
+        ...         return {"value": position}, 1              # a row, and its tokens
+        >>> isinstance(Numbers("a", "code", 100), Stream)
+        True
+    """
 
     @property
     def id(self) -> str:
@@ -35,6 +48,17 @@ class Stream(Protocol):
 @dataclass(frozen=True, slots=True)
 class FileStream:
     """The bytes of a file in rows of `chunk` inputs and the byte after each, for next-byte prediction.
+
+    Examples:
+        >>> from pathlib import Path
+        >>> from otel_train.mixing import FileStream
+        >>> _ = Path("text").write_bytes(b"abcdefg")
+        >>> stream = FileStream("text", "prose", "text", chunk=4)
+        >>> len(stream)
+        2
+        >>> values, tokens = stream.read(0)
+        >>> values["bytes"], tokens
+        (tensor([ 97,  98,  99, 100, 101], dtype=torch.uint8), 4)
 
     Args:
         id: The stream's name.

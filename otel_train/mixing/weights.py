@@ -63,6 +63,12 @@ def target_shares(weights: Mapping[str, float]) -> list[float]:
 class WeightSchedule:
     """Weights that change at given steps and stay until the next one.
 
+    Examples:
+        >>> from otel_train.mixing import WeightSchedule
+        >>> schedule = WeightSchedule(((1, {"code": 1, "prose": 3}), (1000, {"code": 1, "prose": 1})))
+        >>> schedule(999), schedule(1000)
+        ({'code': 1, 'prose': 3}, {'code': 1, 'prose': 1})
+
     Args:
         changes: (first step, weights) pairs by ascending step, the first at step 1.
     """

@@ -31,6 +31,13 @@ def aggregate_step_metrics(
     A collective: every rank of the group calls it with sources of the same schema. It waits; `Telemetry.step` does the
     same without waiting. The first call agrees on the schema; a later one is one `all_reduce`.
 
+    Examples:
+        >>> import otel_train
+        >>> meter = otel_train.LedgerMeter(capacity=8)
+        >>> meter.store("doc-17")
+        >>> otel_train.aggregate_step_metrics([meter], 1)["ledger/fresh_writes"]
+        1.0
+
     Args:
         sources: What measures.
         step: The step that ends.
@@ -60,6 +67,11 @@ def reduce_loss_metrics(
     """Reduce scalars over the ranks: means by default, cluster totals for `sum_keys`, with their `_max` beside them.
 
     A collective that waits. The first call agrees on the keys; a later one with the same keys is one `all_reduce`.
+
+    Examples:
+        >>> import otel_train
+        >>> otel_train.reduce_loss_metrics({"loss": 2.5, "tokens": 512}, sum_keys=["tokens"])
+        {'loss': 2.5, 'tokens': 512.0, 'tokens_max': 512.0}
 
     Args:
         metrics: Numbers or tensors of one element, by key; the same keys on each rank.

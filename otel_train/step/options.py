@@ -13,7 +13,13 @@ from otel_train.ring import MAX_RECORDS, RingSize
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class SessionOptions:
-    """How a session reduces and ends; see `init`."""
+    """How a session reduces and ends; `init` takes each as an argument.
+
+    Examples:
+        >>> from otel_train.step import SessionOptions
+        >>> SessionOptions(log_every=10).close_timeout
+        2.0
+    """
 
     log_every: int = 1
     """Steps in an interval."""

@@ -47,6 +47,15 @@ def init(
     The environment says where the values go (the standard `OTEL_EXPORTER_OTLP_*`), and `OTEL_SDK_DISABLED=true` makes
     all of it cost nothing.
 
+    Examples:
+        >>> import otel_train
+        >>> with otel_train.init(run_id="pilot", log_every=2) as telemetry:
+        ...     for step in range(1, 5):
+        ...         _ = telemetry.step(step, {"train/loss": 8.0 - step})
+        ...     step, values = telemetry.latest
+        >>> step, values["train/loss"]                         # the mean of steps 3 and 4
+        (4, 4.5)
+
     Args:
         sources: What measures: a `StreamMixingDataset`, a `StateLedger`, meters, or anything with `metrics` and
             `drain_step_metrics()`.

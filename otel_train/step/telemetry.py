@@ -51,6 +51,15 @@ class Telemetry:
 
     After the first step nothing here raises into the training loop, blocks it beyond a bound, or exits it: what fails
     is counted, and logged once.
+
+    Examples:
+        >>> import otel_train
+        >>> with otel_train.init(blocking=True) as telemetry:
+        ...     for loss, tokens in ((2.0, 100), (3.0, 300)):  # two micro-batches
+        ...         telemetry.add({"train/loss": loss}, weight=tokens)
+        ...     values = telemetry.step(1, {"train/lr": 1e-3})
+        >>> values["train/loss"], values["train/lr"]
+        (2.75, 0.001)
     """
 
     def __init__(

@@ -1,0 +1,39 @@
+"""Examples in the docstrings of what users import."""
+
+from __future__ import annotations
+
+import doctest
+import inspect
+from importlib import import_module
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from otel_train.endpoint import Endpoint
+
+
+def public_names() -> list[Any]:
+    """Return the classes and functions that a user may import, each once, with their names as identifiers."""
+    objects: dict[Any, str] = {}
+    for module in ("otel_train", "otel_train.step", "otel_train.mixing", "otel_train.ledger", "otel_train.testing"):
+        for name in import_module(module).__all__:
+            value = getattr(import_module(module), name)
+            if inspect.isclass(value) or inspect.isfunction(value):
+                objects.setdefault(value, f"{module}.{name}")
+    return [pytest.param(value, id=name) for value, name in objects.items()]
+
+
+@pytest.mark.parametrize("value", public_names())
+def test_public_examples_hold(value: Any, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Each public name has an example in its docstring, and it gives what it says."""
+    monkeypatch.chdir(tmp_path)
+    monkeypatch.setenv("OTEL_TRAIN_RING_DIR", "rings")
+    monkeypatch.setenv("OTEL_EXPORTER_OTLP_ENDPOINT", "")
+    monkeypatch.setattr(Endpoint, "is_there", property(lambda endpoint: bool(endpoint.variable)))
+    examples = doctest.DocTestFinder(recurse=False).find(value, value.__name__, globs={})
+    report: list[str] = []
+    for example in examples:
+        doctest.DocTestRunner().run(example, out=report.append)
+    assert [len(example.examples) > 0 for example in examples] == [True], f"{value.__name__} has no example"
+    assert not report, "".join(report)
