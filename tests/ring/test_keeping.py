@@ -1,4 +1,4 @@
-"""What stays of the rings of jobs that have ended: in the default directory, and when somebody asks to clean up."""
+"""Which rings of ended jobs are kept: in the default directory, and when somebody asks to clean up."""
 
 from __future__ import annotations
 
@@ -23,7 +23,7 @@ from otel_train.ring import (
     ring_files,
     ring_path,
 )
-from tests.ring.test_ring import IDENTITY, SCHEMA
+from tests.support.written_rings import IDENTITY, SCHEMA
 
 
 @pytest.fixture
@@ -63,7 +63,7 @@ LIVE: list[RingWriter] = []
 def test_newest_ended_runs_are_kept(
     bound: str, value: float, kept: int, base: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    """By number, by bytes and by age."""
+    """The newest ended runs are kept, bounded by number, by bytes and by age."""
     monkeypatch.setattr(keeping, bound, value)
     runs = [leave(base / str(days), days=days) for days in range(1, 6)]
     clean_beside(base / "new")
@@ -71,7 +71,7 @@ def test_newest_ended_runs_are_kept(
 
 
 def test_needed_or_foreign_files_stay(base: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    """A live job's, what is not delivered, what is no ring, other files, links, and other directories than ours."""
+    """Rings of live jobs, undelivered ones, other files, links and other directories are never removed."""
     monkeypatch.setattr(keeping, "KEPT_SECONDS", -1.0)
     kept = [leave(base / "lives", closed=False), leave(base / "undelivered", delivered=False), leave(base / "mixed")]
     kept += [base / "junk", leave(base.parent / "elsewhere"), base / "link"]
@@ -86,7 +86,7 @@ def test_needed_or_foreign_files_stay(base: Path, monkeypatch: pytest.MonkeyPatc
 
 
 def test_clean_command_removes_delivered(base: Path) -> None:
-    """First on paper, then in fact; what is not delivered goes when it is asked for."""
+    """`clean` removes what is delivered and names what stays; undelivered rings go only when asked for."""
     leave(base / "done")
     leave(base / "undelivered", delivered=False)
     leave(base / "lives", closed=False)
@@ -102,7 +102,7 @@ def test_clean_command_removes_delivered(base: Path) -> None:
 
 
 def test_undeliverable_records_keep_no_run(base: Path) -> None:
-    """Where no receiver was there the rings were for `otel-train top` only."""
+    """Records without a receiver keep no run: they were for `otel-train top` only."""
     leave(base / "run", delivered=False, facts={"telemetry.delivers": False})
     run = look_at_run(base / "run")
     assert run is not None

@@ -10,47 +10,27 @@ import subprocess
 import sys
 import time
 from pathlib import Path
+from textwrap import dedent
 
 import pytest
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
-from otel_train.catalogue import LEDGER, MIXING, Metric, Phase, Reduction
+from otel_train.catalogue import MIXING, Metric, Phase
 from otel_train.exceptions import RingError
 from otel_train.ring import (
     MAX_RECORDS,
     Cursor,
     Fact,
-    Identity,
     Kind,
     RingReader,
     RingWriter,
     Schema,
-    prepare_directory,
     ring_files,
     ring_path,
 )
 from otel_train.ring.file_format import CURSOR_OFFSET, MAX_SCHEMA, MAX_VALUES
-
-IDENTITY = Identity(run_id="run", attempt=5, rank=1, world_size=2, host="here")
-SCHEMA = Schema((*LEDGER, Metric("train/loss"), Metric("peak", Reduction.MAX)), ("code",))
-KILLED = """
-import os, signal, sys
-from pathlib import Path
-from tests.ring.test_ring import *
-ring = RingWriter(ring_path(Path(sys.argv[1]), IDENTITY), SCHEMA, IDENTITY, records=8)
-for step in range(1, 6):
-    ring.write(step, step, Kind.RANK, [float(step)] * ring.geometry.values)
-os.kill(os.getpid(), signal.SIGKILL)
-"""
-
-
-def filled(directory: Path, steps: int, records: int = 8) -> RingWriter:
-    """Return a ring with that many records: the values of step n are all n."""
-    ring = RingWriter(ring_path(directory, IDENTITY), SCHEMA, IDENTITY, records=records)
-    for step in range(1, steps + 1):
-        ring.write(step, 10 * step, Kind.CLUSTER, [float(step)] * ring.geometry.values)
-    return ring
+from tests.support.written_rings import IDENTITY, SCHEMA, written_ring
 
 
 def flip(path: Path, offset: int) -> None:
@@ -64,7 +44,7 @@ def flip(path: Path, offset: int) -> None:
 
 def test_records_are_read_as_written(tmp_path: Path) -> None:
     """Records, schema and identity come back as they went in."""
-    ring = filled(tmp_path, 3)
+    ring = written_ring(tmp_path, 3)
     reader = RingReader(ring.path)
     records, position, lost = reader.read(0, 100)
     assert (reader.schema, reader.identity, position, lost) == (SCHEMA, IDENTITY, 3, 0)
@@ -74,7 +54,7 @@ def test_records_are_read_as_written(tmp_path: Path) -> None:
 
 
 def test_reader_sees_facts_and_phase(tmp_path: Path) -> None:
-    """Facts, and the phase of the training thread with its beginning, also of a ring that was closed."""
+    """A reader sees the job's facts, and the phase of the training thread with its beginning, also after the end."""
     facts: dict[str, Fact] = {"mixing.horizon": 20.0, "torch": "2"}
     ring = RingWriter(ring_path(tmp_path, IDENTITY), SCHEMA, IDENTITY, records=8, facts=facts)
     reader = RingReader(ring.path)
@@ -88,23 +68,23 @@ def test_reader_sees_facts_and_phase(tmp_path: Path) -> None:
 
 @pytest.mark.parametrize(("position", "lost"), [(0, 12), (5, 7), (12, 0), (15, 0)])
 def test_reader_counts_overwritten_records(position: int, lost: int, tmp_path: Path) -> None:
-    """A reader that is behind by more than the ring is told by how many."""
-    reader = RingReader(filled(tmp_path, 20).path)
+    """A reader that is late by more than the ring is told how many records are missing."""
+    reader = RingReader(written_ring(tmp_path, 20).path)
     records, end, missing = reader.read(position, 100)
     assert ([each.step for each in records], end, missing) == (list(range(max(position, 12) + 1, 21)), 20, lost)
 
 
 def test_torn_record_is_counted(tmp_path: Path) -> None:
-    """One changed bit costs one record."""
-    ring = filled(tmp_path, 5)
+    """One changed bit costs one record, which is counted."""
+    ring = written_ring(tmp_path, 5)
     flip(ring.path, ring.geometry.offset(2) + 50)
     records, position, lost = RingReader(ring.path).read(0, 100)
     assert ([each.step for each in records], position, lost) == ([1, 2, 4, 5], 5, 1)
 
 
 def test_torn_cursor_leaves_previous(tmp_path: Path) -> None:
-    """The two slots are written in turn, and a new reader goes on from the last whole one."""
-    ring = filled(tmp_path, 3)
+    """A reader goes on from the last cursor that was written whole: the two slots are written in turn."""
+    ring = written_ring(tmp_path, 3)
     for position in (1, 2):
         totals = (0.5,) * ring.geometry.totals
         RingReader(ring.path, writable=True).move_cursor(Cursor(position, 0, totals, sent_totals=totals))
@@ -115,8 +95,17 @@ def test_torn_cursor_leaves_previous(tmp_path: Path) -> None:
 
 
 def test_records_survive_killed_writer(tmp_path: Path) -> None:
-    """The mapping outlives its writer, and the reader knows that the writer is gone."""
-    run = subprocess.run([sys.executable, "-c", KILLED, str(tmp_path)], cwd=Path(__file__).parents[2], check=False)
+    """A killed process leaves what it wrote, and the reader sees that the writer is gone."""
+    program = """
+        import os, signal, sys
+        from pathlib import Path
+        from tests.support.written_rings import written_ring
+        ring = written_ring(Path(sys.argv[1]), 5)
+        os.kill(os.getpid(), signal.SIGKILL)
+    """
+    run = subprocess.run(
+        [sys.executable, "-c", dedent(program), str(tmp_path)], cwd=Path(__file__).parents[2], check=False
+    )
     assert run.returncode == -signal.SIGKILL
     reader = RingReader(ring_files(tmp_path)[0])
     assert [each.step for each in reader.read(0, 100)[0]] == [1, 2, 3, 4, 5]
@@ -126,44 +115,18 @@ def test_records_survive_killed_writer(tmp_path: Path) -> None:
 @settings(max_examples=60, suppress_health_check=[HealthCheck.function_scoped_fixture])
 @given(at=st.integers(0, 127), byte=st.integers(0, 255), cut=st.integers(0, 6000))
 def test_damaged_header_is_ring_error(at: int, byte: int, cut: int, tmp_path: Path) -> None:
-    """Any header is either read as it was written or refused, whatever sizes it claims."""
+    """A damaged header is either read as it was written or refused, whatever sizes it claims."""
     path = ring_path(tmp_path, IDENTITY)
     path.unlink(missing_ok=True)
-    content = bytearray(filled(tmp_path, 2).path.read_bytes())
+    content = bytearray(written_ring(tmp_path, 2).path.read_bytes())
     content[at] = byte
     path.write_bytes(content[: len(content) - cut])
     with contextlib.suppress(RingError):
         assert RingReader(path).schema == SCHEMA
 
 
-@pytest.mark.parametrize("before", [None, 0o777])
-def test_files_are_private(before: int | None, tmp_path: Path) -> None:
-    """Rings are 0600 in a 0700 directory, also where a wider one with nothing else in it was there."""
-    if before is not None:
-        prepare_directory(tmp_path / "of" / "run")
-        filled(tmp_path / "of" / "run", 1).path.rename(tmp_path / "of" / "run" / "older.ring")
-        (tmp_path / "of" / "run").chmod(before)
-    prepare_directory(tmp_path / "of" / "run")
-    ring = filled(tmp_path / "of" / "run", 1)
-    modes = [path.stat().st_mode & 0o777 for path in (ring.path, ring.path.parent, ring.path.parent.parent)]
-    assert modes == [0o600, 0o700, 0o700]
-
-
-@pytest.mark.parametrize("mode", [0o755, 0o775, 0o757])
-def test_shared_directory_keeps_mode(mode: int, tmp_path: Path) -> None:
-    """Others may need them; it is refused where others could put rings into it."""
-    (tmp_path / "results.csv").touch()
-    tmp_path.chmod(mode)
-    if mode & 0o022:
-        with pytest.raises(RingError, match="may be written by others"):
-            prepare_directory(tmp_path)
-    else:
-        prepare_directory(tmp_path)
-    assert tmp_path.stat().st_mode & 0o777 == mode
-
-
 def test_full_disk_is_ring_error(tmp_path: Path) -> None:
-    """Its blocks are allocated when it is made: no SIGBUS later."""
+    """A ring whose blocks do not fit on the disk is refused when it is made: no SIGBUS later."""
     before = resource.getrlimit(resource.RLIMIT_FSIZE)
     resource.setrlimit(resource.RLIMIT_FSIZE, (1 << 14, before[1]))
     try:
@@ -185,18 +148,18 @@ def test_full_disk_is_ring_error(tmp_path: Path) -> None:
     ids=["records", "none", "schema", "values"],
 )
 def test_oversized_ring_is_refused(schema: Schema, records: int, tmp_path: Path) -> None:
-    """The writer's bounds are the reader's."""
+    """A ring that no reader would take is not written."""
     with pytest.raises(RingError, match="beyond what a reader takes"):
         RingWriter(ring_path(tmp_path, IDENTITY), schema, IDENTITY, records=records)
 
 
 @pytest.mark.faults
 def test_writer_in_container_is_seen(tmp_path: Path) -> None:
-    """Its pid means nothing there: the lock on its file tells, which its children do not inherit."""
+    """The lock on a ring's file tells another container whether the writer lives; children do not inherit it."""
     path = ring_path(tmp_path, IDENTITY)
     write = (
-        "import os, sys; from pathlib import Path; from tests.ring.test_ring import filled\n"
-        "ring = filled(Path(sys.argv[1]), 1); pid = os.fork() or os.execvp('sleep', ['sleep', '60'])\n"
+        "import os, sys; from pathlib import Path; from tests.support.written_rings import written_ring\n"
+        "ring = written_ring(Path(sys.argv[1]), 1); pid = os.fork() or os.execvp('sleep', ['sleep', '60'])\n"
         "print(pid, flush=True); sys.stdin.read()"
     )
     read = (
@@ -222,7 +185,7 @@ def test_writer_in_container_is_seen(tmp_path: Path) -> None:
 
 
 def test_late_cluster_record_keeps_progress(tmp_path: Path) -> None:
-    """They belong to a step before the one that the rank has ended since."""
+    """A cluster record of an earlier step does not move the rank's progress back."""
     ring = RingWriter(ring_path(tmp_path, IDENTITY), SCHEMA, IDENTITY)
     for step, kind in ((4, Kind.RANK), (5, Kind.RANK), (4, Kind.CLUSTER)):
         ring.write(step, 10 * step, kind, [0.0] * ring.geometry.values)

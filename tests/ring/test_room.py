@@ -1,17 +1,15 @@
-"""How much memory a ring takes, and whose the directories are that rings are in by default."""
+"""How much memory a ring takes."""
 
 from __future__ import annotations
 
-import os
-from collections.abc import Callable
 from pathlib import Path
 
 import pytest
 
 from otel_train.exceptions import RingError
-from otel_train.ring import RingSize, RingWriter, default_base, default_bases, directory, make_ring, ring_path, room
-from tests.ring.test_ring import IDENTITY, SCHEMA
+from otel_train.ring import RingSize, RingWriter, make_ring, ring_path, room
 from tests.support.mounts import mounted
+from tests.support.written_rings import IDENTITY, SCHEMA
 
 
 def make(where: Path, size: RingSize) -> RingWriter:
@@ -19,7 +17,7 @@ def make(where: Path, size: RingSize) -> RingWriter:
 
 
 def test_ranks_share_quarter_of_memory(tmp_path: Path) -> None:
-    """Three quarters are left to the loaders."""
+    """The rings of all ranks of a machine take a quarter of what is free; the rest is left to the loaders."""
     with mounted(tmp_path, "size=4m"):
         ring = make(tmp_path, RingSize(records=2**20, sharers=4))
         assert 2**17 < ring.geometry.file_size <= 2**18
@@ -28,7 +26,7 @@ def test_ranks_share_quarter_of_memory(tmp_path: Path) -> None:
 
 @pytest.mark.parametrize(("sharers", "records"), [(1, 64), (8, 35), (64, None)])
 def test_large_records_leave_half_free(sharers: int, records: int | None, tmp_path: Path) -> None:
-    """They hold 64 records only where that many of each rank fit into it, and no ring is made that were of no use."""
+    """Rings of large records hold 64 of them or what half of the free memory allows; one of no use is not made."""
     with mounted(tmp_path, "size=256k"):
         if records is None:
             with pytest.raises(RingError, match="no room"):
@@ -43,7 +41,7 @@ def test_large_records_leave_half_free(sharers: int, records: int | None, tmp_pa
     ("groups", "name"), [("0::/job/rank\n", "memory.max"), ("5:memory:/job/rank\n0::/\n", "memory.limit_in_bytes")]
 )
 def test_container_memory_bounds_rings(groups: str, name: str, tmp_path: Path) -> None:
-    """The lowest limit of all groups that hold the process; a shared memory of another size does not help."""
+    """The lowest memory limit of all control groups that hold the process is found, in both versions of them."""
     root = tmp_path / "memory" if "memory:" in groups else tmp_path
     (root / "job" / "rank").mkdir(parents=True)
     (tmp_path / "own").write_text(groups)
@@ -54,7 +52,7 @@ def test_container_memory_bounds_rings(groups: str, name: str, tmp_path: Path) -
 
 
 def test_rings_take_sixteenth_of_container(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    """Where its shared memory, or its disk, has more room than that."""
+    """Rings take a sixteenth of a container's memory at most, however much room the file system has."""
     monkeypatch.setattr(room, "memory_limit", lambda: 2.0**22)
     ring = make(tmp_path, RingSize(records=2**20))
     assert 2**17 < ring.geometry.file_size <= 2**18
@@ -62,7 +60,7 @@ def test_rings_take_sixteenth_of_container(tmp_path: Path, monkeypatch: pytest.M
 
 
 def test_smaller_ring_is_made_instead(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    """A quarter, a sixteenth …, where the file system says that there is more room than a quota leaves."""
+    """Where a quota leaves less room than the file system says, a ring of a quarter, a sixteenth … is made."""
     monkeypatch.setattr(room, "_free_bytes", lambda _: float("inf"))
     with mounted(tmp_path, "size=200k"):
         ring = make(tmp_path, RingSize())
@@ -71,46 +69,5 @@ def test_smaller_ring_is_made_instead(tmp_path: Path, monkeypatch: pytest.Monkey
 
 
 def test_missing_directory_is_made_again(tmp_path: Path) -> None:
-    """Between the beginning of a session and its first step."""
+    """A directory that was cleaned away between a session's beginning and its first step is made again."""
     assert make(tmp_path / "run", RingSize()).path.parent.stat().st_mode & 0o777 == 0o700
-
-
-@pytest.fixture
-def memory(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
-    """Return the directory that stands for the machine's shared memory."""
-    monkeypatch.setattr(directory, "MEMORY", tmp_path)
-    return tmp_path
-
-
-def link(path: Path) -> None:
-    (path.parent / "elsewhere").mkdir()
-    path.symlink_to(path.parent / "elsewhere")
-
-
-def give_away(path: Path) -> None:
-    path.mkdir()
-    if os.getuid() != 0:
-        pytest.skip("giving a directory to another user needs root")
-    os.chown(path, 12345, 12345)
-
-
-@pytest.mark.parametrize("take", [link, give_away, Path.touch])
-def test_taken_name_is_skipped(take: Callable[[Path], None], memory: Path) -> None:
-    """By a link, a directory of another user, or a file; tools look there too."""
-    name = f"otel_train-{os.getuid()}"
-    take(memory / name)
-    assert default_base() == memory / f"{name}-1"
-    assert default_base() == memory / f"{name}-1"
-    assert default_bases()[0] == memory / f"{name}-1"
-    assert list((memory / "elsewhere").glob("*")) == []
-
-
-def test_umask_leaves_files_private(memory: Path) -> None:
-    """Directories that their owner could not enter would be of no use either."""
-    before = os.umask(0o777)
-    try:
-        ring = make(default_base() / "run", RingSize())
-    finally:
-        os.umask(before)
-    modes = [path.stat().st_mode & 0o777 for path in (ring.path, ring.path.parent, ring.path.parent.parent)]
-    assert (modes, ring.path.is_relative_to(memory)) == ([0o600, 0o700, 0o700], True)
