@@ -16,13 +16,13 @@ from typing import Self
 
 from otel_train.bridge.errors import BridgeError
 from otel_train.bridge.inbox import Inbox, Limits
-from otel_train.bridge.leftovers import end_writers
-from otel_train.bridge.metrics import exporting
+from otel_train.bridge.wandb_processes import end_writers
+from otel_train.bridge.own_metrics import exporting
 from otel_train.bridge.open_runs import OpenRuns, most_open
 from otel_train.bridge.row_order import Due
 from otel_train.bridge.row_writer import Writer
 from otel_train.bridge.server import Server
-from otel_train.bridge.sink import WandbSink
+from otel_train.bridge.wandb_sink import WandbSink
 from otel_train.bridge.wandb_environment import left_out
 from otel_train.bridge.wandb_file import WANDB_FOLDER
 from otel_train.exceptions import ConfigurationError

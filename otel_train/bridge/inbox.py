@@ -16,10 +16,10 @@ from otel_train.bridge.arrivals import Added, Arrivals
 from otel_train.bridge.decode import Point, StepId
 from otel_train.bridge.errors import BridgeError, InboxFullError
 from otel_train.bridge.inbox_reader import InboxReader
-from otel_train.bridge.past import Past
+from otel_train.bridge.past_steps import Past
 from otel_train.bridge.row_order import Due
-from otel_train.bridge.store import INBOX_FILE, SCHEMA, SCHEMA_VERSION, Store
-from otel_train.bridge.upgrade import FROM_VERSION, upgrade
+from otel_train.bridge.inbox_store import INBOX_FILE, SCHEMA, SCHEMA_VERSION, Store
+from otel_train.bridge.schema_upgrade import FROM_VERSION, upgrade
 from otel_train.bridge.wandb_rows import Row, SeriesKey
 from otel_train.catalogue import PARTIAL_KEY
 from otel_train.paths import absolute

@@ -10,7 +10,7 @@ from pathlib import Path
 from typing import Self
 
 from otel_train.bridge.errors import BridgeError
-from otel_train.bridge.store import INBOX_FILE, Store
+from otel_train.bridge.inbox_store import INBOX_FILE, Store
 from otel_train.bridge.wandb_rows import Row
 from otel_train.paths import absolute
 

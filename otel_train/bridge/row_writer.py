@@ -14,7 +14,7 @@ from otel_train.bridge.errors import BridgeError
 from otel_train.bridge.inbox import Inbox
 from otel_train.bridge.open_runs import OpenRun, OpenRuns
 from otel_train.bridge.row_order import Due
-from otel_train.bridge.sink import RowSink
+from otel_train.bridge.wandb_sink import RowSink
 
 logger = logging.getLogger(__name__)
 

@@ -16,7 +16,7 @@ from pathlib import Path
 
 from otel_train.bridge.errors import BridgeError, WandbFileError
 from otel_train.bridge.inbox import LOCK_FILE, SealedRow
-from otel_train.bridge.leftovers import is_written
+from otel_train.bridge.wandb_processes import is_written
 from otel_train.bridge.wandb_environment import neutral
 from otel_train.bridge.wandb_file import SUFFIX, WANDB_FOLDER, HistoryRow, TransactionLog, history_row
 from otel_train.bridge.wandb_runs import OnlineRun

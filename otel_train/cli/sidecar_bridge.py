@@ -89,7 +89,7 @@ def bridge(state: Path | None, *, check: bool, **settings: Any) -> None:
     """
     if check:
         from otel_train.bridge.errors import BridgeError  # noqa: PLC0415
-        from otel_train.bridge.probe import serving  # noqa: PLC0415
+        from otel_train.bridge.health_probe import serving  # noqa: PLC0415
 
         if not serving(settings["listen"], tls=bool(settings["tls_certificate"])):
             raise BridgeError(f"no bridge serves at {settings['listen']}; start it, or give --listen as it has it")

@@ -13,7 +13,7 @@ from otel_train.bridge.arrivals import Added
 from otel_train.bridge.decode import decode
 from otel_train.bridge.errors import InboxFullError
 from otel_train.bridge.inbox import Limits
-from otel_train.bridge.past import ABANDONED_NS
+from otel_train.bridge.past_steps import ABANDONED_NS
 from otel_train.bridge.row_order import Due
 from otel_train.catalogue import PARTIAL_KEY, rows
 

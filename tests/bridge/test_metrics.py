@@ -17,7 +17,7 @@ from opentelemetry.proto.collector.metrics.v1.metrics_service_pb2 import (
 
 from otel_train.bridge import Bridge, BridgeConfig
 from otel_train.bridge.decode import data_points
-from otel_train.bridge.probe import serving
+from otel_train.bridge.health_probe import serving
 from otel_train.catalogue import BRIDGE, rows
 from otel_train.testing import OtlpReceiver
 from tests.support.otlp_http import keeping, serving_http

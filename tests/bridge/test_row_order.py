@@ -15,7 +15,7 @@ from hypothesis import strategies as st
 from otel_train.bridge import Inbox, read_run
 from otel_train.bridge.arrivals import Added
 from otel_train.bridge.decode import Point, decode
-from otel_train.bridge.past import ABANDONED_NS, IDLE_NS, PAST_STEPS
+from otel_train.bridge.past_steps import ABANDONED_NS, IDLE_NS, PAST_STEPS
 from otel_train.bridge.row_order import Due
 from otel_train.bridge.wandb_rows import STEP_KEY
 from otel_train.catalogue import PARTIAL_KEY, rows
@@ -157,7 +157,7 @@ def test_steps_that_wandb_has_leave_nothing(inbox: Inbox) -> None:
 
 def test_steps_without_numbers_are_known_for_long(inbox: Inbox, monkeypatch: pytest.MonkeyPatch) -> None:
     """The newest by their time stamps, the older ones by the newest of those that were given up."""
-    monkeypatch.setattr("otel_train.bridge.past.PAST_STEPS", 20)
+    monkeypatch.setattr("otel_train.bridge.past_steps.PAST_STEPS", 20)
     steps = [list(decode(Requests.step(step, {"loss": 0.5})).points) for step in range(60)]
     for points in (*steps[:30], *steps[31:]):
         deliver(inbox, points, 0)

@@ -12,7 +12,7 @@ import pytest
 from grpc_health.v1 import health_pb2, health_pb2_grpc
 from opentelemetry.proto.collector.metrics.v1.metrics_service_pb2 import ExportMetricsServiceRequest
 
-from otel_train.bridge.store import INBOX_FILE
+from otel_train.bridge.inbox_store import INBOX_FILE
 from otel_train.catalogue import cluster_name
 from tests.support.sdk_senders import BoundedBridge
 from tests.support.waiting import wait_until

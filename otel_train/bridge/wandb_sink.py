@@ -13,7 +13,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Protocol
 
 from otel_train.bridge.errors import BridgeError, WandbKeyError
-from otel_train.bridge.leftovers import end_writers
+from otel_train.bridge.wandb_processes import end_writers
 from otel_train.bridge.wandb_environment import neutral
 from otel_train.bridge.wandb_file import WANDB_FOLDER
 from otel_train.bridge.wandb_runs import OfflineRun, OnlineRun, stored
