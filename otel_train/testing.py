@@ -1,4 +1,4 @@
-"""For tests of jobs that use otel_train: an OTLP receiver that keeps what it gets. Needs the extra `bridge`."""
+"""Receive OTLP in tests of jobs that use otel_train. Needs the extra `bridge`."""
 
 from __future__ import annotations
 
@@ -29,7 +29,7 @@ class ReceivedPoint:
     """
 
     instance: str
-    """The resource's `service.instance.id`: run id, attempt and rank, joined by slashes."""
+    """`service.instance.id` of the resource: run id, attempt and rank, joined by slashes."""
     name: str
     time_ns: int
     value: float
@@ -54,7 +54,7 @@ class OtlpReceiver(metrics_service_pb2_grpc.MetricsServiceServicer):
         [1.0, 0.5]
 
     Args:
-        address: Where to listen; port 0 takes a free one.
+        address: The address to listen on; port 0 takes a free one.
     """
 
     def __init__(self, address: str = "127.0.0.1:0") -> None:
@@ -63,7 +63,7 @@ class OtlpReceiver(metrics_service_pb2_grpc.MetricsServiceServicer):
         port = self._server.add_insecure_port(address)
         self.address = f"{address.rpartition(':')[0]}:{port}"
         self.refuse_with: grpc.StatusCode | None = None
-        """While it is set, requests are answered with this status and nothing is kept."""
+        """Status with which requests are answered while it is set; nothing is kept."""
         self.refused = 0
         self._points: list[ReceivedPoint] = []
         self._lock = threading.Lock()

@@ -1,6 +1,6 @@
-"""OTLP to wandb: the points of each step become one row, exactly once and in order.
+"""Turn OTLP into wandb rows: the points of each step become one row, exactly once and in order.
 
-Names are resolved when they are first used: who only reads an inbox loads neither gRPC nor wandb.
+Names are resolved when they are first used: a reader of an inbox loads neither gRPC nor wandb.
 """
 
 from __future__ import annotations

@@ -26,7 +26,7 @@ _Taken = dict[int, tuple[int, int, float]]
 
 @dataclass(slots=True)
 class Added:
-    """What became of the points of a request."""
+    """How many points of a request were new, and how many were not and why."""
 
     new: int = 0
     duplicates: int = 0
@@ -40,7 +40,7 @@ class Added:
 
 @dataclass(slots=True)
 class _Step:
-    """What is known of a step."""
+    """Step, number and counts that the points of a step tell."""
 
     step: int | None = None
     number: int | None = None
@@ -49,7 +49,7 @@ class _Step:
 
 
 class Arrivals:
-    """Adds points, within the transactions of the inbox that it belongs to.
+    """Adds points, within the transactions of its inbox.
 
     Args:
         connection: The inbox's.
@@ -64,7 +64,7 @@ class Arrivals:
         self._cached_series = 0
 
     def forget(self) -> None:
-        """Know no keys any more: those of a transaction that failed were never given."""
+        """Drop the keys that were looked up: those of a transaction that failed were never given."""
         self._runs.clear()
         self._series_of_run.clear()
         self._cached_series = 0
@@ -73,30 +73,30 @@ class Arrivals:
         """Add points of one step, count them in `added`, and return the run's key.
 
         The points that come first are one entry until the step's row is made or more come: a sidecar, and a collector
-        behind it, send all of a step at once.
+        after it, send all of a step at once.
         """
         execute = self._connection.execute
         run = self._run_key(step_id.run_id)
         newest_ns, floor_ns = self._attempt(run, step_id.attempt, now_ns)
-        found = execute(
+        row = execute(
             "SELECT id, step, number, expected, arrived, ordinal, partial FROM steps"
             " WHERE run = ? AND attempt = ? AND time_ns = ?",
             (run, step_id.attempt, step_id.time_ns),
         ).fetchone()
-        if found is None:
+        if row is None:
             past = self._past(run, step_id, floor_ns)
             if past is None:
                 self._begin(run, step_id, points, now_ns, added, late=step_id.time_ns < newest_ns)
             else:
-                _count_again(points, added, partial=past)
+                _count_repeated(points, added, partial=past)
             return run
-        key, *columns, ordinal, partial = found
+        key, *columns, ordinal, partial = row
         if ordinal is not None:
-            _count_again(points, added, partial=partial)
+            _count_repeated(points, added, partial=partial)
             return run
         step = _Step(*columns)
         had_step = step.step is not None
-        taken = self._look_at(run, points, step, added)
+        taken = self._read(run, points, step, added)
         inserted = self._join(key, taken)
         new_step = step.step is not None and not had_step
         added.new += inserted + new_step
@@ -110,28 +110,29 @@ class Arrivals:
 
     def _attempt(self, run: int, attempt: int, now_ns: int) -> tuple[int, int]:
         """Note that points of an attempt arrived; return its newest time stamp with a row, and its floor."""
-        found = self._connection.execute(
+        progress = self._connection.execute(
             "SELECT newest_ns, floor_ns, last_ns FROM attempts WHERE run = ? AND attempt = ?", (run, attempt)
         ).fetchone()
-        if found is None:
+        if progress is None:
             self._connection.execute(
                 "INSERT INTO attempts (run, attempt, last_ns) VALUES (?, ?, ?)", (run, attempt, now_ns)
             )
             return 0, 0
-        if abs(now_ns - found[2]) > SAME_ARRIVAL_NS:
+        newest_ns, floor_ns, last_ns = progress
+        if abs(now_ns - last_ns) > SAME_ARRIVAL_NS:
             self._connection.execute(
                 "UPDATE attempts SET last_ns = ? WHERE run = ? AND attempt = ?", (now_ns, run, attempt)
             )
-        return found[0], found[1]
+        return newest_ns, floor_ns
 
     def _past(self, run: int, step_id: StepId, floor_ns: int) -> bool | None:
         """Return None for a step that is not in wandb, else whether its row there is partial."""
-        found = self._connection.execute(
+        row = self._connection.execute(
             "SELECT partial FROM past WHERE run = ? AND attempt = ? AND time_ns = ?",
             (run, step_id.attempt, step_id.time_ns),
         ).fetchone()
-        if found is not None:
-            return bool(found[0])
+        if row is not None:
+            return bool(row[0])
         return False if step_id.time_ns <= floor_ns else None
 
     def _begin(
@@ -139,7 +140,7 @@ class Arrivals:
     ) -> None:
         """Add the first points of a step."""
         step = _Step()
-        taken = self._look_at(run, points, step, added)
+        taken = self._read(run, points, step, added)
         key = self._connection.execute(
             "INSERT INTO steps (run, attempt, time_ns, step, number, expected, arrived, first_ns, last_ns)"
             " VALUES (?, ?, ?, ?, ?, ?, ?, ?, ?)",
@@ -153,8 +154,8 @@ class Arrivals:
         added.new += len(taken) + (step.step is not None)
         added.late += len(taken) if late else 0
 
-    def _look_at(self, run: int, points: Sequence[Point], step: _Step, added: Added) -> _Taken:
-        """Return the points that are values, and note what the others tell of the step."""
+    def _read(self, run: int, points: Sequence[Point], step: _Step, added: Added) -> _Taken:
+        """Return the points that are values, and set in `step` what the others tell of it."""
         taken: _Taken = {}
         for point in points:
             if point.name == rows.STEP.name:
@@ -177,17 +178,17 @@ class Arrivals:
         return taken
 
     def _join(self, key: int, taken: _Taken) -> int:
-        """Add those points of a known step that are not there, and return how many; each is an entry from now on."""
+        """Add those points of a step that are missing, and return how many; each is an entry from now on."""
         if not taken:
             return 0
-        found = self._connection.execute("DELETE FROM together WHERE step = ? RETURNING points", (key,)).fetchone()
-        if found is not None:
-            self._insert(key, json.loads(found[0]))
+        row = self._connection.execute("DELETE FROM together WHERE step = ? RETURNING points", (key,)).fetchone()
+        if row is not None:
+            self._insert(key, json.loads(row[0]))
         return self._insert(key, taken.values())
 
     def _insert(self, key: int, taken: Iterable[Sequence[float]]) -> int:
         return self._connection.executemany(
-            "INSERT OR IGNORE INTO points VALUES (?, ?, ?, ?)", [(key, *each) for each in taken]
+            "INSERT OR IGNORE INTO points VALUES (?, ?, ?, ?)", [(key, *point) for point in taken]
         ).rowcount
 
     def _run_key(self, run_id: str) -> int:
@@ -203,26 +204,26 @@ class Arrivals:
     def _series_key(self, run: int, series: SeriesKey) -> int | None:
         """Return a series' key, or None when the run has as many others as it may."""
         if run not in self._series_of_run:
-            found = self._connection.execute(
+            names = self._connection.execute(
                 "SELECT name, modality, id FROM run_series JOIN series ON series.id = run_series.series WHERE run = ?",
                 (run,),
             )
-            self._series_of_run[run] = {(name, modality): key for name, modality, key in found}
+            self._series_of_run[run] = {(name, modality): key for name, modality, key in names}
             self._cached_series += len(self._series_of_run[run])
-        known = self._series_of_run[run]
-        if series not in known:
-            if len(known) >= self._max_series:
+        keys = self._series_of_run[run]
+        if series not in keys:
+            if len(keys) >= self._max_series:
                 return None
             self._connection.execute("INSERT OR IGNORE INTO series (name, modality) VALUES (?, ?)", series)
-            (known[series],) = self._connection.execute(
+            (keys[series],) = self._connection.execute(
                 "SELECT id FROM series WHERE name = ? AND modality = ?", series
             ).fetchone()
             self._cached_series += 1
-            self._connection.execute("INSERT INTO run_series VALUES (?, ?)", (run, known[series]))
-        return known[series]
+            self._connection.execute("INSERT INTO run_series VALUES (?, ?)", (run, keys[series]))
+        return keys[series]
 
 
-def _count_again(points: Sequence[Point], added: Added, *, partial: bool) -> None:
+def _count_repeated(points: Sequence[Point], added: Added, *, partial: bool) -> None:
     """Count points of a step that has its row."""
     # Each rank's own record comes with a `train.step` too, under the same time stamp as the cluster's.
     count = sum(point.name != rows.STEP.name for point in points)

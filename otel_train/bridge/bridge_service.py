@@ -1,4 +1,4 @@
-"""The bridge as a service: its configuration, its parts, and how it starts and stops."""
+"""Run the bridge as a service: its configuration, its parts, its start and its stop."""
 
 from __future__ import annotations
 
@@ -16,15 +16,15 @@ from typing import Self
 
 from otel_train.bridge.errors import BridgeError
 from otel_train.bridge.inbox import Inbox, Limits
-from otel_train.bridge.wandb_processes import end_writers
-from otel_train.bridge.own_metrics import exporting
 from otel_train.bridge.open_runs import OpenRuns, most_open
+from otel_train.bridge.own_metrics import exporting
 from otel_train.bridge.row_order import Due
 from otel_train.bridge.row_writer import Writer
 from otel_train.bridge.server import Server
-from otel_train.bridge.wandb_sink import WandbSink
 from otel_train.bridge.wandb_environment import left_out
 from otel_train.bridge.wandb_file import WANDB_FOLDER
+from otel_train.bridge.wandb_processes import end_writers
+from otel_train.bridge.wandb_sink import WandbSink
 from otel_train.exceptions import ConfigurationError
 from otel_train.paths import absolute
 from otel_train.wakeup import Wakeup
@@ -34,18 +34,18 @@ logger = logging.getLogger(__name__)
 ADDRESS_FILE = "address"
 WANDB_MODES = ("offline", "online")
 DESCRIPTORS = 4096
-"""That the process may have, where the system lets it."""
+"""Descriptors that the process may have, where the system allows it."""
 STOP_SECONDS, SERVER_STOP_SECONDS = 4.5, 1.0
-"""In all and for the requests under way; a stopped bridge is gone within five."""
+"""Seconds for a stop in all, and for the requests in flight; a stopped bridge is gone within five."""
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
 class BridgeConfig:
-    """What a bridge is told."""
+    """Configuration of a bridge."""
 
     state: Path
     """The directory that the bridge owns: inbox, wandb files, address. Like the other paths, it may begin with `~`, be
-    relative and lead through links; the configuration has it as it is from the file system's root."""
+    relative and lead through links; the configuration holds the absolute path."""
     listen: str = "127.0.0.1:4317"
     """host:port; port 0 takes a free one, which STATE/address then names."""
     wandb_mode: str = "offline"
@@ -55,14 +55,14 @@ class BridgeConfig:
     settle: float = 30.0
     """Seconds after which a step's row is written although points of it, or steps before it, are missing."""
     linger: float = 0.5
-    """Seconds that a complete step waits for an earlier one that is a little behind, where its sender does not number
-    steps. The first step of an attempt waits too, until the one before has been quiet for ten times as long."""
+    """Seconds that a complete step waits for an earlier one that is late, where its sender does not number steps. The
+    first step of an attempt waits too, until the one before has been quiet for ten times as long."""
     max_bytes: int = Limits().max_bytes
-    """Of the inbox, which holds what wandb lacks; beyond that senders are asked to try again."""
+    """Size of the inbox, which holds what wandb lacks; beyond that senders are asked to try again."""
     max_series: int = Limits().max_series
-    """Of one run; points of further series are refused."""
+    """Series of one run; points of further ones are refused."""
     token: str = ""
-    """What senders must give in `authorization: Bearer TOKEN`."""
+    """Token that senders must give in `authorization: Bearer TOKEN`."""
     tls_certificate: Path | None = None
     """A PEM file with the server's certificate chain."""
     tls_key: Path | None = None
@@ -98,7 +98,7 @@ class Bridge:
     """A running bridge; a context manager that starts and stops it.
 
     Args:
-        config: What it is told.
+        config: Its configuration.
 
     Raises:
         BridgeError: The state directory is not usable or another bridge's, or the address is taken.
@@ -121,13 +121,13 @@ class Bridge:
         )
         self._exporting = ExitStack()
         self.address = self._server.address
-        """Where it listens, with the port that it got."""
+        """Address that it listens on, with the port that it got."""
 
     def __enter__(self) -> Self:
         self._writer.start()
         self._server.start()
         self._exporting.enter_context(exporting(self._inbox, self._writer, self._server.counts))
-        # Renamed into place, so that a reader sees a whole address or none.
+        # Written beside it and renamed, so that a reader sees a whole address or none.
         fresh = self._config.state / f".{ADDRESS_FILE}"
         fresh.write_text(f"{self.address}\n")
         fresh.replace(self._config.state / ADDRESS_FILE)
@@ -140,7 +140,7 @@ class Bridge:
         """Take no more requests, write every complete step, finish the wandb runs.
 
         Returns:
-            Whether wandb got done in time; if not, what it lacks is in the inbox for the next bridge.
+            Whether wandb finished in time; if not, what it lacks is in the inbox for the next bridge.
         """
         deadline = time.monotonic() + STOP_SECONDS
         (self._config.state / ADDRESS_FILE).unlink(missing_ok=True)
@@ -156,11 +156,11 @@ def run_bridge(config: BridgeConfig, *, ready: Callable[[str], None] | None = No
     """Run a bridge until SIGTERM or SIGINT; call it in the main thread of its own process.
 
     Args:
-        config: What it is told.
+        config: Its configuration.
         ready: Called with the bound address once requests are taken.
 
     Returns:
-        The exit status: 0 when wandb got done in time; whatever it did not take is kept for the next bridge.
+        The exit status: 0 when wandb finished in time; whatever it did not take is kept for the next bridge.
 
     Raises:
         BridgeError: The bridge can't start.

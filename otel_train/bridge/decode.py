@@ -1,4 +1,4 @@
-"""Turn an OTLP metrics request into the data points that wandb rows are made of."""
+"""Decode an OTLP metrics request into the data points that wandb rows are made of."""
 
 from __future__ import annotations
 
@@ -22,9 +22,9 @@ RANK_ATTRIBUTE = "train.rank"
 MODALITY_ATTRIBUTE = rows.MODALITY_SHARE.attribute
 
 MAX_ATTRIBUTES = 128
-"""Of a resource or a point, which is what the SDKs keep; one with more is refused."""
+"""Attributes of a resource or a point, as many as the SDKs keep; one with more is refused."""
 MAX_ITEMS = 65_536
-"""Resources, scopes, metrics and points of a request, all together. A collector's batch has some 8,000; empty ones,
+"""Resources, scopes, metrics and points of a request, in all. A collector's batch has some 8,000; empty ones,
 which take two bytes each, would keep a worker for a minute."""
 ONE_COLLECTION_NS = 10**8
 """Points of one collection are at most this far from each other."""
@@ -33,10 +33,10 @@ _NO_VALUE = DataPointFlags.DATA_POINT_FLAGS_NO_RECORDED_VALUE_MASK
 
 
 class Kind(IntEnum):
-    """How a point's value becomes a row's; the numbers stand in the inbox, so they never change."""
+    """How a point's value becomes a row's; the numbers are stored in the inbox, so they never change."""
 
     VALUE = 0
-    """Taken as it is: a gauge, a delta sum, a sum that may fall."""
+    """Used as it is: a gauge, a delta sum, a sum that may fall."""
     CUMULATIVE = 1
     """A monotonic total since the attempt's start: the row gets what was added since the row before."""
     PRESENT = 2
@@ -44,7 +44,7 @@ class Kind(IntEnum):
 
 
 class StepId(NamedTuple):
-    """What tells one step's points from another's: the run, the attempt and the points' common time stamp."""
+    """Key of a step: its run, its attempt and the common time stamp of its points."""
 
     run_id: str
     attempt: int
@@ -64,7 +64,7 @@ class Point(NamedTuple):
 
 @dataclass(frozen=True, slots=True)
 class Decoded:
-    """A request's points, and how many others were refused and why."""
+    """Points of a request, and how many others were refused and why."""
 
     points: tuple[Point, ...]
     rejected: int = 0
@@ -78,11 +78,11 @@ class _RefusedError(Exception):
 def decode(request: ExportMetricsServiceRequest) -> Decoded:
     """Flatten a request to the points that concern wandb.
 
-    Points of other ranks than 0, of resources without a run id (another service's) and of plain names are fine but
+    Points of other ranks than 0, of resources without a run id (another service's) and of plain names are valid but
     not for wandb: they are left out silently, not refused.
 
     Args:
-        request: As an OTLP sender gave it; nothing in it is trusted.
+        request: The message of an OTLP sender; nothing in it is trusted.
 
     Returns:
         The points, in the request's order, and what was refused.
@@ -121,7 +121,7 @@ def _align(metrics: Sequence[Metric]) -> None:
     """Give one collection's points the time of its `train.step`, where each instrument has been given its own.
 
     Go's SDK does that: its points would all be of different steps. Where any other point has the step's time, or there
-    are several steps, the times are meant.
+    are several steps, the times stay.
     """
     steps = [point for metric in metrics if metric.name == rows.STEP.name for point in data_points(metric)]
     if len(steps) != 1:
@@ -134,7 +134,7 @@ def _align(metrics: Sequence[Metric]) -> None:
 
 
 def _lengths(request: ExportMetricsServiceRequest) -> Iterator[int]:
-    """Yield how long each list in a request is, before any of its parts is looked at."""
+    """Yield the length of each list in a request, before any of its parts is read."""
     yield len(request.resource_metrics)
     for resource_metrics in request.resource_metrics:
         yield len(resource_metrics.scope_metrics)
@@ -147,8 +147,8 @@ def _lengths(request: ExportMetricsServiceRequest) -> Iterator[int]:
 def data_points(metric: Metric) -> Sequence[NumberDataPoint]:
     """Return a metric's data points, whatever kind it is of (typed as the most common one)."""
     kind = metric.WhichOneof("data")
-    found: Sequence[NumberDataPoint] = getattr(metric, kind).data_points if kind else ()
-    return found
+    points: Sequence[NumberDataPoint] = getattr(metric, kind).data_points if kind else ()
+    return points
 
 
 def _identity(resource_metrics: ResourceMetrics) -> tuple[str, int] | None:
@@ -166,7 +166,7 @@ def _identity(resource_metrics: ResourceMetrics) -> tuple[str, int] | None:
 
 
 def _number(value: object) -> object:
-    """Return a number that is written as text as one: `OTEL_RESOURCE_ATTRIBUTES` has nothing else."""
+    """Return text that is a number as one: `OTEL_RESOURCE_ATTRIBUTES` has nothing else."""
     return int(value) if isinstance(value, str) and value.isdecimal() and value.isascii() and len(value) < 20 else value
 
 
@@ -221,7 +221,7 @@ def _kind(metric: Metric) -> Kind:
 
 
 def _value(point: NumberDataPoint, kind: Kind) -> tuple[float, Kind]:
-    """Return the point's value and kind: PRESENT where it says that it has none."""
+    """Return the value and the kind of a point: PRESENT where it has no value."""
     if kind is Kind.PRESENT or point.flags & _NO_VALUE:
         return 0, Kind.PRESENT
     field = point.WhichOneof("value")

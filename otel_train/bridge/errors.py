@@ -10,12 +10,12 @@ class BridgeError(OtelTrainError, RuntimeError):
 
 
 class InboxFullError(BridgeError):
-    """The inbox takes nothing more until wandb has taken rows from it."""
+    """The inbox is full until wandb has taken rows from it."""
 
 
 class WandbFileError(OtelTrainError, ValueError):
-    """A `.wandb` transaction log is damaged or is none; the message names file and offset."""
+    """A file is not a `.wandb` transaction log, or is damaged; the message names file and offset."""
 
 
 class WandbKeyError(BridgeError):
-    """The wandb server does not take the key, or there is none."""
+    """The wandb server refuses the key, or there is none."""

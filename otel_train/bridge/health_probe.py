@@ -1,4 +1,4 @@
-"""Ask a running bridge for its health: what a container's health check runs."""
+"""Ask a running bridge for its health, as a container's health check does."""
 
 from __future__ import annotations
 
@@ -14,7 +14,7 @@ def serving(listen: str, *, tls: bool = False, timeout: float = 5.0) -> bool:
 
     Args:
         listen: host:port that it listens on; all interfaces are asked by loopback.
-        tls: Whether it wants TLS. Its certificate is for its senders to judge, so the handshake is all that is tried.
+        tls: Whether it serves TLS. Only the handshake is tried: its senders check the certificate.
         timeout: Seconds to wait.
     """
     host, _, port = listen.rpartition(":")

@@ -16,9 +16,9 @@ from otel_train.bridge.arrivals import Added, Arrivals
 from otel_train.bridge.decode import Point, StepId
 from otel_train.bridge.errors import BridgeError, InboxFullError
 from otel_train.bridge.inbox_reader import InboxReader
-from otel_train.bridge.past_steps import Past
-from otel_train.bridge.row_order import Due
 from otel_train.bridge.inbox_store import INBOX_FILE, SCHEMA, SCHEMA_VERSION, Store
+from otel_train.bridge.past_steps import PastSteps
+from otel_train.bridge.row_order import Due
 from otel_train.bridge.schema_upgrade import FROM_VERSION, upgrade
 from otel_train.bridge.wandb_rows import Row, SeriesKey
 from otel_train.catalogue import PARTIAL_KEY
@@ -29,24 +29,24 @@ CACHED_TOTALS = 1024
 """Attempts whose totals are kept in memory."""
 WAL_BYTES = 64 * 2**20
 LOCK_SECONDS = 2.0
-"""For which another process may hold the database: a stopping bridge waits for no more."""
+"""Seconds for which another process may hold the database: a stopping bridge does not wait longer."""
 _FREE_PAGES = 1000
-"""Unused pages beyond which the file is made smaller."""
+"""Unused pages beyond which the file is shrunk."""
 
 
 @dataclass(frozen=True, slots=True)
 class Limits:
-    """How much an inbox takes."""
+    """Bounds of an inbox."""
 
     max_bytes: int = 4 * 2**30
-    """Of the database, which has what wandb lacks; beyond that requests are refused as retryable."""
+    """Size of the database, which has what wandb lacks; beyond that requests are refused as retryable."""
     max_series: int = 10_000
-    """Of one run; points of further ones are refused."""
+    """Series of one run; points of further ones are refused."""
 
 
 @dataclass(frozen=True, slots=True)
 class SealedRow:
-    """A row that is made for good and not in wandb yet."""
+    """A row that is final and not in wandb yet."""
 
     ordinal: int
     time_ns: int
@@ -61,7 +61,7 @@ class Inbox:
 
     Args:
         state_dir: The bridge's own directory; made (0700) if it is not there.
-        limits: How much it takes.
+        limits: Its bounds.
 
     Raises:
         BridgeError: The directory is not usable, holds another version's inbox, or another bridge has it.
@@ -86,17 +86,17 @@ class Inbox:
             self.reader = InboxReader(self.store)
             """Reads what it holds, as any other process may."""
             self._arrivals = Arrivals(connection, self._limits.max_series)
-            self._past = Past(connection)
+            self._past_steps = PastSteps(connection)
             self._live: dict[int, str] = {}
             """The runs that have steps for wandb."""
             self._unsealed: set[int] = set()
             """Those of them that may have steps without a row."""
             self._totals_of: dict[tuple[int, int], dict[SeriesKey, float]] = {}
-            """Of attempts that got rows lately."""
+            """Totals of attempts that got rows lately."""
             self._prepared = False
             self._prepare()
             self._prepared = True
-            self._recall()
+            self._reload()
         except (OSError, sqlite3.Error, BridgeError) as error:
             if connection is not None:
                 connection.close()
@@ -106,7 +106,7 @@ class Inbox:
             raise BridgeError(f"the inbox in {state_dir} is not usable: {error}") from error
 
     def _prepare(self) -> None:
-        self.store.connection.execute("PRAGMA auto_vacuum = INCREMENTAL")  # heeded where the file is new
+        self.store.connection.execute("PRAGMA auto_vacuum = INCREMENTAL")  # has an effect on a new file only
         self.store.connection.execute("PRAGMA journal_mode = WAL")
         self.store.connection.execute("PRAGMA synchronous = FULL")
         self.store.connection.execute(f"PRAGMA journal_size_limit = {WAL_BYTES}")
@@ -126,12 +126,12 @@ class Inbox:
                     self.store.connection.execute(statement)
             self.store.connection.execute(f"PRAGMA user_version = {SCHEMA_VERSION}")
 
-    def _recall(self) -> None:
-        """Know anew what the tables hold; a transaction that failed changed nothing there."""
+    def _reload(self) -> None:
+        """Read again what the tables hold; a transaction that failed changed nothing there."""
         self._arrivals.forget()
         self.store.forget()
         self._totals_of.clear()
-        self._past.forget()
+        self._past_steps.forget()
         self._live = dict(
             self.store.connection.execute(
                 "SELECT id, run_id FROM runs WHERE EXISTS (SELECT 1 FROM steps WHERE run = runs.id AND arrived > 0)"
@@ -141,7 +141,7 @@ class Inbox:
 
     @contextmanager
     def transaction(self) -> Iterator[None]:
-        """Have the changes of a block made together or not at all; within another one, with that one's."""
+        """Make the changes of a block together or not at all; within another transaction, with that one's."""
         with self.store.lock:
             inner = self.store.connection.in_transaction
             self.store.connection.execute("SAVEPOINT inner" if inner else "BEGIN IMMEDIATE")
@@ -153,11 +153,11 @@ class Inbox:
                     for statement in ("ROLLBACK TO inner", "RELEASE inner") if inner else ("ROLLBACK",):
                         self.store.connection.execute(statement)
                 if self._prepared:
-                    self._recall()
+                    self._reload()
                 raise
 
     def close(self) -> None:
-        """Close the inbox and let another bridge have it; a second call does nothing."""
+        """Close the inbox and unlock its directory; a second call does nothing."""
         with self.store.lock:
             self.store.close()
             if self._lock_fd >= 0:
@@ -201,7 +201,7 @@ class Inbox:
         return added
 
     def used_bytes(self) -> int:
-        """Return how much of the database is in use; what became free in it is used again."""
+        """Return how many bytes of the database are in use; those that became free are used again."""
         with self.store.lock:
             pages, free, size = (
                 self.store.connection.execute(f"PRAGMA {name}").fetchone()[0]
@@ -210,18 +210,18 @@ class Inbox:
         return int((pages - free) * size)
 
     def waiting_runs(self) -> dict[str, bool]:
-        """Return the runs that have something for wandb, each with whether it may have steps without a row."""
+        """Return the runs that have something for wandb, and whether one may have steps without a row."""
         with self.store.lock:
             return {run_id: key in self._unsealed for key, run_id in self._live.items()}
 
     def _settle_run(self, key: int) -> None:
-        """Forget that a run is live where it has nothing more for wandb."""
-        found = self.store.connection.execute("SELECT 1 FROM steps WHERE run = ? AND arrived > 0 LIMIT 1", (key,))
-        if found.fetchone() is None:
+        """Drop a run from the live ones where it has nothing more for wandb."""
+        steps = self.store.connection.execute("SELECT 1 FROM steps WHERE run = ? AND arrived > 0 LIMIT 1", (key,))
+        if steps.fetchone() is None:
             self._live.pop(key, None)
 
     def raise_ordinal(self, run_id: str, ordinal: int) -> None:
-        """Let the run's next row have at least this ordinal: wandb's server may know rows that this inbox does not."""
+        """Raise the ordinal of the run's next row: wandb's server may have rows that this inbox never had."""
         with self.transaction():
             self.store.connection.execute(
                 "UPDATE runs SET next_ordinal = max(next_ordinal, ?) WHERE run_id = ?", (ordinal, run_id)
@@ -306,18 +306,18 @@ class Inbox:
             limit: How many at most.
         """
         with self.store.lock:
-            found = self.store.connection.execute(
+            rows = self.store.connection.execute(
                 "SELECT ordinal, time_ns, row FROM steps JOIN rows ON rows.step = steps.id"
                 " WHERE run = ? AND ordinal > ? ORDER BY ordinal LIMIT ?",
                 (self.store.run_key(run_id), after, limit),
             )
-            return [SealedRow(ordinal, time_ns, json.loads(row)) for ordinal, time_ns, row in found]
+            return [SealedRow(ordinal, time_ns, json.loads(row)) for ordinal, time_ns, row in rows]
 
     def mark_delivered(self, run_id: str, ordinals: Iterable[int]) -> tuple[int, int]:
-        """Note that wandb has these rows of the run, durably; they make room at once.
+        """Drop rows of the run that wandb has durably; they make room at once.
 
         Returns:
-            How many it did not have before, and how many of those are partial.
+            How many wandb did not have before, and how many of those are partial.
         """
         marked = partials = 0
         with self.transaction():
@@ -327,28 +327,28 @@ class Inbox:
             floors: dict[int, int] = {}
             execute = self.store.connection.execute
             for ordinal in ordinals:
-                found = execute(
+                delivered = execute(
                     "DELETE FROM steps WHERE run = ? AND ordinal = ? RETURNING id, attempt, time_ns, partial",
                     (key, ordinal),
                 ).fetchone()
-                if found is None:
+                if delivered is None:
                     continue
-                step, attempt, time_ns, partial = found
+                step, attempt, time_ns, partial = delivered
                 execute("DELETE FROM rows WHERE step = ?", (step,))
                 if attempt not in floors:
                     floors[attempt] = self.store.attempts(key, (attempt,))[attempt].floor_ns
                 if partial or time_ns > floors[attempt]:
-                    self._past.remember(key, attempt, time_ns, partial)
+                    self._past_steps.remember(key, attempt, time_ns, partial)
                 marked, partials = marked + 1, partials + partial
             execute("UPDATE runs SET delivered = delivered + ? WHERE id = ?", (marked, key))
             self._settle_run(key)
         return marked, partials
 
     def tidy(self, now_ns: int) -> None:
-        """Drop what nobody asks for any more, and give the room back; called from time to time."""
+        """Drop what is not needed any more, and shrink the file; called from time to time."""
         with self.transaction():
-            if self._past.tidy(now_ns):
-                self._recall()
+            if self._past_steps.tidy(now_ns):
+                self._reload()
         with self.store.lock:
             (free,) = self.store.connection.execute("PRAGMA freelist_count").fetchone()
             if free > _FREE_PAGES:

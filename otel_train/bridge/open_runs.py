@@ -1,4 +1,4 @@
-"""Decide which runs wandb has open: all that get rows where there is room, else in turns. Pure; the time is given."""
+"""Decide which runs wandb has open: all that get rows where there is room, else in turns. Pure; time is an argument."""
 
 from __future__ import annotations
 
@@ -8,17 +8,17 @@ from dataclasses import dataclass, field
 MOST_OPEN = 256
 """Runs that are open at once: each takes two descriptors here, three and half a megabyte in wandb's process."""
 DESCRIPTORS = 3
-"""That an open run takes in a process, at most."""
+"""Descriptors that an open run takes in a process, at most."""
 OTHER_DESCRIPTORS = 150
-"""That are left for everything else: the senders' connections, the inbox, wandb's own."""
+"""Descriptors that are left for everything else: the senders' connections, the inbox, wandb's own."""
 IDLE_SECONDS = 600.0
-"""After which a run that got no row is finished; it is opened again when it goes on, which begins a new file."""
+"""Seconds after which a run that got no row is finished; when it goes on it is opened again, with a new file."""
 TURN_SECONDS = 30.0
-"""For which a run stays open at least where more runs than that get rows; what came meanwhile is written together."""
+"""Seconds for which a run stays open at least where more runs get rows than may be open."""
 
 
 def most_open(descriptors: int) -> int:
-    """Return how many runs may be open where a process may have so many descriptors; negative is without a bound."""
+    """Return how many runs may be open in a process with so many descriptors; a negative number is without a bound."""
     if descriptors < 0:
         return MOST_OPEN
     return max(1, min(MOST_OPEN, (descriptors - OTHER_DESCRIPTORS) // DESCRIPTORS))
@@ -29,17 +29,17 @@ class OpenRun:
     """A run that is open."""
 
     opened: float
-    """When."""
+    """Time of opening."""
     used: float
-    """When it got a row last, or was opened."""
+    """Time of its last row, or of opening."""
     written: int = -1
     """The ordinal of the last row that was given to the sink."""
-    behind: bool = True
+    has_unwritten: bool = True
     """Whether it may have rows that were made and not given to the sink."""
     in_flight: dict[int, float] = field(default_factory=dict)
-    """When each row was given that is not durable yet, by its ordinal."""
+    """Time at which a row was written that is not durable yet, by its ordinal."""
     looked: float = 0.0
-    """When it was asked last what is durable."""
+    """Time of the last look at what is durable."""
 
 
 class OpenRuns:
@@ -69,7 +69,7 @@ class OpenRuns:
         return len(self._runs)
 
     def admits(self, run_id: str, now: float) -> bool:
-        """Tell whether a run may be opened now; if not, it keeps its place in the queue.
+        """Tell whether a run may be opened now; if not, it stays in the queue.
 
         Where it may and there is no room, `surplus` names the run that has to be finished for it.
         """
@@ -99,7 +99,7 @@ class OpenRuns:
         return self._runs[run_id]
 
     def pop(self, run_id: str) -> OpenRun | None:
-        """Note that a run is finished, or does not want to be opened any more; return it where it was open."""
+        """Note that a run is finished, or is not to be opened any more; return it where it was open."""
         self._queue.pop(run_id, None)
         return self._runs.pop(run_id, None)
 

@@ -1,4 +1,4 @@
-"""What the bridge says of itself, over OTLP like everybody: rows, what waits and how long, what it did not take."""
+"""Export the metrics of the bridge itself over OTLP: rows, the backlog and its age, what was refused."""
 
 from __future__ import annotations
 
@@ -27,12 +27,12 @@ logger = logging.getLogger(__name__)
 SERVICE_NAME = "otel_train-bridge"
 _INTERVAL = 10.0
 _STOP = 0.5
-"""Seconds that a stopping bridge waits for its last figures: they are worth no more."""
+"""Seconds that a stopping bridge waits for its last values to be sent."""
 Observe = Callable[[], float]
 
 
-def wanted() -> bool:
-    """Tell whether the environment says where to send metrics, and does not forbid it."""
+def enabled() -> bool:
+    """Tell whether the environment names a receiver of metrics, and does not forbid to send them."""
     if os.environ.get("OTEL_SDK_DISABLED", "").strip().lower() == "true":
         return False
     return bool(os.environ.get("OTEL_EXPORTER_OTLP_METRICS_ENDPOINT") or os.environ.get("OTEL_EXPORTER_OTLP_ENDPOINT"))
@@ -40,11 +40,11 @@ def wanted() -> bool:
 
 @contextmanager
 def exporting(inbox: Inbox, writer: Writer, counts: Counts) -> Iterator[None]:
-    """Export the bridge's own metrics while the block runs, where `OTEL_EXPORTER_OTLP_ENDPOINT` says where to.
+    """Export the bridge's own metrics while the block runs, where `OTEL_EXPORTER_OTLP_ENDPOINT` names a receiver.
 
-    The interval is `OTEL_METRIC_EXPORT_INTERVAL`, 10 s by default. No failure of it concerns the bridge.
+    The interval is `OTEL_METRIC_EXPORT_INTERVAL`, 10 s by default. A failure of it does not affect the bridge.
     """
-    if not wanted():
+    if not enabled():
         yield
         return
     interval = None if "OTEL_METRIC_EXPORT_INTERVAL" in os.environ else _INTERVAL * 1000
@@ -100,7 +100,7 @@ def _callback(observe: Observe) -> Callable[[CallbackOptions], Iterable[Observat
     def call(_: CallbackOptions) -> Iterable[Observation]:
         try:
             return [Observation(observe())]
-        except sqlite3.Error:  # a full disk, or a bridge that is just stopping: no figure is better than a wrong one
+        except sqlite3.Error:  # a full disk, or a bridge that is just stopping: no value is better than a wrong one
             return []
 
     return call

@@ -1,20 +1,20 @@
-"""Know steps again that wandb has, in little room: by how far an attempt is, and some time stamps beyond that."""
+"""Recognise steps that wandb has, in little space: by how far an attempt is, and some time stamps beyond that."""
 
 from __future__ import annotations
 
 import sqlite3
 
 ABANDONED_NS = 3600 * 10**9
-"""A time stamp that has only a `train.step` after an hour is a rank's own record, it never becomes a row; and a step
-that is missing for an hour does not come any more."""
+"""Age at which a time stamp that has only a `train.step` is taken as a rank's own record, which never becomes a row,
+and a missing step is not expected any more."""
 IDLE_NS = 7 * 24 * 3600 * 10**9
-"""A run that nothing came from for so long is known by its id, its attempts and how far they are, and no more."""
+"""Time without points after which only a run's id, its attempts and how far they are stay."""
 PAST_STEPS = 20_000
-"""Steps of an attempt that are kept to know them again, where no numbers say that none is missing before them."""
+"""Time stamps of an attempt that are kept where no numbers say that no step is missing before them."""
 
 
-class Past:
-    """What is kept of steps that wandb has, within the transactions of the inbox that it belongs to.
+class PastSteps:
+    """Keeps the steps that wandb has, within the transactions of its inbox.
 
     Args:
         connection: The inbox's.
@@ -23,19 +23,19 @@ class Past:
     def __init__(self, connection: sqlite3.Connection) -> None:
         self._connection = connection
         self._count: dict[tuple[int, int], int] = {}
-        """How many time stamps of attempts are kept."""
+        """Number of time stamps that are kept, by run and attempt."""
 
     def forget(self) -> None:
-        """Know no counts any more: a transaction failed."""
+        """Drop the counts: a transaction failed."""
         self._count.clear()
 
     def remember(self, key: int, attempt: int, time_ns: int, partial: int) -> None:
-        """Know a step again that wandb has, and give up the oldest of those that are known so."""
+        """Keep the time stamp of a step that wandb has; the oldest ones go when there are too many."""
         execute = self._connection.execute
         where = (key, attempt)
         if where not in self._count:
-            found = execute("SELECT count(*) FROM past WHERE run = ? AND attempt = ?", where)
-            (self._count[where],) = found.fetchone()
+            counted = execute("SELECT count(*) FROM past WHERE run = ? AND attempt = ?", where)
+            (self._count[where],) = counted.fetchone()
         self._count[where] += execute(
             "INSERT OR IGNORE INTO past VALUES (?, ?, ?, ?)", (*where, time_ns, partial)
         ).rowcount
@@ -55,13 +55,13 @@ class Past:
         self._count.pop((key, attempt), None)
 
     def tidy(self, now_ns: int) -> bool:
-        """Drop what nobody asks for any more.
+        """Drop what is not needed any more.
 
-        Time stamps that had a `train.step` and nothing for wandb, which each rank record leaves; steps beyond a gap
-        that is not filled any more; all of an attempt that nothing came from for long but how far it is.
+        Time stamps that had a `train.step` and nothing for wandb, which a rank record leaves; steps after a gap that is
+        not filled any more; all of an attempt without points for long, except how far it is.
 
         Returns:
-            Whether series were forgotten.
+            Whether series were dropped.
         """
         execute = self._connection.execute
         execute("DELETE FROM steps WHERE arrived = 0 AND ordinal IS NULL AND first_ns < ?", (now_ns - ABANDONED_NS,))
@@ -84,7 +84,7 @@ class Past:
         return bool(idle)
 
     def _forget_series(self, since_ns: int) -> None:
-        """Forget which series runs have that are idle since then, and series that no run has."""
+        """Drop the series of runs that are idle since then, and series that no run has."""
         self._connection.execute(
             "DELETE FROM run_series WHERE NOT EXISTS"
             " (SELECT 1 FROM attempts WHERE run = run_series.run AND last_ns >= ?) AND NOT EXISTS"

@@ -1,7 +1,7 @@
-"""Decide which steps of a run get their rows now, so that rows stand in the order of their steps whatever came first.
+"""Decide which steps of a run get their rows now, so that rows are in the order of their steps whatever came first.
 
-A sidecar numbers an attempt's records of the cluster's values, so that a missing one is known of, not guessed. A sender
-without numbers has its complete steps wait a little for earlier ones. Pure: what arrived and the time are arguments.
+A sidecar numbers an attempt's records of the cluster's values, so that a missing one is certain, not guessed. Complete
+steps of a sender without numbers wait a little for earlier ones. Pure: what arrived and the time are arguments.
 """
 
 from __future__ import annotations
@@ -21,7 +21,7 @@ class Pending:
     attempt: int
     step: int | None
     number: int | None
-    """Which of its attempt's records it is, the first is 1; None where the sender does not tell, or did not yet."""
+    """Index of its record in the attempt, the first is 1; None where the sender does not tell, or did not yet."""
     time_ns: int
     expected: int | None
     arrived: int
@@ -38,18 +38,18 @@ class Pending:
 
 @dataclass(slots=True)
 class Progress:
-    """How far the rows of an attempt are."""
+    """Progress of the rows of an attempt."""
 
     next_number: int = 1
     """The number that the next row has, where nothing is missing."""
     newest_ns: int = 0
-    """The newest time stamp of a row that was made."""
+    """The newest time stamp of a row."""
     floor_ns: int = 0
-    """Up to this time stamp every step has its row, or is not waited for any more."""
+    """The time stamp up to which every step has its row, or is not waited for any more."""
     gap_ns: int = 0
-    """When a missing step was given up last."""
+    """Time at which a missing step was given up last."""
     last_ns: int = 0
-    """When points arrived last."""
+    """Time at which points arrived last."""
 
     def advance(self, step: Pending, now_ns: int) -> None:
         """Note that a step gets its row now."""
@@ -64,18 +64,17 @@ class Progress:
 
 @dataclass(frozen=True, slots=True)
 class Due:
-    """When a step's row is made; all in nanoseconds."""
+    """Rule for when a step's row is made; all times in nanoseconds."""
 
     settle_ns: int
-    """What is missing, points of a step or steps before it, is waited for so long, from the step's first point on."""
+    """Time from a step's first point on for which missing points of it, or missing steps before it, are waited for."""
     linger_ns: int
-    """A complete step without a number, or the first of an attempt, waits this long, so that an earlier one that is a
-    little behind goes first."""
+    """Time that a complete step without a number, or the first of an attempt, waits for an earlier one that is late."""
     since_ns: int = 0
-    """When the bridge began: what is missing could not come before."""
+    """Start of the bridge: what is missing could not come before."""
 
     def settled(self, step: Pending, now_ns: int) -> bool:
-        """Tell whether nothing is waited for any more; a clock that was set back holds nothing for good, hence abs."""
+        """Tell whether a step waits no longer; a clock that was set back must not hold it for good, hence abs."""
         return abs(now_ns - max(step.first_ns, self.since_ns)) >= self.settle_ns
 
     def in_order(self, steps: Iterable[Pending], attempts: Mapping[int, Progress], now_ns: int) -> Iterator[Pending]:
@@ -83,7 +82,7 @@ class Due:
 
         Args:
             steps: Of one run, in the order of attempt and time stamp.
-            attempts: The run's attempts; what is yielded is noted there.
+            attempts: The progress of the run's attempts; updated with what is yielded.
             now_ns: The present time.
         """
         for step in steps:

@@ -1,4 +1,4 @@
-"""The thread that makes the rows that are due and gives them to wandb, in order."""
+"""Write rows that are due to wandb, in order, in a thread of its own."""
 
 from __future__ import annotations
 
@@ -22,13 +22,13 @@ FIRST_PAUSE, LONGEST_PAUSE = 1.0, 60.0
 """Seconds until a run that wandb refused is tried again; doubled each time."""
 TIDY_INTERVAL = 600.0
 LOOK_SECONDS = 0.01
-"""Between two looks at how far a run is durable, for each run that is open: a look that sees rows syncs a file."""
-TOGETHER = 64
+"""Seconds between two looks at what is durable, per open run: a look that sees rows syncs a file."""
+RUNS_PER_TRANSACTION = 64
 """Runs whose rows are made in one transaction, for which requests wait."""
 FINISHERS = 16
-"""Runs that are finished at once when the bridge stops; one of them may wait for its server."""
+"""Runs that are finished at the same time when the bridge stops; one of them may wait for its server."""
 STUCK_SECONDS = 120.0
-"""After which a call of the sink hangs: wandb's process does not take what it is given."""
+"""Seconds after which a call of the sink counts as hanging: wandb's process does not read."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -40,18 +40,18 @@ class _Pause:
 class Writer:
     """Takes rows from the inbox to the sink until it is stopped.
 
-    A row counts as delivered when the sink says that it is durable, so that one which wandb was given and lost, with
-    its process or on a full disk, is given again.
+    A row counts as delivered when the sink reports it as durable, so that one which wandb got and lost, with its
+    process or on a full disk, is written again.
 
     A run that the sink refuses is paused, its rows stay in the inbox, and the other runs go on.
 
     Args:
-        inbox: Where the points are.
-        sink: Where the rows go; used by the writer's thread only.
+        inbox: The source of the rows.
+        sink: Their destination; used by the writer's thread only.
         due: When a step's row is made.
         open_runs: Which runs the sink has open at once.
         interval: Seconds between looks at the inbox.
-        now_ns: The clock that the inbox's times of arrival are of.
+        now_ns: The clock of the inbox's times of arrival.
     """
 
     def __init__(
@@ -70,7 +70,7 @@ class Writer:
         self._interval = interval
         self._now_ns = now_ns
         self.rows = self.partial_rows = 0
-        """Rows that wandb has durably since the start, and those of them that may lack values."""
+        """Rows that wandb has got durably since the start, and those of them that may lack values."""
         self._pauses: dict[str, _Pause] = {}
         self._open = OpenRuns() if open_runs is None else open_runs
         self._failing = False
@@ -93,7 +93,7 @@ class Writer:
             timeout: Seconds to wait for that.
 
         Returns:
-            Whether it got done; what was not written stays in the inbox for the next bridge.
+            Whether it finished in time; what was not written stays in the inbox for the next bridge.
         """
         self._stopping.set()
         self._thread.join(timeout)
@@ -104,7 +104,7 @@ class Writer:
         more = False
         while not self._stopping.wait(0 if more else self._interval):
             more = self._guarded_pass(self._due)
-        # No reason to linger: nothing more arrives. What is incomplete waits for the next bridge.
+        # Nothing more arrives, so that no step lingers. An incomplete one waits for the next bridge.
         while self._guarded_pass(replace(self._due, linger_ns=0)):
             pass
         self._close_all()
@@ -125,16 +125,16 @@ class Writer:
         return more
 
     def _pass(self, due: Due) -> bool:
-        """Open the runs that have something to write, make their rows, write them, and see what is durable."""
+        """Open the runs that have something to write, make their rows, write them, and read what is durable."""
         ready: list[str] = []
         for run_id, unsealed in self._inbox.waiting_runs().items():
-            wanted = unsealed or run_id not in self._open or self._open[run_id].behind
-            if wanted and self._guarded(run_id, lambda name: self._opened(name, due)):
+            has_work = unsealed or run_id not in self._open or self._open[run_id].has_unwritten
+            if has_work and self._guarded(run_id, lambda name: self._opened(name, due)):
                 ready.append(run_id)
         more = False
-        for first in range(0, len(ready), TOGETHER):
+        for first in range(0, len(ready), RUNS_PER_TRANSACTION):
             with self._inbox.transaction():  # one sync of the disk for all
-                for run_id in ready[first : first + TOGETHER]:
+                for run_id in ready[first : first + RUNS_PER_TRANSACTION]:
                     if run_id in self._open:  # else all were given up meanwhile
                         more |= self._guarded(run_id, lambda name: self._inbox.seal(name, due, self._now_ns()) > 0)
         for run_id in ready:
@@ -153,7 +153,7 @@ class Writer:
                 self._sink.abort()
 
     def _guarded(self, run_id: str, call: Callable[[str], bool]) -> bool:
-        """Do something with a run; one that wandb refuses is paused, and the others go on."""
+        """Call a function with a run; one that wandb refuses is paused, and the others go on."""
         pause = self._pauses.get(run_id)
         if pause is not None and time.monotonic() < pause.until:
             return False
@@ -162,7 +162,7 @@ class Writer:
             return call(run_id)
         except sqlite3.Error:
             raise
-        except Exception as error:  # noqa: BLE001  # wandb raises anything, and none of it may end the thread
+        except Exception as error:  # noqa: BLE001  # wandb raises anything, and nothing of it may end the thread
             seconds = min(LONGEST_PAUSE, pause.seconds * 2 if pause else FIRST_PAUSE)
             if pause is None:
                 logger.warning("wandb does not take run %r (%s: %s); trying again", run_id, type(error).__name__, error)
@@ -171,15 +171,15 @@ class Writer:
                 self._close(run_id)
             else:
                 self._open.pop(run_id)
-                if not isinstance(error, BridgeError):  # which is ours: wandb was not asked yet
+                if not isinstance(error, BridgeError):  # our own: wandb was not called yet
                     self._reset()
             return False
         finally:
             self._busy_since = None
 
     def _opened(self, run_id: str, due: Due) -> bool:
-        """Tell whether a run has something to write and is open; it is opened where it is its turn."""
-        if run_id in self._open and self._open[run_id].behind:
+        """Tell whether a run has something to write and is open; opens it when it is its turn."""
+        if run_id in self._open and self._open[run_id].has_unwritten:
             return True
         # Opened before any row is made: an ordinal that wandb has already must not be given again.
         if not self._inbox.any_due(run_id, due, self._now_ns()) and (
@@ -197,24 +197,24 @@ class Writer:
         unknown = self._inbox.undelivered(run_id, limit=1)
         opened = self._sink.open(run_id, unknown[0].ordinal if unknown else None)
         run = self._open.add(run_id, time.monotonic())
-        self._note_durable({run_id: (run, opened.durable)})
+        self._mark_durable({run_id: (run, opened.durable)})
         if opened.next_ordinal:
             self._inbox.raise_ordinal(run_id, opened.next_ordinal)
         return True
 
     def _write(self, run_id: str) -> bool:
-        """Give a run's rows to the sink, and tell whether there may be more."""
+        """Write a run's rows to the sink, and tell whether there may be more."""
         run = self._open[run_id]
         rows = self._inbox.undelivered(run_id, run.written)
         for row in rows:
             self._sink.write(run_id, row)
             run.written = row.ordinal
             run.used = run.in_flight[row.ordinal] = time.monotonic()
-        run.behind = bool(rows)
-        return run.behind
+        run.has_unwritten = bool(rows)
+        return run.has_unwritten
 
     def _look(self) -> None:
-        """Note which rows have become durable; a run whose rows do not is given up for a while."""
+        """Mark rows that have become durable as delivered; a run whose rows do not is paused."""
         seen: dict[str, tuple[OpenRun, list[int]]] = {}
 
         def look(run_id: str) -> bool:
@@ -234,14 +234,14 @@ class Writer:
             run = self._open[run_id]
             if run.in_flight and time.monotonic() - run.looked >= pause:
                 self._guarded(run_id, look)
-        self._note_durable(seen)
+        self._mark_durable(seen)
         for run_id, (_, ordinals) in seen.items():
             if ordinals:
                 self._pauses.pop(run_id, None)
             if run_id in self._open:
                 self._guarded(run_id, check)
 
-    def _note_durable(self, seen: Mapping[str, tuple[OpenRun, Iterable[int]]]) -> None:
+    def _mark_durable(self, seen: Mapping[str, tuple[OpenRun, Iterable[int]]]) -> None:
         durable = {run_id: [*ordinals] for run_id, (_, ordinals) in seen.items()}
         if not any(durable.values()):
             return
@@ -261,7 +261,7 @@ class Writer:
         run = self._open.pop(run_id)
         if run is not None:
             try:
-                self._note_durable({run_id: (run, self._sink.close(run_id))})
+                self._mark_durable({run_id: (run, self._sink.close(run_id))})
             except sqlite3.Error:
                 raise
             except Exception as error:  # noqa: BLE001  # as above
@@ -270,7 +270,7 @@ class Writer:
         return False
 
     def _close_all(self) -> None:
-        """Finish every run, many at once: each waits for its file or its server."""
+        """Finish every run, many at the same time: a finish waits for a file or a server."""
         with ThreadPoolExecutor(FINISHERS, thread_name_prefix="otel_train-bridge-finish") as pool:
             closing = {run_id: pool.submit(self._sink.close, run_id) for run_id in self._open}
         for run_id, closed in closing.items():
@@ -279,9 +279,9 @@ class Writer:
             if error is not None:
                 logger.warning("wandb could not finish run %r (%s: %s)", run_id, type(error).__name__, error)
             elif run is not None:
-                self._note_durable({run_id: (run, closed.result())})
+                self._mark_durable({run_id: (run, closed.result())})
 
     def _reset(self) -> None:
-        """Begin anew with all runs: what one has that failed could still come through later, or its id stays taken."""
+        """Give up all open runs: rows of one that failed could still arrive later, or its id stays taken."""
         self._open.clear()
         self._sink.reset()

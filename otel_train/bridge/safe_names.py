@@ -14,7 +14,7 @@ _DERIVED = re.compile(r".*-[0-9a-f]{16}")
 def safe_id(run_id: str) -> str:
     """Return `run_id` if it is safe, else a readable part of it and its hash.
 
-    A safe id that looks like a derived one is derived again, so that nobody can choose an id that meets another's.
+    A safe id that looks like a derived one is derived again, so that nobody can choose an id that equals another's.
 
     Args:
         run_id: Any text.

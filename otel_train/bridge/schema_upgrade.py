@@ -1,11 +1,11 @@
-"""Bring the inbox of the release before to the present schema: what wandb lacks stays, what it has is forgotten."""
+"""Upgrade the inbox of the release before to the present schema: what wandb lacks stays, what it has is dropped."""
 
 from __future__ import annotations
 
 import sqlite3
 
 FROM_VERSION = 3
-"""The schema that can be brought up; in it, steps that wandb has are kept, and attempts have no table."""
+"""Version of the schema that can be upgraded; it keeps steps that wandb has, and has no table of attempts."""
 
 
 def upgrade(connection: sqlite3.Connection, schema: str) -> None:

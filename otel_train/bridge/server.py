@@ -37,23 +37,23 @@ from otel_train.bridge.inbox import Inbox
 logger = logging.getLogger(__name__)
 
 MAX_MESSAGE_BYTES = 8 * 2**20
-"""Of a request, as sent and as decompressed; a collector's batch of 8192 points, and a sidecar's request behind it, are
-some 6 MiB. Empty parts take up to 65 times as much in memory as in a request."""
+"""Size of a request, as sent and as decompressed; a collector's batch of 8192 points, and a sidecar's request, are some
+6 MiB. Empty parts take up to 65 times as much in memory as in a request."""
 MAX_WAITING_BYTES = 16 * MAX_MESSAGE_BYTES
-"""Of whole requests that wait for the inbox; further ones are refused as retryable."""
-TOGETHER = 64
-"""Requests that are kept in one transaction, where so many wait: each transaction waits for the disk."""
+"""Size of all requests that wait for the inbox; further ones are refused as retryable."""
+REQUESTS_PER_TRANSACTION = 64
+"""Requests that are stored in one transaction, where that many wait: each transaction waits for the disk."""
 MAX_STREAMS = 32
-"""Requests at once over one connection; HTTP/2 lets further ones wait at their sender."""
+"""Concurrent requests over one connection; HTTP/2 lets further ones wait at their sender."""
 HANDSHAKE_MS = 10_000
 RETRY_SECONDS = 5
-_OTHERWISE = "give another address or stop who has it"
+_ADVICE = "give another address or stop the process that has it"
 _SERVICE = DESCRIPTOR.services_by_name["MetricsService"].full_name
 
 
 @dataclass(slots=True)
 class Counts:
-    """What did not become new points, since the start."""
+    """Points and requests since the start that did not become new points."""
 
     duplicates: int = 0
     late: int = 0
@@ -65,7 +65,7 @@ class MetricsReceiver:
     """The OTLP metrics service over an inbox.
 
     Requests come as bytes and are parsed on the inbox's thread, one at a time: what a request takes in memory is
-    bounded. Those that wait are kept together.
+    bounded. Those that wait are stored together.
 
     Args:
         inbox: Where the points go.
@@ -85,20 +85,20 @@ class MetricsReceiver:
 
     @property
     def handler(self) -> grpc.GenericRpcHandler[Any, Any]:
-        """What a server serves."""
+        """The handler of the service for a server."""
         export = grpc.unary_unary_rpc_method_handler(
             self._export, response_serializer=ExportMetricsServiceResponse.SerializeToString
         )
         return grpc.method_handlers_generic_handler(_SERVICE, {"Export": export})
 
     async def _export(self, request: bytes, context: Any) -> ExportMetricsServiceResponse:
-        """Keep a request's points durably, then acknowledge."""
+        """Store a request's points durably, then acknowledge."""
         if self._waiting_bytes + len(request) > MAX_WAITING_BYTES:
             await self._refuse(context, "too many requests at once; try again")
         self._waiting_bytes += len(request)
         answer: Future[ExportMetricsServiceResponse] = Future()
         self._waiting.append((request, answer))
-        self._thread.submit(self._keep_waiting)
+        self._thread.submit(self._store_waiting)
         try:
             return await asyncio.wrap_future(answer)
         except (sqlite3.Error, InboxFullError) as error:
@@ -108,22 +108,23 @@ class MetricsReceiver:
             await self._refuse(context, "the inbox can't be written; try again")
         except DecodeError as error:
             self.counts.refused_requests += 1
-            self._say_once("requests are refused, their sender is told: they are no OTLP metrics (%s)", error)
-            await context.abort(grpc.StatusCode.INVALID_ARGUMENT, "the request is no ExportMetricsServiceRequest")
+            self._say_once("requests are refused, their sender is told: they are not OTLP metrics (%s)", error)
+            await context.abort(grpc.StatusCode.INVALID_ARGUMENT, "the request is not an ExportMetricsServiceRequest")
         finally:
             self._waiting_bytes -= len(request)
         raise AssertionError("a refusal raises")
 
-    def _keep_waiting(self) -> None:
-        """Keep requests that wait, and answer them when all are durable; one that can't be kept is refused alone."""
-        waiting = [self._waiting.popleft() for _ in range(min(TOGETHER, len(self._waiting)))]
-        requests = [each for each in waiting if each[1].set_running_or_notify_cancel()]  # its sender may have given up
+    def _store_waiting(self) -> None:
+        """Store requests that wait, and answer them when all are durable; one that can't be stored is refused alone."""
+        waiting = [self._waiting.popleft() for _ in range(min(REQUESTS_PER_TRANSACTION, len(self._waiting)))]
+        # A sender may have given up meanwhile.
+        requests = [request for request in waiting if request[1].set_running_or_notify_cancel()]
         answers: list[ExportMetricsServiceResponse | Exception] = []
         try:
             with self._inbox.transaction() if len(requests) > 1 else nullcontext():
                 for data, _ in requests:
                     try:
-                        answers.append(self._keep(data))
+                        answers.append(self._store(data))
                     except Exception as error:  # noqa: BLE001  # its own sender is told
                         answers.append(error)
         except sqlite3.Error as error:
@@ -134,7 +135,7 @@ class MetricsReceiver:
             else:
                 future.set_result(answer)
 
-    def _keep(self, data: bytes) -> ExportMetricsServiceResponse:
+    def _store(self, data: bytes) -> ExportMetricsServiceResponse:
         decoded = decode(ExportMetricsServiceRequest.FromString(data))
         added = self._inbox.add(decoded.points, self._now_ns())
         if self._failing:
@@ -158,7 +159,7 @@ class MetricsReceiver:
             logger.warning(message, reason)
 
     async def _refuse(self, context: Any, why: str) -> None:
-        """End the call as OTLP's specification says for a server that can't keep up: UNAVAILABLE with RetryInfo."""
+        """End the call as OTLP's specification says for an overloaded server: UNAVAILABLE with RetryInfo."""
         self.counts.refused_requests += 1
         retry = RetryInfo()
         retry.retry_delay.FromSeconds(RETRY_SECONDS)
@@ -174,12 +175,12 @@ class MetricsReceiver:
         await context.abort(grpc.StatusCode.UNAVAILABLE, why)
 
     def close(self) -> None:
-        """Wait for the request that is being kept."""
+        """Wait for the request that is being stored."""
         self._thread.shutdown()
 
 
 class _TokenCheck(grpc.aio.ServerInterceptor):  # type: ignore[type-arg]  # generic in the stubs only
-    """Lets in who has the token; health checks need none."""
+    """Refuses requests without the token; health checks do not need it."""
 
     def __init__(self, token: str) -> None:
         self._expected = f"Bearer {token}".encode()
@@ -196,8 +197,8 @@ class _TokenCheck(grpc.aio.ServerInterceptor):  # type: ignore[type-arg]  # gene
         return await continuation(details)
 
 
-def _see_free(listen: str) -> None:
-    """See that an address can be bound; where it can't, gRPC would first write lines of its own to standard error.
+def _check_free(listen: str) -> None:
+    """Check that an address can be bound; where it can't, gRPC would first write lines of its own to standard error.
 
     Raises:
         BridgeError: It can't.
@@ -222,7 +223,7 @@ def _see_free(listen: str) -> None:
         if not free and last is not None:
             raise last
     except OSError as error:
-        raise BridgeError(f"can't listen on {listen}: {error.strerror}; {_OTHERWISE}") from error
+        raise BridgeError(f"can't listen on {listen}: {error.strerror}; {_ADVICE}") from error
 
 
 class Server:
@@ -233,7 +234,7 @@ class Server:
     Args:
         inbox: Where the points go.
         listen: "host:port"; port 0 takes a free one.
-        token: What senders must give in `authorization: Bearer TOKEN`; empty for no check.
+        token: The token that senders must give in `authorization: Bearer TOKEN`; empty for no check.
         tls: Private key and certificate chain, PEM; None for plain text.
 
     Raises:
@@ -241,7 +242,7 @@ class Server:
     """
 
     def __init__(self, inbox: Inbox, listen: str, *, token: str = "", tls: tuple[bytes, bytes] | None = None) -> None:
-        _see_free(listen)
+        _check_free(listen)
         self._receiver = MetricsReceiver(inbox)
         self.counts = self._receiver.counts
         self._loop = asyncio.new_event_loop()
@@ -251,9 +252,9 @@ class Server:
             port = self._await(self._bind(listen, token, tls))
         except RuntimeError as error:
             self._end()
-            raise BridgeError(f"can't listen on {listen}: {error}; {_OTHERWISE}") from error
+            raise BridgeError(f"can't listen on {listen}: {error}; {_ADVICE}") from error
         self.address = f"{listen.rpartition(':')[0]}:{port}"
-        """Where it listens, with the port that it got."""
+        """Address that it listens on, with the port that it got."""
 
     async def _bind(self, listen: str, token: str, tls: tuple[bytes, bytes] | None) -> int:
         self._server = grpc.aio.server(
@@ -273,7 +274,7 @@ class Server:
         return self._server.add_secure_port(listen, grpc.ssl_server_credentials([tls]))
 
     def start(self) -> None:
-        """Start serving, and say so to health checks."""
+        """Start serving, and report it to health checks."""
         self._await(self._start())
 
     async def _start(self) -> None:

@@ -1,7 +1,7 @@
-"""Bring the rows of a bridge's offline runs to a wandb server, each once, as often as it is asked.
+"""Upload the rows of a bridge's offline runs to a wandb server, each once, however often it is called.
 
-`wandb sync` marks a run's folder as done, also one that is still written, and never reads it again; what it sends twice
-is there twice. Here the server's last row tells what it has: each row's ordinal is its `_step`.
+`wandb sync` marks a run's folder as done, also one that is still written, and never reads it again; rows that it
+sends twice are there twice. Here the server's last row tells what it has: each row's ordinal is its `_step`.
 """
 
 from __future__ import annotations
@@ -16,43 +16,43 @@ from pathlib import Path
 
 from otel_train.bridge.errors import BridgeError, WandbFileError
 from otel_train.bridge.inbox import LOCK_FILE, SealedRow
-from otel_train.bridge.wandb_processes import is_written
 from otel_train.bridge.wandb_environment import neutral
 from otel_train.bridge.wandb_file import SUFFIX, WANDB_FOLDER, HistoryRow, TransactionLog, history_row
+from otel_train.bridge.wandb_processes import is_written
 from otel_train.bridge.wandb_runs import OnlineRun
 from otel_train.paths import absolute
 
 SYNCED_SUFFIX = ".synced"
-"""What wandb appends to the name of a file to mark it as uploaded."""
+"""Suffix that wandb appends to the name of a file to mark it as uploaded."""
 FINISH_SECONDS = 600.0
-"""For which the server may take the rows of a run."""
+"""Seconds that the server may take for the rows of a run."""
 CONFIRM_SECONDS = 30.0
-"""For which the server may take to tell that it has them."""
+"""Seconds that the server may take to confirm that it has them."""
 
 
 @dataclass(frozen=True, slots=True)
 class Segment:
-    """One file of an offline run: what one bridge wrote, from opening the run until finishing it."""
+    """One file of an offline run: the rows that one bridge wrote, from opening the run until finishing it."""
 
     path: Path
     run_id: str
-    """The run's id in wandb."""
+    """Id of the run in wandb."""
     name: str
     project: str
     rows: tuple[HistoryRow, ...]
     finished: bool
-    """Whether wandb noted the run's end in it."""
+    """Whether wandb recorded the run's end in it."""
 
     @property
     def marker(self) -> Path:
-        """The file that tells that it was uploaded."""
+        """File that marks it as uploaded."""
         return self.path.with_name(self.path.name + SYNCED_SUFFIX)
 
 
 def read_segment(path: Path) -> Segment | None:
     """Read a file; None for one that has no run yet.
 
-    Of a damaged one, what is before the damage: what is after it no reader finds, and the bridge writes it again.
+    A damaged one is read up to the damage: no reader gets what is after it, and the bridge writes that again.
     """
     run_id = name = project = ""
     finished = False
@@ -74,8 +74,8 @@ def read_segment(path: Path) -> Segment | None:
 def closed_segments(state_dir: Path) -> tuple[dict[str, list[Segment]], int]:
     """Return the files that are not uploaded and that nobody writes to any more, by run, and how many are left open.
 
-    A file is closed when wandb noted the end of its run there; one that was killed, when no bridge has the state
-    directory, or when its run goes on in a later file.
+    A file is closed when wandb recorded the end of its run there; one whose writer was killed, when no bridge has the
+    state directory, or when its run goes on in a later file.
 
     Raises:
         BridgeError: There is no such state directory.
@@ -105,7 +105,7 @@ def closed_segments(state_dir: Path) -> tuple[dict[str, list[Segment]], int]:
 def _bridge_runs(state_dir: Path) -> bool:
     try:
         with (state_dir / LOCK_FILE).open("rb") as lock:
-            fcntl.flock(lock, fcntl.LOCK_SH | fcntl.LOCK_NB)  # given back when the file is closed, at once
+            fcntl.flock(lock, fcntl.LOCK_SH | fcntl.LOCK_NB)  # released when the file is closed, at once
     except FileNotFoundError:
         return False
     except BlockingIOError:
@@ -119,7 +119,7 @@ def upload(state_dir: Path, project: str, tell: Callable[[str], None], *, dry_ru
     Args:
         state_dir: The bridge's state directory; a bridge may run on it.
         project: The wandb project; empty for the one that each run has.
-        tell: Gets a line for each run.
+        tell: Called with a line for each run.
         dry_run: Whether nothing is uploaded.
 
     Raises:
@@ -129,7 +129,7 @@ def upload(state_dir: Path, project: str, tell: Callable[[str], None], *, dry_ru
     state_dir = absolute(state_dir)
     closed, left = closed_segments(state_dir)
     for run_id, segments in closed.items():
-        rows = list(_once(segments))
+        rows = list(_unique_rows(segments))
         of = f"run {segments[0].name or run_id}: {len(rows)} rows in {len(segments)} files"
         if dry_run:
             tell(f"{of} would be uploaded")
@@ -144,8 +144,8 @@ def upload(state_dir: Path, project: str, tell: Callable[[str], None], *, dry_ru
         tell("everything is uploaded")
 
 
-def _once(segments: list[Segment]) -> Iterator[HistoryRow]:
-    """Yield the rows of a run's files in order, each once: a bridge gives those again that were not durable."""
+def _unique_rows(segments: list[Segment]) -> Iterator[HistoryRow]:
+    """Yield the rows of a run's files in order, each once: a bridge writes those again that were not durable."""
     rows = {row.ordinal: row for segment in segments for row in segment.rows}
     for ordinal in sorted(rows):
         yield rows[ordinal]
@@ -169,7 +169,7 @@ def _upload_run(segments: list[Segment], project: str, rows: list[HistoryRow]) -
         begin = run.starting_ordinal
         if run.missing and rows[0].ordinal < begin:
             run.finish()
-            files = " ".join(str(each.path.parent) for each in segments)
+            files = " ".join(str(segment.path.parent) for segment in segments)
             raise BridgeError(
                 f"the server has later rows of run {segments[0].run_id} and lacks {run.missing} before them, which "
                 f"only wandb itself can add: upload the files once with: wandb sync {files}"

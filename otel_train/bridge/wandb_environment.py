@@ -1,4 +1,4 @@
-"""Keep from wandb what its environment says about one job's run: a bridge has many runs, each with its own identity."""
+"""Hide from wandb what the environment says about one job's run: a bridge has many runs, each with its own identity."""
 
 from __future__ import annotations
 
@@ -10,13 +10,13 @@ PREFIX = "WANDB_"
 KEPT = frozenset(
     PREFIX + name
     for name in (
-        # The server, who one is there, and where runs go.
+        # The server, the user there, and where runs go.
         *("BASE_URL", "APP_URL", "API_KEY", "IDENTITY_TOKEN_FILE", "CREDENTIALS_FILE", "CONFIG_DIR"),
         *("ENTITY", "ORGANIZATION", "USERNAME", "USER_EMAIL"),
         # How it is reached.
         *("INSECURE_DISABLE_SSL", "HTTP_TIMEOUT", "FILE_PUSHER_TIMEOUT", "HTTP_PROXY", "HTTPS_PROXY", "X_PROXIES"),
         *("X_EXTRA_HTTP_HEADERS", "_PROXIES", "_EXTRA_HTTP_HEADERS"),
-        # Files of wandb's own, and what it tells of itself.
+        # Files of wandb's own, and its reports.
         *("CACHE_DIR", "DATA_DIR", "ARTIFACT_DIR", "DEBUG", "CORE_DEBUG", "ERROR_REPORTING"),
     )
 )
@@ -31,7 +31,7 @@ def left_out(environ: Mapping[str, str]) -> list[str]:
 
 @contextmanager
 def neutral(environ: MutableMapping[str, str] = os.environ) -> Iterator[None]:
-    """Have an environment without those variables while the block runs; what is set meanwhile stays."""
+    """Remove those variables from an environment while the block runs; what is set meanwhile stays."""
     taken = {name: environ.pop(name) for name in left_out(environ)}
     try:
         yield

@@ -18,7 +18,7 @@ from otel_train.bridge.safe_names import safe_id
 from otel_train.paths import absolute
 
 WANDB_FOLDER = "wandb"
-"""In a bridge's state directory, where wandb keeps its files."""
+"""Folder in a bridge's state directory with wandb's files."""
 SUFFIX = ".wandb"
 FILE_HEADER = struct.pack("<4sHB", b":W&B", 0xBEE1, 0)
 BLOCK_BYTES = 32 * 1024
@@ -35,11 +35,11 @@ class HistoryRow:
     """One row of a run's history."""
 
     ordinal: int
-    """wandb's `_step`: the row's place in its run."""
+    """wandb's `_step`: the index of the row in its run."""
     timestamp: float
     """wandb's `_timestamp`: when the step was measured, in seconds since 1970."""
     values: dict[str, Any]
-    """What was logged, without wandb's own keys (those with a leading underscore)."""
+    """Values that were logged, without wandb's own keys (those with a leading underscore)."""
 
 
 def wandb_files(state_dir: str | Path, run_id: str) -> list[Path]:
@@ -53,7 +53,7 @@ def wandb_files(state_dir: str | Path, run_id: str) -> list[Path]:
 
 
 def read_run(state_dir: str | Path, run_id: str) -> list[HistoryRow]:
-    """Return all rows of a run, over all of its files, each file's in the order in which they stand.
+    """Return all rows of a run, over all of its files, in the order of each file.
 
     The files follow each other by their first rows: their names have a time of whole seconds only.
 
@@ -90,14 +90,14 @@ class TransactionLog:
         self.path = Path(path)
         self._file = self.path.open("rb")
         self._block = 0
-        """Where the block begins in which reading goes on."""
+        """Offset of the block in which reading goes on."""
         self._position = len(FILE_HEADER)
-        """Where in that block."""
+        """Offset in that block."""
         self._record: list[bytes] = []
-        """The chunks so far of a record that has more."""
+        """Chunks so far of a record that has more."""
 
     def rows(self) -> Iterator[HistoryRow]:
-        """Yield the history rows behind those of the last call.
+        """Yield the history rows after those of the last call.
 
         Raises:
             WandbFileError: It is no such file, or it is damaged there.
@@ -113,7 +113,7 @@ class TransactionLog:
         return self._history(_ordinal)
 
     def sync(self) -> None:
-        """Have on the disk what was read: wandb leaves that to the kernel."""
+        """Sync to the disk what was read: wandb leaves that to the kernel."""
         os.fsync(self._file.fileno())
 
     def close(self) -> None:
@@ -147,7 +147,7 @@ class TransactionLog:
 
     @contextmanager
     def _reading(self) -> Iterator[None]:
-        """Name the file and the place in it where what is read there is no record."""
+        """Add file and offset to the error where what is read there is not a record."""
         from google.protobuf.message import DecodeError  # noqa: PLC0415  # as late as wandb's own
 
         try:

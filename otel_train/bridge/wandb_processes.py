@@ -1,4 +1,4 @@
-"""End wandb's own process: one that a killed bridge has left would go on writing to the same runs, one may hang."""
+"""End wandb's own processes: one that a killed bridge has left would go on writing to the same runs, one may hang."""
 
 from __future__ import annotations
 
@@ -15,33 +15,33 @@ from otel_train.bridge.wandb_file import SUFFIX
 logger = logging.getLogger(__name__)
 
 GRACE_SECONDS = 2.0
-"""wandb's process ends by itself when it misses its parent; it gets this long for it."""
+"""Seconds in which wandb's process ends by itself after its parent has ended."""
 KILL_SECONDS = 5.0
 
 
 def end_writers(folder: Path, *, grace: float = GRACE_SECONDS) -> None:
     """Wait until no other process has a run's file below `folder` open for writing; kill those that stay.
 
-    What is durable can be told only when nobody adds to it. The caller must own the folder: everybody who writes there
-    is wandb then.
+    What is durable can be read only when no process adds to it. The caller must own the folder: every process that
+    writes there is wandb then.
 
     Args:
         folder: Where wandb's files are; it need not exist.
-        grace: Seconds that they get to end by themselves.
+        grace: Seconds in which they may end by themselves.
     """
     begin = time.monotonic()
     killed: set[int] = set()
-    while found := set(_writers(folder.resolve())):
+    while writers := set(_writers(folder.resolve())):
         waited = time.monotonic() - begin
         if waited > grace + KILL_SECONDS:
-            logger.error("processes %s still write in %s; rows may come twice", sorted(found), folder)
+            logger.error("processes %s still write in %s; rows may come twice", sorted(writers), folder)
             return
         if waited >= grace:
-            for pid in found - killed:
+            for pid in writers - killed:
                 logger.warning("wandb's process %d is killed: its bridge is gone, or it hangs", pid)
                 with contextlib.suppress(ProcessLookupError):
                     os.kill(pid, signal.SIGKILL)
-            killed |= found
+            killed |= writers
         time.sleep(0.05)
 
 
@@ -63,7 +63,7 @@ def _writes(process: Path, prefix: str) -> bool:
             target = descriptor.readlink()
             if target.suffix == SUFFIX and str(target).startswith(prefix) and _for_writing(process, descriptor.name):
                 return True
-    except OSError:  # it ended just now, or is somebody else's
+    except OSError:  # it ended just now, or is another user's
         pass
     return False
 

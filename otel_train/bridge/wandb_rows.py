@@ -1,4 +1,4 @@
-"""Make the wandb row of one step from its points and the totals of the row before it."""
+"""Build the wandb row of one step from its points and the totals of the row before it."""
 
 from __future__ import annotations
 
@@ -14,11 +14,11 @@ STEP_KEY = rows.STEP.wandb_key
 
 Row = dict[str, float]
 SeriesKey = tuple[str, str]
-"""A series' name and modality."""
+"""Name and modality of a series."""
 
 
 class Arrived(NamedTuple):
-    """One point of a step as the inbox keeps it; a tuple, which is made in a third of a dataclass' time."""
+    """One point of a step as the inbox keeps it; a tuple is created in a third of a dataclass' time."""
 
     name: str
     modality: str

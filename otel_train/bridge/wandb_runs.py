@@ -1,4 +1,4 @@
-"""One wandb run: what it is given, and how far that is durable, by its file or by its server."""
+"""Write to one wandb run, and tell which of its rows are durable, by its file or by its server."""
 
 from __future__ import annotations
 
@@ -22,11 +22,11 @@ logger = logging.getLogger(__name__)
 
 FLUSH_SECONDS = 0.25
 FINISH_SECONDS = 5.0
-"""Of a finish; without a bound wandb waits for a server that is away for as long as it is."""
+"""Seconds for a finish; without a bound wandb waits for a server that is away."""
 INIT_SECONDS = 30.0
 API_SECONDS = 5.0
 POLL_SECONDS = 5.0
-"""Between two questions to the server how far it is."""
+"""Seconds between two requests to the server for how far it is."""
 _REFUSED = re.compile(r"error 40[13]|invalid credentials|API key", re.IGNORECASE)
 
 
@@ -35,32 +35,32 @@ class OfflineRun:
 
     Args:
         run_id: The run.
-        state_dir: Where wandb keeps its files, in a folder `wandb`.
+        state_dir: The directory with wandb's files, in a folder `wandb`.
         project: The wandb project.
     """
 
     def __init__(self, run_id: str, state_dir: Path, project: str) -> None:
         self._run = _init(safe_id(run_id), display_name(run_id), state_dir, project, mode="offline")
         self._path = Path(self._run.settings.sync_file)
-        self._log: TransactionLog | None = None
-        self._last = -1
-        self._found = -1
+        self._file: TransactionLog | None = None
+        self._last_written = -1
+        self._last_durable = -1
 
     def write(self, sealed: SealedRow) -> None:
-        """Give it a row."""
+        """Write a row."""
         _write(self._run, sealed)
-        self._last = sealed.ordinal
+        self._last_written = sealed.ordinal
 
     def durable(self) -> Iterable[int]:
         """Return the ordinals of rows that have become durable since the last call."""
-        if self._log is None:
+        if self._file is None:
             if not self._path.exists():
                 return []
-            self._log = TransactionLog(self._path)
-        ordinals = list(self._log.ordinals())
+            self._file = TransactionLog(self._path)
+        ordinals = list(self._file.ordinals())
         if ordinals:
-            self._log.sync()
-            self._found = ordinals[-1]
+            self._file.sync()
+            self._last_durable = ordinals[-1]
         return ordinals
 
     def finish(self) -> Iterable[int]:
@@ -69,15 +69,15 @@ class OfflineRun:
         ordinals: list[int] = []
         deadline = time.monotonic() + 1
         try:
-            # wandb says that it is done some milliseconds before the last row is in the file.
+            # wandb reports the end some milliseconds before the last row is in the file.
             while True:
                 ordinals += self.durable()
-                if self._found >= self._last or time.monotonic() > deadline:
+                if self._last_durable >= self._last_written or time.monotonic() > deadline:
                     return ordinals
                 time.sleep(0.005)
         finally:
-            if self._log is not None:
-                self._log.close()
+            if self._file is not None:
+                self._file.close()
 
 
 class OnlineRun:
@@ -85,11 +85,11 @@ class OnlineRun:
 
     Args:
         run_id: The run.
-        state_dir: Where wandb keeps its files, in a folder `wandb`.
+        state_dir: The directory with wandb's files, in a folder `wandb`.
         project: The wandb project.
-        ask: Where the server is asked, so that one which is slow holds nobody up.
-        wandb_id: Its id in wandb, where that is known and `run_id` is but its name.
-        finish_seconds: For which its finish may take.
+        ask: Threads that ask the server, so that a slow one does not hold up the caller.
+        wandb_id: Its id in wandb, where it is not derived from `run_id`, which is its name then.
+        finish_seconds: Seconds that its finish may take.
 
     Raises:
         WandbKeyError: The server refuses the key, or there is none.
@@ -107,12 +107,12 @@ class OnlineRun:
     ) -> None:
         self._ask = ask
         api = _api()
-        # A step below is one that the server has: wandb drops it.
+        # wandb drops a smaller step: the server has it.
         name = display_name(run_id)
         self._run = _init(
             wandb_id or safe_id(run_id), name, state_dir, project, mode="online", finish_seconds=finish_seconds
         )
-        self.starting_ordinal = self._known = int(self._run.starting_step)
+        self.starting_ordinal = self._confirmed = int(self._run.starting_step)
         self._written = self.starting_ordinal
         self._remote = api.run(self._run.path)
         lines = getattr(self._remote, "historyLineCount", None)
@@ -122,14 +122,14 @@ class OnlineRun:
         self._asked = time.monotonic()
 
     def write(self, sealed: SealedRow) -> None:
-        """Give it a row."""
+        """Write a row."""
         _write(self._run, sealed)
         self._written = sealed.ordinal + 1
 
     def durable(self) -> Iterable[int]:
         """Return the ordinals of rows that have become durable since the last call."""
         if self._answer is None:
-            if self._written > self._known and time.monotonic() - self._asked > POLL_SECONDS:
+            if self._written > self._confirmed and time.monotonic() - self._asked > POLL_SECONDS:
                 self._asked = time.monotonic()
                 self._answer = self._ask.submit(self._next_on_server)
             return []
@@ -141,25 +141,25 @@ class OnlineRun:
     def finish(self) -> Iterable[int]:
         """Finish it, and return what has become durable."""
         self._run.finish()
-        return self.taken() if self._written > self._known else []
+        return self.taken() if self._written > self._confirmed else []
 
     def taken(self) -> Iterable[int]:
         """Ask the server what has become durable since the last call."""
         return self._up_to(self._next_on_server())
 
     def _next_on_server(self) -> int:
-        last = self._remote.lastHistoryStep  # each look is a question to the server
+        last = self._remote.lastHistoryStep  # each access is a request to the server
         return 0 if last is None else int(last) + 1
 
     def _up_to(self, ordinal: int) -> Iterable[int]:
-        before, self._known = self._known, max(self._known, ordinal)
-        return range(before, self._known)
+        before, self._confirmed = self._confirmed, max(self._confirmed, ordinal)
+        return range(before, self._confirmed)
 
 
 def stored(state_dir: Path, run_id: str, since: int) -> Iterator[int]:
     """Yield the ordinals from `since` on of the rows in a run's files, which nobody writes to any more.
 
-    Of a damaged file those before the damage: what is behind it no reader finds, so it is to be written again.
+    A damaged file is read up to the damage: no reader gets what is after it, so it is to be written again.
     """
     for path in reversed(wandb_files(state_dir, run_id)):
         try:
@@ -171,9 +171,9 @@ def stored(state_dir: Path, run_id: str, since: int) -> Iterator[int]:
 
 
 def _api() -> Any:
-    """Return wandb's client of the server, which answers and takes the key.
+    """Return wandb's client of the server, once the server has answered and accepted the key.
 
-    Asked before a run is made: after one that could not be made its id is taken in this process.
+    Called before a run is created: after one that could not be created its id is taken in this process.
 
     Raises:
         WandbKeyError: The server refuses the key, or there is none.
@@ -186,7 +186,7 @@ def _api() -> Any:
     except wandb.errors.UsageError as error:
         raise WandbKeyError(str(error)) from error
     except wandb.errors.CommError as error:
-        # wandb has one class for both.
+        # wandb has one class for a refusal and a server that does not answer.
         if _REFUSED.search(str(error)):
             raise WandbKeyError(str(error)) from error
         raise BridgeError(f"the wandb server does not answer: {error}") from error
@@ -210,7 +210,7 @@ def _init(
         project=project,
         mode=mode,
         reinit="create_new",
-        # Without it an online run of that id would be begun anew; offline there is nothing to look it up in.
+        # Without it an online run of that id would start again; offline there is no server to resume from.
         resume="allow" if mode == "online" else None,
         settings=wandb.Settings(
             silent=True,

@@ -1,4 +1,4 @@
-"""Give rows to wandb: one wandb run for each run id, any number of them in one process."""
+"""Write rows to wandb: one wandb run for each run id, any number of them in one process."""
 
 from __future__ import annotations
 
@@ -13,9 +13,9 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Protocol
 
 from otel_train.bridge.errors import BridgeError, WandbKeyError
-from otel_train.bridge.wandb_processes import end_writers
 from otel_train.bridge.wandb_environment import neutral
 from otel_train.bridge.wandb_file import WANDB_FOLDER
+from otel_train.bridge.wandb_processes import end_writers
 from otel_train.bridge.wandb_runs import OfflineRun, OnlineRun, stored
 
 if TYPE_CHECKING:
@@ -24,36 +24,36 @@ if TYPE_CHECKING:
 logger = logging.getLogger(__name__)
 
 LEAST_FREE_BYTES = 16 * 2**20
-"""On the disk, to open a run: after the first write that fails wandb writes nothing more, and says nothing."""
+"""Free bytes on the disk to open a run: after its first failed write wandb writes nothing more, without a message."""
 ASKERS = 4
-"""Questions to the server at once, how far a run is: one that is slow holds up few others."""
+"""Concurrent requests to the server for how far a run is: a slow one holds up few others."""
 OFFLINE_PATIENCE, ONLINE_PATIENCE = 30.0, 120.0
 
 
 @dataclass(frozen=True, slots=True)
 class Opened:
-    """What is known of a run when it was opened."""
+    """State of a run when it was opened."""
 
     next_ordinal: int
     """The smallest ordinal that it takes."""
     durable: Iterable[int]
-    """Ordinals of rows that it has already, of those that were asked for."""
+    """Ordinals of rows that it has already, from the requested one on."""
 
 
 class RowSink(Protocol):
-    """Where rows go."""
+    """Destination of rows."""
 
     patience: float
-    """Seconds in which a row becomes durable if all is well."""
+    """Seconds in which a row becomes durable if nothing fails."""
 
     def prepare(self) -> None:
-        """Do what takes long and needs no run; called once, before everything else."""
+        """Prepare what takes long and needs no run; called once, before everything else."""
 
     def open(self, run_id: str, since: int | None) -> Opened:
         """Open a run that is not open; `since` is the first ordinal whose row may or may not be there."""
 
     def write(self, run_id: str, sealed: SealedRow) -> None:
-        """Give one row to an open run; ordinals grow from row to row."""
+        """Write one row to an open run; ordinals grow from row to row."""
 
     def durable(self, run_id: str) -> Iterable[int]:
         """Return the ordinals of rows of an open run that have become durable since the last call."""
@@ -71,12 +71,12 @@ class RowSink(Protocol):
 class WandbSink:
     """The sink that is wandb.
 
-    A row's ordinal is passed as wandb's `step`, so that `_step` counts on over restarts of the bridge, and tells from a
-    file or a server how far a run got. The train step can't be that: a resumed attempt goes back to a smaller one. It
-    is a value of the row, and the axis of all others.
+    A row's ordinal is passed as wandb's `step`, so that `_step` counts on over restarts of the bridge, and a file or a
+    server tells how far a run got. The train step can't do that: a resumed attempt goes back to a smaller one. It is a
+    value of the row, and the axis of all others.
 
     Args:
-        state_dir: Where wandb keeps its files, in a folder `wandb`.
+        state_dir: The directory with wandb's files, in a folder `wandb`.
         mode: "offline" or "online".
         project: The wandb project.
     """
@@ -117,14 +117,14 @@ class WandbSink:
     def _go_offline(self, error: WandbKeyError) -> None:
         self._online, self.patience = False, OFFLINE_PATIENCE
         logger.error(
-            "wandb refuses the key, rows go to files from now on: %s; mend WANDB_API_KEY, stop the bridge, "
+            "wandb refuses the key, rows go to files from now on: %s; correct WANDB_API_KEY, stop the bridge, "
             "upload what is in the files with: otel-train sync %s, and start it again",
             error,
             self._state_dir,
         )
 
     def write(self, run_id: str, sealed: SealedRow) -> None:
-        """Give one row to an open run, under the time at which the step was measured."""
+        """Write one row to an open run, under the time at which the step was measured."""
         self._runs[run_id].write(sealed)
 
     def durable(self, run_id: str) -> Iterable[int]:
@@ -142,7 +142,7 @@ class WandbSink:
 
         self._runs.clear()
         self.abort()
-        with contextlib.suppress(Exception):  # that its process is gone is what is wanted
+        with contextlib.suppress(Exception):  # its process is gone, as intended
             wandb.teardown()
 
     def abort(self) -> None:

@@ -1,4 +1,4 @@
-"""The sending end of OTLP: one request at a time over gRPC or HTTP, and what the receiver's answer means.
+"""Send OTLP: one request at a time over gRPC or HTTP, and what the receiver's answer means.
 
 Its modules are imported one by one: a rank reads `protocol` alone, and must not load gRPC.
 """

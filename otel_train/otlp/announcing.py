@@ -1,4 +1,4 @@
-"""An OTLP exporter for the SDK's readers, which says once when its receiver goes away, why, and when it comes back."""
+"""Export from the SDK's readers over OTLP, and log once when the receiver goes away, why, and when it comes back."""
 
 from __future__ import annotations
 
@@ -15,9 +15,9 @@ class AnnouncingExporter(MetricExporter):
     """Reads the standard `OTEL_EXPORTER_OTLP_*` variables; values are cumulative.
 
     Args:
-        logger: Where it is said.
+        logger: The logger of both messages.
         lost: The warning when a request fails and the one before did not; the receiver's answer follows it.
-        back: What is said when a request succeeds and the one before did not.
+        back: The message when a request succeeds and the one before did not.
 
     Raises:
         ConfigurationError: A variable of the environment does not hold what it must.
@@ -30,7 +30,7 @@ class AnnouncingExporter(MetricExporter):
         self._failing = False
 
     def export(self, metrics_data: MetricsData, timeout_millis: float = 10_000, **_: Any) -> MetricExportResult:
-        """Send a batch, once, and tell whether it was taken: the next one has the newer totals."""
+        """Send a batch, once, and tell whether it was taken: the next one has newer totals."""
         del timeout_millis  # the endpoint's variable says how long a request may take
         answer = self._exporter.send(encode_metrics(metrics_data).SerializeToString())
         if answer.taken is self._failing:

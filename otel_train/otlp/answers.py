@@ -1,4 +1,4 @@
-"""What a receiver's answer to a request means: taken, to be waited for, to be sent smaller, or about the data."""
+"""Classify a receiver's answer to a request: taken, to be sent later, to be sent smaller, or about the data."""
 
 from __future__ import annotations
 
@@ -17,38 +17,38 @@ from otel_train.printable import printable
 
 
 class Verdict(Enum):
-    """What is to be done after an answer."""
+    """Class of an answer, which decides what comes next."""
 
     TAKEN = "taken"
     WAIT = "wait"
-    """It heals by itself or by configuration; the data are kept."""
+    """The fault ends by itself or by configuration; the data are kept."""
     TOO_LARGE = "too large"
     DATA = "data"
-    """The data may be at fault: it is looked which."""
+    """The data may be at fault: the sender searches for which."""
     COMPRESSION = "compression"
-    """The receiver may have none of this kind."""
+    """The receiver may not support this compression."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Answer:
-    """What came of one request."""
+    """Result of one request."""
 
     verdict: Verdict
     cause: str = ""
-    """The status, or what kind of failure it was."""
+    """Status, or the kind of the failure."""
     text: str = ""
-    """What the receiver or the library said."""
+    """Message of the receiver or the library."""
     advice: str = ""
     delay: float = 0.0
     """Seconds that the receiver asks to wait."""
     definite: bool = False
     """Whether the status says that the data are wrong, and not the receiver."""
     unanswered: bool = False
-    """Whether the receiver may have taken it all the same."""
+    """Whether the receiver may have taken the request although it did not say so."""
     rejected: int = 0
     """Points of a request that was taken otherwise."""
     seconds: float = 0.0
-    """How long it took to come."""
+    """Seconds until it came."""
 
     @property
     def taken(self) -> bool:
@@ -99,7 +99,7 @@ def _advice(text: str) -> str:
 
 
 def of_grpc(error: grpc.RpcError, endpoint: Endpoint) -> Answer:
-    """Return what a gRPC status means."""
+    """Return the answer that a gRPC status means."""
     call: Any = error
     code, text = call.code(), one_line(call.details() or "")
     name, delay = code.name, _retry_delay(dict(call.trailing_metadata() or ()))
@@ -134,7 +134,7 @@ def _retry_delay(metadata: Mapping[str, Any]) -> float:
 
 
 def of_http(status: int, text: str, delay: float, endpoint: Endpoint) -> Answer:
-    """Return what an HTTP status means."""
+    """Return the answer that an HTTP status means."""
     cause, text = f"HTTP {status}", one_line(text)
     if 200 <= status < 300:
         return TAKEN
@@ -160,7 +160,7 @@ def _about_path(endpoint: Endpoint) -> str:
 
 
 def of_failure(error: Exception | str) -> Answer:
-    """Return what a connection that failed means."""
+    """Return the answer that a failed connection means."""
     text = one_line(str(error))
     cause = error if isinstance(error, str) else type(error).__name__
     refused = re.search(r"Failed to establish|resolve|refused", text)
@@ -168,5 +168,5 @@ def of_failure(error: Exception | str) -> Answer:
 
 
 def one_line(text: str) -> str:
-    """Return a receiver's words as one line of characters that a log and a terminal can show."""
+    """Return a receiver's message as one line of characters that a log and a terminal can show."""
     return printable(" ".join(text.split())[:500])

@@ -1,4 +1,4 @@
-"""Send one request over gRPC or HTTP, once, and tell what the receiver answered."""
+"""Send one request over gRPC or HTTP, once, and return the receiver's answer."""
 
 from __future__ import annotations
 
@@ -152,7 +152,7 @@ class _HttpConnection:
 
 
 def _grpc_arguments(endpoint: Endpoint) -> dict[str, Any]:
-    """Return the arguments of the SDK's gRPC exporter: it reads the endpoint's variables another way than the standard.
+    """Return the arguments of the SDK's gRPC exporter: it reads the endpoint's variables differently from the standard.
 
     Headers and certificates it reads itself.
     """
@@ -210,7 +210,7 @@ def _taken(content: bytes) -> Answer:
 
 
 def _text(content: bytes, kind: str) -> str:
-    """Return what an error's body says: the standard has a status message there; a web page says nothing more."""
+    """Return the message in an error's body: the standard has a status there; a web page is ignored."""
     if "protobuf" in kind:
         status: Any = Status()
         try:
@@ -235,26 +235,26 @@ def _retry_after(value: str) -> float:
 
 
 class _Sockets:
-    """The sockets of a session, so that a request in another thread's hands can be ended."""
+    """The sockets of a session, so that a request of another thread can be ended."""
 
     def __init__(self) -> None:
         self._open: set[socket.socket] = set()
         self._lock = threading.Lock()
 
     def shut(self) -> None:
-        """End what is read from them or written to them."""
+        """Shut them down, which ends every read and write."""
         with self._lock:
-            for each in self._open:
+            for connection in self._open:
                 with contextlib.suppress(OSError):
-                    each.shutdown(socket.SHUT_RDWR)
+                    connection.shutdown(socket.SHUT_RDWR)
 
     def forget(self) -> None:
-        """Forget those that are closed."""
+        """Drop those that are closed."""
         with self._lock:
-            self._open = {each for each in self._open if each.fileno() >= 0}
+            self._open = {connection for connection in self._open if connection.fileno() >= 0}
 
     def adapter(self) -> Any:
-        """Return a transport of `requests` whose connections are noted here."""
+        """Return a transport of `requests` whose connections are kept here."""
         from requests.adapters import HTTPAdapter  # noqa: PLC0415
 
         sockets = self

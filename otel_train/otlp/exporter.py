@@ -1,4 +1,4 @@
-"""The sidecar's end of the connection: one request at a time, without a compression that the receiver lacks."""
+"""Send requests one at a time, without a compression that the receiver lacks."""
 
 from __future__ import annotations
 
@@ -21,13 +21,13 @@ class Exporter:
     """
 
     def __init__(self, endpoint: Endpoint | None = None) -> None:
-        # The SDK logs each failed request; ours says once what is the matter.
+        # The SDK logs every failed request; the users of this class log the cause once.
         logging.getLogger("opentelemetry").setLevel(logging.CRITICAL)
         self.endpoint = endpoint or Endpoint.read()
         self._connection: Connection = connect(self.endpoint)
 
     def send(self, body: bytes) -> Answer:
-        """Send one request, an OTLP message's bytes, and return what came of it."""
+        """Send one request, an OTLP message's bytes, and return the answer."""
         began = time.monotonic()
         answer = self._connection.send(body)
         if answer.verdict is not Verdict.COMPRESSION:
@@ -39,7 +39,7 @@ class Exporter:
             # It was not the compression: the receiver has no such service, or went away.
             connection.close()
             return second
-        logger.warning("the receiver at %s takes no %s; requests go without", plain, self.endpoint.compression)
+        logger.warning("the receiver at %s takes no %s; they are sent without", plain, self.endpoint.compression)
         self._connection.close()
         self.endpoint, self._connection = plain, connection
         return second

@@ -1,4 +1,4 @@
-"""Which of OTLP's protocols the environment asks for: a rank checks it, and the exporters go by it."""
+"""Read which of OTLP's protocols the environment asks for: a rank checks it, and the exporters use it."""
 
 from __future__ import annotations
 
@@ -12,10 +12,10 @@ _VARIABLES = ("OTEL_EXPORTER_OTLP_METRICS_PROTOCOL", "OTEL_EXPORTER_OTLP_PROTOCO
 
 
 def otlp_protocol(environ: Mapping[str, str] = os.environ) -> str:
-    """Return the protocol: the metrics' own variable stands above the general one, and gRPC is the default.
+    """Return the protocol: the variable for metrics overrides the general one, and gRPC is the default.
 
     Raises:
-        ConfigurationError: It is one that is not spoken.
+        ConfigurationError: It is one that is not supported.
     """
     for name in _VARIABLES:
         protocol = environ.get(name, "").strip()

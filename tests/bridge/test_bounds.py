@@ -142,7 +142,7 @@ def test_requests_that_wait_are_kept_together(tmp_path: Path, requests: Any) -> 
         receiver._waiting.extend(zip(contents, answers, strict=True))
         statements: list[str] = []
         inbox.store.connection.set_trace_callback(statements.append)
-        receiver._keep_waiting()
+        receiver._store_waiting()
         assert statements.count("COMMIT") == 1
         assert [type(answer.exception()) for answer in answers[:3]] == [type(None), DecodeError, type(None)]
         assert [row.step for row in inbox.reader.rows("run")] == [1, 2]

@@ -16,8 +16,8 @@ import pytest
 
 from otel_train.bridge import HistoryRow, Inbox, read_history, read_run, wandb_files
 from otel_train.bridge import row_writer as writer
-from otel_train.bridge.wandb_processes import _writers, end_writers
 from otel_train.bridge.wandb_file import TransactionLog
+from otel_train.bridge.wandb_processes import _writers, end_writers
 from otel_train.bridge.wandb_rows import STEP_KEY
 from tests.support.bridge_processes import BridgeProcess
 from tests.support.mounts import mounted

@@ -19,8 +19,8 @@ from otel_train.bridge.inbox import SealedRow
 from otel_train.bridge.open_runs import MOST_OPEN, OpenRuns, most_open
 from otel_train.bridge.row_order import Due
 from otel_train.bridge.row_writer import Writer
-from otel_train.bridge.wandb_sink import Opened
 from otel_train.bridge.wandb_rows import STEP_KEY
+from otel_train.bridge.wandb_sink import Opened
 from tests.bridge.conftest import Requests, Running
 from tests.support.waiting import wait_until
 

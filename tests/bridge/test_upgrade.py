@@ -11,8 +11,8 @@ import pytest
 from otel_train.bridge import BridgeError, Inbox
 from otel_train.bridge.arrivals import Added
 from otel_train.bridge.decode import decode
-from otel_train.bridge.row_order import Due
 from otel_train.bridge.inbox_store import INBOX_FILE
+from otel_train.bridge.row_order import Due
 from otel_train.bridge.wandb_rows import STEP_KEY
 from otel_train.catalogue import cluster_name, rows
 from tests.bridge.conftest import BASE_NS, SECOND, Requests

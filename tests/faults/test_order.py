@@ -54,7 +54,7 @@ def test_rows_are_in_order_after_a_collectors_restart(
                 pipeline.collector.stop()
                 pipeline.start_collector()
             # As a long backlog: what comes last comes later than a bridge waits for steps without numbers.
-            monkeypatch.setattr(MetricsReceiver, "_keep", slowly(MetricsReceiver._keep))
+            monkeypatch.setattr(MetricsReceiver, "_store", slowly(MetricsReceiver._store))
             address, token = (option.partition("=")[2] for option in pipeline.bridge.command if option[2:8] in OPTIONS)
             config = BridgeConfig(state=pipeline.state, listen=address, token=token, linger=0)
             with Bridge(config):
