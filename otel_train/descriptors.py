@@ -1,4 +1,4 @@
-"""File descriptors of our own in a process that is not: none of 0 to 2, and files that their owner alone can use."""
+"""Open files in a process of the user's: never as descriptor 0, 1 or 2, and readable by their owner only."""
 
 from __future__ import annotations
 
@@ -10,9 +10,9 @@ from pathlib import Path
 
 @contextlib.contextmanager
 def standard_descriptors() -> Iterator[None]:
-    """Have the descriptors 0 to 2 in use during the block, where the process was started without them.
+    """Fill the descriptors 0 to 2 during the block, where the process was started without them.
 
-    A file that got one of them would be written into by whatever prints.
+    A file that got one of them would receive everything that is printed.
     """
     opened = []
     try:

@@ -1,8 +1,8 @@
-"""Show text that somebody else wrote on a terminal or in a list of runs."""
+"""Make foreign text safe for a terminal or a list of runs."""
 
 from __future__ import annotations
 
 
 def printable(text: str) -> str:
-    """Return text that moves no cursor, ends no line and turns no writing direction: a `?` for each such character."""
+    """Return text with `?` for each character that moves the cursor, ends the line or turns the writing direction."""
     return "".join(character if character.isprintable() else "?" for character in text)

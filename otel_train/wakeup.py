@@ -1,4 +1,4 @@
-"""Wait for a signal, without what an Event in its place gets wrong."""
+"""Wait for a signal or another thread, without the deadlock and the delay of an Event."""
 
 from __future__ import annotations
 
@@ -14,9 +14,9 @@ from collections.abc import Callable, Iterator, Mapping
 class Wakeup:
     """A wait that ends early when another thread, a signal or its handler says so.
 
-    An Event is for threads only. Its `set` in a handler takes a lock that the wait below it may hold, and neither goes
-    on. And Python runs a handler in the main thread, which a wait for an Event keeps from it for as long as it takes if
-    the system gave the signal to another thread; a wait for a pipe ends, whichever thread has written there.
+    An Event is for threads only. Its `set` in a handler takes a lock that the interrupted wait may hold: a deadlock.
+    And Python runs a handler in the main thread, which it can't while that waits for an Event, if the system gave the
+    signal to another thread; a wait for a pipe ends, whichever thread has written to it.
     """
 
     def __init__(self) -> None:

@@ -1,4 +1,4 @@
-"""The memory-mapped step log between a rank and its node's sidecar."""
+"""The ring: a memory-mapped log of records between a rank and its node's sidecar."""
 
 from otel_train.ring.directory import default_base, default_bases, is_ours, prepare_directory
 from otel_train.ring.file_format import MAX_RECORDS, Cursor, End, Kind, Record

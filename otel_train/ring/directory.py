@@ -1,4 +1,4 @@
-"""Directories for rings: the user's own, readable by nobody else, and never through another user's link."""
+"""Choose and make directories for rings: the user's own, private, and never through another user's link."""
 
 from __future__ import annotations
 
@@ -15,14 +15,14 @@ from otel_train.ring.file_format import SUFFIX
 NEW_SUFFIX = ".new"
 MEMORY = Path("/dev/shm")  # noqa: S108  # each directory in it is checked for its owner
 _TRIES = 8
-"""Names of a user's directory beside others' files; anybody may make some of them."""
+"""Names of a user's directory that are tried: another user may have taken some of them."""
 
 
 def default_base() -> Path:
-    """Return the directory in memory that holds a directory for each of this user's runs; it is made if need be.
+    """Return the directory in memory that holds a directory for each of this user's runs; make it where it is missing.
 
-    Where its name is taken, by another user or by a link, the next name is tried. All ranks of a machine come to the
-    same one. Without shared memory it is in the directory for temporary files.
+    Where its name is taken, by another user or by a link, the next name is tried. All ranks of a machine get the same
+    one. Without shared memory it is in the directory for temporary files.
     """
     for path in _candidates():
         with contextlib.suppress(OSError):
@@ -30,7 +30,7 @@ def default_base() -> Path:
             if _is_own(path):
                 path.chmod(0o700)
                 return path
-    return MEMORY / _name()  # refused, with its reason, where it is used
+    return MEMORY / _name()  # it is refused, with the reason, when it is used
 
 
 def default_bases() -> list[Path]:
@@ -40,7 +40,7 @@ def default_bases() -> list[Path]:
 
 def _candidates() -> Iterator[Path]:
     parents = [MEMORY]
-    with contextlib.suppress(OSError):  # no directory can be written in
+    with contextlib.suppress(OSError):  # no directory is writable
         parents.append(Path(tempfile.gettempdir()))
     for parent in parents:
         yield from (parent / f"{_name()}{(number and f'-{number}') or ''}" for number in range(_TRIES))
@@ -51,7 +51,7 @@ def _name() -> str:
 
 
 def _is_own(path: Path) -> bool:
-    """Tell whether a path is a directory of this user and no link to one."""
+    """Tell whether a path is a directory of this user, not a link to one."""
     try:
         status = path.lstat()
     except OSError:
@@ -60,7 +60,7 @@ def _is_own(path: Path) -> bool:
 
 
 def _make(directory: Path) -> None:
-    """Make a directory with the mode 0700, whatever the umask is, and those above it."""
+    """Make a directory and its missing parents with the mode 0700, whatever the umask is."""
     missing = [directory]
     while not missing[-1].parent.exists():
         missing.append(missing[-1].parent)
@@ -73,8 +73,8 @@ def _make(directory: Path) -> None:
 def prepare_directory(directory: Path) -> None:
     """Make the directory for rings, readable by its owner only.
 
-    One that is there is narrowed when it holds nothing but ours; one that the user has other files in stays as it is,
-    for others may need it, but they must not be able to put files into it.
+    An existing one gets that mode when it holds only our files; one with other files keeps its mode, since others may
+    need it, but they must not be able to write in it.
 
     Raises:
         RingError: It can't be made, belongs to somebody else, or others may write in it.

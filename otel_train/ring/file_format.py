@@ -1,6 +1,6 @@
-"""The format of a ring file: what stands where, and which values are plausible.
+"""The format of a ring file: the offset of each part, and which values are plausible.
 
-    0      fixed header: magic, sizes, writer's pid and start time, where the schema stands
+    0      fixed header: magic, sizes, writer's pid and start time, offset of the schema
     128    progress: records written, last step, its time, how the session ended, reductions abandoned (the writer's)
     192    phase: what the training thread does, and since when (the writer's)
     208    name of the exception that the session ended with (the writer's)
@@ -12,6 +12,16 @@
 All integers are little-endian. The writer updates the number of records written after a record is whole, and a record
 carries its sequence number and a check value, so a reader on any processor sees whether it read a whole one. The two
 cursor slots are written in turn: a crash in the middle of one leaves the other.
+
+A record has one of three kinds, and room for the same values whichever it has: sums, peaks, the ranks of the peaks.
+
+    RANK     the rank's own values of a step; the ranks of the peaks are 0, and so is the ordinal
+    CLUSTER  the values of a step reduced over all ranks, in rank 0's ring only, and often after RANK records of later
+             steps; cluster records are numbered from 1, by their ordinal
+    BOTH     in the ring of a job of one rank, whose own values are the cluster's: written once, with an ordinal
+
+`RingReader.read` gives a BOTH record as two, a RANK and a CLUSTER record of one sequence number, so that only two
+kinds leave it.
 """
 
 from __future__ import annotations
@@ -35,9 +45,9 @@ PROGRESS_OFFSET = 128
 PROGRESS = struct.Struct("<QqqQQ")
 """records written, last step, its time, how the session ended, reductions abandoned."""
 STEP_OFFSET = PROGRESS_OFFSET + 8
-"""Where the step and its time stand."""
+"""Offset of the step and its time."""
 END_OFFSET = PROGRESS_OFFSET + 24
-"""Where the last two of these stand."""
+"""Offset of the last two of these."""
 PHASE_OFFSET = 192
 PHASE = struct.Struct("<Qq")
 """phase, the time at which it began."""
@@ -50,9 +60,9 @@ MAX_SCHEMA = 1 << 20
 MAX_VALUES = 1 << 16
 MAX_RECORDS = 1 << 24
 ORDINAL_SHIFT = 8
-"""Bits of a record's kind; above them stands the ordinal of a record that has the cluster's values."""
+"""Bits of a record's kind; the higher bits are the ordinal of a record that has the cluster's values, else 0."""
 COUNTS = 1 << 60
-"""No number of records reaches this, so sums of two still fit what the ring and OTLP count in."""
+"""Bound of all counts, such as records: sums of two still fit the integers of the ring and of OTLP."""
 SUFFIX = ".ring"
 
 
@@ -60,20 +70,22 @@ class Kind(IntEnum):
     """Whose values a record holds."""
 
     RANK = 1
+    """The rank's own."""
     CLUSTER = 2
+    """Reduced over all ranks."""
     BOTH = 3
-    """Of a rank that is alone. Only the file has it: a reader gives two records."""
+    """The only rank's own, which are the cluster's too. In files only: a reader gives two records."""
 
 
 class End(IntEnum):
     """How a rank's session ended."""
 
     OPEN = 0
-    """Not: it goes on, or its process was killed."""
+    """It goes on, or its process was killed."""
     CLOSED = 1
-    """By its user."""
+    """Its user closed it."""
     PROCESS = 2
-    """With its process."""
+    """Its process ended."""
 
 
 class Record(NamedTuple):
@@ -85,15 +97,18 @@ class Record(NamedTuple):
     kind: Kind
     values: tuple[float, ...]
     ordinal: int = 0
-    """Which of its ring's records of the cluster's values it is, the first is 1; 0 for a record without them."""
+    """Running number among the ring's records with the cluster's values, from 1; 0 for a record without them."""
 
 
 class Cursor(NamedTuple):
-    """What the sidecar has brought to its receiver."""
+    """Position and totals up to which the sidecar's receiver has the records."""
 
     position: int
+    """Sequence number of the next record to send."""
     dropped: int
+    """Records that were overwritten or torn before they were sent."""
     totals: tuple[float, ...]
+    """Sums of all records before the position: the rank's own, then the cluster's."""
     rank_time_ns: int = 0
     """The time stamp of the rank's newest own values that were acknowledged; 0 before the first."""
     refused: int = 0
@@ -101,7 +116,7 @@ class Cursor(NamedTuple):
     sent: int = 0
     """The position that a request has reached, acknowledged or not."""
     sent_totals: tuple[float, ...] = ()
-    """The totals there: what is sent again after records were overwritten must have the same values."""
+    """Totals at `sent`: points that are sent again after records were overwritten must have the same values."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -137,12 +152,12 @@ class Geometry:
 
     @property
     def schema_offset(self) -> int:
-        """Where the schema stands."""
+        """Offset of the schema."""
         return CURSOR_OFFSET + 2 * self.slot_size
 
     @property
     def header_size(self) -> int:
-        """Where the records begin: the header in whole pages."""
+        """Offset of the records: the header takes whole pages."""
         return -(-(self.schema_offset + self.schema_size) // PAGE) * PAGE
 
     @property
@@ -161,12 +176,12 @@ class Geometry:
         )
 
     def offset(self, sequence: int) -> int:
-        """Return where the record with that running number stands."""
+        """Return the offset of the record with that sequence number."""
         return self.header_size + sequence % self.records * self.record_size
 
 
 class Header(NamedTuple):
-    """What the fixed header says, checked."""
+    """Content of the fixed header, checked."""
 
     geometry: Geometry
     pid: int
@@ -197,13 +212,13 @@ def unpack_header(data: bytes, file_size: int, path: str) -> Header:
     """Read the fixed header and check each of its claims against the others and the file.
 
     Raises:
-        RingError: It is no ring, of another version, or its sizes do not fit together.
+        RingError: It is not a ring, of another version, or its sizes do not fit together.
     """
     if len(data) < FIXED.size:
-        raise RingError(f"{path} is no ring file: it has {len(data)} bytes")
+        raise RingError(f"{path} is not a ring file: it has {len(data)} bytes")
     fields: Sequence[int] = FIXED.unpack(data[: FIXED.size])[1:]
     if data[:8] != MAGIC:
-        raise RingError(f"{path} is no ring file: it does not begin with {MAGIC!r}")
+        raise RingError(f"{path} is not a ring file: it does not begin with {MAGIC!r}")
     version, header_size, record_size, records, pid, pid_start, slot_size, schema_at, schema_size, crc, created = fields
     if version != VERSION:
         raise RingError(f"{path} has ring version {version}, this otel_train reads {VERSION}; use the writer's release")

@@ -1,4 +1,4 @@
-"""What stays of the rings of jobs that have ended, for a look at them: bounded by number, bytes and age."""
+"""Keep the rings of jobs that have ended, for people to read: bounded by number, bytes and age."""
 
 from __future__ import annotations
 
@@ -23,12 +23,12 @@ KEPT_BYTES = 256 * 2**20
 KEPT_SECONDS = 7 * 86400.0
 """How long after a run's end its rings are kept."""
 _EMPTY_SECONDS = 86400.0
-"""After which a directory without a ring is none that a job is about to use."""
+"""Age from which a directory without a ring is not taken for one that a job is about to use."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class KeptRun:
-    """A directory of rings, as cleaning sees it."""
+    """State of a directory of rings: whether it may be removed, and its size."""
 
     directory: Path
     rings: int
@@ -41,16 +41,16 @@ class KeptRun:
     undelivered: int
     """Records that were meant for a receiver which has not acknowledged them."""
     unreadable: int
-    """Files that are no ring of this release."""
+    """Files that are not rings of this release."""
 
     @property
     def done(self) -> bool:
-        """Whether nothing of it is needed by anybody but people who want to look at it."""
+        """Whether only people who want to look at it still need it."""
         return not self.live and not self.undelivered and not self.unreadable
 
 
 def look_at_run(directory: Path) -> KeptRun | None:
-    """Return what a directory of rings holds; None where it holds anything else, or can't be read."""
+    """Return the state of a directory of rings; None where it holds anything else, or can't be read."""
     try:
         entries = list(directory.iterdir())
         status = directory.lstat()
@@ -99,7 +99,7 @@ def beyond_bounds(runs: Sequence[KeptRun], now: float) -> Iterator[KeptRun]:
 
 
 def remove_run(run: KeptRun) -> bool:
-    """Remove a run's files, and its directory where we have made it; tell whether it was, or is in use by now."""
+    """Remove a run's files, and its directory where we have made it; tell whether it is gone, not in use again."""
     directory = run.directory
     try:
         descriptor = os.open(directory / LOCK_NAME, os.O_RDWR | os.O_CREAT | os.O_CLOEXEC | os.O_NOFOLLOW, 0o600)
@@ -120,9 +120,9 @@ def remove_run(run: KeptRun) -> bool:
 
 
 def clean_beside(directory: Path) -> list[KeptRun]:
-    """Remove what is beyond the bounds beside a directory, where that is in the default one; return what was removed.
+    """Remove the runs beyond the bounds beside a directory of the default one, and return them.
 
-    Nothing that a job uses, or that is not delivered, is removed.
+    A run that a job uses, or that is not delivered, is never removed.
     """
     if directory.parent not in default_bases():
         return []

@@ -1,4 +1,4 @@
-"""Read a ring: records from a cursor on, with those counted that were overwritten or torn."""
+"""Read a ring: records from a position on, with a count of those that were overwritten or torn."""
 
 from __future__ import annotations
 
@@ -46,11 +46,15 @@ class Progress(NamedTuple):
     """How far the writer is."""
 
     written: int
+    """Records written."""
     step: int
+    """Last step that the rank has ended."""
     time_ns: int
+    """Time of that step's end."""
     closed: bool
     """Whether the session has ended, in whatever way; see `end`."""
     abandoned: int
+    """Reductions that the rank has thrown away."""
     end: End = End.OPEN
     """How it ended."""
 
@@ -63,7 +67,7 @@ class RingReader:
         writable: Whether the cursor may be moved (the sidecar), or nothing at all (everybody else).
 
     Raises:
-        RingError: It is no ring, is damaged, or can't be opened.
+        RingError: It is not a ring, is damaged, or can't be opened.
     """
 
     def __init__(self, path: Path, *, writable: bool = False) -> None:
@@ -112,21 +116,21 @@ class RingReader:
 
     @property
     def phase(self) -> tuple[Phase | None, int]:
-        """What the writer's training thread does, and since when (ns); None for one that another release knows."""
+        """Phase of the writer's training thread, and its beginning (ns); None for a phase of another release."""
         phase, since = PHASE.unpack_from(self._file, PHASE_OFFSET)
         return _PHASES.get(phase), since
 
     @property
     def error(self) -> str:
-        """Name of the exception that the session ended with; empty where there was none."""
+        """Name of the exception that the session ended with; empty without one."""
         name: bytes = ERROR.unpack_from(self._file, ERROR_OFFSET)[0]
         return name.rstrip(b"\0").decode(errors="replace")
 
     @property
     def writer_lives(self) -> bool:
-        """Whether the process that made the ring still lives: one that is seen, or one that holds the file's lock.
+        """Whether the process that made the ring still lives: it is visible, or it holds the file's lock.
 
-        A process of another container is not seen.
+        A process of another container is not visible.
         """
         return is_alive(self.header.pid, self.header.pid_start) or self._is_locked()
 
@@ -144,8 +148,8 @@ class RingReader:
         """Read up to `limit` records from `position` on.
 
         Returns:
-            The whole records, the position behind the last one looked at, and how many were overwritten or torn. One
-            whose values are the rank's and the cluster's comes as two, of the same sequence number.
+            The whole records, the position after the last one looked at, and how many were overwritten or torn. A
+            record of the kind BOTH comes as two, RANK and CLUSTER, of the same sequence number.
         """
         written = self.progress.written
         start = max(position, written - self.geometry.records)
@@ -167,14 +171,14 @@ class RingReader:
         data = self._file[offset : offset + self.geometry.record_size]
         if int.from_bytes(data[-8:], "little") != crc32(data[:-8]):
             return None
-        found, step, time_ns, word, *values = self._struct.unpack_from(data)
+        stored, step, time_ns, word, *values = self._struct.unpack_from(data)
         ordinal, kind = word >> ORDINAL_SHIFT, word & _KIND_MASK
-        if found != sequence or kind not in _KINDS:
+        if stored != sequence or kind not in _KINDS:
             return None
         if self._counts is not None and not abs(sum(self._counts(values))) < MOST_COUNTED:
-            # A count that is none was dropped by the rank, unless it was on a GPU: it must cost itself, not all totals.
-            for place, limit in self._counted.items():
-                values[place] = values[place] if abs(values[place]) < limit else 0.0
+            # The rank drops a count that is not finite, unless it was on a GPU: it must cost itself, not all totals.
+            for index, limit in self._counted.items():
+                values[index] = values[index] if abs(values[index]) < limit else 0.0
         return Record(sequence, step, time_ns, _KINDS[kind], tuple(values), ordinal)
 
     # -- the sidecar's cursor ------------------------------------------------------------------------------------

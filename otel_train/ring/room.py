@@ -1,4 +1,4 @@
-"""Make a ring that takes no more than its part of the memory that is free."""
+"""Make a ring that takes no more than its part of the free memory."""
 
 from __future__ import annotations
 
@@ -22,8 +22,8 @@ FEWEST_RECORDS = 64
 USELESS_RECORDS = 8
 """A ring of fewer is not made."""
 FREE_SHARE, MOST_SHARE = 0.25, 0.5
-"""Of what is free, for the rings of all ranks of a machine together: the batches of loaders are there too. The second
-is for rings of `FEWEST_RECORDS` records."""
+"""Shares of the free memory for the rings of all ranks of a machine together: the batches of loaders are there too. The
+second is for rings of `FEWEST_RECORDS` records."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -35,10 +35,14 @@ class RingSize:
     max_bytes: int = 16 * 2**20
     """Bytes that it takes at most."""
     sharers: int = 1
-    """Ranks of the machine, which share what is free."""
+    """Ranks of the machine, which share the free memory."""
 
     def fit(self, geometry: Geometry, directory: Path) -> int:
-        """Return how many records the ring in a directory holds, whose geometry is that of `records` of them.
+        """Return how many records a ring in a directory may hold.
+
+        Args:
+            geometry: That of a ring of `records` records.
+            directory: Where the ring will be.
 
         Raises:
             RingError: So few would fit beside the rings of the other ranks that it is not worth it.
@@ -61,10 +65,10 @@ class RingSize:
 def make_ring(
     path: Path, schema: Schema, identity: Identity, *, size: RingSize, facts: Mapping[str, Fact] | None = None
 ) -> RingWriter:
-    """Make a ring, or, where it does not fit all the same, one of a quarter, a sixteenth … of its records.
+    """Make a ring, or, where it still does not fit, one of a quarter, a sixteenth … of its records.
 
     Raises:
-        RingError: See `RingWriter`; also the smallest one does not fit.
+        RingError: See `RingWriter`; or the smallest one does not fit.
     """
     if not path.parent.is_dir():  # an empty one may have been cleaned away since the session began
         prepare_directory(path.parent)
@@ -84,7 +88,7 @@ def make_ring(
 
 
 def _free_bytes(directory: Path) -> float:
-    """Return what is free where a directory is, but no more than a quarter of what the job may use of memory at all."""
+    """Return the free bytes of a directory's file system, at most a quarter of the memory that the job may use."""
     bound = memory_limit() / 4
     try:
         status = os.statvfs(directory)
@@ -108,6 +112,6 @@ def memory_limit(root: Path = CONTROL_GROUPS, own: Path = OWN_GROUPS) -> float:
                 for directory in (group, *group.parents):
                     if not directory.is_relative_to(root):
                         break
-                    with contextlib.suppress(OSError, ValueError):  # "max" is no number
+                    with contextlib.suppress(OSError, ValueError):  # "max" is not a number
                         limit = min(limit, int((directory / name).read_text()))
     return limit

@@ -1,4 +1,4 @@
-"""What a ring's records mean, as its header carries it: metrics, modalities, and who wrote it."""
+"""The schema in a ring's header, which says what its records mean: metrics, modalities, and who wrote it."""
 
 from __future__ import annotations
 
@@ -11,18 +11,18 @@ from otel_train.catalogue import BY_NAME, MAX_TEXT, Instrument, Layout, Metric, 
 from otel_train.exceptions import OtelTrainError, RingError
 
 _LARGEST = 2**63 // 10**6
-"""Of an identity's numbers: the attempt is sent in nanoseconds too, and OTLP's integers have 64 bits."""
+"""Bound of an identity's numbers: the attempt is sent in nanoseconds too, and OTLP's integers have 64 bits."""
 _PLAIN = (Reduction.MEAN, Reduction.SUM, Reduction.MAX, Reduction.MIN, Reduction.NORM)
-"""The reductions that a metric beside the catalogue's can have."""
+"""The reductions that a metric outside the catalogue can have."""
 
 
 Fact = str | int | float | bool
-"""One thing about how a job is set up, such as the steps in an interval."""
+"""Value of a setting of a job, such as the steps in an interval."""
 MAX_FACTS = 256
 MAX_ATTRIBUTES = 96
-"""Of a resource, beside our own and the SDK's: receivers take 128."""
+"""Attributes of a resource at most, besides our own and the SDK's: receivers take 128."""
 _LARGEST_FACT = 2.0**63
-"""No number among the facts is as large; NaN and the infinite ones are none either."""
+"""Bound of the numbers among the facts; NaN and infinite ones are left out too."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -39,7 +39,7 @@ class Identity:
     host: str = ""
     service_name: str = "otel_train"
     attributes: Mapping[str, str] = field(default_factory=dict, hash=False)
-    """Of the resource, as the standard's variables give them to the rank; those above stand beside them."""
+    """Attributes of the resource that the standard's variables give to the rank; the fields above override them."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -50,16 +50,16 @@ class Schema:
     modalities: tuple[str, ...] = ()
 
     def layout(self) -> Layout:
-        """Return the places of the measures in a record."""
+        """Return the offsets of the measures in a record."""
         return Layout(self.metrics, self.modalities)
 
     def describe(self) -> list[list[str]]:
-        """Return one row a metric, which all ranks must agree on: name, unit, instrument, reduction."""
+        """Return one row for each metric, which all ranks must agree on: name, unit, instrument, reduction."""
         return [[metric.name, metric.unit, str(metric.instrument), str(metric.reduction)] for metric in self.metrics]
 
 
 def dump_schema(schema: Schema, identity: Identity, facts: Mapping[str, Fact]) -> bytes:
-    """Return the JSON that stands in a ring's header."""
+    """Return the JSON of a ring's header."""
     return json.dumps(
         {
             "identity": asdict(identity),
@@ -77,8 +77,8 @@ def load_schema(data: bytes, path: str) -> tuple[Schema, Identity, dict[str, Fac
     """Read what `dump_schema` wrote.
 
     Raises:
-        RingError: It is not that, names a catalogue metric with another reduction (another release wrote it), or holds
-            what can't be sent.
+        RingError: It is damaged, has a catalogue metric with another reduction (another release wrote it), or holds
+            values that can't be sent.
     """
     try:
         content: dict[str, Any] = json.loads(data)
@@ -92,9 +92,9 @@ def load_schema(data: bytes, path: str) -> tuple[Schema, Identity, dict[str, Fac
 
 
 def _usable(facts: Any) -> dict[str, Fact]:
-    """Return those of the facts that a ring can carry: they are for people, and must damage nothing.
+    """Return the facts that a ring can carry: they are for people, and must damage nothing.
 
-    A user's source may give anything as one, and a number may be none (an interval without an end).
+    A user's source may give any object as one, and a number may be infinite (an interval without an end).
     """
     usable: dict[str, Fact] = {}
     for name, value in facts.items() if isinstance(facts, Mapping) else ():
@@ -108,7 +108,7 @@ def _usable(facts: Any) -> dict[str, Fact]:
 
 def _identity(content: dict[str, Any]) -> Identity:
     identity = Identity(**content)
-    for name in (each.name for each in fields(Identity)):
+    for name in (attribute.name for attribute in fields(Identity)):
         value = getattr(identity, name)
         if name in ("run_id", "host", "service_name"):
             fits = isinstance(value, str)
@@ -135,16 +135,16 @@ def _metric(row: Sequence[Any]) -> Metric:
     if not all(isinstance(part, str) for part in row):
         raise ValueError(f"a metric is {row!r:.80}")
     name, unit, instrument, reduction, *description = row
-    known = BY_NAME.get(name)
-    if known is None:
+    own = BY_NAME.get(name)
+    if own is None:
         metric = Metric(
             name, Reduction(reduction), Instrument(instrument), unit=unit, description="".join(description[:1])
         )
         if metric.reduction not in _PLAIN:
-            raise ValueError(f"{name} is none of the catalogue's and has the reduction {reduction}")
+            raise ValueError(f"{name} is not in the catalogue and has the reduction {reduction}")
         if metric.instrument not in (Instrument.GAUGE, Instrument.COUNTER):
-            raise ValueError(f"{name} is none of the catalogue's and has the instrument {instrument}")
+            raise ValueError(f"{name} is not in the catalogue and has the instrument {instrument}")
         return metric
-    if (known.unit, str(known.instrument), str(known.reduction)) != (unit, instrument, reduction):
+    if (own.unit, str(own.instrument), str(own.reduction)) != (unit, instrument, reduction):
         raise ValueError(f"{name} has another unit, instrument or reduction than in this release")
-    return known
+    return own

@@ -1,4 +1,4 @@
-"""Which sidecar serves a directory of rings: the one that holds its lock; and which session waits to start its own."""
+"""Agree on the sidecar that serves a directory of rings: the one that holds its lock, then the session that asked."""
 
 from __future__ import annotations
 
@@ -12,7 +12,7 @@ from otel_train.ring.writer_process import is_alive
 
 LOCK_NAME = "sidecar.lock"
 NEXT_NAME = "sidecar.next"
-"""Names the session that would start a sidecar once the present one has left: pid, start time, a number."""
+"""File of the session that would start a sidecar after the present one has left: pid, start time, a number."""
 _LONGEST = 200
 
 
@@ -43,7 +43,7 @@ def ask_for_turn(directory: Path, claim: str) -> None:
 
 
 def withdraw(directory: Path, claim: str) -> None:
-    """Take the note back, unless it is another session's by now."""
+    """Remove the note, unless it is another session's by now."""
     with contextlib.suppress(OSError):
         path = directory / NEXT_NAME
         if path.read_text() == claim:

@@ -57,13 +57,13 @@ class RingWriter:
 
     Args:
         path: The file; it must not exist. It appears under this name when its header is whole.
-        schema: What the values of a record mean.
-        identity: Who writes.
+        schema: Meaning of a record's values.
+        identity: The rank that writes.
         records: How many records the ring holds before it overwrites the oldest.
-        facts: How the job is set up, by name, for people who look at the ring.
+        facts: Settings of the job by name, for people who look at the ring.
 
     Raises:
-        RingError: The file can't be made (no space, no right, it exists, no reader would take its sizes).
+        RingError: The file can't be made (no space, no permission, it exists, no reader would take its sizes).
     """
 
     def __init__(
@@ -79,11 +79,11 @@ class RingWriter:
         encoded = dump_schema(schema, identity, facts or {})
         self.path = path
         self.written = 0
-        # A cluster record holds sums, peaks and the ranks of the peaks; a rank's leaves the last part zero. The totals
-        # are the sums of all acknowledged records, a rank's own and the cluster's.
+        # A record holds sums, peaks and the ranks of the peaks, whatever its kind; the totals are the sums of all
+        # acknowledged records, the rank's own and the cluster's.
         self.geometry = Geometry(layout.sums + 2 * layout.peaks, 2 * layout.sums, records, len(encoded))
         record = self.geometry.record_struct
-        # A step is written in a microsecond: what it needs is looked up once.
+        # A step is written in a microsecond: all that it needs is looked up once.
         self._pack, self._body = record.pack_into, record.size
         self._first, self._size, self._records = self.geometry.header_size, self.geometry.record_size, records
         if not self.geometry.plausible:
@@ -105,10 +105,10 @@ class RingWriter:
         self._step = -(2**62)
         """The last step that the rank has ended."""
         self._numbered = 0
-        """The ordinal of the last record of the cluster's values, where a record has it."""
+        """Ordinal of the last record with the cluster's values, shifted as in a record."""
         self._abandoned = 0
         self._released: int | None = None
-        """What was acknowledged when the mapping was given back."""
+        """Records that were acknowledged when the mapping was given back."""
 
     def write(self, step: int, time_ns: int, kind: int, values: Sequence[float]) -> None:
         """Append one record; the oldest is overwritten when the ring is full.
@@ -116,7 +116,7 @@ class RingWriter:
         Args:
             step: The step that the values belong to.
             time_ns: Its time stamp, nanoseconds since the epoch.
-            kind: Whose values these are, one of `Kind`.
+            kind: Whose values these are, one of `Kind`; a record with the cluster's values gets the next ordinal.
             values: float64 [geometry.values].
         """
         sequence = self.written
@@ -200,15 +200,15 @@ _OPEN: weakref.WeakSet[RingWriter] = weakref.WeakSet()
 
 
 def has_open_ring(directory: Path) -> bool:
-    """Tell whether this process writes a ring in a directory: to open and close its file would end its lock."""
+    """Tell whether this process writes a ring in a directory: opening and closing its file here would end its lock."""
     return any(not ring.released and ring.path.parent == directory for ring in list(_OPEN))
 
 
 def _allocate(path: Path, size: int) -> tuple[mmap.mmap, int]:
     """Make a file of that size with its blocks allocated: a full disk must be an error here, not a SIGBUS later.
 
-    It comes locked, for as long as this process lives and leaves the file open: that tells a sidecar in another
-    container, which can't see the process, that it lives. Children don't inherit such a lock.
+    The file is locked for as long as this process lives and keeps it open: that tells a sidecar in another container,
+    which can't see the process, that it lives. Children don't inherit such a lock.
     """
     descriptor = -1
     try:

@@ -11,21 +11,21 @@ def start_time(pid: int) -> int:
 
 
 def parent_of(pid: int) -> int:
-    """Return the pid of a process's parent; 0 when there is none that can be seen."""
+    """Return the pid of a process's parent; 0 when it can't be seen."""
     fields = _fields(pid)
     return int(fields[1]) if len(fields) > 1 else 0
 
 
 def is_alive(pid: int, started: int) -> bool:
-    """Tell whether the process with that pid and start time lives and is no zombie."""
-    state, found = _state_and_start(pid)
-    return bool(state) and found == started and state not in "ZX"
+    """Tell whether the process with that pid and start time lives and is not a zombie."""
+    state, start = _state_and_start(pid)
+    return bool(state) and start == started and state not in "ZX"
 
 
 def is_stopped(pid: int, started: int) -> bool:
     """Tell whether the process with that pid and start time is stopped, by a signal or a debugger."""
-    state, found = _state_and_start(pid)
-    return bool(state) and found == started and state in "Tt"
+    state, start = _state_and_start(pid)
+    return bool(state) and start == started and state in "Tt"
 
 
 def _state_and_start(pid: int) -> tuple[str, int]:
@@ -34,7 +34,7 @@ def _state_and_start(pid: int) -> tuple[str, int]:
 
 
 def _fields(pid: int) -> list[str]:
-    """Return the fields of proc(5) behind the name, which may hold spaces and brackets itself; none without access."""
+    """Return the fields of proc(5) after the name, which may hold spaces and brackets; an empty list without access."""
     try:
         return Path(f"/proc/{pid}/stat").read_text(errors="replace").rpartition(")")[2].split()
     except OSError:

@@ -123,7 +123,7 @@ def test_torn_records_are_left_out_and_counted(tmp_path: Path) -> None:
     (tmp_path / "rank00001-1.ring").write_bytes(b"no ring")
     result = dump(tmp_path)
     assert [json.loads(line)["step"] for line in result.stdout.splitlines()] == [1, 2, 4, 5]
-    assert "rank00001-1.ring is no ring file" in result.stderr
+    assert "rank00001-1.ring is not a ring file" in result.stderr
     assert "1 records were torn" in result.stderr
     assert result.exit_code == 0
 

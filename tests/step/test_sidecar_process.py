@@ -141,7 +141,7 @@ def test_a_ring_that_is_cut_short_costs_its_own_records_only(
         os.truncate(other.ring.path, 0)
         rank.record(2)
         wait_until(lambda: receiver.values(PICKS) == [1, 1, 3])
-        wait_until(lambda: f"{other.ring.path} is no ring file" in (tmp_path / owner.LOG_NAME).read_text())
+        wait_until(lambda: f"{other.ring.path} is not a ring file" in (tmp_path / owner.LOG_NAME).read_text())
         end(process, rank)
 
 
