@@ -44,7 +44,7 @@ MAY_IMPORT = {
     "diagnose": {"catalogue", "read"},
     "top": {"catalogue", "read", "diagnose"},
     "report": {"catalogue", "read", "diagnose"},
-    "smoke": {"catalogue", "bridge", "ring", "diagnose", "trainer"},
+    "smoke": {"catalogue", "bridge", "ring", "read", "diagnose", "trainer"},
 }
 TRAINING_SIDE = "import otel_train.mixing, otel_train.ledger, otel_train.step, otel_train.ring, otel_train.trainer.loop"
 SERVICE_SIDE = (

@@ -52,6 +52,12 @@ def wandb_files(state_dir: str | Path, run_id: str) -> list[Path]:
     return sorted((absolute(state_dir) / WANDB_FOLDER).glob(f"*run-*/run-{safe_id(run_id)}{SUFFIX}"))
 
 
+def run_ids_of_files(state_dir: str | Path) -> list[str]:
+    """Return the ids, as wandb has them, of the runs that have a transaction log in a bridge's state directory."""
+    files = (absolute(state_dir) / WANDB_FOLDER).glob(f"*run-*/run-*{SUFFIX}")
+    return sorted({file.stem.removeprefix("run-") for file in files})
+
+
 def read_run(state_dir: str | Path, run_id: str) -> list[HistoryRow]:
     """Return all rows of a run, over all of its files, in the order of each file.
 

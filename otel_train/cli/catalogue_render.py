@@ -1,4 +1,4 @@
-"""The commands about the catalogue, and about what is made from it."""
+"""The commands `catalogue`, and `render`, which writes the files that are generated from it."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""The catalogue as people read it: on a terminal of any width, and in a pipe, where each metric is a line."""
+"""The catalogue as text: for a terminal of any width, and for a pipe, with each metric on a line."""
 
 from __future__ import annotations
 

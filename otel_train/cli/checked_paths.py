@@ -37,7 +37,7 @@ class OutputFile(UserPath):
         if str(path) == "-" and self.allow_dash:
             return path
         if not path.parent.is_dir():
-            self.fail(f"{path} can't be written: {path.parent} is no directory; make it first", param, ctx)
+            self.fail(f"{path} can't be written: {path.parent} is not a directory; make it first", param, ctx)
         target = path if path.exists() else path.parent
         if not os.access(target, os.W_OK):
             self.fail(f"{path} can't be written: {target} is read-only for you; give another file", param, ctx)

@@ -11,6 +11,7 @@ import click
 from otel_train.cli.checked_paths import UserPath
 from otel_train.cli.command_group import Command
 from otel_train.exceptions import ConfigurationError, OtelTrainError
+from otel_train.number_text import byte_size
 
 if TYPE_CHECKING:
     from otel_train.ring import KeptRun
@@ -48,8 +49,8 @@ def clean(directory: Path | None, *, dry_run: bool, undelivered: bool) -> None:
         freed += run.size
         when = time.strftime("%Y-%m-%d %H:%M", time.localtime(run.ended))
         verb = "would be removed" if dry_run else "removed"
-        click.echo(f"{run.directory}: {verb}, {run.rings} rings, {_bytes(run.size)}, ended {when}")
-    click.echo(f"{'would free' if dry_run else 'freed'} {_bytes(freed)}")
+        click.echo(f"{run.directory}: {verb}, {run.rings} rings, {byte_size(run.size)}, ended {when}")
+    click.echo(f"{'would free' if dry_run else 'freed'} {byte_size(freed)}")
 
 
 def _runs(directory: Path | None) -> list[KeptRun]:
@@ -61,7 +62,9 @@ def _runs(directory: Path | None) -> list[KeptRun]:
     else:
         base = absolute(directory)
         if not base.is_dir():
-            raise ConfigurationError(f"{directory} is no directory; give a job's OTEL_TRAIN_RING_DIR, or none at all")
+            raise ConfigurationError(
+                f"{directory} is not a directory; give a job's OTEL_TRAIN_RING_DIR, or none at all"
+            )
         run = look_at_run(base) if ring_files(base) else None
         if run is not None:
             return [run]
@@ -74,18 +77,14 @@ def _runs(directory: Path | None) -> list[KeptRun]:
 
 
 def _kept_for(run: KeptRun, *, undelivered: bool) -> str:
-    """Return why a run's rings stay, or nothing."""
+    """Return why a run's rings stay; empty where they are removed."""
     if run.live:
         return "its job or its sidecar runs"
     if run.unreadable and not undelivered:
-        return f"{run.unreadable} of its files are no rings of this release; --undelivered removes them"
+        return f"{run.unreadable} of its files are not rings of this release; --undelivered removes them"
     if run.undelivered and not undelivered:
         return (
             f"{run.undelivered} records are not delivered; `otel-train sidecar {run.directory}` sends them, "
             "--undelivered removes them"
         )
     return ""
-
-
-def _bytes(size: int) -> str:
-    return f"{size / 2**20:.1f} MiB" if size >= 2**20 else f"{size / 2**10:.0f} KiB"

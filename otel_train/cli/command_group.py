@@ -1,4 +1,4 @@
-"""What all commands have in common: examples in their help, and errors of one line that say what to do.
+"""The base of all commands: examples in their help, and errors of one line that say what to do.
 
 Exit codes: 0; 1 when something went wrong; 2 when the command was called wrongly; 130 after Ctrl-C.
 """
@@ -33,7 +33,7 @@ class Command(click.Command):
         self.examples = tuple(examples)
 
     def format_epilog(self, ctx: click.Context, formatter: click.HelpFormatter) -> None:
-        """Write the examples behind the options."""
+        """Write the examples after the options."""
         super().format_epilog(ctx, formatter)
         if self.examples:
             with formatter.section("Examples"):
@@ -65,30 +65,30 @@ class Commands(Command, click.Group):
                 raise
             code = _fail(f"{error.name} is not installed: {install_command(needed)}", 2)
         except OSError as error:
-            what = f"{error.filename}: {error.strerror}" if error.filename is not None else str(error)
-            code = _fail(f"{what}; see that the path is right, and that there is room and a right to use it", 1)
+            reason = f"{error.filename}: {error.strerror}" if error.filename is not None else str(error)
+            code = _fail(f"{reason}; see that the path is right, and that there is room and a right to use it", 1)
         sys.exit(code if isinstance(code, int) else 0)
 
     def resolve_command(
         self, ctx: click.Context, args: list[str]
     ) -> tuple[str | None, click.Command | None, list[str]]:
-        """Find the command that is meant, or name the nearest one."""
+        """Return the command, or fail with the name of the nearest one."""
         name = args[0]
         if not name.startswith("-") and self.get_command(ctx, name) is None and not ctx.resilient_parsing:
             nearest = difflib.get_close_matches(name, self.list_commands(ctx), 1)
             hint = f"did you mean {nearest[0]!r}?" if nearest else f"there are {', '.join(self.list_commands(ctx))}"
-            raise click.UsageError(f"{name!r:.80} is no command; {hint}", ctx)
+            raise click.UsageError(f"{name!r:.80} is not a command; {hint}", ctx)
         return super().resolve_command(ctx, args)
 
 
 def near(path: Path) -> Path:
-    """Return a path as seen from here, where it is below."""
+    """Return a path relative to the working directory, where it is below it."""
     here = Path.cwd()
     return path.relative_to(here) if path.is_relative_to(here) else path
 
 
 def _sentence(error: click.UsageError) -> str:
-    """Return what is wrong with a call, where, and what to read."""
+    """Return the message about a wrong call: the command, the error, and the help to read."""
     path = error.ctx.command_path if error.ctx is not None else NAME
     where = path.removeprefix(NAME).strip()
     message = error.format_message().rstrip(".")
@@ -96,6 +96,6 @@ def _sentence(error: click.UsageError) -> str:
 
 
 def _fail(message: str, code: int) -> int:
-    """Say what is wrong, on one line."""
+    """Print an error on one line, and return the exit code."""
     click.echo(f"{NAME}: {printable(' '.join(message.split()))}", err=True)
     return code

@@ -1,4 +1,4 @@
-"""Completion in a shell: what an argument can be, and the script that asks."""
+"""Completion in a shell: the values of arguments, and the script that asks for them."""
 
 from __future__ import annotations
 
@@ -9,7 +9,7 @@ from otel_train.cli.command_group import NAME, Command
 
 
 def complete_config(_context: click.Context, _parameter: click.Parameter, incomplete: str) -> list[CompletionItem]:
-    """Return the shipped configurations that begin so, and files."""
+    """Return files, and the shipped configurations that begin with the given text."""
     from otel_train.trainer.config import shipped_configs  # noqa: PLC0415
 
     names = [CompletionItem(name) for name in shipped_configs() if name.startswith(incomplete)]
@@ -17,7 +17,7 @@ def complete_config(_context: click.Context, _parameter: click.Parameter, incomp
 
 
 def complete_metric(_context: click.Context, _parameter: click.Parameter, incomplete: str) -> list[CompletionItem]:
-    """Return the headline keys that begin so."""
+    """Return the headline keys that begin with the given text."""
     from otel_train.catalogue import HEADLINE_KEYS  # noqa: PLC0415
 
     return [CompletionItem(key) for key in HEADLINE_KEYS if key.startswith(incomplete)]
@@ -35,7 +35,7 @@ def complete_metric(_context: click.Context, _parameter: click.Parameter, incomp
 @click.pass_context
 def completion(context: click.Context, shell: str) -> None:
     """Print the script that completes commands, options, directories and configurations in a shell."""
-    found = get_completion_class(shell)
-    assert found is not None, "click has these three"
+    completion_class = get_completion_class(shell)
+    assert completion_class is not None, "click has these three"
     root = context.find_root().command
-    click.echo(found(root, {}, NAME, f"_{NAME.replace('-', '_').upper()}_COMPLETE").source())
+    click.echo(completion_class(root, {}, NAME, f"_{NAME.replace('-', '_').upper()}_COMPLETE").source())

@@ -1,4 +1,4 @@
-"""The command that writes a page about a run."""
+"""The command `report`, which writes a page about a run."""
 
 from __future__ import annotations
 

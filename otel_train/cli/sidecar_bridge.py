@@ -1,4 +1,4 @@
-"""The commands that run until they are told to stop: sidecar and bridge."""
+"""The commands `sidecar` and `bridge`, which run until they are stopped, and `sync`."""
 
 from __future__ import annotations
 

@@ -29,12 +29,10 @@ if TYPE_CHECKING:
 )
 @click.argument("config", shell_complete=complete_config)
 @click.option("--nproc", default=2, show_default=True, help="Ranks.")
-@click.option("--steps", type=int, help="Steps, in place of the configuration's.")
+@click.option("--steps", type=int, help="Number of steps; overrides the configuration's.")
 @click.option("--out", type=OutputFolder(), help="Where to write; a new folder here.")
 @click.option("--events", is_flag=True, help="Write each rank's events to OUT/events, for a replay.")
-@click.option(
-    "--endpoint", default="", help="An OTLP/gRPC receiver that runs already, in place of a bridge of its own."
-)
+@click.option("--endpoint", default="", help="An OTLP/gRPC receiver that runs already, instead of a bridge of its own.")
 @click.option("--json", "as_json", is_flag=True, help="Print the result as JSON instead of a table.")
 def smoke(
     config: str, nproc: int, steps: int | None, out: Path | None, endpoint: str, *, events: bool, as_json: bool
@@ -70,7 +68,7 @@ Where to look:
   its ranks, as live      {command} top {near(result.out)}
   its records as data     {command} dump {near(result.out)}
   the run for wandb       {near(result.wandb_file)}
-  to upload it            {command.with_name("wandb")} sync {near(result.wandb_file.parent)}
+  to upload it            {command} sync {near(result.out)}
   what the metrics mean   {command} catalogue
   a job that goes wrong   {command} smoke starved_reader   (or collapsed_mix, undersized_ledger)"""
     )
@@ -95,7 +93,7 @@ def _smoke(
     path = find_config(config)
     folder = out or Path("otel-train-out") / f"{path.stem}-{time.strftime('%Y%m%d-%H%M%S')}"
     options = SmokeOptions(config=path, out=folder, nproc=nproc, steps=steps, events=events, endpoint=endpoint)
-    options.load()  # what is wrong with it is said before a bar is drawn
+    options.load()  # an error in it is reported before a bar is drawn
     with progress_bar(f"{path.stem} on {nproc} ranks", quiet=quiet) as on_progress:
         result = run_smoke(options, on_progress)
     if not quiet:

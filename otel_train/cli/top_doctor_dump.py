@@ -1,9 +1,8 @@
-"""The commands that look at a job, without touching it: top, doctor and dump."""
+"""The commands that read a job, without changing anything of it: top, doctor and dump."""
 
 from __future__ import annotations
 
 import sys
-from collections.abc import Callable
 from pathlib import Path
 from typing import TYPE_CHECKING
 
@@ -16,7 +15,7 @@ from otel_train.exceptions import ConfigurationError
 from otel_train.paths import expanded
 
 if TYPE_CHECKING:
-    from otel_train.catalogue import HealthyRange
+    from otel_train.diagnose.judgement import Ranges
 
 
 @click.command(
@@ -60,11 +59,11 @@ def top(directory: Path | None, svg: Path | None, health: Path | None, *, once: 
         from otel_train.trainer.config import load_config  # noqa: PLC0415
 
         ranges = load_config(health).healthy_range
-    found = find_job(directory)
+    rings = find_job(directory)
     if svg is not None:
-        save_frame(found, svg, ranges)
+        save_frame(rings, svg, ranges)
     if once or svg is None:
-        (print_frame if once else run_top)(found, ranges)
+        (print_frame if once else run_top)(rings, ranges)
 
 
 @click.command(
@@ -80,11 +79,11 @@ def top(directory: Path | None, svg: Path | None, health: Path | None, *, once: 
 @click.option("--config", help="The job's TOML, or a shipped one, for its [health] ranges; else SOURCE/job.toml.")
 @click.option("--json", "as_json", is_flag=True, help="Print JSON instead of text.")
 def doctor(source: str, run: str, config: str | None, *, as_json: bool) -> None:
-    """Say what is wrong with a job, since when, on which rank, why, and what to do.
+    """Report what is wrong with a job, since when, on which rank, why, and what to do.
 
     SOURCE is a directory of rings (OTEL_TRAIN_RING_DIR; live or after a crash), the output of smoke or demo, a bridge's
     --state directory, a .wandb file, or the http(s) address of a Prometheus; without it, your newest job on this
-    machine. Only rings tell what a rank does at this moment, and whether it hangs.
+    machine. Only rings have what a rank does at this moment, and whether it hangs.
 
     The exit code is 0 when nothing is wrong, 1 when something is, 2 when SOURCE can't be read.
     """
@@ -147,7 +146,7 @@ def dump(
     left out (CSV: empty, Parquet: null). NaN and infinities are the texts NaN, Infinity and -Infinity, in Parquet
     themselves. A value whose key is one of the names before gets metric/ in front.
 
-    Torn records are left out, and their number is said.
+    Torn records are left out and counted.
     """
     from otel_train.read import dump as dumping  # noqa: PLC0415
     from otel_train.read.dump_formats import format_of, write_dump  # noqa: PLC0415
@@ -163,21 +162,21 @@ def dump(
         all_attempts=all_attempts,
     )
     chosen = format_of(form, file)
-    found = dumping.Dump(find_job(directory), selection)
-    write_dump(found, chosen, file)
-    for problem in found.damaged:
+    content = dumping.Dump(find_job(directory), selection)
+    write_dump(content, chosen, file)
+    for problem in content.damaged:
         click.echo(f"otel-train: left out: {problem}", err=True)
-    if found.torn:
-        click.echo(f"otel-train: {found.torn} records were torn, or overwritten while they were read", err=True)
-    found.close()
+    if content.torn:
+        click.echo(f"otel-train: {content.torn} records were torn, or overwritten while they were read", err=True)
+    content.close()
 
 
-def ranges_of(source: str, config: str | None) -> tuple[Callable[[str], HealthyRange], Path | None]:
-    """Return the healthy ranges that a run is judged by, and the job's TOML that they are from, where there is one.
+def ranges_of(source: str, config: str | None) -> tuple[Ranges, Path | None]:
+    """Return the healthy ranges for a run, and the job's TOML that they are from, where there is one.
 
     Args:
-        source: The run; a smoke run's output has its configuration beside what came of it.
-        config: A TOML file or the name of a shipped one, which stands above that.
+        source: The run; a smoke run's output has its configuration in it.
+        config: A TOML file or the name of a shipped one, which overrides that.
     """
     from otel_train.catalogue import healthy_range  # noqa: PLC0415
 

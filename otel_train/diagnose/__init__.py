@@ -1,1 +1,1 @@
-"""What is wrong in a run: what was read, judged; worst first."""
+"""Judge a run that was read: each finding with its cause and its remedy, the worst first."""

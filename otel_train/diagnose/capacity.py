@@ -1,14 +1,14 @@
 """Say how many entries the ledger should hold: the misses that each larger capacity would have saved.
 
 The ring of evicted keys continues the LRU stack of the entries (Mattson, Gecsei, Slutz and Traiger 1970, "Evaluation
-techniques for storage hierarchies"): a key at place d of the ring would be held by an owner of d entries more. So one
+techniques for storage hierarchies"): a key at depth d of the ring would be held by an owner of d entries more. So one
 run at one capacity tells the misses at all larger ones, as far as the ring reaches. They are exactly those of a run of
 the same job at that capacity where
 
 - each fetch is followed by a store of the same ids before the next call (the recurrent step: state in, state out). A
   fetch alone is a use of a held entry and nothing for a missing one, so its order of use depends on the capacity;
 - nothing is dropped for another reason: with `max_idle_steps` a larger shard drops what sits unused too, and a shard
-  with free places is no full stack; `LedgerMeter.discard` leaves free places as well.
+  with free entries is not a full stack; `LedgerMeter.discard` leaves free entries as well.
 
 Stores may come in batches of any size: an owner looks up all keys of a call first. The distances are known in buckets,
 so the misses are given at the buckets' bounds only, where they are exact, and nothing is guessed between two.
@@ -22,6 +22,7 @@ from dataclasses import dataclass
 from itertools import accumulate, pairwise
 
 from otel_train.catalogue import REUSE_BOUNDS, rows
+from otel_train.number_text import byte_size
 from otel_train.read.history import History
 
 SHARES = (0.5, 0.9, 0.99)
@@ -30,7 +31,7 @@ SHARES = (0.5, 0.9, 0.99)
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class CapacityPoint:
-    """What one capacity would have done in the steps that are known."""
+    """Misses that one capacity would have had, in the steps that the source has."""
 
     capacity: int
     """Entries of each rank."""
@@ -39,7 +40,7 @@ class CapacityPoint:
     saved: float
     """Part of the false evictions that it would have saved."""
     extra_bytes: int | None
-    """What it takes beside what each rank takes now, for states; None where an entry's size is not known."""
+    """Memory of the states that it takes more than now, a rank; None where an entry's size is not known."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -60,14 +61,14 @@ class CapacityPlan:
     capacity: int
     """Entries of each rank, now."""
     false_evictions: float
-    """Of the steps and ranks that are known."""
+    """Sum over the steps and ranks that the source has."""
     points: tuple[CapacityPoint, ...]
     """The present capacity first; each is exact where `caveats` is empty."""
     advice: tuple[Advice, ...]
     """One for each of `SHARES` that a known capacity saves; all of them, where the ring's size is known."""
     entry_bytes: int | None
     reach: int | None
-    """The largest capacity that the ring tells of; None where its size is not known."""
+    """The largest capacity that the ring covers; None where its size is not known."""
     beyond: float
     """Part of the fresh writes that were no false evictions: new streams, or evicted so long ago that the ring had
     forgotten them. What more capacity than `reach` would save is within this part; NaN where it is not known."""
@@ -76,13 +77,13 @@ class CapacityPlan:
 
     def for_share(self, share: float) -> Advice | None:
         """Return the advice for one of `SHARES`, None where no known capacity saves as much."""
-        return next((each for each in self.advice if each.share == share), None)
+        return next((advice for advice in self.advice if advice.share == share), None)
 
     def remedy(self, share: float = 0.9) -> str:
-        """Return one sentence that says what to set, with figures."""
+        """Return the advice as one sentence with its numbers."""
         advice = self.for_share(share)
         point = self.points[-1] if advice is None else advice.point
-        memory = "" if point.extra_bytes is None else f", for {in_bytes(point.extra_bytes)} more a rank"
+        memory = "" if point.extra_bytes is None else f", for {byte_size(point.extra_bytes)} more a rank"
         about = "about " if self.caveats else ""
         return (
             f"Set ledger.capacity from {self.capacity} to {point.capacity} a rank: "
@@ -91,7 +92,7 @@ class CapacityPlan:
 
 
 def advise(history: History) -> CapacityPlan | None:
-    """Return what larger capacities would have done; None where there were no false evictions or they are not known.
+    """Return the misses of larger capacities; None where there were no false evictions or they are not known.
 
     Args:
         history: A run, with its reuse distances.
@@ -135,22 +136,22 @@ def _saved(counts: Sequence[float], ring: int | None) -> list[tuple[int, float]]
 
 
 def _advice(points: Sequence[CapacityPoint], share: float) -> Advice:
-    place = next(place for place, point in enumerate(points) if point.saved >= share)
-    return Advice(share=share, point=points[place], too_small=points[place - 1].capacity)
+    index = next(index for index, point in enumerate(points) if point.saved >= share)
+    return Advice(share=share, point=points[index], too_small=points[index - 1].capacity)
 
 
 def _capacity(history: History) -> int | None:
-    known = _whole(history.facts.get("ledger.capacity"))
-    if known is None and history.world_size:
+    capacity = _whole(history.facts.get("ledger.capacity"))
+    if capacity is None and history.world_size:
         everywhere = history.cluster.last(rows.LEDGER_CAPACITY.wandb_key)
-        known = None if math.isnan(everywhere) else round(everywhere / history.world_size)
-    return known
+        capacity = None if math.isnan(everywhere) else round(everywhere / history.world_size)
+    return capacity
 
 
 def _beyond(history: History) -> float:
     tracks = list(history.ranks.values()) or [history.cluster]
     fresh, false = (
-        math.fsum(value for track in tracks for _, value in track.finite(row.wandb_key))
+        math.fsum(value for track in tracks for value in track.finite_values(row.wandb_key))
         for row in (rows.FRESH_WRITES, rows.FALSE_EVICTIONS)
     )
     return max(0.0, fresh - false) / fresh if fresh else math.nan
@@ -160,7 +161,7 @@ def _caveats(history: History, counts: Sequence[float], ring: int | None) -> tup
     caveats = []
     idle = history.facts.get("ledger.max_idle_steps")
     tracks = list(history.ranks.values()) or [history.cluster]
-    stale = any(value for track in tracks for _, value in track.finite(rows.STALE_EVICTIONS.wandb_key))
+    stale = any(value for track in tracks for value in track.finite_values(rows.STALE_EVICTIONS.wandb_key))
     if idle is not None or stale:
         after = "" if idle is None else f" after {idle} steps"
         caveats.append(f"entries that sit unused are dropped{after} at any capacity, so the savings are estimates")
@@ -171,12 +172,3 @@ def _caveats(history: History, counts: Sequence[float], ring: int | None) -> tup
 
 def _whole(fact: object) -> int | None:
     return fact if isinstance(fact, int) and not isinstance(fact, bool) and fact > 0 else None
-
-
-def in_bytes(count: float) -> str:
-    """Return a number of bytes as people write it."""
-    for unit in ("B", "KiB", "MiB", "GiB"):
-        if count < 1024:
-            return f"{count:.3g} {unit}"
-        count /= 1024
-    return f"{count:.3g} TiB"

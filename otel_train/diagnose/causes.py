@@ -1,4 +1,4 @@
-"""Say why a metric is out of its range and what to do about it, with the figures that the run gives."""
+"""Explain why a metric is out of its range, and advise what to do, with the run's own numbers."""
 
 from __future__ import annotations
 
@@ -8,7 +8,7 @@ from dataclasses import dataclass
 
 from otel_train.catalogue import Metric, rows
 from otel_train.diagnose.capacity import advise
-from otel_train.read.history import History, Track
+from otel_train.read.history import History, Track, mean, share_key, target_key
 
 _WORST = 3
 """Ranks that are named at most."""
@@ -16,7 +16,7 @@ _WORST = 3
 
 @dataclass(frozen=True, slots=True)
 class Reason:
-    """Why, and what to do."""
+    """Cause and remedy."""
 
     remedy: str
     cause: str = ""
@@ -24,7 +24,7 @@ class Reason:
 
 
 def explain(history: History, row: Metric, rank: int | None) -> Reason:
-    """Return what a run tells of a headline metric that is out of its range; at least the catalogue's remedy.
+    """Return cause, evidence and remedy of a headline metric that is out of its range; at least the catalogue's remedy.
 
     Args:
         history: The run.
@@ -43,25 +43,21 @@ def _beside_others(history: History, row: Metric, rank: int | None) -> tuple[str
     """Return how the worst rank's own value compares with the others'."""
     if rank is None or rank not in history.ranks or len(history.ranks) < 2:
         return ()
-    own = _mean(history.ranks[rank], row)
-    others = sorted(_mean(track, row) for each, track in history.ranks.items() if each != rank)
+    means = {number: mean(track.finite_values(row.wandb_key)) for number, track in history.ranks.items()}
+    own = means.pop(rank)
+    others = sorted(means.values())
     return (f"rank {rank}: mean {own:.3g}, the other ranks' median {others[len(others) // 2]:.3g}",)
 
 
-def _mean(track: Track, row: Metric) -> float:
-    values = [value for _, value in track.finite(row.wandb_key)]
-    return math.fsum(values) / len(values) if values else 0.0
-
-
 def _sum(track: Track, row: Metric) -> float:
-    return math.fsum(value for _, value in track.finite(row.wandb_key))
+    return math.fsum(track.finite_values(row.wandb_key))
 
 
 def _capacity(history: History, _: int | None) -> Reason | None:
     plan = advise(history)
     if plan is None:
         return None
-    advised = dict.fromkeys(each.point for each in plan.advice)
+    advised = dict.fromkeys(advice.point for advice in plan.advice)
     evidence = [
         f"{plan.capacity} entries a rank, of which {plan.false_evictions:.0f} were thrown away and needed again; "
         + ", ".join(f"{point.capacity} would have saved {100 * point.saved:.0f} %" for point in advised)
@@ -75,18 +71,18 @@ def _capacity(history: History, _: int | None) -> Reason | None:
 
 
 def _evictions(history: History, rank: int | None) -> Reason | None:
-    found = _capacity(history, rank)
-    if found is None and history.reuse:
+    reason = _capacity(history, rank)
+    if reason is None and history.reuse:
         return Reason(
             "Nothing is lost so far: widen the range under [health], or raise ledger.capacity before it is.",
             "streams that have ended are evicted: none was needed again",
         )
-    return found
+    return reason
 
 
 def _stale(history: History, _: int | None) -> Reason | None:
     idle = history.facts.get("ledger.max_idle_steps")
-    ages = [age for _, age in history.cluster.finite(rows.STALENESS_MAX.wandb_key)]
+    ages = history.cluster.finite_values(rows.STALENESS_MAX.wandb_key)
     if not isinstance(idle, int) or not ages or max(ages) <= idle:
         return None
     return Reason(
@@ -99,30 +95,25 @@ def _divergence(history: History, _: int | None) -> Reason | None:
     lacks = shares(history.cluster, history.modalities)
     if not lacks:
         return None
-    name, got, wanted = lacks[0]
-    evidence = [f"{each}: {100 * share:.1f} % in place of {100 * target:.1f} %" for each, share, target in lacks]
-    own = {
-        rank: {each: share for each, share, _ in shares(track, history.modalities)}
-        for rank, track in history.ranks.items()
-    }
-    worst = sorted((found[name], rank) for rank, found in own.items() if name in found)[:_WORST]
+    name, share, target = lacks[0]
+    evidence = [f"{other}: {100 * real:.1f} % instead of {100 * aim:.1f} %" for other, real, aim in lacks]
+    on_ranks = [(track.last(share_key(name)), rank) for rank, track in history.ranks.items()]
+    worst = sorted((own, rank) for own, rank in on_ranks if not math.isnan(own))[:_WORST]
     if len(worst) > 1:
-        evidence.append(f"{name} least on " + ", ".join(f"rank {rank} ({100 * share:.1f} %)" for share, rank in worst))
-    nowhere = got == 0
+        evidence.append(f"{name} least on " + ", ".join(f"rank {rank} ({100 * own:.1f} %)" for own, rank in worst))
     return Reason(
-        f"Give {name} slots, streams or weight: it has {100 * got:.1f} % of the picks and should have "
-        f"{100 * wanted:.1f} %.",
-        f"no slot holds a stream of {name}" if nowhere else f"{name} has too few readers or streams for its weight",
+        f"Give {name} slots, streams or weight: it has {100 * share:.1f} % of the picks and should have "
+        f"{100 * target:.1f} %.",
+        f"no slot holds a stream of {name}" if share == 0 else f"{name} has too few readers or streams for its weight",
         tuple(evidence),
     )
 
 
 def shares(track: Track, modalities: tuple[str, ...]) -> list[tuple[str, float, float]]:
-    """Return (modality, realised share, target share) now, the one that lacks most first."""
-    share, target = rows.MODALITY_SHARE.wandb_key, rows.MODALITY_TARGET.wandb_key
-    found = [(name, track.last(f"{share}/{name}"), track.last(f"{target}/{name}")) for name in modalities]
-    known = [each for each in found if not math.isnan(each[1]) and not math.isnan(each[2])]
-    return sorted(known, key=lambda each: each[1] - each[2])
+    """Return (modality, newest realised share, newest target share), the one that lacks most first."""
+    newest = [(name, track.last(share_key(name)), track.last(target_key(name))) for name in modalities]
+    measured = [(name, share, target) for name, share, target in newest if not math.isnan(share + target)]
+    return sorted(measured, key=lambda entry: entry[1] - entry[2])
 
 
 def _restarts(history: History, _: int | None) -> Reason | None:
@@ -143,14 +134,14 @@ def _switches(history: History, _: int | None) -> Reason | None:
 
 
 def _waits(history: History, rank: int | None) -> Reason | None:
-    hungry = history.cluster.last(rows.STARVED_READERS.wandb_key)
+    starved = history.cluster.last(rows.STARVED_READERS.wandb_key)
     where = "" if rank is None else f" on rank {rank}"
-    if math.isnan(hungry):
+    if math.isnan(starved):
         return None
-    if hungry:
+    if starved:
         return Reason(
-            f"Find the slot{where} that is never picked, and mend its weight or its stream.",
-            f"{hungry:.0f} readers wait longer than their weights explain",
+            f"Find the slot{where} that is never picked, and fix its weight or its stream.",
+            f"{starved:.0f} readers wait longer than their weights explain",
         )
     return Reason(
         f"Raise the weight of the modality whose readers wait{where}, or give it fewer slots.",

@@ -7,7 +7,7 @@ the chance that it ever reaches x is at most 1/x (Ville 1939): what is reported 
 
 A drift may begin late, when a bet on the whole run has lost too much to notice: so one bet begins at each of a grid of
 steps, all with a share of the stake (a mixture over change points, which is an e-process too; the e-detectors of Shin,
-Ramdas and Rinaldo 2022 are its sums instead, with a bound on the time between false alarms in place of their chance).
+Ramdas and Rinaldo 2022 are its sums, with a bound on the time between false alarms instead of their chance).
 
 Targets that change are followed: the bet is on each modality's ratio of realised to expected picks. Picks of ranks with
 other targets are judged by the shares of all together, which only makes the bet lose more under H0, and so does a mixer
@@ -27,12 +27,12 @@ from otel_train.read.history import History, MixInterval
 ALPHA = 1e-3
 """The chance of a false alarm in a run, however long and however often looked at."""
 STRENGTH = 30.0
-"""What the prior is worth in picks. It spreads a share of 0.5 by 9 percentage points, the size of drift that matters:
+"""Weight of the prior, in picks. It spreads a share of 0.5 by 9 percentage points, the size of drift that matters:
 the bet on such a one wins soonest. The bound on the chance holds for any value."""
 NEGLIGIBLE = 0.01
 """A drift of every share by less than a percentage point is no finding, however certain."""
 _FIRST_STAKE = 0.5
-"""On the run as a whole; the later beginnings share the rest."""
+"""Part of the stake that is bet on the run as a whole; the later beginnings share the rest."""
 _GRID = 8
 """Beginnings of bets for each doubling of the number of looks."""
 _BLOCK_PICKS = 32
@@ -40,7 +40,7 @@ _BLOCK_PICKS = 32
 _BLOCKS = 256
 """... and after each so many looks twice as many intervals, so that the work grows little with a run's length."""
 _ZERO = 1e-9
-"""A share below this is none: undoing a decay leaves rounding errors."""
+"""Bound below which a share counts as 0: undoing a decay leaves rounding errors."""
 
 
 @dataclass(slots=True)
@@ -50,10 +50,10 @@ class Bet:
     counts: list[float]
     expected: list[float]
     log: float = 0.0
-    """Natural logarithm of what a stake of 1 has become."""
+    """Natural logarithm of the present value of a stake of 1."""
 
     def take(self, picks: Sequence[float], shares: Sequence[float]) -> None:
-        """Bet on an interval's picks, by what was there before it, and look at them."""
+        """Bet on an interval's picks by the counts before it, then count them."""
         total = math.fsum(self.counts) + STRENGTH
         tilted = [
             share * (STRENGTH * share + count) / (STRENGTH * share + expected) if share else 0.0
@@ -78,7 +78,7 @@ class MixTest:
     intervals: list[MixInterval] = field(default_factory=list)
     log_evidence: float = 0.0
     """The largest logarithm that the whole stake has had: chance is its inverse."""
-    found: int | None = None
+    detected: int | None = None
     """The interval after which the chance was below `ALPHA` for the first time."""
     best: int = 0
     """The interval after which the evidence was largest."""
@@ -92,15 +92,15 @@ class MixTest:
         """Take the next interval; small ones are looked at together, and the later the more of them."""
         self.intervals.append(interval)
         self._waiting.append(interval)
-        enough = math.fsum(math.fsum(each.picks) for each in self._waiting) >= _BLOCK_PICKS
+        enough = math.fsum(math.fsum(waiting.picks) for waiting in self._waiting) >= _BLOCK_PICKS
         if enough and len(self._waiting) >= 2 ** (self._blocks // _BLOCKS):
             self.look()
 
     def look(self) -> None:
-        """Look at what came since the last look, which is done by itself now and then."""
+        """Test the intervals since the last look; `add` does so by itself now and then."""
         if not self._waiting:
             return
-        place = len(self.intervals) - len(self._waiting)
+        first = len(self.intervals) - len(self._waiting)
         strange = any(map(_impossible, self._waiting))
         picks, shares = joined(self._waiting)
         self._waiting = []
@@ -108,7 +108,7 @@ class MixTest:
         if strange:
             evidence = math.inf
         elif math.fsum(picks) and math.fsum(shares):
-            self._begin(place, len(picks))
+            self._begin(first, len(picks))
             for bet in self._bets.values():
                 bet.take(picks, shares)
             evidence = self._evidence()
@@ -116,45 +116,45 @@ class MixTest:
             return
         if evidence > self.log_evidence:
             self.log_evidence, self.best = evidence, len(self.intervals) - 1
-        if self.found is None and evidence >= -math.log(ALPHA):
-            self.found = len(self.intervals) - 1
+        if self.detected is None and evidence >= -math.log(ALPHA):
+            self.detected = len(self.intervals) - 1
 
-    def _begin(self, place: int, width: int) -> None:
+    def _begin(self, interval: int, width: int) -> None:
         """Begin a bet where the grid has one; it depends on nothing but the number of looks."""
         if not self._bets:
-            self._stakes[place] = _FIRST_STAKE
+            self._stakes[interval] = _FIRST_STAKE
         elif self._blocks % max(1, 2 ** (self._blocks.bit_length() - 1) // _GRID) == 0:
             number = len(self._bets)
-            self._stakes[place] = (1 - _FIRST_STAKE) / (number * (number + 1))
+            self._stakes[interval] = (1 - _FIRST_STAKE) / (number * (number + 1))
         else:
             return
-        self._bets[place] = Bet([0.0] * width, [0.0] * width)
+        self._bets[interval] = Bet([0.0] * width, [0.0] * width)
 
     def _evidence(self) -> float:
         """Return the logarithm of the whole stake; what is not bet yet is still there."""
         idle = max(0.0, 1 - math.fsum(self._stakes.values()))
-        logs = [math.log(stake) + self._bets[place].log for place, stake in self._stakes.items()]
+        logs = [math.log(stake) + self._bets[interval].log for interval, stake in self._stakes.items()]
         largest = max(0.0, *logs)
-        return largest + math.log(idle * math.exp(-largest) + math.fsum(math.exp(each - largest) for each in logs))
+        return largest + math.log(idle * math.exp(-largest) + math.fsum(math.exp(log - largest) for log in logs))
 
     @property
     def chance(self) -> float:
-        """How likely so much evidence would be at any time of the run if the picks were drawn by the targets."""
+        """Bound on the probability of so much evidence, at any time of the run, if picks were drawn by the targets."""
         return math.exp(-self.log_evidence)
 
     def change(self) -> int:
         """Return the interval with which the drift most likely began (the CUSUM estimate; Page 1954)."""
         seen = self.intervals[: self.best + 1]
         if math.isinf(self.log_evidence):
-            return next(place for place, each in enumerate(seen) if _impossible(each))
-        bet = max(self._bets, key=lambda place: self._bets[place].log)
+            return next(index for index, interval in enumerate(seen) if _impossible(interval))
+        bet = max(self._bets, key=lambda interval: self._bets[interval].log)
         ratios = _ratios(seen[bet:] or seen)
         score = largest = 0.0
         begin = self.best
-        for place in range(self.best, -1, -1):
-            score += _score(seen[place], ratios)
+        for index in range(self.best, -1, -1):
+            score += _score(seen[index], ratios)
             if score > largest:
-                largest, begin = score, place
+                largest, begin = score, index
         return begin
 
 
@@ -172,11 +172,11 @@ test_mix.__test__ = False  # type: ignore[attr-defined]  # pytest must not take 
 
 def joined(intervals: Sequence[MixInterval]) -> tuple[list[float], list[float]]:
     """Return the picks of several intervals together, and their target shares, which add up to 1."""
-    picks = [math.fsum(column) for column in zip(*(each.picks for each in intervals), strict=True)]
-    totals = [math.fsum(each.picks) for each in intervals]
+    picks = [math.fsum(column) for column in zip(*(interval.picks for interval in intervals), strict=True)]
+    totals = [math.fsum(interval.picks) for interval in intervals]
     weighted = [
-        [share * total if share > _ZERO else 0.0 for share in each.shares]
-        for each, total in zip(intervals, totals, strict=True)
+        [share * total if share > _ZERO else 0.0 for share in interval.shares]
+        for interval, total in zip(intervals, totals, strict=True)
     ]
     targets = [math.fsum(column) for column in zip(*weighted, strict=True)]
     whole = math.fsum(targets) or 1.0
@@ -184,16 +184,16 @@ def joined(intervals: Sequence[MixInterval]) -> tuple[list[float], list[float]]:
 
 
 def find_drift(history: History) -> Finding:
-    """Return what the picks tell of the mix."""
+    """Return whether the picks drift from the targets of the mix."""
     check = "mix drift"
     if not history.mix:
         why = "the source has no exact picks; the verdict rests on the divergence and its range alone"
         return Finding(check=check, severity=Severity.UNKNOWN, summary=why)
     test = test_mix(history.mix)
     first, last = history.mix[0].step, history.mix[-1].step
-    picks = math.fsum(math.fsum(each.picks) for each in history.mix)
+    picks = math.fsum(math.fsum(interval.picks) for interval in history.mix)
     looked = f"{picks:.0f} picks of steps {first} to {last} against the targets in force"
-    if test.found is None:
+    if test.detected is None:
         summary = "the picks are as the targets have them"
         return Finding(
             check=check, severity=Severity.OK, summary=summary, chance=min(1.0, test.chance), evidence=(looked,)
@@ -209,7 +209,7 @@ def find_drift(history: History) -> Finding:
         + ("" if worst else ", which is too little to matter"),
         since_step=history.mix[begin].step,
         chance=test.chance,
-        evidence=(looked, f"certain enough (chance under {ALPHA:g}) at step {history.mix[test.found].step}", *lines),
+        evidence=(looked, f"certain enough (chance under {ALPHA:g}) at step {history.mix[test.detected].step}", *lines),
         cause="slots hold too few streams of a modality, or the mixer uses other weights than are configured"
         if worst
         else "",
@@ -218,13 +218,13 @@ def find_drift(history: History) -> Finding:
 
 
 def _lines(intervals: Sequence[MixInterval], modalities: Sequence[str]) -> tuple[list[str], float]:
-    """Return realised and wanted shares in words, the modality that lacks most first, and the largest difference."""
-    counts, wanted = joined(intervals)
+    """Return realised and target shares in words, the modality that lacks most first, and the largest difference."""
+    counts, targets = joined(intervals)
     total = math.fsum(counts)
     counts = [count / total for count in counts]
-    named = sorted(zip(counts, wanted, modalities, strict=True), key=lambda each: each[0] - each[1])
-    lines = [f"{name}: {100 * got:.1f} % of the picks in place of {100 * want:.1f} %" for got, want, name in named]
-    return lines, max(abs(got - want) for got, want, _ in named)
+    named = sorted(zip(counts, targets, modalities, strict=True), key=lambda entry: entry[0] - entry[1])
+    lines = [f"{name}: {100 * got:.1f} % of the picks instead of {100 * aim:.1f} %" for got, aim, name in named]
+    return lines, max(abs(got - aim) for got, aim, _ in named)
 
 
 def _impossible(interval: MixInterval) -> bool:

@@ -1,4 +1,4 @@
-"""What an examination of a run says: one finding for each thing that was looked at."""
+"""One result of an examination of a run: how bad, since when, on which rank, why, and what to do."""
 
 from __future__ import annotations
 
@@ -7,7 +7,7 @@ from enum import StrEnum
 
 
 class Severity(StrEnum):
-    """How bad a finding is, from good to bad."""
+    """How bad a finding is."""
 
     OK = "ok"
     UNKNOWN = "unknown"
@@ -18,24 +18,30 @@ class Severity(StrEnum):
     """Training hangs, or trains on nothing."""
 
 
+WORST_FIRST = (Severity.CRITICAL, Severity.WARNING, Severity.UNKNOWN, Severity.OK)
+"""The order of findings."""
+WRONG = (Severity.CRITICAL, Severity.WARNING)
+"""Severities of findings that somebody must look at."""
+
+
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Finding:
-    """One thing that was looked at."""
+    """Result of one check."""
 
     check: str
-    """What was looked at: a headline key, or a word such as `ranks` or `mix drift`."""
+    """Subject of the check: a headline key, or a word such as `ranks` or `mix drift`."""
     severity: Severity
     summary: str
-    """One line: what is the case, with its figure and its range."""
+    """The state in one line, with its value and its range."""
     since_step: int | None = None
     """The first step of the newest stretch in which it is so."""
     rank: int | None = None
     """The rank that is worst, where one can be named."""
     chance: float | None = None
-    """How likely what was seen would be by chance, where that can be said."""
+    """Probability of such data if nothing were wrong, where that can be told."""
     evidence: tuple[str, ...] = ()
-    """What the finding rests on, a line each."""
+    """Facts that the finding rests on, a line each."""
     cause: str = ""
     """The likely cause."""
     remedy: str = ""
-    """What to do, with figures where they are known."""
+    """Advice, with numbers where the run gives them."""

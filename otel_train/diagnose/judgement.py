@@ -1,4 +1,4 @@
-"""Judge a run: each headline metric's curve against its healthy range. Pure."""
+"""Compare each headline metric's values over a run with its healthy range. Pure."""
 
 from __future__ import annotations
 
@@ -16,11 +16,17 @@ from otel_train.catalogue import (
     headline_row,
     rows,
 )
+from otel_train.read.history import mean
+
+Ranges = Callable[[str], HealthyRange]
+"""Gives the healthy range of a headline key."""
+WINDOW = 20
+"""Log steps over which a mean is taken to see since when it is out of its range."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Judgement:
-    """One metric's figures over a run, and whether they are healthy."""
+    """One metric's values over a run, and whether they are healthy."""
 
     key: str
     """The wandb key."""
@@ -28,18 +34,16 @@ class Judgement:
     mean: float
     max: float
     judged: float
-    """The figure that was compared: the range's statistic, divided by what the range says."""
+    """The value that was compared: the range's statistic, divided as the range says."""
     range: HealthyRange
     healthy: bool
     worst_rank: int | None
     """The rank that had the largest value, where the metric names it."""
     remedy: str
-    """What to do; empty when it is healthy."""
+    """Advice; empty when it is healthy."""
 
 
-def judge(
-    history: Sequence[Mapping[str, float]], world_size: int, healthy_range: Callable[[str], HealthyRange]
-) -> list[Judgement]:
+def judge(history: Sequence[Mapping[str, float]], world_size: int, ranges: Ranges) -> list[Judgement]:
     """Judge each headline key.
 
     A `_max` key is multiplied by the world size first, as if every rank were like the worst, so that one range
@@ -48,18 +52,18 @@ def judge(
     Args:
         history: One row of values by wandb key for each log step.
         world_size: Number of ranks.
-        healthy_range: The range of a key.
+        ranges: Gives the range of a key.
 
     Returns:
         One judgement for each of `HEADLINE_KEYS`; a metric that is missing from a row is unhealthy.
     """
-    picks = _mean([row.get(rows.PICKS.wandb_key, 0.0) for row in history])
+    picks = mean([row.get(rows.PICKS.wandb_key, 0.0) for row in history])
     return [
         judge_key(
             key,
             [float(row.get(key, math.nan)) for row in history] or [math.nan],
-            scale_of(key, wanted := healthy_range(key), picks, world_size),
-            wanted,
+            scale_of(key, bounds := ranges(key), picks, world_size),
+            bounds,
             _worst_rank(key, history),
         )
         for key in HEADLINE_KEYS
@@ -67,56 +71,59 @@ def judge(
 
 
 def judge_key(
-    key: str, values: Sequence[float], scale: float, wanted: HealthyRange, worst_rank: int | None = None
+    key: str, values: Sequence[float], scale: float, bounds: HealthyRange, worst_rank: int | None = None
 ) -> Judgement:
     """Judge one headline key.
 
     Args:
         key: The headline key.
         values: Its value at each log step.
-        scale: What `scale_of` gives.
-        wanted: Its range.
+        scale: The result of `scale_of`.
+        bounds: Its range.
         worst_rank: The rank that had the largest value.
     """
-    figures = {Statistic.LAST: values[-1], Statistic.MEAN: _mean(values), Statistic.MAX: _max(values)}
-    judged = figures[wanted.statistic] * scale
+    statistics = {Statistic.LAST: values[-1], Statistic.MEAN: mean(values), Statistic.MAX: _max(values)}
+    judged = statistics[bounds.statistic] * scale
     return Judgement(
         key=key,
-        last=figures[Statistic.LAST],
-        mean=figures[Statistic.MEAN],
-        max=figures[Statistic.MAX],
+        last=statistics[Statistic.LAST],
+        mean=statistics[Statistic.MEAN],
+        max=statistics[Statistic.MAX],
         judged=judged,
-        range=wanted,
-        healthy=judged in wanted,
+        range=bounds,
+        healthy=judged in bounds,
         worst_rank=worst_rank,
-        remedy="" if judged in wanted else headline_row(key).remedy,
+        remedy="" if judged in bounds else headline_row(key).remedy,
     )
 
 
-def scale_of(key: str, wanted: HealthyRange, picks: float, world_size: int) -> float:
-    """Return what a key's value is multiplied by before it is compared with its range; NaN where that is not known.
+def scale_of(key: str, bounds: HealthyRange, picks: float, world_size: int) -> float:
+    """Return the factor of a key's value before it is compared with its range; NaN where that is not known.
 
     Args:
         key: The headline key.
-        wanted: Its range.
+        bounds: Its range.
         picks: The mean of the picks of a log step.
         world_size: Number of ranks; 0 where it is not known.
     """
-    divisor = {Per.CLUSTER: 1.0, Per.RANK: float(world_size), Per.PICK: picks}[wanted.per]
+    divisor = {Per.CLUSTER: 1.0, Per.RANK: float(world_size), Per.PICK: picks}[bounds.per]
     ranks = world_size if key == headline_row(key).wandb_key + MAX_SUFFIX else 1
     return ranks / divisor if divisor and ranks else math.nan
 
 
 def _worst_rank(key: str, history: Sequence[Mapping[str, float]]) -> int | None:
     """Return the rank named beside the largest value of a metric's maximum."""
-    row = headline_row(key)
-    peak = row.wandb_key + MAX_SUFFIX if row.with_max else row.wandb_key
-    named = [each for each in history if peak in each and peak + RANK_SUFFIX in each]
-    return int(max(named, key=lambda each: each[peak])[peak + RANK_SUFFIX]) if named else None
+    metric = headline_row(key)
+    peak = metric.wandb_key + MAX_SUFFIX if metric.with_max else metric.wandb_key
+    named = [row for row in history if peak in row and peak + RANK_SUFFIX in row]
+    return int(max(named, key=lambda row: row[peak])[peak + RANK_SUFFIX]) if named else None
 
 
-def _mean(values: Sequence[float]) -> float:
-    return math.fsum(values) / len(values) if values else 0.0
+def window_means(values: Sequence[float], width: int) -> list[float]:
+    """Return the mean of each window of `width` values that follow each other, at any offset."""
+    if width <= 1:
+        return list(values)
+    return [math.fsum(values[end - width : end]) / width for end in range(width, len(values) + 1)]
 
 
 def _max(values: Sequence[float]) -> float:

@@ -8,11 +8,12 @@ from statistics import median
 
 from otel_train.catalogue import Metric, Phase, rows
 from otel_train.diagnose.finding import Finding, Severity
+from otel_train.number_text import counted
 from otel_train.read.history import History
-from otel_train.read.rings import MOST_RANKS, RankState
+from otel_train.read.rings import MOST_RANKS, RankState, RankStatus
 
 STILL = 5.0
-"""Seconds without a step below which nothing is said to hang."""
+"""Seconds without a step below which no rank counts as hanging."""
 TIMES_USUAL = 10.0
 """A step that takes so many times the usual one may hang ..."""
 TIMES_LONGEST = 2.0
@@ -20,9 +21,9 @@ TIMES_LONGEST = 2.0
 RECENT = 200
 """Steps that a straggler is judged by."""
 UNLIKELY = 1e-3
-"""The chance below which a rank is said to be slower than the others."""
+"""The chance below which a rank counts as slower than the others."""
 SLOWED = 0.1
-"""Part of a step's time by which it must be slower to be worth a word."""
+"""Part of a step's time by which it must be slower to be a finding."""
 _NAMED = 8
 """Ranks that are named at most."""
 _WHERE = {
@@ -48,28 +49,30 @@ def find_ranks(states: Sequence[RankState], history: History, now_ns: int) -> li
         now_ns: The present time, nanoseconds since the epoch.
     """
     findings = _never_started(states, history)
-    dead = [state for state in states if not state.lives and not state.closed]
+    dead = [state for state in states if state.status is RankStatus.DIED]
     if dead:
         findings.append(_died(dead, states, now_ns))
-    failed = [state for state in states if state.closed and state.error]
+    failed = [state for state in states if state.status is RankStatus.FAILED]
     if failed:
         findings.append(_failed(failed, states, now_ns))
-    going = [state for state in states if state.lives and not state.closed]
+    live = [state for state in states if state.status is RankStatus.LIVE]
     limit = patience(history)
-    still = [state for state in going if now_ns - state.step_time_ns > limit * 1e9]
+    still = [state for state in live if now_ns - state.step_time_ns > limit * 1e9]
     if still:
         findings.append(_hangs(still, states, limit, now_ns))
     if findings:
         return findings
     newest = max(state.step for state in states)
-    if not going:
+    if not live:
         return [Finding(check="ranks", severity=Severity.OK, summary=f"all {len(states)} have ended, at step {newest}")]
-    return [Finding(check="ranks", severity=Severity.OK, summary=f"{len(going)} go on, at step {newest}")]
+    return [Finding(check="ranks", severity=Severity.OK, summary=f"{len(live)} go on, at step {newest}")]
 
 
 def patience(history: History) -> float:
-    """Return for how many seconds a rank of this run may end no step before that is a hang."""
-    durations = [value for track in history.ranks.values() for _, value in track.finite(rows.STEP_DURATION.wandb_key)]
+    """Return the seconds that a rank of this run may take for a step before it counts as hanging."""
+    durations = [
+        value for track in history.ranks.values() for value in track.finite_values(rows.STEP_DURATION.wandb_key)
+    ]
     log_every = history.facts.get("telemetry.log_every", 1)
     if not durations:
         return STILL
@@ -115,7 +118,7 @@ def _died(dead: Sequence[RankState], states: Sequence[RankState], now_ns: int) -
 
 
 def _failed(failed: Sequence[RankState], states: Sequence[RankState], now_ns: int) -> Finding:
-    """Return who ended with an exception: the first of them, for the others' are mostly of its making."""
+    """Return the ranks that ended with an exception, and name the first: the others' mostly follow from it."""
     first = min(failed, key=lambda state: state.step_time_ns)
     errors = sorted({state.error for state in failed})
     interrupted = errors == ["KeyboardInterrupt"]
@@ -137,9 +140,9 @@ def _failed(failed: Sequence[RankState], states: Sequence[RankState], now_ns: in
 
 
 def _hangs(still: Sequence[RankState], states: Sequence[RankState], limit: float, now_ns: int) -> Finding:
-    """Return who is waited for: the rank that is behind or, of those at one step, one that waits for nobody."""
+    """Return the rank that is waited for: one that is behind or, of those at one step, one that waits for nobody."""
     suspects = culprits(still)
-    ended = [state for state in states if not state.lives or state.closed]
+    ended = [state for state in states if state.status is not RankStatus.LIVE]
     others = [state for state in still if state not in suspects]
     shown = _shown([*suspects, *others])
     evidence = [_line(state, now_ns) for state in shown]
@@ -163,7 +166,7 @@ def _hangs(still: Sequence[RankState], states: Sequence[RankState], limit: float
         )
     first = suspects[0]
     rank, ahead = first.identity.rank, max(state.step for state in states) - first.step
-    behind = f"{steps_text(ahead)} behind and " if ahead else ""
+    behind = f"{counted(ahead, 'step')} behind and " if ahead else ""
     doing = "stopped (SIGSTOP or a debugger)" if first.stopped else _WHERE[first.phase]
     also = f" (and {ranks_text([state.identity.rank for state in suspects[1:]])})" if suspects[1:] else ""
     summary = f"rank {rank}{also} is {behind}stuck after step {first.step}: {doing} since {_since(first, now_ns)}"
@@ -189,7 +192,7 @@ def _hangs(still: Sequence[RankState], states: Sequence[RankState], limit: float
 
 
 def culprits(still: Sequence[RankState]) -> list[RankState]:
-    """Return the ranks that the others wait for, none where each of them waits itself.
+    """Return the ranks that the others wait for; empty where all of them wait.
 
     A stopped process first; then those at the oldest step that wait for nobody: for data, or in code of their own. A
     step begins with its data, so of those at the same step one that waits for data has come less far.
@@ -200,9 +203,9 @@ def culprits(still: Sequence[RankState]) -> list[RankState]:
     oldest = min(state.step for state in still)
     behind = [state for state in still if state.step == oldest]
     for phase in (Phase.DATA, Phase.COMPUTE):
-        found = [state for state in behind if state.phase is phase]
-        if found:
-            return found
+        suspects = [state for state in behind if state.phase is phase]
+        if suspects:
+            return suspects
     return behind if len(behind) < len(still) else []
 
 
@@ -215,7 +218,7 @@ def _cause(phase: Phase | None) -> str:
 
 
 def _line(state: RankState, now_ns: int) -> str:
-    """Return a rank in one line."""
+    """Return a rank's state in one line."""
     lives = "lives" if state.lives else "is gone"
     if state.stopped:
         lives = "is stopped"
@@ -243,11 +246,6 @@ def ranks_text(ranks: Sequence[int]) -> str:
     return f"rank {named}" if len(ranks) == 1 else f"ranks {named}"
 
 
-def steps_text(count: int) -> str:
-    """Return a number of steps in words."""
-    return f"{count} step" if count == 1 else f"{count} steps"
-
-
 def find_stragglers(history: History) -> list[Finding]:
     """Return the ranks that are slower than the others: by their own step time, or by their wait for data.
 
@@ -272,15 +270,16 @@ def _straggler(history: History, row: Metric) -> Finding | None:
     chance = min(1.0, len(values) * binomial_tail(times, len(common), 1 / len(values)))
     others = [median(values[rank][step] for rank in values if rank != worst) for step in common]
     excess = median(values[worst][step] - other for step, other in zip(common, others, strict=True))
-    usual = median(value for track in history.ranks.values() for _, value in track.finite(rows.STEP_DURATION.wandb_key))
+    durations = rows.STEP_DURATION.wandb_key
+    usual = median(value for track in history.ranks.values() for value in track.finite_values(durations))
     if chance > UNLIKELY or excess < SLOWED * usual:
         return None
-    what = "waits longer for its data" if row is rows.DATA_WAIT else "takes longer for a step"
+    verb = "waits longer for its data" if row is rows.DATA_WAIT else "takes longer for a step"
     own = median(values[worst][step] for step in common)
     return Finding(
         check=row.wandb_key,
         severity=Severity.WARNING,
-        summary=f"rank {worst} {what} than the others: {own:.3g} s, {excess:.3g} s more than their median",
+        summary=f"rank {worst} {verb} than the others: {own:.3g} s, {excess:.3g} s more than their median",
         rank=worst,
         chance=chance,
         evidence=(f"it was the slowest in {times} of the last {len(common)} log steps",),

@@ -1,4 +1,4 @@
-"""Show an examination on a terminal: 80 columns, and as clear without colour. A pipe gets whole lines."""
+"""Print an examination: for a terminal of 80 columns, as clear without colour; whole lines for a pipe; or JSON."""
 
 from __future__ import annotations
 
@@ -13,7 +13,8 @@ from rich.text import Text
 
 from otel_train.diagnose.capacity import advise
 from otel_train.diagnose.examine import exit_code
-from otel_train.diagnose.finding import Finding, Severity
+from otel_train.diagnose.finding import WRONG, Finding, Severity
+from otel_train.number_text import counted
 from otel_train.output import make_console
 from otel_train.printable import printable
 from otel_train.read.history import History
@@ -23,19 +24,19 @@ _INDENT = 4
 
 
 def print_findings(history: History, findings: Sequence[Finding], console: Console | None = None) -> None:
-    """Print what is wrong, worst first, and then in a line each what is well and what is not known.
+    """Print the findings that are wrong, worst first, then one line of checks that are well, and one of unknown ones.
 
     Args:
         history: The run.
         findings: As `examine` returns them.
-        console: Where to.
+        console: The terminal.
     """
     console = console or make_console()
     steps = history.cluster.steps
     console.print(Text(printable(f"run {history.run_id or '?'}: {_ranks(history)}, {_steps(steps)}")))
     console.print(Text(printable(f"read from {history.source}"), style="dim"))
-    said: set[tuple[str, ...]] = set()
-    wrong = [finding for finding in findings if finding.severity in _STYLES]
+    explained: set[tuple[str, ...]] = set()
+    wrong = [finding for finding in findings if finding.severity in WRONG]
     for finding in wrong:
         console.print()
         head = Text(finding.severity.upper(), style=_STYLES[finding.severity])
@@ -44,10 +45,10 @@ def print_findings(history: History, findings: Sequence[Finding], console: Conso
         console.print(head)
         _indented(console, _when(finding))
         why = finding.cause, finding.remedy
-        if why in said:
+        if why in explained:
             _indented(console, "cause and remedy as above")
             continue
-        said.add(why)
+        explained.add(why)
         for line in finding.evidence:
             _indented(console, line, lead="- ")
         _indented(console, finding.cause, lead="cause:  ")
@@ -57,7 +58,7 @@ def print_findings(history: History, findings: Sequence[Finding], console: Conso
         names = [finding.check for finding in findings if finding.severity is severity]
         if names:
             console.print(Text(printable(f"{word}: {', '.join(names)}")))
-    verdict = "nothing is wrong" if not wrong else f"{len(wrong)} finding{'s' * (len(wrong) > 1)}, the worst first"
+    verdict = "nothing is wrong" if not wrong else f"{counted(len(wrong), 'finding')}, the worst first"
     console.print(Text(verdict, style="green" if not wrong else "red"))
 
 
@@ -78,16 +79,16 @@ def findings_json(history: History, findings: Sequence[Finding]) -> str:
 
 
 def _finite(value: Any) -> Any:
-    """Return a value that JSON can say: null in place of what is no number."""
+    """Return a value for JSON: null instead of a number that is not finite."""
     if isinstance(value, dict):
-        return {key: _finite(each) for key, each in value.items()}
+        return {key: _finite(item) for key, item in value.items()}
     if isinstance(value, list | tuple):
-        return [_finite(each) for each in value]
+        return [_finite(item) for item in value]
     return None if isinstance(value, float) and not math.isfinite(value) else value
 
 
 def _indented(console: Console, line: str, *, lead: str = "", style: str = "") -> None:
-    """Print a line of a finding; what is wrapped stands under its words."""
+    """Print a line of a finding; wrapped text stands under its first word."""
     if line:
         width = max(20, console.width - _INDENT - len(lead))
         for number, part in enumerate(Text(printable(line), style=style).wrap(console, width)):
@@ -106,7 +107,7 @@ def _when(finding: Finding) -> str:
 
 def _ranks(history: History) -> str:
     count = history.world_size
-    return "an unknown number of ranks" if not count else "1 rank" if count == 1 else f"{count} ranks"
+    return counted(count, "rank") if count else "an unknown number of ranks"
 
 
 def _steps(steps: Sequence[int]) -> str:

@@ -1,6 +1,6 @@
-"""For people: what the rings, a run's files or Prometheus tell, in a terminal, as data, as a page."""
+"""Read a run from its rings, a bridge's wandb files or Prometheus, all into one `History`."""
 
 from otel_train.read.history import History, MixInterval, Track
-from otel_train.read.rings import RankState, RingJob
+from otel_train.read.rings import RankState, RankStatus, RingJob
 
-__all__ = ["History", "MixInterval", "RankState", "RingJob", "Track"]
+__all__ = ["History", "MixInterval", "RankState", "RankStatus", "RingJob", "Track"]

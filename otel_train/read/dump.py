@@ -1,4 +1,4 @@
-"""`otel-train dump`: what the rings of a job hold, live or dead, as rows for other programs."""
+"""The records in a job's rings, of a live or a dead job, as rows for other programs (`otel-train dump`)."""
 
 from __future__ import annotations
 
@@ -14,9 +14,9 @@ from otel_train.exceptions import ConfigurationError, OtelTrainError, RingError
 from otel_train.ring import Kind, Record, RingReader, ring_files
 
 FIELDS = ("run", "attempt", "rank", "kind", "step", "time", "time_ns")
-"""What stands in each row before the values."""
+"""Columns of each row before the values."""
 PREFIX = "metric/"
-"""In front of a value's name that is one of `FIELDS`."""
+"""Prefix of a value's name that is one of `FIELDS`."""
 READ_AT_ONCE = 512
 _SECONDS = {"s": 1, "m": 60, "h": 3600, "d": 86400}
 
@@ -26,12 +26,12 @@ Row = dict[str, Cell]
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Selection:
-    """Which records, and which of their values."""
+    """Selection of records, and of their values."""
 
     since_step: int | None = None
     """The first step."""
     since_ns: int | None = None
-    """So long before the newest record of the job, in nanoseconds."""
+    """Length of the time span that ends with the job's newest record, in nanoseconds."""
     ranks: tuple[int, ...] = ()
     """Empty for all."""
     metrics: tuple[str, ...] = ()
@@ -39,7 +39,7 @@ class Selection:
     kind: Kind | None = None
     """None for both."""
     all_attempts: bool = False
-    """Whether older attempts are wanted too."""
+    """Whether older attempts are included."""
 
 
 def since(text: str) -> dict[str, int]:
@@ -48,10 +48,10 @@ def since(text: str) -> dict[str, int]:
     Raises:
         ConfigurationError: It is neither.
     """
-    found = re.fullmatch(r"(\d{1,15})([smhd]?)", text, re.ASCII)
-    if found is None:
+    match = re.fullmatch(r"(\d{1,15})([smhd]?)", text, re.ASCII)
+    if match is None:
         raise ConfigurationError(f"--since must be a step or a time span such as 90s, 10m, 2h or 1d, got {text!r:.80}")
-    number, unit = int(found[1]), found[2]
+    number, unit = int(match[1]), match[2]
     return {"since_ns": number * _SECONDS[unit] * 10**9} if unit else {"since_step": number}
 
 
@@ -60,8 +60,8 @@ class Dump:
     """The rows of a directory's rings: rank by rank, as they were written.
 
     Args:
-        directory: Where the rings are.
-        selection: What is wanted of them.
+        directory: The directory of the rings.
+        selection: The records and values that are written.
 
     Raises:
         ConfigurationError: A rank or a metric is not there.
@@ -75,7 +75,7 @@ class Dump:
     torn: int = 0
     """Records that were left out, because they were torn, or overwritten before they were read."""
     damaged: list[str] = field(default_factory=list)
-    """What is wrong with the rings that were left out."""
+    """Messages about the rings that were left out."""
     _readers: list[RingReader] = field(default_factory=list)
 
     def __post_init__(self) -> None:
@@ -97,34 +97,34 @@ class Dump:
         self.columns = self._choose_columns()
 
     def _choose_ranks(self) -> None:
-        there = sorted({reader.identity.rank for reader in self._readers})
+        present = sorted({reader.identity.rank for reader in self._readers})
         for rank in self.selection.ranks:
-            if rank not in there:
-                known = ", ".join(map(str, there[:16])) + (" …" if len(there) > 16 else "")
-                raise ConfigurationError(f"--rank {rank} has no ring in {self.directory}; there are {known}")
+            if rank not in present:
+                first = ", ".join(map(str, present[:16])) + (" …" if len(present) > 16 else "")
+                raise ConfigurationError(f"--rank {rank} has no ring in {self.directory}; there are {first}")
         if self.selection.ranks:
             self._readers = [reader for reader in self._readers if reader.identity.rank in self.selection.ranks]
 
     def _choose_columns(self) -> tuple[str, ...]:
-        known = dict.fromkeys(key for reader in self._readers for key in reader.layout.keys if key is not None)
+        keys = dict.fromkeys(key for reader in self._readers for key in reader.layout.keys if key is not None)
         if not self.selection.metrics:
-            return tuple(known)
-        wanted: set[str] = set()
+            return tuple(keys)
+        selected: set[str] = set()
         for pattern in self.selection.metrics:
-            matches = {key for key in known if key == pattern} or set(fnmatch.filter(known, pattern))
+            matches = {key for key in keys if key == pattern} or set(fnmatch.filter(keys, pattern))
             if not matches:
-                nearest = difflib.get_close_matches(pattern, known, 1, 0.3)
-                hint = f"the nearest is {nearest[0]!r}" if nearest else f"there is {next(iter(known), 'none')!r}"
+                nearest = difflib.get_close_matches(pattern, keys, 1, 0.3)
+                hint = f"the nearest is {nearest[0]!r}" if nearest else f"there is {next(iter(keys), 'none')!r}"
                 raise ConfigurationError(f"--metric {pattern!r:.80} is none of this job's; {hint}")
-            wanted |= matches
-        return tuple(key for key in known if key in wanted)
+            selected |= matches
+        return tuple(key for key in keys if key in selected)
 
     def names(self) -> dict[str, str]:
         """Return the name of each of `columns` in a row."""
         return {key: PREFIX + key if key in FIELDS else key for key in self.columns}
 
     def rows(self) -> Iterator[Row]:
-        """Yield one row a record; a value that nobody measured in its interval is not in it."""
+        """Yield one row a record, without the values that nobody measured in its interval."""
         after = None
         if self.selection.since_ns is not None:
             after = max(reader.progress.time_ns for reader in self._readers) - self.selection.since_ns
@@ -135,7 +135,7 @@ class Dump:
         identity, layout, names = reader.identity, reader.layout, self.names()
         fixed: Row = {"run": identity.run_id, "attempt": identity.attempt, "rank": identity.rank}
         for record in self._records(reader):
-            if not self._wanted(record, after):
+            if not self._selects(record, after):
                 continue
             sums, peaks, peak_ranks = layout.split(record.values)
             values = layout.by_key(sums, peaks, peak_ranks if record.kind is Kind.CLUSTER else ())
@@ -149,7 +149,7 @@ class Dump:
             row.update((names[key], values[key]) for key in names if key in values)
             yield row
 
-    def _wanted(self, record: Record, after: int | None) -> bool:
+    def _selects(self, record: Record, after: int | None) -> bool:
         first, kind = self.selection.since_step, self.selection.kind
         return (
             (kind is None or record.kind is kind)
@@ -158,19 +158,19 @@ class Dump:
         )
 
     def _records(self, reader: RingReader) -> Iterator[Record]:
-        """Yield what the ring holds now; a job that goes on writes does not keep it from coming to an end."""
+        """Yield the records that the ring holds now, and none that a running job adds meanwhile."""
         try:
             end = reader.progress.written
             position = max(0, end - reader.geometry.records)
             while position < end:
-                found, position, lost = reader.read(position, min(READ_AT_ONCE, end - position))
+                records, position, lost = reader.read(position, min(READ_AT_ONCE, end - position))
                 self.torn += lost
-                yield from found
+                yield from records
         except RingError as error:
             self.damaged.append(str(error))
 
     def close(self) -> None:
-        """Give the mappings back."""
+        """Release the mappings."""
         for reader in self._readers:
             reader.close()
 

@@ -26,10 +26,10 @@ BATCH = 4096
 
 
 def format_of(name: str | None, out: Path | None) -> str:
-    """Return the format that is meant: the one that is named, or that of the file's ending.
+    """Return the format: the one that is named, or that of the file's ending.
 
     Raises:
-        ConfigurationError: Parquet is wanted without a file, or without its package.
+        ConfigurationError: Parquet has no file, or its package is missing.
     """
     chosen = name or (out.suffix.removeprefix(".") if out is not None and out.suffix[1:] in FORMATS else FORMATS[0])
     if chosen == "parquet":
@@ -43,7 +43,7 @@ def write_dump(dump: Dump, form: str, out: Path | None) -> None:
     """Write the rows of a dump.
 
     Args:
-        dump: What is written.
+        dump: The rows.
         form: One of `FORMATS`.
         out: The file, which appears when it is whole; None for stdout.
     """
@@ -61,7 +61,7 @@ def write_dump(dump: Dump, form: str, out: Path | None) -> None:
 
 @contextmanager
 def _whole(path: Path) -> Iterator[Path]:
-    """Yield the name of a file that takes the place of `path` once the block has written it."""
+    """Yield the name of a file that replaces `path` once the block has written it."""
     part = path.with_name(f".{path.name}.{os.getpid()}.part")
     try:
         yield part

@@ -1,4 +1,4 @@
-"""Find the rings of the job that is meant: a directory of rings, a smoke run's folder, or the newest job here."""
+"""Find the rings of a job: in a given directory, in a smoke run's folder, or the newest job's on this machine."""
 
 from __future__ import annotations
 
@@ -15,7 +15,7 @@ def find_job(directory: Path | None = None, *, bases: tuple[Path, ...] | None = 
     Args:
         directory: Rings, or a folder with `rings` in it, or one with such directories in it; None for the newest job
             of this user.
-        bases: Where this user's jobs are; in memory by default, or in the directory for temporary files.
+        bases: Directories of this user's jobs; in memory by default, or in the directory for temporary files.
 
     Raises:
         ConfigurationError: There is no such directory.
@@ -23,19 +23,19 @@ def find_job(directory: Path | None = None, *, bases: tuple[Path, ...] | None = 
     """
     if directory is None:
         bases = bases or tuple(default_bases())
-        found = [each for base in bases for each in _below(base)]
-        if not found:
-            places = " or ".join(map(str, bases)) or "memory"
-            raise OtelTrainError(f"no job of yours has rings in {places}; start one, or give its OTEL_TRAIN_RING_DIR")
-        return max(found, key=_newest)
+        jobs = [directory for base in bases for directory in _below(base)]
+        if not jobs:
+            searched = " or ".join(map(str, bases)) or "memory"
+            raise OtelTrainError(f"no job of yours has rings in {searched}; start one, or give its OTEL_TRAIN_RING_DIR")
+        return max(jobs, key=_newest)
     if not directory.is_dir():
-        raise ConfigurationError(f"{directory} is no directory; give the job's OTEL_TRAIN_RING_DIR, or none at all")
+        raise ConfigurationError(f"{directory} is not a directory; give the job's OTEL_TRAIN_RING_DIR, or none at all")
     if ring_files(directory):
         return directory
-    found = list(_below(directory))
-    if not found:
+    jobs = list(_below(directory))
+    if not jobs:
         raise OtelTrainError(f"{directory} holds no ring; wait for the job's first step, or give another directory")
-    return max(found, key=_newest)
+    return max(jobs, key=_newest)
 
 
 def _below(base: Path) -> Iterator[Path]:

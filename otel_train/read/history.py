@@ -1,16 +1,19 @@
-"""What is known of a run, wherever it was read from: its values by step, the cluster's and each rank's."""
+"""A run as any source gives it: its values by step, the cluster's and each rank's."""
 
 from __future__ import annotations
 
 import math
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 
+from otel_train.catalogue import rows
 from otel_train.exceptions import ConfigurationError
 from otel_train.ring import Fact
 
 LARGEST = 1e300
-"""Beyond it sums overflow."""
+"""Bound of values that are added up; sums of larger ones overflow."""
+MOST_NAMED = 10
+"""Runs that an error names at most."""
 
 
 class SourceError(ConfigurationError):
@@ -28,7 +31,7 @@ class Track:
     """By wandb key, as long as `steps`; NaN where a step has no such value."""
 
     def add(self, step: int, time_ns: int, values: Mapping[str, float]) -> None:
-        """Add a step behind the others; where it is not behind them, it takes the place of those from there on."""
+        """Add a step after the others; an older one replaces those from there on."""
         while self.steps and self.steps[-1] >= step:
             self.steps.pop()
             self.times_ns.pop()
@@ -43,8 +46,8 @@ class Track:
 
     def rows(self) -> Iterator[tuple[int, int, dict[str, float]]]:
         """Yield (step, time, values) of each step, without the values that it lacks."""
-        for place, (step, time_ns) in enumerate(zip(self.steps, self.times_ns, strict=True)):
-            values = {key: column[place] for key, column in self.values.items()}
+        for index, (step, time_ns) in enumerate(zip(self.steps, self.times_ns, strict=True)):
+            values = {key: column[index] for key, column in self.values.items()}
             yield step, time_ns, {key: value for key, value in values.items() if not math.isnan(value)}
 
     def keep(self, newest: int) -> None:
@@ -58,15 +61,19 @@ class Track:
         """Return the values of a key, NaN for each step where it is not known at all."""
         return self.values.get(key) or [math.nan] * len(self.steps)
 
-    def known(self, key: str) -> Iterator[tuple[int, float]]:
+    def points(self, key: str) -> Iterator[tuple[int, float]]:
         """Yield (step, value) where there is one."""
         for step, value in zip(self.steps, self.column(key), strict=True):
             if not math.isnan(value):
                 yield step, value
 
     def finite(self, key: str) -> Iterator[tuple[int, float]]:
-        """Yield (step, value) where there is one that can be reckoned with: no infinity, nor what comes near it."""
-        return ((step, value) for step, value in self.known(key) if abs(value) < LARGEST)
+        """Yield (step, value) where there is one that can be added up: not an infinity, and not near to it."""
+        return ((step, value) for step, value in self.points(key) if abs(value) < LARGEST)
+
+    def finite_values(self, key: str) -> list[float]:
+        """Return the values of `finite` without their steps."""
+        return [value for _, value in self.finite(key)]
 
     def last(self, key: str) -> float:
         """Return the newest value of a key, NaN where there is none."""
@@ -75,22 +82,22 @@ class Track:
 
 @dataclass(frozen=True, slots=True)
 class MixInterval:
-    """What was picked in one interval over the ranks that are known, exactly."""
+    """The exact picks of one interval, over the ranks that the source has."""
 
     step: int
     """The step that ends the interval."""
     picks: tuple[float, ...]
     """Picks of each modality."""
     shares: tuple[float, ...]
-    """The target share of each, in force at these picks."""
+    """Target share of each modality, in force at these picks."""
 
 
 @dataclass(slots=True)
 class History:
-    """A run as far as a source tells of it; what the source does not hold is empty."""
+    """A run as far as a source tells of it; fields that the source lacks are empty."""
 
     source: str
-    """Where it was read, in words for people."""
+    """Name of the source, in words for people."""
     run_id: str
     world_size: int = 0
     """Ranks of the job; 0 where it is not known."""
@@ -101,13 +108,40 @@ class History:
     mix: list[MixInterval] = field(default_factory=list)
     """The picks of each interval, where the source has them exactly."""
     reuse: tuple[float, ...] = ()
-    """False evictions over the ranks and steps that are known, by reuse distance: a count for each of `REUSE_BOUNDS`,
-    one for what is beyond, and the sum of the distances; empty where they are not known."""
+    """False evictions by reuse distance, over the ranks and steps that the source has: a count for each of
+    `REUSE_BOUNDS`, one for larger distances, and the sum of the distances; empty where the source has none."""
     facts: dict[str, Fact] = field(default_factory=dict)
-    """How the job is set up."""
+    """The job's settings."""
     dropped: float = math.nan
     """Records that were overwritten before they were sent."""
     refused: float = math.nan
     """Points that the receiver refused for good."""
     abandoned: float = math.nan
     """Reductions that were thrown away."""
+
+    def infer_from_cluster(self) -> None:
+        """Set the modalities and the world size by the cluster's values, for a source that has nothing else."""
+        prefix = target_key("")
+        self.modalities = tuple(key.removeprefix(prefix) for key in self.cluster.values if key.startswith(prefix))
+        ranks = self.cluster.last(rows.RANKS.wandb_key)
+        self.world_size = 0 if math.isnan(ranks) else round(ranks)
+
+
+def share_key(modality: str) -> str:
+    """Return the key of a modality's realised share of the picks."""
+    return f"{rows.MODALITY_SHARE.wandb_key}/{modality}"
+
+
+def target_key(modality: str) -> str:
+    """Return the key of a modality's target share of the picks."""
+    return f"{rows.MODALITY_TARGET.wandb_key}/{modality}"
+
+
+def mean(values: Sequence[float], empty: float = 0.0) -> float:
+    """Return the mean of some values, or `empty` where there are none."""
+    return math.fsum(values) / len(values) if values else empty
+
+
+def first_names(names: Sequence[str]) -> str:
+    """Return the first names of a list for an error message; dots tell of more."""
+    return ", ".join(names[:MOST_NAMED]) + (", ..." if len(names) > MOST_NAMED else "")

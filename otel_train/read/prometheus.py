@@ -27,10 +27,10 @@ from otel_train.catalogue import (
     wandb_key,
 )
 from otel_train.catalogue.series_names import ATTEMPT, RANK, RUN, cluster_series, rank_series
-from otel_train.read.history import History, SourceError, Track
+from otel_train.read.history import History, SourceError, Track, first_names
 
 LOOKBACK = 15 * 24 * 3600
-"""Seconds back in which runs are looked for: Prometheus keeps 15 days unless told otherwise."""
+"""Seconds back in which runs are searched: Prometheus keeps 15 days unless told otherwise."""
 MAX_STEPS = 4096
 """Log steps that are read, the newest."""
 OUTAGE = 6 * 3600.0
@@ -39,7 +39,6 @@ MAX_RANK_SAMPLES = 400_000
 """Samples of the ranks' own values that are read."""
 MAX_ANSWER = 256 * 2**20
 TIMEOUT = 30.0
-_MOST_NAMED = 10
 
 Sample = tuple[int, float]
 """Milliseconds since the epoch, value."""
@@ -64,7 +63,7 @@ class _Client:
             with urllib.request.urlopen(address, data=body, timeout=TIMEOUT) as answer:  # noqa: S310  # http(s): load
                 data = answer.read(MAX_ANSWER + 1)
         except urllib.error.HTTPError as error:
-            raise SourceError(f"{address}: {error.code} {_said(error)}") from error
+            raise SourceError(f"{address}: {error.code} {_reason(error)}") from error
         except (OSError, ValueError) as error:
             raise SourceError(f"{self.url} does not answer: {getattr(error, 'reason', error)}") from error
         if len(data) > MAX_ANSWER:
@@ -74,19 +73,19 @@ class _Client:
             if content["status"] == "success":
                 return content["data"]
         except (ValueError, KeyError, TypeError) as error:
-            raise SourceError(f"{address} is no Prometheus: it answers {data[:80]!r}") from error
+            raise SourceError(f"{address} is not a Prometheus: it answers {data[:80]!r}") from error
         raise SourceError(f"{address}: {content.get('error', 'it refuses')!s:.200}")
 
     def samples(self, selector: str, window: int, at: float) -> list[tuple[dict[str, str], list[Sample]]]:
         """Return the raw samples of each series, with their own times."""
-        found = self.get("query", query=f"{selector}[{window}s]", time=at)
+        answer = self.get("query", query=f"{selector}[{window}s]", time=at)
         return [
             (series["metric"], [(round(float(when) * 1000), float(value)) for when, value in series["values"]])
-            for series in found["result"]
+            for series in answer["result"]
         ]
 
 
-def _said(error: urllib.error.HTTPError) -> str:
+def _reason(error: urllib.error.HTTPError) -> str:
     try:
         return str(json.loads(error.read(MAX_ANSWER))["error"])[:200]
     except (ValueError, KeyError, TypeError, OSError):
@@ -94,8 +93,8 @@ def _said(error: urllib.error.HTTPError) -> str:
 
 
 @dataclass(frozen=True, slots=True)
-class _Meaning:
-    """What a series of Prometheus is."""
+class _Series:
+    """The metric that a series of Prometheus has."""
 
     name: str
     row: Metric
@@ -120,36 +119,32 @@ def read_prometheus(url: str, run: str = "", *, now: float | None = None) -> His
     end, window = _window(client, f"{rank_series(rows.STEP)}{{{of_rank_0}}}", attempt, now)
     steps = {
         when: int(step)
-        for _, found in client.samples(f"{rank_series(rows.STEP)}{{{of_rank_0}}}", window, end)
-        for when, step in found
+        for _, samples in client.samples(f"{rank_series(rows.STEP)}{{{of_rank_0}}}", window, end)
+        for when, step in samples
     }
     history = History(f"Prometheus at {url}, attempt {attempt}", run)
-    known = _cluster_series()
+    of_cluster = _cluster_series()
     tables: dict[int, dict[str, float]] = {}
     buckets: dict[float, float] = {}
-    for labels, found in client.samples(_selector([*known, _buckets()], of_rank_0), window, end):
+    for labels, samples in client.samples(_selector([*of_cluster, _buckets()], of_rank_0), window, end):
         name = labels.get("__name__", "")
         if name == _buckets():
-            buckets[float(labels["le"])] = found[-1][1]
+            buckets[float(labels["le"])] = samples[-1][1]
             continue
-        meaning, modality = known[name], labels.get(rows.MODALITY_SHARE.attribute, "")
-        key = wandb_key(meaning.name, modality)
+        series, modality = of_cluster[name], labels.get(rows.MODALITY_SHARE.attribute, "")
+        key = wandb_key(series.name, modality)
         begins = window >= end - attempt / 1000
-        for when, value in _differences(found, begins=begins) if meaning.counts else found:
+        for when, value in _differences(samples, begins=begins) if series.counts else samples:
             if key is not None:
                 tables.setdefault(when, {})[key] = value
     _fill(history.cluster, tables, steps)
     if not history.cluster.steps:
         raise SourceError(f"{url} has no cluster-wide values of run {run}, attempt {attempt}")
-    prefix = rows.MODALITY_TARGET.wandb_key + "/"
-    history.modalities = tuple(
-        sorted(key.removeprefix(prefix) for key in history.cluster.values if key.startswith(prefix))
-    )
-    ranks = history.cluster.last(rows.RANKS.wandb_key)
-    history.world_size = 0 if math.isnan(ranks) else round(ranks)
+    history.infer_from_cluster()
+    history.modalities = tuple(sorted(history.modalities))
     history.reuse = _reuse(buckets)
     _read_ranks(client, history, of_attempt, window, end)
-    # A sidecar tells of its work at the time of sending, which after an outage is long after the last step.
+    # A sidecar reports its own work at the time of sending, which after an outage is long after the last step.
     latest = min(now, end + OUTAGE)
     _read_pipeline(client, history, of_attempt, window + math.ceil(latest - end), latest)
     return history
@@ -158,9 +153,9 @@ def read_prometheus(url: str, run: str = "", *, now: float | None = None) -> His
 def _newest_attempt(client: _Client, run: str, now: float) -> tuple[str, int]:
     """Return the run and its newest attempt."""
     selector = rank_series(rows.STEP) + (f"{{{_matcher(RUN, run)}}}" if run else "")
-    found = client.get("series", start=now - LOOKBACK, end=now, **{"match[]": selector})
+    series = client.get("series", start=now - LOOKBACK, end=now, **{"match[]": selector})
     attempts: dict[str, int] = {}
-    for labels in found:
+    for labels in series:
         name, attempt = labels.get(RUN, ""), labels.get(ATTEMPT, "")
         if name and attempt.isdecimal():
             attempts[name] = max(attempts.get(name, 0), int(attempt))
@@ -169,19 +164,16 @@ def _newest_attempt(client: _Client, run: str, now: float) -> tuple[str, int]:
     if not attempts:
         raise SourceError(f"{client.url} has no {f'run {run}' if run else 'run'} of otel_train in 15 days")
     newest = sorted(attempts, key=lambda name: -attempts[name])
-    more = ", ..." if len(newest) > _MOST_NAMED else ""
-    raise SourceError(
-        f"{client.url} has {len(newest)} runs; give one as --run: {', '.join(newest[:_MOST_NAMED])}{more}"
-    )
+    raise SourceError(f"{client.url} has {len(newest)} runs; give one as --run: {first_names(newest)}")
 
 
 def _window(client: _Client, selector: str, attempt: int, now: float) -> tuple[float, int]:
     """Return the end of an attempt, and how many seconds before it hold the steps that are read."""
     age = min(LOOKBACK, max(60, math.ceil(now - attempt / 1000) + 60))
-    found = client.get("query", query=f"count_over_time({selector}[{age}s])", time=now)["result"]
-    if not found:
+    counted = client.get("query", query=f"count_over_time({selector}[{age}s])", time=now)["result"]
+    if not counted:
         raise SourceError(f"{client.url} has no steps of rank 0 in 15 days")
-    count = float(found[0]["value"][1])
+    count = float(counted[0]["value"][1])
     # The end, to a minute, of a job that may be over for days.
     step = max(60, age // 10_000)
     last = client.get("query", query=f"max_over_time(timestamp({selector})[{age}s:{step}s])", time=now)["result"]
@@ -202,27 +194,27 @@ def _buckets() -> str:
     return cluster_series(rows.REUSE_DISTANCE)
 
 
-def _cluster_series() -> dict[str, _Meaning]:
-    """Return what the cluster-wide series are, by their names."""
-    found = {}
+def _cluster_series() -> dict[str, _Series]:
+    """Return the cluster-wide series by their names."""
+    series = {}
     for row in (*MIXING, *LEDGER, *TIMING):
         if row.reduction is Reduction.HISTOGRAM:
             continue
-        found[cluster_series(row)] = _Meaning(row.name, row, row.instrument is Instrument.COUNTER)
+        series[cluster_series(row)] = _Series(row.name, row, row.instrument is Instrument.COUNTER)
         siblings = ((MAX_SUFFIX, MAX_SUFFIX + RANK_SUFFIX) if row.with_max else ()) + (
             (RANK_SUFFIX,) if row.reduction is Reduction.MAX else ()
         )
         for sibling in siblings:
-            found[cluster_series(row, sibling)] = _Meaning(row.name + sibling, row, counts=False)
-    return found
+            series[cluster_series(row, sibling)] = _Series(row.name + sibling, row, counts=False)
+    return series
 
 
 def _differences(samples: Sequence[Sample], *, begins: bool) -> list[Sample]:
-    """Return what a counter has grown by; its first sample counts where the attempt begins with it."""
-    found = [samples[0]] if begins and samples else []
+    """Return a counter's increments; its first sample is one where the attempt begins with it."""
+    increments = [samples[0]] if begins and samples else []
     for (_, before), (when, value) in pairwise(samples):
-        found.append((when, value - before if value >= before else value))
-    return found
+        increments.append((when, value - before if value >= before else value))
+    return increments
 
 
 def _fill(track: Track, tables: Mapping[int, Mapping[str, float]], steps: Mapping[int, int]) -> None:
@@ -242,29 +234,29 @@ def _reuse(buckets: Mapping[float, float]) -> tuple[float, ...]:
 
 def _read_ranks(client: _Client, history: History, matchers: str, window: int, end: float) -> None:
     """Read each rank's own values, as far back as they are not too many."""
-    wanted = {
-        rank_series(row): _Meaning(row.name, row, row.instrument is Instrument.COUNTER)
+    of_ranks = {
+        rank_series(row): _Series(row.name, row, row.instrument is Instrument.COUNTER)
         for row in (*MIXING, *LEDGER, *TIMING)
         if row.reduction is not Reduction.HISTOGRAM and not row.attribute
     }
-    selector = _selector([*wanted, rank_series(rows.STEP)], matchers)
+    selector = _selector([*of_ranks, rank_series(rows.STEP)], matchers)
     steps_of_all = f"{rank_series(rows.STEP)}{{{matchers}}}[{window}s]"
     counted = client.get("query", query=f"sum(count_over_time({steps_of_all}))", time=end)["result"]
-    count = float(counted[0]["value"][1]) * len(wanted) if counted else 0.0
+    count = float(counted[0]["value"][1]) * len(of_ranks) if counted else 0.0
     if count > MAX_RANK_SAMPLES:
         window = max(60, math.floor(window * MAX_RANK_SAMPLES / count))
     tables: dict[int, dict[int, dict[str, float]]] = {}
     steps: dict[int, dict[int, int]] = {}
-    for labels, found in client.samples(selector, window, end):
+    for labels, samples in client.samples(selector, window, end):
         if not labels.get(RANK, "").isdecimal():
             continue
         rank, name = int(labels[RANK]), labels.get("__name__", "")
         if name == rank_series(rows.STEP):
-            steps[rank] = {when: int(step) for when, step in found}
+            steps[rank] = {when: int(step) for when, step in samples}
             continue
-        meaning = wanted[name]
-        key = wandb_key(meaning.name)
-        for when, value in _differences(found, begins=False) if meaning.counts else found:
+        series = of_ranks[name]
+        key = wandb_key(series.name)
+        for when, value in _differences(samples, begins=False) if series.counts else samples:
             if key is not None:
                 tables.setdefault(rank, {}).setdefault(when, {})[key] = value
     for rank in sorted(tables):
@@ -274,8 +266,8 @@ def _read_ranks(client: _Client, history: History, matchers: str, window: int, e
 def _read_pipeline(client: _Client, history: History, matchers: str, window: int, end: float) -> None:
     for row, how in ((rows.RECORDS_DROPPED, "sum"), (rows.POINTS_REFUSED, "sum"), (rows.REDUCTIONS_ABANDONED, "max")):
         query = f"{how}(last_over_time({rank_series(row)}{{{matchers}}}[{window}s]))"
-        found = client.get("query", query=query, time=end)["result"]
-        value = float(found[0]["value"][1]) if found else math.nan
+        result = client.get("query", query=query, time=end)["result"]
+        value = float(result[0]["value"][1]) if result else math.nan
         if row is rows.RECORDS_DROPPED:
             history.dropped = value
         elif row is rows.POINTS_REFUSED:

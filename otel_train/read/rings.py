@@ -1,10 +1,11 @@
-"""A job as its node's rings show it, live or after a crash: read only, so that nothing of the job changes."""
+"""Read a job's rings on this node, live or after a crash, without changing anything of the job."""
 
 from __future__ import annotations
 
 import math
 from collections.abc import Collection, Iterator, Sequence
 from dataclasses import dataclass
+from enum import StrEnum
 from pathlib import Path
 
 from otel_train.catalogue import Phase, rows
@@ -15,22 +16,34 @@ from otel_train.ring import Identity, Kind, Record, RingReader, is_stopped, ring
 
 READ_AT_ONCE = 4096
 MOST_RANKS = 1 << 20
-"""Of a job, whatever a ring claims."""
+"""Bound on a job's ranks, whatever a ring claims."""
+
+
+class RankStatus(StrEnum):
+    """Whether a rank goes on and, if not, how it ended."""
+
+    LIVE = "live"
+    ENDED = "ended"
+    """Its session was closed."""
+    FAILED = "failed"
+    """Its session was closed by an exception."""
+    DIED = "died"
+    """Its process is gone and has not closed its session."""
 
 
 @dataclass(frozen=True, slots=True)
 class RankState:
-    """One rank, now."""
+    """The present state of one rank."""
 
     identity: Identity
     step: int
     """The last step that it ended."""
     step_time_ns: int
-    """When that was."""
+    """When it ended that step, nanoseconds since the epoch."""
     phase: Phase | None
-    """What its training thread does; None for one that another release knows."""
+    """Activity of its training thread; None for one that only another release has."""
     phase_time_ns: int
-    """Since when."""
+    """When that phase began, nanoseconds since the epoch."""
     lives: bool
     """Whether its process lives."""
     closed: bool
@@ -44,11 +57,18 @@ class RankState:
     unsent: int
     """Records that no receiver has acknowledged yet."""
     pid: int = 0
-    """Of its process, as that sees itself."""
+    """Process id, as the process itself sees it."""
     error: str = ""
     """Name of the exception that it ended its session with."""
     stopped: bool = False
     """Whether the process is stopped, by SIGSTOP or a debugger, as far as it can be seen from here."""
+
+    @property
+    def status(self) -> RankStatus:
+        """Whether it goes on and, if not, how it ended."""
+        if self.closed:
+            return RankStatus.FAILED if self.error else RankStatus.ENDED
+        return RankStatus.LIVE if self.lives else RankStatus.DIED
 
 
 class RankRing:
@@ -59,23 +79,23 @@ class RankRing:
         self.identity = self.reader.identity
         self._position = 0
         self.lost = 0
-        """Records that were overwritten before they were looked at."""
-        self.indices: tuple[int, ...] | None = None
-        """Where the wanted series stand, where only some are."""
+        """Records that were overwritten before they were read."""
+        self.selected: tuple[int, ...] | None = None
+        """Indices of the series that are read, where only some are."""
 
     def records(self, newest: int | None = None) -> Iterator[Record]:
         """Yield the records since the last call, or only so many of the newest among them."""
         if newest is not None:
             self._position = max(self._position, self.reader.progress.written - newest)
         while True:
-            found, self._position, lost = self.reader.read(self._position, READ_AT_ONCE)
+            records, self._position, lost = self.reader.read(self._position, READ_AT_ONCE)
             self.lost += lost
-            yield from found
-            if len(found) + lost < READ_AT_ONCE:
+            yield from records
+            if len(records) + lost < READ_AT_ONCE:
                 return
 
     def state(self) -> RankState:
-        """Return how far the rank is."""
+        """Return the rank's present state."""
         progress, cursor = self.reader.progress, self.reader.cursor
         phase, since = self.reader.phase
         return RankState(
@@ -100,10 +120,10 @@ class RingJob:
     """The newest attempt of the job whose rings are in a directory; `refresh` reads on, also into a newer attempt.
 
     Args:
-        directory: Where the rings are.
-        newest: How many of each ring's newest records are looked at, and of their steps are kept; None for all that
-            the rings hold, and whatever comes.
-        rank_keys: The wandb keys that are wanted of the ranks' own values; the picks of each interval and the reuse
+        directory: The directory of the rings.
+        newest: Number of each ring's newest records that are read, and of their steps that are kept; None for all
+            that the rings hold, and for all that come.
+        rank_keys: The wandb keys of the ranks' own values that are read; the picks of each interval and the reuse
             distances are left out then. None for everything.
 
     Raises:
@@ -117,7 +137,7 @@ class RingJob:
         self.rings: dict[int, RankRing] = {}
         """By rank."""
         self.damaged: dict[Path, str] = {}
-        """Why a ring could not be read."""
+        """The reason, by ring that could not be read."""
         self.attempt = 0
         self._open: dict[Path, RankRing | None] = {}
         self._counts: dict[int, tuple[tuple[float, ...], tuple[float, ...]]] = {}
@@ -126,14 +146,14 @@ class RingJob:
         """By step and rank."""
         self.history = History(str(directory), "")
         if not directory.is_dir():
-            raise OtelTrainError(f"{directory} is no directory; give OTEL_TRAIN_RING_DIR's, or look into /dev/shm")
+            raise OtelTrainError(f"{directory} is not a directory; give OTEL_TRAIN_RING_DIR's, or look into /dev/shm")
         self.refresh()
         if not self.rings:
             why = next(iter(self.damaged.values()), "no rank has ended a step yet, or it is another directory")
             raise OtelTrainError(f"{directory} holds no ring that can be read: {why}")
 
     def refresh(self) -> None:
-        """Read what came since the last look."""
+        """Read the records since the last call."""
         for path in ring_files(self.directory):
             if path not in self._open:
                 self._add(path)
@@ -154,7 +174,7 @@ class RingJob:
         self._sum_up()
 
     def _leave_out(self) -> None:
-        """Leave out the rings that turned out to be damaged, and the steps that are too old."""
+        """Drop the rings that turned out to be damaged, and the steps that are too old."""
         for path in self.damaged:
             ring = self._open[path]
             if ring is not None:
@@ -198,9 +218,9 @@ class RingJob:
             return
         track = self.history.ranks.setdefault(rank, Track())
         if self._rank_keys is not None:
-            if ring.indices is None:
-                ring.indices = layout.indices_of(self._rank_keys)
-            track.add(record.step, record.time_ns, layout.some_by_key(ring.indices, sums, peaks))
+            if ring.selected is None:
+                ring.selected = layout.indices_of(self._rank_keys)
+            track.add(record.step, record.time_ns, layout.some_by_key(ring.selected, sums, peaks))
             return
         track.add(record.step, record.time_ns, layout.by_key(sums, peaks))
         [measure] = rows.REUSE_DISTANCE.measures
@@ -213,7 +233,7 @@ class RingJob:
             self._take_mix(rank, ring, record, sums)
 
     def _take_mix(self, rank: int, ring: RankRing, record: Record, sums: Sequence[float]) -> None:
-        """Undo the decay: what the counts grew by since the record before is what was picked."""
+        """Undo the decay: the picks are the growth of the counts since the record before."""
         layout = ring.reader.layout
         width = len(layout.modalities)
         at = [layout.offsets[measure.name] for measure in rows.MIX_DIVERGENCE.measures]
@@ -226,15 +246,15 @@ class RingJob:
             return
         keep = math.exp(-picks / horizon)
         new = tuple(max(0.0, round(now - old * keep)) for now, old in zip(counts, before[0], strict=True))
-        wanted = [max(0.0, now - old * keep) for now, old in zip(targets, before[1], strict=True)]
-        total = math.fsum(wanted)
+        aims = [max(0.0, now - old * keep) for now, old in zip(targets, before[1], strict=True)]
+        total = math.fsum(aims)
         # Where records in between were overwritten, the counts before are not those of the record before.
         if total > 0 and math.fsum(new) == picks:
-            shares = tuple(want / total for want in wanted)
+            shares = tuple(aim / total for aim in aims)
             self._mix.setdefault(record.step, {})[rank] = MixInterval(record.step, new, shares)
 
     def _sum_up(self) -> None:
-        """Join the ranks' picks, and what the rings say of themselves."""
+        """Join the ranks' picks, and the counts of losses in the rings."""
         self.history.mix = [
             _joined(step, list(by_rank.values())) for step, by_rank in sorted(self._mix.items()) if by_rank
         ]
@@ -244,16 +264,16 @@ class RingJob:
         self.history.abandoned = float(max((state.abandoned for state in states), default=0))
 
     def states(self) -> list[RankState]:
-        """Return how far each rank is, by rank."""
+        """Return the state of each rank, in the order of ranks."""
         return [ring.state() for _, ring in sorted(self.rings.items())]
 
     @property
     def missing(self) -> list[int]:
-        """Ranks of the job that have no ring here: they are on other nodes, or never ended a step."""
+        """Ranks of the job without a ring here: they are on other nodes, or never ended a step."""
         return [rank for rank in range(min(self.history.world_size, MOST_RANKS)) if rank not in self.rings]
 
     def close(self) -> None:
-        """Give the mappings back."""
+        """Release the mappings."""
         for ring in self._open.values():
             if ring is not None:
                 ring.reader.close()

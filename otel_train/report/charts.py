@@ -10,22 +10,13 @@ import math
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 
-from otel_train.report.curve import (
-    Point,
-    Stretch,
-    column_of,
-    decimate,
-    exactly,
-    figure,
-    finite,
-    labels,
-    ticks,
-)
+from otel_train.number_text import distinct_labels, exact_number, grouped_number, percent
+from otel_train.report.curves import Point, Stretch, column_of, decimate, finite, ticks
 from otel_train.report.markup import Child, Html, join, tag
-from otel_train.report.numbers import numbers_below
+from otel_train.report.number_tables import numbers_below
 
 WIDTH, HEIGHT = 1000.0, 100.0
-"""Of a picture, in its own units."""
+"""Size of a picture, in its own units."""
 STRIP = 3.0
 """The height of the mark below steps out of range."""
 THIN = 4.0
@@ -38,7 +29,7 @@ class Line:
 
     label: str
     points: Sequence[Point]
-    """With growing steps; what is not finite is left out."""
+    """With growing steps; values that are not finite are left out."""
     look: str = "main"
     """How it is drawn: a class of the style sheet."""
     dotted: bool = False
@@ -47,7 +38,7 @@ class Line:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Mark:
-    """A place on the axis of steps that has a name."""
+    """A step on the axis that has a label."""
 
     at: float
     label: str
@@ -59,8 +50,8 @@ class Chart:
 
     title: str
     lines: Sequence[Line]
-    what: str = ""
-    """One sentence for who can't see it."""
+    description: str = ""
+    """One sentence for readers who can't see it."""
     band: tuple[float, float] | None = None
     """The healthy values."""
     outside: Sequence[Stretch] = ()
@@ -70,9 +61,9 @@ class Chart:
     steps: tuple[float, float] | None = None
     """The axis; as long as the curves, unless given."""
     axis: str = "step"
-    """What the axis is."""
+    """Name of the axis."""
     names: Sequence[str] = ()
-    """What the places 0, 1, 2 ... of the axis are called, where they are no numbers to be drawn to scale."""
+    """Labels of the positions 0, 1, 2 ... of the axis, where they are not numbers to be drawn to scale."""
     from_zero: bool = True
     """Whether the axis of values begins at 0 where no value is below."""
     share: bool = False
@@ -88,21 +79,21 @@ class Chart:
 
 def _figure(chart: Chart) -> Html:
     lines = [(line, finite(line.points)) for line in chart.lines]
-    known = [point for _, points in lines for point in points]
-    if not known:
+    drawn = [point for _, points in lines for point in points]
+    if not drawn:
         return tag("figure", tag("p", "No values.", class_="empty"), class_="chart")
-    left, right = chart.steps or (min(step for step, _ in known), max(step for step, _ in known))
-    bottom, top, marks = _values_axis(chart, [value for _, value in known])
-    place = _Place(left, right, bottom, top)
-    show = percent if chart.share else figure
+    left, right = chart.steps or (min(step for step, _ in drawn), max(step for step, _ in drawn))
+    bottom, top, marks = _values_axis(chart, [value for _, value in drawn])
+    scale = _Scale(left, right, bottom, top)
+    show = percent if chart.share else grouped_number
     picture = tag(
         "svg",
         tag("title", chart.title),
         tag("desc", _described(chart, lines, show)),
-        _backdrop(chart, place),
-        [_grid(place.y(value)) for value in marks],
-        [_drawn(line, points, place, chart.columns) for line, points in lines],
-        [_upright(place.x(mark.at)) for mark in chart.marks],
+        _backdrop(chart, scale),
+        [_grid(scale.y(value)) for value in marks],
+        [_drawn(line, points, scale, chart.columns) for line, points in lines],
+        [_upright(scale.x(mark.at)) for mark in chart.marks],
         viewBox=f"0 0 {WIDTH:g} {HEIGHT:g}",
         preserveAspectRatio="none",
         role="img",
@@ -114,12 +105,12 @@ def _figure(chart: Chart) -> Html:
             "div",
             tag(
                 "div",
-                [_y_label(place, *each) for each in zip(marks, labels(marks, show), strict=True)],
+                [_y_label(scale, *label) for label in zip(marks, distinct_labels(marks, show), strict=True)],
                 class_="ys",
                 aria_hidden="true",
             ),
-            tag("div", picture, [_named(place, mark) for mark in chart.marks], class_="plot"),
-            tag("div", [_x_label(place, *each) for each in below], class_="xs", aria_hidden="true"),
+            tag("div", picture, [_named(scale, mark) for mark in chart.marks], class_="plot"),
+            tag("div", [_x_label(scale, *label) for label in below], class_="xs", aria_hidden="true"),
             class_="frame",
         ),
         _legend(chart),
@@ -127,22 +118,22 @@ def _figure(chart: Chart) -> Html:
             chart.title,
             [(line.label, points) for line, points in lines],
             axis=chart.axis,
-            ends=(place.left, place.right),
+            ends=(scale.left, scale.right),
             show=show,
-            name_of=lambda step: _where(chart, step),
+            name_of=lambda step: _step_name(chart, step),
         ),
         class_="chart small" if chart.small else "chart",
     )
 
 
-class _Place:
-    """Where a step and a value are in the picture."""
+class _Scale:
+    """Positions of steps and values in the picture."""
 
     def __init__(self, left: float, right: float, bottom: float, top: float) -> None:
         self.left, self.right, self.bottom, self.top = left, right, bottom, top
 
     def share(self, step: float) -> float:
-        """Return how far to the right a step is, from 0 to 1."""
+        """Return a step's position from left to right, from 0 to 1."""
         return (step - self.left) / (self.right - self.left) if self.right > self.left else 0.5
 
     def x(self, step: float) -> float:
@@ -153,13 +144,8 @@ class _Place:
         return (1 - min(1.0, max(0.0, share))) * HEIGHT
 
 
-def percent(value: float) -> str:
-    """Return a share as per cent."""
-    return f"{100 * value:.3g} %" if math.isfinite(value) else figure(value)
-
-
 def _values_axis(chart: Chart, values: Sequence[float]) -> tuple[float, float, list[float]]:
-    """Return the axis of values and its ticks: all values, and the band's ends where that leaves a curve to see."""
+    """Return the axis of values and its ticks: all values, and the band's ends where the curve stays visible."""
     low, high = min(values), max(values)
     if chart.from_zero and low >= 0:
         low = 0.0
@@ -180,32 +166,32 @@ def _values_axis(chart: Chart, values: Sequence[float]) -> tuple[float, float, l
 
 
 def _steps_axis(chart: Chart, left: float, right: float) -> list[tuple[float, str]]:
-    """Return the ticks of the other axis, and how they are written."""
+    """Return the ticks of the other axis with their labels."""
     if chart.names:
-        return [(float(place), name) for place, name in enumerate(chart.names)][:: -(-len(chart.names) // 6)]
+        return [(float(index), name) for index, name in enumerate(chart.names)][:: -(-len(chart.names) // 6)]
     at = ticks(left, right, 4 if chart.small else 6, whole=True)
-    return list(zip(at, labels(at, figure), strict=True))
+    return list(zip(at, distinct_labels(at, grouped_number), strict=True))
 
 
-def _backdrop(chart: Chart, place: _Place) -> Html:
+def _backdrop(chart: Chart, scale: _Scale) -> Html:
     """Draw the healthy band, and the steps outside it."""
     parts: list[Html] = []
-    for first, last in _by_column(chart.outside, place, chart.columns):
+    for first, last in _by_column(chart.outside, scale, chart.columns):
         parts.append(_rect("outside", first, 0, last - first, HEIGHT))
         parts.append(_rect("strip", first, HEIGHT + 2, last - first, STRIP))
     if chart.band is not None:
         low, high = chart.band
-        top, bottom = place.y(high), place.y(low)
-        if low == high and place.bottom < low < place.top:
+        top, bottom = scale.y(high), scale.y(low)
+        if low == high and scale.bottom < low < scale.top:
             top, bottom = top - THIN / 2, bottom + THIN / 2
         parts.append(_rect("band", 0, top, WIDTH, bottom - top))
-        parts += [_grid(place.y(end), "edge") for end in (low, high) if place.bottom < end < place.top]
+        parts += [_grid(scale.y(end), "edge") for end in (low, high) if scale.bottom < end < scale.top]
     return join(parts)
 
 
-def _by_column(outside: Sequence[Stretch], place: _Place, columns: int) -> list[tuple[float, float]]:
+def _by_column(outside: Sequence[Stretch], scale: _Scale, columns: int) -> list[tuple[float, float]]:
     """Return the columns that the stretches touch, joined where they meet, in the picture's units."""
-    column = column_of(place.left, place.right, columns)
+    column = column_of(scale.left, scale.right, columns)
     joined: list[tuple[int, int]] = []
     for first, last in outside:
         start, end = column(first), column(last) + 1
@@ -229,33 +215,33 @@ def _upright(x: float) -> Html:
     return tag("path", class_="mark", d=f"M{x:.5g} 0V{HEIGHT:g}")
 
 
-def _drawn(line: Line, points: Sequence[Point], place: _Place, columns: int) -> Html | None:
-    pieces = [points] if line.dotted and points else decimate(points, place.left, place.right, columns)
+def _drawn(line: Line, points: Sequence[Point], scale: _Scale, columns: int) -> Html | None:
+    pieces = [points] if line.dotted and points else decimate(points, scale.left, scale.right, columns)
     if not pieces:
         return None
     path = []
     for piece in pieces:
-        places = [f"{place.x(step):.5g} {place.y(value):.4g}" for step, value in piece]
-        path.append("M" + "L".join(places) + ("h0" if len(piece) == 1 else ""))
+        positions = [f"{scale.x(step):.5g} {scale.y(value):.4g}" for step, value in piece]
+        path.append("M" + "L".join(positions) + ("h0" if len(piece) == 1 else ""))
     curve = tag("path", class_=f"line {line.look}" + (" thin" if line.dotted else ""), d="".join(path))
     if not line.dotted:
         return curve
-    dots = "".join(f"M{place.x(step):.5g} {place.y(value):.4g}h0" for step, value in points)
+    dots = "".join(f"M{scale.x(step):.5g} {scale.y(value):.4g}h0" for step, value in points)
     return join(curve, tag("path", class_=f"line {line.look} dots", d=dots))
 
 
-def _y_label(place: _Place, value: float, label: str) -> Html:
-    return tag("span", label, style=f"top:{place.y(value):.4g}%")
+def _y_label(scale: _Scale, value: float, label: str) -> Html:
+    return tag("span", label, style=f"top:{scale.y(value):.4g}%")
 
 
-def _x_label(place: _Place, value: float, label: str) -> Html:
-    share = place.share(value)
+def _x_label(scale: _Scale, value: float, label: str) -> Html:
+    share = scale.share(value)
     edge = "first" if share < 0.06 else "last" if share > 0.94 else None
     return tag("span", label, class_=edge, style=f"left:{100 * share:.4g}%")
 
 
-def _named(place: _Place, mark: Mark) -> Html:
-    share = place.share(mark.at)
+def _named(scale: _Scale, mark: Mark) -> Html:
+    share = scale.share(mark.at)
     side = "before" if share > 0.5 else None
     return tag("span", mark.label, class_=f"named {side or ''}".strip(), style=f"left:{100 * share:.4g}%")
 
@@ -278,16 +264,16 @@ def _swatch(look: str) -> Html:
 
 
 def _described(chart: Chart, lines: Sequence[tuple[Line, list[Point]]], show: Callable[[float], str]) -> str:
-    told = [chart.what] if chart.what else []
+    sentences = [chart.description] if chart.description else []
     for line, points in lines:
         if points:
             values = [value for _, value in points]
-            told.append(
+            sentences.append(
                 f"{line.label}: {show(min(values))} to {show(max(values))}, "
-                f"{show(values[-1])} at {chart.axis} {_where(chart, points[-1][0])}."
+                f"{show(values[-1])} at {chart.axis} {_step_name(chart, points[-1][0])}."
             )
-    return " ".join(told)
+    return " ".join(sentences)
 
 
-def _where(chart: Chart, step: float) -> str:
-    return chart.names[int(step)] if chart.names else exactly(step)
+def _step_name(chart: Chart, step: float) -> str:
+    return chart.names[int(step)] if chart.names else exact_number(step)

@@ -1,4 +1,4 @@
-"""HTML that can't hold what others wrote: text and attributes are escaped unless this module made them."""
+"""HTML that can't be injected into: text and attributes are escaped unless this module made them."""
 
 from __future__ import annotations
 
@@ -13,7 +13,7 @@ _WITHOUT_END = frozenset({"meta", "link", "br", "path", "rect", "wbr"})
 
 
 class Html(str):
-    """Markup that was made here."""
+    """Markup made by this module."""
 
     __slots__ = ()
 
@@ -22,8 +22,10 @@ Child: TypeAlias = "Html | str | float | Iterable[Child] | None"
 
 
 def text(value: object) -> Html:
-    """Escape a value, with controls and marks of direction made visible: they could hide or turn what stands there."""
-    shown = "".join(each if each.isprintable() or each in "\n\t" else _visible(each) for each in str(value))
+    """Escape a value, with controls and marks of direction made visible: they could hide or reverse text."""
+    shown = "".join(
+        character if character.isprintable() or character in "\n\t" else _visible(character) for character in str(value)
+    )
     return Html(html.escape(shown))
 
 
@@ -33,11 +35,11 @@ def _visible(character: str) -> str:
 
 
 def tag(name: str, *children: Child, **attributes: object) -> Html:
-    """Return an element; a `_` in an attribute's name stands for `-`, one at its end for nothing.
+    """Return an element; a `_` in an attribute's name becomes `-`, one at its end is dropped.
 
     Args:
         name: The element's name.
-        children: Text, which is escaped, markup, or iterables of them; None is nothing.
+        children: Text, which is escaped, markup, or iterables of them; None is left out.
         attributes: Values, which are escaped; None and False leave the attribute out.
     """
     given = "".join(
@@ -50,7 +52,7 @@ def tag(name: str, *children: Child, **attributes: object) -> Html:
 
 
 def join(*children: Child) -> Html:
-    """Return children behind each other."""
+    """Return the children, one after another."""
     parts: list[str] = []
     for child in children:
         if child is None:
@@ -65,14 +67,14 @@ def join(*children: Child) -> Html:
 
 
 def outside(name: object) -> Html:
-    """Return a name that somebody else gave, apart from the direction of the text around it and of bounded length."""
+    """Return a name that somebody else gave, isolated from the text's direction and of bounded length."""
     whole = str(name)
     short = whole if len(whole) <= MAX_TEXT else whole[:MAX_TEXT] + "…"
     return tag("bdi", _breakable(short), class_="name")
 
 
 def _breakable(name: str) -> Iterable[Child]:
-    """Let a line end where a name's parts do."""
+    """Allow a line break after each part of a name."""
     for part in re.split(r"(?<=[/_.])(?=\w)", name):
         yield part
         yield tag("wbr")

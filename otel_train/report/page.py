@@ -1,4 +1,4 @@
-"""The whole page: one file that holds all that it shows and can ask nobody for more."""
+"""Render the whole page: one file with all that it shows, which can request nothing."""
 
 from __future__ import annotations
 
@@ -12,20 +12,20 @@ from otel_train.report import sections, tables
 from otel_train.report.markup import Html, outside, tag
 from otel_train.report.run import ReportRun, sentence
 from otel_train.report.user_scalars import scalars
-from otel_train.report.verdict import cards, key_of, looked_at, verdict
+from otel_train.report.verdict import cards, key_of, other_checks, verdict
 
 
 def render_report(run: ReportRun, other: ReportRun | None = None, *, now: datetime) -> str:
     """Return the page about a run.
 
     Args:
-        run: What it is about.
-        other: A run to lay over it.
-        now: When it is made.
+        run: The run.
+        other: A run to compare it with.
+        now: The present time.
     """
     runs = [run] if other is None else [run, other]
-    found = [*cards(run, 0, other), *(cards(other, 1, run) if other else [])]
-    wrong = sections.section("wrong", "What is wrong", found) if found else None
+    problems = [*cards(run, 0, other), *(cards(other, 1, run) if other else [])]
+    wrong = sections.section("wrong", "What is wrong", problems) if problems else None
     parts = [
         ("wrong", "Wrong", wrong),
         ("differences", "Differences", tables.differences(run, other) if other else None),
@@ -34,12 +34,12 @@ def render_report(run: ReportRun, other: ReportRun | None = None, *, now: dateti
         ("ledger", "Ledger", sections.ledger(run, other)),
         ("ranks", "Ranks", tables.ranks(runs)),
         ("training", "Training", scalars(run, other)),
-        ("checks", "Checks", looked_at(runs)),
+        ("checks", "Checks", other_checks(runs)),
         ("pipeline", "Pipeline", tables.pipeline(runs)),
         ("setup", "Configuration", tables.setup(runs)),
     ]
-    there = [(name, word, part) for name, word, part in parts if part is not None]
-    links = [tag("li", tag("a", word, href=f"#{name}")) for name, word, _ in there]
+    present = [(name, word, part) for name, word, part in parts if part is not None]
+    links = [tag("li", tag("a", word, href=f"#{name}")) for name, word, _ in present]
     body = tag(
         "body",
         tag("a", "To the verdict", href="#verdict", class_="skip"),
@@ -48,7 +48,7 @@ def render_report(run: ReportRun, other: ReportRun | None = None, *, now: dateti
             "main",
             verdict(runs),
             tag("nav", tag("ul", links), aria_label="Parts of the page"),
-            [p for _, _, p in there],
+            [part for _, _, part in present],
         ),
         tables.making(runs, now),
         Html(f"<script>{_file('hover.js')}</script>"),
@@ -80,9 +80,9 @@ def _head(runs: Sequence[ReportRun]) -> Html:
 
 
 def _header(runs: Sequence[ReportRun]) -> Html:
-    titles, told = [], []
-    for place, run in enumerate(runs):
-        key = key_of(place) if len(runs) > 1 else None
+    titles, lines = [], []
+    for index, run in enumerate(runs):
+        key = key_of(index) if len(runs) > 1 else None
         times = run.times_ns
         facts = [
             f"{run.history.world_size:,} ranks" if run.history.world_size else "ranks not known",
@@ -90,5 +90,5 @@ def _header(runs: Sequence[ReportRun]) -> Html:
             *([tables.moment(times[1])] if times else []),
         ]
         titles.append(tag("span", key, outside(run.history.run_id), class_="run"))
-        told.append(tag("p", key, " · ".join(facts), class_="meta"))
-    return tag("header", tag("p", "otel-train report", class_="eyebrow"), tag("h1", titles), told)
+        lines.append(tag("p", key, " · ".join(facts), class_="meta"))
+    return tag("header", tag("p", "otel-train report", class_="eyebrow"), tag("h1", titles), lines)

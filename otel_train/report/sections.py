@@ -1,19 +1,18 @@
-"""The page's charts below the verdict: the metrics that are healthy, the mix, the ledger's capacity."""
+"""The page's charts below the verdict: the healthy metrics, the mix, the ledger's capacity."""
 
 from __future__ import annotations
 
-from otel_train.catalogue import HEADLINE, Metric, rows
-from otel_train.diagnose.capacity import in_bytes
-from otel_train.read.history import History
-from otel_train.report.charts import Chart, Line, Mark, percent
-from otel_train.report.curve import figure
+from otel_train.catalogue import HEADLINE
+from otel_train.number_text import byte_size, grouped_number, percent
+from otel_train.read.history import History, share_key, target_key
+from otel_train.report.charts import Chart, Line, Mark
 from otel_train.report.markup import Child, Html, outside, tag
-from otel_train.report.numbers import scrolled
+from otel_train.report.number_tables import scrolled
 from otel_train.report.run import ReportRun
 from otel_train.report.verdict import badge, headline_chart, steps_of
 
 MOST_CHARTS = 24
-"""Of one kind: a page with a thousand modalities would not be read."""
+"""Bound on the charts of one kind: nobody would read a page with a thousand modalities."""
 
 
 def section(name: str, title: str, *children: Child, intro: str = "") -> Html:
@@ -23,7 +22,7 @@ def section(name: str, title: str, *children: Child, intro: str = "") -> Html:
 
 def metrics(run: ReportRun, other: ReportRun | None) -> Html | None:
     """Return the headline metrics that have no card above, small."""
-    shown = {topic.title for topic in run.bad}
+    shown = {topic.title for topic in run.wrong}
     tiles = []
     for row in HEADLINE:
         if row.wandb_key in shown:
@@ -34,8 +33,13 @@ def metrics(run: ReportRun, other: ReportRun | None) -> Html | None:
             tag(
                 "article",
                 tag("h3", outside(row.wandb_key)),
-                tag("p", tag("strong", figure(own.last)), f" {own.unit}" if own.unit else None, class_="keyfigure"),
-                tag("p", badge(run.severity(row.wandb_key)), f" {own.wish}", class_="wish"),
+                tag(
+                    "p",
+                    tag("strong", grouped_number(own.last)),
+                    f" {own.unit}" if own.unit else None,
+                    class_="keyfigure",
+                ),
+                tag("p", badge(run.severity(row.wandb_key)), f" {own.healthy_text}", class_="wish"),
                 headline_chart(own, theirs, steps_of(run, other), small=True),
                 class_="tile",
             )
@@ -51,18 +55,18 @@ def metrics(run: ReportRun, other: ReportRun | None) -> Html | None:
 def mix(run: ReportRun, other: ReportRun | None) -> Html | None:
     """Return each modality's share against its target over time, the one that is farthest off first."""
     names = list(dict.fromkeys([*run.history.modalities, *(other.history.modalities if other else ())]))
-    found = []
+    modalities = []
     for name in names:
-        share, target = _share(run.history, rows.MODALITY_SHARE, name), _share(run.history, rows.MODALITY_TARGET, name)
-        theirs = _share(other.history, rows.MODALITY_SHARE, name) if other else []
+        share, target = _points(run.history, share_key(name)), _points(run.history, target_key(name))
+        theirs = _points(other.history, share_key(name)) if other else []
         if share or theirs:
             off = share[-1][1] - target[-1][1] if share and target else 0.0
-            found.append((-abs(off), name, share, target, theirs))
-    if not found:
+            modalities.append((-abs(off), name, share, target, theirs))
+    if not modalities:
         return None
-    found.sort(key=lambda each: each[:1])
+    modalities.sort(key=lambda entry: entry[:1])
     tiles = []
-    for _, name, share, target, theirs in found[:MOST_CHARTS]:
+    for _, name, share, target, theirs in modalities[:MOST_CHARTS]:
         lines = [
             Line(label="A, realised" if other else "realised", points=share),
             Line(label="A, target" if other else "target", points=target, look="target"),
@@ -72,49 +76,48 @@ def mix(run: ReportRun, other: ReportRun | None) -> Html | None:
         chart = Chart(
             title=f"Share of {name}", lines=lines, steps=steps_of(run, other), share=True, small=True, columns=200
         )
-        now = f"{percent(share[-1][1])} of {percent(target[-1][1])} wanted" if share and target else ""
+        now = f"{percent(share[-1][1])}, target {percent(target[-1][1])}" if share and target else ""
         tiles.append(
             tag("article", tag("h3", outside(name)), tag("p", now, class_="keyfigure"), chart.html(), class_="tile")
         )
-    more = len(found) - len(tiles)
+    more = len(modalities) - len(tiles)
     return section(
         "mix",
         "Shares against targets",
         tag("div", tiles, class_="grid"),
         tag("p", f"{more} further modalities are nearer to their targets.", class_="quiet") if more else None,
-        intro="Realised picks over the mixer's horizon, against what was wanted; the largest difference first.",
+        intro="Realised picks over the mixer's horizon, against the targets; the largest difference first.",
     )
 
 
-def _share(history: History, row: Metric, modality: str) -> list[tuple[float, float]]:
-    return [(float(step), value) for step, value in history.cluster.known(f"{row.wandb_key}/{modality}")]
+def _points(history: History, key: str) -> list[tuple[float, float]]:
+    return [(float(step), value) for step, value in history.cluster.points(key)]
 
 
 def ledger(run: ReportRun, other: ReportRun | None) -> Html | None:
     """Return the miss-ratio curve, with the capacities that save most."""
-    plans = [(each, key) for each, key in ((run.plan, "A"), (other.plan if other else None, "B")) if each is not None]
+    plans = [(plan, key) for plan, key in ((run.plan, "A"), (other.plan if other else None, "B")) if plan is not None]
     if not plans:
         return None
     plan, _ = plans[0]
-    capacities = sorted({point.capacity for each, _ in plans for point in each.points})
-    places = {capacity: place for place, capacity in enumerate(capacities)}
+    capacities = sorted({point.capacity for one, _ in plans for point in one.points})
+    positions = {capacity: float(position) for position, capacity in enumerate(capacities)}
     lines = [
         Line(
             label=f"{key}, left" if other else "false evictions left",
-            points=[(float(places[point.capacity]), 1 - point.saved) for point in each.points],
+            points=[(positions[point.capacity], 1 - point.saved) for point in one.points],
             look="main" if key == "A" else "other",
             dotted=True,
         )
-        for each, key in plans
+        for one, key in plans
     ]
-    wanted: dict[int, str] = {plan.capacity: "now"}
+    labels: dict[int, list[str]] = {plan.capacity: ["now"]}
     for advice in plan.advice:
-        told = wanted.get(advice.point.capacity)
-        wanted[advice.point.capacity] = f"{told}, {100 * advice.share:.0f} %" if told else f"{100 * advice.share:.0f} %"
-    marks = [Mark(at=float(places[capacity]), label=label) for capacity, label in wanted.items()]
+        labels.setdefault(advice.point.capacity, []).append(f"{100 * advice.share:.0f} %")
+    marks = [Mark(at=positions[capacity], label=", ".join(words)) for capacity, words in labels.items()]
     chart = Chart(
         title="False evictions left, by capacity",
-        what="What part of the false evictions would be left with more entries a rank.",
+        description="Part of the false evictions that would be left with more entries a rank.",
         lines=lines,
         marks=marks,
         marks_are="now, and what saves so much",
@@ -123,19 +126,19 @@ def ledger(run: ReportRun, other: ReportRun | None) -> Html | None:
         share=True,
     )
     sized = plan.entry_bytes is not None
-    words = ("saves", "entries a rank", "saved", *(("memory a rank",) if sized else ()))
-    head = tag("tr", [tag("th", word, scope="col") for word in words])
+    headings = ("saves", "entries a rank", "saved", *(("memory a rank",) if sized else ()))
+    head = tag("tr", [tag("th", heading, scope="col") for heading in headings])
     body = [
         tag(
             "tr",
-            tag("th", f"at least {100 * each.share:.0f} %", scope="row"),
-            tag("td", f"{each.point.capacity:,}"),
-            tag("td", percent(each.point.saved)),
-            tag("td", f"+ {in_bytes(each.point.extra_bytes)}") if each.point.extra_bytes is not None else None,
+            tag("th", f"at least {100 * advice.share:.0f} %", scope="row"),
+            tag("td", f"{advice.point.capacity:,}"),
+            tag("td", percent(advice.point.saved)),
+            tag("td", f"+ {byte_size(advice.point.extra_bytes)}") if advice.point.extra_bytes is not None else None,
         )
-        for each in plan.advice
+        for advice in plan.advice
     ]
-    caveats = [tag("li", f"Estimates: {each}.") for each in plan.caveats]
+    caveats = [tag("li", f"Estimates: {caveat}.") for caveat in plan.caveats]
     return section(
         "ledger",
         "What more ledger capacity would save",
@@ -151,5 +154,5 @@ def ledger(run: ReportRun, other: ReportRun | None) -> Html | None:
             ),
             class_="card plain",
         ),
-        intro=f"{figure(plan.false_evictions)} false evictions at {plan.capacity:,} entries a rank.",
+        intro=f"{grouped_number(plan.false_evictions)} false evictions at {plan.capacity:,} entries a rank.",
     )

@@ -1,4 +1,4 @@
-"""The page's tables: the ranks, the pipeline, the setup, how the page was made, what differs between two runs."""
+"""The page's tables: the ranks, the pipeline, the setup, the page's origin, the differences between two runs."""
 
 from __future__ import annotations
 
@@ -8,12 +8,13 @@ from datetime import UTC, datetime
 
 from otel_train import __version__
 from otel_train.catalogue import HEADLINE, Metric, rows
-from otel_train.diagnose.finding import Severity
-from otel_train.read.history import History, Track
-from otel_train.report.curve import figure, finite
+from otel_train.diagnose.finding import WRONG, Severity
+from otel_train.number_text import grouped_number
+from otel_train.read.history import History, Track, mean
+from otel_train.report.curves import finite
 from otel_train.report.markup import Child, Html, outside, tag
-from otel_train.report.numbers import scrolled
-from otel_train.report.run import BAD, ReportRun
+from otel_train.report.number_tables import scrolled
+from otel_train.report.run import ReportRun
 from otel_train.report.sections import section
 from otel_train.report.verdict import badge, key_of
 
@@ -37,8 +38,8 @@ _RANK_COLUMNS = (
 def ranks(runs: Sequence[ReportRun]) -> Html | None:
     """Return a table of each run's ranks: those that are behind first, then those that stand out."""
     tables = [
-        (tag("h3", key_of(place)) if len(runs) > 1 else None, *_ranks(run))
-        for place, run in enumerate(runs)
+        (tag("h3", key_of(index)) if len(runs) > 1 else None, *_ranks(run))
+        for index, run in enumerate(runs)
         if run.history.ranks
     ]
     intro = "Means over all steps; ▲ is the largest of a column, where one stands out."
@@ -49,24 +50,24 @@ def _ranks(run: ReportRun) -> list[Html | None]:
     tracks = run.history.ranks
     means = {rank: [_mean(track, row) for row, _, _ in _RANK_COLUMNS] for rank, track in tracks.items()}
     columns = [
-        place for place in range(len(_RANK_COLUMNS)) if any(not math.isnan(each[place]) for each in means.values())
+        column for column in range(len(_RANK_COLUMNS)) if any(not math.isnan(row[column]) for row in means.values())
     ]
     worst = {
-        place: _standing_out([each[place] for each in means.values()]) for place in columns if _RANK_COLUMNS[place][2]
+        column: _standing_out([row[column] for row in means.values()]) for column in columns if _RANK_COLUMNS[column][2]
     }
-    peaks = {rank: sum(means[rank][place] == most for place, most in worst.items()) for rank in tracks}
+    peaks = {rank: sum(means[rank][column] == most for column, most in worst.items()) for rank in tracks}
     order = sorted(tracks, key=lambda rank: (tracks[rank].steps[-1] if tracks[rank].steps else 0, -peaks[rank], rank))
     shown = order if len(order) <= MOST_RANKS else order[:MOST_RANKS]
     body = []
     for rank in shown:
         cells = []
-        for place in columns:
-            value = means[rank][place]
-            stands_out = place in worst and value == worst[place]
+        for column in columns:
+            value = means[rank][column]
+            stands_out = column in worst and value == worst[column]
             cells.append(
                 tag(
                     "td",
-                    figure(value),
+                    grouped_number(value),
                     tag("span", " ▲", title="largest") if stands_out else None,
                     class_="peak" if stands_out else None,
                 )
@@ -90,7 +91,7 @@ def _ranks(run: ReportRun) -> list[Html | None]:
         "tr",
         [
             tag("th", word, scope="col")
-            for word in ("rank", "last step", *(_RANK_COLUMNS[place][1] for place in columns))
+            for word in ("rank", "last step", *(_RANK_COLUMNS[column][1] for column in columns))
         ],
     )
     more = len(order) - len(shown)
@@ -105,20 +106,22 @@ def _ranks(run: ReportRun) -> list[Html | None]:
 
 
 def _mean(track: Track, row: Metric) -> float:
-    values = [value for _, value in finite(track.known(row.wandb_key))]
+    values = [value for _, value in finite(track.points(row.wandb_key))]
     if row in (rows.STALENESS_MAX, rows.STARVED_READERS):
         return max(values, default=math.nan)
-    return math.fsum(values) / len(values) if values else math.nan
+    return mean(values, math.nan)
 
 
 def _standing_out(values: Sequence[float]) -> float | None:
     """Return the largest of some values where it is well above the others."""
-    known = sorted(value for value in values if not math.isnan(value))
-    return known[-1] if len(known) > 1 and known[-1] > 0 and known[-1] > 1.5 * known[-2] else None
+    ascending = sorted(value for value in values if not math.isnan(value))
+    if len(ascending) < 2 or not ascending[-1] > max(0, 1.5 * ascending[-2]):
+        return None
+    return ascending[-1]
 
 
 def pipeline(runs: Sequence[ReportRun]) -> Html:
-    """Return what the pipeline says of itself."""
+    """Return the pipeline's own losses."""
     facts: list[tuple[str, list[Child], str]] = [
         (
             "Records lost before they were sent",
@@ -140,7 +143,7 @@ def pipeline(runs: Sequence[ReportRun]) -> Html:
 
 def _table_of(runs: Sequence[ReportRun], body: Sequence[Html]) -> Html:
     """Return a table with a column for each run, and their signs above where there are two."""
-    head = tag("thead", tag("tr", tag("td", ""), [tag("th", key_of(place), scope="col") for place in range(len(runs))]))
+    head = tag("thead", tag("tr", tag("td", ""), [tag("th", key_of(index), scope="col") for index in range(len(runs))]))
     return tag("table", head if len(runs) > 1 else None, tag("tbody", body), class_="pairs")
 
 
@@ -151,10 +154,10 @@ def _count(value: float) -> Child:
 
 
 def _ranks_in(history: History) -> str:
-    known = history.cluster.last(rows.RANKS.wandb_key)
-    if math.isnan(known):
+    ranks = history.cluster.last(rows.RANKS.wandb_key)
+    if math.isnan(ranks):
         return "not known"
-    return f"{known:,.0f} of {history.world_size:,}" if history.world_size else f"{known:,.0f}"
+    return f"{ranks:,.0f} of {history.world_size:,}" if history.world_size else f"{ranks:,.0f}"
 
 
 def _missing(run: ReportRun) -> str:
@@ -166,7 +169,7 @@ def _missing(run: ReportRun) -> str:
 
 
 def setup(runs: Sequence[ReportRun]) -> Html:
-    """Return how the job is set up."""
+    """Return the job's settings."""
     names = sorted({name for run in runs for name in run.history.facts})[:MOST_FACTS]
     body = []
     for name in names:
@@ -188,11 +191,11 @@ def setup(runs: Sequence[ReportRun]) -> Html:
     files = [
         tag(
             "details",
-            tag("summary", key_of(place) if len(runs) > 1 else None, "The job's TOML"),
+            tag("summary", key_of(index) if len(runs) > 1 else None, "The job's TOML"),
             tag("pre", run.config, tabindex="0"),
             class_="toml",
         )
-        for place, run in enumerate(runs)
+        for index, run in enumerate(runs)
         if run.config
     ]
     return section("setup", "Configuration", tables, files)
@@ -205,15 +208,15 @@ def _fact(value: object) -> str:
 
 
 def making(runs: Sequence[ReportRun], now: datetime) -> Html:
-    """Return how the page was made."""
+    """Return the page's origin: source, time, version."""
     entries = []
-    for place, run in enumerate(runs):
+    for index, run in enumerate(runs):
         times = run.times_ns
         span = f"{moment(times[0])} to {moment(times[1])}, " if times else ""
         entries.append(
             tag(
                 "li",
-                key_of(place) if len(runs) > 1 else None,
+                key_of(index) if len(runs) > 1 else None,
                 "Read from ",
                 outside(run.history.source),
                 f": {span}steps {run.first_step:,} to {run.last_step:,}.",
@@ -233,7 +236,7 @@ def moment(time_ns: int) -> str:
 
 
 def differences(run: ReportRun, other: ReportRun) -> Html:
-    """Return both runs' figures, and what is between them."""
+    """Return both runs' newest values, and their differences."""
     body = []
     for row in HEADLINE:
         own, theirs = run.judged[row.wandb_key], other.judged[row.wandb_key]
@@ -244,9 +247,9 @@ def differences(run: ReportRun, other: ReportRun) -> Html:
             tag(
                 "tr",
                 tag("th", row.wandb_key, tag("span", f" {own.unit}", class_="quiet"), scope="row"),
-                tag("td", _small(run.severity(row.wandb_key)), " ", figure(own.last)),
-                tag("td", _small(other.severity(row.wandb_key)), " ", figure(theirs.last)),
-                tag("td", "0" if change == 0 else f"{sign}{figure(change)}{part}"),
+                tag("td", _small(run.severity(row.wandb_key)), " ", grouped_number(own.last)),
+                tag("td", _small(other.severity(row.wandb_key)), " ", grouped_number(theirs.last)),
+                tag("td", "0" if change == 0 else f"{sign}{grouped_number(change)}{part}"),
             )
         )
     head = tag(
@@ -262,4 +265,4 @@ def differences(run: ReportRun, other: ReportRun) -> Html:
 
 
 def _small(severity: Severity) -> Html | None:
-    return badge(severity) if severity in BAD or severity is Severity.UNKNOWN else None
+    return badge(severity) if severity in WRONG or severity is Severity.UNKNOWN else None

@@ -1,13 +1,13 @@
-"""The user's own scalars, and what a step takes."""
+"""The page's charts of the user's own scalars, and of the duration of a step."""
 
 from __future__ import annotations
 
 import math
 
 from otel_train.catalogue import CATALOGUE, MAX_SUFFIX, RANK_SUFFIX, rows
+from otel_train.number_text import grouped_number
 from otel_train.read.history import History
 from otel_train.report.charts import Chart, Line
-from otel_train.report.curve import figure
 from otel_train.report.markup import Html, outside, tag
 from otel_train.report.run import ReportRun
 from otel_train.report.sections import MOST_CHARTS, section
@@ -15,13 +15,13 @@ from otel_train.report.verdict import steps_of
 
 
 def scalars(run: ReportRun, other: ReportRun | None) -> Html | None:
-    """Return the user's own scalars, and what a step takes."""
+    """Return charts of the user's own scalars, and of the duration of a step."""
     timing = [rows.STEP_DURATION.wandb_key, rows.DATA_WAIT.wandb_key]
     names = [*own_scalars(run.history, other.history if other else None), *timing]
     tiles = []
     for name in names:
-        own = [(float(step), value) for step, value in run.history.cluster.known(name)]
-        theirs = [(float(step), value) for step, value in other.history.cluster.known(name)] if other else []
+        own = [(float(step), value) for step, value in run.history.cluster.points(name)]
+        theirs = [(float(step), value) for step, value in other.history.cluster.points(name)] if other else []
         if not own and not theirs:
             continue
         lines = [Line(label="A" if other else "cluster", points=own)]
@@ -39,7 +39,7 @@ def scalars(run: ReportRun, other: ReportRun | None) -> Html | None:
                 tag("h3", outside(name)),
                 tag(
                     "p",
-                    tag("strong", figure(last)),
+                    tag("strong", grouped_number(last)),
                     unit,
                     tag("span", f"{broken} not finite", class_="wish") if broken else None,
                     class_="keyfigure",
@@ -61,7 +61,7 @@ def scalars(run: ReportRun, other: ReportRun | None) -> Html | None:
 
 
 def own_scalars(*histories: History | None) -> list[str]:
-    """Return the keys that are none of the catalogue's."""
+    """Return the keys that are not the catalogue's."""
     ours = {row.wandb_key for row in CATALOGUE if row.wandb_key}
     keys = dict.fromkeys(key for history in histories if history is not None for key in sorted(history.cluster.values))
     return [key for key in keys if _base(key) not in ours]
@@ -70,7 +70,7 @@ def own_scalars(*histories: History | None) -> list[str]:
 def _base(key: str) -> str:
     of_rank = key.removesuffix(RANK_SUFFIX)
     for row in CATALOGUE:
-        known = (row.wandb_key, row.wandb_key + MAX_SUFFIX)
-        if row.wandb_key and (of_rank in known or (row.attribute and key.startswith(f"{row.wandb_key}/"))):
+        keys = (row.wandb_key, row.wandb_key + MAX_SUFFIX)
+        if row.wandb_key and (of_rank in keys or (row.attribute and key.startswith(f"{row.wandb_key}/"))):
             return row.wandb_key
     return key

@@ -12,7 +12,7 @@ GRACE = 15.0
 """Seconds that a process may take to end after SIGTERM."""
 _ERROR = re.compile(r"\w(Error|Exception|Interrupt)\b: \S")
 _BY_TORCHRUN = re.compile(r"^[EW]\d{4} .*torch/distributed/elastic/", re.MULTILINE)
-"""From here on it says only that some rank failed."""
+"""Begin of torchrun's own words, which say only that some rank failed."""
 
 
 @contextlib.contextmanager
@@ -35,15 +35,15 @@ def running_process(
 
 
 def ended_within(process: subprocess.Popen[bytes], seconds: float) -> bool:
-    """Wait for a process's end, that long at most, and tell whether it has ended."""
+    """Wait for a process's end, for so many seconds at most, and tell whether it has ended."""
     with contextlib.suppress(subprocess.TimeoutExpired):
         process.wait(seconds)
     return process.poll() is not None
 
 
 def cause(log: Path) -> str:
-    """Return what a log says of the end, on a line, and the log's name: its last error, or else its last line."""
+    """Return a log's last error or, without one, its last line, and the log's name, all on one line."""
     text = _BY_TORCHRUN.split(log.read_text(errors="replace"))[0]
     lines = [line.strip() for line in text.splitlines() if line.strip()]
-    said = ([line for line in lines if _ERROR.search(line)] or lines or ["it says nothing"])[-1]
-    return f"{said:.300} (its log: {log})"
+    last = ([line for line in lines if _ERROR.search(line)] or lines or ["it is empty"])[-1]
+    return f"{last:.300} (its log: {log})"

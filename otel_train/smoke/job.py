@@ -15,29 +15,29 @@ from typing import Any
 from otel_train.diagnose.judgement import Judgement, judge
 from otel_train.exceptions import ConfigurationError, JobError
 from otel_train.paths import absolute
+from otel_train.read.load import RINGS_FOLDER
 from otel_train.smoke.child_process import cause, ended_within, running_process
 from otel_train.smoke.receiver import elsewhere, own_bridge
-from otel_train.smoke.verdict import as_json
 from otel_train.trainer.config import TrainerConfig, load_config
 
 ARRIVAL = 60.0
 """Seconds that the last rows may take after the job has ended."""
 SENDING = "OTEL_EXPORTER_OTLP_"
-"""What the variables begin with that say how to send (headers, certificates); kept where the user names a receiver."""
+"""Prefix of the variables about sending (headers, certificates), which are kept where the user names a receiver."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class SmokeOptions:
-    """What to run; see `otel-train smoke --help`."""
+    """Options of a smoke run; see `otel-train smoke --help`."""
 
     config: Path
     """The configuration file."""
     out: Path
-    """Where everything is written."""
+    """The output directory."""
     nproc: int = 2
     """Ranks."""
     steps: int | None = None
-    """Steps, in place of the configuration's."""
+    """Number of steps that overrides the configuration's."""
     events: bool = False
     """Whether the ranks write their events."""
     endpoint: str = ""
@@ -62,7 +62,7 @@ class SmokeOptions:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class SmokeResult:
-    """What came of it."""
+    """Result of a smoke run."""
 
     name: str
     config: TrainerConfig
@@ -73,17 +73,17 @@ class SmokeResult:
     """Rows in the wandb file, or steps that the given receiver acknowledged."""
     judgements: list[Judgement]
     wandb_file: Path | None
-    """None where a receiver was given: what it did with the values is not known here."""
+    """None where a receiver was given: its files are not known here."""
 
     @property
     def unhealthy(self) -> list[str]:
         """The keys that are out of their range."""
-        return [each.key for each in self.judgements if not each.healthy]
+        return [judgement.key for judgement in self.judgements if not judgement.healthy]
 
     @property
     def expected_unhealthy(self) -> list[str]:
         """The keys that the configuration drives out of their range."""
-        return [each.key for each in self.judgements if each.key in self.config.expect.unhealthy]
+        return [judgement.key for judgement in self.judgements if judgement.key in self.config.expect.unhealthy]
 
     @property
     def passed(self) -> bool:
@@ -99,7 +99,15 @@ class SmokeResult:
             "world_size": self.world_size,
             "steps": self.config.job.steps,
             "passed": self.passed,
-            "metrics": as_json(self.judgements),
+            "metrics": {
+                judgement.key: {
+                    "last": judgement.last,
+                    "mean": judgement.mean,
+                    "max": judgement.max,
+                    "healthy": judgement.healthy,
+                }
+                for judgement in self.judgements
+            },
             "unhealthy": self.unhealthy,
             "expected_unhealthy": self.expected_unhealthy,
             "ledger": {
@@ -108,12 +116,12 @@ class SmokeResult:
             },
             "mix_horizon": int(horizon) if horizon.is_integer() else horizon,
             "wandb_file": str(self.wandb_file.relative_to(self.out)) if self.wandb_file else None,
-            "rings": "rings",
+            "rings": RINGS_FOLDER,
         }
 
 
 def log_steps(config: TrainerConfig) -> int:
-    """Return how many rows the job writes."""
+    """Return the number of rows that the job writes."""
     return config.job.steps // config.telemetry.log_every
 
 
@@ -121,7 +129,7 @@ def run_smoke(options: SmokeOptions, on_progress: Callable[[int, int], None] = l
     """Run the job and judge it; `result.json` is written into the output directory.
 
     Args:
-        options: What to run.
+        options: Options of the run.
         on_progress: Called with (rows arrived, rows expected) while it runs.
 
     Raises:
@@ -136,34 +144,33 @@ def run_smoke(options: SmokeOptions, on_progress: Callable[[int, int], None] = l
         raise ConfigurationError(f"--out {options.out} can't be made: {error.strerror}") from error
     (out / "job.toml").write_bytes(options.config.read_bytes())
     run_id = f"{options.config.stem}-{uuid.uuid4().hex[:8]}"
-    wanted = log_steps(config)
+    expected = log_steps(config)
+    rings = out / RINGS_FOLDER
     receiver = (
-        elsewhere(options.endpoint, out / "rings", run_id)
-        if options.endpoint
-        else own_bridge(out, run_id, _environment())
+        elsewhere(options.endpoint, rings, run_id) if options.endpoint else own_bridge(out, run_id, _environment())
     )
     with receiver as to:
         environment = _environment(SENDING if options.endpoint else "") | {
             "OTEL_EXPORTER_OTLP_ENDPOINT": to.endpoint,
             "OTEL_TRAIN_RUN_ID": run_id,
-            "OTEL_TRAIN_RING_DIR": str(out / "rings"),
-            # Rank 0 writes two records a step, and all of them are looked at in the end.
+            "OTEL_TRAIN_RING_DIR": str(rings),
+            # Rank 0 writes two records a step, and all of them are read in the end.
             "OTEL_TRAIN_RING_RECORDS": str(max(4096, 4 * config.job.steps)),
             "OTEL_TRAIN_RING_BYTES": str(2**30),
         }
         with running_process(_job_command(options, out), out / "train.log", environment) as job:
             while not ended_within(job, 0.2):
-                on_progress(to.arrived(), wanted)
+                on_progress(to.arrived(), expected)
         if job.returncode != 0:
             raise JobError(f"the job ended with code {job.returncode}: {cause(out / 'train.log')}")
         deadline = time.monotonic() + ARRIVAL
-        while (arrived := to.arrived()) < wanted:
-            on_progress(arrived, wanted)
+        while (arrived := to.arrived()) < expected:
+            on_progress(arrived, expected)
             problem = to.problem() or ("" if time.monotonic() < deadline else f"{to.endpoint} takes no more")
             if problem:
-                raise JobError(f"{arrived} of {wanted} steps have arrived: {problem}")
+                raise JobError(f"{arrived} of {expected} steps have arrived: {problem}")
             time.sleep(0.1)
-        on_progress(arrived, wanted)
+        on_progress(arrived, expected)
     history, wandb_file = to.history()
     result = SmokeResult(
         name=options.config.stem,
@@ -193,7 +200,7 @@ def _environment(kept: str = "") -> dict[str, str]:
     """Return this process's environment without what would send the job's telemetry elsewhere.
 
     Args:
-        kept: What the names of such variables begin with that are kept all the same; empty for none.
+        kept: Prefix of such variables that are kept all the same; empty for none.
     """
     own = {
         name: value

@@ -1,4 +1,4 @@
-"""Where a smoke run's telemetry goes: to a bridge of its own, or to a receiver that runs already."""
+"""Receivers of a smoke run's telemetry: a bridge of its own, or one that runs already."""
 
 from __future__ import annotations
 
@@ -21,19 +21,19 @@ PROJECT = "otel-train"
 
 
 class Receiver(Protocol):
-    """What a smoke run must know of its receiver."""
+    """A receiver as a smoke run sees it."""
 
     endpoint: str
     """An `OTEL_EXPORTER_OTLP_ENDPOINT`."""
 
     def arrived(self) -> int:
-        """Return how many steps it has."""
+        """Return the number of steps that it has."""
 
     def problem(self) -> str:
-        """Return why no more can arrive, with its last error; empty while nothing is known."""
+        """Return why no more can arrive, with its last error; empty while that is not known."""
 
     def history(self) -> tuple[list[Mapping[str, float]], Path | None]:
-        """Return each step's values by wandb key, and the wandb file where there is one; called at the very end.
+        """Return the values of all steps by wandb key, and the wandb file where there is one; called at the very end.
 
         Raises:
             JobError: There is not one file.
@@ -69,7 +69,7 @@ class _OwnBridge:
 
 
 class _Elsewhere:
-    """What the rings say that a receiver has acknowledged; nothing is asked of the receiver itself."""
+    """A receiver that runs already, seen by what the rings note as acknowledged; it is not asked anything itself."""
 
     def __init__(self, endpoint: str, rings: Path, run_id: str) -> None:
         self.endpoint = endpoint
@@ -86,7 +86,7 @@ class _Elsewhere:
                 records, self._positions[path], _ = reader.read(begin, end - begin)
                 layout = reader.layout
                 self._rows += [
-                    layout.by_key(*layout.split(each.values)) for each in records if each.kind is Kind.CLUSTER
+                    layout.by_key(*layout.split(record.values)) for record in records if record.kind is Kind.CLUSTER
                 ]
         return len(self._rows)
 
@@ -112,5 +112,5 @@ def own_bridge(out: Path, run_id: str, environment: Mapping[str, str]) -> Iterat
 
 @contextmanager
 def elsewhere(endpoint: str, rings: Path, run_id: str) -> Iterator[Receiver]:
-    """Send to a receiver that runs already, and see in the rings what it acknowledges."""
+    """Send to a receiver that runs already, and read in the rings what it acknowledges."""
     yield _Elsewhere(endpoint, rings, run_id)

@@ -1,4 +1,4 @@
-"""Show a run while it goes on, and its verdict, on a terminal."""
+"""Show a smoke run's progress and its verdict on a terminal."""
 
 from __future__ import annotations
 
@@ -12,6 +12,7 @@ from rich.markup import escape
 from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeElapsedColumn
 from rich.table import Table
 
+from otel_train.number_text import short_number
 from otel_train.output import fitting_table, make_console
 from otel_train.smoke.job import SmokeResult, log_steps
 
@@ -20,7 +21,7 @@ _COLUMNS = ("metric", "last", "mean", "max", "healthy", "verdict")
 
 @contextlib.contextmanager
 def progress_bar(title: str, *, quiet: bool) -> Iterator[Callable[[int, int], None]]:
-    """Show a bar of the steps that have arrived; yields the function that moves it."""
+    """Show a bar of the steps that have arrived; yield the function that moves it."""
     columns = (
         TextColumn("{task.description}"),
         BarColumn(),
@@ -30,34 +31,35 @@ def progress_bar(title: str, *, quiet: bool) -> Iterator[Callable[[int, int], No
     )
     with Progress(*columns, console=Console(stderr=True), disable=quiet) as progress:
         task = progress.add_task(escape(title), total=None)
-        yield lambda arrived, wanted: progress.update(task, completed=arrived, total=wanted)
+        yield lambda arrived, expected: progress.update(task, completed=arrived, total=expected)
 
 
 def print_result(result: SmokeResult) -> None:
-    """Print one line for each metric, what to do about those out of range, and the verdict.
+    """Print one line for each metric, the remedies of those out of range, and the verdict.
 
     It fits 80 columns; a narrower terminal has fewer of the figures.
     """
     console = make_console()
     name = escape(result.name)  # a file's
     console.print(fitting_table(console, _COLUMNS, ("mean", "max", "healthy", "last"), partial(_table, result)))
-    for each in result.judgements:
-        expected = each.key in result.expected_unhealthy
-        if not each.healthy:
-            note = " (as this configuration means to show)" if expected else ""
-            where = "" if each.worst_rank is None else f", worst on rank {each.worst_rank}"
-            console.print(f"[red]OUT[/red] {each.key} is {_figure(each.judged)}{where}{note}. {each.remedy}")
-        elif expected:
-            console.print(f"[red]NOT OUT[/red] {each.key} is {_figure(each.judged)}, and should be out of its range")
-    wanted = log_steps(result.config)
-    if result.rows != wanted:
-        what = "rows are in the wandb file" if result.wandb_file else "steps were acknowledged"
-        console.print(f"[red]{result.rows} {what}, {wanted} were expected[/red]")
-    wish = "what it means to show" if result.expected_unhealthy else "everything in its range"
+    for judgement in result.judgements:
+        key, value = judgement.key, short_number(judgement.judged)
+        intended = key in result.expected_unhealthy
+        if not judgement.healthy:
+            note = " (as this configuration means to show)" if intended else ""
+            where = "" if judgement.worst_rank is None else f", worst on rank {judgement.worst_rank}"
+            console.print(f"[red]OUT[/red] {key} is {value}{where}{note}. {judgement.remedy}")
+        elif intended:
+            console.print(f"[red]NOT OUT[/red] {key} is {value}, and should be out of its range")
+    expected = log_steps(result.config)
+    if result.rows != expected:
+        unit = "rows are in the wandb file" if result.wandb_file else "steps were acknowledged"
+        console.print(f"[red]{result.rows} {unit}, {expected} were expected[/red]")
+    goal = "what it means to show" if result.expected_unhealthy else "everything in its range"
     if result.passed:
-        console.print(f"[green]PASSED[/green]: {name} shows {wish}")
+        console.print(f"[green]PASSED[/green]: {name} shows {goal}")
     else:
-        console.print(f"[red]FAILED[/red]: {name} does not show {wish}")
+        console.print(f"[red]FAILED[/red]: {name} does not show {goal}")
 
 
 def _table(result: SmokeResult, columns: Sequence[str]) -> Table:
@@ -72,16 +74,11 @@ def _table(result: SmokeResult, columns: Sequence[str]) -> Table:
     for judgement in result.judgements:
         cells = {
             "metric": judgement.key,
-            "last": _figure(judgement.last),
-            "mean": _figure(judgement.mean),
-            "max": _figure(judgement.max),
+            "last": short_number(judgement.last),
+            "mean": short_number(judgement.mean),
+            "max": short_number(judgement.max),
             "healthy": str(judgement.range),
             "verdict": "[green]ok[/green]" if judgement.healthy else "[red]OUT[/red]",
         }
         table.add_row(*(cells[heading] for heading in columns))
     return table
-
-
-def _figure(value: float) -> str:
-    """Return a number in at most six characters, where it has so few."""
-    return f"{value:.0f}" if float(value).is_integer() else f"{value:.3f}"

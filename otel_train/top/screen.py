@@ -1,4 +1,4 @@
-"""`otel-train top`: the frame of a job, again each second, and one frame for scripts."""
+"""The live view of `otel-train top`, a frame each second; and one frame for scripts and pictures."""
 
 from __future__ import annotations
 
@@ -7,7 +7,6 @@ import os
 import re
 import sys
 import time
-from collections.abc import Callable
 from dataclasses import replace
 from pathlib import Path
 from typing import ClassVar
@@ -20,67 +19,67 @@ from textual.binding import Binding, BindingType
 from textual.events import Resize
 from textual.widgets import Footer, Input, Static
 
-from otel_train.catalogue import HealthyRange, healthy_range
+from otel_train.catalogue import healthy_range
+from otel_train.diagnose.judgement import Ranges
 from otel_train.exceptions import OtelTrainError
 from otel_train.read.rings import RingJob
 from otel_train.top.frame import SORTS, Arrangement, chosen, frame
-from otel_train.top.look import RANK_KEYS, Look, look
+from otel_train.top.snapshot import RANK_KEYS, Snapshot, take_snapshot
 
 NEWEST = 512
-"""Records of each ring that are looked at: the verdicts reach back over 256 log steps of rank 0, which writes two."""
+"""Newest records of each ring that are read: the verdicts reach back over 256 log steps of rank 0, which writes two."""
 INTERVAL = 1.0
-"""Seconds between two looks."""
+"""Seconds between two frames."""
 PAGE = 10
-
-Health = Callable[[str], HealthyRange]
 
 
 class Watch:
-    """The rings of a job, attached read-only: nothing is written, no lock is held, and no rank is asked anything.
+    """The rings of a job, attached read-only: it writes nothing, holds no lock and asks no rank anything.
 
     Args:
-        directory: Where the rings are.
-        health: The healthy range of a headline key.
+        directory: The directory of the rings.
+        ranges: Gives the healthy range of a headline key.
     """
 
-    def __init__(self, directory: Path, health: Health = healthy_range) -> None:
-        self._health = health
+    def __init__(self, directory: Path, ranges: Ranges = healthy_range) -> None:
+        self._ranges = ranges
         self._job = RingJob(directory, newest=NEWEST, rank_keys=RANK_KEYS)
 
-    def look(self, *, refresh: bool = True) -> Look:
-        """Read what came, and sum it up."""
+    def snapshot(self, *, refresh: bool = True) -> Snapshot:
+        """Read the new records, and return the job's present state."""
         if refresh:
             self._job.refresh()
         damaged = [f"{path.name}: {why}" for path, why in self._job.damaged.items()]
-        return look(self._job.history, self._job.states(), time.time_ns(), health=self._health, notices=damaged)
+        states = self._job.states()
+        return take_snapshot(self._job.history, states, time.time_ns(), ranges=self._ranges, notices=damaged)
 
     def close(self) -> None:
-        """Detach."""
+        """Release the rings."""
         self._job.close()
 
 
-def print_frame(directory: Path, health: Health = healthy_range) -> None:
-    """Print one frame to stdout: as large as the terminal, or, elsewhere, with all ranks in COLUMNS or 80 columns."""
-    watch = Watch(directory, health)
+def print_frame(directory: Path, ranges: Ranges = healthy_range) -> None:
+    """Print one frame to stdout: of the terminal's size, or, elsewhere, with all ranks in COLUMNS or 80 columns."""
+    watch = Watch(directory, ranges)
     console = Console(highlight=False, soft_wrap=True)
     piped = not console.is_terminal
     width = _number("COLUMNS") or (80 if piped else console.width)
     height = _number("LINES") or (None if piped else max(1, console.height - 1))
-    for line in frame(watch.look(refresh=False), width=width, height=height, plain=not _speaks_unicode(console)):
+    for line in frame(watch.snapshot(refresh=False), width=width, height=height, plain=not _prints_unicode(console)):
         console.print(line, width=width, no_wrap=True, crop=False)
     watch.close()
 
 
-def save_frame(directory: Path, file: Path, health: Health = healthy_range) -> None:
-    """Save one frame as an SVG picture that asks no other host for anything.
+def save_frame(directory: Path, file: Path, ranges: Ranges = healthy_range) -> None:
+    """Save one frame as an SVG picture that requests nothing from other hosts.
 
     Raises:
         OSError: The file can't be written.
     """
-    watch = Watch(directory, health)
+    watch = Watch(directory, ranges)
     width = _number("COLUMNS") or 96
     console = Console(record=True, file=io.StringIO(), width=width, force_terminal=True, color_system="truecolor")
-    for line in frame(watch.look(refresh=False), width=width, height=_number("LINES")):
+    for line in frame(watch.snapshot(refresh=False), width=width, height=_number("LINES")):
         console.print(line, no_wrap=True)
     watch.close()
     picture = console.export_svg(title="otel-train top")
@@ -92,7 +91,7 @@ def _number(name: str) -> int | None:
     return int(text) if text.isascii() and text.isdigit() and 0 < len(text) < 5 and int(text) > 0 else None
 
 
-def _speaks_unicode(console: Console) -> bool:
+def _prints_unicode(console: Console) -> bool:
     return console.encoding.lower().replace("-", "").startswith("utf")
 
 
@@ -131,8 +130,8 @@ class Top(App[None]):
         self.arrangement = Arrangement()
         self._watch = watch
         self._plain = plain
-        self._looked: Look | None = None
-        self._looking = False
+        self.shown: Snapshot | None = None
+        self._reading = False
         self._problem = ""
 
     def compose(self) -> ComposeResult:
@@ -142,42 +141,42 @@ class Top(App[None]):
         yield Footer(show_command_palette=False, compact=True)
 
     def on_mount(self) -> None:
-        """Begin to look."""
+        """Take the first snapshot, and one each second from then on."""
         self.query_one(Static).can_focus = True
         self.query_one(Static).focus()
-        self._tick()
-        self.set_interval(INTERVAL, self._tick)
+        self.tick()
+        self.set_interval(INTERVAL, self.tick)
 
     def on_resize(self, _event: Resize) -> None:
-        """Use the room that there is now."""
+        """Draw the frame in its new size."""
         self.call_after_refresh(self._draw)
 
-    def _tick(self) -> None:
-        # A look that takes longer than the interval is not begun a second time: keys are answered all the while.
-        if not self._looking and not self.arrangement.paused:
-            self._looking = True
-            self._look()
+    def tick(self) -> None:
+        """Begin a snapshot, unless the view is paused or the last one is not there yet: keys are answered meanwhile."""
+        if not self._reading and not self.arrangement.paused:
+            self._reading = True
+            self._read()
 
     @work(thread=True, exit_on_error=True)
-    def _look(self) -> None:
-        found: Look | None = None
+    def _read(self) -> None:
+        snapshot: Snapshot | None = None
         try:
-            found, problem = self._watch.look(), ""
+            snapshot, problem = self._watch.snapshot(), ""
         except (OtelTrainError, OSError) as error:
             problem = str(error)
-        self.call_from_thread(self._looked_at, found, problem)
+        self.call_from_thread(self._show, snapshot, problem)
 
-    def _looked_at(self, found: Look | None, problem: str) -> None:
-        self._looking = False
-        self._looked, self._problem = found or self._looked, problem
+    def _show(self, snapshot: Snapshot | None, problem: str) -> None:
+        self._reading = False
+        self.shown, self._problem = snapshot or self.shown, problem
         self._draw()
 
     def _draw(self) -> None:
         widget = self.query_one(Static)
-        if self._looked is None:
+        if self.shown is None:
             widget.update(Text(self._problem or "reading the rings"))
             return
-        shown = self._looked
+        shown = self.shown
         if self._problem:
             shown = replace(shown, notices=(self._problem, *shown.notices))
         width, height = widget.size
@@ -191,21 +190,21 @@ class Top(App[None]):
 
     def action_sort(self) -> None:
         """Sort the ranks by the next column."""
-        place = (SORTS.index(self.arrangement.sort) + 1) % len(SORTS)
-        self._arrange(replace(self.arrangement, sort=SORTS[place], skip=0))
+        following = SORTS[(SORTS.index(self.arrangement.sort) + 1) % len(SORTS)]
+        self._arrange(replace(self.arrangement, sort=following, skip=0))
 
     def action_reverse(self) -> None:
-        """Turn the order round."""
+        """Reverse the order."""
         self._arrange(replace(self.arrangement, reverse=not self.arrangement.reverse, skip=0))
 
     def action_pause(self) -> None:
-        """Stay with what is shown, or go on."""
+        """Keep the present frame, or go on."""
         self._arrange(replace(self.arrangement, paused=not self.arrangement.paused))
-        self._tick()
+        self.tick()
 
     def action_scroll(self, lines: int) -> None:
         """Move over the ranks."""
-        ranks = 0 if self._looked is None else len(chosen(self._looked.ranks, self.arrangement))
+        ranks = 0 if self.shown is None else len(chosen(self.shown.ranks, self.arrangement))
         skip = max(0, min(self.arrangement.skip + lines, ranks - 1))
         self._arrange(replace(self.arrangement, skip=skip))
 
@@ -236,10 +235,10 @@ class Top(App[None]):
         self.call_after_refresh(self._draw)
 
 
-def run_top(directory: Path, health: Health = healthy_range) -> None:
+def run_top(directory: Path, ranges: Ranges = healthy_range) -> None:
     """Show a job until the user quits; stdout is a terminal."""
-    watch = Watch(directory, health)
+    watch = Watch(directory, ranges)
     try:
-        Top(watch, plain=not _speaks_unicode(Console(file=sys.stdout))).run()
+        Top(watch, plain=not _prints_unicode(Console(file=sys.stdout))).run()
     finally:
         watch.close()

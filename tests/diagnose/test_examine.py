@@ -11,7 +11,7 @@ from click.testing import CliRunner
 from otel_train.catalogue import HealthyRange, Statistic, rows
 from otel_train.cli import main
 from otel_train.delivery import FAILING, OK, DeliveryStatus, write_status
-from otel_train.diagnose.examine import examine, find_pipeline, stretch
+from otel_train.diagnose.examine import examine, find_pipeline, newest_stretch
 from otel_train.diagnose.finding import Severity
 from otel_train.read import History, Track
 from otel_train.read.load import load
@@ -52,7 +52,7 @@ def test_a_source_without_values_is_not_judged() -> None:
 def test_since_when_it_is_out_of_range(values: list[float], statistic: Statistic, found: tuple[int, int]) -> None:
     """The newest stretch counts, and whether it is over."""
     wanted = HealthyRange(high=5, statistic=statistic)
-    assert stretch(list(enumerate(values, start=1)), 1.0, wanted) == found
+    assert newest_stretch(list(enumerate(values, start=1)), 1.0, wanted) == found
 
 
 def test_the_command(train: Train, tmp_path: Path) -> None:

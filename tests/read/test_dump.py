@@ -83,7 +83,7 @@ def test_values_are_chosen_by_name_and_pattern(tmp_path: Path) -> None:
         (["--rank", "7"], "--rank 7 has no ring in"),
         (["--since", "10 minutes"], "--since must be a step or a time span such as 90s"),
         (["--format", "parquet"], "give --out FILE.parquet"),
-        (["--out", "/nowhere/at/all.csv"], "/nowhere/at is no directory"),
+        (["--out", "/nowhere/at/all.csv"], "/nowhere/at is not a directory"),
     ],
 )
 def test_a_wrong_wish_is_one_line_that_says_what_to_do(arguments: list[str], complaint: str, tmp_path: Path) -> None:

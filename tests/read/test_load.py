@@ -47,7 +47,7 @@ def test_of_several_runs_one_is_named(tmp_path: Path) -> None:
 @pytest.mark.parametrize(
     ("make", "said"),
     [
-        (lambda path: None, "is no directory, no .wandb file and no"),  # noqa: ARG005
+        (lambda path: None, "is neither a directory nor a .wandb file nor"),  # noqa: ARG005
         (lambda path: path.mkdir(), "holds no rings and no wandb folder"),
         (lambda path: (path / "wandb").mkdir(parents=True), "holds 0 runs"),
         (lambda path: (path.mkdir(), (path / "rank0-1.ring").write_text("x")), "holds no ring that can be read"),

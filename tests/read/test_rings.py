@@ -9,7 +9,7 @@ import pytest
 from otel_train.exceptions import ConfigurationError, OtelTrainError
 from otel_train.read.find import find_job
 from otel_train.read.rings import RingJob
-from otel_train.top.look import RANK_KEYS
+from otel_train.top.snapshot import RANK_KEYS
 from tests.support.job_rings import ATTEMPT, EVICTIONS, FakeRank, write_job
 
 
@@ -75,7 +75,7 @@ def test_the_newest_job_is_found(tmp_path: Path) -> None:
 
 def test_no_job_is_an_error_that_says_what_to_give(tmp_path: Path) -> None:
     """A missing directory is a wrong call; one without rings may have some later."""
-    with pytest.raises(ConfigurationError, match=r"nothing is no directory; give the job's OTEL_TRAIN_RING_DIR"):
+    with pytest.raises(ConfigurationError, match=r"nothing is not a directory; give the job's OTEL_TRAIN_RING_DIR"):
         find_job(tmp_path / "nothing")
     with pytest.raises(OtelTrainError, match="holds no ring; wait for the job's first step"):
         find_job(tmp_path)

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import dataclasses
-import math
 from pathlib import Path
 from typing import Any
 
@@ -11,10 +10,9 @@ import pytest
 from rich.cells import cell_len
 
 from otel_train.catalogue import HEADLINE, Phase, rows
-from otel_train.number_text import duration, figure, sparkline
 from otel_train.read.rings import RingJob
 from otel_train.top.frame import Arrangement, chosen, frame
-from otel_train.top.look import RANK_KEYS, Look, look
+from otel_train.top.snapshot import RANK_KEYS, Snapshot, take_snapshot
 from tests.support.job_rings import ATTEMPT, SECOND, write_job
 
 STEPS = 30
@@ -26,16 +24,16 @@ Changes = dict[int, dict[str, Any]]
 """Fields of ranks' states, by rank."""
 
 
-def looked_at(directory: Path, changes: Changes | None = None, *, now: int = NOW) -> Look:
+def looked_at(directory: Path, changes: Changes | None = None, *, now: int = NOW) -> Snapshot:
     """Return a look at the rings, all of whose ranks live, with some states changed."""
     job = RingJob(directory, rank_keys=RANK_KEYS)
     live = [dataclasses.replace(state, phase_time_ns=state.step_time_ns, lives=True) for state in job.states()]
     states = [dataclasses.replace(state, **(changes or {}).get(state.identity.rank, {})) for state in live]
-    return look(job.history, states, now)
+    return take_snapshot(job.history, states, now)
 
 
 @pytest.fixture(scope="module")
-def starved(tmp_path_factory: pytest.TempPathFactory) -> Look:
+def starved(tmp_path_factory: pytest.TempPathFactory) -> Snapshot:
     """Return a look at 64 ranks, of which rank 37 has a starved reader."""
     directory = tmp_path_factory.mktemp("rings")
     write_job(directory, 64, STEPS, starved=37)
@@ -44,7 +42,7 @@ def starved(tmp_path_factory: pytest.TempPathFactory) -> Look:
 
 @pytest.mark.parametrize(("width", "height"), [(80, 24), (80, 23), (100, 30), (200, 60), (60, 12)])
 @pytest.mark.parametrize("plain", [True, False])
-def test_a_frame_fits_its_terminal(starved: Look, width: int, height: int, plain: bool) -> None:
+def test_a_frame_fits_its_terminal(starved: Snapshot, width: int, height: int, plain: bool) -> None:
     """No line is longer than the terminal is wide, and none is too many."""
     lines = frame(starved, width=width, height=height, plain=plain)
     assert len(lines) <= height
@@ -53,14 +51,14 @@ def test_a_frame_fits_its_terminal(starved: Look, width: int, height: int, plain
 
 
 @pytest.mark.parametrize("width", [40, 60])
-def test_a_narrow_frame_keeps_the_verdicts(starved: Look, width: int) -> None:
+def test_a_narrow_frame_keeps_the_verdicts(starved: Snapshot, width: int) -> None:
     """Figures make way for the verdict of each metric, and for why a rank is marked."""
     text = [line.plain for line in frame(starved, width=width, height=None, plain=True)]
     assert [line[-7:] for line in text if line.startswith("staleness_max")] == ["OUT r37"]
     assert [line.endswith("staleness_max") for line in text if line.startswith("! 37")] == [True]
 
 
-def test_80_by_24_without_colour_says_all_that_matters(starved: Look) -> None:
+def test_80_by_24_without_colour_says_all_that_matters(starved: Snapshot) -> None:
     """The metrics with their verdicts, the mix, and the worst rank although it is far down, in letters and marks."""
     text = [line.plain for line in frame(starved, width=80, height=23, plain=True)]
     for metric in HEADLINE:
@@ -72,7 +70,7 @@ def test_80_by_24_without_colour_says_all_that_matters(starved: Look) -> None:
     assert text[-1] == "  ... 59 more"
 
 
-def test_more_room_is_used(starved: Look) -> None:
+def test_more_room_is_used(starved: Snapshot) -> None:
     """All ranks are shown where they fit."""
     assert len(frame(starved, width=120, height=None)) > 64
     assert not [line for line in frame(starved, width=120, height=None) if line.plain.endswith("more")]
@@ -140,23 +138,15 @@ def test_metrics_that_a_job_does_not_have_are_not_out_of_range(tmp_path: Path) -
         (Arrangement(filter="nowhere"), []),
     ],
 )
-def test_ranks_are_filtered_and_sorted(starved: Look, arrangement: Arrangement, ranks: list[int]) -> None:
+def test_ranks_are_filtered_and_sorted(starved: Snapshot, arrangement: Arrangement, ranks: list[int]) -> None:
     """By numbers and spans, or a part of a host, phase or state."""
     assert [rank.rank for rank in chosen(starved.ranks, arrangement)] == ranks
 
 
-def test_a_look_sums_up_what_the_rings_say(starved: Look) -> None:
+def test_a_look_sums_up_what_the_rings_say(starved: Snapshot) -> None:
     """Step, rate, data wait, and each rank's newest staleness, are those that were written."""
     assert (starved.step, starved.rate, starved.step_seconds, starved.wait_seconds) == (STEPS, 1.0, 0.1, 0.0)
     assert [starved.ranks[rank].staleness for rank in (0, 1, 37)] == [0.0, 0.01, STEPS]
     assert starved.ranks[1].seen == 0.5
     [line] = [line for line in starved.metrics if line.key == rows.STALENESS_MAX.wandb_key]
     assert (line.curve, line.judged, line.healthy) == (tuple(map(float, range(1, STEPS + 1))), STEPS, False)
-
-
-@pytest.mark.parametrize("value", [0.0, 1e-9, 1e-300, 0.5, 123.456, 99999.99, 1e7, 1e300, -1e300, math.inf, math.nan])
-def test_any_number_fits_its_column(value: float) -> None:
-    """Seven characters, and a blank curve where there is nothing to draw."""
-    assert len(figure(value)) <= 7
-    assert len(duration(min(abs(value), 1e9))) <= 7
-    assert len(sparkline([value, 1.0], 4)) == 4

@@ -40,7 +40,7 @@ def drive(directory: Path, steps: Callable[[Top, Pilot[None]], Awaitable[None]])
         watch = Watch(directory)
         app = Top(watch)
         async with app.run_test(size=(80, 24)) as pilot:
-            while app._looked is None:
+            while app.shown is None:
                 await pilot.pause(0.01)
             await steps(app, pilot)
         watch.close()
@@ -91,7 +91,7 @@ def test_a_paused_frame_stays_as_it_is(tmp_path: Path) -> None:
     async def steps(app: Top, pilot: Pilot[None]) -> None:
         await pilot.press("p")
         rank.write(77)
-        app._tick()
+        app.tick()
         await pilot.pause()
         assert "PAUSED" in shown(app)[0]
         assert shown(app)[1].startswith("step 3 ")
@@ -109,11 +109,11 @@ def test_the_view_goes_on_into_a_new_attempt_and_past_a_directory_that_is_gone(t
     async def steps(app: Top, pilot: Pilot[None]) -> None:
         FakeRank(tmp_path, 0, 2, attempt=1_700_000_001_000).write(41)
         while not shown(app)[1].startswith("step 41 "):
-            app._tick()
+            app.tick()
             await pilot.pause(0.01)
         (tmp_path / "rank00003-9.ring").write_bytes(b"no ring")
         while "rank00003-9.ring" not in shown(app)[2]:
-            app._tick()
+            app.tick()
             await pilot.pause(0.01)
 
     drive(tmp_path, steps)

@@ -1,14 +1,14 @@
-"""Tables in boxes, and the one under a chart: its numbers for who can't see it, and for the script that shows them."""
+"""The table of numbers under a chart, for readers who can't see it and for the page's script; tables that scroll."""
 
 from __future__ import annotations
 
 from collections.abc import Callable, Sequence
 
-from otel_train.report.curve import Point, by_column, column_of
+from otel_train.report.curves import Point, by_column, column_of
 from otel_train.report.markup import Html, tag
 
 ROWS = 100
-"""A longer curve is told in so many parts."""
+"""Rows of the table; a longer curve is summed up in so many parts."""
 
 
 def numbers_below(
@@ -25,8 +25,8 @@ def numbers_below(
     Args:
         title: The chart's.
         lines: Each curve's label and finite points.
-        axis: What the axis of steps is.
-        ends: Where it begins and ends.
+        axis: Name of the axis of steps.
+        ends: Its first and last step.
         show: Writes a value.
         name_of: Writes a step.
     """

@@ -1,9 +1,9 @@
-"""What one look at a running job tells: figures and verdicts for a frame, from the values and the ranks. Pure."""
+"""A running job at one moment, as a frame shows it: values and verdicts, the mix, each rank. Pure."""
 
 from __future__ import annotations
 
 import math
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 
 from otel_train.catalogue import (
@@ -16,26 +16,26 @@ from otel_train.catalogue import (
     healthy_range,
     rows,
 )
-from otel_train.diagnose.judgement import Judgement, judge
+from otel_train.diagnose.judgement import Judgement, Ranges, judge
 from otel_train.number_text import duration
-from otel_train.read.history import History, Track
-from otel_train.read.rings import RankState
+from otel_train.read.history import History, Track, share_key, target_key
+from otel_train.read.rings import RankState, RankStatus
 
 RANK_KEYS = frozenset(row.wandb_key for row in (rows.STALENESS_MAX, rows.EVICTIONS, rows.DATA_WAIT, rows.STEP_DURATION))
-"""What is shown of each rank's own values."""
+"""Keys of each rank's own values that are shown."""
 RATE_STEPS = 32
 """Log steps that the step rate is taken over."""
 STILL = 10.0
 """A job stands still when its last sign of life is so many steps' time ago, and so many seconds."""
 BEHIND = 10
-"""Steps by which a rank may be behind without a word: those of a slow node's neighbours differ by one."""
+"""Steps by which a rank may be behind before it is marked: those of a slow node's neighbours differ by one."""
 STANDS_STILL = "stands still"
-BAD = ("died", "failed")
+BAD = (RankStatus.DIED, RankStatus.FAILED)
 """States of a rank that has not ended well, the worse first."""
-OVER = ("ended", *BAD)
-"""States in which nothing goes on."""
+OVER = (RankStatus.ENDED, *BAD)
+"""States of a rank that is no longer live."""
 _WAITS = {_phase.name.lower() for _phase in (Phase.LEDGER, Phase.REDUCTION)}
-"""Where a rank waits for the others."""
+"""Phases in which a rank waits for the others."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -47,7 +47,7 @@ class MetricLine:
     """Its values by log step, NaN where there is none."""
     last: float
     judged: float
-    """The figure that its range is about."""
+    """The value that its range is about."""
     range: HealthyRange
     healthy: bool | None
     """Whether it, and its maximum over the ranks, are in their range; None where it was never there."""
@@ -70,8 +70,7 @@ class RankLine:
     rank: int
     host: str
     step: int
-    state: str
-    """live, ended (its session was closed), failed (with an exception), died (it was not closed)."""
+    status: RankStatus
     error: str
     """Name of the exception that it ended with, without its module."""
     phase: str
@@ -80,7 +79,7 @@ class RankLine:
     staleness: float
     """The largest age of its readers, newest."""
     evictions: float
-    """Of the log steps that are looked at, added up."""
+    """Sum over the log steps of the snapshot."""
     wait: float
     """Seconds that a step waited for its batch, newest."""
 
@@ -97,8 +96,8 @@ class Worst:
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
-class Look:
-    """All that a frame shows."""
+class Snapshot:
+    """The content of a frame."""
 
     run_id: str
     attempt: int
@@ -115,54 +114,54 @@ class Look:
     step_seconds: float
     wait_seconds: float
     log_steps: int
-    """Over how many log steps the verdicts are."""
+    """Number of log steps that the verdicts are about."""
     metrics: tuple[MetricLine, ...]
     shares: tuple[ShareLine, ...]
     ranks: tuple[RankLine, ...]
     worst: Worst | None
     unsent: int
     notices: tuple[str, ...]
-    """What else must be said, a line each."""
+    """Further messages, a line each."""
 
 
-def look(
+def take_snapshot(
     history: History,
     states: Sequence[RankState],
     now_ns: int,
     *,
-    health: Callable[[str], HealthyRange] = healthy_range,
+    ranges: Ranges = healthy_range,
     notices: Sequence[str] = (),
-) -> Look:
-    """Sum up what is known now.
+) -> Snapshot:
+    """Return the job's present state, summed up for a frame.
 
     Args:
         history: The values, as far back as the verdicts are to reach.
-        states: The ranks that are seen.
-        now_ns: The time, nanoseconds since the epoch.
-        health: The healthy range of a headline key.
-        notices: What else the frame must say.
+        states: The ranks whose rings are here.
+        now_ns: The present time, nanoseconds since the epoch.
+        ranges: Gives the healthy range of a headline key.
+        notices: Further messages for the frame.
     """
     cluster = history.cluster
     source = (
         cluster if cluster.steps else max(history.ranks.values(), key=lambda track: len(track.steps), default=cluster)
     )
     ranks = tuple(_rank(state, history.ranks.get(state.identity.rank), now_ns) for state in states)
-    metrics = _metrics(cluster, history.world_size, health)
+    metrics = _metrics(cluster, history.world_size, ranges)
     step_seconds = source.last(rows.STEP_DURATION.wandb_key)
     state, alarming = _state(ranks, step_seconds)
     seen = min((rank.seen for rank in ranks), default=math.nan)
     attempt = states[0].identity.attempt if states else 0
     over = state in OVER
-    said = list(notices)
+    messages = list(notices)
     if not cluster.steps and states:
-        said.append("no values of the cluster yet: they are in rank 0's ring, on its node")
+        messages.append("no values of the cluster yet: they are in rank 0's ring, on its node")
     if history.dropped > 0:
-        said.append(f"{history.dropped:.0f} records were overwritten before they were sent")
+        messages.append(f"{history.dropped:.0f} records were overwritten before they were sent")
     if history.refused > 0:
-        said.append(f"{history.refused:.0f} points were refused by the receiver; the sidecar's log says why")
+        messages.append(f"{history.refused:.0f} points were refused by the receiver; the sidecar's log says why")
     if history.abandoned > 0:
-        said.append(f"{history.abandoned:.0f} reductions were abandoned")
-    return Look(
+        messages.append(f"{history.abandoned:.0f} reductions were abandoned")
+    return Snapshot(
         run_id=history.run_id,
         attempt=attempt,
         world_size=history.world_size,
@@ -178,27 +177,27 @@ def look(
         shares=tuple(
             ShareLine(
                 modality=modality,
-                share=cluster.last(f"{rows.MODALITY_SHARE.wandb_key}/{modality}"),
-                target=cluster.last(f"{rows.MODALITY_TARGET.wandb_key}/{modality}"),
+                share=cluster.last(share_key(modality)),
+                target=cluster.last(target_key(modality)),
             )
             for modality in history.modalities
         ),
         ranks=ranks,
         worst=_worst(ranks, metrics, state),
-        unsent=sum(each.unsent for each in states),
-        notices=tuple(said),
+        unsent=sum(rank.unsent for rank in states),
+        notices=tuple(messages),
     )
 
 
 def _rank(state: RankState, track: Track | None, now_ns: int) -> RankLine:
     own = track or Track()
-    evictions = [value for _, value in own.known(rows.EVICTIONS.wandb_key)]
+    evictions = [value for _, value in own.points(rows.EVICTIONS.wandb_key)]
     phase = "?" if state.phase is None else state.phase.name.lower()
     return RankLine(
         rank=state.identity.rank,
         host=state.identity.host,
         step=state.step,
-        state=_state_of(state),
+        status=state.status,
         error=state.error.rpartition(".")[2],
         phase=phase,
         seen=max(0.0, (now_ns - max(state.step_time_ns, state.phase_time_ns)) / 1e9),
@@ -208,22 +207,16 @@ def _rank(state: RankState, track: Track | None, now_ns: int) -> RankLine:
     )
 
 
-def _state_of(state: RankState) -> str:
-    if state.closed:
-        return "failed" if state.error else "ended"
-    return "live" if state.lives else "died"
-
-
 def _state(ranks: Sequence[RankLine], step_seconds: float) -> tuple[str, bool]:
-    """Return what the job does, and whether that is bad."""
-    states = {rank.state for rank in ranks}
-    bad = next((state for state in BAD if state in states), None)
-    if "live" not in states:
-        return (bad, True) if bad else ("ended", False)
+    """Return the job's state in a few words, and whether it is bad."""
+    statuses = {rank.status for rank in ranks}
+    bad = next((status for status in BAD if status in statuses), None)
+    if RankStatus.LIVE not in statuses:
+        return (bad, True) if bad else (RankStatus.ENDED, False)
     patience = STILL * max(1.0, 0.0 if math.isnan(step_seconds) else step_seconds)
-    if min(rank.seen for rank in ranks if rank.state == "live") > patience:
+    if min(rank.seen for rank in ranks if rank.status is RankStatus.LIVE) > patience:
         return STANDS_STILL, True
-    return (f"live, a rank {bad}", True) if bad else ("live", False)
+    return (f"live, a rank {bad}", True) if bad else (RankStatus.LIVE, False)
 
 
 def _rate(track: Track) -> float:
@@ -234,14 +227,14 @@ def _rate(track: Track) -> float:
     return (steps[-1] - steps[0]) / ((times[-1] - times[0]) / 1e9)
 
 
-def _metrics(cluster: Track, world_size: int, health: Callable[[str], HealthyRange]) -> tuple[MetricLine, ...]:
-    wanted = [*HEADLINE_KEYS, *(key + RANK_SUFFIX for key in HEADLINE_KEYS if key + RANK_SUFFIX in cluster.values)]
-    columns = {key: cluster.values[key] for key in wanted if key in cluster.values}
+def _metrics(cluster: Track, world_size: int, ranges: Ranges) -> tuple[MetricLine, ...]:
+    keys = [*HEADLINE_KEYS, *(key + RANK_SUFFIX for key in HEADLINE_KEYS)]
+    columns = {key: cluster.values[key] for key in keys if key in cluster.values}
     table: list[Mapping[str, float]] = [
-        {key: column[place] for key, column in columns.items() if not math.isnan(column[place])}
-        for place in range(len(cluster.steps))
+        {key: column[index] for key, column in columns.items() if not math.isnan(column[index])}
+        for index in range(len(cluster.steps))
     ]
-    by_key = {each.key: each for each in judge(table, max(1, world_size), health)}
+    by_key = {judgement.key: judgement for judgement in judge(table, max(1, world_size), ranges)}
     return tuple(_metric(cluster, by_key[row.wandb_key], by_key.get(row.wandb_key + MAX_SUFFIX)) for row in HEADLINE)
 
 
@@ -259,10 +252,10 @@ def _metric(cluster: Track, own: Judgement, peak: Judgement | None) -> MetricLin
 
 
 def _worst(ranks: Sequence[RankLine], metrics: Sequence[MetricLine], state: str) -> Worst | None:
-    """Name the rank to look at first: a dead one, one that holds the others up, the one that a metric names."""
+    """Return the rank to look at first: a dead one, one that holds the others up, or one that a metric names."""
     if not ranks:
         return None
-    lost = [rank for rank in ranks if rank.state in BAD]
+    lost = [rank for rank in ranks if rank.status in BAD]
     if lost:
         first = max(lost, key=lambda rank: rank.seen)
         return Worst(rank=first.rank, why=first.error or f"in {first.phase} at {first.step}", wrong=True)
@@ -275,7 +268,7 @@ def _worst(ranks: Sequence[RankLine], metrics: Sequence[MetricLine], state: str)
     seen = {rank.rank for rank in ranks}
     for line in metrics:
         if line.healthy is False and line.worst_rank in seen:
-            assert line.worst_rank is not None, "None is no rank"
+            assert line.worst_rank is not None, "it is one of the ranks"
             return Worst(rank=line.worst_rank, why=line.key.rpartition("/")[2], wrong=True)
     stale = [rank for rank in ranks if not math.isnan(rank.staleness)]
     if not stale:

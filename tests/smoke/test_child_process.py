@@ -19,7 +19,7 @@ torch.distributed.elastic.multiprocessing.errors.ChildFailedError: x
     [
         ("data.modalities.code finds no file\n", "data.modalities.code finds no file"),
         ('Traceback:\n  File "x"\nValueError: of a rank\nNCCL is unloaded\n', "ValueError: of a rank"),
-        ("", "it says nothing"),
+        ("", "it is empty"),
     ],
 )
 def test_a_failed_job_is_told_by_its_own_error(log: str, said: str, tmp_path: Path) -> None:

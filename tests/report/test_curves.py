@@ -4,11 +4,10 @@ from __future__ import annotations
 
 import math
 
-import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from otel_train.report.curve import decimate, finite, labels, merged, stretches, ticks, window_means
+from otel_train.report.curves import decimate, finite, merged, stretches, ticks
 
 values = st.lists(st.floats(allow_nan=True, width=32), min_size=1, max_size=400)
 
@@ -47,22 +46,9 @@ def test_stretches_are_where_a_curve_is_outside_both_ends() -> None:
     assert merged([(1, 5), (4, 8), (9, 9)]) == [(1, 8), (9, 9)]
 
 
-def test_a_mean_is_of_whole_windows() -> None:
-    """Each stands at its last step."""
-    assert window_means([(1, 1.0), (2, 3.0), (4, 5.0)], 2) == [(2, 2.0), (4, 4.0)]
-
-
 @given(st.floats(-1e12, 1e12), st.floats(1e-6, 1e12))
 def test_ticks_are_few_and_inside(low: float, span: float) -> None:
     """An axis has some, and all on it."""
     found = ticks(low, low + span)
     assert 1 <= len(found) <= 7
     assert all(low - 1e-6 * span - 1e-3 <= tick <= low + span + 1e-6 * span + 1e-3 for tick in found)
-
-
-@pytest.mark.parametrize(
-    ("at", "shown"), [([0.0, 0.5, 1.0], ["0", "0.5", "1"]), ([1000.001, 1000.002], ["1000.001", "1000.002"])]
-)
-def test_ticks_are_told_apart(at: list[float], shown: list[str]) -> None:
-    """Values that hardly differ get the digits that tell them apart."""
-    assert labels(at, lambda value: f"{value:.3g}") == shown

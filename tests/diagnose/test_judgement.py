@@ -7,7 +7,7 @@ import math
 import pytest
 
 from otel_train.catalogue import HEADLINE_KEYS, HealthyRange, Per, Statistic, healthy_range
-from otel_train.smoke import judge
+from otel_train.diagnose.judgement import judge, window_means
 
 
 @pytest.mark.parametrize(
@@ -49,3 +49,10 @@ def test_a_metric_that_is_missing_is_unhealthy() -> None:
     judgement = judge([{}], 1, lambda _: HealthyRange())[0]
     assert not judgement.healthy
     assert math.isnan(judgement.last)
+
+
+def test_windows_are_whole() -> None:
+    """A mean is of `width` values that follow each other, and of fewer there is none."""
+    assert window_means([1.0, 3.0, 5.0], 2) == [2.0, 4.0]
+    assert window_means([1.0, 3.0], 1) == [1.0, 3.0]
+    assert window_means([1.0], 2) == []
