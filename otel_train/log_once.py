@@ -47,3 +47,28 @@ class OnceLogger:
         if len(self._causes) == MOST_CAUSES:
             self._causes[""] = 0.0
             self._logger.warning("telemetry: there are more warnings than %d; no more are logged", MOST_CAUSES)
+
+
+class OutageLogger:
+    """A warning when something begins to fail, and a line when it works again.
+
+    Args:
+        logger: Where they go.
+    """
+
+    def __init__(self, logger: logging.Logger) -> None:
+        self._logger = logger
+        self._failing = False
+
+    def failed(self, message: str, *arguments: object) -> None:
+        """Log a warning unless the try before failed too."""
+        if not self._failing:
+            self._failing = True
+            self._logger.warning(message, *arguments)
+
+    def worked(self, message: str = "") -> None:
+        """Log a message, where there is one, if the try before failed."""
+        if self._failing:
+            self._failing = False
+            if message:
+                self._logger.info(message)

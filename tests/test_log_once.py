@@ -6,7 +6,7 @@ import logging
 
 import pytest
 
-from otel_train.log_once import MOST_CAUSES, OnceLogger
+from otel_train.log_once import MOST_CAUSES, OnceLogger, OutageLogger
 
 LOGGER = logging.getLogger("otel_train.test")
 
@@ -34,3 +34,15 @@ def test_warn_repeats_after_quiet(monkeypatch: pytest.MonkeyPatch) -> None:
     warnings = OnceLogger(LOGGER, again_after=10.0)
     assert [warnings.warn("a", "cause") for _ in range(4)] == [True, False, False, True]
     assert all(warnings.warn(str(number), "cause") for number in range(2 * MOST_CAUSES))
+
+
+def test_outage_logs_both_ends(caplog: pytest.LogCaptureFixture) -> None:
+    """The first failure of several in a row is logged, and the first success after them."""
+    caplog.set_level(logging.INFO)
+    outages = OutageLogger(LOGGER)
+    outages.worked("works")
+    for number in range(3):
+        outages.failed("fails: %d", number)
+    for _ in range(2):
+        outages.worked("works again")
+    assert caplog.messages == ["fails: 0", "works again"]

@@ -20,7 +20,7 @@ from otel_train.bridge.inbox import Inbox
 from otel_train.bridge.row_writer import Writer
 from otel_train.bridge.server import Counts
 from otel_train.catalogue import Instrument, Metric, rows
-from otel_train.otlp.announcing import AnnouncingExporter
+from otel_train.otlp.announcing_exporter import AnnouncingExporter
 
 logger = logging.getLogger(__name__)
 

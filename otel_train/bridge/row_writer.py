@@ -15,6 +15,7 @@ from otel_train.bridge.inbox import Inbox
 from otel_train.bridge.open_runs import OpenRun, OpenRuns
 from otel_train.bridge.row_order import Due
 from otel_train.bridge.wandb_sink import RowSink
+from otel_train.log_once import OutageLogger
 
 logger = logging.getLogger(__name__)
 
@@ -73,7 +74,7 @@ class Writer:
         """Rows that wandb has got durably since the start, and those of them that may lack values."""
         self._pauses: dict[str, _Pause] = {}
         self._open = OpenRuns() if open_runs is None else open_runs
-        self._failing = False
+        self._outages = OutageLogger(logger)
         self._stopping = threading.Event()
         self._tidied = time.monotonic()
         self._thread = threading.Thread(target=self._run, name="otel_train-bridge-writer", daemon=True)
@@ -116,11 +117,9 @@ class Writer:
             if time.monotonic() - self._tidied > TIDY_INTERVAL:
                 self._tidied = time.monotonic()
                 self._inbox.tidy(self._now_ns())
-            self._failing = False
+            self._outages.worked()
         except sqlite3.Error as error:  # a full disk; the next pass tries again
-            if not self._failing:
-                logger.warning("the inbox can't be written, rows wait: %s", error)
-            self._failing = True
+            self._outages.failed("the inbox can't be written, rows wait: %s", error)
             return False
         return more
 

@@ -33,6 +33,7 @@ from opentelemetry.proto.collector.metrics.v1.metrics_service_pb2 import (
 from otel_train.bridge.decode import decode
 from otel_train.bridge.errors import BridgeError, InboxFullError
 from otel_train.bridge.inbox import Inbox
+from otel_train.log_once import OnceLogger, OutageLogger
 
 logger = logging.getLogger(__name__)
 
@@ -79,8 +80,8 @@ class MetricsReceiver:
         self._thread = ThreadPoolExecutor(1, thread_name_prefix="otel_train-bridge-inbox")
         self._waiting: deque[tuple[bytes, Future[ExportMetricsServiceResponse]]] = deque()
         self._waiting_bytes = 0
-        self._failing = False
-        self._said: set[str] = set()
+        self._outages = OutageLogger(logger)
+        self._warnings = OnceLogger(logger)
         self.counts = Counts()
 
     @property
@@ -102,13 +103,12 @@ class MetricsReceiver:
         try:
             return await asyncio.wrap_future(answer)
         except (sqlite3.Error, InboxFullError) as error:
-            if not self._failing:
-                logger.warning("the inbox refuses points, senders are asked to try again: %s", error)
-            self._failing = True
+            self._outages.failed("the inbox refuses points, senders are asked to try again: %s", error)
             await self._refuse(context, "the inbox can't be written; try again")
         except DecodeError as error:
             self.counts.refused_requests += 1
-            self._say_once("requests are refused, their sender is told: they are not OTLP metrics (%s)", error)
+            message = "requests are refused, their sender is told: they are not OTLP metrics (%s)"
+            self._warnings.warn(message, message, error)
             await context.abort(grpc.StatusCode.INVALID_ARGUMENT, "the request is not an ExportMetricsServiceRequest")
         finally:
             self._waiting_bytes -= len(request)
@@ -138,9 +138,7 @@ class MetricsReceiver:
     def _store(self, data: bytes) -> ExportMetricsServiceResponse:
         decoded = decode(ExportMetricsServiceRequest.FromString(data))
         added = self._inbox.add(decoded.points, self._now_ns())
-        if self._failing:
-            self._failing = False
-            logger.info("the inbox takes points again")
+        self._outages.worked("the inbox takes points again")
         rejected = decoded.rejected + added.refused
         self.counts.duplicates += added.duplicates
         self.counts.late += added.late
@@ -148,15 +146,11 @@ class MetricsReceiver:
         if not rejected:
             return ExportMetricsServiceResponse()
         reason = decoded.reason or "the run has too many series (--max-series), or the step too many points"
-        self._say_once("points are refused, their sender is told: %s; bridge.points.refused counts them", reason)
+        message = "points are refused, their sender is told: %s; bridge.points.refused counts them"
+        self._warnings.warn(message, message, reason)
         return ExportMetricsServiceResponse(
             partial_success=ExportMetricsPartialSuccess(rejected_data_points=rejected, error_message=reason)
         )
-
-    def _say_once(self, message: str, reason: object) -> None:
-        if message not in self._said:
-            self._said.add(message)
-            logger.warning(message, reason)
 
     async def _refuse(self, context: Any, why: str) -> None:
         """End the call as OTLP's specification says for an overloaded server: UNAVAILABLE with RetryInfo."""

@@ -8,6 +8,7 @@ from typing import Any
 from opentelemetry.exporter.otlp.proto.common.metrics_encoder import encode_metrics
 from opentelemetry.sdk.metrics.export import MetricExporter, MetricExportResult, MetricsData
 
+from otel_train.log_once import OutageLogger
 from otel_train.otlp.exporter import Exporter
 
 
@@ -26,23 +27,19 @@ class AnnouncingExporter(MetricExporter):
     def __init__(self, logger: logging.Logger, *, lost: str, back: str) -> None:
         super().__init__()
         self._exporter = Exporter()
-        self._logger, self._lost, self._back = logger, lost, back
-        self._failing = False
+        self._outages = OutageLogger(logger)
+        self._lost, self._back = lost, back
 
     def export(self, metrics_data: MetricsData, timeout_millis: float = 10_000, **_: Any) -> MetricExportResult:
         """Send a batch, once, and tell whether it was taken: the next one has newer totals."""
         del timeout_millis  # the endpoint's variable says how long a request may take
         answer = self._exporter.send(encode_metrics(metrics_data).SerializeToString())
-        if answer.taken is self._failing:
-            self._failing = not answer.taken
-            if self._failing:
-                where = self._exporter.endpoint
-                self._logger.warning(
-                    "%s: %s answers %s: %s. %s", self._lost, where, answer.cause, answer.text, answer.advice
-                )
-            else:
-                self._logger.info(self._back)
-        return MetricExportResult.SUCCESS if answer.taken else MetricExportResult.FAILURE
+        if answer.taken:
+            self._outages.worked(self._back)
+            return MetricExportResult.SUCCESS
+        address = self._exporter.endpoint
+        self._outages.failed("%s: %s answers %s: %s. %s", self._lost, address, answer.cause, answer.text, answer.advice)
+        return MetricExportResult.FAILURE
 
     def force_flush(self, timeout_millis: float = 10_000) -> bool:
         """Return True: nothing is kept here."""
