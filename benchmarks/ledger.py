@@ -21,8 +21,8 @@ import torch.distributed as dist
 from benchmarks.measure import Figures, Goal, Section
 from benchmarks.ranks import run_ranks, write
 from otel_train.ledger import StateLedger
+from otel_train.ledger.cache_interval import Counts
 from otel_train.ledger.hashing import keys_of, owners_of
-from otel_train.ledger.source import Counts
 
 RANKS, KEYS, WIDTH = 2, 256, 512
 SLOWER, COUNTING = 1.5, 0.03
@@ -52,11 +52,9 @@ class Uncounted(StateLedger):
 
     def __init__(self, capacity: int) -> None:
         super().__init__((WIDTH,), capacity=capacity)
-        self._counts = Nothing()
+        self._interval.counts = Nothing()
         self._recently_evicted.add = lambda keys: None  # type: ignore[method-assign]  # noqa: ARG005
-
-    def _count_fresh(self, keys: torch.Tensor) -> None:
-        pass
+        self._recently_evicted.take = lambda keys: keys[:0]  # type: ignore[method-assign]
 
 
 def ids(case: str, step: int, rank: int) -> torch.Tensor:

@@ -5,19 +5,20 @@ from __future__ import annotations
 from bisect import insort
 from collections import OrderedDict
 from collections.abc import Mapping
-from typing import Any
+from typing import Any, ClassVar
 
 from otel_train.arguments import check_fields, reading_state, whole_number
+from otel_train.catalogue import LEDGER, Metric
 from otel_train.event_sink import EventSink
 from otel_train.exceptions import ConfigurationError
+from otel_train.ledger.cache_interval import OVERFLOW, STALE, CacheInterval, Counts, by_wandb_key
 from otel_train.ledger.hashing import stable_hash
-from otel_train.ledger.source import OVERFLOW, STALE, Counts, LedgerSource
 from otel_train.untraced import untraced
 
 
 @untraced
-class LedgerMeter(LedgerSource):
-    """Measures of one rank's cache: the cache decides, the meter is told.
+class LedgerMeter:
+    """Measures of one rank's cache: the cache decides, and reports to the meter.
 
     A key must be reported on one rank only, the one that holds it. A call costs about a microsecond; a false eviction
     as many steps of a loop as its reuse distance.
@@ -44,14 +45,19 @@ class LedgerMeter(LedgerSource):
         ConfigurationError: An argument breaks a rule; the message names it.
     """
 
+    metrics: ClassVar[tuple[Metric, ...]] = LEDGER
+    modalities: ClassVar[tuple[str, ...]] = ()
+
     def __init__(
         self, capacity: int, *, recently_evicted: int | None = None, step: int = 1, events: EventSink | None = None
     ) -> None:
-        super().__init__(capacity, recently_evicted, step, events)
+        self._interval = CacheInterval(capacity, recently_evicted, step, events)
+        self.capacity = self._interval.capacity
+        """Entries that this rank's cache can hold."""
         self._held: set[str | int] = set()
         self._recently_evicted: OrderedDict[str | int, None] = OrderedDict()
         self._taken: list[int] = []
-        """Where the keys stood that left the ring since the last eviction, in order."""
+        """Positions of the keys that left the ring since the last eviction, in order."""
 
     def __len__(self) -> int:
         return len(self._held)
@@ -62,7 +68,7 @@ class LedgerMeter(LedgerSource):
         Raises:
             ConfigurationError: `entries` is no whole number, or negative.
         """
-        self._counts.hits += whole_number("entries", entries, least=0, remedy="give the number of look-ups")
+        self._interval.counts.hits += whole_number("entries", entries, least=0, remedy="give the number of look-ups")
 
     def store(self, key: str | int) -> None:
         """Note that the entry of `key` is written; call it before the evictions that make room for it.
@@ -74,32 +80,32 @@ class LedgerMeter(LedgerSource):
         """
         if type(key) is not str:
             stable_hash(key)
-        if self._events is not None:
-            self._emit("store", [stable_hash(key)])
+        if self._interval.events is not None:
+            self._interval.emit("store", [stable_hash(key)])
         if key in self._held:
             return
         self._held.add(key)
-        self._counts.fresh_writes += 1
+        self._interval.counts.fresh_writes += 1
         if key in self._recently_evicted:
             for distance, other in enumerate(reversed(self._recently_evicted), start=1):
                 if other == key:
-                    self._counts.count_false([self._before(distance)])
+                    self._interval.counts.count_false([self._before(distance)])
                     break
             del self._recently_evicted[key]
 
-    def _before(self, place: int) -> int:
-        """Return the place that a key had in the ring before others left it, of whom none has made room yet."""
+    def _before(self, position: int) -> int:
+        """Return the position that a key had in the ring before others left it that have not made room yet."""
         for taken in self._taken:
-            place += taken <= place
-        insort(self._taken, place)
-        return place
+            position += taken <= position
+        insort(self._taken, position)
+        return position
 
     def evict(self, key: str | int, why: str = OVERFLOW) -> None:
         """Note that the cache drops the entry of `key`.
 
         Args:
             key: Its key. One that was never stored counts too: the cache may be older than the meter.
-            why: "overflow" for want of room, "stale" because it sat unused.
+            why: "overflow" for lack of room, "stale" because it sat unused.
 
         Raises:
             ConfigurationError: `why` is something else.
@@ -108,22 +114,22 @@ class LedgerMeter(LedgerSource):
         if type(key) is not str:
             stable_hash(key)
         if why == OVERFLOW:
-            self._counts.evictions += 1
+            self._interval.counts.evictions += 1
         elif why == STALE:
-            self._counts.stale_evictions += 1
+            self._interval.counts.stale_evictions += 1
         else:
             raise ConfigurationError(f"why must be {OVERFLOW!r} or {STALE!r}, got {why!r}; use discard() for the rest")
         self._held.discard(key)
         self._taken.clear()
         self._recently_evicted[key] = None
         self._recently_evicted.move_to_end(key)
-        if len(self._recently_evicted) > self._ring_capacity:
+        if len(self._recently_evicted) > self._interval.recently_evicted:
             self._recently_evicted.popitem(last=False)
-        if self._events is not None:
-            self._emit("evict", [stable_hash(key)], why=why)
+        if self._interval.events is not None:
+            self._interval.emit("evict", [stable_hash(key)], why=why)
 
     def discard(self, key: str | int) -> None:
-        """Note that the entry of `key` is gone on purpose (its stream ended): no eviction, and never a false one."""
+        """Note that the entry of `key` is gone on purpose, as when its stream ended: this is not an eviction."""
         self._held.discard(key)
 
     def wipe(self) -> None:
@@ -131,15 +137,60 @@ class LedgerMeter(LedgerSource):
         self._held.clear()
         self._taken.clear()
         self._recently_evicted.clear()
-        self._emit_wipe()
+        self._interval.emit_wipe()
+
+    @property
+    def step(self) -> int:
+        """The step that is being assembled."""
+        return self._interval.step
+
+    @property
+    def last_extra_metrics(self) -> dict[str, float]:
+        """This rank's four counters in the interval that was drained last, by wandb key."""
+        return self._interval.last_extra_metrics
+
+    @property
+    def facts(self) -> dict[str, int]:
+        """Configuration, for people who look at a ring."""
+        return self._interval.facts
+
+    def end_step(self, step: int) -> None:
+        """Note the end of a step that is no log step: what comes now belongs to the next one.
+
+        Args:
+            step: The step that ends.
+        """
+        self._interval.step = step + 1
+
+    def drain_measurements(self, step: int | None = None) -> list[float]:
+        """End the interval with `step` and return its measurements, flat.
+
+        Args:
+            step: The step that ends; by default the one after the last that ended.
+
+        Returns:
+            float [sums] in the order of `Layout(LEDGER)`; a ledger gives no peaks of its own.
+        """
+        return self._interval.drain(self._interval.step if step is None else step, len(self))
+
+    def drain_step_metrics(self, step: int | None = None) -> dict[str, float]:
+        """End the interval with `step` and return this rank's own values, by wandb key.
+
+        Args:
+            step: The step that ends; by default the one after the last that ended.
+
+        Returns:
+            Counters, their maxima (over this one rank) and the fill; the reuse distance has no wandb key.
+        """
+        return by_wandb_key(self.drain_measurements(step))
 
     def state_dict(self) -> dict[str, Any]:
         """Return what must be saved."""
         return {
-            "step": self._step,
+            "step": self._interval.step,
             "held": list(self._held),
             "recently_evicted": list(self._recently_evicted),
-            "interval": self._counts.state_dict(),
+            "interval": self._interval.counts.state_dict(),
         }
 
     def load_state_dict(self, state: Mapping[str, Any]) -> None:
@@ -149,9 +200,11 @@ class LedgerMeter(LedgerSource):
             StateMismatchError: It is the state of something else, or of another version. Nothing is changed then.
         """
         check_fields(state, ("step", "held", "recently_evicted", "interval"), "LedgerMeter")
+        size = self._interval.recently_evicted
         with reading_state("LedgerMeter"):
             step, held = int(state["step"]), set(state["held"])
-            ring = OrderedDict.fromkeys(state["recently_evicted"][-self._ring_capacity :])
+            ring = OrderedDict.fromkeys(state["recently_evicted"][-size:])
             counts = Counts.from_state_dict(state["interval"])
-        self._step, self._held, self._recently_evicted, self._counts = step, held, ring, counts
+        self._interval.step, self._interval.counts = step, counts
+        self._held, self._recently_evicted = held, ring
         self._taken.clear()

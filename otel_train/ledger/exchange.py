@@ -12,7 +12,7 @@ from otel_train.exceptions import ConfigurationError, ShapeMismatchError
 from otel_train.ledger.hashing import stable_hash
 
 _TEXT_BYTES = 512
-"""Room for what a rank has to say when an exchange can't be made."""
+"""Bytes of a rank's message when an exchange can't be made."""
 
 
 class Exchange:
@@ -20,7 +20,7 @@ class Exchange:
 
     Args:
         process_group: The ranks that share the ledger; None for all of torch.distributed, or for one rank without it.
-        device: Where the states live.
+        device: Device of the states.
 
     Raises:
         ConfigurationError: A group was given that this rank is not in, or without torch.distributed; or none was given
@@ -46,22 +46,22 @@ class Exchange:
             self._device = device if device.type == "cuda" else torch.device("cuda", torch.cuda.current_device())
 
     def agree(
-        self, sends: Sequence[int], call: str, problem: str = "", *, known: bool = False
+        self, sends: Sequence[int], call: str, problem: str = "", *, repeated: bool = False
     ) -> tuple[list[int], bool]:
-        """Tell each rank how many rows will come to it, or raise on every rank.
+        """Send each rank the number of rows that will come to it, or raise on every rank.
 
-        Beside its count goes a code for what this rank is about to do, 0 where it can't: so each rank knows of each
-        other whether they do the same, at no cost.
+        Beside its count goes a code for the call that this rank is about to make, 0 where it can't: so each rank
+        knows at no cost whether all of them make the same call.
 
         Args:
-            sends: How many rows this rank will send to each.
-            call: What is exchanged; must be the same on all ranks.
-            problem: Why this rank can't take part; empty when it can.
-            known: Whether this rank's keys are those that it sent in the call before.
+            sends: Number of rows that this rank will send to each.
+            call: Name of what is exchanged; must be the same on all ranks.
+            problem: Reason why this rank can't take part; empty when it can.
+            repeated: Whether this rank's keys are those that it sent in the call before.
 
         Returns:
-            How many rows each rank will send to this one, and whether every rank's keys are known, which is the same on
-            all of them.
+            The number of rows that each rank will send to this one, and whether the keys of all ranks are repeated; the
+            latter is the same on each of them.
 
         Raises:
             ShapeMismatchError: A rank, which the message names, has a problem or makes another call.
@@ -71,13 +71,13 @@ class Exchange:
                 raise ShapeMismatchError(problem)
             return list(sends), False
         code = 0 if problem else stable_hash(call)
-        own = torch.tensor([[count, code, known] for count in sends], dtype=torch.int64, device=self._device)
+        own = torch.tensor([[count, code, repeated] for count in sends], dtype=torch.int64, device=self._device)
         theirs = torch.empty_like(own)
         dist.all_to_all_single(theirs, own, group=self._group)
-        receives, codes, all_known = theirs.t().tolist()
+        receives, codes, all_repeated = theirs.t().tolist()
         if problem or any(other != code for other in codes):
             self._raise_together(call, problem)
-        return list(receives), all(all_known)
+        return list(receives), all(all_repeated)
 
     def _raise_together(self, call: str, problem: str) -> None:
         text = (f"!{problem}" if problem else f"={call}").encode()[:_TEXT_BYTES]
@@ -86,10 +86,10 @@ class Exchange:
         gathered = [torch.empty_like(own, device=self._device) for _ in range(self.world_size)]
         dist.all_gather(gathered, own.to(self._device), group=self._group)
         texts = [bytes(part.tolist()).rstrip(b"\0").decode(errors="replace") for part in gathered]
-        for rank, said in enumerate(texts):
-            if said.startswith("!"):
-                raise ShapeMismatchError(f"rank {rank} of the ledger: {said[1:]}")
-        rank = next(rank for rank, said in enumerate(texts) if said != texts[0])
+        for rank, message in enumerate(texts):
+            if message.startswith("!"):
+                raise ShapeMismatchError(f"rank {rank} of the ledger: {message[1:]}")
+        rank = next(rank for rank, message in enumerate(texts) if message != texts[0])
         raise ShapeMismatchError(
             f"rank {rank} of the ledger makes a {texts[rank][1:]}, rank 0 a {texts[0][1:]}; "
             "all ranks must make the same calls, of ledgers with the same state_shape and dtype"
@@ -100,8 +100,8 @@ class Exchange:
 
         Args:
             rows: [sum(sends), *shape], sorted by rank.
-            sends: How many rows go to each rank.
-            receives: How many come from each.
+            sends: Number of rows that go to each rank.
+            receives: Number of rows that come from each.
 
         Returns:
             [sum(receives), *shape] by rank, with the dtype and device of `rows`.

@@ -9,9 +9,9 @@ import torch
 
 from otel_train.arguments import check_fields
 from otel_train.exceptions import StateMismatchError
+from otel_train.ledger.cache_interval import Counts
 from otel_train.ledger.hashing import owners_of
 from otel_train.ledger.shard import describe
-from otel_train.ledger.source import Counts
 
 OWNER = "StateLedger"
 _FIELDS = (

@@ -4,15 +4,17 @@ from __future__ import annotations
 
 import math
 from collections.abc import Callable, Mapping, Sequence
-from typing import Any, NamedTuple
+from typing import Any, ClassVar, NamedTuple
 
 import torch
 import torch.distributed as dist
 
 from otel_train.arguments import MAX_SHOWN, reading_state
-from otel_train.catalogue import Phase
+from otel_train.catalogue import LEDGER, Metric, Phase
 from otel_train.event_sink import EventSink
 from otel_train.exceptions import ShapeMismatchError, StateMismatchError
+from otel_train.ledger.cache_interval import CacheInterval, by_wandb_key
+from otel_train.ledger.evicted import EvictedKeys
 from otel_train.ledger.exchange import Exchange
 from otel_train.ledger.hashing import StreamIds, keys_of
 from otel_train.ledger.resharding import OWNER, check_complete, check_form, checked_states, merge
@@ -36,7 +38,7 @@ class _Fetch(NamedTuple):
 
 
 @untraced
-class StateLedger(Shard):
+class StateLedger:
     """A state tensor for each stream id, on the rank that owns it: `stable_hash(id)`, unsigned, modulo the world size.
 
     `fetch` and `store` are collectives: every rank of the group makes the same calls in the same order, each with any
@@ -55,8 +57,8 @@ class StateLedger(Shard):
     Args:
         state_shape: Shape of one state.
         capacity: Entries that each rank holds, in a slab that is made at once.
-        dtype: Of the states.
-        device: Where this rank's states live; keys and their order stay on the CPU.
+        dtype: Dtype of the states.
+        device: Device of this rank's states; keys and their order stay on the CPU.
         process_group: The ranks that share the ledger; None for all of torch.distributed, or one rank without it.
         max_idle_steps: Steps after which an unused entry is dropped; None for never.
         recently_evicted: Keys of evicted entries that are remembered; as many as the capacity by default.
@@ -66,6 +68,9 @@ class StateLedger(Shard):
     Raises:
         ConfigurationError: An argument breaks a rule; the message names it.
     """
+
+    metrics: ClassVar[tuple[Metric, ...]] = LEDGER
+    modalities: ClassVar[tuple[str, ...]] = ()
 
     @outside_modes
     def __init__(
@@ -81,16 +86,18 @@ class StateLedger(Shard):
         step: int = 1,
         events: EventSink | None = None,
     ) -> None:
-        super().__init__(
-            state_shape,
-            capacity=capacity,
-            dtype=dtype,
-            device=device,
-            max_idle_steps=max_idle_steps,
-            recently_evicted=recently_evicted,
-            step=step,
-            events=events,
-        )
+        self._interval = CacheInterval(capacity, recently_evicted, step, events)
+        self._shard = Shard(self._interval, state_shape, dtype=dtype, device=device, max_idle_steps=max_idle_steps)
+        self.capacity = self._interval.capacity
+        """Entries that each rank holds."""
+        self.state_shape = self._shard.state_shape
+        """Shape of one state."""
+        self.dtype = self._shard.dtype
+        """Dtype of the states."""
+        self.device = self._shard.device
+        """Device of the states, with its index."""
+        self.max_idle_steps = max_idle_steps
+        """Steps after which an unused entry is dropped; None for never."""
         self._exchange = Exchange(process_group, self.device)
         self._width = math.prod(self.state_shape)
         self._form = describe(self.dtype, self.state_shape)
@@ -98,10 +105,13 @@ class StateLedger(Shard):
         self._fetched: _Fetch | None = None
         """The last fetch, where it got to its end."""
 
+    def __len__(self) -> int:
+        return len(self._shard)
+
     def watch(self, enter: Callable[[Phase], None]) -> None:
         """Have `enter` called with `Phase.LEDGER` when an exchange begins and `Phase.COMPUTE` when it ends.
 
-        One rank alone waits for nobody, and says nothing.
+        One rank alone waits for nobody, and calls nothing.
         """
         if self._exchange.world_size > 1:
             self._enter = enter
@@ -135,11 +145,11 @@ class StateLedger(Shard):
         route = plan_route(keys, self._exchange.world_size)
         receives, _ = self._exchange.agree(route.sends, f"fetch of {self._form}", problem)
         asked = self._exchange.swap(keys[route.order], route.sends, receives)
-        held = self._fetch_state(asked)
-        # States and found travel as bytes in one exchange, so every dtype does, on every backend. Found takes as much
+        held = self._shard.fetch(asked)
+        # States and flags travel as bytes in one exchange, so every dtype does, on every backend. A flag takes as much
         # room as an element: so what comes is rows of the dtype, and put in order by whole ones, not byte by byte.
-        found = held.found[:, None].view(torch.uint8).expand(-1, self.dtype.itemsize)
-        reply = torch.cat([self._as_bytes(held.states), found], dim=1)
+        flags = held.found[:, None].view(torch.uint8).expand(-1, self.dtype.itemsize)
+        reply = torch.cat([self._as_bytes(held.states), flags], dim=1)
         answer = self._exchange.swap(reply, receives, route.sends)
         inverse = route.inverse.to(self.device)
         self._fetched = _Fetch(keys, route, asked)
@@ -173,10 +183,10 @@ class StateLedger(Shard):
         states = plain_tensor(states) if isinstance(states, torch.Tensor) else states
         problem = problem or self._check_states(states, len(keys))
         before, world_size = self._fetched, self._exchange.world_size
-        known = before is not None and torch.equal(keys, before.keys)
-        route = before.route if before is not None and known else plan_route(keys, world_size)
-        receives, all_known = self._exchange.agree(route.sends, f"store of {self._form}", problem, known=known)
-        if before is not None and all_known:
+        repeated = before is not None and torch.equal(keys, before.keys)
+        route = before.route if before is not None and repeated else plan_route(keys, world_size)
+        receives, all_repeated = self._exchange.agree(route.sends, f"store of {self._form}", problem, repeated=repeated)
+        if before is not None and all_repeated:
             written = before.asked
         else:
             written = self._exchange.swap(keys[route.order], route.sends, receives)
@@ -186,10 +196,10 @@ class StateLedger(Shard):
         received = content.view(self.dtype).view(-1, *self.state_shape)
         if len(last) < len(written):
             written, received = written[last], received.index_select(0, last.to(self.device))
-        self._store_state(written, received)
+        self._shard.store(written, received)
 
     def _check_ids(self, stream_ids: StreamIds) -> tuple[torch.Tensor, str]:
-        """Return the keys, or none and what is wrong; not raised here, where the others would wait for this rank."""
+        """Return the keys, or none and the problem; not raised here, where the others would wait for this rank."""
         try:
             return keys_of(stream_ids), ""
         except ShapeMismatchError as error:
@@ -198,22 +208,104 @@ class StateLedger(Shard):
             return _NO_KEYS, f"stream_ids can't be read: {type(error).__name__}: {error!s:.{MAX_SHOWN}}; use a list"
 
     def _check_states(self, states: torch.Tensor, count: int) -> str:
-        wanted = f"{describe(self.dtype, (count, *self.state_shape))} on {self.device}"
+        expected = f"{describe(self.dtype, (count, *self.state_shape))} on {self.device}"
         if not isinstance(states, torch.Tensor):
-            return f"states must be a tensor, {wanted}, got {type(states).__name__}"
+            return f"states must be a tensor, {expected}, got {type(states).__name__}"
         if has_no_data(states):
-            return f"states must be a plain tensor, {wanted}, got {type(states).__name__}; a DTensor has to_local()"
+            return f"states must be a plain tensor, {expected}, got {type(states).__name__}; a DTensor has to_local()"
         try:
             got = f"{describe(states.dtype, states.shape)} on {states.device}"
         except Exception as error:  # noqa: BLE001  # a nested tensor has no shape; the other ranks must hear of it
-            return f"states must be {wanted}, got a tensor without a shape ({error!s:.{MAX_SHOWN}})"
-        if got == wanted and states.layout != torch.strided:
-            return f"states must be a dense tensor, {wanted}, got the layout {states.layout}; call to_dense()"
-        return "" if got == wanted else f"states must be {wanted}, got {got}"
+            return f"states must be {expected}, got a tensor without a shape ({error!s:.{MAX_SHOWN}})"
+        if got == expected and states.layout != torch.strided:
+            return f"states must be a dense tensor, {expected}, got the layout {states.layout}; call to_dense()"
+        return "" if got == expected else f"states must be {expected}, got {got}"
 
     def _as_bytes(self, states: torch.Tensor) -> torch.Tensor:
         """Return states [n, *state_shape] as uint8 [n, bytes of a state]."""
         return states.contiguous().view(len(states), self._width).view(torch.uint8)
+
+    @outside_modes
+    def wipe(self) -> None:
+        """Drop every entry of this rank and clear the ring of evicted keys; the interval's counts stay.
+
+        What is wiped on purpose is no eviction, and its return no false one.
+        """
+        self._shard.clear()
+        self._interval.emit_wipe()
+
+    # -- a source of telemetry -----------------------------------------------------------------------------------
+
+    @property
+    def step(self) -> int:
+        """The step that is being assembled."""
+        return self._interval.step
+
+    @property
+    def last_extra_metrics(self) -> dict[str, float]:
+        """This rank's four counters in the interval that was drained last, by wandb key."""
+        return self._interval.last_extra_metrics
+
+    @property
+    def facts(self) -> dict[str, int]:
+        """Configuration, for people who look at a ring; no `max_idle_steps` where there is no such rule."""
+        idle = {} if self.max_idle_steps is None else {"ledger.max_idle_steps": self.max_idle_steps}
+        return {**self._interval.facts, **idle, "ledger.entry_bytes": self._width * self.dtype.itemsize}
+
+    @property
+    def needs_clock(self) -> bool:
+        """Whether `end_step` does anything: only then does a session call it that is off."""
+        return self.max_idle_steps is not None
+
+    @outside_modes
+    def end_step(self, step: int) -> None:
+        """Note the end of a step that is no log step: what comes now belongs to the next one.
+
+        Args:
+            step: The step that ends.
+        """
+        self._shard.end_step(step)
+        self._interval.step = step + 1
+
+    @outside_modes
+    def drain_measurements(self, step: int | None = None) -> list[float]:
+        """End the interval with `step` and return its measurements, flat.
+
+        Args:
+            step: The step that ends; by default the one after the last that ended.
+
+        Returns:
+            float [sums] in the order of `Layout(LEDGER)`; a ledger gives no peaks of its own.
+        """
+        step = self._interval.step if step is None else step
+        self._shard.end_step(step)
+        return self._interval.drain(step, len(self))
+
+    def drain_step_metrics(self, step: int | None = None) -> dict[str, float]:
+        """End the interval with `step` and return this rank's own values, by wandb key.
+
+        Args:
+            step: The step that ends; by default the one after the last that ended.
+
+        Returns:
+            Counters, their maxima (over this one rank) and the fill; the reuse distance has no wandb key.
+        """
+        return by_wandb_key(self.drain_measurements(step))
+
+    # -- names that the outside relies on ------------------------------------------------------------------------
+
+    @property
+    def _recently_evicted(self) -> EvictedKeys:
+        return self._shard.recently_evicted
+
+    def _store_state(self, keys: torch.Tensor, states: torch.Tensor) -> None:
+        self._shard.store(keys, states)
+
+    def _evict_lru_overflow(self) -> int:
+        return self._shard.evict_lru_overflow()
+
+    def _evict_stale(self) -> int:
+        return self._shard.evict_stale()
 
     # -- state ---------------------------------------------------------------------------------------------------
 
@@ -223,7 +315,7 @@ class StateLedger(Shard):
         return {
             "world_size": self._exchange.world_size,
             "rank": self._exchange.rank,
-            **self._shard_state(),
+            **self._shard.state_dict(),
         }
 
     @outside_modes
@@ -252,10 +344,10 @@ class StateLedger(Shard):
                     f"this is rank {rank} of {world_size}, the saved ledger is that of rank {states[0]['rank']} of "
                     f"{states[0]['world_size']}; load the list of all {states[0]['world_size']} ranks' states"
                 )
-            for each in states:
-                check_form(each, self.dtype, self.state_shape)
+            for one in states:
+                check_form(one, self.dtype, self.state_shape)
             if not many:
                 own = states[0]
             else:
                 own = states[rank] if len(states) == world_size else merge(states, rank, world_size)
-        self._load_shard_state(own)
+        self._shard.load_state_dict(own)

@@ -80,7 +80,7 @@ def test_a_resume_loses_no_entry_and_no_count(attempts: list[Any]) -> None:
                 own = torch.tensor(sorted(set(ids)), dtype=torch.int64)
                 own = own[owners_of(keys_of(own), world_size) == rank]
                 ledger._store_state(keys_of(own), own)
-                ledger.end_step(ledger._step)
+                ledger.end_step(ledger.step)
             if drained:
                 evictions, _, writes, *_ = ledger.drain_measurements()
                 fresh, evicted = fresh + writes, evicted + evictions

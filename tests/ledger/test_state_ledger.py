@@ -46,7 +46,7 @@ def apply(ledger: StateLedger, call: str, ids: list[int], state: int) -> Any:
         states, found = ledger.fetch(ids)
         return [row if there else None for row, there in zip(states.tolist(), found.tolist(), strict=True)]
     if call == "end_step":
-        return ledger.end_step(ledger._step)
+        return ledger.end_step(ledger.step)
     return ledger.drain_measurements() if call == "drain" else ledger.wipe()
 
 
