@@ -1,0 +1,83 @@
+"""The examples that a user would copy."""
+
+from __future__ import annotations
+
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+
+from otel_train.ring import Kind, RingReader, ring_files
+from tests.support.environment import clean_environment
+
+FOLDER = Path(__file__).parents[1] / "examples"
+
+
+def run_example(name: str, rings: Path, *arguments: str, ranks: int = 2) -> dict[int, dict[str, float]]:
+    """Run an example under torchrun, and return the cluster's values of each log step."""
+    command = [sys.executable, "-m", "torch.distributed.run", "--standalone", f"--nproc-per-node={ranks}"]
+    environment = clean_environment(OTEL_TRAIN_RING_DIR=str(rings), OTEL_TRAIN_RUN_ID="example")
+    command += [str(FOLDER / name), *arguments]
+    job = subprocess.run(command, env=environment, check=False, capture_output=True, text=True, timeout=200)
+    assert job.returncode == 0, job.stderr
+    readers = [RingReader(path) for path in ring_files(rings)]
+    reader = next(reader for reader in readers if reader.identity.rank == 0)
+    records = reader.read(0, 1000)[0]
+    return {
+        record.step: reader.layout.by_key(*reader.layout.split(record.values))
+        for record in records
+        if record.kind in (Kind.CLUSTER, Kind.BOTH)
+    }
+
+
+def test_own_loop_learns(tmp_path: Path) -> None:
+    """The loss of a loop of one's own falls, and its loader's picks are those of both ranks."""
+    rows = run_example("own_loop.py", tmp_path)
+    assert list(rows) == [10, 20, 30, 40, 50]
+    assert rows[50]["train/loss"] < rows[10]["train/loss"]
+    assert rows[50]["stream_mixing/picks"] == 2 * 8 * 10
+
+
+def test_ledger_holds_states(tmp_path: Path) -> None:
+    """Dataset and ledger show a healthy mix, and no state that is lost."""
+    rows = run_example("dataset_and_ledger.py", tmp_path)
+    assert list(rows) == list(range(1, 31))
+    assert all(row["ledger/evictions"] == 0 for row in rows.values())
+    assert rows[30]["stream_mixing/mix_divergence"] < 0.01
+    assert rows[30]["state/known"] > rows[1]["state/known"] == 0
+
+
+def test_own_source_sums_ranks(tmp_path: Path) -> None:
+    """A source's counts are added up over the ranks, and its rate is weighted."""
+    rows = run_example("own_source.py", tmp_path)
+    assert [row["cache/lookups"] for row in rows.values()] == [300.0] * 30
+    assert rows[1]["cache/hit_rate"] < 0.2
+    assert rows[30]["cache/hit_rate"] > 0.8
+    assert rows[30]["cache/entries_rank"] == 1
+
+
+def test_own_metrics_are_reduced(tmp_path: Path) -> None:
+    """Sums, maxima with their rank, and weighted means arrive for each step."""
+    rows = run_example("own_metrics.py", tmp_path)
+    assert list(rows) == list(range(1, 21))
+    assert all(row["train/tokens"] >= 4 + row["train/longest"] for row in rows.values())
+    assert {row["train/longest_rank"] for row in rows.values()} == {0.0, 1.0}
+
+
+def test_resume_continues_run(tmp_path: Path) -> None:
+    """A job on three ranks goes on where that on two was saved: states are there from its first step on."""
+    rings = tmp_path / "rings"
+    before = run_example("resume.py", rings / "a", str(tmp_path / "saved"), ranks=2)
+    after = run_example("resume.py", rings / "b", str(tmp_path / "saved"), ranks=3)
+    assert (list(before), list(after)) == (list(range(1, 21)), list(range(21, 41)))
+    assert before[1]["state/known"] == 0
+    assert after[21]["state/known"] > 0.5
+
+
+@pytest.mark.parametrize("path", sorted(FOLDER.glob("*.py")), ids=lambda path: path.name)
+def test_examples_stay_short(path: Path) -> None:
+    """Each example has under 60 lines, and its docstring says in two how to run it."""
+    lines = path.read_text().splitlines()
+    assert len(lines) < 60
+    assert lines[2].startswith("Run it ")
