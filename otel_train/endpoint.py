@@ -12,14 +12,12 @@ from typing import Any
 from urllib.parse import urlsplit
 
 from otel_train.exceptions import ConfigurationError
-from otel_train.otlp.protocol import GRPC, HTTP, otlp_protocol
+from otel_train.otlp.protocol import OtlpProtocol
 
-DEFAULT_PORTS = {GRPC: 4317, HTTP: 4318}
 MAX_TIMEOUT = 60.0
 """Seconds that one request takes at most, whatever the environment says."""
 _PREFIXES = ("OTEL_EXPORTER_OTLP_METRICS_", "OTEL_EXPORTER_OTLP_")
-"""Of the variables for metrics, which stand above those for all signals."""
-_COMPRESSIONS = {GRPC: ("none", "gzip"), HTTP: ("none", "gzip", "deflate")}
+"""Prefixes of the variables: those for metrics override those for all signals."""
 _KNOCK = 0.5
 """Seconds that a receiver at the default address, on this machine, has to take a connection."""
 _LOCAL_SOCKETS = ("unix:", "unix-abstract:")
@@ -30,8 +28,7 @@ _TEMPORALITY = "OTEL_EXPORTER_OTLP_METRICS_TEMPORALITY_PREFERENCE"
 class Endpoint:
     """A receiver, and how to speak to it."""
 
-    protocol: str = GRPC
-    """`GRPC` or `HTTP`."""
+    protocol: OtlpProtocol = OtlpProtocol.GRPC
     target: str = "localhost:4317"
     """What a gRPC channel is made for, or the URL that HTTP requests go to."""
     secure: bool = False
@@ -68,7 +65,7 @@ class Endpoint:
             return False
 
     def __str__(self) -> str:
-        return self.target if self.protocol == HTTP else f"{self.target} (gRPC)"
+        return self.target if self.protocol is OtlpProtocol.HTTP else f"{self.target} (gRPC)"
 
     @classmethod
     def read(cls, environ: Mapping[str, str] = os.environ) -> Endpoint:
@@ -77,21 +74,29 @@ class Endpoint:
         Raises:
             ConfigurationError: A variable does not hold what it must; the message names it.
         """
-        protocol = otlp_protocol(environ)
+        protocol = _protocol(environ)
         _check_temporality(environ)
         name, text = _lookup(environ, "ENDPOINT")
         compression_name, compression = _lookup(environ, "COMPRESSION", "none")
         compression = compression.lower()
-        if compression not in _COMPRESSIONS[protocol]:
+        if compression not in protocol.compressions:
             raise ConfigurationError(
-                f"{compression_name} must be one of {', '.join(_COMPRESSIONS[protocol])}, got {compression!r}"
+                f"{compression_name} must be one of {', '.join(protocol.compressions)}, got {compression!r}"
             )
-        address: dict[str, Any] = {"port": DEFAULT_PORTS[protocol]}
+        address: dict[str, Any] = {"port": protocol.default_port}
         if text:
             address = _parse(name, text, protocol, environ)
-        elif protocol == HTTP:
+        elif protocol is OtlpProtocol.HTTP:
             address["target"] = "http://localhost:4318/v1/metrics"
         return cls(protocol=protocol, variable=name, compression=compression, timeout=_timeout(environ), **address)
+
+
+def _protocol(environ: Mapping[str, str]) -> OtlpProtocol:
+    name, text = _lookup(environ, "PROTOCOL", OtlpProtocol.GRPC)
+    try:
+        return OtlpProtocol(text)
+    except ValueError:
+        raise ConfigurationError(f"{name} must be {' or '.join(OtlpProtocol)}, got {text!r}") from None
 
 
 def _lookup(environ: Mapping[str, str], suffix: str, default: str = "") -> tuple[str, str]:
@@ -124,9 +129,9 @@ def _timeout(environ: Mapping[str, str]) -> float:
     return min(seconds, MAX_TIMEOUT)
 
 
-def _parse(name: str, text: str, protocol: str, environ: Mapping[str, str]) -> dict[str, Any]:
+def _parse(name: str, text: str, protocol: OtlpProtocol, environ: Mapping[str, str]) -> dict[str, Any]:
     """Return an endpoint's target, secure, host and port."""
-    if protocol == GRPC and text.startswith(_LOCAL_SOCKETS):
+    if protocol is OtlpProtocol.GRPC and text.startswith(_LOCAL_SOCKETS):
         return {"target": text, "secure": False, "host": "", "port": 0}
     scheme, separator, rest = text.partition("://")
     if not separator:
@@ -142,10 +147,10 @@ def _parse(name: str, text: str, protocol: str, environ: Mapping[str, str]) -> d
     endpoint = Endpoint(host=host)
     secure = scheme == "https" or (not scheme and not _is_plain(environ, endpoint))
     if port is None and not scheme:
-        port = DEFAULT_PORTS[protocol]
+        port = protocol.default_port
         split = split._replace(netloc=f"{split.netloc}:{port}")
-    if protocol == GRPC:
-        port = port or (443 if secure else DEFAULT_PORTS[GRPC])
+    if protocol is OtlpProtocol.GRPC:
+        port = port or (443 if secure else protocol.default_port)
         target = f"[{host}]:{port}" if ":" in host else f"{host}:{port}"
     else:
         port = port or (443 if secure else 80)

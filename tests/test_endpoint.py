@@ -6,7 +6,7 @@ import pytest
 
 from otel_train.endpoint import Endpoint
 from otel_train.exceptions import ConfigurationError
-from otel_train.otlp.protocol import HTTP
+from otel_train.otlp.protocol import OtlpProtocol
 
 ENDPOINT, METRICS = "OTEL_EXPORTER_OTLP_ENDPOINT", "OTEL_EXPORTER_OTLP_METRICS_ENDPOINT"
 INSECURE, PROTOCOL = "OTEL_EXPORTER_OTLP_INSECURE", "OTEL_EXPORTER_OTLP_PROTOCOL"
@@ -17,7 +17,7 @@ TEMPORALITY = "OTEL_EXPORTER_OTLP_METRICS_TEMPORALITY_PREFERENCE"
     ("environ", "target", "secure"),
     [
         ({}, "localhost:4317", False),
-        ({PROTOCOL: HTTP}, "http://localhost:4318/v1/metrics", False),
+        ({PROTOCOL: OtlpProtocol.HTTP}, "http://localhost:4318/v1/metrics", False),
         ({ENDPOINT: "localhost:4317"}, "localhost:4317", False),
         ({ENDPOINT: "127.0.0.1"}, "127.0.0.1:4317", False),
         ({ENDPOINT: "[::1]:9"}, "[::1]:9", False),
@@ -30,9 +30,9 @@ TEMPORALITY = "OTEL_EXPORTER_OTLP_METRICS_TEMPORALITY_PREFERENCE"
         ({ENDPOINT: "http://user:word@collector:4317/path"}, "collector:4317", False),
         ({ENDPOINT: "unix:///run/otlp.sock"}, "unix:///run/otlp.sock", False),
         ({ENDPOINT: "http://general:1", METRICS: "http://own:2"}, "own:2", False),
-        ({PROTOCOL: HTTP, ENDPOINT: "http://h:1/base/"}, "http://h:1/base/v1/metrics", False),
-        ({PROTOCOL: HTTP, ENDPOINT: "localhost"}, "http://localhost:4318/v1/metrics", False),
-        ({PROTOCOL: HTTP, METRICS: "https://h/api/otlp?a=b"}, "https://h/api/otlp?a=b", True),
+        ({PROTOCOL: OtlpProtocol.HTTP, ENDPOINT: "http://h:1/base/"}, "http://h:1/base/v1/metrics", False),
+        ({PROTOCOL: OtlpProtocol.HTTP, ENDPOINT: "localhost"}, "http://localhost:4318/v1/metrics", False),
+        ({PROTOCOL: OtlpProtocol.HTTP, METRICS: "https://h/api/otlp?a=b"}, "https://h/api/otlp?a=b", True),
     ],
 )
 def test_endpoint_is_read_as_standard_says(environ: dict[str, str], target: str, secure: bool) -> None:

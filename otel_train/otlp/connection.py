@@ -16,7 +16,7 @@ from opentelemetry.proto.collector.metrics.v1.metrics_service_pb2 import ExportM
 
 from otel_train.endpoint import Endpoint
 from otel_train.otlp.answers import TAKEN, Answer, Verdict, of_failure, of_grpc, of_http, one_line
-from otel_train.otlp.protocol import HTTP
+from otel_train.otlp.protocol import OtlpProtocol
 
 _METHOD = "/opentelemetry.proto.collector.metrics.v1.MetricsService/Export"
 MAX_ANSWER = 1 << 16
@@ -38,7 +38,7 @@ def connect(endpoint: Endpoint) -> Connection:
 
     The other protocol's libraries are not loaded.
     """
-    return _HttpConnection(endpoint) if endpoint.protocol == HTTP else _GrpcConnection(endpoint)
+    return _HttpConnection(endpoint) if endpoint.protocol is OtlpProtocol.HTTP else _GrpcConnection(endpoint)
 
 
 class _GrpcConnection:

@@ -1,26 +1,22 @@
-"""Read which of OTLP's protocols the environment asks for: a rank checks it, and the exporters use it."""
+"""Define OTLP's protocols, for a rank that checks the environment and for the exporters that use it."""
 
 from __future__ import annotations
 
-import os
-from collections.abc import Mapping
-
-from otel_train.exceptions import ConfigurationError
-
-GRPC, HTTP = "grpc", "http/protobuf"
-_VARIABLES = ("OTEL_EXPORTER_OTLP_METRICS_PROTOCOL", "OTEL_EXPORTER_OTLP_PROTOCOL")
+from enum import StrEnum
 
 
-def otlp_protocol(environ: Mapping[str, str] = os.environ) -> str:
-    """Return the protocol: the variable for metrics overrides the general one, and gRPC is the default.
+class OtlpProtocol(StrEnum):
+    """A protocol, with the value that `OTEL_EXPORTER_OTLP_PROTOCOL` has for it."""
 
-    Raises:
-        ConfigurationError: It is one that is not supported.
-    """
-    for name in _VARIABLES:
-        protocol = environ.get(name, "").strip()
-        if protocol:
-            if protocol not in (GRPC, HTTP):
-                raise ConfigurationError(f"{name} must be {GRPC} or {HTTP}, got {protocol!r}")
-            return protocol
-    return GRPC
+    GRPC = "grpc"
+    HTTP = "http/protobuf"
+
+    @property
+    def default_port(self) -> int:
+        """Port of a receiver where the endpoint does not name one."""
+        return 4317 if self is OtlpProtocol.GRPC else 4318
+
+    @property
+    def compressions(self) -> tuple[str, ...]:
+        """Compressions that the SDK's exporter can use."""
+        return ("none", "gzip") if self is OtlpProtocol.GRPC else ("none", "gzip", "deflate")

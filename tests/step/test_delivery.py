@@ -11,7 +11,7 @@ from pathlib import Path
 import pytest
 
 import otel_train
-from otel_train import endpoint
+from otel_train.otlp.protocol import OtlpProtocol
 from otel_train.ring import is_served
 from tests.support.ports import free_port
 from tests.support.waiting import wait_until
@@ -29,7 +29,7 @@ def unnamed(monkeypatch: pytest.MonkeyPatch) -> None:
 def default_port(monkeypatch: pytest.MonkeyPatch) -> int:
     """Return a free port, which stands for the standard's default one."""
     port = free_port()
-    monkeypatch.setitem(endpoint.DEFAULT_PORTS, "grpc", port)
+    monkeypatch.setattr(OtlpProtocol, "default_port", port)
     return port
 
 
