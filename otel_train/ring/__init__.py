@@ -6,7 +6,7 @@ from otel_train.ring.keeping import KeptRun, clean_beside, look_at_run, remove_r
 from otel_train.ring.reader import Progress, RingReader, ring_files
 from otel_train.ring.room import RingSize, make_ring
 from otel_train.ring.schema import MAX_ATTRIBUTES, Fact, Identity, Schema
-from otel_train.ring.serving import LOCK_NAME, ask_for_turn, is_served, turn_is_asked_for, withdraw
+from otel_train.ring.serving import LOCK_NAME, SidecarEnd, ask_for_turn, is_served, turn_is_asked_for, withdraw
 from otel_train.ring.writer import RingWriter, ring_path
 from otel_train.ring.writer_process import is_alive, is_stopped, parent_of, start_time
 
@@ -26,6 +26,7 @@ __all__ = [
     "RingSize",
     "RingWriter",
     "Schema",
+    "SidecarEnd",
     "ask_for_turn",
     "clean_beside",
     "default_base",

@@ -5,6 +5,7 @@ from __future__ import annotations
 import contextlib
 import fcntl
 import os
+from enum import StrEnum
 from pathlib import Path
 
 from otel_train.descriptors import open_private
@@ -14,6 +15,17 @@ LOCK_NAME = "sidecar.lock"
 NEXT_NAME = "sidecar.next"
 """File of the session that would start a sidecar after the present one has left: pid, start time, a number."""
 _LONGEST = 200
+
+
+class SidecarEnd(StrEnum):
+    """Why a sidecar has ended, as it tells the session that started it."""
+
+    TOLD = "told"
+    """A signal told it to."""
+    ANOTHER_SERVES = "another"
+    """Another one serves the directory."""
+    DONE = "done"
+    """All is sent, or was given up."""
 
 
 def is_served(directory: Path) -> bool:

@@ -1,4 +1,4 @@
-"""`python -m otel_train.sidecar DIRECTORY`: what a rank starts; `otel-train sidecar` is the same for people."""
+"""`python -m otel_train.sidecar DIRECTORY`, which a rank starts; `otel-train sidecar` is the same for people."""
 
 from __future__ import annotations
 
@@ -12,7 +12,7 @@ from functools import partial
 from importlib import util
 from pathlib import Path
 
-from otel_train.ring import is_alive, start_time
+from otel_train.ring import SidecarEnd, is_alive, start_time
 
 _LIBRARIES = (
     "google.protobuf",
@@ -44,9 +44,9 @@ def main(installed: Sequence[str] = ()) -> None:
     session: Callable[[], bool] | None = None
     tell: Callable[[str], None] = print
     if arguments.owner:
-        from otel_train.sidecar.owner import Owner, take_own_place  # noqa: PLC0415
+        from otel_train.sidecar.owner import Owner, drop_inherited_settings  # noqa: PLC0415
 
-        take_own_place()
+        drop_inherited_settings()
         owner = Owner(arguments.parent)
         session, tell = owner.session_is_open, owner.tell
         signal.signal(signal.SIGTERM, partial(_leave_early, owner.tell))
@@ -73,8 +73,8 @@ def main(installed: Sequence[str] = ()) -> None:
 
 
 def _leave_early(tell: Callable[[str], None], *_: object) -> None:
-    """End before anything was begun, since somebody says so."""
-    tell("end told")
+    """End on a signal before anything was begun."""
+    tell(f"end {SidecarEnd.TOLD}")
     os._exit(0)
 
 

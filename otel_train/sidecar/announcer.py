@@ -1,4 +1,4 @@
-"""Say what a receiver answers: in the log once for each cause, and in the status file that the ranks read."""
+"""Report a receiver's answers: in the log once for each cause, and in the status file that the ranks read."""
 
 from __future__ import annotations
 
@@ -15,17 +15,17 @@ from otel_train.otlp.answers import Answer
 logger = logging.getLogger(__name__)
 
 FAILING_AFTER = 2.0
-"""Seconds without a success after which ranks are told: a collector that is restarted is no news."""
+"""Seconds without a success after which ranks are told: a collector that is restarted is not worth it."""
 SAY_AGAIN = 600.0
-"""Seconds for which a cause must have been away to be logged once more."""
+"""Seconds without a cause after which it is logged once more."""
 
 
 class Announcer:
-    """Tells people about deliveries.
+    """Reports deliveries to people.
 
     Args:
-        directory: Of the rings, where the status file is.
-        endpoint: Where the receiver is.
+        directory: Directory of the rings, with the status file.
+        endpoint: Address of the receiver.
     """
 
     def __init__(self, directory: Path, endpoint: Endpoint) -> None:
@@ -88,8 +88,8 @@ class Announcer:
         self._warnings.warn(message, message, *arguments)
 
     def _write(self, status: DeliveryStatus) -> None:
-        news = status.failing, status.cause, status.advice
-        if self._written != news:
-            self._written = news
+        content = status.failing, status.cause, status.advice
+        if self._written != content:
+            self._written = content
             with contextlib.suppress(OSError):  # a full disk: the log has it
                 write_status(self._directory, status)

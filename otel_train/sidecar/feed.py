@@ -1,4 +1,4 @@
-"""Follow one ring: what is to be sent next, and, once it was acknowledged, where to go on."""
+"""Follow one ring: make the next batch to send, and move the cursor after its acknowledgement."""
 
 from __future__ import annotations
 
@@ -7,34 +7,29 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
-from otel_train.catalogue import rows
 from otel_train.ring import Cursor, Kind, Record, RingReader
+from otel_train.sidecar.live_points import MIN_INTERVAL_NS, LivePoints, SendingCounts
 from otel_train.sidecar.points import Origin, PointBuilder
 from otel_train.sidecar.record_order import RecordOrder
 
 BATCH_RECORDS = 256
 """Records of one ring in one batch at most."""
-MIN_AGE_INTERVAL_NS = 10**9
-"""Between two times that a rank's age is sent."""
 MAX_POINTS = 20_000
 """Data points in one request."""
 MAX_BYTES = 3 << 20
-"""Of one request: OTLP receivers take 4 MiB by default."""
-LIVE_STEP_NS = 10**6
-"""Between two times of live points at least: stores count in milliseconds."""
+"""Bytes of one request: OTLP receivers take 4 MiB by default."""
 LEFT_OUT = 600.0
 """Seconds that a metric is left out which the receiver refuses; then it is tried again."""
-_Figures = tuple[int, int, int, int]
 
 
 @dataclass(frozen=True, slots=True)
 class Batch:
-    """What one ring has to send."""
+    """Points of one ring that are sent together."""
 
     metrics: PointBuilder | None
     """The records' points, a function of the records alone; None where there are none, only a cursor to move."""
     live: PointBuilder | None
-    """What describes the sending, at the present."""
+    """Points that describe the sending, at the present."""
     records: int
     """Records of the ring that the cursor moves over."""
     repeated: bool
@@ -43,8 +38,8 @@ class Batch:
     order: RecordOrder
     full: bool
     """Whether it holds as many records as a batch may: the ring had more."""
-    figures: _Figures
-    """What the live points say, where there are any."""
+    counts: SendingCounts
+    """Counts of the live points, where there are any."""
 
     @property
     def points(self) -> int:
@@ -72,7 +67,6 @@ class RingFeed:
         if self._cursor.sent < self._cursor.position:
             self._cursor = self._cursor._replace(sent=self._cursor.position, sent_totals=self._cursor.totals)
         self._interval_ns = int(rank_interval * 1e9)
-        self._restarts = restarts
         # A record of a rank that is alone is two: its own and the cluster's.
         self._most = max(1, min(BATCH_RECORDS, MAX_POINTS // (2 * len(self.reader.layout.series))))
         self.limit = self._most
@@ -85,15 +79,12 @@ class RingFeed:
         self._unanswered = self._cursor.sent
         """The position that a request without an answer has reached."""
         self._order = self._order_before()
-        self._age_ns = 0
-        """When the age of the rank's last step was sent last."""
-        self._live_ns = 0
-        """The newest time of live points."""
-        self._told: _Figures | None = None if not self.ended or not self.drained else self._figures(self._cursor)
-        """The figures that the receiver has."""
+        self._live = LivePoints(self.reader, self._origin, interval_ns=self._interval_ns, restarts=restarts)
+        if self.ended and self.drained:
+            self._live.acknowledge(self._live.counts(self._cursor))
 
     def _order_before(self) -> RecordOrder:
-        """Return the order that a sidecar before this one had come to, from the last records that it had read."""
+        """Return the order as an earlier sidecar has left it, from the last records that it had read."""
         identity, cursor, width = self.reader.identity, self._cursor, self.reader.layout.sums
         stride = self.reader.facts.get("telemetry.log_every")
         order = RecordOrder(
@@ -106,12 +97,12 @@ class RingFeed:
         own = list(cursor.totals[:width])
         before: list[tuple[Record, tuple[float, ...]]] = []
         for record in reversed([record for record in records if record.sequence < cursor.position]):
-            # The totals at the cursor are those at its newest record.
+            # The totals at the cursor are those of its newest record.
             before.append((record, tuple(own)))
             if record.kind is Kind.RANK:
                 own = [total - value for total, value in zip(own, record.values, strict=False)]
         if cursor.position and (not before or before[-1][0].sequence > 0):
-            order.note_loss()  # those before them are not looked at, or overwritten
+            order.note_loss()  # those before them are not read, or overwritten
         order.resume(before[::-1])
         return order
 
@@ -122,7 +113,7 @@ class RingFeed:
 
     @property
     def ended(self) -> bool:
-        """Whether no record will come any more: the ring was closed, or its writer is gone."""
+        """Whether no more records will come: the ring was closed, or its writer is gone."""
         return self.reader.progress.closed or not self.reader.writer_lives
 
     @property
@@ -134,12 +125,12 @@ class RingFeed:
         """Return the next batch without moving the cursor, or None when there is nothing to do.
 
         Args:
-            max_bytes: Of its points, unless a single record has more.
-            live: Whether what describes the sending may be in it.
+            max_bytes: Bytes of its points at most, unless a single record has more.
+            live: Whether it may have live points.
 
         Raises:
             RingError: The ring is damaged.
-            ValueError, OverflowError, struct.error: A value has no place in the protocol's types.
+            ValueError, OverflowError, struct.error: A value does not fit the protocol's types.
         """
         ended = self.ended  # asked before reading: what is written until then is read below
         written, clock_ns = self.reader.progress.written, time.monotonic_ns()
@@ -158,15 +149,15 @@ class RingFeed:
         now_ns = time.time_ns()
         for outgoing in order.give_up(clock_ns):
             self._add(builder, *outgoing)
-        for index, record in enumerate(records):
+        for number, record in enumerate(records, start=1):
             sums = own if record.kind is Kind.RANK else cluster
-            for place, value in enumerate(record.values[:width]):
-                sums[place] += value
+            for index, value in enumerate(record.values[:width]):
+                sums[index] += value
             for outgoing in order.take(record, tuple(sums)):
                 self._add(builder, *outgoing)
-            last = index + 1 == len(records) or records[index + 1].sequence != record.sequence
+            last = number == len(records) or records[number].sequence != record.sequence
             # The next record takes about as much as each of these.
-            if last and builder.size * (1 + 1 / (index + 1)) > max_bytes:
+            if last and builder.size * (1 + 1 / number) > max_bytes:
                 position = record.sequence + 1
                 break
         if position >= self.reader.progress.written:
@@ -180,23 +171,25 @@ class RingFeed:
         )
         if position >= cursor.sent:
             end = end._replace(sent=position, sent_totals=end.totals)
-        figures = self._figures(end)
-        told = self._live(figures, records, now_ns) if live and self._tells(figures, end, now_ns, ended=ended) else None
-        if position == cursor.position and builder.points == 0 and told is None:
+        counts, live_points = self._live.counts(end), None
+        if live and self._live.are_due(end, now_ns, ended=ended):
+            oldest_ns = records[0].time_ns if records else None
+            live_points = self._live.make(counts, now_ns, ended=self.ended, oldest_ns=oldest_ns)
+        if position == cursor.position and builder.points == 0 and live_points is None:
             return None
         return Batch(
             metrics=builder if builder.points else None,
-            live=told,
+            live=live_points,
             records=position - cursor.position - lost,
             repeated=cursor.position < self._unanswered,
             cursor=end,
             order=order,
             full=position < written,
-            figures=figures,
+            counts=counts,
         )
 
     def _read(self, limit: int) -> tuple[Sequence[Record], int, int]:
-        """Read records that follow each other; what is missing before them, and how many that is, is lost."""
+        """Read records without a gap; return them, the position after them, and how many before them are lost."""
         records, position, lost = self.reader.read(self._cursor.position, limit)
         if not lost or not records:
             return records, position, lost
@@ -221,17 +214,17 @@ class RingFeed:
             return self._cursor.totals
         for record in records:
             start = 0 if record.kind is Kind.RANK else width
-            for place, value in enumerate(record.values[:width], start):
-                totals[place] -= value
+            for index, value in enumerate(record.values[:width], start):
+                totals[index] -= value
         return tuple(totals)
 
     def _finish(self, builder: PointBuilder, order: RecordOrder, now_ns: int, *, ended: bool) -> None:
-        """Add what waits for records that are not there yet, where none will come, or not soon."""
+        """Add records that wait for later ones, where no later one will come, or not soon."""
         if ended:
             for outgoing in order.release():
                 self._add(builder, *outgoing)
         # A rank that hangs shows the step that it ended last, not the one before the interval.
-        least = max(self._interval_ns, MIN_AGE_INTERVAL_NS)
+        least = max(self._interval_ns, MIN_INTERVAL_NS)
         if order.unsent is not None and (ended or now_ns - order.unsent[0].time_ns >= least):
             for outgoing in order.show():
                 self._add(builder, *outgoing)
@@ -244,59 +237,31 @@ class RingFeed:
         else:
             builder.add_cluster(step, time_ns, values, totals, ordinal=record.ordinal, names_step=names_step)
 
-    # -- what describes the sending ------------------------------------------------------------------------------
-
-    def _figures(self, cursor: Cursor) -> _Figures:
-        return cursor.dropped, cursor.refused, self.reader.progress.abandoned, self._restarts
-
-    def _tells(self, figures: _Figures, end: Cursor, now_ns: int, *, ended: bool) -> bool:
-        """Tell whether it is time for live points: once an interval, and at the end where they are news."""
-        if ended:
-            return figures != self._told and end.position >= self.reader.progress.written
-        return abs(now_ns - self._age_ns) >= max(self._interval_ns, MIN_AGE_INTERVAL_NS)
-
-    def _live(self, figures: _Figures, records: Sequence[Record], now_ns: int) -> PointBuilder:
-        """Return what describes the sending, at the present: a rank that hangs writes no records."""
-        self._age_ns = now_ns
-        # A clock that was set back must not take the points with it: many stores refuse what is older than the last.
-        self._live_ns = now_ns = max(now_ns, self._live_ns + LIVE_STEP_NS)
-        builder = PointBuilder(self._origin, live=True)
-        phase, _ = self.reader.phase
-        since = self.reader.progress.time_ns or self.reader.header.created_ns
-        if phase is not None and not self.ended:
-            builder.add_pipeline(rows.STEP_AGE, now_ns, max(0.0, (now_ns - since) / 1e9), phase.name.lower())
-        counts = (rows.RECORDS_DROPPED, rows.POINTS_REFUSED, rows.REDUCTIONS_ABANDONED, rows.SIDECAR_RESTARTS)
-        for row, figure in zip(counts, figures, strict=True):
-            builder.add_pipeline(row, now_ns, figure)
-        oldest = records[0].time_ns if records else now_ns
-        builder.add_pipeline(rows.EXPORT_LAG, now_ns, max(0.0, (now_ns - oldest) / 1e9))
-        return builder
-
     def probe(self) -> PointBuilder:
         """Return live points, for finding out whether a receiver takes anything."""
-        return self._live(self._figures(self._cursor), (), time.time_ns())
+        return self._live.make(self._live.counts(self._cursor), time.time_ns(), ended=self.ended)
 
-    # -- what came of it -----------------------------------------------------------------------------------------
+    # -- after sending ---------------------------------------------------------------------------------------------
 
     def sending(self, batch: Batch) -> None:
-        """Note that a batch is about to be sent: it may arrive though nobody learns of it."""
+        """Note that a batch is about to be sent: it may arrive without an answer."""
         if batch.metrics is not None and batch.cursor.position > self._cursor.sent:
             sent = batch.cursor
             self._cursor = self._cursor._replace(sent=sent.sent, sent_totals=sent.sent_totals)
             self.reader.move_cursor(self._cursor)
 
     def unanswered(self, batch: Batch) -> None:
-        """Note that a batch was sent and nobody knows whether it arrived."""
+        """Note that a batch was sent and may have arrived."""
         self._unanswered = max(self._unanswered, batch.cursor.position)
 
     def leave_out(self, names: set[str]) -> None:
-        """Send no points of metrics for a while of which the receiver refuses all, in two records that it takes."""
+        """Leave out metrics for a while that the receiver has refused in two records of which it took the rest."""
         for name in names & self._suspected:
             self._left_out[name] = time.monotonic() + LEFT_OUT
         self._suspected = names
 
     def commit(self, batch: Batch, *, refused: int = 0, grows: bool = True) -> None:
-        """Move the cursor behind a batch: it was acknowledged, but for so many points.
+        """Move the cursor after a batch that was acknowledged, except for some points.
 
         Args:
             batch: What was sent.
@@ -309,4 +274,4 @@ class RingFeed:
         if grows:
             self.limit = min(self._most, 2 * self.limit)
         if batch.live is not None:
-            self._told = batch.figures
+            self._live.acknowledge(batch.counts)

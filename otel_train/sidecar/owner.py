@@ -1,4 +1,4 @@
-"""The sidecar's end of the connection with the rank that started it, and its place on the machine."""
+"""The sidecar's end of the connection with the rank that started it, and its share of the machine."""
 
 from __future__ import annotations
 
@@ -13,14 +13,14 @@ import sys
 from otel_train.ring import is_alive, start_time
 
 NICENESS = 10
-"""Below the ranks': what they leave of the cores is enough."""
+"""Lower priority than the ranks': the processor time that they leave is enough."""
 _MOST_CPUS = 8192
 SET_MEMPOLICY = {"x86_64": 238, "aarch64": 237, "riscv64": 237}
 """The system call's number by machine; the C library has no function for it."""
 
 
 class Owner:
-    """The session that this sidecar was started for; its end is the standard input, which is empty from then on."""
+    """The session that this sidecar was started for, at the standard input, which is empty from then on."""
 
     def __init__(self, parent: int) -> None:
         self._parent = parent, start_time(parent)
@@ -34,7 +34,7 @@ class Owner:
         self.tell(f"started {start_time(own)}\npid {own}")
 
     def tell(self, line: str) -> None:
-        """Say something to the session, if it is still there."""
+        """Send a line to the session, if it is still there."""
         with contextlib.suppress(OSError):
             self._socket.send(f"{line}\n".encode())
 
@@ -49,8 +49,8 @@ class Owner:
         return self._open and is_alive(*self._parent)
 
 
-def take_own_place() -> None:
-    """Leave the rank's place on the machine: its cores, priority, memory nodes, blocked signals and file modes.
+def drop_inherited_settings() -> None:
+    """Give up what was inherited from the rank: its cores, priority, memory nodes, blocked signals and file modes.
 
     A rank that is bound to a core (mpirun does that to each) would be interrupted on it at every wake-up.
     """

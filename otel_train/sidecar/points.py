@@ -1,4 +1,4 @@
-"""Turn records' values into an OTLP message. Pure: what is sent and when is decided elsewhere."""
+"""Turn records' values into an OTLP message. Pure: other modules decide what is sent, and when."""
 
 from __future__ import annotations
 
@@ -19,16 +19,16 @@ from otel_train.sidecar.templates import Series
 
 SCOPE = InstrumentationScope("otel_train")
 LIVE_SUFFIX = "/sidecar"
-"""Of the `service.instance.id` under which a sidecar tells of a rank and of its own work."""
+"""End of the `service.instance.id` of the points that describe a rank's state and the sending."""
 
 
 def resource_of(identity: Identity) -> Resource:
     """Return the OTel resource of a rank's process.
 
-    The attributes that the standard's variables give to the rank stand above those that they give to the sidecar, and
-    both above what was made up for the rank.
+    The attributes that the standard's variables give to the rank override those that they give to the sidecar, and both
+    override the defaults that were made for the rank.
     """
-    made_up = Resource({"service.name": identity.service_name, "host.name": identity.host})
+    defaults = Resource({"service.name": identity.service_name, "host.name": identity.host})
     own: dict[str, str | int] = {
         "service.instance.id": f"{identity.run_id}/{identity.attempt}/{identity.rank}",
         "train.run.id": identity.run_id,
@@ -39,7 +39,7 @@ def resource_of(identity: Identity) -> Resource:
     }
     given = {name: value for name, value in OTELResourceDetector().detect().attributes.items() if value != ""}
     given |= {**identity.attributes, **own}
-    return Resource.create().merge(made_up).merge(Resource(given))
+    return Resource.create().merge(defaults).merge(Resource(given))
 
 
 def _live(empty: Any) -> Any:
@@ -52,11 +52,11 @@ def _live(empty: Any) -> Any:
 
 
 class Origin:
-    """What all points of one ring have in common, made once.
+    """Resource and series of all points of one ring, made once.
 
     Args:
         identity: Whose points these are.
-        layout: The places of the measures in its records.
+        layout: The offsets of the measures in its records.
     """
 
     def __init__(self, identity: Identity, layout: Layout) -> None:
@@ -65,17 +65,17 @@ class Origin:
         (self.empty,) = encode_metrics(MetricsData(resource_metrics=[empty])).resource_metrics
         """The message without a metric, as the SDK encodes it."""
         self.live = _live(self.empty)
-        """That of what describes the sending: its times are the present's, and a record yet to be sent is older."""
+        """The same for live points: their times are the present's, and a record yet to be sent is older."""
         self.layout = layout
         start_ns = identity.attempt * 1_000_000
         self.rank, self.cluster = (
             [
-                Series(name, each.metric, each.instrument, start_ns, attribute=each.attribute_value)
-                for name, each in zip(names, layout.series, strict=True)
+                Series(name, entry.metric, entry.instrument, start_ns, attribute=entry.attribute_value)
+                for name, entry in zip(names, layout.series, strict=True)
             ]
-            for names in ([each.name for each in layout.series], [each.cluster_name for each in layout.series])
+            for names in ([entry.name for entry in layout.series], [entry.cluster_name for entry in layout.series])
         )
-        """Each of the layout's series, for one rank's values and for the cluster's."""
+        """The layout's series, for one rank's values and for the cluster's."""
         points = rows.STEP_POINTS
         self.step = Series(rows.STEP.name, rows.STEP, Instrument.GAUGE, start_ns, integer=True)
         self.step_points = Series(cluster_name(points.name), points, points.instrument, start_ns, integer=True)
@@ -100,7 +100,7 @@ class Origin:
 
 
 class Part(NamedTuple):
-    """A piece of a request, which is a request itself: pieces that follow each other are one too."""
+    """A piece of a request, which is a request itself: pieces joined in order are one too."""
 
     body: bytes
     points: int
@@ -111,10 +111,10 @@ class Part(NamedTuple):
 class PointBuilder:
     """Collects the data points of one ring over several records, joined by metric.
 
-    What can't be encoded raises when it is added.
+    A value that can't be encoded raises when it is added.
 
     Args:
-        origin: What they have in common.
+        origin: Their resource and series.
         live: Whether the points describe the sending, at the present.
     """
 
@@ -161,7 +161,7 @@ class PointBuilder:
             time_ns: Its time stamp.
             values: float64 [sums + peaks + peaks], the interval's, with the ranks of the peaks.
             totals: float64 [sums], of all intervals so far, this one included.
-            ordinal: Which of the attempt's records of the cluster's values it is; 0 where that is not known.
+            ordinal: Running number of the attempt's cluster record; 0 where it is unknown.
             names_step: Whether `train.step` is added too.
         """
         count = self._add_all(self._origin.cluster, time_ns, self._origin.layout.split(values), totals)
@@ -205,7 +205,7 @@ class PointBuilder:
         self.size += len(point)
 
     def leave_out(self, names: Container[str]) -> int:
-        """Take the points of these metrics away, and return how many they were."""
+        """Remove the points of these metrics, and return how many they were."""
         count = 0
         for key in [key for key in self._points if key[0] in names]:
             points = self._points.pop(key)
@@ -215,7 +215,7 @@ class PointBuilder:
         return count
 
     def halves(self) -> tuple[PointBuilder, PointBuilder]:
-        """Return the first half of the points and the others, which are at least one each of two."""
+        """Return the first half of the points and the other half, each with one point at least where there are two."""
         halves = PointBuilder(self._origin, live=self._live), PointBuilder(self._origin, live=self._live)
         items = [(key, point) for key, points in self._points.items() for point in points]
         for index, (key, point) in enumerate(items):
@@ -228,7 +228,7 @@ class PointBuilder:
         return [name for name, _ in self._points]
 
     def write(self, message: Any) -> None:
-        """Put what was added into OTLP's ResourceMetrics, which is empty."""
+        """Write the points into OTLP's ResourceMetrics, which is empty."""
         message.CopyFrom(self._origin.live if self._live else self._origin.empty)
         metrics = message.scope_metrics[0].metrics
         for (name, field), points in self._points.items():
@@ -237,7 +237,7 @@ class PointBuilder:
             getattr(metric, field).MergeFromString(b"".join(points))
 
     def parts(self, limit: int) -> list[Part]:
-        """Return what was added in requests of `limit` bytes at most, unless a single point is larger."""
+        """Return the points as requests of `limit` bytes at most, unless a single point is larger."""
         request: Any = ExportMetricsServiceRequest()
         self.write(request.resource_metrics.add())
         body = request.SerializeToString()

@@ -2,7 +2,7 @@
 
 A rank that reduces with others writes its own record of a step at once and the cluster's of the same step when the
 reduction is complete, often after its own of the next one. They are of one resource and share `train.step`, so a
-rank's record waits until the cluster's records of all steps before it are there, or are given up.
+rank's record waits until the cluster's records of all earlier steps are there, or are given up.
 """
 
 from __future__ import annotations
@@ -20,7 +20,7 @@ MAX_OPEN = 64
 
 
 LOST = -1
-"""The sequence number of what stands for lost records."""
+"""Sequence number of an entry that stands for lost records."""
 
 
 class Outgoing(NamedTuple):
@@ -33,7 +33,7 @@ class Outgoing(NamedTuple):
 
 
 class RecordOrder:
-    """What is sent of one ring, and in which order.
+    """Order in which the records of one ring are sent.
 
     Args:
         interval_ns: Between two exports of the rank's own values.
@@ -74,7 +74,7 @@ class RecordOrder:
         """The rank's newest record, if it was not sent: the next one may be an interval away, or never come."""
 
     def copy(self) -> RecordOrder:
-        """Return one of its own that goes on from here."""
+        """Return a copy that goes on from here."""
         other = RecordOrder(self._interval_ns, expects_cluster=self._expects_cluster, rank_time_ns=self.rank_time_ns)
         other._newest_ns, other._blocked_ns, other._stride = self._newest_ns, self._blocked_ns, self._stride
         other._cluster_ns, other._cluster_step = self._cluster_ns, self._cluster_step
@@ -82,7 +82,7 @@ class RecordOrder:
         return other
 
     def resume(self, records: list[tuple[Record, tuple[float, ...]]]) -> None:
-        """Take the last records before the cursor, which another sidecar has read, as read here."""
+        """Take the last records before the cursor, which another sidecar has read, without sending them."""
         for record, totals in records:
             if record.kind is Kind.CLUSTER:
                 self._expects_cluster = True
@@ -96,7 +96,7 @@ class RecordOrder:
             self._open.clear()
 
     def take(self, record: Record, totals: tuple[float, ...]) -> Iterator[Outgoing]:
-        """Yield what can be sent now that the ring's next record is there."""
+        """Take the ring's next record, and yield the records that can be sent now."""
         if record.kind is Kind.CLUSTER:
             self._expects_cluster = True
             self._blocked_ns = 0
@@ -142,19 +142,19 @@ class RecordOrder:
             self._blocked_ns = now_ns
 
     def give_up(self, now_ns: int) -> Iterator[Outgoing]:
-        """Yield what has waited too long for the cluster's values, which nothing waits for from now on."""
+        """Yield records that have waited too long for the cluster's values, and wait for those no longer."""
         if self._blocked_ns and now_ns - self._blocked_ns > HOLD_NS:
             self._blocked_ns = 0
             self._expects_cluster = False
             yield from self.release()
 
     def release(self) -> Iterator[Outgoing]:
-        """Yield what waits for the cluster's values, and is due."""
+        """Yield the records that wait for the cluster's values and are due."""
         while self._open:
             yield from self._if_due(*self._open.popleft())
 
     def show(self) -> Iterator[Outgoing]:
-        """Yield the rank's newest record though it is not due: no other follows soon."""
+        """Yield the rank's newest record though it is not due: no later one comes soon."""
         if self.unsent is not None and (not self._open or self._open[0][0].sequence == self.unsent[0].sequence):
             yield from self._send(*self.unsent)
             self.unsent = None

@@ -11,12 +11,21 @@ import signal
 import time
 from collections import Counter
 from collections.abc import Callable, Iterable, Iterator
+from enum import Enum, auto
 from pathlib import Path
 from typing import Any
 
 from otel_train.exceptions import ConfigurationError, RingError
 from otel_train.otlp.exporter import Exporter
-from otel_train.ring import LOCK_NAME, Identity, clean_beside, prepare_directory, ring_files, turn_is_asked_for
+from otel_train.ring import (
+    LOCK_NAME,
+    Identity,
+    SidecarEnd,
+    clean_beside,
+    prepare_directory,
+    ring_files,
+    turn_is_asked_for,
+)
 from otel_train.sidecar.announcer import Announcer
 from otel_train.sidecar.feed import RingFeed
 from otel_train.sidecar.sender import Sender
@@ -27,27 +36,35 @@ logger = logging.getLogger(__name__)
 POLL = 0.2
 """Seconds between two looks at the rings."""
 LONGEST_PAUSE = 5.0
-"""Seconds that a failing receiver is left alone at most."""
+"""Longest pause, in seconds, between two tries of a failing receiver."""
 GRACE = 20.0
 """Seconds that a sidecar goes on at most after SIGTERM; SIGKILL commonly follows after 30."""
 KEPT_ATTEMPTS, KEPT_AT_ALL = 2, 16
-"""Attempts of a run, and of all runs in a directory, whose rings are kept for a look at them after they were sent."""
+"""Attempts of a run, and of all runs in a directory, whose rings are kept for people after they were sent."""
 LONGEST_ASK = 1.0
-"""Seconds that a sidecar tries to get the lock of a directory: who looks whether it is taken has it for a moment."""
+"""Seconds that a sidecar tries to get the lock of a directory: whoever asks whether it is taken has it for a moment."""
 TURN = 10.0
 """Seconds that the next sidecar has to take the lock that it asked for."""
 WAITING = 60.0
 """Seconds without a ring after which that is a warning, of a sidecar that the platform or a person has started."""
-TOLD, ANOTHER_SERVES, DONE = "told", "another", "done"
-"""Why a sidecar has ended: told by a signal, since another one serves the directory, or since its work was done."""
-_OVER, _TURN, _GAVE_UP = "over", "turn", "gave up"
+
+
+class _Pause(Enum):
+    """Why a sidecar stops serving, for good or for a while."""
+
+    OVER = auto()
+    """All rings have ended and are sent."""
+    TURN = auto()
+    """The sidecar of another session asks for its turn."""
+    GAVE_UP = auto()
+    """The linger time or the grace time is over."""
 
 
 class Sidecar:
     """Follows all rings of a directory and sends what they hold.
 
     Args:
-        directory: Where the rings are.
+        directory: Directory of the rings.
         session: Tells whether the session that started the sidecar is open: it stays at least as long. None: until it
             is told to stop.
         rank_interval: Seconds between two exports of a rank's own values.
@@ -56,7 +73,7 @@ class Sidecar:
         restarts: How often it was started again.
 
     Raises:
-        ConfigurationError: A number of seconds is none.
+        ConfigurationError: A number of seconds is negative or not finite.
     """
 
     def __init__(
@@ -85,45 +102,45 @@ class Sidecar:
         self._leave_at = math.inf
         self._stopping = False
         self._waiting: tuple[float, int] | None = None
-        """When it is said next that no ring is there, and how loudly."""
+        """Time and level of the next log line that no ring is there."""
         self.wakeup = Wakeup()
         """Ends the pause between two looks."""
 
     def stop(self) -> None:
-        """End after one more try to send."""
+        """End after one more try."""
         self._stopping = True
         self.wakeup.set()
 
     def wind_up(self) -> None:
         """End when every ring has ended and is sent, after the grace time, or when asked again.
 
-        A machine that is taken away tells the ranks and the sidecar at once, and the ranks' last steps are to come.
+        A machine that is taken away signals ranks and sidecar at once, and the ranks' last steps are still to come.
         """
         if self._leave_at < math.inf:
             self._stopping = True
         self._leave_at = min(self._leave_at, time.monotonic() + self._grace)
         self.wakeup.set()
 
-    def run(self) -> str:
+    def run(self) -> SidecarEnd:
         """Serve until the job is over and everything is acknowledged, or `wind_up` or `stop` ends it; return why."""
         with (self._directory / LOCK_NAME).open("a") as lock:
             if not self._acquire(lock.fileno(), math.inf if self._session is None else LONGEST_ASK):
-                return TOLD if self._told else ANOTHER_SERVES
+                return SidecarEnd.TOLD if self._told else SidecarEnd.ANOTHER_SERVES
             if not self._is_named(lock.fileno()):
-                return ANOTHER_SERVES  # or none yet: the directory was cleaned away a moment ago
+                return SidecarEnd.ANOTHER_SERVES  # or none yet: the directory was cleaned away a moment ago
             self._clean()
             exporter = Exporter()
             sender = Sender(exporter, Announcer(self._directory, exporter.endpoint), self._refusing)
             try:
-                while (end := self._serve(sender)) != _GAVE_UP:
+                while (pause := self._serve(sender)) is not _Pause.GAVE_UP:
                     fcntl.flock(lock, fcntl.LOCK_UN)
-                    if end == _TURN:
+                    if pause is _Pause.TURN:
                         self._pause(TURN)
                     if self._told or not self._is_needed() or not self._acquire(lock.fileno(), LONGEST_ASK):
                         break
             finally:
                 exporter.close()
-            return TOLD if self._told else DONE
+            return SidecarEnd.TOLD if self._told else SidecarEnd.DONE
 
     def _is_named(self, descriptor: int) -> bool:
         """Tell whether the lock file is still the one in the directory."""
@@ -132,15 +149,15 @@ class Sidecar:
         return False
 
     def _clean(self) -> None:
-        """Remove what earlier jobs have left beside this one's directory, beyond what is kept of them."""
+        """Remove rings that earlier jobs have left beside this one's directory, beyond those that are kept."""
         try:
             for run in clean_beside(self._directory):
                 logger.info("removed the rings in %s, which are delivered: %d bytes", run.directory, run.size)
-        except Exception as error:  # noqa: BLE001  # what others have left there keeps nothing from being sent
+        except Exception as error:  # noqa: BLE001  # damaged leftovers must not keep anything from being sent
             logger.warning("earlier jobs' rings can't be cleaned away: %r", error)
 
     def _acquire(self, descriptor: int, seconds: float) -> bool:
-        """Wait for the directory's lock, so long at most, and tell whether this sidecar has it."""
+        """Wait at most that many seconds for the directory's lock, and tell whether this sidecar has it."""
         began = time.monotonic()
         while not self._told:
             with contextlib.suppress(BlockingIOError):
@@ -156,11 +173,11 @@ class Sidecar:
 
     @property
     def _told(self) -> bool:
-        """Whether a signal told it to end, and it is time to."""
+        """Whether a signal told it to end, and the grace time is over."""
         return self._stopping or time.monotonic() >= self._leave_at
 
     def _is_needed(self) -> bool:
-        """Tell, without the lock, whether a ring goes on or is not sent.
+        """Tell, without the lock, whether a ring goes on or is not sent yet.
 
         A session that was closed a moment ago has seen the lock taken, and starts no sidecar of its own.
         """
@@ -173,12 +190,12 @@ class Sidecar:
     def _pause(self, seconds: float) -> None:
         self.wakeup.wait(max(0.0, min(seconds, self._leave_at - time.monotonic())))
 
-    def _serve(self, sender: Sender) -> str:
-        """Send what comes until all is over, patience ends, or the sidecar of another session asks for its turn."""
+    def _serve(self, sender: Sender) -> _Pause:
+        """Send until all is over, the linger time ends, or the sidecar of another session asks for its turn."""
         pause = POLL
         rings, over_since = 0, math.inf
         while True:
-            # Asked before looking: a ring that was made until then is found below.
+            # Asked before looking: a ring that was made until then is discovered below.
             last = self._stopping
             session_over = self._session is not None and not self._session()
             unwatched = self._leave_at < math.inf or session_over
@@ -187,17 +204,17 @@ class Sidecar:
             over = unwatched and all(feed.ended for feed in self._feeds.values())
             drained = sent and all(feed.drained for feed in self._feeds.values())
             if over and drained:
-                return _OVER
+                return _Pause.OVER
             if session_over and turn_is_asked_for(self._directory):
                 logger.info("the sidecar of a session that began later takes over")
-                return _TURN
+                return _Pause.TURN
             if not over or len(self._feeds) > rings:  # an attempt that came later is tried for as long
                 rings, over_since = len(self._feeds), time.monotonic()
             last = last or time.monotonic() - over_since > self._linger
             if last or time.monotonic() >= self._leave_at:
                 if not drained:
                     logger.warning("giving up; what is not sent stays in %s", self._directory)
-                return _GAVE_UP
+                return _Pause.GAVE_UP
             pause = POLL if sent else min(LONGEST_PAUSE, 2 * pause)
             self._pause(max(pause, sender.delay))
 
@@ -217,7 +234,7 @@ class Sidecar:
                     path.unlink()
 
     def _tell_of_waiting(self) -> None:
-        """Say what is waited for: at once, and as a warning after a while in which nothing came."""
+        """Log that rings are waited for: at once, and as a warning after a while without one."""
         now = time.monotonic()
         due, level = self._waiting or (now, logging.INFO)
         if now >= due:
@@ -236,7 +253,7 @@ class Sidecar:
         """Leave a ring out for good when the block fails: no damage to one may end what is done for the others."""
         try:
             yield
-        except Exception as error:  # noqa: BLE001  # what damaged values lead to is not known beforehand
+        except Exception as error:  # noqa: BLE001  # damaged values may lead to any error
             self._refused.add(path)
             feed = self._feeds.pop(path, None)
             if feed is not None:
@@ -248,7 +265,7 @@ class Sidecar:
 
 
 def _kept_attempts(identities: Iterable[Identity]) -> set[int]:
-    """Return the attempts whose rings stay: some of the newest ones of each run."""
+    """Return the attempts whose rings stay: the newest ones of each run."""
     kept: list[int] = []
     newest = sorted({(identity.attempt, identity.run_id) for identity in identities}, reverse=True)
     runs = Counter[str]()
@@ -259,14 +276,14 @@ def _kept_attempts(identities: Iterable[Identity]) -> set[int]:
     return set(kept[:KEPT_AT_ALL])
 
 
-def run_sidecar(directory: Path, **options: Any) -> str:
+def run_sidecar(directory: Path, **options: Any) -> SidecarEnd:
     """Run a sidecar in this process until it is done, and return why it has ended.
 
     SIGTERM winds it up, a second one or SIGINT ends it after one more try to send.
 
     Args:
-        directory: Where the rings are.
-        **options: Those of `Sidecar`.
+        directory: Directory of the rings.
+        **options: Options of `Sidecar`.
 
     Raises:
         RingError: The directory can't be made or is somebody else's.

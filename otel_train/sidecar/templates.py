@@ -1,4 +1,4 @@
-"""Make a point's bytes by putting its time and value in their places in a template, which protobuf's library made.
+"""Make a point's bytes by writing its time and value into a template, which protobuf's library made.
 
 The SDK's data classes and encoder, or a message for each point, take several times as much of a processor: eight rings
 at 100 steps a second were a third of a core, which is the training job's.
@@ -25,22 +25,22 @@ from otel_train.catalogue import BY_NAME, Instrument
 from otel_train.catalogue import Metric as Row
 
 Pack = Callable[[int, Any], bytes]
-"""Makes a point's bytes, as they stand in its metric's data, from its time and its value, whatever number that is."""
+"""Makes a point's bytes, as in its metric's data, from its time and its value, whatever number that is."""
 
 _CUMULATIVE = AggregationTemporality.AGGREGATION_TEMPORALITY_CUMULATIVE
 _MOST_IN_BUCKET = 2**53
-"""So that the sum of a histogram's counts has a place too."""
+"""Bound of a bucket's count, so that the sum of a histogram's counts fits too."""
 _TIME, _VALUE = b"\xfa" * 8, b"\xfb" * 8
-"""Where a template has its time and value. Neither is UTF-8, so no name or attribute has them."""
+"""Bytes of a template's time and value. Neither is UTF-8, so no name or attribute has them."""
 
 
 def number(*, start_ns: int = 0, integer: bool = False, attributes: Sequence[tuple[str, str]] = ()) -> Pack:
-    """Return what makes the points of a gauge or a sum.
+    """Return a function that makes the points of a gauge or a sum.
 
     Args:
-        start_ns: Since when a cumulative sum counts.
+        start_ns: Beginning of a cumulative sum.
         integer: Whether values are whole numbers.
-        attributes: Of each point.
+        attributes: Attributes of each point.
     """
     point = NumberDataPoint(
         start_time_unix_nano=start_ns,
@@ -68,19 +68,19 @@ def number(*, start_ns: int = 0, integer: bool = False, attributes: Sequence[tup
 
 
 def _nearest(value: float, low: int, high: int) -> int:
-    """Return the nearest number that a field can hold: what can't be sent as it is must not keep the rest back."""
+    """Return the nearest number that a field can hold: a value that does not fit must not keep the others back."""
     if math.isnan(value):
         return 0
     return max(low, min(high, int(max(float(low), min(float(high), value)))))
 
 
 def _of(pattern: bytes, kind: str) -> Any:
-    """Return the number that stands as these bytes in the protocol's fields of fixed size."""
+    """Return the number with these bytes in the protocol's fields of fixed size."""
     return unpack(f"<{kind}", pattern)[0]
 
 
 def histogram(bounds: Sequence[float], *, start_ns: int) -> Pack:
-    """Return what makes the points of a cumulative histogram; a value has the count of each bucket, then the sum."""
+    """Return a function that makes the points of a cumulative histogram from the counts of all buckets and the sum."""
     data = Histogram(data_points=[HistogramDataPoint(start_time_unix_nano=start_ns, explicit_bounds=bounds)])
     (point,) = data.data_points
 
@@ -105,9 +105,9 @@ class Series:
 
     Args:
         name: The name of its metric.
-        row: What is said of it.
-        instrument: What it is sent as.
-        start_ns: Since when its counts count.
+        row: Its row in the catalogue.
+        instrument: The instrument that it is sent as.
+        start_ns: Beginning of its counts.
         integer: Whether a gauge has whole numbers.
         attribute: Its attribute's value, where the row has a series for each.
     """
@@ -134,4 +134,4 @@ class Series:
             field = "gauge"
             self.pack = number(integer=integer, attributes=attributes)
         self.key = name, field
-        """Which metric it belongs to: one name with two kinds of data is two metrics."""
+        """Key of its metric: one name with two kinds of data is two metrics."""

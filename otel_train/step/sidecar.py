@@ -19,7 +19,7 @@ from otel_train.delivery import STATUS_NAME, read_status
 from otel_train.descriptors import standard_descriptors
 from otel_train.endpoint import Endpoint
 from otel_train.log_once import OnceLogger
-from otel_train.ring import ask_for_turn, is_alive, is_served, start_time, withdraw
+from otel_train.ring import SidecarEnd, ask_for_turn, is_alive, is_served, start_time, withdraw
 from otel_train.step.launch import launch
 
 logger = logging.getLogger(__name__)
@@ -33,7 +33,7 @@ LONGEST_TURN = 20.0
 """Seconds after which a sidecar that serves the directory is no earlier session's that makes way."""
 LONGEST_JOIN = 0.5
 """Seconds that `close` waits at most for a sidecar that has to be started once more."""
-_TOLD, _ANOTHER_SERVES, _DIED, _RUNS = "told", "another", "died", "runs"
+_TOLD, _ANOTHER_SERVES, _DIED, _RUNS = SidecarEnd.TOLD, SidecarEnd.ANOTHER_SERVES, "died", "runs"
 """How a sidecar ended: by a signal, since another one serves the directory, otherwise; or not before the session."""
 _numbers = itertools.count()
 _ended: set[int] = set()

@@ -17,6 +17,7 @@ from otel_train.exceptions import ConfigurationError
 from otel_train.ring import (
     Identity,
     RingWriter,
+    SidecarEnd,
     default_base,
     directory,
     is_alive,
@@ -92,7 +93,7 @@ def test_late_ring_is_still_sent(tmp_path: Path, monkeypatch: pytest.MonkeyPatch
     ranks: list[Rank] = []
     serve = Sidecar._serve
 
-    def serve_and_be_late(*arguments: Any) -> str:
+    def serve_and_be_late(*arguments: Any) -> Any:
         end = serve(*arguments)
         if not ranks:
             ranks.append(Rank(tmp_path))
@@ -101,7 +102,7 @@ def test_late_ring_is_still_sent(tmp_path: Path, monkeypatch: pytest.MonkeyPatch
         return end
 
     monkeypatch.setattr(Sidecar, "_serve", serve_and_be_late)
-    assert Sidecar(tmp_path, session=lambda: False).run() == service.DONE
+    assert Sidecar(tmp_path, session=lambda: False).run() == SidecarEnd.DONE
     assert ranks[0].acknowledged()
 
 

@@ -15,7 +15,8 @@ from otel_train.ring import Identity, Kind, RingReader, RingWriter, Schema, ring
 from otel_train.sidecar import Sidecar
 from otel_train.sidecar.announcer import Announcer
 from otel_train.sidecar.feed import RingFeed
-from otel_train.sidecar.sender import Sender, Sends
+from otel_train.sidecar.request_bodies import Sends
+from otel_train.sidecar.sender import Sender
 from otel_train.testing import OtlpReceiver
 
 SCHEMA = Schema(MIXING + LEDGER, ("code", "prose"))

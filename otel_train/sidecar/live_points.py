@@ -1,0 +1,88 @@
+"""Points that describe the sending itself, at the present: they tell of a rank that hangs and writes no records."""
+
+from __future__ import annotations
+
+from typing import NamedTuple
+
+from otel_train.catalogue import rows
+from otel_train.ring import Cursor, RingReader
+from otel_train.sidecar.points import Origin, PointBuilder
+
+MIN_INTERVAL_NS = 10**9
+"""Least time between two times that a rank's age is sent."""
+LIVE_STEP_NS = 10**6
+"""Least time between two times of live points: stores count in milliseconds."""
+
+
+class SendingCounts(NamedTuple):
+    """Counts that live points carry."""
+
+    dropped: int
+    """Records that were overwritten or torn before they were sent."""
+    refused: int
+    """Points that the receiver refused for good."""
+    abandoned: int
+    """Reductions that the rank has thrown away."""
+    restarts: int
+    """Times that the sidecar was started again."""
+
+
+class LivePoints:
+    """The live points of one ring.
+
+    Args:
+        reader: The ring.
+        origin: Resource and series of its points.
+        interval_ns: Time between two exports of the rank's own values.
+        restarts: How often the sidecar was started again.
+    """
+
+    def __init__(self, reader: RingReader, origin: Origin, *, interval_ns: int, restarts: int) -> None:
+        self._reader = reader
+        self._origin = origin
+        self._interval_ns = max(interval_ns, MIN_INTERVAL_NS)
+        self._restarts = restarts
+        self._made_ns = 0
+        """Wall clock time at which points were made last."""
+        self._newest_ns = 0
+        """Newest time of the points."""
+        self._acknowledged: SendingCounts | None = None
+
+    def counts(self, cursor: Cursor) -> SendingCounts:
+        """Return the counts at a cursor."""
+        return SendingCounts(cursor.dropped, cursor.refused, self._reader.progress.abandoned, self._restarts)
+
+    def are_due(self, cursor: Cursor, now_ns: int, *, ended: bool) -> bool:
+        """Tell whether it is time for points: once an interval, and after the last record where counts have changed."""
+        if ended:
+            return self.counts(cursor) != self._acknowledged and cursor.position >= self._reader.progress.written
+        return abs(now_ns - self._made_ns) >= self._interval_ns
+
+    def make(self, counts: SendingCounts, now_ns: int, *, ended: bool, oldest_ns: int | None = None) -> PointBuilder:
+        """Return the points.
+
+        Args:
+            counts: Their counts.
+            now_ns: The present time.
+            ended: Whether the rank has ended: an ended rank has no age.
+            oldest_ns: Time of the oldest record that is sent with them.
+        """
+        self._made_ns = now_ns
+        # A clock that was set back must not take the points with it: many stores refuse what is older than the last.
+        self._newest_ns = now_ns = max(now_ns, self._newest_ns + LIVE_STEP_NS)
+        builder = PointBuilder(self._origin, live=True)
+        phase, _ = self._reader.phase
+        since = self._reader.progress.time_ns or self._reader.header.created_ns
+        if phase is not None and not ended:
+            builder.add_pipeline(rows.STEP_AGE, now_ns, max(0.0, (now_ns - since) / 1e9), phase.name.lower())
+        builder.add_pipeline(rows.RECORDS_DROPPED, now_ns, counts.dropped)
+        builder.add_pipeline(rows.POINTS_REFUSED, now_ns, counts.refused)
+        builder.add_pipeline(rows.REDUCTIONS_ABANDONED, now_ns, counts.abandoned)
+        builder.add_pipeline(rows.SIDECAR_RESTARTS, now_ns, counts.restarts)
+        lag_ns = 0 if oldest_ns is None else now_ns - oldest_ns
+        builder.add_pipeline(rows.EXPORT_LAG, now_ns, max(0.0, lag_ns / 1e9))
+        return builder
+
+    def acknowledge(self, counts: SendingCounts) -> None:
+        """Note that the receiver has points with these counts."""
+        self._acknowledged = counts
