@@ -19,6 +19,7 @@ from otel_train.bridge.decode import MAX_ATTRIBUTES, MAX_ITEMS, decode
 from otel_train.bridge.server import MAX_MESSAGE_BYTES, MetricsReceiver
 from otel_train.catalogue import MAX_TEXT, cluster_name
 from tests.support.slow_sender import SlowSenders
+from tests.support.step_requests import step_request
 
 SERVICE = "opentelemetry.proto.collector.metrics.v1.MetricsService"
 COMPOSE = Path(__file__).parents[2] / "docker-compose.yml"
@@ -66,19 +67,19 @@ def many(list_: Any, count: int) -> None:
     ],
     ids=["resource", "point", "run id", "name"],
 )
-def test_what_is_too_large_is_refused_alone(requests: Any, grow: Callable[[Any, Any], None], rejected: int) -> None:
+def test_what_is_too_large_is_refused_alone(grow: Callable[[Any, Any], None], rejected: int) -> None:
     """A million attributes and texts of a megabyte cost their resource or point, and an answer of a line."""
-    request = requests.step(1, {"loss": 0.5})
+    request = step_request(1, {"loss": 0.5})
     grow(request.resource_metrics[0], request.resource_metrics[0].scope_metrics[0].metrics)
-    request.MergeFrom(requests.step(2, {"loss": 0.5}))
+    request.MergeFrom(step_request(2, {"loss": 0.5}))
     decoded = decode(request)
     assert (decoded.rejected, len(decoded.points)) == (rejected, 6 - rejected)
     assert len(decoded.reason) < 200
 
 
-def test_as_many_attributes_and_characters_as_allowed_are_taken(requests: Any) -> None:
+def test_as_many_attributes_and_characters_as_allowed_are_taken() -> None:
     """The bounds themselves belong to what is accepted."""
-    request = requests.step(1, {cluster_name("n" * MAX_TEXT)[-MAX_TEXT + 8 :]: 0.5}, run_id="r" * MAX_TEXT)
+    request = step_request(1, {cluster_name("n" * MAX_TEXT)[-MAX_TEXT + 8 :]: 0.5}, run_id="r" * MAX_TEXT)
     many(request.resource_metrics[0].resource.attributes, MAX_ATTRIBUTES)
     assert (decode(request).rejected, len(decode(request).points)) == (0, 3)
 
@@ -93,9 +94,9 @@ def test_as_many_attributes_and_characters_as_allowed_are_taken(requests: Any) -
     ],
     ids=["resources", "scopes", "metrics", "points"],
 )
-def test_a_request_of_very_many_parts_is_refused_unread(requests: Any, list_of: Callable[[Any], Any]) -> None:
+def test_a_request_of_very_many_parts_is_refused_unread(list_of: Callable[[Any], Any]) -> None:
     """Empty parts take two bytes each, and would take a worker's time by the million."""
-    request = requests.step(1, {"loss": 0.5})
+    request = step_request(1, {"loss": 0.5})
     many(list_of(request), MAX_ITEMS)
     decoded = decode(request)
     assert decoded.points == ()
@@ -121,24 +122,24 @@ def test_the_worst_request_fits_the_memory_that_the_stack_gives_the_bridge(field
     [lambda _: b"\xff" * 100, lambda whole: whole.replace(b"rud", b"\xed\xa0\x80")],
     ids=["bytes", "text"],
 )
-def test_what_is_no_request_is_refused_and_the_next_one_served(start: Any, requests: Any, damage: Any) -> None:
+def test_what_is_no_request_is_refused_and_the_next_one_served(start: Any, damage: Any) -> None:
     """Random bytes, and a run id with half of a surrogate pair, which can't be in a text."""
     bridge = start()
     call = bridge.channel.unary_unary(f"/{SERVICE}/Export")
     with pytest.raises(grpc.RpcError) as caught:
-        call(damage(requests.step(1, run_id="rud").SerializeToString()), timeout=30)
+        call(damage(step_request(1, run_id="rud").SerializeToString()), timeout=30)
     assert caught.value.code() in (grpc.StatusCode.INTERNAL, grpc.StatusCode.INVALID_ARGUMENT)
-    bridge.send(requests.step(1))
+    bridge.send(step_request(1))
     bridge.wait(1)
 
 
-def test_requests_that_wait_are_kept_together(tmp_path: Path, requests: Any) -> None:
+def test_requests_that_wait_are_kept_together(tmp_path: Path) -> None:
     """One commit, thus one wait for the disk; what is no request fails alone, what its sender gave up is left out."""
     with Inbox(tmp_path) as inbox:
         receiver = MetricsReceiver(inbox)
         answers: list[Future[Any]] = [Future() for _ in range(4)]
         answers[3].cancel()
-        contents = [requests.step(1).SerializeToString(), b"\xff" * 9, requests.step(2).SerializeToString(), b""]
+        contents = [step_request(1).SerializeToString(), b"\xff" * 9, step_request(2).SerializeToString(), b""]
         receiver._waiting.extend(zip(contents, answers, strict=True))
         statements: list[str] = []
         inbox.store.connection.set_trace_callback(statements.append)
@@ -149,9 +150,9 @@ def test_requests_that_wait_are_kept_together(tmp_path: Path, requests: Any) -> 
         receiver.close()
 
 
-def test_senders_that_stall_keep_no_other_waiting(start: Any, requests: Any) -> None:
+def test_senders_that_stall_keep_no_other_waiting(start: Any) -> None:
     """Sixteen that send a byte a second, and one that is healthy: its requests are answered and become rows."""
     bridge = start()
-    with SlowSenders(bridge.bridge.address, 16):
-        bridge.send(*(requests.step(step, {"loss": 0.5}) for step in range(20)))
+    with SlowSenders(bridge.address, 16):
+        bridge.send(*(step_request(step, {"loss": 0.5}) for step in range(20)))
         bridge.wait(20)

@@ -10,12 +10,12 @@ import pytest
 
 from otel_train.bridge.decode import Kind, StepId, decode
 from otel_train.catalogue import cluster_name, rank_name, rows
-from tests.bridge.conftest import BASE_NS, SECOND
+from tests.support.step_requests import BASE_NS, SECOND, step_request
 
 
-def test_kinds(requests: Any) -> None:
+def test_kinds() -> None:
     """Cumulative monotonic sums are differenced later, gauges taken as they are, histograms only counted."""
-    request = requests.step(
+    request = step_request(
         7, {"loss": 0.5}, {f"{rows.TOKENS.name}|code": 2**60 + 1}, histogram=rows.REUSE_DISTANCE.name
     )
     kinds = {rank_name(p.name) or p.name: (p.kind, p.value, p.modality) for p in decode(request).points}
@@ -28,9 +28,9 @@ def test_kinds(requests: Any) -> None:
     }
 
 
-def test_what_is_not_for_wandb_is_left_out(requests: Any) -> None:
+def test_what_is_not_for_wandb_is_left_out() -> None:
     """Other ranks' points, plain names and another service's resource are accepted and ignored."""
-    other, plain, foreign = requests.step(1, {"loss": 1.0}, rank=3), requests.step(1), requests.step(1)
+    other, plain, foreign = step_request(1, {"loss": 1.0}, rank=3), step_request(1), step_request(1)
     plain.resource_metrics[0].scope_metrics[0].metrics[1].name = rows.PICKS.name
     del foreign.resource_metrics[0].resource.attributes[2]
     assert (decode(other).points, decode(foreign).points, decode(other).rejected) == ((), (), 0)
@@ -50,18 +50,18 @@ def test_what_is_not_for_wandb_is_left_out(requests: Any) -> None:
     ],
     ids=["run id", "attempt", "step", "time", "name"],
 )
-def test_what_breaks_a_rule_is_refused_and_counted(requests: Any, damage: Callable[[Any], None]) -> None:
+def test_what_breaks_a_rule_is_refused_and_counted(damage: Callable[[Any], None]) -> None:
     """A point or resource that can't be right is named in the answer and never raises."""
-    request = requests.step(1, {"loss": 1.0})
+    request = step_request(1, {"loss": 1.0})
     damage(request)
     decoded = decode(request)
     assert decoded.rejected >= 1
     assert decoded.reason
 
 
-def test_points_of_one_collection_are_of_one_step(requests: Any) -> None:
+def test_points_of_one_collection_are_of_one_step() -> None:
     """Some SDKs stamp each instrument a little later than the one before, and say who they are in text only."""
-    request = requests.step(1, {"loss": 0.5})
+    request = step_request(1, {"loss": 0.5})
     (resource_metrics,) = request.resource_metrics
     for attribute in resource_metrics.resource.attributes[:2]:
         attribute.value.string_value = str(attribute.value.int_value)

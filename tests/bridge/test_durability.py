@@ -21,6 +21,7 @@ from otel_train.bridge.wandb_processes import _writers, end_writers
 from otel_train.bridge.wandb_rows import STEP_KEY
 from tests.support.bridge_processes import BridgeProcess
 from tests.support.mounts import mounted
+from tests.support.step_requests import step_request
 from tests.support.waiting import wait_until
 
 FILLER = "filler"
@@ -51,38 +52,36 @@ def fill(folder: Path) -> None:
 
 
 @pytest.mark.parametrize("victim", [pytest.param("bridge", marks=pytest.mark.faults), "wandb"])
-def test_rows_that_were_not_flushed_are_given_again(requests: Any, tmp_path: Path, victim: str) -> None:
+def test_rows_that_were_not_flushed_are_given_again(tmp_path: Path, victim: str) -> None:
     """Killed with -9 at once after the acknowledgement, when wandb had some rows and flushed fewer."""
     with BridgeProcess(tmp_path) as bridge:
-        bridge.send(requests.step(1))
+        bridge.send(step_request(1))
         bridge.wait(1)
-        bridge.send(requests.step(2))
+        bridge.send(step_request(2))
         if victim == "bridge":
             bridge.kill()
             bridge.start()
         else:
             bridge.kill_wandb()
-        bridge.send(requests.step(3))
+        bridge.send(step_request(3))
         bridge.wait(3)
         assert bridge.stop() == 0
     assert steps(bridge.state) == [1, 2, 3]
     assert len(wandb_files(bridge.state, "run")) == 2
 
 
-def test_rows_that_are_in_a_file_are_not_given_again(
-    start: Any, requests: Any, monkeypatch: pytest.MonkeyPatch
-) -> None:
+def test_rows_that_are_in_a_file_are_not_given_again(start: Any, monkeypatch: pytest.MonkeyPatch) -> None:
     """What was flushed and not noted, as after a kill between the two, is found in the file."""
     bridge = start()
-    bridge.send(requests.step(1))
+    bridge.send(step_request(1))
     bridge.wait(1)
     with monkeypatch.context() as forgetting:
         forgetting.setattr(Inbox, "mark_delivered", lambda *_: (0, 0))
-        bridge.send(requests.step(2))
+        bridge.send(step_request(2))
         wait_until(lambda: len(steps(bridge.state)) == 2, 30, "the row in the file")
         bridge.stop()
     bridge = start()
-    bridge.send(requests.step(3))
+    bridge.send(step_request(3))
     bridge.wait(3)
     bridge.stop()
     assert steps(bridge.state) == [1, 2, 3]
@@ -107,10 +106,10 @@ def test_nobody_else_writes_to_the_files_of_a_starting_bridge(tmp_path: Path) ->
     reading.communicate()
 
 
-def test_a_file_is_read_on_from_where_it_ended(start: Any, requests: Any) -> None:
+def test_a_file_is_read_on_from_where_it_ended(start: Any) -> None:
     """Each row once, wherever the file ended meanwhile: within a record, a chunk's header, or a block."""
     bridge = start()
-    bridge.send(*(requests.step(step, {f"metric{n}": step / 3 for n in range(100)}) for step in range(20)))
+    bridge.send(*(step_request(step, {f"metric{n}": step / 3 for n in range(100)}) for step in range(20)))
     bridge.wait(20)
     bridge.stop()
     (path,) = wandb_files(bridge.state, "run")
@@ -127,16 +126,16 @@ def test_a_file_is_read_on_from_where_it_ended(start: Any, requests: Any) -> Non
 
 
 @pytest.mark.faults
-def test_a_hanging_wandb_is_replaced(monkeypatch: pytest.MonkeyPatch, start: Any, requests: Any) -> None:
+def test_a_hanging_wandb_is_replaced(monkeypatch: pytest.MonkeyPatch, start: Any) -> None:
     """Its process is stopped, takes nothing and finishes nothing: it is ended, and all rows go to a new one."""
     monkeypatch.setattr(writer, "STUCK_SECONDS", 3.0)
     bridge = start()
-    bridge.send(requests.step(1))
+    bridge.send(step_request(1))
     bridge.wait(1)
     bridge.bridge._writer._sink.patience = 2.0
     (pid,) = _writers(bridge.state / "wandb")
     os.kill(pid, signal.SIGSTOP)
-    bridge.send(requests.step(2), requests.step(3))
+    bridge.send(step_request(2), step_request(3))
     bridge.wait(3)
     assert pid not in _writers(bridge.state / "wandb")
     bridge.stop()
@@ -144,13 +143,13 @@ def test_a_hanging_wandb_is_replaced(monkeypatch: pytest.MonkeyPatch, start: Any
 
 
 @pytest.mark.faults
-def test_a_full_disk_loses_nothing_that_was_acknowledged(small_disk: Callable[[str], Path], requests: Any) -> None:
+def test_a_full_disk_loses_nothing_that_was_acknowledged(small_disk: Callable[[str], Path]) -> None:
     """What the bridge can't keep it does not acknowledge, so that `send` tries until there is room."""
     folder = small_disk("disk")
     with BridgeProcess(folder) as bridge:
-        bridge.send(*(requests.step(step) for step in range(1, 11)))
+        bridge.send(*(step_request(step) for step in range(1, 11)))
         fill(folder)
-        sender = threading.Thread(target=bridge.send, args=[requests.step(step) for step in range(11, 101)])
+        sender = threading.Thread(target=bridge.send, args=[step_request(step) for step in range(11, 101)])
         sender.start()
         wait_until(lambda: "refuses points" in bridge.log.read_text(), 60, "a refused request")
         (folder / FILLER).unlink()
@@ -161,16 +160,14 @@ def test_a_full_disk_loses_nothing_that_was_acknowledged(small_disk: Callable[[s
 
 
 @pytest.mark.faults
-def test_rows_that_wandb_could_not_write_are_given_again(
-    small_disk: Callable[[str], Path], requests: Any, tmp_path: Path
-) -> None:
+def test_rows_that_wandb_could_not_write_are_given_again(small_disk: Callable[[str], Path], tmp_path: Path) -> None:
     """After its first failed write it drops all later ones, also with room again, and says nothing."""
     folder = small_disk("state/wandb")
     with BridgeProcess(tmp_path) as bridge:
-        bridge.send(*(requests.step(step) for step in range(1, 11)))
+        bridge.send(*(step_request(step) for step in range(1, 11)))
         bridge.wait(10)
         fill(folder)
-        bridge.send(*(requests.step(step, {"loss": 0.5}) for step in range(11, 101)))
+        bridge.send(*(step_request(step, {"loss": 0.5}) for step in range(11, 101)))
         wait_until(lambda: "become durable" in bridge.log.read_text(), 90, "the missing rows' discovery")
         (folder / FILLER).unlink()
         bridge.wait(100)

@@ -12,16 +12,15 @@ import pytest
 from otel_train.bridge import Bridge, BridgeConfig, delivered_steps, read_run
 from otel_train.bridge.wandb_environment import neutral
 from otel_train.bridge.wandb_rows import STEP_KEY
-from tests.bridge.conftest import Running
 from tests.support.bridge_processes import BridgeProcess
 from tests.support.environment import clean_environment
 from tests.support.ports import free_port
+from tests.support.running_bridge import RunningBridge
+from tests.support.step_requests import step_request
 
 
 @pytest.mark.parametrize("given", ["state", "./link", "~/state", "outside/../link/below", "moved"])
-def test_a_state_path_holds_however_given(
-    given: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, requests: Any
-) -> None:
+def test_a_state_path_holds_however_given(given: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     """Relative, through links, from the home directory, its wandb folder a link: rows come after a chdir too."""
     monkeypatch.chdir(tmp_path)
     monkeypatch.setenv("HOME", str(tmp_path))
@@ -29,9 +28,9 @@ def test_a_state_path_holds_however_given(
         (tmp_path / name).mkdir(parents=True)
     (tmp_path / "link").symlink_to("real")
     (tmp_path / "moved" / "wandb").symlink_to(tmp_path / "elsewhere")
-    running = Running(BridgeConfig(state=Path(given), listen="127.0.0.1:0", linger=0))
+    running = RunningBridge(BridgeConfig(state=Path(given), listen="127.0.0.1:0", linger=0))
     monkeypatch.chdir(tmp_path / "outside" / "deep")
-    running.send(requests.step(1))
+    running.send(step_request(1))
     running.wait(1)
     running.stop()
     monkeypatch.chdir(tmp_path)
@@ -39,7 +38,7 @@ def test_a_state_path_holds_however_given(
     assert delivered_steps(given, "run") == 1
 
 
-def test_wandbs_variables_of_a_job_do_not_reach_runs(tmp_path: Path, requests: Any) -> None:
+def test_wandbs_variables_of_a_job_do_not_reach_runs(tmp_path: Path) -> None:
     """A bridge that inherits a sweep's or a resumed run's environment keeps each run to itself, and says so once."""
     of_a_job = {
         "WANDB_SWEEP_ID": "s1",
@@ -54,7 +53,7 @@ def test_wandbs_variables_of_a_job_do_not_reach_runs(tmp_path: Path, requests: A
         "WANDB_RESUME_FROM": "other?_step=3",
     }
     with BridgeProcess(tmp_path, environment=of_a_job) as bridge:
-        bridge.send(*(requests.step(step, run_id=run_id) for step in (1, 2) for run_id in ("a", "b")))
+        bridge.send(*(step_request(step, run_id=run_id) for step in (1, 2) for run_id in ("a", "b")))
         for run_id in ("a", "b"):
             bridge.wait(2, run_id)
         assert bridge.stop() == 0
@@ -91,7 +90,7 @@ def test_a_check_without_a_bridge_says_so(tmp_path: Path) -> None:
 
 def test_a_taken_port_is_one_line(start: Any, tmp_path: Path) -> None:
     """No line of gRPC's own comes before it."""
-    address = start().bridge.address
+    address = start().address
     answer = bridge_command("--state", str(tmp_path / "other"), "--listen", address)
     assert (answer.returncode, answer.stderr.count("\n")) == (1, 1)
     assert f"can't listen on {address}: Address already in use" in answer.stderr

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
@@ -16,16 +15,10 @@ from otel_train.bridge.inbox import Limits
 from otel_train.bridge.past_steps import ABANDONED_NS
 from otel_train.bridge.row_order import Due
 from otel_train.catalogue import PARTIAL_KEY, rows
+from tests.support.step_requests import split_request, step_request
 
 DUE = Due(settle_ns=1000, linger_ns=10)
 PICKS = rows.PICKS.wandb_key
-
-
-@pytest.fixture
-def inbox(tmp_path: Path) -> Iterator[Inbox]:
-    """Open an inbox in this test's directory."""
-    with Inbox(tmp_path) as inbox:
-        yield inbox
 
 
 def add(inbox: Inbox, now_ns: int, *requests: Any) -> list[int]:
@@ -38,9 +31,9 @@ def sealed(inbox: Inbox) -> list[int | None]:
     return [row.step for row in inbox.reader.rows("run") if row.ordinal is not None]
 
 
-def test_a_duplicate_changes_nothing_before_and_after_its_row_is_made(inbox: Inbox, requests: Any) -> None:
+def test_a_duplicate_changes_nothing_before_and_after_its_row_is_made(inbox: Inbox) -> None:
     """However often and whenever a request comes again, there is one row."""
-    request = requests.step(1, {"loss": 0.5}, {rows.PICKS.name: 8})
+    request = step_request(1, {"loss": 0.5}, {rows.PICKS.name: 8})
     assert add(inbox, 0, request, request) == [4, 0]
     assert inbox.seal("run", DUE, 10) == 1
     assert add(inbox, 20, request) == [0]
@@ -48,56 +41,56 @@ def test_a_duplicate_changes_nothing_before_and_after_its_row_is_made(inbox: Inb
     assert [(row.step, row.row[PICKS]) for row in inbox.reader.rows("run")] == [(1, 8)]
 
 
-def test_of_a_series_that_comes_twice_in_a_request_the_first_point_is_taken(inbox: Inbox, requests: Any) -> None:
+def test_of_a_series_that_comes_twice_in_a_request_the_first_point_is_taken(inbox: Inbox) -> None:
     """A collector may have batched two tries of a sender; the step is complete when all others are there."""
-    request = requests.step(1, {"loss": 0.5})
-    request.MergeFrom(requests.step(1, {"loss": 0.7}))
+    request = step_request(1, {"loss": 0.5})
+    request.MergeFrom(step_request(1, {"loss": 0.7}))
     assert inbox.add(decode(request).points, 0) == Added(new=3, duplicates=2)
     assert inbox.reader.rows("run")[0].row["loss"] == 0.5
 
 
-def test_what_becomes_no_point_is_told_apart(inbox: Inbox, requests: Any) -> None:
+def test_what_becomes_no_point_is_told_apart(inbox: Inbox) -> None:
     """A duplicate is dropped; a point that comes after its step's partial row was made is lost."""
-    whole, lacking = requests.step(1, {"loss": 0.5}), requests.step(2, {"loss": 0.5})
-    add(inbox, 0, whole, *requests.parts(lacking)[:2])
+    whole, lacking = step_request(1, {"loss": 0.5}), step_request(2, {"loss": 0.5})
+    add(inbox, 0, whole, *split_request(lacking)[:2])
     assert inbox.add(decode(whole).points, 0) == Added(duplicates=2)  # not its train.step, which rank records share
     inbox.seal("run", DUE, 2000)
     assert inbox.add(decode(whole).points, 2000) == Added(duplicates=2)
-    assert inbox.add(decode(requests.parts(lacking)[2]).points, 2000) == Added(late=1)
+    assert inbox.add(decode(split_request(lacking)[2]).points, 2000) == Added(late=1)
 
 
-def test_a_run_has_so_many_series_and_no_more(tmp_path: Path, requests: Any) -> None:
+def test_a_run_has_so_many_series_and_no_more(tmp_path: Path) -> None:
     """Points of further ones are refused, those of known ones and of other runs are taken; the row says so."""
     with Inbox(tmp_path, Limits(max_series=2)) as inbox:
-        request = requests.step(1, {"a": 1.0, "b": 2.0})
+        request = step_request(1, {"a": 1.0, "b": 2.0})
         assert inbox.add(decode(request).points, 0) == Added(new=3, refused=1)
-        assert inbox.add(decode(requests.step(2, {"c": 1.0})).points, 0).refused == 2
-        assert inbox.add(decode(requests.step(1, {"c": 1.0}, run_id="other")).points, 0).refused == 0
+        assert inbox.add(decode(step_request(2, {"c": 1.0})).points, 0).refused == 2
+        assert inbox.add(decode(step_request(1, {"c": 1.0}, run_id="other")).points, 0).refused == 0
         assert inbox.seal("run", DUE, 2000) == 1
         assert inbox.reader.rows("run")[0].row[PARTIAL_KEY] == 1
         assert inbox.store.connection.execute("SELECT count(*) FROM series WHERE name = 'cluster/b'").fetchone()
 
 
-def test_rows_that_wandb_has_make_room_and_then_requests_are_refused(tmp_path: Path, requests: Any) -> None:
+def test_rows_that_wandb_has_make_room_and_then_requests_are_refused(tmp_path: Path) -> None:
     """The inbox never grows beyond its bound, and still knows that a step was there."""
     values = {f"metric{number}": float(number) for number in range(200)}
     with Inbox(tmp_path, Limits(max_bytes=2**19)) as inbox:
         for step in range(200):  # of about 5 KB in its row, twice the bound
-            add(inbox, 0, requests.step(step, values))
+            add(inbox, 0, step_request(step, values))
             inbox.seal("run", DUE, 100)
             inbox.mark_delivered("run", [step])
         assert inbox.used_bytes() < 2**18
-        assert add(inbox, 0, requests.step(0, values)) == [0]
+        assert add(inbox, 0, step_request(0, values)) == [0]
         with pytest.raises(InboxFullError, match="--max-bytes"):
-            add(inbox, 0, *(requests.step(step, values) for step in range(200, 400)))
+            add(inbox, 0, *(step_request(step, values) for step in range(200, 400)))
         inbox.seal("run", DUE, 100)
         inbox.mark_delivered("run", range(200, 250))
-        assert add(inbox, 0, requests.step(400, values)) != [0]
+        assert add(inbox, 0, step_request(400, values)) != [0]
 
 
-def test_a_step_in_parts_is_complete_with_the_last(inbox: Inbox, requests: Any) -> None:
+def test_a_step_in_parts_is_complete_with_the_last(inbox: Inbox) -> None:
     """A split request makes one whole row, in whatever order the parts come."""
-    *parts, last = reversed(requests.parts(requests.step(1, {"loss": 0.5}, histogram=rows.REUSE_DISTANCE.name)))
+    *parts, last = reversed(split_request(step_request(1, {"loss": 0.5}, histogram=rows.REUSE_DISTANCE.name)))
     add(inbox, 0, *parts)
     assert inbox.seal("run", DUE, 500) == 0
     add(inbox, 0, last)
@@ -105,29 +98,29 @@ def test_a_step_in_parts_is_complete_with_the_last(inbox: Inbox, requests: Any) 
     assert PARTIAL_KEY not in inbox.reader.rows("run")[0].row
 
 
-def test_rows_are_made_in_order_of_attempt_and_step(inbox: Inbox, requests: Any) -> None:
+def test_rows_are_made_in_order_of_attempt_and_step(inbox: Inbox) -> None:
     """Complete steps wait for an incomplete earlier one; a resumed attempt's smaller steps come after."""
-    first, *rest = requests.parts(requests.step(1, {"loss": 0.5}))
-    add(inbox, 0, requests.step(1, attempt=2), requests.step(3), requests.step(2), first, rest[0])
+    first, *rest = split_request(step_request(1, {"loss": 0.5}))
+    add(inbox, 0, step_request(1, attempt=2), step_request(3), step_request(2), first, rest[0])
     assert inbox.seal("run", DUE, 100) == 0
     add(inbox, 0, *rest)
     assert inbox.seal("run", DUE, 100) == 4
     assert [(row.attempt, row.step) for row in inbox.reader.rows("run")] == [(1, 1), (1, 2), (1, 3), (2, 1)]
 
 
-def test_a_complete_step_lingers_for_one_a_little_behind(inbox: Inbox, requests: Any) -> None:
+def test_a_complete_step_lingers_for_one_a_little_behind(inbox: Inbox) -> None:
     """A step that overtook the one before is not written before it."""
-    add(inbox, 0, requests.step(2))
+    add(inbox, 0, step_request(2))
     assert inbox.seal("run", DUE, 5) == 0
-    add(inbox, 6, requests.step(1))
+    add(inbox, 6, step_request(1))
     inbox.seal("run", DUE, 20)
     assert sealed(inbox) == [1, 2]
 
 
 @pytest.mark.parametrize("missing", ["a point", "their number"])
-def test_an_incomplete_step_is_written_after_the_settle_time(inbox: Inbox, requests: Any, missing: str) -> None:
+def test_an_incomplete_step_is_written_after_the_settle_time(inbox: Inbox, missing: str) -> None:
     """What never becomes complete gets a marked row with what is there."""
-    parts = requests.parts(requests.step(1, {"a": 0.5, "b": 1.5}))
+    parts = split_request(step_request(1, {"a": 0.5, "b": 1.5}))
     del parts[1 if missing == "a point" else -1]
     add(inbox, 0, *parts)
     assert inbox.seal("run", DUE, 999) == 0
@@ -136,43 +129,43 @@ def test_an_incomplete_step_is_written_after_the_settle_time(inbox: Inbox, reque
     assert (row[PARTIAL_KEY], row["b"]) == (1, 1.5)
 
 
-def test_a_clock_that_is_set_back_holds_nothing(inbox: Inbox, requests: Any) -> None:
+def test_a_clock_that_is_set_back_holds_nothing(inbox: Inbox) -> None:
     """A step that seems to come from the future is written, also an incomplete one."""
-    add(inbox, 10**6, requests.step(1, {"loss": 0.5}, counted=False))
+    add(inbox, 10**6, step_request(1, {"loss": 0.5}, counted=False))
     assert inbox.seal("run", DUE, 0) == 1
 
 
-def test_counts_add_up_over_late_steps_and_start_anew_in_each_attempt(inbox: Inbox, requests: Any) -> None:
+def test_counts_add_up_over_late_steps_and_start_anew_in_each_attempt(inbox: Inbox) -> None:
     """The intervals' sum is the last total of each attempt, also when a step comes after a later one's row."""
     for step, attempt, total in ((1, 1, 4), (3, 1, 12), (2, 1, 8), (1, 2, 5)):
-        add(inbox, 0, requests.step(step, {}, {rows.PICKS.name: total}, attempt=attempt))
+        add(inbox, 0, step_request(step, {}, {rows.PICKS.name: total}, attempt=attempt))
         assert inbox.seal("run", DUE, 100) == 1
     assert [row.row.get(PICKS) for row in inbox.reader.rows("run")] == [4, 8, None, 5]
 
 
-def test_what_is_pending_is_readable_as_the_row_it_would_get(inbox: Inbox, requests: Any, tmp_path: Path) -> None:
+def test_what_is_pending_is_readable_as_the_row_it_would_get(inbox: Inbox, tmp_path: Path) -> None:
     """A reader in another process sees what arrived before any row is made."""
-    add(inbox, 0, *(requests.step(step, {}, {rows.PICKS.name: 4 * step}) for step in (1, 2)))
+    add(inbox, 0, *(step_request(step, {}, {rows.PICKS.name: 4 * step}) for step in (1, 2)))
     with InboxReader.open(tmp_path) as reader:
         assert [(row.step, row.row[PICKS]) for row in reader.rows("run")] == [(1, 4), (2, 4)]
 
 
-def test_ordinals_go_on_over_a_restart(tmp_path: Path, requests: Any) -> None:
+def test_ordinals_go_on_over_a_restart(tmp_path: Path) -> None:
     """What was made and delivered before stays so, and the next ordinal follows."""
     with Inbox(tmp_path) as inbox:
-        add(inbox, 0, requests.step(1, {}, {rows.PICKS.name: 4}), requests.step(2, {}, {rows.PICKS.name: 8}))
+        add(inbox, 0, step_request(1, {}, {rows.PICKS.name: 4}), step_request(2, {}, {rows.PICKS.name: 8}))
         inbox.seal("run", DUE, 100)
         inbox.mark_delivered("run", [0])
     with Inbox(tmp_path) as inbox:
-        add(inbox, 0, requests.step(3, {}, {rows.PICKS.name: 13}))
+        add(inbox, 0, step_request(3, {}, {rows.PICKS.name: 13}))
         inbox.seal("run", DUE, 100)
         assert [(row.ordinal, row.row[PICKS]) for row in inbox.undelivered("run")] == [(1, 4), (2, 5)]
     assert delivered_steps(tmp_path, "run") == 1
 
 
-def test_wandb_may_know_more_rows_than_the_inbox(inbox: Inbox, requests: Any) -> None:
+def test_wandb_may_know_more_rows_than_the_inbox(inbox: Inbox) -> None:
     """An ordinal that the server has is not given again when the state directory was lost."""
-    add(inbox, 0, requests.step(1))
+    add(inbox, 0, step_request(1))
     inbox.raise_ordinal("run", 40)
     inbox.seal("run", DUE, 100)
     assert inbox.undelivered("run")[0].ordinal == 40
@@ -185,9 +178,9 @@ def test_a_state_directory_has_one_bridge(tmp_path: Path) -> None:
         Inbox(tmp_path)
 
 
-def test_rank_records_leave_nothing(inbox: Inbox, requests: Any) -> None:
+def test_rank_records_leave_nothing(inbox: Inbox) -> None:
     """A time stamp with a step and nothing for wandb makes no row, and goes."""
-    add(inbox, 0, requests.parts(requests.step(1))[0])
+    add(inbox, 0, split_request(step_request(1))[0])
     assert inbox.seal("run", DUE, 5000) == 0
     inbox.tidy(ABANDONED_NS + 1)
     assert inbox.store.connection.execute("SELECT count(*) FROM steps").fetchone() == (0,)

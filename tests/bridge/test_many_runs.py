@@ -5,7 +5,7 @@ from __future__ import annotations
 import threading
 import time
 from collections import Counter
-from collections.abc import Callable, Iterable, Iterator
+from collections.abc import Callable, Iterable
 from functools import partial
 from pathlib import Path
 from typing import Any
@@ -21,7 +21,8 @@ from otel_train.bridge.row_order import Due
 from otel_train.bridge.row_writer import Writer
 from otel_train.bridge.wandb_rows import STEP_KEY
 from otel_train.bridge.wandb_sink import Opened
-from tests.bridge.conftest import Requests, Running
+from tests.support.running_bridge import RunningBridge
+from tests.support.step_requests import step_request
 from tests.support.waiting import wait_until
 
 STEPS = range(1, 5)
@@ -31,7 +32,7 @@ def of_all(runs: Iterable[str], step: int) -> ExportMetricsServiceRequest:
     """Return a step of each run, as a collector sends them."""
     request = ExportMetricsServiceRequest()
     for run_id in runs:
-        request.MergeFrom(Requests.step(step, {"loss": 0.5}, run_id=run_id, number=step))
+        request.MergeFrom(step_request(step, {"loss": 0.5}, run_id=run_id, number=step))
     return request
 
 
@@ -40,7 +41,7 @@ def descriptors() -> int:
     return sum(1 for _ in Path("/proc/self/fd").iterdir())
 
 
-def has_rows(bridge: Running, count: int) -> bool:
+def has_rows(bridge: RunningBridge, count: int) -> bool:
     """Tell whether wandb has so many rows of all runs."""
     return bridge.bridge._writer.rows == count
 
@@ -104,13 +105,6 @@ class MemorySink:
 
     def abort(self) -> None:
         """Never hang."""
-
-
-@pytest.fixture
-def inbox(tmp_path: Path) -> Iterator[Inbox]:
-    """Open an inbox in this test's directory."""
-    with Inbox(tmp_path) as inbox:
-        yield inbox
 
 
 def test_more_runs_than_may_be_open_take_turns(inbox: Inbox) -> None:

@@ -21,6 +21,7 @@ from otel_train.bridge.health_probe import serving
 from otel_train.catalogue import BRIDGE, rows
 from otel_train.testing import OtlpReceiver
 from tests.support.otlp_http import keeping, serving_http
+from tests.support.step_requests import split_request, step_request
 from tests.support.waiting import wait_until
 
 
@@ -54,14 +55,12 @@ def collected(monkeypatch: pytest.MonkeyPatch) -> Iterator[dict[str, float]]:
     server.stop(0)
 
 
-def test_rows_and_what_waits_are_exported(
-    collected: dict[str, float], start: Callable[..., Any], requests: Any
-) -> None:
+def test_rows_and_what_waits_are_exported(collected: dict[str, float], start: Callable[..., Any]) -> None:
     """Two whole steps become rows; one that lacks points waits, and its age grows; what was not taken is counted."""
     running = start(settle=60)
-    running.send(requests.step(1, {"loss": 0.5}), requests.step(2, {"loss": 0.5}), requests.step(2, {"loss": 0.5}))
-    running.send(requests.step(4, {"n" * 600: 0.5}))
-    running.send(*requests.parts(requests.step(3, {"loss": 0.5}))[:-1])
+    running.send(step_request(1, {"loss": 0.5}), step_request(2, {"loss": 0.5}), step_request(2, {"loss": 0.5}))
+    running.send(step_request(4, {"n" * 600: 0.5}))
+    running.send(*split_request(step_request(3, {"loss": 0.5}))[:-1])
     wanted = {
         rows.BRIDGE_ROWS.name: 2,
         rows.BRIDGE_PARTIAL_ROWS.name: 0,
@@ -74,20 +73,18 @@ def test_rows_and_what_waits_are_exported(
     assert set(collected) == {row.name for row in BRIDGE}
 
 
-def test_rows_that_lack_values_are_counted(
-    collected: dict[str, float], start: Callable[..., Any], requests: Any
-) -> None:
+def test_rows_that_lack_values_are_counted(collected: dict[str, float], start: Callable[..., Any]) -> None:
     """After the time for its missing points a step becomes a row all the same."""
-    start(settle=0).send(*requests.parts(requests.step(1, {"loss": 0.5}))[:-1])
+    start(settle=0).send(*split_request(step_request(1, {"loss": 0.5}))[:-1])
     wait_until(lambda: collected.get(rows.BRIDGE_PARTIAL_ROWS.name) == 1, 30, "a partial row")
 
 
 def test_a_health_check_asks_the_bridge_itself(start: Callable[..., Any]) -> None:
     """It is well while the bridge serves, and not afterwards."""
     running = start()
-    assert serving(running.bridge.address)
+    assert serving(running.address)
     running.bridge.stop()
-    assert not serving(running.bridge.address, timeout=1)
+    assert not serving(running.address, timeout=1)
 
 
 def test_a_receiver_that_refuses_is_said_once(
@@ -96,7 +93,7 @@ def test_a_receiver_that_refuses_is_said_once(
     """Not at each export, and the bridge goes on."""
     monkeypatch.setenv("OTEL_METRIC_EXPORT_INTERVAL", "100")
     refusing = start(token="secret")
-    monkeypatch.setenv("OTEL_EXPORTER_OTLP_ENDPOINT", f"http://{refusing.bridge.address}")
+    monkeypatch.setenv("OTEL_EXPORTER_OTLP_ENDPOINT", f"http://{refusing.address}")
     bridge = Bridge(BridgeConfig(state=refusing.state.with_name("other"), listen="127.0.0.1:0"))
     with bridge:
         wait_until(lambda: "own metrics are not taken" in caplog.text, 30, "the warning")

@@ -2,27 +2,19 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
 from http import HTTPStatus
 from pathlib import Path
-from typing import Any
 
 import pytest
 
 from otel_train.bridge import read_run
 from otel_train.bridge.wandb_rows import STEP_KEY
 from tests.support.bridge_processes import BridgeProcess
+from tests.support.step_requests import step_request
 from tests.support.waiting import wait_until
 from tests.support.wandb_server import FakeWandb
 
 pytestmark = pytest.mark.faults
-
-
-@pytest.fixture
-def server() -> Iterator[FakeWandb]:
-    """Run a wandb server."""
-    with FakeWandb() as server:
-        yield server
 
 
 def bridge_of(server: FakeWandb, folder: Path) -> BridgeProcess:
@@ -37,18 +29,18 @@ def steps(server: FakeWandb, run_id: str = "run") -> list[int]:
     return [row[STEP_KEY] for row in server.history(run_id)]
 
 
-def test_rows_that_the_server_lacks_are_given_again(server: FakeWandb, requests: Any, tmp_path: Path) -> None:
+def test_rows_that_the_server_lacks_are_given_again(server: FakeWandb, tmp_path: Path) -> None:
     """Killed with -9 when the server had some rows and wandb's process others, and again while it hangs."""
     with bridge_of(server, tmp_path) as bridge:
-        bridge.send(requests.step(1), requests.step(2), requests.step(1, run_id="other"))
+        bridge.send(step_request(1), step_request(2), step_request(1, run_id="other"))
         bridge.wait(2)
         server.status = HTTPStatus.SERVICE_UNAVAILABLE
-        bridge.send(requests.step(3), requests.step(4))
+        bridge.send(step_request(3), step_request(4))
         wait_until(lambda: "encountered" in bridge.log.read_text(), 60, "a request that fails", log=bridge.log)
         bridge.kill()
         server.status = None
         bridge.start()
-        bridge.send(requests.step(5))
+        bridge.send(step_request(5))
         bridge.wait(5)
         bridge.wait(1, "other")
         assert bridge.stop() == 0
@@ -56,11 +48,11 @@ def test_rows_that_the_server_lacks_are_given_again(server: FakeWandb, requests:
     assert steps(server, "other") == [1]
 
 
-def test_a_refused_key_sends_rows_to_files(server: FakeWandb, requests: Any, tmp_path: Path) -> None:
+def test_a_refused_key_sends_rows_to_files(server: FakeWandb, tmp_path: Path) -> None:
     """From the start, said once for all runs, with what uploads them."""
     server.status = HTTPStatus.UNAUTHORIZED
     with bridge_of(server, tmp_path) as bridge:
-        bridge.send(requests.step(1), requests.step(1, run_id="other"))
+        bridge.send(step_request(1), step_request(1, run_id="other"))
         bridge.wait(1)
         bridge.wait(1, "other")
         assert bridge.stop() == 0
@@ -70,13 +62,13 @@ def test_a_refused_key_sends_rows_to_files(server: FakeWandb, requests: Any, tmp
     assert all(key not in said for key in server.environment.values() if key != server.url)
 
 
-def test_rows_wait_for_a_server_that_is_away(server: FakeWandb, requests: Any, tmp_path: Path) -> None:
+def test_rows_wait_for_a_server_that_is_away(server: FakeWandb, tmp_path: Path) -> None:
     """They stay in the inbox, the bridge goes on taking points, and stops in time."""
     server.stop()
     with bridge_of(server, tmp_path) as bridge:
-        bridge.send(requests.step(1))
+        bridge.send(step_request(1))
         wait_until(lambda: "does not answer" in bridge.log.read_text(), 60, "the warning", log=bridge.log)
-        bridge.send(requests.step(2))
+        bridge.send(step_request(2))
         assert bridge.stop() == 0
         server.start()
         bridge.start()

@@ -3,8 +3,7 @@
 from __future__ import annotations
 
 import random
-from collections.abc import Callable, Iterator
-from pathlib import Path
+from collections.abc import Callable
 from tempfile import TemporaryDirectory
 from typing import Any
 
@@ -19,7 +18,7 @@ from otel_train.bridge.past_steps import ABANDONED_NS, IDLE_NS, PAST_STEPS
 from otel_train.bridge.row_order import Due
 from otel_train.bridge.wandb_rows import STEP_KEY
 from otel_train.catalogue import PARTIAL_KEY, rows
-from tests.bridge.conftest import Requests
+from tests.support.step_requests import step_request
 
 DUE = Due(settle_ns=1000, linger_ns=10)
 AT_ONCE = Due(settle_ns=1000, linger_ns=0)
@@ -29,15 +28,8 @@ MEMORY = "/dev/shm"  # where a synced file costs nothing
 
 def numbered(step: int, **options: Any) -> list[Point]:
     """Return the points of a step as a sidecar sends them: a gauge, a counter, a number that grows by one."""
-    request = Requests.step(10 * step, {"loss": step / 2}, {rows.PICKS.name: 4 * step}, number=step, **options)
+    request = step_request(10 * step, {"loss": step / 2}, {rows.PICKS.name: 4 * step}, number=step, **options)
     return list(decode(request).points)
-
-
-@pytest.fixture
-def inbox(tmp_path: Path) -> Iterator[Inbox]:
-    """Open an inbox in this test's directory."""
-    with Inbox(tmp_path) as inbox:
-        yield inbox
 
 
 def sealed(inbox: Inbox) -> list[int | None]:
@@ -158,7 +150,7 @@ def test_steps_that_wandb_has_leave_nothing(inbox: Inbox) -> None:
 def test_steps_without_numbers_are_known_for_long(inbox: Inbox, monkeypatch: pytest.MonkeyPatch) -> None:
     """The newest by their time stamps, the older ones by the newest of those that were given up."""
     monkeypatch.setattr("otel_train.bridge.past_steps.PAST_STEPS", 20)
-    steps = [list(decode(Requests.step(step, {"loss": 0.5})).points) for step in range(60)]
+    steps = [list(decode(step_request(step, {"loss": 0.5})).points) for step in range(60)]
     for points in (*steps[:30], *steps[31:]):
         deliver(inbox, points, 0)
     assert count(inbox, "past") <= 22 < PAST_STEPS
@@ -186,10 +178,10 @@ def test_of_an_idle_run_little_is_kept(inbox: Inbox) -> None:
     assert inbox.reader.delivered_steps("run") == 2
 
 
-def test_wandbs_file_has_the_steps_in_order(start: Callable[..., Any], requests: Any) -> None:
+def test_wandbs_file_has_the_steps_in_order(start: Callable[..., Any]) -> None:
     """Requests that come in the order of a collector after two restarts."""
     bridge = start()
-    bridge.send(*(requests.step(step, {"loss": step / 2}, number=step) for step in (3, 4, 5, 6, 1, 2)))
+    bridge.send(*(step_request(step, {"loss": step / 2}, number=step) for step in (3, 4, 5, 6, 1, 2)))
     bridge.wait(6)
     bridge.stop()
     assert [row.values[STEP_KEY] for row in read_run(bridge.state, "run")] == [1, 2, 3, 4, 5, 6]

@@ -25,16 +25,17 @@ from otel_train.bridge.server import MAX_MESSAGE_BYTES
 from otel_train.bridge.wandb_rows import STEP_KEY
 from otel_train.catalogue import ATTEMPT_KEY, PARTIAL_KEY, rows
 from otel_train.exceptions import ConfigurationError
+from tests.support.step_requests import split_request, step_request
 from tests.support.waiting import wait_until
 
 
-def test_wandb_has_what_was_sent_in_order(start: Any, requests: Any) -> None:
+def test_wandb_has_what_was_sent_in_order(start: Any) -> None:
     """Retried, split and resumed steps are one history row each, with exact values, under the steps' own times."""
     bridge = start()
-    bridge.send(requests.step(1, {"train/loss": 0.1 + 0.2}, {f"{rows.TOKENS.name}|code": 5}))
-    bridge.send(*requests.parts(requests.step(2, {"train/loss": math.nan}, {f"{rows.TOKENS.name}|code": 2**53 + 3})))
-    bridge.send(*[requests.step(3, {"train/loss": -math.inf})] * 3)
-    bridge.send(requests.step(1, {"train/loss": 1.0}, attempt=2))
+    bridge.send(step_request(1, {"train/loss": 0.1 + 0.2}, {f"{rows.TOKENS.name}|code": 5}))
+    bridge.send(*split_request(step_request(2, {"train/loss": math.nan}, {f"{rows.TOKENS.name}|code": 2**53 + 3})))
+    bridge.send(*[step_request(3, {"train/loss": -math.inf})] * 3)
+    bridge.send(step_request(1, {"train/loss": 1.0}, attempt=2))
     bridge.wait(4)
     bridge.stop()
     history = read_run(bridge.state, "run")
@@ -49,14 +50,14 @@ def test_wandb_has_what_was_sent_in_order(start: Any, requests: Any) -> None:
     assert [row.timestamp - 1_790_000_000 for row in history] == [1, 2, 3, 1]
 
 
-def test_a_restarted_bridge_goes_on(start: Any, requests: Any) -> None:
+def test_a_restarted_bridge_goes_on(start: Any) -> None:
     """Nothing is lost or written twice: not what is retried, nor what was half there when it stopped."""
-    first, *rest = requests.parts(requests.step(3, {}, {rows.PICKS.name: 9}))
+    first, *rest = split_request(step_request(3, {}, {rows.PICKS.name: 9}))
     bridge = start()
-    bridge.send(requests.step(1, {}, {rows.PICKS.name: 2}), requests.step(2, {}, {rows.PICKS.name: 5}), first)
+    bridge.send(step_request(1, {}, {rows.PICKS.name: 2}), step_request(2, {}, {rows.PICKS.name: 5}), first)
     bridge.stop()
     bridge = start()
-    bridge.send(requests.step(2, {}, {rows.PICKS.name: 5}), *rest)
+    bridge.send(step_request(2, {}, {rows.PICKS.name: 5}), *rest)
     bridge.wait(3)
     bridge.stop()
     history = read_run(bridge.state, "run")
@@ -68,31 +69,31 @@ def test_a_restarted_bridge_goes_on(start: Any, requests: Any) -> None:
     assert len(wandb_files(bridge.state, "run")) == 2
 
 
-def test_points_are_in_the_inbox_before_the_acknowledgement(start: Any, requests: Any) -> None:
+def test_points_are_in_the_inbox_before_the_acknowledgement(start: Any) -> None:
     """Another connection reads them as soon as Export has returned; no row is due for long after that."""
     bridge = start(settle=86400)
     seen = []
-    for part in requests.parts(requests.step(1, {"loss": 0.5, "accuracy": 0.25})):
+    for part in split_request(step_request(1, {"loss": 0.5, "accuracy": 0.25})):
         bridge.send(part)
         with InboxReader.open(bridge.state) as reader:
             seen.append([(row.row.get("loss"), row.row.get("accuracy")) for row in reader.rows("run")])
     assert seen == [[], [(0.5, None)], [(0.5, 0.25)], [(0.5, 0.25)]]
 
 
-def test_an_incomplete_step_is_marked(start: Any, requests: Any) -> None:
+def test_an_incomplete_step_is_marked(start: Any) -> None:
     """A step without the number of its points is written after the settle time."""
     bridge = start(settle=0.1)
-    bridge.send(requests.step(1, {"loss": 0.5}, counted=False))
+    bridge.send(step_request(1, {"loss": 0.5}, counted=False))
     bridge.wait(1)
     bridge.stop()
     assert [row.values[PARTIAL_KEY] for row in read_run(bridge.state, "run")] == [1]
 
 
 @pytest.mark.parametrize("run_id", ["../../escaped", "/etc/x", "a b\n<script>", "é" * 300])
-def test_a_run_id_stays_inside_the_state_directory(start: Any, requests: Any, run_id: str, tmp_path: Path) -> None:
+def test_a_run_id_stays_inside_the_state_directory(start: Any, run_id: str, tmp_path: Path) -> None:
     """Whatever a run is called, its files are under STATE/wandb, and it can be read back by its name."""
     bridge = start()
-    bridge.send(requests.step(1, run_id=run_id), requests.step(1, run_id="plain"))
+    bridge.send(step_request(1, run_id=run_id), step_request(1, run_id="plain"))
     bridge.wait(1, run_id)
     bridge.stop()
     (path,) = wandb_files(bridge.state, run_id)
@@ -101,10 +102,10 @@ def test_a_run_id_stays_inside_the_state_directory(start: Any, requests: Any, ru
     assert [entry.name for entry in tmp_path.iterdir()] == ["state"]
 
 
-def test_a_full_disk_asks_the_sender_to_try_again(start: Any, requests: Any) -> None:
+def test_a_full_disk_asks_the_sender_to_try_again(start: Any) -> None:
     """A request that SQLite can't keep is answered UNAVAILABLE, leaves nothing, and is taken once there is room."""
     bridge = start()
-    request = requests.step(1, {f"metric{index}": 1.0 for index in range(2000)})
+    request = step_request(1, {f"metric{index}": 1.0 for index in range(2000)})
     connection = bridge.bridge._inbox.store.connection
     connection.execute("PRAGMA max_page_count = 1")  # as many as there are
     with pytest.raises(grpc.RpcError) as caught:
@@ -118,9 +119,9 @@ def test_a_full_disk_asks_the_sender_to_try_again(start: Any, requests: Any) -> 
     bridge.wait(1)
 
 
-def test_refused_points_are_said_in_the_answer(start: Any, requests: Any) -> None:
+def test_refused_points_are_said_in_the_answer(start: Any) -> None:
     """The rest of such a request is kept, and it is not an error that senders repeat."""
-    request, broken = requests.step(1), requests.step(2, {"n" * 600: 1.0})
+    request, broken = step_request(1), step_request(2, {"n" * 600: 1.0})
     request.resource_metrics.append(broken.resource_metrics[0])
     bridge = start()
     answer = bridge.send(request)
@@ -129,22 +130,22 @@ def test_refused_points_are_said_in_the_answer(start: Any, requests: Any) -> Non
     bridge.wait(1)
 
 
-def test_what_decompresses_to_too_much_is_refused(start: Any, requests: Any) -> None:
+def test_what_decompresses_to_too_much_is_refused(start: Any) -> None:
     """A small gzipped request that grows beyond the limit never reaches the inbox."""
-    request = requests.step(1)
+    request = step_request(1)
     request.resource_metrics[0].scope_metrics[0].metrics[0].description = "x" * (MAX_MESSAGE_BYTES + 1)
     with pytest.raises(grpc.RpcError) as caught:
         start().send(request)
     assert caught.value.code() is grpc.StatusCode.RESOURCE_EXHAUSTED
 
 
-def test_a_token_is_wanted_where_one_is_set(start: Any, requests: Any) -> None:
+def test_a_token_is_wanted_where_one_is_set(start: Any) -> None:
     """A sender without it is refused; health checks need none."""
     bridge = start(token="s3cret")
     with pytest.raises(grpc.RpcError) as caught:
-        bridge.send(requests.step(1), metadata=[("authorization", "Bearer other")])
+        bridge.send(step_request(1), metadata=[("authorization", "Bearer other")])
     assert caught.value.code() is grpc.StatusCode.UNAUTHENTICATED
-    bridge.send(requests.step(1), metadata=[("authorization", "Bearer s3cret")])
+    bridge.send(step_request(1), metadata=[("authorization", "Bearer s3cret")])
     answer = health_pb2_grpc.HealthStub(bridge.channel).Check(health_pb2.HealthCheckRequest(), timeout=30)
     assert answer.status == health_pb2.HealthCheckResponse.SERVING
 
@@ -169,7 +170,7 @@ def test_bad_configuration_is_named(options: dict[str, Any], tmp_path: Path) -> 
 
 def test_a_taken_address_is_named_and_frees_the_state(start: Any, tmp_path: Path) -> None:
     """A second bridge on one port is an error, not half of the requests."""
-    address = start().bridge.address
+    address = start().address
     for _ in range(2):
         with pytest.raises(BridgeError, match=address):
             Bridge(BridgeConfig(state=tmp_path / "other", listen=address))
@@ -184,7 +185,7 @@ def kill_a_thread(pid: int, number: signal.Signals) -> None:
     ("send", "number"), [(os.killpg, signal.SIGTERM), (os.killpg, signal.SIGINT), (kill_a_thread, signal.SIGTERM)]
 )
 def test_a_signal_stops_the_process_with_all_rows_written(
-    requests: Any, tmp_path: Path, send: Callable[[int, signal.Signals], None], number: signal.Signals
+    tmp_path: Path, send: Callable[[int, signal.Signals], None], number: signal.Signals
 ) -> None:
     """A step acknowledged just before a signal (to the whole group, as Ctrl-C) is in the file at exit 0."""
     code = (
@@ -198,9 +199,9 @@ def test_a_signal_stops_the_process_with_all_rows_written(
             time.sleep(0.02)
         with grpc.insecure_channel((tmp_path / "address").read_text().strip()) as channel:
             stub = MetricsServiceStub(channel)  # type: ignore[no-untyped-call]
-            stub.Export(requests.step(1, {"loss": 0.5}, number=1), timeout=30)
+            stub.Export(step_request(1, {"loss": 0.5}, number=1), timeout=30)
             wait_until(lambda: delivered_steps(tmp_path, "run") == 1, 60, "the load of wandb")
-            stub.Export(requests.step(2, {"loss": 0.25}), timeout=30)
+            stub.Export(step_request(2, {"loss": 0.25}), timeout=30)
         send(process.pid, number)
         assert process.wait(30) == 0
     finally:

@@ -15,7 +15,7 @@ from otel_train.bridge.inbox_store import INBOX_FILE
 from otel_train.bridge.row_order import Due
 from otel_train.bridge.wandb_rows import STEP_KEY
 from otel_train.catalogue import cluster_name, rows
-from tests.bridge.conftest import BASE_NS, SECOND, Requests
+from tests.support.step_requests import BASE_NS, SECOND, step_request
 
 DUE = Due(settle_ns=1000, linger_ns=0)
 LEFT_BEHIND = f"""
@@ -57,7 +57,7 @@ def test_what_wandb_lacks_goes_on(tmp_path: Path) -> None:
     with closing(sqlite3.connect(tmp_path / INBOX_FILE)) as connection:
         connection.executescript(LEFT_BEHIND)
     with Inbox(tmp_path) as inbox:
-        assert inbox.add(decode(Requests.step(1, {"loss": 0.5})).points, 0) == Added(duplicates=2)
+        assert inbox.add(decode(step_request(1, {"loss": 0.5})).points, 0) == Added(duplicates=2)
         assert inbox.seal("run", DUE, 1) == 1
         assert [
             (row.ordinal, row.row[STEP_KEY], row.row[rows.PICKS.wandb_key]) for row in inbox.undelivered("run")

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import subprocess
 import sys
-from collections.abc import Iterator
 from http import HTTPStatus
 from pathlib import Path
 from typing import Any
@@ -17,14 +16,8 @@ from otel_train.bridge.upload import closed_segments
 from otel_train.bridge.wandb_rows import STEP_KEY
 from tests.support.bridge_processes import BridgeProcess
 from tests.support.environment import clean_environment
+from tests.support.step_requests import step_request
 from tests.support.wandb_server import FakeWandb
-
-
-@pytest.fixture
-def server() -> Iterator[FakeWandb]:
-    """Run a wandb server."""
-    with FakeWandb() as server:
-        yield server
 
 
 def sync(state: Path, server: FakeWandb, *options: str) -> subprocess.CompletedProcess[str]:
@@ -41,10 +34,10 @@ def steps(server: FakeWandb, run_id: str = "run") -> list[int]:
     return [row[STEP_KEY] for row in server.history(run_id)]
 
 
-def test_what_is_open_is_left_and_uploaded_later(server: FakeWandb, requests: Any, tmp_path: Path) -> None:
+def test_what_is_open_is_left_and_uploaded_later(server: FakeWandb, tmp_path: Path) -> None:
     """While a bridge writes a run, after its end, after a second one's, and once more for nothing."""
     with BridgeProcess(tmp_path) as bridge:
-        bridge.send(requests.step(1), requests.step(2))
+        bridge.send(step_request(1), step_request(2))
         bridge.wait(2)
         assert "1 files are still written" in sync(bridge.state, server).stdout
         assert server.history("run") == []
@@ -52,7 +45,7 @@ def test_what_is_open_is_left_and_uploaded_later(server: FakeWandb, requests: An
         assert sync(bridge.state, server).returncode == 0
         assert steps(server) == [1, 2]
         bridge.start()
-        bridge.send(requests.step(3))
+        bridge.send(step_request(3))
         bridge.wait(3)
         assert bridge.stop() == 0
     assert "1 of them new" in sync(bridge.state, server).stdout
@@ -63,11 +56,11 @@ def test_what_is_open_is_left_and_uploaded_later(server: FakeWandb, requests: An
 
 
 @pytest.mark.faults
-def test_an_upload_that_was_interrupted_goes_on(server: FakeWandb, requests: Any, start: Any) -> None:
+def test_an_upload_that_was_interrupted_goes_on(server: FakeWandb, start: Any) -> None:
     """The server is down, then has the rows and the command was killed before it noted that."""
     bridge = start()
     run_id = "a b/<c>"
-    bridge.send(*(requests.step(step, run_id=run_id) for step in (1, 2)))
+    bridge.send(*(step_request(step, run_id=run_id) for step in (1, 2)))
     bridge.wait(2, run_id)
     bridge.stop()
     server.status = HTTPStatus.UNAUTHORIZED
@@ -82,10 +75,10 @@ def test_an_upload_that_was_interrupted_goes_on(server: FakeWandb, requests: Any
 
 
 @pytest.mark.faults
-def test_rows_that_the_server_can_not_take_are_not_marked(server: FakeWandb, requests: Any, start: Any) -> None:
+def test_rows_that_the_server_can_not_take_are_not_marked(server: FakeWandb, start: Any) -> None:
     """A bridge that went online without an upload has given it later ones: it is said what to do, nothing is lost."""
     bridge = start()
-    bridge.send(requests.step(1))
+    bridge.send(step_request(1))
     bridge.wait(1)
     bridge.stop()
     server.add("run", {"_step": 5, STEP_KEY: 6})
@@ -96,10 +89,10 @@ def test_rows_that_the_server_can_not_take_are_not_marked(server: FakeWandb, req
     assert not file.with_name(f"{file.name}.synced").exists()
 
 
-def test_a_dry_run_asks_nobody(requests: Any, start: Any) -> None:
+def test_a_dry_run_asks_nobody(start: Any) -> None:
     """It says what would be uploaded, of what is not marked as uploaded, by wandb's own command or by ours."""
     bridge = start()
-    bridge.send(requests.step(1), requests.step(1, run_id="other"))
+    bridge.send(step_request(1), step_request(1, run_id="other"))
     for run_id in ("run", "other"):
         bridge.wait(1, run_id)
     bridge.stop()
@@ -111,15 +104,15 @@ def test_a_dry_run_asks_nobody(requests: Any, start: Any) -> None:
 
 
 @pytest.mark.faults
-def test_a_killed_bridges_file_is_closed_when_its_run_goes_on(requests: Any, tmp_path: Path) -> None:
+def test_a_killed_bridges_file_is_closed_when_its_run_goes_on(tmp_path: Path) -> None:
     """Wandb noted no end in it, and a bridge runs."""
     with BridgeProcess(tmp_path) as bridge:
-        bridge.send(requests.step(1))
+        bridge.send(step_request(1))
         bridge.wait(1)
         bridge.kill()
         assert [*closed_segments(bridge.state)[0]] == ["run"]
         bridge.start()
-        bridge.send(requests.step(2))
+        bridge.send(step_request(2))
         bridge.wait(2)
         closed, left = closed_segments(bridge.state)
         assert ([[row.ordinal for row in each.rows] for each in closed["run"]], left) == ([[0]], 1)

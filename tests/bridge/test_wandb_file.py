@@ -12,13 +12,14 @@ import pytest
 
 import otel_train.bridge
 from otel_train.bridge import WandbFileError, read_history, wandb_files
+from tests.support.step_requests import step_request
 
 
 @pytest.fixture
-def file(start: Any, requests: Any) -> Path:
+def file(start: Any) -> Path:
     """A file of some blocks: 40 rows of about 4 KB."""
     bridge = start()
-    bridge.send(*(requests.step(step, {f"metric{n}": step / 3 for n in range(100)}) for step in range(40)))
+    bridge.send(*(step_request(step, {f"metric{n}": step / 3 for n in range(100)}) for step in range(40)))
     bridge.wait(40)
     bridge.stop()
     (path,) = wandb_files(bridge.state, "run")

@@ -14,9 +14,9 @@ from opentelemetry.proto.collector.metrics.v1.metrics_service_pb2_grpc import Me
 from otel_train.bridge import Bridge, BridgeConfig, read_run
 from otel_train.bridge.server import MetricsReceiver
 from otel_train.bridge.wandb_rows import STEP_KEY
-from tests.bridge.conftest import Requests
 from tests.support.otlp_endpoint import running_endpoint
 from tests.support.pipeline import Pipeline
+from tests.support.step_requests import step_request
 
 pytestmark = pytest.mark.faults
 STEPS = 6
@@ -48,7 +48,7 @@ def test_rows_are_in_order_after_a_collectors_restart(
             with grpc.insecure_channel(pipeline.target.removeprefix("http://")) as channel:
                 stub = MetricsServiceStub(channel)  # type: ignore[no-untyped-call]
                 for step in range(1, STEPS + 1):
-                    stub.Export(Requests.step(step, {"loss": step / 2}, number=step), timeout=30)
+                    stub.Export(step_request(step, {"loss": step / 2}, number=step), timeout=30)
                     time.sleep(0.5)  # longer than the batches' time: each is a request of its own
             for _ in range(restarts):
                 pipeline.collector.stop()

@@ -17,16 +17,17 @@ from otel_train.catalogue import Metric, Reduction, rows
 from otel_train.ring import Identity, Kind, RingWriter, Schema
 from otel_train.ring.file_format import CURSOR_OFFSET, PROGRESS, PROGRESS_OFFSET
 from otel_train.trainer import shipped_configs
-from tests.bridge.conftest import Requests, Running
 from tests.fuzz import CORPUS
 from tests.fuzz.targets.ring_content import RECORDS, build
+from tests.support.running_bridge import RunningBridge
+from tests.support.step_requests import step_request
 
 Seed = tuple[str, bytes]
 
 
 def otlp() -> Iterator[Seed]:
     """Give requests with each kind of point."""
-    step = Requests.step
+    step = step_request
     counters = {rows.PICKS.name: 3, f"{rows.TOKENS.name}|code": 2}
     yield "gauges", step(1, {"loss": 0.5, "train/lr": 1}).SerializeToString()
     yield "counters", step(2, {}, counters, counted=False).SerializeToString()
@@ -76,8 +77,8 @@ def job_toml() -> Iterator[Seed]:
 
 def _wandb_run() -> bytes:
     with TemporaryDirectory() as folder:
-        running = Running(BridgeConfig(state=Path(folder), listen="127.0.0.1:0", linger=0))
-        running.send(Requests.step(1, {"loss": 0.5}, {rows.PICKS.name: 3}))
+        running = RunningBridge(BridgeConfig(state=Path(folder), listen="127.0.0.1:0", linger=0))
+        running.send(step_request(1, {"loss": 0.5}, {rows.PICKS.name: 3}))
         running.wait(1)
         running.stop()
         (path,) = wandb_files(folder, "run")
