@@ -1,4 +1,4 @@
-"""What commands print, on terminals of any width and encoding and into pipes."""
+"""The output of commands on terminals of any width and encoding, and in pipes."""
 
 from __future__ import annotations
 
@@ -31,32 +31,30 @@ def rings(tmp_path_factory: pytest.TempPathFactory) -> Path:
     return directory
 
 
-ASCII = {"LC_ALL": "C", "PYTHONUTF8": "0", "PYTHONCOERCECLOCALE": "0"}
-
-
 @pytest.mark.parametrize("command", ["catalogue", "catalogue --json", "doctor RINGS", "top --once RINGS", "dump RINGS"])
 def test_ascii_output_replaces_characters(command: str, rings: Path) -> None:
     """An encoding without box characters or dashes ends no command."""
-    result = run(*command.replace("RINGS", str(rings)).split(), **ASCII)
+    words = command.replace("RINGS", str(rings)).split()
+    result = run(*words, LC_ALL="C", PYTHONUTF8="0", PYTHONCOERCECLOCALE="0")
     assert (result.stderr, result.returncode in (0, 1)) == (b"", True)
     assert result.stdout.isascii()
 
 
-def test_a_pipe_gets_whole_lines() -> None:
+def test_pipe_gets_whole_lines() -> None:
     """Each metric is a line with its whole name, whatever the width of a terminal would be."""
     lines = run("catalogue").stdout.decode().splitlines()
     assert [line.split()[0] for line in lines] == ["name", *(metric.name for metric in CATALOGUE)]
     assert lines[1].endswith(CATALOGUE[0].remedy)
 
 
-def test_findings_in_a_pipe_are_whole(rings: Path) -> None:
-    """The remedy of a finding stands on one line."""
+def test_piped_findings_are_whole(rings: Path) -> None:
+    """In a pipe the remedy of a finding is on one line."""
     lines = run("doctor", str(rings)).stdout.decode().splitlines()
     assert [line for line in lines if line.strip().startswith("remedy: ") and line.endswith(".")]
 
 
 @pytest.mark.parametrize("width", [40, 80, 120])
-def test_the_catalogue_fits_any_terminal(width: int) -> None:
+def test_catalogue_fits_terminal(width: int) -> None:
     """Every name is there, and no line is longer than the terminal is wide."""
     console = Console(file=io.StringIO(), width=width, force_terminal=True, color_system=None)
     print_catalogue(console)

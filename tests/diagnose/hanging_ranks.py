@@ -1,4 +1,4 @@
-"""Train a little on each rank until told to end; a file named after a rank and a place makes that rank hang there."""
+"""Train a little on each rank until told to end; a file named after an activity and a rank makes it hang in that."""
 
 from __future__ import annotations
 
@@ -17,9 +17,9 @@ from otel_train.ledger import StateLedger
 OUT = Path(sys.argv[1])
 
 
-def hang(place: str) -> None:
-    """Wait as long as the file is there."""
-    while (OUT / f"{place}-{dist.get_rank()}").exists():
+def hang(activity: str) -> None:
+    """Wait as long as this rank's file for the activity exists."""
+    while (OUT / f"{activity}-{dist.get_rank()}").exists():
         time.sleep(0.02)
 
 
@@ -28,7 +28,7 @@ def batches() -> Iterator[list[int]]:
     while True:
         hang("data")
         time.sleep(0.02)
-        yield [3 * dist.get_rank() + place for place in range(3)]
+        yield [3 * dist.get_rank() + stream for stream in range(3)]
 
 
 def main() -> None:

@@ -67,12 +67,12 @@ def check(batches: Sequence[Sequence[int]], capacity: int, ring: int) -> Capacit
 
 @settings(max_examples=50)
 @given(BATCHES, st.integers(1, 6), st.integers(1, 20))
-def test_every_point_is_what_a_run_at_that_capacity_gives(batches: list[list[int]], capacity: int, ring: int) -> None:
-    """Misses and false evictions are equal, for batches of any size, also larger than the shard."""
+def test_points_agree_with_runs(batches: list[list[int]], capacity: int, ring: int) -> None:
+    """Misses and false evictions equal those of a run at that capacity, for batches of any size."""
     check(batches, capacity, ring)
 
 
-def test_a_long_job_is_advised_as_it_turns_out() -> None:
+def test_advice_holds_in_runs() -> None:
     """Of 90 streams whose use is uneven, the advice for each share saves it, and the next smaller capacity does not."""
     rng = random.Random(7)
     batches = [[int(rng.paretovariate(0.7)) % 90 for _ in range(24)] for _ in range(80)]
@@ -86,8 +86,8 @@ def test_a_long_job_is_advised_as_it_turns_out() -> None:
     assert plan.points[1].extra_bytes == 8  # one entry more, of two float32
 
 
-def test_it_says_where_it_only_estimates() -> None:
-    """A shard that drops what sits unused is no stack: a larger one would drop it too."""
+def test_idle_drops_make_estimates() -> None:
+    """A shard that drops unused entries is not a stack: a larger one would drop them too, as a caveat says."""
     ledger = run([[1, 2], [3], [4], [1, 2]], 2, 8, idle=1)
     facts = dict(ledger.facts)
     plan = advise(History("a trace", "run", reuse=counted(ledger)[2], facts=dict(facts)))
@@ -97,8 +97,8 @@ def test_it_says_where_it_only_estimates() -> None:
 
 
 @pytest.mark.parametrize("stores_again", [True, False])
-def test_a_fetch_without_a_store_makes_it_an_estimate(stores_again: bool) -> None:
-    """Looked at alone, a missing entry is not used and a held one is: the order then depends on the capacity."""
+def test_unstored_fetch_makes_estimate(stores_again: bool) -> None:
+    """A fetch alone uses a held entry and not a missing one, so that the order depends on the capacity."""
 
     def misses(capacity: int) -> float:
         ledger = StateLedger((1,), capacity=capacity, recently_evicted=8)

@@ -1,4 +1,4 @@
-"""The test of the mix: it holds at every look, and it finds a drift and its beginning."""
+"""The test of the mix: it holds whenever one looks, and it detects a drift and its beginning."""
 
 from __future__ import annotations
 
@@ -18,27 +18,27 @@ Shares = tuple[float, ...]
 def drawn(rng: random.Random, step: int, targets: Shares, real: Sequence[float], picks: int = 8) -> MixInterval:
     """Return an interval whose picks are drawn by the real shares."""
     counts = [0.0] * len(targets)
-    for place in rng.choices(range(len(targets)), real, k=picks):
-        counts[place] += 1
+    for modality in rng.choices(range(len(targets)), real, k=picks):
+        counts[modality] += 1
     return MixInterval(step, tuple(counts), targets)
 
 
-def test_whenever_one_stops_false_alarms_stay_below_their_chance() -> None:
+def test_false_alarms_are_rare() -> None:
     """Of 300 runs whose targets change on the way, those that ever reach a chance of c are at most c of all."""
     rng = random.Random(3)
     chances = []
     for _ in range(300):
         targets = [(0.5, 0.3, 0.2) if step < 40 else (0.2, 0.3, 0.5) for step in range(100)]
-        chances.append(test_mix([drawn(rng, step, each, each) for step, each in enumerate(targets)]).chance)
+        chances.append(test_mix([drawn(rng, step, shares, shares) for step, shares in enumerate(targets)]).chance)
     for chance in (0.5, 0.2, 0.1, 0.02):
         slack = 3 * math.sqrt(chance * (1 - chance) / len(chances))
-        assert sum(each <= chance for each in chances) / len(chances) <= chance + slack
+        assert sum(reached <= chance for reached in chances) / len(chances) <= chance + slack
     assert min(chances) > ALPHA
 
 
 @pytest.mark.parametrize(("change", "within"), [(0, 120), (600, 300)])
-def test_a_drift_is_found_and_its_beginning_too(change: int, within: int) -> None:
-    """0.6 in place of 0.5 is found within 8 picks x `within` steps, from the first step on or late in a run."""
+def test_drift_and_begin_are_detected(change: int, within: int) -> None:
+    """A share of 0.6 instead of 0.5 is detected within 8 picks x `within` steps, early or late in a run."""
     rng = random.Random(5)
     steps = range(1, change + within + 1)
     intervals = [drawn(rng, step, (0.5, 0.5), (0.6, 0.4) if step > change else (0.5, 0.5)) for step in steps]
@@ -49,8 +49,8 @@ def test_a_drift_is_found_and_its_beginning_too(change: int, within: int) -> Non
     assert finding.evidence[-2].startswith("prose: ")  # which lacks, first
 
 
-def test_a_bet_is_the_dirichlet_multinomials_probability_over_the_targets() -> None:
-    """With constant targets the whole stake's part on the run is Gamma functions of the counts alone."""
+def test_bet_is_likelihood_ratio() -> None:
+    """With constant targets a bet is the Dirichlet-multinomial's probability over the targets', by the counts alone."""
     shares = (0.75, 0.25)
     intervals = [MixInterval(1, (20.0, 12.0), shares), MixInterval(2, (18.0, 22.0), shares)]
     test = test_mix(intervals)
@@ -66,19 +66,19 @@ def test_a_bet_is_the_dirichlet_multinomials_probability_over_the_targets() -> N
     assert test.log_evidence == pytest.approx(math.log(math.exp(whole) / 2 + math.exp(second) / 4 + 1 / 4))
 
 
-def test_a_pick_of_what_has_no_share_is_proof() -> None:
-    """Its chance is none, and the drift begins there."""
+def test_impossible_pick_is_proof() -> None:
+    """A pick of a modality without a share has the chance 0, and the drift begins there."""
     mix = [MixInterval(1, (8.0, 0.0), (1.0, 0.0)), MixInterval(2, (7.0, 1.0), (1.0, 1e-17))]
     finding = find_drift(History("a trace", "run", modalities=("code", "prose"), mix=mix))
     assert (finding.severity, finding.chance, finding.since_step) == (Severity.WARNING, 0.0, 2)
 
 
-def test_a_certain_drift_that_is_too_small_to_matter_is_none() -> None:
-    """Half a percentage point, after ten million picks."""
+def test_negligible_drift_is_ok() -> None:
+    """A drift of half a percentage point is not a finding, even when ten million picks make it certain."""
     mix = [MixInterval(step, (50_500.0, 49_500.0), (0.5, 0.5)) for step in range(100)]
     assert find_drift(History("a trace", "run", modalities=("code", "prose"), mix=mix)).severity is Severity.OK
 
 
-def test_without_exact_picks_it_says_so() -> None:
-    """Files of wandb and Prometheus have shares over a horizon, no picks by modality."""
+def test_missing_picks_are_unknown() -> None:
+    """Wandb files and Prometheus have shares over a horizon and no picks by modality, so the drift is unknown."""
     assert find_drift(History("wandb", "run")).severity is Severity.UNKNOWN

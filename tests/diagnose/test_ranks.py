@@ -1,4 +1,4 @@
-"""Who a job hangs on, and who slows it down."""
+"""The rank that a job hangs on, and the one that slows it down."""
 
 from __future__ import annotations
 
@@ -27,7 +27,7 @@ from tests.support.waiting import wait_until
 
 RANKS = 3
 LATER = 60 * 10**9
-"""Nanoseconds: so long after the last step one looks."""
+"""Time of the examination after the last step, in nanoseconds."""
 
 
 class Job:
@@ -39,20 +39,20 @@ class Job:
         wait_until(lambda: len(list(self.rings.glob("*.ring"))) == RANKS, 120, "the first step")
         self.job = RingJob(self.rings)
 
-    def finds(self, rank: int, *said: str) -> Finding:
-        """Wait until the finder, which looks a minute later, names the rank and says all that."""
-        found: list[Finding] = []
+    def finding_about(self, rank: int, *phrases: str) -> Finding:
+        """Wait until the finding of a minute later names the rank and has all the phrases."""
+        findings: list[Finding] = []
 
         def named() -> bool:
             self.job.refresh()
-            found[:] = find_ranks(self.job.states(), self.job.history, time.time_ns() + LATER)
-            return found[0].rank == rank and all(each in found[0].summary for each in said)
+            findings[:] = find_ranks(self.job.states(), self.job.history, time.time_ns() + LATER)
+            return findings[0].rank == rank and all(phrase in findings[0].summary for phrase in phrases)
 
         with contextlib.suppress(AssertionError):
             wait_until(named)
-        assert (found[0].severity, found[0].rank) == (Severity.CRITICAL, rank)
-        assert [each for each in said if each not in found[0].summary] == [], found[0].summary
-        return found[0]
+        assert (findings[0].severity, findings[0].rank) == (Severity.CRITICAL, rank)
+        assert [phrase for phrase in phrases if phrase not in findings[0].summary] == [], findings[0].summary
+        return findings[0]
 
     def goes_on(self) -> None:
         """Wait for two more steps of each rank."""
@@ -73,8 +73,8 @@ def job(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Job]:
         assert ended_within(process, 60), (out / "log").read_text()
 
 
-def test_a_job_that_goes_on_is_well(job: Job) -> None:
-    """Nothing is said of it but that its ranks go on."""
+def test_live_job_is_ok(job: Job) -> None:
+    """A job that goes on has the one finding that its ranks go on."""
     job.goes_on()
     job.job.refresh()
     (finding,) = find_ranks(job.job.states(), job.job.history, time.time_ns())
@@ -82,36 +82,36 @@ def test_a_job_that_goes_on_is_well(job: Job) -> None:
 
 
 @pytest.mark.parametrize(
-    ("place", "rank", "where"),
+    ("activity", "rank", "where"),
     [("data", 1, "in data wait"), ("compute", 0, "in its own code or a collective of the job's")],
 )
-def test_a_rank_that_hangs_is_named_with_where_it_does(job: Job, place: str, rank: int, where: str) -> None:
-    """In its loader, or between a fetch and a store: the others wait in the ledger for it."""
-    hang = job.out / f"{place}-{rank}"
+def test_hanging_rank_is_named(job: Job, activity: str, rank: int, where: str) -> None:
+    """A rank hangs in its loader, or between a fetch and a store, and is named while the others wait in the ledger."""
+    hang = job.out / f"{activity}-{rank}"
     hang.touch()
     others = ", ".join(str(other) for other in range(RANKS) if other != rank)
     try:
-        job.finds(rank, f"{where} since 6", f"ranks {others}: in a ledger exchange")
+        job.finding_about(rank, f"{where} since 6", f"ranks {others}: in a ledger exchange")
     finally:
         hang.unlink()
     job.goes_on()
 
 
-def test_a_stopped_rank_is_named_and_how_it_goes_on(job: Job) -> None:
-    """SIGSTOP leaves its process alive, in whatever phase it was."""
+def test_stopped_rank_is_named(job: Job) -> None:
+    """A rank that SIGSTOP has stopped is named, in whatever phase it was, with the command that continues it."""
     pid = job.job.states()[2].pid
     os.kill(pid, signal.SIGSTOP)
-    finding = job.finds(2, "stopped")
+    finding = job.finding_about(2, "stopped")
     os.kill(pid, signal.SIGCONT)
     assert finding.remedy == f"Let it go on: kill -CONT {pid}."
     job.goes_on()
 
 
-def test_a_killed_rank_is_named_by_the_command(job: Job) -> None:
-    """Before torchrun has ended the others: the exit code is 1, and the summary names the rank."""
+def test_killed_rank_is_named(job: Job) -> None:
+    """Before torchrun has ended the others, doctor's exit code is 1, and its summary names the killed rank."""
     os.kill(job.agent, signal.SIGSTOP)
     os.kill(job.job.states()[1].pid, signal.SIGKILL)
-    job.finds(1, "the process of rank 1 is gone")
+    job.finding_about(1, "the process of rank 1 is gone")
     result = CliRunner().invoke(main, ["doctor", str(job.rings)])
     os.kill(job.agent, signal.SIGCONT)
     assert result.exit_code == 1
@@ -142,7 +142,7 @@ def state(rank: int, step: int = 10, phase: Phase = Phase.LEDGER, *, error: str 
 
 
 @pytest.mark.parametrize(
-    ("states", "rank", "said"),
+    ("states", "rank", "phrase"),
     [
         ([state(0), state(1, 9), state(2)], 1, "1 step behind"),
         ([state(0, phase=Phase.COMPUTE), state(1, phase=Phase.DATA)], 1, "in data wait"),
@@ -155,43 +155,39 @@ def state(rank: int, step: int = 10, phase: Phase = Phase.LEDGER, *, error: str 
         ([state(0), state(1, closed=True, error="torch.OutOfMemoryError")], 1, "with torch.OutOfMemoryError"),
     ],
 )
-def test_the_pattern_says_who_is_waited_for(states: list[RankState], rank: int | None, said: str) -> None:
-    """Who is behind; at one step who waits for nobody; who is gone or stopped before all others."""
+def test_culprit_is_named(states: list[RankState], rank: int | None, phrase: str) -> None:
+    """A rank that is behind is named; at one step one that waits for nobody; before all one that is gone."""
     finding = find_ranks(states, History("rings", "run"), NOW)[0]
     assert finding.rank == rank
-    assert said in finding.summary
+    assert phrase in finding.summary
 
 
 @pytest.mark.parametrize(
     ("error", "severity"), [("OSError", Severity.CRITICAL), ("KeyboardInterrupt", Severity.WARNING)]
 )
-def test_an_exception_at_the_end_is_no_good_end(error: str, severity: Severity) -> None:
-    """All ranks have closed their sessions, and the exit code says that something is wrong all the same."""
+def test_exception_is_finding(error: str, severity: Severity) -> None:
+    """Ranks that closed their sessions with an exception are a finding with exit code 1."""
     [finding] = find_ranks([state(rank, closed=True, error=error) for rank in range(2)], History("rings", "run"), NOW)
     assert (finding.severity, exit_code([finding])) == (severity, 1)
     assert error in finding.evidence[0]
 
 
-def test_a_rank_that_never_started_is_named() -> None:
-    """A node of four ranks whose ranks 4, 5 and 7 have rings."""
+def test_unstarted_rank_is_named() -> None:
+    """Of a node of four ranks whose ranks 4, 5 and 7 have rings, rank 6 is named."""
     here = [replace(state(0), identity=replace(IDENTITY, rank=4 + local, local_rank=local)) for local in (0, 1, 3)]
     finding = find_ranks(here, History("rings", "run", facts={"job.local_world_size": 4}), NOW)[0]
     assert (finding.rank, finding.summary) == (6, "rank 6 never ended a step: of 4 on this node 3 have")
 
 
-def waits(own: float) -> History:
-    """Return a run in which each of three ranks waits for its data by turns longest, and rank 2 so much more."""
-    history = History("rings", "run")
-    for rank in range(3):
-        track = history.ranks[rank] = Track()
-        for step in range(60):
-            wait = 0.01 * ((step + rank) % 3) + (own if rank == 2 else 0.0)
-            track.add(step, step, {"train/data_wait": wait, "train/step_duration": 0.1})
-    return history
-
-
-def test_a_straggler_is_the_rank_that_is_slowest_more_often_than_by_chance() -> None:
-    """Turns that fall evenly name nobody; a rank that is the last at nearly every step is named with its excess."""
-    assert find_stragglers(waits(0.0)) == []
-    (finding,) = find_stragglers(waits(0.05))
+def test_straggler_beats_chance() -> None:
+    """Turns that fall evenly name no rank; one that is the last at nearly every step is named with its excess."""
+    even, uneven = History("rings", "run"), History("rings", "run")
+    for history, excess in ((even, 0.0), (uneven, 0.05)):
+        for rank in range(3):
+            track = history.ranks[rank] = Track()
+            for step in range(60):
+                wait = 0.01 * ((step + rank) % 3) + (excess if rank == 2 else 0.0)
+                track.add(step, step, {"train/data_wait": wait, "train/step_duration": 0.1})
+    assert find_stragglers(even) == []
+    (finding,) = find_stragglers(uneven)
     assert (finding.rank, finding.check, (finding.chance or 1) < 1e-20) == (2, "train/data_wait", True)

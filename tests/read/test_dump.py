@@ -1,4 +1,4 @@
-"""What a dump says of rings, in each of its formats."""
+"""The rows of a dump, in each of its formats."""
 
 from __future__ import annotations
 
@@ -32,24 +32,24 @@ def rows(*arguments: object) -> list[dict[str, Any]]:
     return [json.loads(line) for line in result.stdout.splitlines()]
 
 
-def test_a_row_is_a_record(tmp_path: Path) -> None:
-    """It says whose it is, when it was, and the values by their keys."""
+def test_row_has_record(tmp_path: Path) -> None:
+    """A row has its record's rank, kind, step and time, and the values by their keys."""
     write_job(tmp_path, 2, 2)
-    found = rows(tmp_path)
-    assert [(row["rank"], row["kind"], row["step"]) for row in found] == [
+    dumped = rows(tmp_path)
+    assert [(row["rank"], row["kind"], row["step"]) for row in dumped] == [
         (0, "rank", 1), (0, "cluster", 1), (0, "rank", 2), (0, "cluster", 2), (1, "rank", 1), (1, "rank", 2),
     ]  # fmt: skip
-    last = found[-1]
+    last = dumped[-1]
     assert (last["run"], last["attempt"], last["time_ns"]) == ("run", ATTEMPT, ATTEMPT * 10**6 + 2 * SECOND)
     assert last["time"] == "2023-11-14T22:13:22.000000000Z"
     assert (last["stream_mixing/picks"], last["train/loss"]) == (4, 0.5)
     assert last["stream_mixing/modality_share/code"] == 0.75
-    assert "stream_mixing/staleness_max_rank" in found[3]
+    assert "stream_mixing/staleness_max_rank" in dumped[3]
     assert "stream_mixing/staleness_max_rank" not in last
 
 
 @pytest.mark.parametrize(
-    ("arguments", "wanted"),
+    ("arguments", "expected"),
     [
         (["--since", "4", "--rank", "1"], {(1, "rank", 4), (1, "rank", 5)}),
         (["--since", "1s", "--kind", "rank"], {(rank, "rank", step) for rank in (0, 1, 2) for step in (4, 5)}),
@@ -60,17 +60,15 @@ def test_a_row_is_a_record(tmp_path: Path) -> None:
         (["--since", "0", "--all-attempts", "--rank", "3"], {(3, "rank", 1)}),
     ],
 )
-def test_records_are_chosen_by_step_time_rank_kind_and_attempt(
-    arguments: list[str], wanted: set[tuple[int, str, int]], tmp_path: Path
-) -> None:
-    """A time span reaches back from the newest record; without a word it is the newest attempt."""
+def test_records_are_selected(arguments: list[str], expected: set[tuple[int, str, int]], tmp_path: Path) -> None:
+    """A time span ends with the newest record; without --all-attempts the newest attempt alone is dumped."""
     FakeRank(tmp_path, 3, 4, attempt=ATTEMPT - 1).write(1)
     write_job(tmp_path, 3, 5)
-    assert {(row["rank"], row["kind"], row["step"]) for row in rows(tmp_path, *arguments)} == wanted
+    assert {(row["rank"], row["kind"], row["step"]) for row in rows(tmp_path, *arguments)} == expected
 
 
-def test_values_are_chosen_by_name_and_pattern(tmp_path: Path) -> None:
-    """In the order in which the job has them."""
+def test_values_are_selected(tmp_path: Path) -> None:
+    """Names and patterns select values, in the job's order."""
     write_job(tmp_path, 1, 1)
     [row] = rows(tmp_path, "--kind", "rank", "--metric", "train/loss", "--metric", "ledger/e*s")
     assert list(row)[7:] == ["ledger/evictions", "ledger/entries", "train/loss"]
@@ -86,16 +84,16 @@ def test_values_are_chosen_by_name_and_pattern(tmp_path: Path) -> None:
         (["--out", "/nowhere/at/all.csv"], "/nowhere/at is not a directory"),
     ],
 )
-def test_a_wrong_wish_is_one_line_that_says_what_to_do(arguments: list[str], complaint: str, tmp_path: Path) -> None:
-    """And writes nothing."""
+def test_wrong_options_are_refused(arguments: list[str], complaint: str, tmp_path: Path) -> None:
+    """A wrong option is one line that says what to do, and nothing is written."""
     write_job(tmp_path, 1, 1)
     result = dump(tmp_path, *arguments)
     assert (result.exit_code, result.stdout, len(result.stderr.splitlines())) == (2, "", 1)
     assert complaint in result.stderr
 
 
-def test_numbers_that_json_does_not_have_survive_in_every_format(tmp_path: Path) -> None:
-    """As the texts of protobuf's JSON, and as themselves in Parquet; a value that is not there is none of them."""
+def test_formats_keep_nonfinite_numbers(tmp_path: Path) -> None:
+    """NaN and infinities are the texts of protobuf's JSON, and themselves in Parquet; a missing value stays missing."""
     rank = FakeRank(tmp_path, 0, 1)
     given = [math.nan, math.inf, -math.inf, 0.1 + 0.2, None]
     for step, value in enumerate(given, start=1):
@@ -112,8 +110,8 @@ def test_numbers_that_json_does_not_have_survive_in_every_format(tmp_path: Path)
     assert table["time"].cast("int64") == table["time_ns"]
 
 
-def test_torn_records_are_left_out_and_counted(tmp_path: Path) -> None:
-    """What is whole is written all the same."""
+def test_torn_records_are_counted(tmp_path: Path) -> None:
+    """Torn records are left out and counted, and whole ones are written all the same."""
     rank = FakeRank(tmp_path, 0, 1)
     for step in range(1, 6):
         rank.write(step)
@@ -128,16 +126,16 @@ def test_torn_records_are_left_out_and_counted(tmp_path: Path) -> None:
     assert result.exit_code == 0
 
 
-def test_a_ring_that_went_round_gives_what_it_still_holds(tmp_path: Path) -> None:
-    """Records that were overwritten long ago are not counted as torn."""
+def test_overwritten_records_are_not_torn(tmp_path: Path) -> None:
+    """A ring that went round gives the records that it holds, and counts none of the overwritten ones as torn."""
     rank = FakeRank(tmp_path, 0, 1)
     for step in range(1, 101):
         rank.write(step, Kind.CLUSTER, {EVICTIONS: step})
     assert [row["ledger/evictions"] for row in rows(tmp_path)] == list(range(37, 101))
 
 
-def test_a_reader_that_goes_away_ends_the_dump_quietly(tmp_path: Path) -> None:
-    """As `head` does."""
+def test_closed_pipe_ends_quietly(tmp_path: Path) -> None:
+    """A reader that goes away, as `head` does, ends the dump without an error."""
     for rank in write_job(tmp_path, 8, 64):
         rank.ring.close(64, 64)
     command = f"{sys.executable} -m otel_train dump {tmp_path} | head -n 1"
@@ -154,6 +152,6 @@ def test_a_reader_that_goes_away_ends_the_dump_quietly(tmp_path: Path) -> None:
         (-(2**63), "1677-09-21T00:12:43.145224192Z"),
     ],
 )
-def test_a_time_keeps_its_nanoseconds(time_ns: int, text: str) -> None:
-    """Whatever a ring may hold."""
+def test_time_keeps_nanoseconds(time_ns: int, text: str) -> None:
+    """Any time that a ring may hold is written with all its nanoseconds."""
     assert rfc3339(time_ns) == text

@@ -1,4 +1,4 @@
-"""A run is read from wherever it is."""
+"""A run is read from any source."""
 
 from __future__ import annotations
 
@@ -19,8 +19,8 @@ def rows_of(steps: range) -> list[dict[str, float]]:
     return [{STEP: step, PICKS: 100.0 + step, rows.RANKS.wandb_key: 2, "text": "x"} for step in steps]  # type: ignore[dict-item]
 
 
-def test_what_the_rings_have_overwritten_comes_from_the_wandb_file(train: Train, tmp_path: Path) -> None:
-    """The cluster's older steps; the newer ones, the ranks and the rings themselves stay those of the rings."""
+def test_wandb_file_precedes_rings(train: Train, tmp_path: Path) -> None:
+    """The cluster's older steps come from the wandb file; the newer ones and the ranks stay those of the rings."""
     train(tmp_path / "rings", steps=30, records=16)
     write_wandb_file(tmp_path / "wandb" / "offline-run-x" / "run-run-1.wandb", rows_of(range(1, 31)))
     loaded = load(str(tmp_path))
@@ -33,8 +33,8 @@ def test_what_the_rings_have_overwritten_comes_from_the_wandb_file(train: Train,
     assert "before step 15" in loaded.history.source
 
 
-def test_of_several_runs_one_is_named(tmp_path: Path) -> None:
-    """A bridge's directory has all runs that it received; a run that was resumed has several files."""
+def test_run_is_chosen(tmp_path: Path) -> None:
+    """A bridge's directory has all runs that it received, of which --run names one."""
     write_wandb_file(tmp_path / "wandb" / "offline-run-1" / "run-a.wandb", rows_of(range(1, 4)))
     write_wandb_file(tmp_path / "wandb" / "offline-run-2" / "run-b.wandb", rows_of(range(1, 3)))
     with pytest.raises(SourceError, match="holds 2 runs; give one as --run: a, b"):
@@ -45,7 +45,7 @@ def test_of_several_runs_one_is_named(tmp_path: Path) -> None:
 
 
 @pytest.mark.parametrize(
-    ("make", "said"),
+    ("make", "message"),
     [
         (lambda path: None, "is neither a directory nor a .wandb file nor"),  # noqa: ARG005
         (lambda path: path.mkdir(), "holds no rings and no wandb folder"),
@@ -53,10 +53,10 @@ def test_of_several_runs_one_is_named(tmp_path: Path) -> None:
         (lambda path: (path.mkdir(), (path / "rank0-1.ring").write_text("x")), "holds no ring that can be read"),
     ],
 )
-def test_what_cannot_be_read_is_said_in_one_line(tmp_path: Path, make: object, said: str) -> None:
-    """Whatever is wrong with a source."""
+def test_unreadable_source_is_refused(tmp_path: Path, make: object, message: str) -> None:
+    """A source that can't be read is an error of one line."""
     assert callable(make)
     make(tmp_path / "source")
-    with pytest.raises(SourceError, match=said) as raised:
+    with pytest.raises(SourceError, match=message) as raised:
         load(str(tmp_path / "source"))
     assert "\n" not in str(raised.value)

@@ -22,8 +22,8 @@ STEPS = 30
 
 
 @pytest.mark.stack
-def test_prometheus_tells_what_the_rings_do(train: Train, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    """Each step's cluster-wide values, counters as what an interval added, the reuse distances and the modalities."""
+def test_prometheus_agrees_with_rings(train: Train, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Prometheus has each step's cluster-wide values, counters by interval, the reuse distances and the modalities."""
     # Two steps in one millisecond would be one to Prometheus.
     train(tmp_path / "rings", steps=STEPS, streams=12, pause=0.003)
     address = f"127.0.0.1:{free_port()}"
@@ -42,21 +42,21 @@ def test_prometheus_tells_what_the_rings_do(train: Train, tmp_path: Path, monkey
         sidecar.wind_up()
         sidecar.run()
         time.sleep(1)
-        found = load_history(f"http://{address}", run="run-1")
+        history = load_history(f"http://{address}", run="run-1")
         with pytest.raises(SourceError, match="has no run other"):
             load_history(f"http://{address}", run="other")
-    wanted = load_history(str(tmp_path / "rings"))
-    assert found.cluster.steps == wanted.cluster.steps == list(range(1, STEPS + 1))
-    assert set(found.modalities) == set(wanted.modalities)
-    assert (found.world_size, found.reuse[:-1]) == (1, wanted.reuse[:-1])
+    expected = load_history(str(tmp_path / "rings"))
+    assert history.cluster.steps == expected.cluster.steps == list(range(1, STEPS + 1))
+    assert set(history.modalities) == set(expected.modalities)
+    assert (history.world_size, history.reuse[:-1]) == (1, expected.reuse[:-1])
     for row in (rows.PICKS, rows.FALSE_EVICTIONS, rows.MIX_DIVERGENCE, rows.STALENESS_MAX):
-        assert found.cluster.column(row.wandb_key) == pytest.approx(wanted.cluster.column(row.wandb_key)), row.name
-    assert found.ranks[0].steps[-1] == STEPS
-    assert found.dropped == 0
+        assert history.cluster.column(row.wandb_key) == pytest.approx(expected.cluster.column(row.wandb_key)), row.name
+    assert history.ranks[0].steps[-1] == STEPS
+    assert history.dropped == 0
 
 
-def test_a_prometheus_that_does_not_answer_is_said_in_one_line() -> None:
-    """No traceback at 2 a.m."""
+def test_silent_prometheus_is_refused() -> None:
+    """A Prometheus that does not answer is an error of one line."""
     with pytest.raises(SourceError, match="does not answer") as raised:
         load_history(f"http://127.0.0.1:{free_port()}")
     assert "\n" not in str(raised.value)

@@ -53,8 +53,8 @@ def job(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Path]:
         process.wait(30)
 
 
-def test_a_running_job_is_seen(job: Path) -> None:
-    """It is attached to from outside, it is live, and it goes on."""
+def test_running_job_is_live(job: Path) -> None:
+    """A running job is attached to from outside, is shown as live, and goes on."""
     before = len(recorded(job))
     frame = otel_train("top", "--once", job).splitlines()
     assert "watched  2 ranks" in frame[0]
@@ -65,12 +65,12 @@ def test_a_running_job_is_seen(job: Path) -> None:
     wait_until(lambda: len(recorded(job)) > before + 20, log=job / "log")
 
 
-def test_a_killed_job_is_dumped_as_it_was_recorded(job: Path) -> None:
-    """In all three formats, up to the last step before kill -9; and it is seen to have died."""
+def test_killed_job_is_dumped(job: Path) -> None:
+    """After kill -9 the job is shown as dead, and all three formats have its values up to the last step."""
     for rank in (0, 1):
         os.kill(int((job / f"pid{rank}").read_text()), signal.SIGKILL)
     wait_until(lambda: "died" in otel_train("top", "--once", job).splitlines()[0], pause=0.2)
-    wanted = recorded(job)
+    expected = recorded(job)
     chosen = ("dump", job, "--kind", "rank", "--metric", "loss")
     lines = [json.loads(line) for line in otel_train(*chosen).splitlines()]
     otel_train(*chosen, "--out", job / "dump.csv")
@@ -78,8 +78,8 @@ def test_a_killed_job_is_dumped_as_it_was_recorded(job: Path) -> None:
     with (job / "dump.csv").open() as file:
         rows = list(csv.DictReader(file))
     table = parquet.read_table(job / "dump.parquet", columns=["rank", "step", "loss"]).to_pylist()
-    for found in (lines, rows, table):
-        dumped = {(int(row["rank"]), int(row["step"])): str(row["loss"]).lower() for row in found}
+    for content in (lines, rows, table):
+        dumped = {(int(row["rank"]), int(row["step"])): str(row["loss"]).lower() for row in content}
         # A rank may have been killed between a step's record and its note.
-        assert all(dumped.get(key) == value for key, value in wanted.items())
-        assert len(dumped) <= len(wanted) + 2
+        assert all(dumped.get(key) == value for key, value in expected.items())
+        assert len(dumped) <= len(expected) + 2

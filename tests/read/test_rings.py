@@ -4,17 +4,13 @@ from __future__ import annotations
 
 from pathlib import Path
 
-import pytest
-
-from otel_train.exceptions import ConfigurationError, OtelTrainError
-from otel_train.read.find import find_job
 from otel_train.read.rings import RingJob
 from otel_train.top.snapshot import RANK_KEYS
 from tests.support.job_rings import ATTEMPT, EVICTIONS, FakeRank, write_job
 
 
-def test_a_ring_that_comes_late_belongs_to_the_job(tmp_path: Path) -> None:
-    """The ranks of a node do not make their rings at the same moment."""
+def test_late_ring_is_read(tmp_path: Path) -> None:
+    """The ranks of a node do not make their rings at the same moment, and a later one belongs to the job."""
     write_job(tmp_path, 1, 3)
     job = RingJob(tmp_path)
     FakeRank(tmp_path, 1, 2).write(5)
@@ -23,8 +19,8 @@ def test_a_ring_that_comes_late_belongs_to_the_job(tmp_path: Path) -> None:
     assert job.history.ranks[1].steps == [5]
 
 
-def test_a_newer_attempt_takes_the_place_of_the_older_one(tmp_path: Path) -> None:
-    """What is shown is one attempt's."""
+def test_newer_attempt_replaces_older(tmp_path: Path) -> None:
+    """A newer attempt replaces the older one, as a job is one attempt's."""
     write_job(tmp_path, 2, 3)
     job = RingJob(tmp_path, newest=8)
     FakeRank(tmp_path, 0, 1, ATTEMPT + 1).write(1)
@@ -32,8 +28,8 @@ def test_a_newer_attempt_takes_the_place_of_the_older_one(tmp_path: Path) -> Non
     assert (job.attempt, list(job.rings), job.history.ranks[0].steps) == (ATTEMPT + 1, [0], [1])
 
 
-def test_a_damaged_ring_is_named_and_the_others_go_on(tmp_path: Path) -> None:
-    """Whether it is damaged from the beginning, or turns out to be later."""
+def test_damaged_ring_is_named(tmp_path: Path) -> None:
+    """A ring that is damaged, from the beginning or later, is named, and the others are read on."""
     ranks = write_job(tmp_path, 3, 3)
     (tmp_path / "rank00007-5.ring").write_bytes(b"no ring")
     job = RingJob(tmp_path)
@@ -46,8 +42,8 @@ def test_a_damaged_ring_is_named_and_the_others_go_on(tmp_path: Path) -> None:
     assert [state.step for state in job.states()] == [3, 4]
 
 
-def test_the_newest_records_are_enough_for_a_glance(tmp_path: Path) -> None:
-    """So many records are read at first, so many steps are kept; the values are those of the whole."""
+def test_newest_records_suffice(tmp_path: Path) -> None:
+    """With a bound so many records are read at first and so many steps are kept, with the same values."""
     ranks = write_job(tmp_path, 2, 20)
     whole, glance = RingJob(tmp_path), RingJob(tmp_path, newest=6, rank_keys=RANK_KEYS)
     assert glance.history.ranks[1].steps == list(range(15, 21))
@@ -59,25 +55,3 @@ def test_the_newest_records_are_enough_for_a_glance(tmp_path: Path) -> None:
     assert glance.history.ranks[1].steps == list(range(18, 24))
     for key in RANK_KEYS:
         assert glance.history.ranks[1].values[key] == whole.history.ranks[1].values[key][-6:]
-
-
-def test_the_newest_job_is_found(tmp_path: Path) -> None:
-    """By its attempt, which is the time of its start; a smoke run's folder stands for the rings in it."""
-    for name, attempt in (("old", ATTEMPT), ("new/rings", ATTEMPT + 2), ("middle", ATTEMPT + 1)):
-        (tmp_path / name).mkdir(parents=True)
-        FakeRank(tmp_path / name, 0, 1, attempt)
-    FakeRank(tmp_path / "middle", 0, 1, ATTEMPT - 1)
-    (tmp_path / "empty").mkdir()
-    assert find_job(None, bases=(tmp_path / "nothing", tmp_path)) == tmp_path / "middle"
-    assert find_job(tmp_path / "new") == tmp_path / "new" / "rings"
-    assert find_job(tmp_path / "old") == tmp_path / "old"
-
-
-def test_no_job_is_an_error_that_says_what_to_give(tmp_path: Path) -> None:
-    """A missing directory is a wrong call; one without rings may have some later."""
-    with pytest.raises(ConfigurationError, match=r"nothing is not a directory; give the job's OTEL_TRAIN_RING_DIR"):
-        find_job(tmp_path / "nothing")
-    with pytest.raises(OtelTrainError, match="holds no ring; wait for the job's first step"):
-        find_job(tmp_path)
-    with pytest.raises(OtelTrainError, match="no job of yours has rings"):
-        find_job(None, bases=(tmp_path,))

@@ -29,8 +29,8 @@ def chart(page: str, title: str) -> ET.Element:
 
 
 @pytest.mark.parametrize("make", [a_run, starved, hostile, lambda: a_run(a_history(0))])
-def test_a_page_is_well_formed_and_asks_nobody(make: Callable[[], ReportRun]) -> None:
-    """Nothing in it makes a browser load something, and its policy forbids what slips through."""
+def test_page_is_well_formed(make: Callable[[], ReportRun]) -> None:
+    """Nothing in a page makes a browser load something, and its policy forbids the rest."""
     page = page_of(make())
     tree = parsed(page)
     for element in tree.iter():
@@ -43,7 +43,7 @@ def test_a_page_is_well_formed_and_asks_nobody(make: Callable[[], ReportRun]) ->
 
 
 def test_hostile_names_are_text() -> None:
-    """They make no element and no attribute, and what could hide or turn text is shown."""
+    """Hostile names make no element and no attribute, and characters that hide or reverse text are shown."""
     page = page_of(hostile(), hostile())
     tree = parsed(page)
     assert [len(list(tree.iter(name))) for name in ("script", "img", "style")] == [1, 0, 1]
@@ -53,8 +53,8 @@ def test_hostile_names_are_text() -> None:
     assert HOSTILE[0] in "".join(tree.itertext())
 
 
-def test_the_verdict_is_first_and_the_worst_is_first_in_it() -> None:
-    """The reader sees at once what is wrong, since when."""
+def test_verdict_comes_first() -> None:
+    """The reader sees first what is wrong and since when, the worst first."""
     tree = parsed(page_of(starved()))
     main = tree.find("body/main")
     assert main is not None
@@ -64,8 +64,8 @@ def test_the_verdict_is_first_and_the_worst_is_first_in_it() -> None:
     assert cards == [f"card {Severity.CRITICAL}", f"card {Severity.WARNING}"]
 
 
-def test_the_band_and_the_marks_are_where_the_figures_say() -> None:
-    """The age of a reader is healthy up to 16, and is beyond from step 27 of 60 on."""
+def test_band_and_strip_match_values() -> None:
+    """The age of a reader is healthy up to 16, and is larger from step 27 of 60 on."""
     picture = chart(page_of(starved()), rows.STALENESS_MAX.wandb_key)
     band, strip = (picture.find(f"rect[@class='{name}']") for name in ("band", "strip"))
     assert band is not None
@@ -78,7 +78,7 @@ def test_the_band_and_the_marks_are_where_the_figures_say() -> None:
     assert "Out of range in steps 27 to 60 (34 of 60)." in page_of(starved())
 
 
-def test_the_marks_begin_where_the_verdict_says() -> None:
+def test_strip_begins_with_finding() -> None:
     """A mean is out of range from its window's first step on, in the chart as in the finding."""
     run = starved()
     since = {finding.check: finding.since_step for finding in run.findings if finding.since_step is not None}
@@ -86,8 +86,8 @@ def test_the_marks_begin_where_the_verdict_says() -> None:
         assert run.judged[row.wandb_key].outside[-1][0] == since[row.wandb_key]
 
 
-def test_a_healthy_run_has_no_mark_and_each_metric() -> None:
-    """Nothing shouts where nothing is wrong."""
+def test_healthy_run_has_no_strip() -> None:
+    """A healthy run has a chart of each metric, and no mark of steps out of range."""
     page = page_of(a_run())
     tree = parsed(page)
     assert "All 15 figures in their ranges" in page
@@ -96,8 +96,8 @@ def test_a_healthy_run_has_no_mark_and_each_metric() -> None:
     assert {row.wandb_key for row in HEADLINE} <= titles
 
 
-def test_each_picture_has_a_name_a_description_and_its_numbers() -> None:
-    """Who can't see it reads it."""
+def test_pictures_have_text() -> None:
+    """Each picture has a name, a description and its numbers, for readers who can't see it."""
     tree = parsed(page_of(starved()))
     figures = tree.findall(".//figure")
     assert len(figures) > 12
@@ -112,7 +112,7 @@ def test_each_picture_has_a_name_a_description_and_its_numbers() -> None:
 
 @settings(max_examples=10)
 @given(st.lists(st.floats(), min_size=1, max_size=30), st.data())
-def test_any_values_are_a_page(values: list[float], data: st.DataObject) -> None:
+def test_any_values_are_drawn(values: list[float], data: st.DataObject) -> None:
     """Values that are not finite, huge or next to nothing are drawn as far as they can be."""
     history = a_history(30)
     for column in (*history.cluster.values.values(), *history.ranks[1].values.values()):
@@ -121,8 +121,8 @@ def test_any_values_are_a_page(values: list[float], data: st.DataObject) -> None
     parsed(page_of(ReportRun(history=history, findings=())))
 
 
-def test_two_runs_lie_over_each_other() -> None:
-    """Each chart has both curves, and the table what is between them."""
+def test_two_runs_are_compared() -> None:
+    """Each chart has the curves of both runs, and the table their differences."""
     page = page_of(starved(), a_run(a_history(run_id="another", staleness=lambda _: 5.0)))
     picture = chart(page, rows.STALENESS_MAX.wandb_key)
     assert [path.get("class") for path in picture.iterfind("path") if "line" in path.get("class", "")] == [
@@ -138,13 +138,13 @@ def test_two_runs_lie_over_each_other() -> None:
     assert cells[f"{rows.STALENESS_MAX.wandb_key} steps"] == "-45 (-90 %)"
 
 
-def test_a_long_run_makes_no_large_page() -> None:
-    """Its size does not grow with the steps."""
+def test_long_run_stays_small() -> None:
+    """A page's size does not grow with the steps."""
     assert len(page_of(a_run(a_history(5_000, world_size=1)))) < 500_000
 
 
-def test_a_run_of_few_values_is_a_page() -> None:
-    """What a source does not tell is missing from the page, and nothing else."""
+def test_few_values_are_a_page() -> None:
+    """Parts that a source has no values for are missing from the page, and nothing else."""
     history = a_history(1, modalities=(), scalars=("loss",))
     history.cluster.values["loss"] = [float("inf")]
     history.ranks.clear()

@@ -1,4 +1,4 @@
-"""What a failed process's log is said to say."""
+"""The cause of a failed process, by its log."""
 
 from __future__ import annotations
 
@@ -15,14 +15,14 @@ torch.distributed.elastic.multiprocessing.errors.ChildFailedError: x
 
 
 @pytest.mark.parametrize(
-    ("log", "said"),
+    ("log", "message"),
     [
         ("data.modalities.code finds no file\n", "data.modalities.code finds no file"),
         ('Traceback:\n  File "x"\nValueError: of a rank\nNCCL is unloaded\n', "ValueError: of a rank"),
         ("", "it is empty"),
     ],
 )
-def test_a_failed_job_is_told_by_its_own_error(log: str, said: str, tmp_path: Path) -> None:
-    """One line: a rank's error, not what torchrun says of it; and where the rest is."""
+def test_cause_is_ranks_error(log: str, message: str, tmp_path: Path) -> None:
+    """The cause of a failure is a rank's own error, without torchrun's words, on one line with the log's name."""
     (tmp_path / "train.log").write_text(log + TORCHRUN)
-    assert cause(tmp_path / "train.log") == f"{said} (its log: {tmp_path / 'train.log'})"
+    assert cause(tmp_path / "train.log") == f"{message} (its log: {tmp_path / 'train.log'})"

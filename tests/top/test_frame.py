@@ -1,4 +1,4 @@
-"""What a frame of `otel-train top` shows, and how it fits a terminal."""
+"""The frame of `otel-train top`: its content, and its size."""
 
 from __future__ import annotations
 
@@ -24,8 +24,8 @@ Changes = dict[int, dict[str, Any]]
 """Fields of ranks' states, by rank."""
 
 
-def looked_at(directory: Path, changes: Changes | None = None, *, now: int = NOW) -> Snapshot:
-    """Return a look at the rings, all of whose ranks live, with some states changed."""
+def snapshot_of(directory: Path, changes: Changes | None = None, *, now: int = NOW) -> Snapshot:
+    """Return a snapshot of the rings, all of whose ranks live, with some states changed."""
     job = RingJob(directory, rank_keys=RANK_KEYS)
     live = [dataclasses.replace(state, phase_time_ns=state.step_time_ns, lives=True) for state in job.states()]
     states = [dataclasses.replace(state, **(changes or {}).get(state.identity.rank, {})) for state in live]
@@ -34,16 +34,16 @@ def looked_at(directory: Path, changes: Changes | None = None, *, now: int = NOW
 
 @pytest.fixture(scope="module")
 def starved(tmp_path_factory: pytest.TempPathFactory) -> Snapshot:
-    """Return a look at 64 ranks, of which rank 37 has a starved reader."""
+    """Return a snapshot of 64 ranks, of which rank 37 has a starved reader."""
     directory = tmp_path_factory.mktemp("rings")
     write_job(directory, 64, STEPS, starved=37)
-    return looked_at(directory)
+    return snapshot_of(directory)
 
 
 @pytest.mark.parametrize(("width", "height"), [(80, 24), (80, 23), (100, 30), (200, 60), (60, 12)])
 @pytest.mark.parametrize("plain", [True, False])
-def test_a_frame_fits_its_terminal(starved: Snapshot, width: int, height: int, plain: bool) -> None:
-    """No line is longer than the terminal is wide, and none is too many."""
+def test_frame_fits_terminal(starved: Snapshot, width: int, height: int, plain: bool) -> None:
+    """No line is longer than the terminal is wide, and there are not more of them than it is high."""
     lines = frame(starved, width=width, height=height, plain=plain)
     assert len(lines) <= height
     assert max(cell_len(line.plain) for line in lines) <= width
@@ -51,15 +51,15 @@ def test_a_frame_fits_its_terminal(starved: Snapshot, width: int, height: int, p
 
 
 @pytest.mark.parametrize("width", [40, 60])
-def test_a_narrow_frame_keeps_the_verdicts(starved: Snapshot, width: int) -> None:
-    """Figures make way for the verdict of each metric, and for why a rank is marked."""
+def test_narrow_frame_keeps_verdicts(starved: Snapshot, width: int) -> None:
+    """On a narrow terminal numbers make way for the verdict of each metric, and for the reason of a rank's mark."""
     text = [line.plain for line in frame(starved, width=width, height=None, plain=True)]
     assert [line[-7:] for line in text if line.startswith("staleness_max")] == ["OUT r37"]
     assert [line.endswith("staleness_max") for line in text if line.startswith("! 37")] == [True]
 
 
-def test_80_by_24_without_colour_says_all_that_matters(starved: Snapshot) -> None:
-    """The metrics with their verdicts, the mix, and the worst rank although it is far down, in letters and marks."""
+def test_small_frame_is_complete(starved: Snapshot) -> None:
+    """80 by 24 cells without colour have the verdicts, the mix, and the worst rank, though it is far down."""
     text = [line.plain for line in frame(starved, width=80, height=23, plain=True)]
     for metric in HEADLINE:
         assert [line for line in text if line.startswith(metric.wandb_key.partition("/")[2])], metric.wandb_key
@@ -70,20 +70,20 @@ def test_80_by_24_without_colour_says_all_that_matters(starved: Snapshot) -> Non
     assert text[-1] == "  ... 59 more"
 
 
-def test_more_room_is_used(starved: Snapshot) -> None:
+def test_large_frame_shows_ranks(starved: Snapshot) -> None:
     """All ranks are shown where they fit."""
     assert len(frame(starved, width=120, height=None)) > 64
     assert not [line for line in frame(starved, width=120, height=None) if line.plain.endswith("more")]
 
 
-def test_names_from_outside_do_nothing_to_the_terminal(tmp_path: Path) -> None:
-    """A run, a host or a modality may be called anything: it is shown as text, on its line, without markup."""
+def test_hostile_names_are_text(tmp_path: Path) -> None:
+    """The name of a run, a host or a modality is shown as text on its line, without markup or control characters."""
     write_job(tmp_path, 2, 3, name=HOSTILE)
-    lines = frame(looked_at(tmp_path), Arrangement(filter="\x1b[2J"), width=140, height=40)
+    lines = frame(snapshot_of(tmp_path), Arrangement(filter="\x1b[2J"), width=140, height=40)
     assert all(line.plain.isprintable() for line in lines)
     assert sum("[red]?[31m" in line.plain for line in lines) == 2
-    assert all(line.plain.isascii() for line in frame(looked_at(tmp_path), width=140, height=40, plain=True))
-    lines = frame(looked_at(tmp_path), width=140, height=40)
+    assert all(line.plain.isascii() for line in frame(snapshot_of(tmp_path), width=140, height=40, plain=True))
+    lines = frame(snapshot_of(tmp_path), width=140, height=40)
     assert sum("[red]?[31m" in line.plain for line in lines) == 4
     assert {str(span.style) for line in lines for span in line.spans} <= {
         "bold", "not bold", "cyan", "red", "bold red", "bold green", "bold yellow", "green", "dim",
@@ -101,32 +101,30 @@ def test_names_from_outside_do_nothing_to_the_terminal(tmp_path: Path) -> None:
         ({rank: {"closed": True, "lives": rank > 2} for rank in range(6)}, "ended", (5, False), "staleness"),
     ],
 )
-def test_the_worst_rank_is_named_with_the_reason(
-    changes: Changes, state: str, worst: tuple[int, bool], why: str, tmp_path: Path
-) -> None:
-    """A dead rank before one that is behind, before the stalest of healthy ones."""
+def test_worst_rank_is_named(changes: Changes, state: str, worst: tuple[int, bool], why: str, tmp_path: Path) -> None:
+    """A dead rank is named before one that is behind, and that before the stalest of healthy ones."""
     write_job(tmp_path, 6, STEPS)
-    found = looked_at(tmp_path, changes)
-    assert found.worst is not None
-    assert (found.state, (found.worst.rank, found.worst.wrong), found.worst.why) == (state, worst, why)
+    job = snapshot_of(tmp_path, changes)
+    assert job.worst is not None
+    assert (job.state, (job.worst.rank, job.worst.wrong), job.worst.why) == (state, worst, why)
 
 
-def test_a_job_that_stands_still_shows_who_holds_it_up(tmp_path: Path) -> None:
-    """Of the ranks at the same step it is not one that waits for the others."""
+def test_still_job_names_culprit(tmp_path: Path) -> None:
+    """Of the ranks at the same step the one that does not wait for the others is named."""
     write_job(tmp_path, 3, STEPS)
     waits = {"phase": Phase.LEDGER}
-    found = looked_at(tmp_path, {0: waits, 1: {"phase": Phase.DATA}, 2: waits}, now=NOW + 60 * SECOND)
-    assert found.worst is not None
-    assert (found.state, found.alarming, found.worst.rank, found.rate) == ("stands still", True, 1, 0.0)
+    job = snapshot_of(tmp_path, {0: waits, 1: {"phase": Phase.DATA}, 2: waits}, now=NOW + 60 * SECOND)
+    assert job.worst is not None
+    assert (job.state, job.alarming, job.worst.rank, job.rate) == ("stands still", True, 1, 0.0)
 
 
-def test_metrics_that_a_job_does_not_have_are_not_out_of_range(tmp_path: Path) -> None:
-    """A node without rank 0 has no values of the cluster, and says so."""
+def test_missing_metrics_are_neutral(tmp_path: Path) -> None:
+    """Without rank 0's ring the cluster's metrics are not out of range, and a notice says where they are."""
     write_job(tmp_path, 2, 3)
     next(tmp_path.glob("rank00000-*")).unlink()
-    found = looked_at(tmp_path)
-    assert {line.healthy for line in found.metrics} == {None}
-    assert "rank 0's ring" in found.notices[0]
+    job = snapshot_of(tmp_path)
+    assert {line.healthy for line in job.metrics} == {None}
+    assert "rank 0's ring" in job.notices[0]
 
 
 @pytest.mark.parametrize(
@@ -139,12 +137,12 @@ def test_metrics_that_a_job_does_not_have_are_not_out_of_range(tmp_path: Path) -
     ],
 )
 def test_ranks_are_filtered_and_sorted(starved: Snapshot, arrangement: Arrangement, ranks: list[int]) -> None:
-    """By numbers and spans, or a part of a host, phase or state."""
+    """Numbers, spans, or a part of a host, phase or state select ranks."""
     assert [rank.rank for rank in chosen(starved.ranks, arrangement)] == ranks
 
 
-def test_a_look_sums_up_what_the_rings_say(starved: Snapshot) -> None:
-    """Step, rate, data wait, and each rank's newest staleness, are those that were written."""
+def test_snapshot_sums_up_rings(starved: Snapshot) -> None:
+    """Step, rate, data wait and each rank's newest staleness are those that were written."""
     assert (starved.step, starved.rate, starved.step_seconds, starved.wait_seconds) == (STEPS, 1.0, 0.1, 0.0)
     assert [starved.ranks[rank].staleness for rank in (0, 1, 37)] == [0.0, 0.01, STEPS]
     assert starved.ranks[1].seen == 0.5

@@ -21,14 +21,14 @@ from tests.support.job_rings import FakeRank, write_job
 
 
 def shown(app: Top) -> list[str]:
-    """Return what is on the screen, line by line."""
+    """Return the lines on the screen."""
     return [line.rstrip() for line in str(app.query_one(Static).content).splitlines()]
 
 
 def ranks_shown(app: Top) -> list[int]:
     """Return the ranks on the screen, in their order."""
     lines = shown(app)
-    heading = next(place for place, line in enumerate(lines) if line.lower().lstrip("- ").startswith("rank "))
+    heading = next(index for index, line in enumerate(lines) if line.lower().lstrip("- ").startswith("rank "))
     rows = [line.lstrip("*! ").split() for line in lines[heading + 1 :]]
     return [int(row[0]) for row in rows if row and row[0].isdigit()]
 
@@ -49,8 +49,8 @@ def drive(directory: Path, steps: Callable[[Top, Pilot[None]], Awaitable[None]])
     return asyncio.run(run())
 
 
-def test_keys_sort_filter_scroll_and_quit(tmp_path: Path) -> None:
-    """Each key does what the footer says, and the arrangement holds for the next frame."""
+def test_keys_arrange_and_quit(tmp_path: Path) -> None:
+    """Each key does as the footer says, and the arrangement holds for the next frame."""
     for rank in write_job(tmp_path, 16, 3, starved=9):
         rank.ring.close(3, 3)
 
@@ -72,8 +72,8 @@ def test_keys_sort_filter_scroll_and_quit(tmp_path: Path) -> None:
     assert drive(tmp_path, steps).return_code == 0
 
 
-def test_a_letter_in_the_filter_is_no_key(tmp_path: Path) -> None:
-    """A host's name may have a q in it."""
+def test_filter_takes_letters(tmp_path: Path) -> None:
+    """A letter in the filter is not a key: a host's name may have a q in it."""
     write_job(tmp_path, 2, 3)
 
     async def steps(app: Top, pilot: Pilot[None]) -> None:
@@ -84,8 +84,8 @@ def test_a_letter_in_the_filter_is_no_key(tmp_path: Path) -> None:
     drive(tmp_path, steps)
 
 
-def test_a_paused_frame_stays_as_it_is(tmp_path: Path) -> None:
-    """And goes on, with what came in the meantime, when it is told to."""
+def test_paused_frame_stays(tmp_path: Path) -> None:
+    """A paused frame stays, and goes on with the newest values when it is resumed."""
     [rank] = write_job(tmp_path, 1, 3)
 
     async def steps(app: Top, pilot: Pilot[None]) -> None:
@@ -102,8 +102,8 @@ def test_a_paused_frame_stays_as_it_is(tmp_path: Path) -> None:
     drive(tmp_path, steps)
 
 
-def test_the_view_goes_on_into_a_new_attempt_and_past_a_directory_that_is_gone(tmp_path: Path) -> None:
-    """What can't be read is said in the frame."""
+def test_view_follows_new_attempt(tmp_path: Path) -> None:
+    """The view goes on into a new attempt, and names a ring that can't be read."""
     write_job(tmp_path, 1, 3)
 
     async def steps(app: Top, pilot: Pilot[None]) -> None:
@@ -122,8 +122,8 @@ def test_the_view_goes_on_into_a_new_attempt_and_past_a_directory_that_is_gone(t
 @pytest.mark.parametrize(
     ("environment", "plain"), [({"PYTHONIOENCODING": "ascii"}, True), ({"PYTHONIOENCODING": "utf-8"}, False)]
 )
-def test_one_frame_goes_into_a_pipe(environment: dict[str, str], plain: bool, tmp_path: Path) -> None:
-    """80 columns wide, with all ranks, without colour, and in ASCII where nothing else is spoken."""
+def test_pipe_gets_one_frame(environment: dict[str, str], plain: bool, tmp_path: Path) -> None:
+    """A pipe gets 80 columns with all ranks, without colour, and in ASCII where the encoding has nothing else."""
     write_job(tmp_path, 16, 3, starved=9)
     own = {name: value for name, value in os.environ.items() if name not in ("COLUMNS", "LINES", "FORCE_COLOR")}
     command = [sys.executable, "-m", "otel_train", "top", "--once", str(tmp_path)]
@@ -136,8 +136,8 @@ def test_one_frame_goes_into_a_pipe(environment: dict[str, str], plain: bool, tm
     assert len([line for line in lines if line[2:4].strip().isdigit()]) == 16
 
 
-def test_a_picture_asks_no_other_host_for_anything(tmp_path: Path) -> None:
-    """It is well-formed whatever a run is called, and has no address but the one that names its format."""
+def test_picture_makes_no_requests(tmp_path: Path) -> None:
+    """A picture is well-formed whatever a run is called, and has no address but the one that names its format."""
     write_job(tmp_path, 2, 3, name="<script>@font-face {&")
     save_frame(tmp_path, tmp_path / "frame.svg")
     text = (tmp_path / "frame.svg").read_text()

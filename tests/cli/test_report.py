@@ -22,8 +22,8 @@ def _source(monkeypatch: pytest.MonkeyPatch) -> None:
 
 
 @pytest.mark.usefixtures("_source")
-def test_the_page_is_written_and_named(tmp_path: Path) -> None:
-    """To a file, or to standard output where `-` is given; two runs are in one page."""
+def test_page_is_written(tmp_path: Path) -> None:
+    """The page goes to a file, or to standard output for `-`; two runs are in one page."""
     page = tmp_path / "page.html"
     result = CliRunner().invoke(main, ["report", "left", "--compare", "right", "-o", str(page)])
     assert result.exit_code == 0
@@ -34,8 +34,8 @@ def test_the_page_is_written_and_named(tmp_path: Path) -> None:
 
 @pytest.mark.usefixtures("_source")
 @pytest.mark.parametrize("given", [True, False])
-def test_the_jobs_own_ranges_are_used(tmp_path: Path, *, given: bool) -> None:
-    """Those of --config, or of the job.toml that the run's folder holds."""
+def test_own_ranges_are_used(tmp_path: Path, *, given: bool) -> None:
+    """The ranges are those of --config, or of the job.toml that the run's folder holds."""
     config = tmp_path / "job.toml"
     config.write_text(TIGHT)
     arguments = ["elsewhere", "--config", str(config)] if given else [str(tmp_path)]
@@ -44,8 +44,8 @@ def test_the_jobs_own_ranges_are_used(tmp_path: Path, *, given: bool) -> None:
     assert "[data.modalities]" in page
 
 
-def test_what_is_wrongly_given_is_said_in_one_line(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    """A run that is not there, and a file that can't be written."""
+def test_wrong_paths_are_refused(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """A run that is missing, and a file that can't be written, are errors of one line."""
     missing = CliRunner().invoke(main, ["report", str(tmp_path / "nothing")])
     monkeypatch.setattr(load, "load", lambda *_, **__: Loaded(a_history()))
     unwritable = CliRunner().invoke(main, ["report", "run", "-o", str(tmp_path / "no" / "page.html")])

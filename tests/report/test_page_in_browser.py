@@ -83,7 +83,7 @@ def page(request: pytest.FixtureRequest, tmp_path_factory: pytest.TempPathFactor
 
 @pytest.mark.parametrize("scheme", ["light", "dark"])
 @pytest.mark.parametrize("width", [390, 1280])
-def test_a_page_fits_is_readable_and_asks_nobody(browser: Tab, page: Path, width: int, scheme: str) -> None:
+def test_page_is_readable(browser: Tab, page: Path, width: int, scheme: str) -> None:
     """Nothing is wider than the screen, clipped, pale, requested or complained about."""
     browser.show(page, width, scheme)
     assert browser.value("document.documentElement.scrollWidth") <= width
@@ -96,7 +96,7 @@ def test_a_page_fits_is_readable_and_asks_nobody(browser: Tab, page: Path, width
     assert not browser.events_of("Log.entryAdded", "Runtime.consoleAPICalled", "Runtime.exceptionThrown")
 
 
-def test_dark_is_dark_and_paper_is_not(browser: Tab, page: Path) -> None:
+def test_scheme_is_followed(browser: Tab, page: Path) -> None:
     """The page follows the reader's scheme; printed it is on white."""
     ground = "getComputedStyle(document.body).backgroundColor.match(/\\d+/g).map(Number)"
     browser.show(page, 1280, "light")
@@ -110,8 +110,8 @@ def test_dark_is_dark_and_paper_is_not(browser: Tab, page: Path) -> None:
     assert browser.value(ground) == [255, 255, 255]
 
 
-def test_a_page_has_landmarks_headings_in_order_and_names(browser: Tab, page: Path) -> None:
-    """A screen reader's user finds the way, and each picture and box that scrolls has a name."""
+def test_page_is_accessible(browser: Tab, page: Path) -> None:
+    """The page has landmarks and headings in order, and each picture and box that scrolls has a name."""
     browser.show(page, 1280)
     assert (
         browser.value("['header', 'main', 'nav', 'footer'].map((name) => document.querySelectorAll(name).length)")
@@ -133,8 +133,8 @@ def test_a_page_has_landmarks_headings_in_order_and_names(browser: Tab, page: Pa
     assert browser.value(links) == 0
 
 
-def test_values_show_under_the_pointer(browser: Tab, tmp_path: Path) -> None:
-    """The script that the policy lets run reads them from the table."""
+def test_pointer_shows_values(browser: Tab, tmp_path: Path) -> None:
+    """The script that the policy allows shows the values of the table under the pointer."""
     path = tmp_path / "page.html"
     path.write_text(page_of(starved()), encoding="utf-8")
     browser.show(path, 1280)

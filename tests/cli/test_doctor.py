@@ -1,0 +1,26 @@
+"""`otel-train doctor` as a user gives it."""
+
+from __future__ import annotations
+
+import json
+from pathlib import Path
+
+from click.testing import CliRunner
+
+from otel_train.cli import main
+from tests.support.train_job import Train
+
+
+def test_doctor_prints_findings(train: Train, tmp_path: Path) -> None:
+    """Doctor prints text within 80 columns or JSON; the exit code is 0, 1 or, where nothing can be read, 2."""
+    train(tmp_path / "well", steps=30)
+    train(tmp_path / "bad", steps=30, code=0.95, streams=12)
+    text = CliRunner().invoke(main, ["doctor", str(tmp_path / "bad")], env={"COLUMNS": "80"})
+    assert text.exit_code == 1
+    assert max(len(line) for line in text.output.splitlines()) <= 80
+    assert "remedy: Set ledger.capacity from 4 to 12 a rank" in text.output
+    data = CliRunner().invoke(main, ["doctor", str(tmp_path / "well"), "--json"])
+    content = json.loads(data.output)
+    assert (data.exit_code, content["healthy"], content["capacity"]) == (0, True, None)
+    nothing = CliRunner().invoke(main, ["doctor", str(tmp_path / "nowhere")])
+    assert (nothing.exit_code, nothing.output.count("\n")) == (2, 1)
