@@ -13,7 +13,7 @@ from otel_train.ring import Identity, clean_beside, prepare_directory
 from otel_train.step.environment import Environment
 from otel_train.step.identity import agree_identity
 from otel_train.step.rank_group import GroupLike, RankGroup
-from otel_train.step.sidecar import SidecarProcess
+from otel_train.step.sidecar_process import SidecarProcess
 
 logger = logging.getLogger(__name__)
 

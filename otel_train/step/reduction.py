@@ -5,13 +5,14 @@ from __future__ import annotations
 import logging
 import time
 from collections import deque
-from collections.abc import Callable, Collection, Mapping, Sequence
+from collections.abc import Collection, Mapping, Sequence
 
 from otel_train.catalogue import Layout
 from otel_train.log_once import OnceLogger
 from otel_train.step.alignment import Alignment
 from otel_train.step.flight import Collective, Flight
-from otel_train.step.packing import Packed, PackingPlan, Presence, RankSign, Reduced
+from otel_train.step.packed_vectors import PackedVectors
+from otel_train.step.packing import PackingPlan, Presence, RankSign, Reduced
 from otel_train.step.rank_group import RankGroup
 from otel_train.step.recorder import Measurements
 from otel_train.torch_modes import outside_modes
@@ -25,27 +26,6 @@ _FIRST_POLL, _POLL = 0.00002, 0.0005
 _MOST_WAITING, _WAITING_BYTES = 60, 1 << 22
 """Steps that wait for their launch at most, and what they may take."""
 _CLOSED = (Presence.CLOSED, Presence.CLOSED_EARLY)
-
-
-class _Loan:
-    """A landed vector on loan to whoever may read its values; it goes back to be packed anew when nobody can any more.
-
-    Args:
-        packed: The vector.
-        unpack: Returns its values.
-        free: Where it goes back to.
-    """
-
-    __slots__ = ("_free", "_packed", "_unpack")
-
-    def __init__(self, packed: Packed, unpack: Callable[[], Sequence[float]], free: list[Packed]) -> None:
-        self._packed, self._unpack, self._free = packed, unpack, free
-
-    def __call__(self) -> Sequence[float]:
-        return self._unpack()
-
-    def __del__(self) -> None:
-        self._free.append(self._packed)
 
 
 class Reducer:
@@ -86,9 +66,7 @@ class Reducer:
         self._most_waiting = max(1, min(_MOST_WAITING, _WAITING_BYTES // (8 * self.plan.size)))
         self._alignment = Alignment(max_in_flight + self._most_waiting)
         self._landed: list[Reduced] = []
-        self._free: list[Packed] = []
-        # Where a rank of the group is not the rank of the job by that number.
-        self._renamed = group.job_ranks != tuple(range(group.world_size))
+        self._vectors = PackedVectors(self.plan, group)
         self._named: set[int] = set()
         """Ranks that were said to be missing, by their rank in the job."""
         self._warnings = OnceLogger(logger)
@@ -123,7 +101,7 @@ class Reducer:
                 self.abandoned += 1
                 return
         self._time_ns = time_ns
-        self._submit(self._pack(step, time_ns, measured))
+        self._submit(self._vectors.pack(step, time_ns, measured))
 
     def _comes_to(self, step: int, time_ns: int, *, has_room: bool) -> bool:
         """Take note of a step, make up for those that were missed, and tell whether this one is to be reduced."""
@@ -134,28 +112,13 @@ class Reducer:
             self._make_up(missed, time_ns)
         return has_room
 
-    def _pack(self, step: int, time_ns: int, measured: Measurements | None) -> Flight:
-        if measured is not None:
-            try:
-                out = self._free.pop() if self._free else None
-                packed = self.plan.pack(step, measured.values, self.group.rank, out)
-                return Flight(step, time_ns, packed, measured.device)
-            except Exception as error:  # noqa: BLE001  # a source gave what is no number: the ranks must meet all the same
-                logger.debug("telemetry: the values of step %d are no numbers: %r", step, error)
-        return self._absent(RankSign(step, Presence.ABSENT), time_ns)
-
-    def _absent(self, sign: RankSign, time_ns: int, *, extra: bool = False) -> Flight:
-        out = self._free.pop() if self._free else None
-        packed = self.plan.pack_absent(sign, self.group.rank, out)
-        return Flight(sign.step, time_ns, packed, extra=extra, closes=sign.presence is not Presence.ABSENT)
-
     def _make_up(self, missed: range, time_ns: int) -> None:
         """Take part in the reductions of steps that this rank did not come to: its peers may have launched theirs."""
         began_ns = min(self._time_ns, time_ns)
         for number, step in enumerate(missed, start=1):
             # Each with a time stamp of its own, between the last one and this one.
             between_ns = began_ns + (time_ns - began_ns) * number // (len(missed) + 1)
-            self._submit(self._absent(RankSign(step, Presence.ABSENT), between_ns, extra=True))
+            self._submit(self._vectors.absent(RankSign(step, Presence.ABSENT), between_ns, extra=True))
 
     def _make_room(self) -> bool:
         """Wait for the oldest reduction, unless a wait has been in vain already; tell whether there is room."""
@@ -268,29 +231,14 @@ class Reducer:
             self._stop(f"the one of step {flight.step} failed ({error})")
             return
         if self.plan.everybody(flight.packed, flight.step) or self._is_of_others(flight):
-            self._landed.append(self._take(flight))
+            self._landed.append(self._vectors.reduced(flight))
         else:
             self.abandoned += not flight.extra
-            self._free.append(flight.packed)
+            self._vectors.give_back(flight)
         if self._waiting:
             self._launch_waiting()
         if self.overdue and not self._waiting and len(self._flights) < self._max_in_flight:
             self.overdue = False
-
-    def _take(self, flight: Flight) -> Reduced:
-        """Return what a reduction gave; on most ranks nobody looks at it, and it is unpacked when somebody does."""
-        step, packed = flight.step, flight.packed
-        if not self.group.emits:
-            return Reduced(step, flight.time_ns, _Loan(packed, lambda: self._unpack(packed, step), self._free))
-        values = self._unpack(packed, step)
-        self._free.append(packed)
-        return Reduced(step, flight.time_ns, values)
-
-    def _unpack(self, packed: Packed, step: int) -> Sequence[float]:
-        values = self.plan.unpack(packed, step) or []
-        if self._renamed:
-            self.plan.name_ranks(values, self.group.job_ranks)
-        return values
 
     def _stop(self, why: str) -> None:
         """Reduce no more: the group's next collective would fail, or meet another one."""
@@ -371,7 +319,7 @@ class Reducer:
         elif not self.stopped and (rest is not None or not self._collective.on_gpu):
             self._rest = rest
             sign = RankSign(step, Presence.CLOSED if rest is None else Presence.CLOSED_EARLY)
-            self._closing = self._absent(sign, time_ns, extra=True)
+            self._closing = self._vectors.absent(sign, time_ns, extra=True)
             self._submit(self._closing)
         while self._flights and (self._owed() or self._rest is not None) and time.monotonic() < deadline:
             self._land_oldest(deadline - time.monotonic())
@@ -415,14 +363,14 @@ class Reducer:
         assert self._closing is not None
         while self._alignment.count <= number and not self.stopped:
             sign = RankSign(self._closing.step, Presence.CLOSED)
-            self._submit(self._absent(sign, self._closing.time_ns, extra=True))
+            self._submit(self._vectors.absent(sign, self._closing.time_ns, extra=True))
 
     def _reduce_rest(self, step: int) -> None:
         """Reduce what was measured since the last log step; of a rank whose last step is an earlier one it is lost."""
         assert self._closing is not None
         time_ns, rest, self._rest = self._closing.time_ns, self._rest, None
         if rest is not None and self._closing.step == step:
-            self._submit(self._pack(step, time_ns, rest))
+            self._submit(self._vectors.pack(step, time_ns, rest))
         else:
             self.abandoned += rest is not None
-            self._submit(self._absent(RankSign(step, Presence.ABSENT), time_ns, extra=True))
+            self._submit(self._vectors.absent(RankSign(step, Presence.ABSENT), time_ns, extra=True))

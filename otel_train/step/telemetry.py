@@ -25,7 +25,7 @@ from otel_train.step.options import SessionOptions
 from otel_train.step.rank_group import RankGroup
 from otel_train.step.recording import Recording
 from otel_train.step.reduction import Reducer
-from otel_train.step.sidecar import SidecarProcess, wait_until
+from otel_train.step.sidecar_process import SidecarProcess, wait_until
 from otel_train.step.source_protocols import Source, clock_of
 from otel_train.step.start import agree_recorder, open_ring, session_facts, shared_options, watch_phases
 from otel_train.step.step_number import LARGEST_STEP, checked_weight, step_number, text_of

@@ -13,7 +13,7 @@ from pathlib import Path
 import torch.distributed as dist
 
 import otel_train
-from otel_train.step.sidecar import wait_until
+from otel_train.step.sidecar_process import wait_until
 
 OUT = Path(sys.argv[1])
 GROUPS = {"raises": [0, 1, 2], "killed": [0, 1, 3]}

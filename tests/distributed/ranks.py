@@ -25,7 +25,7 @@ from otel_train.mixing import MixingMeter
 from otel_train.step.environment import Environment
 from otel_train.step.identity import agree_identity
 from otel_train.step.rank_group import RankGroup
-from otel_train.step.sidecar import wait_until
+from otel_train.step.sidecar_process import wait_until
 
 OUT = Path(sys.argv[1])
 

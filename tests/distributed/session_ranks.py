@@ -17,7 +17,7 @@ import otel_train
 from otel_train.exceptions import OtelTrainError
 from otel_train.mixing import MixingMeter
 from otel_train.step.reduction import Reducer
-from otel_train.step.sidecar import wait_until
+from otel_train.step.sidecar_process import wait_until
 
 OUT = Path(sys.argv[1])
 OPTIONAL = ("opentelemetry", "grpc", "google.protobuf", "wandb", "rich", "click")

@@ -29,7 +29,7 @@ from otel_train.ring import (
 )
 from otel_train.sidecar import Sidecar, service
 from otel_train.sidecar.sender import Sender
-from otel_train.step.sidecar import SidecarProcess
+from otel_train.step.sidecar_process import SidecarProcess
 from otel_train.testing import OtlpReceiver
 from tests.support.ports import free_port
 from tests.support.rank_ring import SCHEMA, Rank

@@ -18,7 +18,7 @@ import pytest
 import otel_train
 from otel_train.catalogue import cluster_name
 from otel_train.sidecar.owner import NICENESS, SET_MEMPOLICY
-from otel_train.step.sidecar import SidecarProcess
+from otel_train.step.sidecar_process import SidecarProcess
 from otel_train.testing import OtlpReceiver
 from tests.support.rank_ring import Rank
 from tests.support.waiting import wait_until

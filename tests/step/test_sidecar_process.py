@@ -15,8 +15,8 @@ import torch
 
 from otel_train.catalogue import cluster_name, rows
 from otel_train.ring import Kind, is_alive, start_time
-from otel_train.step import sidecar as owner
-from otel_train.step.sidecar import SidecarProcess
+from otel_train.step import sidecar_process as owner
+from otel_train.step.sidecar_process import SidecarProcess
 from otel_train.testing import OtlpReceiver
 from tests.support.rank_ring import Rank
 from tests.support.waiting import wait_until
