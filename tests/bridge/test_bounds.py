@@ -67,7 +67,7 @@ def many(list_: Any, count: int) -> None:
     ],
     ids=["resource", "point", "run id", "name"],
 )
-def test_what_is_too_large_is_refused_alone(grow: Callable[[Any, Any], None], rejected: int) -> None:
+def test_oversized_part_is_refused_alone(grow: Callable[[Any, Any], None], rejected: int) -> None:
     """A million attributes and texts of a megabyte cost their resource or point, and an answer of a line."""
     request = step_request(1, {"loss": 0.5})
     grow(request.resource_metrics[0], request.resource_metrics[0].scope_metrics[0].metrics)
@@ -77,7 +77,7 @@ def test_what_is_too_large_is_refused_alone(grow: Callable[[Any, Any], None], re
     assert len(decoded.reason) < 200
 
 
-def test_as_many_attributes_and_characters_as_allowed_are_taken() -> None:
+def test_bounds_themselves_are_accepted() -> None:
     """The bounds themselves belong to what is accepted."""
     request = step_request(1, {cluster_name("n" * MAX_TEXT)[-MAX_TEXT + 8 :]: 0.5}, run_id="r" * MAX_TEXT)
     many(request.resource_metrics[0].resource.attributes, MAX_ATTRIBUTES)
@@ -94,7 +94,7 @@ def test_as_many_attributes_and_characters_as_allowed_are_taken() -> None:
     ],
     ids=["resources", "scopes", "metrics", "points"],
 )
-def test_a_request_of_very_many_parts_is_refused_unread(list_of: Callable[[Any], Any]) -> None:
+def test_too_many_parts_are_refused(list_of: Callable[[Any], Any]) -> None:
     """Empty parts take two bytes each, and would take a worker's time by the million."""
     request = step_request(1, {"loss": 0.5})
     many(list_of(request), MAX_ITEMS)
@@ -108,7 +108,7 @@ def test_a_request_of_very_many_parts_is_refused_unread(list_of: Callable[[Any],
     [(1,), (2, 1), (2, 2, 1), (1, 5, 2, 2, 1), (1, 10, 2, 2, 1)],
     ids=["resources", "scopes", "metrics", "gauge", "exponential histogram"],
 )
-def test_the_worst_request_fits_the_memory_that_the_stack_gives_the_bridge(fields: tuple[int, ...]) -> None:
+def test_worst_request_fits_stack_memory(fields: tuple[int, ...]) -> None:
     """Empty parts take two bytes on the way and up to 130 in memory, before anybody can count them."""
     limits = yaml.safe_load(COMPOSE.read_text())["services"]["wandb-bridge"]["deploy"]["resources"]["limits"]
     assert limits["memory"] == "1G"
@@ -122,7 +122,7 @@ def test_the_worst_request_fits_the_memory_that_the_stack_gives_the_bridge(field
     [lambda _: b"\xff" * 100, lambda whole: whole.replace(b"rud", b"\xed\xa0\x80")],
     ids=["bytes", "text"],
 )
-def test_what_is_no_request_is_refused_and_the_next_one_served(start: Any, damage: Any) -> None:
+def test_server_survives_invalid_request(start: Any, damage: Any) -> None:
     """Random bytes, and a run id with half of a surrogate pair, which can't be in a text."""
     bridge = start()
     call = bridge.channel.unary_unary(f"/{SERVICE}/Export")
@@ -133,7 +133,7 @@ def test_what_is_no_request_is_refused_and_the_next_one_served(start: Any, damag
     bridge.wait(1)
 
 
-def test_requests_that_wait_are_kept_together(tmp_path: Path) -> None:
+def test_waiting_requests_share_one_commit(tmp_path: Path) -> None:
     """One commit, thus one wait for the disk; what is no request fails alone, what its sender gave up is left out."""
     with Inbox(tmp_path) as inbox:
         receiver = MetricsReceiver(inbox)
@@ -150,7 +150,7 @@ def test_requests_that_wait_are_kept_together(tmp_path: Path) -> None:
         receiver.close()
 
 
-def test_senders_that_stall_keep_no_other_waiting(start: Any) -> None:
+def test_slow_senders_delay_nobody(start: Any) -> None:
     """Sixteen that send a byte a second, and one that is healthy: its requests are answered and become rows."""
     bridge = start()
     with SlowSenders(bridge.address, 16):

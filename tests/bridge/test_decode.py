@@ -13,7 +13,7 @@ from otel_train.catalogue import cluster_name, rank_name, rows
 from tests.support.step_requests import BASE_NS, SECOND, step_request
 
 
-def test_kinds() -> None:
+def test_kind_follows_instrument() -> None:
     """Cumulative monotonic sums are differenced later, gauges taken as they are, histograms only counted."""
     request = step_request(
         7, {"loss": 0.5}, {f"{rows.TOKENS.name}|code": 2**60 + 1}, histogram=rows.REUSE_DISTANCE.name
@@ -28,7 +28,7 @@ def test_kinds() -> None:
     }
 
 
-def test_what_is_not_for_wandb_is_left_out() -> None:
+def test_foreign_points_are_ignored() -> None:
     """Other ranks' points, plain names and another service's resource are accepted and ignored."""
     other, plain, foreign = step_request(1, {"loss": 1.0}, rank=3), step_request(1), step_request(1)
     plain.resource_metrics[0].scope_metrics[0].metrics[1].name = rows.PICKS.name
@@ -50,7 +50,7 @@ def test_what_is_not_for_wandb_is_left_out() -> None:
     ],
     ids=["run id", "attempt", "step", "time", "name"],
 )
-def test_what_breaks_a_rule_is_refused_and_counted(damage: Callable[[Any], None]) -> None:
+def test_invalid_points_are_counted(damage: Callable[[Any], None]) -> None:
     """A point or resource that can't be right is named in the answer and never raises."""
     request = step_request(1, {"loss": 1.0})
     damage(request)
@@ -59,7 +59,7 @@ def test_what_breaks_a_rule_is_refused_and_counted(damage: Callable[[Any], None]
     assert decoded.reason
 
 
-def test_points_of_one_collection_are_of_one_step() -> None:
+def test_collection_gets_one_time() -> None:
     """Some SDKs stamp each instrument a little later than the one before, and say who they are in text only."""
     request = step_request(1, {"loss": 0.5})
     (resource_metrics,) = request.resource_metrics

@@ -52,7 +52,7 @@ def fill(folder: Path) -> None:
 
 
 @pytest.mark.parametrize("victim", [pytest.param("bridge", marks=pytest.mark.faults), "wandb"])
-def test_rows_that_were_not_flushed_are_given_again(tmp_path: Path, victim: str) -> None:
+def test_unflushed_rows_are_written_again(tmp_path: Path, victim: str) -> None:
     """Killed with -9 at once after the acknowledgement, when wandb had some rows and flushed fewer."""
     with BridgeProcess(tmp_path) as bridge:
         bridge.send(step_request(1))
@@ -70,7 +70,7 @@ def test_rows_that_were_not_flushed_are_given_again(tmp_path: Path, victim: str)
     assert len(wandb_files(bridge.state, "run")) == 2
 
 
-def test_rows_that_are_in_a_file_are_not_given_again(start: Any, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_rows_in_file_stay_single(start: Any, monkeypatch: pytest.MonkeyPatch) -> None:
     """What was flushed and not noted, as after a kill between the two, is found in the file."""
     bridge = start()
     bridge.send(step_request(1))
@@ -87,7 +87,7 @@ def test_rows_that_are_in_a_file_are_not_given_again(start: Any, monkeypatch: py
     assert steps(bridge.state) == [1, 2, 3]
 
 
-def test_nobody_else_writes_to_the_files_of_a_starting_bridge(tmp_path: Path) -> None:
+def test_start_ends_other_writers(tmp_path: Path) -> None:
     """A process that has a run's file open for writing is ended; one that reads it stays."""
     path = tmp_path / "run-run.wandb"
     path.touch()
@@ -106,7 +106,7 @@ def test_nobody_else_writes_to_the_files_of_a_starting_bridge(tmp_path: Path) ->
     reading.communicate()
 
 
-def test_a_file_is_read_on_from_where_it_ended(start: Any) -> None:
+def test_growing_file_is_read_on(start: Any) -> None:
     """Each row once, wherever the file ended meanwhile: within a record, a chunk's header, or a block."""
     bridge = start()
     bridge.send(*(step_request(step, {f"metric{n}": step / 3 for n in range(100)}) for step in range(20)))
@@ -126,7 +126,7 @@ def test_a_file_is_read_on_from_where_it_ended(start: Any) -> None:
 
 
 @pytest.mark.faults
-def test_a_hanging_wandb_is_replaced(monkeypatch: pytest.MonkeyPatch, start: Any) -> None:
+def test_hanging_wandb_is_replaced(monkeypatch: pytest.MonkeyPatch, start: Any) -> None:
     """Its process is stopped, takes nothing and finishes nothing: it is ended, and all rows go to a new one."""
     monkeypatch.setattr(writer, "STUCK_SECONDS", 3.0)
     bridge = start()
@@ -143,7 +143,7 @@ def test_a_hanging_wandb_is_replaced(monkeypatch: pytest.MonkeyPatch, start: Any
 
 
 @pytest.mark.faults
-def test_a_full_disk_loses_nothing_that_was_acknowledged(small_disk: Callable[[str], Path]) -> None:
+def test_full_disk_loses_nothing_acknowledged(small_disk: Callable[[str], Path]) -> None:
     """What the bridge can't keep it does not acknowledge, so that `send` tries until there is room."""
     folder = small_disk("disk")
     with BridgeProcess(folder) as bridge:
@@ -160,7 +160,7 @@ def test_a_full_disk_loses_nothing_that_was_acknowledged(small_disk: Callable[[s
 
 
 @pytest.mark.faults
-def test_rows_that_wandb_could_not_write_are_given_again(small_disk: Callable[[str], Path], tmp_path: Path) -> None:
+def test_failed_rows_are_written_again(small_disk: Callable[[str], Path], tmp_path: Path) -> None:
     """After its first failed write it drops all later ones, also with room again, and says nothing."""
     folder = small_disk("state/wandb")
     with BridgeProcess(tmp_path) as bridge:

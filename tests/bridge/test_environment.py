@@ -20,7 +20,7 @@ from tests.support.step_requests import step_request
 
 
 @pytest.mark.parametrize("given", ["state", "./link", "~/state", "outside/../link/below", "moved"])
-def test_a_state_path_holds_however_given(given: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_any_state_path_works(given: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     """Relative, through links, from the home directory, its wandb folder a link: rows come after a chdir too."""
     monkeypatch.chdir(tmp_path)
     monkeypatch.setenv("HOME", str(tmp_path))
@@ -38,7 +38,7 @@ def test_a_state_path_holds_however_given(given: str, tmp_path: Path, monkeypatc
     assert delivered_steps(given, "run") == 1
 
 
-def test_wandbs_variables_of_a_job_do_not_reach_runs(tmp_path: Path) -> None:
+def test_job_variables_stay_outside_runs(tmp_path: Path) -> None:
     """A bridge that inherits a sweep's or a resumed run's environment keeps each run to itself, and says so once."""
     of_a_job = {
         "WANDB_SWEEP_ID": "s1",
@@ -63,7 +63,7 @@ def test_wandbs_variables_of_a_job_do_not_reach_runs(tmp_path: Path) -> None:
     assert bridge.log.read_text().count("WANDB_RUN_ID") == 1
 
 
-def test_only_who_and_where_reach_wandb() -> None:
+def test_identity_and_server_reach_wandb() -> None:
     """Server, key and entity stay; what is set meanwhile stays, what was taken comes back."""
     environ = {"WANDB_API_KEY": "k", "WANDB_BASE_URL": "u", "WANDB_ENTITY": "e", "WANDB_RUN_ID": "r", "HOME": "/"}
     with neutral(environ):
@@ -78,7 +78,7 @@ def bridge_command(*arguments: str) -> subprocess.CompletedProcess[str]:
     return subprocess.run(command, capture_output=True, text=True, env=clean_environment(), check=False)
 
 
-def test_a_check_without_a_bridge_says_so(tmp_path: Path) -> None:
+def test_check_reports_missing_bridge(tmp_path: Path) -> None:
     """Its exit code is not all that a person sees."""
     address = f"127.0.0.1:{free_port()}"
     answer = bridge_command("--check", "--listen", address)
@@ -88,7 +88,7 @@ def test_a_check_without_a_bridge_says_so(tmp_path: Path) -> None:
         assert bridge_command("--check", "--listen", address).stdout == f"the bridge at {address} serves\n"
 
 
-def test_a_taken_port_is_one_line(start: Any, tmp_path: Path) -> None:
+def test_taken_port_is_one_line(start: Any, tmp_path: Path) -> None:
     """No line of gRPC's own comes before it."""
     address = start().address
     answer = bridge_command("--state", str(tmp_path / "other"), "--listen", address)

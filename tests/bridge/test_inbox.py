@@ -31,7 +31,7 @@ def sealed(inbox: Inbox) -> list[int | None]:
     return [row.step for row in inbox.reader.rows("run") if row.ordinal is not None]
 
 
-def test_a_duplicate_changes_nothing_before_and_after_its_row_is_made(inbox: Inbox) -> None:
+def test_duplicate_changes_nothing(inbox: Inbox) -> None:
     """However often and whenever a request comes again, there is one row."""
     request = step_request(1, {"loss": 0.5}, {rows.PICKS.name: 8})
     assert add(inbox, 0, request, request) == [4, 0]
@@ -41,7 +41,7 @@ def test_a_duplicate_changes_nothing_before_and_after_its_row_is_made(inbox: Inb
     assert [(row.step, row.row[PICKS]) for row in inbox.reader.rows("run")] == [(1, 8)]
 
 
-def test_of_a_series_that_comes_twice_in_a_request_the_first_point_is_taken(inbox: Inbox) -> None:
+def test_first_of_repeated_series_counts(inbox: Inbox) -> None:
     """A collector may have batched two tries of a sender; the step is complete when all others are there."""
     request = step_request(1, {"loss": 0.5})
     request.MergeFrom(step_request(1, {"loss": 0.7}))
@@ -49,7 +49,7 @@ def test_of_a_series_that_comes_twice_in_a_request_the_first_point_is_taken(inbo
     assert inbox.reader.rows("run")[0].row["loss"] == 0.5
 
 
-def test_what_becomes_no_point_is_told_apart(inbox: Inbox) -> None:
+def test_duplicate_and_late_points_differ(inbox: Inbox) -> None:
     """A duplicate is dropped; a point that comes after its step's partial row was made is lost."""
     whole, lacking = step_request(1, {"loss": 0.5}), step_request(2, {"loss": 0.5})
     add(inbox, 0, whole, *split_request(lacking)[:2])
@@ -59,7 +59,7 @@ def test_what_becomes_no_point_is_told_apart(inbox: Inbox) -> None:
     assert inbox.add(decode(split_request(lacking)[2]).points, 2000) == Added(late=1)
 
 
-def test_a_run_has_so_many_series_and_no_more(tmp_path: Path) -> None:
+def test_series_of_run_are_bounded(tmp_path: Path) -> None:
     """Points of further ones are refused, those of known ones and of other runs are taken; the row says so."""
     with Inbox(tmp_path, Limits(max_series=2)) as inbox:
         request = step_request(1, {"a": 1.0, "b": 2.0})
@@ -71,7 +71,7 @@ def test_a_run_has_so_many_series_and_no_more(tmp_path: Path) -> None:
         assert inbox.store.connection.execute("SELECT count(*) FROM series WHERE name = 'cluster/b'").fetchone()
 
 
-def test_rows_that_wandb_has_make_room_and_then_requests_are_refused(tmp_path: Path) -> None:
+def test_full_inbox_refuses_requests(tmp_path: Path) -> None:
     """The inbox never grows beyond its bound, and still knows that a step was there."""
     values = {f"metric{number}": float(number) for number in range(200)}
     with Inbox(tmp_path, Limits(max_bytes=2**19)) as inbox:
@@ -88,7 +88,7 @@ def test_rows_that_wandb_has_make_room_and_then_requests_are_refused(tmp_path: P
         assert add(inbox, 0, step_request(400, values)) != [0]
 
 
-def test_a_step_in_parts_is_complete_with_the_last(inbox: Inbox) -> None:
+def test_last_part_completes_step(inbox: Inbox) -> None:
     """A split request makes one whole row, in whatever order the parts come."""
     *parts, last = reversed(split_request(step_request(1, {"loss": 0.5}, histogram=rows.REUSE_DISTANCE.name)))
     add(inbox, 0, *parts)
@@ -98,7 +98,7 @@ def test_a_step_in_parts_is_complete_with_the_last(inbox: Inbox) -> None:
     assert PARTIAL_KEY not in inbox.reader.rows("run")[0].row
 
 
-def test_rows_are_made_in_order_of_attempt_and_step(inbox: Inbox) -> None:
+def test_rows_follow_attempt_and_step(inbox: Inbox) -> None:
     """Complete steps wait for an incomplete earlier one; a resumed attempt's smaller steps come after."""
     first, *rest = split_request(step_request(1, {"loss": 0.5}))
     add(inbox, 0, step_request(1, attempt=2), step_request(3), step_request(2), first, rest[0])
@@ -108,7 +108,7 @@ def test_rows_are_made_in_order_of_attempt_and_step(inbox: Inbox) -> None:
     assert [(row.attempt, row.step) for row in inbox.reader.rows("run")] == [(1, 1), (1, 2), (1, 3), (2, 1)]
 
 
-def test_a_complete_step_lingers_for_one_a_little_behind(inbox: Inbox) -> None:
+def test_complete_step_waits_for_earlier(inbox: Inbox) -> None:
     """A step that overtook the one before is not written before it."""
     add(inbox, 0, step_request(2))
     assert inbox.seal("run", DUE, 5) == 0
@@ -118,7 +118,7 @@ def test_a_complete_step_lingers_for_one_a_little_behind(inbox: Inbox) -> None:
 
 
 @pytest.mark.parametrize("missing", ["a point", "their number"])
-def test_an_incomplete_step_is_written_after_the_settle_time(inbox: Inbox, missing: str) -> None:
+def test_incomplete_step_settles(inbox: Inbox, missing: str) -> None:
     """What never becomes complete gets a marked row with what is there."""
     parts = split_request(step_request(1, {"a": 0.5, "b": 1.5}))
     del parts[1 if missing == "a point" else -1]
@@ -129,13 +129,13 @@ def test_an_incomplete_step_is_written_after_the_settle_time(inbox: Inbox, missi
     assert (row[PARTIAL_KEY], row["b"]) == (1, 1.5)
 
 
-def test_a_clock_that_is_set_back_holds_nothing(inbox: Inbox) -> None:
+def test_clock_set_back_holds_nothing(inbox: Inbox) -> None:
     """A step that seems to come from the future is written, also an incomplete one."""
     add(inbox, 10**6, step_request(1, {"loss": 0.5}, counted=False))
     assert inbox.seal("run", DUE, 0) == 1
 
 
-def test_counts_add_up_over_late_steps_and_start_anew_in_each_attempt(inbox: Inbox) -> None:
+def test_counts_sum_over_late_steps(inbox: Inbox) -> None:
     """The intervals' sum is the last total of each attempt, also when a step comes after a later one's row."""
     for step, attempt, total in ((1, 1, 4), (3, 1, 12), (2, 1, 8), (1, 2, 5)):
         add(inbox, 0, step_request(step, {}, {rows.PICKS.name: total}, attempt=attempt))
@@ -143,14 +143,14 @@ def test_counts_add_up_over_late_steps_and_start_anew_in_each_attempt(inbox: Inb
     assert [row.row.get(PICKS) for row in inbox.reader.rows("run")] == [4, 8, None, 5]
 
 
-def test_what_is_pending_is_readable_as_the_row_it_would_get(inbox: Inbox, tmp_path: Path) -> None:
+def test_reader_sees_pending_rows(inbox: Inbox, tmp_path: Path) -> None:
     """A reader in another process sees what arrived before any row is made."""
     add(inbox, 0, *(step_request(step, {}, {rows.PICKS.name: 4 * step}) for step in (1, 2)))
     with InboxReader.open(tmp_path) as reader:
         assert [(row.step, row.row[PICKS]) for row in reader.rows("run")] == [(1, 4), (2, 4)]
 
 
-def test_ordinals_go_on_over_a_restart(tmp_path: Path) -> None:
+def test_restart_continues_ordinals(tmp_path: Path) -> None:
     """What was made and delivered before stays so, and the next ordinal follows."""
     with Inbox(tmp_path) as inbox:
         add(inbox, 0, step_request(1, {}, {rows.PICKS.name: 4}), step_request(2, {}, {rows.PICKS.name: 8}))
@@ -163,7 +163,7 @@ def test_ordinals_go_on_over_a_restart(tmp_path: Path) -> None:
     assert delivered_steps(tmp_path, "run") == 1
 
 
-def test_wandb_may_know_more_rows_than_the_inbox(inbox: Inbox) -> None:
+def test_raised_ordinal_is_kept(inbox: Inbox) -> None:
     """An ordinal that the server has is not given again when the state directory was lost."""
     add(inbox, 0, step_request(1))
     inbox.raise_ordinal("run", 40)
@@ -172,13 +172,13 @@ def test_wandb_may_know_more_rows_than_the_inbox(inbox: Inbox) -> None:
 
 
 @pytest.mark.usefixtures("inbox")
-def test_a_state_directory_has_one_bridge(tmp_path: Path) -> None:
+def test_state_directory_has_one_writer(tmp_path: Path) -> None:
     """A second writer is refused, in words."""
     with pytest.raises(BridgeError, match="another bridge"):
         Inbox(tmp_path)
 
 
-def test_rank_records_leave_nothing(inbox: Inbox) -> None:
+def test_rank_records_are_dropped(inbox: Inbox) -> None:
     """A time stamp with a step and nothing for wandb makes no row, and goes."""
     add(inbox, 0, split_request(step_request(1))[0])
     assert inbox.seal("run", DUE, 5000) == 0
@@ -186,7 +186,7 @@ def test_rank_records_leave_nothing(inbox: Inbox) -> None:
     assert inbox.store.connection.execute("SELECT count(*) FROM steps").fetchone() == (0,)
 
 
-def test_an_inbox_that_is_none_is_an_error(tmp_path: Path) -> None:
+def test_damaged_inbox_is_an_error(tmp_path: Path) -> None:
     """A damaged or missing file is named; the cheap count just says 0."""
     (tmp_path / "inbox.sqlite").write_bytes(b"x" * 5000)
     with pytest.raises(BridgeError, match=r"inbox\.sqlite"):

@@ -46,7 +46,7 @@ def has_rows(bridge: RunningBridge, count: int) -> bool:
     return bridge.bridge._writer.rows == count
 
 
-def test_forty_runs_are_opened_once_each(start: Callable[..., Any]) -> None:
+def test_forty_runs_open_once(start: Callable[..., Any]) -> None:
     """Their rows come step by step, interleaved; neither files, threads nor descriptors grow with the rows."""
     runs = [f"run-{number}" for number in range(40)]
     bridge = start()
@@ -107,7 +107,7 @@ class MemorySink:
         """Never hang."""
 
 
-def test_more_runs_than_may_be_open_take_turns(inbox: Inbox) -> None:
+def test_surplus_runs_take_turns(inbox: Inbox) -> None:
     """What came for a run meanwhile is written in its turn: a hundred rows cost few opens."""
     runs, sink = [f"run-{number}" for number in range(5)], MemorySink()
     writer = Writer(inbox, sink, Due(settle_ns=10**12, linger_ns=0), open_runs=OpenRuns(2, 60, 0.3), interval=0.01)
@@ -122,7 +122,7 @@ def test_more_runs_than_may_be_open_take_turns(inbox: Inbox) -> None:
     assert not sink.open_now
 
 
-def test_an_idle_run_is_finished_and_opened_when_it_goes_on(inbox: Inbox) -> None:
+def test_idle_run_is_reopened(inbox: Inbox) -> None:
     """It costs nothing meanwhile."""
     sink = MemorySink()
     writer = Writer(inbox, sink, Due(settle_ns=10**12, linger_ns=0), open_runs=OpenRuns(9, 0.2), interval=0.01)
@@ -134,7 +134,7 @@ def test_an_idle_run_is_finished_and_opened_when_it_goes_on(inbox: Inbox) -> Non
     assert sink.opened == {"run": 2}
 
 
-def test_the_run_that_got_no_row_for_longest_makes_room() -> None:
+def test_least_recent_run_makes_room() -> None:
     """Where all get rows, the one that is open for longest; nobody before its turn ends, and in order of asking."""
     runs = OpenRuns(2, 600, 30)
     for run_id, now in (("a", 0), ("b", 1)):
@@ -148,12 +148,12 @@ def test_the_run_that_got_no_row_for_longest_makes_room() -> None:
 
 
 @pytest.mark.parametrize(("descriptors", "most"), [(-1, MOST_OPEN), (4096, MOST_OPEN), (450, 100), (64, 1)])
-def test_open_runs_fit_the_descriptors_that_a_process_may_have(descriptors: int, most: int) -> None:
+def test_open_runs_fit_descriptors(descriptors: int, most: int) -> None:
     """A smaller bound means turns, not errors."""
     assert most_open(descriptors) == most
 
 
-def test_a_poll_costs_what_is_live_not_what_was_ever_there(inbox: Inbox) -> None:
+def test_poll_skips_finished_runs(inbox: Inbox) -> None:
     """A thousand runs that wandb has all of are not looked at; the inbox asks SQLite nothing for them."""
     for first in range(0, 1000, 100):
         runs = [f"run-{number}" for number in range(first, first + 100)]

@@ -29,7 +29,7 @@ def steps(server: FakeWandb, run_id: str = "run") -> list[int]:
     return [row[STEP_KEY] for row in server.history(run_id)]
 
 
-def test_rows_that_the_server_lacks_are_given_again(server: FakeWandb, tmp_path: Path) -> None:
+def test_missing_rows_are_sent_again(server: FakeWandb, tmp_path: Path) -> None:
     """Killed with -9 when the server had some rows and wandb's process others, and again while it hangs."""
     with bridge_of(server, tmp_path) as bridge:
         bridge.send(step_request(1), step_request(2), step_request(1, run_id="other"))
@@ -48,7 +48,7 @@ def test_rows_that_the_server_lacks_are_given_again(server: FakeWandb, tmp_path:
     assert steps(server, "other") == [1]
 
 
-def test_a_refused_key_sends_rows_to_files(server: FakeWandb, tmp_path: Path) -> None:
+def test_refused_key_writes_files(server: FakeWandb, tmp_path: Path) -> None:
     """From the start, said once for all runs, with what uploads them."""
     server.status = HTTPStatus.UNAUTHORIZED
     with bridge_of(server, tmp_path) as bridge:
@@ -62,7 +62,7 @@ def test_a_refused_key_sends_rows_to_files(server: FakeWandb, tmp_path: Path) ->
     assert all(key not in said for key in server.environment.values() if key != server.url)
 
 
-def test_rows_wait_for_a_server_that_is_away(server: FakeWandb, tmp_path: Path) -> None:
+def test_rows_wait_for_server(server: FakeWandb, tmp_path: Path) -> None:
     """They stay in the inbox, the bridge goes on taking points, and stops in time."""
     server.stop()
     with bridge_of(server, tmp_path) as bridge:

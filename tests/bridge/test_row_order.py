@@ -39,7 +39,7 @@ def sealed(inbox: Inbox) -> list[int | None]:
 
 @settings(max_examples=40, deadline=None)
 @given(st.randoms(use_true_random=False), st.integers(1, 6), st.integers(0, 30))
-def test_any_order_of_arrival_gives_the_same_rows(rng: random.Random, size: int, again: int) -> None:
+def test_any_arrival_gives_same_rows(rng: random.Random, size: int, again: int) -> None:
     """Requests and the points in them in any order, any of them again, restarts and deliveries in between."""
     points = [point for step in range(1, STEPS + 1) for point in numbered(step)]
     points += rng.choices(points, k=again)
@@ -62,7 +62,7 @@ def test_any_order_of_arrival_gives_the_same_rows(rng: random.Random, size: int,
     ]
 
 
-def test_a_request_that_a_collector_sends_last_is_waited_for(inbox: Inbox) -> None:
+def test_backlog_waits_for_last_request(inbox: Inbox) -> None:
     """After a restart the request that was in flight goes after all others; a whole backlog waits for it."""
     for step in (2, 3, 4, 5, 6):
         inbox.add(numbered(step), step)
@@ -72,7 +72,7 @@ def test_a_request_that_a_collector_sends_last_is_waited_for(inbox: Inbox) -> No
     assert sealed(inbox) == [10, 20, 30, 40, 50, 60]
 
 
-def test_only_the_first_numbered_step_lingers(inbox: Inbox) -> None:
+def test_first_numbered_step_lingers(inbox: Inbox) -> None:
     """An attempt before may begin with what a collector sends next; before all others nothing can come."""
     inbox.add(numbered(1), 0)
     assert [inbox.seal("run", DUE, now_ns) for now_ns in (9, 10)] == [0, 1]
@@ -80,7 +80,7 @@ def test_only_the_first_numbered_step_lingers(inbox: Inbox) -> None:
     assert inbox.seal("run", DUE, 11) == 1
 
 
-def test_attempts_that_come_in_the_wrong_order_are_put_right(inbox: Inbox) -> None:
+def test_swapped_attempts_are_ordered(inbox: Inbox) -> None:
     """The second one's first request overtook all of the first one."""
     inbox.add(numbered(1, attempt=2), 0)
     inbox.add(numbered(1), 9)
@@ -89,7 +89,7 @@ def test_attempts_that_come_in_the_wrong_order_are_put_right(inbox: Inbox) -> No
     assert [row.attempt for row in inbox.reader.rows("run")] == [1, 2]
 
 
-def test_what_is_missing_is_given_up_after_the_settle_time(inbox: Inbox) -> None:
+def test_missing_step_is_given_up(inbox: Inbox) -> None:
     """Then it is a gap; what follows goes on at once; what comes late is a late row, counted."""
     for step, now_ns in ((1, 0), (3, 5)):
         inbox.add(numbered(step), now_ns)
@@ -108,14 +108,14 @@ def test_what_is_missing_is_given_up_after_the_settle_time(inbox: Inbox) -> None
     ]
 
 
-def test_the_time_in_which_no_bridge_ran_does_not_count(inbox: Inbox) -> None:
+def test_downtime_does_not_count(inbox: Inbox) -> None:
     """What is missing could not come."""
     inbox.add(numbered(2), 0)
     due = Due(settle_ns=1000, linger_ns=10, since_ns=5000)
     assert (inbox.seal("run", due, 5999), inbox.seal("run", due, 6000)) == (0, 1)
 
 
-def test_a_new_attempt_waits_until_the_one_before_is_quiet(inbox: Inbox) -> None:
+def test_new_attempt_waits_for_quiet(inbox: Inbox) -> None:
     """The end of an attempt may be among what a collector sends after the beginning of the next."""
     inbox.add(numbered(1), 0)
     inbox.add(numbered(1, attempt=2), 1)
@@ -138,7 +138,7 @@ def count(inbox: Inbox, table: str) -> int:
     return int(entries)
 
 
-def test_steps_that_wandb_has_leave_nothing(inbox: Inbox) -> None:
+def test_delivered_steps_leave_nothing(inbox: Inbox) -> None:
     """Their numbers say that none is missing: they are known when they come again without a memory of each."""
     for step in range(1, 40):
         deliver(inbox, numbered(step), 0)
@@ -147,7 +147,7 @@ def test_steps_that_wandb_has_leave_nothing(inbox: Inbox) -> None:
     assert [inbox.add(numbered(step), 0) for step in (1, 39)] == [Added(duplicates=4)] * 2
 
 
-def test_steps_without_numbers_are_known_for_long(inbox: Inbox, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_unnumbered_steps_stay_recognised(inbox: Inbox, monkeypatch: pytest.MonkeyPatch) -> None:
     """The newest by their time stamps, the older ones by the newest of those that were given up."""
     monkeypatch.setattr("otel_train.bridge.past_steps.PAST_STEPS", 20)
     steps = [list(decode(step_request(step, {"loss": 0.5})).points) for step in range(60)]
@@ -158,7 +158,7 @@ def test_steps_without_numbers_are_known_for_long(inbox: Inbox, monkeypatch: pyt
 
 
 @pytest.mark.parametrize(("later", "kept"), [(ABANDONED_NS - 1, 1), (ABANDONED_NS + 2000, 0)])
-def test_a_gap_is_remembered_for_an_hour(inbox: Inbox, later: int, kept: int) -> None:
+def test_gap_is_kept_an_hour(inbox: Inbox, later: int, kept: int) -> None:
     """Steps beyond it are kept by their time stamps until nobody can fill it any more."""
     deliver(inbox, numbered(2), 0)
     deliver(inbox, [], 1000)
@@ -168,7 +168,7 @@ def test_a_gap_is_remembered_for_an_hour(inbox: Inbox, later: int, kept: int) ->
     assert inbox.add(numbered(2), later) == Added(duplicates=4)
 
 
-def test_of_an_idle_run_little_is_kept(inbox: Inbox) -> None:
+def test_idle_run_keeps_little(inbox: Inbox) -> None:
     """Its id and how far it is; a later attempt goes on as ever."""
     deliver(inbox, numbered(1), 0)
     inbox.tidy(IDLE_NS + 1)
@@ -178,7 +178,7 @@ def test_of_an_idle_run_little_is_kept(inbox: Inbox) -> None:
     assert inbox.reader.delivered_steps("run") == 2
 
 
-def test_wandbs_file_has_the_steps_in_order(start: Callable[..., Any]) -> None:
+def test_file_has_steps_in_order(start: Callable[..., Any]) -> None:
     """Requests that come in the order of a collector after two restarts."""
     bridge = start()
     bridge.send(*(step_request(step, {"loss": step / 2}, number=step) for step in (3, 4, 5, 6, 1, 2)))

@@ -34,7 +34,7 @@ def steps(server: FakeWandb, run_id: str = "run") -> list[int]:
     return [row[STEP_KEY] for row in server.history(run_id)]
 
 
-def test_what_is_open_is_left_and_uploaded_later(server: FakeWandb, tmp_path: Path) -> None:
+def test_open_file_is_uploaded_later(server: FakeWandb, tmp_path: Path) -> None:
     """While a bridge writes a run, after its end, after a second one's, and once more for nothing."""
     with BridgeProcess(tmp_path) as bridge:
         bridge.send(step_request(1), step_request(2))
@@ -56,7 +56,7 @@ def test_what_is_open_is_left_and_uploaded_later(server: FakeWandb, tmp_path: Pa
 
 
 @pytest.mark.faults
-def test_an_upload_that_was_interrupted_goes_on(server: FakeWandb, start: Any) -> None:
+def test_interrupted_upload_goes_on(server: FakeWandb, start: Any) -> None:
     """The server is down, then has the rows and the command was killed before it noted that."""
     bridge = start()
     run_id = "a b/<c>"
@@ -75,7 +75,7 @@ def test_an_upload_that_was_interrupted_goes_on(server: FakeWandb, start: Any) -
 
 
 @pytest.mark.faults
-def test_rows_that_the_server_can_not_take_are_not_marked(server: FakeWandb, start: Any) -> None:
+def test_untaken_rows_stay_unmarked(server: FakeWandb, start: Any) -> None:
     """A bridge that went online without an upload has given it later ones: it is said what to do, nothing is lost."""
     bridge = start()
     bridge.send(step_request(1))
@@ -89,7 +89,7 @@ def test_rows_that_the_server_can_not_take_are_not_marked(server: FakeWandb, sta
     assert not file.with_name(f"{file.name}.synced").exists()
 
 
-def test_a_dry_run_asks_nobody(start: Any) -> None:
+def test_dry_run_sends_nothing(start: Any) -> None:
     """It says what would be uploaded, of what is not marked as uploaded, by wandb's own command or by ours."""
     bridge = start()
     bridge.send(step_request(1), step_request(1, run_id="other"))
@@ -104,7 +104,7 @@ def test_a_dry_run_asks_nobody(start: Any) -> None:
 
 
 @pytest.mark.faults
-def test_a_killed_bridges_file_is_closed_when_its_run_goes_on(tmp_path: Path) -> None:
+def test_continued_run_closes_file(tmp_path: Path) -> None:
     """Wandb noted no end in it, and a bridge runs."""
     with BridgeProcess(tmp_path) as bridge:
         bridge.send(step_request(1))
@@ -118,7 +118,7 @@ def test_a_killed_bridges_file_is_closed_when_its_run_goes_on(tmp_path: Path) ->
         assert ([[row.ordinal for row in each.rows] for each in closed["run"]], left) == ([[0]], 1)
 
 
-def test_a_folder_without_runs_is_an_error(tmp_path: Path, server: FakeWandb) -> None:
+def test_missing_folder_is_an_error(tmp_path: Path, server: FakeWandb) -> None:
     """It is named."""
     answer = sync(tmp_path / "nosuch", server)
     assert (answer.returncode, answer.stderr.count("\n")) == (1, 1)

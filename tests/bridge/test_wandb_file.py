@@ -26,7 +26,7 @@ def file(start: Any) -> Path:
     return path
 
 
-def test_a_file_of_many_blocks_is_read_whole_and_up_to_where_it_is_torn(file: Path) -> None:
+def test_torn_file_is_read_partly(file: Path) -> None:
     """Rows that span blocks are put together; what a killed writer left half is left out."""
     whole = list(read_history(file))
     data = file.read_bytes()
@@ -39,7 +39,7 @@ def test_a_file_of_many_blocks_is_read_whole_and_up_to_where_it_is_torn(file: Pa
     assert len(torn) > 10
 
 
-def test_damage_before_the_end_is_named(file: Path) -> None:
+def test_damage_is_named(file: Path) -> None:
     """A flipped bit and a file of another kind are errors with file and offset, never wrong rows."""
     data = bytearray(file.read_bytes())
     data[len(data) // 2] ^= 1
@@ -51,7 +51,7 @@ def test_damage_before_the_end_is_named(file: Path) -> None:
         list(read_history(file))
 
 
-def test_the_public_names_are_lazy() -> None:
+def test_public_names_are_lazy() -> None:
     """A reader of the inbox loads no gRPC, wandb or torch, and `__all__` is sorted and true."""
     names = otel_train.bridge.__all__
     assert names == sorted(names)

@@ -50,7 +50,7 @@ class Refused(grpc.RpcError):
         (Code.UNKNOWN, "", Verdict.DATA),
     ],
 )
-def test_grpc_status_says_what_to_do(code: grpc.StatusCode, text: str, verdict: Verdict) -> None:
+def test_grpc_status_gives_verdict(code: grpc.StatusCode, text: str, verdict: Verdict) -> None:
     """Only what may be about the data is looked into; credentials, paths and outages are waited for."""
     answer = of_grpc(Refused(code, text), PLAIN)
     assert (answer.verdict, answer.cause, answer.text) == (verdict, code.name, text)
@@ -62,7 +62,7 @@ def test_grpc_status_says_what_to_do(code: grpc.StatusCode, text: str, verdict: 
     + [(400, Verdict.DATA, True), (409, Verdict.DATA, True), (422, Verdict.DATA, True), (500, Verdict.DATA, False)]
     + [(200, Verdict.TAKEN, False), (413, Verdict.TOO_LARGE, False)],
 )
-def test_http_status_says_what_to_do(status: int, verdict: Verdict, definite: bool) -> None:
+def test_http_status_gives_verdict(status: int, verdict: Verdict, definite: bool) -> None:
     """A status of the client's says that the data are wrong; the receiver's own may be about anything."""
     answer = of_http(status, "text", 0.0, PLAIN)
     assert (answer.verdict, answer.definite) == (verdict, definite)

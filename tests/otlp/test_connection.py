@@ -73,7 +73,7 @@ def exporter(monkeypatch: pytest.MonkeyPatch, address: str, protocol: str, **mor
 
 
 @pytest.mark.parametrize("head", [FIRST_LINE + b"\r\n", FIRST_LINE, b""], ids=["body", "headers", "status"])
-def test_endless_answer_leaves_no_thread_or_descriptor(head: bytes, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_endless_answer_leaks_nothing(head: bytes, monkeypatch: pytest.MonkeyPatch) -> None:
     """However many tries there are: each ends within its timeout, and its connection with it."""
     with answering(head) as (address, ends):
         sending = exporter(monkeypatch, address, "http/protobuf", TIMEOUT="0.3")
@@ -89,7 +89,7 @@ def test_endless_answer_leaves_no_thread_or_descriptor(head: bytes, monkeypatch:
 
 @pytest.mark.parametrize("protocol", PROTOCOLS)
 @pytest.mark.parametrize("address", ["127.0.0.1:1", "http://127.0.0.1:1", "http://nowhere.invalid:4317"])
-def test_no_receiver_is_told_with_advice(protocol: str, address: str, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_missing_receiver_gives_advice(protocol: str, address: str, monkeypatch: pytest.MonkeyPatch) -> None:
     """A port that nobody listens at and a host without an address each name the variable."""
     answer = exporter(monkeypatch, address, protocol, TIMEOUT="5").send(b"")
     assert (answer.verdict, "OTEL_EXPORTER_OTLP_ENDPOINT" in answer.advice) == (Verdict.WAIT, True)
@@ -111,7 +111,7 @@ def test_other_protocol_is_recognised(protocol: str, monkeypatch: pytest.MonkeyP
 
 
 @pytest.mark.parametrize("protocol", PROTOCOLS)
-def test_encryption_to_plain_port_is_recognised(protocol: str, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_encryption_mismatch_is_recognised(protocol: str, monkeypatch: pytest.MonkeyPatch) -> None:
     """The advice says how to speak plain text."""
     with OtlpReceiver() as receiver:
         answer = exporter(monkeypatch, f"https://{receiver.address}", protocol, TIMEOUT="5").send(b"")
@@ -151,9 +151,7 @@ def test_loopback_needs_no_proxy(protocol: str, monkeypatch: pytest.MonkeyPatch)
         assert sending.send(b"").taken
 
 
-def test_receiver_without_gzip_gets_plain_requests(
-    monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
-) -> None:
+def test_gzip_falls_back_to_plain(monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture) -> None:
     """It answers UNIMPLEMENTED to compressed ones only; that is said once."""
     sending = exporter(monkeypatch, Scripted().address, "grpc", COMPRESSION="gzip")
     body = ExportMetricsServiceRequest(resource_metrics=[ResourceMetrics(schema_url="x" * 1000)])

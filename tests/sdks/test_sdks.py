@@ -58,7 +58,7 @@ def row(number: int) -> dict[str, float]:
 
 @pytest.mark.parametrize("language", LANGUAGES)
 @pytest.mark.parametrize("preferences", PREFERENCES, ids=lambda preferences: preferences["compression"])
-def test_each_step_is_its_row(bridge: Any, sender: Any, language: str, preferences: dict[str, str]) -> None:
+def test_step_becomes_its_row(bridge: Any, sender: Any, language: str, preferences: dict[str, str]) -> None:
     """Whatever temporality, compression and buckets the SDK uses, rows hold exactly what each step measured."""
     running = bridge()
     sending = sender(language, running, **preferences)
@@ -67,14 +67,14 @@ def test_each_step_is_its_row(bridge: Any, sender: Any, language: str, preferenc
 
 
 @pytest.mark.parametrize("language", LANGUAGES)
-def test_a_step_without_its_number_of_points_settles(bridge: Any, sender: Any, language: str) -> None:
+def test_uncounted_step_settles(bridge: Any, sender: Any, language: str) -> None:
     """A sender that does not say how many points a step has gets the same row after the settle time, marked."""
     running = bridge("--settle", "1")
     assert sender(language, running).send(step(1, counted=False)) == ""
     assert [one.values for one in running.rows(1)] == [row(1) | {PARTIAL_KEY: 1}]
 
 
-def test_what_is_unavailable_is_sent_again(bridge: Any, sender: Any) -> None:
+def test_unavailable_requests_are_retried(bridge: Any, sender: Any) -> None:
     """Go's SDK tries again while the disk is full, and while no bridge runs; each step is there once."""
     running = bridge()
     sending = sender("go", running)
@@ -91,7 +91,7 @@ def test_what_is_unavailable_is_sent_again(bridge: Any, sender: Any) -> None:
     assert [one.values for one in running.rows(3)] == [row(number) for number in (1, 2, 3)]
 
 
-def test_what_a_sender_gave_up_is_in_its_next_total(bridge: Any, sender: Any) -> None:
+def test_next_total_holds_lost_step(bridge: Any, sender: Any) -> None:
     """JavaScript's gRPC exporter never tries again: that step has no row, and its counts are in the next one's."""
     running = bridge()
     sending = sender("javascript", running)
@@ -105,7 +105,7 @@ def test_what_a_sender_gave_up_is_in_its_next_total(bridge: Any, sender: Any) ->
 
 
 @pytest.mark.parametrize("language", LANGUAGES)
-def test_a_refused_point_is_said_and_not_sent_again(bridge: Any, sender: Any, language: str) -> None:
+def test_refused_point_is_reported(bridge: Any, sender: Any, language: str) -> None:
     """The SDK hears of one point that breaks a rule, and which; the others of its request are kept."""
     running = bridge()
     said = sender(language, running).send(step(1, measure("gauge", cluster_name("train/loss"), 9.0, "m" * 600)))
@@ -115,7 +115,7 @@ def test_a_refused_point_is_said_and_not_sent_again(bridge: Any, sender: Any, la
 
 
 @pytest.mark.parametrize(("language", "code"), [("go", "Unauthenticated"), ("javascript", "16 UNAUTHENTICATED")])
-def test_a_wrong_token_is_final(bridge: Any, sender: Any, language: str, code: str) -> None:
+def test_wrong_token_is_final(bridge: Any, sender: Any, language: str, code: str) -> None:
     """The SDK gives such a request up at its first answer; with the token the bridge takes it."""
     running = bridge(token="s3cret")
     refused = sender(language, running, OTEL_EXPORTER_OTLP_HEADERS="authorization=Bearer%20other").send(step(1))

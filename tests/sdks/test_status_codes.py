@@ -71,19 +71,19 @@ def request(number: int) -> bytes:
     return message.SerializeToString()
 
 
-def test_nothing_is_taken(export: Any) -> None:
+def test_empty_request_is_accepted(export: Any) -> None:
     """A request without data is a success, and a success leaves partial_success out."""
     assert export(b"", timeout=60) == b""
 
 
-def test_what_is_no_request_is_refused_for_good(export: Any) -> None:
+def test_invalid_request_is_not_retryable(export: Any) -> None:
     """Bytes that are no message are answered with a code that forbids to send them again."""
     with pytest.raises(grpc.RpcError) as caught:
         export(b"\xff" * 9, timeout=60)
     assert caught.value.code() not in RETRYABLE | {grpc.StatusCode.RESOURCE_EXHAUSTED}
 
 
-def test_more_requests_than_it_takes_at_once_may_come_again(running: BoundedBridge, export: Any) -> None:
+def test_overload_is_retryable(running: BoundedBridge, export: Any) -> None:
     """While the disk takes long, each of many requests is kept or refused with a retryable code."""
     with busy(running):
         answers = [export.future(request(number), timeout=120) for number in range(300)]
@@ -91,7 +91,7 @@ def test_more_requests_than_it_takes_at_once_may_come_again(running: BoundedBrid
     assert {answer.code() for answer in answers} <= RETRYABLE | {grpc.StatusCode.OK}
 
 
-def test_what_a_stop_cuts_off_may_come_again(running: BoundedBridge, channel: grpc.Channel, export: Any) -> None:
+def test_stop_is_retryable(running: BoundedBridge, channel: grpc.Channel, export: Any) -> None:
     """What is in flight at SIGTERM and not kept is refused with a retryable code."""
     with busy(running):
         answers = [export.future(request(number), timeout=120) for number in range(3)]

@@ -55,7 +55,7 @@ def collected(monkeypatch: pytest.MonkeyPatch) -> Iterator[dict[str, float]]:
     server.stop(0)
 
 
-def test_rows_and_what_waits_are_exported(collected: dict[str, float], start: Callable[..., Any]) -> None:
+def test_rows_and_backlog_are_exported(collected: dict[str, float], start: Callable[..., Any]) -> None:
     """Two whole steps become rows; one that lacks points waits, and its age grows; what was not taken is counted."""
     running = start(settle=60)
     running.send(step_request(1, {"loss": 0.5}), step_request(2, {"loss": 0.5}), step_request(2, {"loss": 0.5}))
@@ -73,13 +73,13 @@ def test_rows_and_what_waits_are_exported(collected: dict[str, float], start: Ca
     assert set(collected) == {row.name for row in BRIDGE}
 
 
-def test_rows_that_lack_values_are_counted(collected: dict[str, float], start: Callable[..., Any]) -> None:
+def test_partial_rows_are_counted(collected: dict[str, float], start: Callable[..., Any]) -> None:
     """After the time for its missing points a step becomes a row all the same."""
     start(settle=0).send(*split_request(step_request(1, {"loss": 0.5}))[:-1])
     wait_until(lambda: collected.get(rows.BRIDGE_PARTIAL_ROWS.name) == 1, 30, "a partial row")
 
 
-def test_a_health_check_asks_the_bridge_itself(start: Callable[..., Any]) -> None:
+def test_health_check_asks_bridge(start: Callable[..., Any]) -> None:
     """It is well while the bridge serves, and not afterwards."""
     running = start()
     assert serving(running.address)
@@ -87,7 +87,7 @@ def test_a_health_check_asks_the_bridge_itself(start: Callable[..., Any]) -> Non
     assert not serving(running.address, timeout=1)
 
 
-def test_a_receiver_that_refuses_is_said_once(
+def test_refusing_receiver_is_logged_once(
     monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture, start: Callable[..., Any]
 ) -> None:
     """Not at each export, and the bridge goes on."""
@@ -101,9 +101,7 @@ def test_a_receiver_that_refuses_is_said_once(
     assert caplog.text.count("own metrics are not taken") == 1
 
 
-def test_the_protocol_is_the_one_that_the_environment_names(
-    monkeypatch: pytest.MonkeyPatch, start: Callable[..., Any]
-) -> None:
+def test_environment_names_protocol(monkeypatch: pytest.MonkeyPatch, start: Callable[..., Any]) -> None:
     """HTTP too, at the path that the specification names; a proxy can't reach this machine, and a scheme may lack."""
     monkeypatch.setenv("OTEL_METRIC_EXPORT_INTERVAL", "200")
     monkeypatch.setenv("http_proxy", "http://127.0.0.1:1")

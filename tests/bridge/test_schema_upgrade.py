@@ -52,7 +52,7 @@ PRAGMA user_version = 3;
 """A run with a step that wandb has, one that has a row, one that has points."""
 
 
-def test_what_wandb_lacks_goes_on(tmp_path: Path) -> None:
+def test_upgrade_keeps_undelivered_rows(tmp_path: Path) -> None:
     """The row stays, the points become one with the totals before, and what wandb has comes no second time."""
     with closing(sqlite3.connect(tmp_path / INBOX_FILE)) as connection:
         connection.executescript(LEFT_BEHIND)
@@ -70,7 +70,7 @@ def test_what_wandb_lacks_goes_on(tmp_path: Path) -> None:
         assert (inbox.reader.delivered_steps("run"), inbox.waiting_runs()) == (3, {})
 
 
-def test_a_schema_that_nobody_knows_is_refused(tmp_path: Path) -> None:
+def test_unknown_schema_is_refused(tmp_path: Path) -> None:
     """It is said what to do, and the directory is free again."""
     with closing(sqlite3.connect(tmp_path / INBOX_FILE)) as connection:
         connection.execute("PRAGMA user_version = 99")

@@ -29,7 +29,7 @@ from tests.support.step_requests import split_request, step_request
 from tests.support.waiting import wait_until
 
 
-def test_wandb_has_what_was_sent_in_order(start: Any) -> None:
+def test_history_equals_sent_steps(start: Any) -> None:
     """Retried, split and resumed steps are one history row each, with exact values, under the steps' own times."""
     bridge = start()
     bridge.send(step_request(1, {"train/loss": 0.1 + 0.2}, {f"{rows.TOKENS.name}|code": 5}))
@@ -50,7 +50,7 @@ def test_wandb_has_what_was_sent_in_order(start: Any) -> None:
     assert [row.timestamp - 1_790_000_000 for row in history] == [1, 2, 3, 1]
 
 
-def test_a_restarted_bridge_goes_on(start: Any) -> None:
+def test_restarted_bridge_goes_on(start: Any) -> None:
     """Nothing is lost or written twice: not what is retried, nor what was half there when it stopped."""
     first, *rest = split_request(step_request(3, {}, {rows.PICKS.name: 9}))
     bridge = start()
@@ -69,7 +69,7 @@ def test_a_restarted_bridge_goes_on(start: Any) -> None:
     assert len(wandb_files(bridge.state, "run")) == 2
 
 
-def test_points_are_in_the_inbox_before_the_acknowledgement(start: Any) -> None:
+def test_acknowledged_points_are_stored(start: Any) -> None:
     """Another connection reads them as soon as Export has returned; no row is due for long after that."""
     bridge = start(settle=86400)
     seen = []
@@ -80,7 +80,7 @@ def test_points_are_in_the_inbox_before_the_acknowledgement(start: Any) -> None:
     assert seen == [[], [(0.5, None)], [(0.5, 0.25)], [(0.5, 0.25)]]
 
 
-def test_an_incomplete_step_is_marked(start: Any) -> None:
+def test_incomplete_step_is_marked(start: Any) -> None:
     """A step without the number of its points is written after the settle time."""
     bridge = start(settle=0.1)
     bridge.send(step_request(1, {"loss": 0.5}, counted=False))
@@ -90,7 +90,7 @@ def test_an_incomplete_step_is_marked(start: Any) -> None:
 
 
 @pytest.mark.parametrize("run_id", ["../../escaped", "/etc/x", "a b\n<script>", "é" * 300])
-def test_a_run_id_stays_inside_the_state_directory(start: Any, run_id: str, tmp_path: Path) -> None:
+def test_run_id_stays_inside_state(start: Any, run_id: str, tmp_path: Path) -> None:
     """Whatever a run is called, its files are under STATE/wandb, and it can be read back by its name."""
     bridge = start()
     bridge.send(step_request(1, run_id=run_id), step_request(1, run_id="plain"))
@@ -102,7 +102,7 @@ def test_a_run_id_stays_inside_the_state_directory(start: Any, run_id: str, tmp_
     assert [entry.name for entry in tmp_path.iterdir()] == ["state"]
 
 
-def test_a_full_disk_asks_the_sender_to_try_again(start: Any) -> None:
+def test_full_disk_asks_for_retry(start: Any) -> None:
     """A request that SQLite can't keep is answered UNAVAILABLE, leaves nothing, and is taken once there is room."""
     bridge = start()
     request = step_request(1, {f"metric{index}": 1.0 for index in range(2000)})
@@ -119,7 +119,7 @@ def test_a_full_disk_asks_the_sender_to_try_again(start: Any) -> None:
     bridge.wait(1)
 
 
-def test_refused_points_are_said_in_the_answer(start: Any) -> None:
+def test_answer_counts_refused_points(start: Any) -> None:
     """The rest of such a request is kept, and it is not an error that senders repeat."""
     request, broken = step_request(1), step_request(2, {"n" * 600: 1.0})
     request.resource_metrics.append(broken.resource_metrics[0])
@@ -130,7 +130,7 @@ def test_refused_points_are_said_in_the_answer(start: Any) -> None:
     bridge.wait(1)
 
 
-def test_what_decompresses_to_too_much_is_refused(start: Any) -> None:
+def test_decompression_bomb_is_refused(start: Any) -> None:
     """A small gzipped request that grows beyond the limit never reaches the inbox."""
     request = step_request(1)
     request.resource_metrics[0].scope_metrics[0].metrics[0].description = "x" * (MAX_MESSAGE_BYTES + 1)
@@ -139,7 +139,7 @@ def test_what_decompresses_to_too_much_is_refused(start: Any) -> None:
     assert caught.value.code() is grpc.StatusCode.RESOURCE_EXHAUSTED
 
 
-def test_a_token_is_wanted_where_one_is_set(start: Any) -> None:
+def test_configured_token_is_required(start: Any) -> None:
     """A sender without it is refused; health checks need none."""
     bridge = start(token="s3cret")
     with pytest.raises(grpc.RpcError) as caught:
@@ -168,7 +168,7 @@ def test_bad_configuration_is_named(options: dict[str, Any], tmp_path: Path) -> 
         BridgeConfig(state=tmp_path, **options)
 
 
-def test_a_taken_address_is_named_and_frees_the_state(start: Any, tmp_path: Path) -> None:
+def test_taken_address_frees_state(start: Any, tmp_path: Path) -> None:
     """A second bridge on one port is an error, not half of the requests."""
     address = start().address
     for _ in range(2):
@@ -184,7 +184,7 @@ def kill_a_thread(pid: int, number: signal.Signals) -> None:
 @pytest.mark.parametrize(
     ("send", "number"), [(os.killpg, signal.SIGTERM), (os.killpg, signal.SIGINT), (kill_a_thread, signal.SIGTERM)]
 )
-def test_a_signal_stops_the_process_with_all_rows_written(
+def test_signal_writes_all_rows(
     tmp_path: Path, send: Callable[[int, signal.Signals], None], number: signal.Signals
 ) -> None:
     """A step acknowledged just before a signal (to the whole group, as Ctrl-C) is in the file at exit 0."""
