@@ -23,7 +23,8 @@ from otel_train.diagnose.causes import explain
 from otel_train.diagnose.drift import find_drift
 from otel_train.diagnose.finding import WORST_FIRST, WRONG, Finding, Severity
 from otel_train.diagnose.judgement import WINDOW, Judgement, Ranges, judge_key, scale_of, window_means
-from otel_train.diagnose.ranks import find_ranks, find_stragglers
+from otel_train.diagnose.ranks import find_ranks
+from otel_train.diagnose.stragglers import find_stragglers
 from otel_train.number_text import rounded_number
 from otel_train.read.history import History, Track, mean
 from otel_train.read.rings import RingJob
@@ -187,7 +188,7 @@ def _find_dropped_values(history: History) -> list[Finding]:
             summary=f"{count:.0f} values of scalars and sources were dropped, the last at step {dropped[-1][0]}",
             since_step=dropped[0][0],
             rank=min(ranks, default=None),
-            cause="a key that the first step did not have, what is no number, or a source that raises",
+            cause="a key that the first step did not have, a value that is not a number, or a source that raises",
             remedy=row.remedy,
         )
     ]

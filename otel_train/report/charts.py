@@ -30,10 +30,10 @@ class Line:
     label: str
     points: Sequence[Point]
     """With growing steps; values that are not finite are left out."""
-    look: str = "main"
-    """How it is drawn: a class of the style sheet."""
+    style: str = "main"
+    """A class of the style sheet."""
     dotted: bool = False
-    """Whether each point is a dot: nothing is known between two."""
+    """Whether each point is a dot, for a curve without values between them."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -57,9 +57,10 @@ class Chart:
     outside: Sequence[Stretch] = ()
     """The steps in which the first curve is not healthy."""
     marks: Sequence[Mark] = ()
-    marks_are: str = ""
+    marks_label: str = ""
+    """Meaning of the marks, for the legend."""
     steps: tuple[float, float] | None = None
-    """The axis; as long as the curves, unless given."""
+    """First and last step of the axis; those of the curves unless given."""
     axis: str = "step"
     """Name of the axis."""
     names: Sequence[str] = ()
@@ -69,7 +70,7 @@ class Chart:
     share: bool = False
     """Whether values are shown as per cent."""
     columns: int = 500
-    """Points a curve has at most are four times as many."""
+    """Columns of the picture; a curve has at most four points in each."""
     small: bool = False
 
     def html(self) -> Html:
@@ -89,11 +90,11 @@ def _figure(chart: Chart) -> Html:
     picture = tag(
         "svg",
         tag("title", chart.title),
-        tag("desc", _described(chart, lines, show)),
+        tag("desc", _description(chart, lines, show)),
         _backdrop(chart, scale),
-        [_grid(scale.y(value)) for value in marks],
-        [_drawn(line, points, scale, chart.columns) for line, points in lines],
-        [_upright(scale.x(mark.at)) for mark in chart.marks],
+        [_horizontal_line(scale.y(value)) for value in marks],
+        [_curve(line, points, scale, chart.columns) for line, points in lines],
+        [_vertical_line(scale.x(mark.at)) for mark in chart.marks],
         viewBox=f"0 0 {WIDTH:g} {HEIGHT:g}",
         preserveAspectRatio="none",
         role="img",
@@ -109,7 +110,7 @@ def _figure(chart: Chart) -> Html:
                 class_="ys",
                 aria_hidden="true",
             ),
-            tag("div", picture, [_named(scale, mark) for mark in chart.marks], class_="plot"),
+            tag("div", picture, [_mark_label(scale, mark) for mark in chart.marks], class_="plot"),
             tag("div", [_x_label(scale, *label) for label in below], class_="xs", aria_hidden="true"),
             class_="frame",
         ),
@@ -185,7 +186,7 @@ def _backdrop(chart: Chart, scale: _Scale) -> Html:
         if low == high and scale.bottom < low < scale.top:
             top, bottom = top - THIN / 2, bottom + THIN / 2
         parts.append(_rect("band", 0, top, WIDTH, bottom - top))
-        parts += [_grid(scale.y(end), "edge") for end in (low, high) if scale.bottom < end < scale.top]
+        parts += [_horizontal_line(scale.y(end), "edge") for end in (low, high) if scale.bottom < end < scale.top]
     return join(parts)
 
 
@@ -203,19 +204,19 @@ def _by_column(outside: Sequence[Stretch], scale: _Scale, columns: int) -> list[
     return [(start * width, end * width) for start, end in joined]
 
 
-def _rect(look: str, x: float, y: float, width: float, height: float) -> Html:
-    return tag("rect", class_=look, x=f"{x:.4g}", y=f"{y:.4g}", width=f"{width:.4g}", height=f"{height:.4g}")
+def _rect(style: str, x: float, y: float, width: float, height: float) -> Html:
+    return tag("rect", class_=style, x=f"{x:.4g}", y=f"{y:.4g}", width=f"{width:.4g}", height=f"{height:.4g}")
 
 
-def _grid(y: float, look: str = "grid") -> Html:
-    return tag("path", class_=look, d=f"M0 {y:.4g}H{WIDTH:g}")
+def _horizontal_line(y: float, style: str = "grid") -> Html:
+    return tag("path", class_=style, d=f"M0 {y:.4g}H{WIDTH:g}")
 
 
-def _upright(x: float) -> Html:
+def _vertical_line(x: float) -> Html:
     return tag("path", class_="mark", d=f"M{x:.5g} 0V{HEIGHT:g}")
 
 
-def _drawn(line: Line, points: Sequence[Point], scale: _Scale, columns: int) -> Html | None:
+def _curve(line: Line, points: Sequence[Point], scale: _Scale, columns: int) -> Html | None:
     pieces = [points] if line.dotted and points else decimate(points, scale.left, scale.right, columns)
     if not pieces:
         return None
@@ -223,11 +224,11 @@ def _drawn(line: Line, points: Sequence[Point], scale: _Scale, columns: int) -> 
     for piece in pieces:
         positions = [f"{scale.x(step):.5g} {scale.y(value):.4g}" for step, value in piece]
         path.append("M" + "L".join(positions) + ("h0" if len(piece) == 1 else ""))
-    curve = tag("path", class_=f"line {line.look}" + (" thin" if line.dotted else ""), d="".join(path))
+    curve = tag("path", class_=f"line {line.style}" + (" thin" if line.dotted else ""), d="".join(path))
     if not line.dotted:
         return curve
     dots = "".join(f"M{scale.x(step):.5g} {scale.y(value):.4g}h0" for step, value in points)
-    return join(curve, tag("path", class_=f"line {line.look} dots", d=dots))
+    return join(curve, tag("path", class_=f"line {line.style} dots", d=dots))
 
 
 def _y_label(scale: _Scale, value: float, label: str) -> Html:
@@ -240,7 +241,7 @@ def _x_label(scale: _Scale, value: float, label: str) -> Html:
     return tag("span", label, class_=edge, style=f"left:{100 * share:.4g}%")
 
 
-def _named(scale: _Scale, mark: Mark) -> Html:
+def _mark_label(scale: _Scale, mark: Mark) -> Html:
     share = scale.share(mark.at)
     side = "before" if share > 0.5 else None
     return tag("span", mark.label, class_=f"named {side or ''}".strip(), style=f"left:{100 * share:.4g}%")
@@ -248,22 +249,22 @@ def _named(scale: _Scale, mark: Mark) -> Html:
 
 def _legend(chart: Chart) -> Html:
     entries: list[Child] = [
-        tag("li", _swatch(f"line {line.look}"), tag("span", line.label)) for line in chart.lines if line.points
+        tag("li", _swatch(f"line {line.style}"), tag("span", line.label)) for line in chart.lines if line.points
     ]
     if chart.band is not None and not chart.small:
         entries.append(tag("li", tag("i", class_="swatch band"), "healthy"))
     if chart.outside and not chart.small:
         entries.append(tag("li", tag("i", class_="swatch outside"), "out of range"))
-    if chart.marks_are:
-        entries.append(tag("li", _swatch("mark"), tag("span", chart.marks_are)))
+    if chart.marks_label:
+        entries.append(tag("li", _swatch("mark"), tag("span", chart.marks_label)))
     return tag("figcaption", tag("ul", entries, class_="legend"), tag("span", chart.axis, class_="axis"))
 
 
-def _swatch(look: str) -> Html:
-    return tag("svg", tag("path", class_=look, d="M1 4H27"), viewBox="0 0 28 8", class_="swatch", aria_hidden="true")
+def _swatch(style: str) -> Html:
+    return tag("svg", tag("path", class_=style, d="M1 4H27"), viewBox="0 0 28 8", class_="swatch", aria_hidden="true")
 
 
-def _described(chart: Chart, lines: Sequence[tuple[Line, list[Point]]], show: Callable[[float], str]) -> str:
+def _description(chart: Chart, lines: Sequence[tuple[Line, list[Point]]], show: Callable[[float], str]) -> str:
     sentences = [chart.description] if chart.description else []
     for line, points in lines:
         if points:

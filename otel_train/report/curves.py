@@ -17,6 +17,11 @@ SMALLEST, LARGEST = 1e-290, 1e300
 """Bounds of drawn values: smaller ones are drawn as 0, larger ones at the bound, so that an axis' length is finite."""
 
 
+def as_points(values: Iterable[tuple[int, float]]) -> list[Point]:
+    """Return (step, value) pairs as points of a chart."""
+    return [(float(step), value) for step, value in values]
+
+
 def finite(points: Iterable[Point]) -> list[Point]:
     """Return the points whose value can be drawn."""
     return [

@@ -50,7 +50,7 @@ def render_report(run: ReportRun, other: ReportRun | None = None, *, now: dateti
             tag("nav", tag("ul", links), aria_label="Parts of the page"),
             [part for _, _, part in present],
         ),
-        tables.making(runs, now),
+        tables.origin(runs, now),
         Html(f"<script>{_file('hover.js')}</script>"),
     )
     return "<!DOCTYPE html>\n" + tag("html", _head(runs), body, lang="en") + "\n"

@@ -6,6 +6,7 @@ from otel_train.catalogue import HEADLINE
 from otel_train.number_text import byte_size, grouped_number, percent
 from otel_train.read.history import History, share_key, target_key
 from otel_train.report.charts import Chart, Line, Mark
+from otel_train.report.curves import Point, as_points
 from otel_train.report.markup import Child, Html, outside, tag
 from otel_train.report.number_tables import scrolled
 from otel_train.report.run import ReportRun
@@ -69,10 +70,10 @@ def mix(run: ReportRun, other: ReportRun | None) -> Html | None:
     for _, name, share, target, theirs in modalities[:MOST_CHARTS]:
         lines = [
             Line(label="A, realised" if other else "realised", points=share),
-            Line(label="A, target" if other else "target", points=target, look="target"),
+            Line(label="A, target" if other else "target", points=target, style="target"),
         ]
         if theirs:
-            lines.append(Line(label="B, realised", points=theirs, look="other"))
+            lines.append(Line(label="B, realised", points=theirs, style="other"))
         chart = Chart(
             title=f"Share of {name}", lines=lines, steps=steps_of(run, other), share=True, small=True, columns=200
         )
@@ -90,8 +91,8 @@ def mix(run: ReportRun, other: ReportRun | None) -> Html | None:
     )
 
 
-def _points(history: History, key: str) -> list[tuple[float, float]]:
-    return [(float(step), value) for step, value in history.cluster.points(key)]
+def _points(history: History, key: str) -> list[Point]:
+    return as_points(history.cluster.points(key))
 
 
 def ledger(run: ReportRun, other: ReportRun | None) -> Html | None:
@@ -106,7 +107,7 @@ def ledger(run: ReportRun, other: ReportRun | None) -> Html | None:
         Line(
             label=f"{key}, left" if other else "false evictions left",
             points=[(positions[point.capacity], 1 - point.saved) for point in one.points],
-            look="main" if key == "A" else "other",
+            style="main" if key == "A" else "other",
             dotted=True,
         )
         for one, key in plans
@@ -120,7 +121,7 @@ def ledger(run: ReportRun, other: ReportRun | None) -> Html | None:
         description="Part of the false evictions that would be left with more entries a rank.",
         lines=lines,
         marks=marks,
-        marks_are="now, and what saves so much",
+        marks_label="now, and the capacities that save so much",
         axis="entries a rank",
         names=[f"{capacity:,}" for capacity in capacities],
         share=True,

@@ -207,7 +207,7 @@ def _fact(value: object) -> str:
     return f"{value:g}" if isinstance(value, float) else str(value)
 
 
-def making(runs: Sequence[ReportRun], now: datetime) -> Html:
+def origin(runs: Sequence[ReportRun], now: datetime) -> Html:
     """Return the page's origin: source, time, version."""
     entries = []
     for index, run in enumerate(runs):

@@ -8,6 +8,7 @@ from otel_train.catalogue import CATALOGUE, MAX_SUFFIX, RANK_SUFFIX, rows
 from otel_train.number_text import grouped_number
 from otel_train.read.history import History
 from otel_train.report.charts import Chart, Line
+from otel_train.report.curves import as_points
 from otel_train.report.markup import Html, outside, tag
 from otel_train.report.run import ReportRun
 from otel_train.report.sections import MOST_CHARTS, section
@@ -20,13 +21,13 @@ def scalars(run: ReportRun, other: ReportRun | None) -> Html | None:
     names = [*own_scalars(run.history, other.history if other else None), *timing]
     tiles = []
     for name in names:
-        own = [(float(step), value) for step, value in run.history.cluster.points(name)]
-        theirs = [(float(step), value) for step, value in other.history.cluster.points(name)] if other else []
+        own = as_points(run.history.cluster.points(name))
+        theirs = as_points(other.history.cluster.points(name)) if other else []
         if not own and not theirs:
             continue
         lines = [Line(label="A" if other else "cluster", points=own)]
         if other:
-            lines.append(Line(label="B", points=theirs, look="other"))
+            lines.append(Line(label="B", points=theirs, style="other"))
         broken = sum(not math.isfinite(value) for _, value in own)
         chart = Chart(
             title=name, lines=lines, steps=steps_of(run, other), small=True, columns=200, from_zero=name in timing

@@ -8,7 +8,7 @@ from otel_train.diagnose.finding import WRONG, Finding, Severity
 from otel_train.diagnose.judgement import WINDOW
 from otel_train.number_text import exact_number, grouped_number
 from otel_train.report.charts import Chart, Line
-from otel_train.report.curves import Stretch
+from otel_train.report.curves import Stretch, as_points
 from otel_train.report.judged_curve import JudgedCurve
 from otel_train.report.markup import Child, Html, join, outside, tag
 from otel_train.report.run import ReportRun, Topic, sentence
@@ -64,7 +64,7 @@ def key_of(index: int) -> Html:
 def anchor(topic: Topic, index: int = 0) -> str:
     """Return the name that a topic's card is linked under."""
     word = "".join(char if char.isascii() and char.isalnum() else "-" for char in topic.title[:60])
-    return f"{'found' if index == 0 else 'found2'}-{word}"
+    return f"{'finding' if index == 0 else 'finding2'}-{word}"
 
 
 def cards(run: ReportRun, index: int, other: ReportRun | None) -> list[Html]:
@@ -94,7 +94,7 @@ def _card(run: ReportRun, topic: Topic, index: int, other: ReportRun | None) -> 
         chart = headline_chart(run.judged[key], other.judged[key] if other else None, steps_of(run, other))
         chart = join(_key_figure(run.judged[key]), chart, _stretches_outside(run.judged[key]))
     elif topic.title in run.history.cluster.values:
-        points = [(float(step), value) for step, value in run.history.cluster.points(topic.title)]
+        points = as_points(run.history.cluster.points(topic.title))
         chart = Chart(title=topic.title, lines=[Line(label="cluster", points=points)], steps=steps_of(run, None)).html()
     return tag(
         "article",
@@ -186,13 +186,13 @@ def headline_chart(
     mean = f"mean of {WINDOW}" + ("" if small else " log steps") if judged.by_step else "cluster"
     lines = []
     if judged.by_step and not (small and other):
-        lines.append(Line(label="each step" if small else "each log step", points=judged.by_step, look="faint"))
+        lines.append(Line(label="each step" if small else "each log step", points=judged.by_step, style="faint"))
     lines.append(Line(label=f"A, {mean}" if other else mean, points=judged.curve))
     if judged.worst and not small:
         who = "worst rank, as if all were" if judged.worst_rank is None else f"rank {judged.worst_rank}"
-        lines.append(Line(label=who, points=judged.worst, look="rank"))
+        lines.append(Line(label=who, points=judged.worst, style="rank"))
     if other is not None:
-        lines.append(Line(label=f"B, {mean}", points=other.curve, look="other"))
+        lines.append(Line(label=f"B, {mean}", points=other.curve, style="other"))
     return Chart(
         title=judged.row.wandb_key,
         description=f"{judged.row.description} In {judged.unit}." if judged.unit else judged.row.description,

@@ -1,4 +1,4 @@
-"""The rank that a job hangs on, and the one that slows it down."""
+"""The rank that a job hangs on, of a real job and of given states."""
 
 from __future__ import annotations
 
@@ -18,8 +18,8 @@ from otel_train.catalogue import Phase
 from otel_train.cli import main
 from otel_train.diagnose.examine import exit_code
 from otel_train.diagnose.finding import Finding, Severity
-from otel_train.diagnose.ranks import find_ranks, find_stragglers
-from otel_train.read import History, RankState, RingJob, Track
+from otel_train.diagnose.ranks import find_ranks
+from otel_train.read import History, RankState, RingJob
 from otel_train.ring import Identity
 from otel_train.smoke.child_process import ended_within, running_process
 from tests.support.environment import clean_environment
@@ -177,17 +177,3 @@ def test_unstarted_rank_is_named() -> None:
     here = [replace(state(0), identity=replace(IDENTITY, rank=4 + local, local_rank=local)) for local in (0, 1, 3)]
     finding = find_ranks(here, History("rings", "run", facts={"job.local_world_size": 4}), NOW)[0]
     assert (finding.rank, finding.summary) == (6, "rank 6 never ended a step: of 4 on this node 3 have")
-
-
-def test_straggler_beats_chance() -> None:
-    """Turns that fall evenly name no rank; one that is the last at nearly every step is named with its excess."""
-    even, uneven = History("rings", "run"), History("rings", "run")
-    for history, excess in ((even, 0.0), (uneven, 0.05)):
-        for rank in range(3):
-            track = history.ranks[rank] = Track()
-            for step in range(60):
-                wait = 0.01 * ((step + rank) % 3) + (excess if rank == 2 else 0.0)
-                track.add(step, step, {"train/data_wait": wait, "train/step_duration": 0.1})
-    assert find_stragglers(even) == []
-    (finding,) = find_stragglers(uneven)
-    assert (finding.rank, finding.check, (finding.chance or 1) < 1e-20) == (2, "train/data_wait", True)
