@@ -1,4 +1,4 @@
-"""What is made from the catalogue and committed: written anew, or compared with what is there."""
+"""Generate dashboards, alert rules and pages from the catalogue, and find those that are committed and differ."""
 
 from otel_train.render.alert import Alert, Severity
 from otel_train.render.alerts import RUNBOOKS, alerts, rules_file

@@ -1,4 +1,4 @@
-"""What an alert is: a condition in PromQL, and what it tells the one who is woken by it."""
+"""An alert: a condition in PromQL, and the text for the one who is woken by it."""
 
 from __future__ import annotations
 
@@ -22,17 +22,17 @@ class Alert:
     name: str
     """Its name in Prometheus, and that of its page in docs/runbooks."""
     group: str
-    """The area, one rule group each."""
+    """The area; each is a rule group."""
     metric: str
-    """The name of the metric that it is about, a label."""
+    """Name of its metric, which is a label."""
     keys: tuple[str, ...] = ()
     """The headline keys (wandb) that it judges; empty for the pipeline's own."""
     expression: str
-    """PromQL; what it returns fires."""
+    """PromQL; each series that it returns fires."""
     hold: str
     """How long the condition must last."""
     severity: Severity
     summary: str
     """One line with the values, as a Prometheus template."""
     description: str
-    """What the metric means, and what to do."""
+    """Meaning of the metric, and what to do."""

@@ -14,7 +14,7 @@ from otel_train.render.headline_alerts import headline_alerts
 from otel_train.render.pipeline_alerts import pipeline_alerts
 
 RUNBOOKS = "docs/runbooks/"
-"""Where the pages are: what `runbook_url` begins with unless another place is given."""
+"""Address of the pages, unless another one is given: the beginning of each `runbook_url`."""
 _NOTICE = "# Made by `otel-train render` from the catalogue; edit otel_train/render/*_alerts.py instead.\n"
 
 
@@ -32,7 +32,7 @@ def rules_file(health: Health = healthy_range, runbooks: str = RUNBOOKS) -> str:
 
     Args:
         health: Gives the range of a headline key.
-        runbooks: The address that the pages' names are put behind.
+        runbooks: The address that the pages' names are appended to.
     """
     groups = [
         {"name": f"otel_train.{name}", "rules": [_rule(alert, runbooks) for alert in of_group]}

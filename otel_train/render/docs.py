@@ -1,4 +1,4 @@
-"""The page that tells what each metric means, as Markdown."""
+"""The page of all metrics, with the meaning of each, as Markdown."""
 
 from __future__ import annotations
 
@@ -35,7 +35,7 @@ def metrics_page() -> str:
         "|---|---|---|---|---|---|",
         *map(_row, HEADLINE),
         "",
-        "## Beside them",
+        "## Other metrics",
         "",
         "| name | instrument, unit | reduction over ranks | wandb key | healthy | meaning |",
         "|---|---|---|---|---|---|",

@@ -39,43 +39,43 @@ def keys_of(row: Metric) -> tuple[str, ...]:
     return tuple(key for key in HEADLINE_KEYS if headline_row(key) == row)
 
 
-def bounded(wanted: HealthyRange) -> bool:
-    """Tell whether any value can be out of a range (none is below 0)."""
-    return wanted.low > 0 or wanted.high < float("inf")
+def bounded(healthy: HealthyRange) -> bool:
+    """Tell whether any value can be out of a range (no value is below 0)."""
+    return healthy.low > 0 or healthy.high < float("inf")
 
 
-def figure(key: str, wanted: HealthyRange, matchers: str = "") -> str:
-    """Return the expression of a headline key's figure over `WINDOW`, divided by what its range says.
+def figure(key: str, healthy: HealthyRange, matchers: str = "") -> str:
+    """Return the expression of a headline key's figure over `WINDOW`, divided as its range says.
 
     Args:
         key: A headline key; that of a maximum is taken as if every rank were like the worst, as the verdict does.
-        wanted: Its range: which statistic, per what.
+        healthy: Its range, with the statistic and the divisor.
         matchers: Label matchers in braces, for every series of the expression.
 
     Raises:
-        ConfigurationError: The range wants a counter's largest or last value, which increases don't tell.
+        ConfigurationError: The range judges a counter's largest or last value, which increases don't tell.
     """
     row = headline_row(key)
     ranks = over("last_over_time", cluster_series(rows.RANKS) + matchers, WINDOW)
     steps = over("delta", rank_series(rows.STEP) + matchers, WINDOW)
     picks = over("increase", cluster_series(rows.PICKS) + matchers, WINDOW)
     if row.instrument is not Instrument.COUNTER:
-        value = over(_STATISTICS[wanted.statistic], cluster_series(row) + matchers, WINDOW)
+        value = over(_STATISTICS[healthy.statistic], cluster_series(row) + matchers, WINDOW)
         return {
             Per.CLUSTER: value,
             Per.RANK: f"{value} / {ranks}",
             Per.PICK: f"{value} / ({picks} / {steps})",
-        }[wanted.per]
-    if wanted.statistic is not Statistic.MEAN:
+        }[healthy.per]
+    if healthy.statistic is not Statistic.MEAN:
         raise ConfigurationError(
-            f"health.{key}: alerts judge a counter by its mean, got {wanted.statistic}; set statistic to mean"
+            f"health.{key}: alerts judge a counter by its mean, got {healthy.statistic}; set statistic to mean"
         )
     if key == row.wandb_key + MAX_SUFFIX:
         count = f"{over('sum_over_time', cluster_series(row, MAX_SUFFIX) + matchers, WINDOW)} * {ranks}"
     else:
         count = over("increase", cluster_series(row) + matchers, WINDOW)
-    if wanted.per is Per.PICK:
+    if healthy.per is Per.PICK:
         return f"{count} / {picks}"
     # A fixed batch gives exactly a bound such as 4; the quotient of extrapolated numbers is a rounding error off it.
-    per_step = f"{count} / {steps}" if wanted.per is Per.CLUSTER else f"{count} / {steps} / {ranks}"
+    per_step = f"{count} / {steps}" if healthy.per is Per.CLUSTER else f"{count} / {steps} / {ranks}"
     return f"round({per_step}, 0.000001)"

@@ -13,33 +13,33 @@ from otel_train.render.figures import Health
 from otel_train.render.runbooks import runbook_index, runbook_page
 
 _ALL_GENERATED = ("grafana/dashboards/*", "docs/runbooks/*", "prometheus/*.rules.yaml")
-"""Where nothing else may be: a file that no metric makes any more is drift."""
+"""Files of which all are generated: one that no metric makes any more is drift."""
 
 
 def generated_files() -> dict[str, str]:
     """Return the content of each generated file by its path in the checkout."""
-    shown, known = dashboards(), alerts()
+    all_dashboards, all_alerts = dashboards(), alerts()
     return {
         "docs/metrics.md": metrics_page(),
         **monitoring_files(),
-        "docs/runbooks/README.md": runbook_index(known),
-        **{f"docs/runbooks/{alert.name}.md": runbook_page(alert, shown) for alert in known},
+        "docs/runbooks/README.md": runbook_index(all_alerts),
+        **{f"docs/runbooks/{alert.name}.md": runbook_page(alert, all_dashboards) for alert in all_alerts},
     }
 
 
 def monitoring_files(health: Health = healthy_range, runbooks: str = RUNBOOKS) -> dict[str, str]:
-    """Return what Prometheus and Grafana read, by path.
+    """Return the files that Prometheus and Grafana read, by path.
 
     Args:
         health: Gives the range of a headline key.
-        runbooks: What an alert's `runbook_url` begins with.
+        runbooks: The beginning of an alert's `runbook_url`.
 
     Raises:
         ConfigurationError: A range can't be judged by an alert.
     """
     return {
         "prometheus/otel_train.rules.yaml": rules_file(health, runbooks),
-        **{f"grafana/dashboards/{each.name}.json": dashboard_json(each) for each in dashboards(health)},
+        **{f"grafana/dashboards/{dashboard.name}.json": dashboard_json(dashboard) for dashboard in dashboards(health)},
     }
 
 
@@ -47,7 +47,7 @@ def drifted(root: Path) -> list[str]:
     """Return the generated files that are missing or differ, and those that nothing makes any more, by path.
 
     Raises:
-        ConfigurationError: `root` is no checkout of otel_train.
+        ConfigurationError: `root` is not a checkout of otel_train.
     """
     _check_checkout(root)
     made = generated_files()
@@ -58,7 +58,7 @@ def write_files(root: Path) -> list[str]:
     """Write the generated files that differ, remove those that nothing makes any more, and return their paths.
 
     Raises:
-        ConfigurationError: `root` is no checkout of otel_train.
+        ConfigurationError: `root` is not a checkout of otel_train.
     """
     _check_checkout(root)
     made = generated_files()
@@ -72,7 +72,7 @@ def write_files(root: Path) -> list[str]:
 def _check_checkout(root: Path) -> None:
     if not (root / "otel_train" / "catalogue").is_dir():
         raise ConfigurationError(
-            f"{root.absolute()} is no checkout of otel_train; run this at the top of one, or give --root; "
+            f"{root.absolute()} is not a checkout of otel_train; run this at the top of one, or give --root; "
             "--out FOLDER writes alert rules and dashboards for an installation of your own"
         )
 
@@ -93,5 +93,5 @@ def _differing(root: Path, made: dict[str, str]) -> list[str]:
 
 
 def _left_over(root: Path, made: dict[str, str]) -> list[str]:
-    found = sorted(path for pattern in _ALL_GENERATED for path in root.glob(pattern) if path.is_file())
-    return [name for path in found if (name := path.relative_to(root).as_posix()) not in made]
+    paths = sorted(path for pattern in _ALL_GENERATED for path in root.glob(pattern) if path.is_file())
+    return [name for path in paths if (name := path.relative_to(root).as_posix()) not in made]

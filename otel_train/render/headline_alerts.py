@@ -20,7 +20,7 @@ from otel_train.render.promql import ATTEMPT, HOST, OF_ATTEMPT, RANK, RUN, by, c
 
 _CRITICAL = (
     rows.PICKS,  # a rank trains on nothing
-    rows.MIX_DIVERGENCE,  # the model learns another mix than the one that was asked for, and can't unlearn it
+    rows.MIX_DIVERGENCE,  # the model learns another mix than the configured one, and can't unlearn it
     rows.FALSE_EVICTIONS,  # streams go on from an empty state: the result is wrong, not late
 )
 _PER = {Per.CLUSTER: "", Per.RANK: " per rank", Per.PICK: " per pick"}
@@ -34,15 +34,15 @@ def headline_alerts(health: Health) -> list[Alert]:
     """
     alerts = []
     for row in HEADLINE:
-        judged = [(key, wanted) for key in keys_of(row) if bounded(wanted := health(key))]
+        judged = [(key, healthy) for key in keys_of(row) if bounded(healthy := health(key))]
         if judged:
             alerts.append(_alert(row, judged))
     return alerts
 
 
 def _alert(row: Metric, judged: list[tuple[str, HealthyRange]]) -> Alert:
-    conditions = [condition for key, wanted in judged for condition in _outside(figure(key, wanted), wanted)]
-    wanted = judged[0][1]
+    conditions = [condition for key, healthy in judged for condition in _outside(figure(key, healthy), healthy)]
+    healthy = judged[0][1]
     return Alert(
         name="OtelTrain" + "".join(word.title() for word in row.name.replace(".", "_").split("_")) + "OutOfRange",
         group=row.name.partition(".")[0],
@@ -52,15 +52,15 @@ def _alert(row: Metric, judged: list[tuple[str, HealthyRange]]) -> Alert:
         expression=by("max", OF_ATTEMPT, "\n    " + "\n  or\n    ".join(conditions) + "\n"),
         hold="2m",
         severity=Severity.CRITICAL if row in _CRITICAL else Severity.WARNING,
-        summary=f"Run {{{{ $labels.{RUN} }}}}: {row.wandb_key} is {{{{ printf `%.3g` $value }}}}{_PER[wanted.per]}, "
-        f"healthy is {wanted}{_worst_rank(row)}.",
+        summary=f"Run {{{{ $labels.{RUN} }}}}: {row.wandb_key} is {{{{ printf `%.3g` $value }}}}{_PER[healthy.per]}, "
+        f"healthy is {healthy}{_worst_rank(row)}.",
         description=f"{row.description} {row.remedy}",
     )
 
 
-def _outside(value: str, wanted: HealthyRange) -> list[str]:
-    high = [f"{value} > {wanted.high:.12g}"] if math.isfinite(wanted.high) else []
-    return high + ([f"{value} < {wanted.low:.12g}"] if wanted.low > 0 else [])
+def _outside(value: str, healthy: HealthyRange) -> list[str]:
+    high = [f"{value} > {healthy.high:.12g}"] if math.isfinite(healthy.high) else []
+    return high + ([f"{value} < {healthy.low:.12g}"] if healthy.low > 0 else [])
 
 
 def _worst_rank(row: Metric) -> str:

@@ -1,8 +1,9 @@
-"""The alerts about the way itself: a silent rank, lost records, a bridge or a collector that does not keep up."""
+"""The alerts about the telemetry pipeline: a silent rank, lost records, a bridge or a collector that is too slow."""
 
 from __future__ import annotations
 
-from otel_train.catalogue import Phase, external, rows
+from otel_train.catalogue import Metric, Phase, external, rows
+from otel_train.catalogue.external import ExternalMetric
 from otel_train.render.alert import Alert, Severity
 from otel_train.render.figures import WINDOW
 from otel_train.render.promql import HOST, OF_ATTEMPT, OF_RANK, RANK, RUN, by, growth, over, rank_series
@@ -13,14 +14,16 @@ BRIDGE_LAG_LIMIT = 60.0
 HANG_LIMIT = 60.0
 """Seconds without a step below which nothing is said to hang ..."""
 HANG_TIMES = 3.0
-"""... and how many times the longest mean step of six hours it must be: a checkpoint is no hang."""
+"""... and how many times the longest mean step of six hours it must be: a checkpoint is not a hang."""
 STRAGGLE_PART = 0.25
-"""Of the mean step, by which a rank is slower than the median one."""
+"""Share of the mean step by which a slow rank is slower than the median one."""
 QUEUE_LIMIT = 0.5
 """Part of a queue's capacity: there is as much time left as it took to come here."""
 
 _DATA, _COMPUTE = (phase.name.lower() for phase in (Phase.DATA, Phase.COMPUTE))
 _RUN = f"Run {{{{ $labels.{RUN} }}}}"
+_RANK = f"rank {{{{ $labels.{RANK} }}}} on {{{{ $labels.{HOST} }}}}"
+_BRIDGE = "The wandb bridge {{ $labels.job }}"
 _EXPORTER_LABELS = ("job", "instance", external.EXPORTER_LABEL)
 _EXPORTER = f"{{{{ $labels.{external.EXPORTER_LABEL} }}}}"
 _COUNT = "{{ printf `%.0f` $value }}"
@@ -28,39 +31,115 @@ _COUNT = "{{ printf `%.0f` $value }}"
 
 def pipeline_alerts() -> list[Alert]:
     """Return the alerts."""
+    of_host = (*OF_ATTEMPT, HOST)
+    # The comment beside a name is the reason for its severity.
     return [
         _rank_silent(),
         _job_hangs(),
         _rank_straggles(),
-        _ranks_out_of_step(),
-        _records_dropped(),
-        _points_refused(),
+        _alert(
+            "RanksOutOfStep",  # training itself goes on; a rank that has really died is a silent one too
+            rows.REDUCTIONS_ABANDONED,
+            _grown(rows.REDUCTIONS_ABANDONED, OF_ATTEMPT),
+            f"{_RUN}: ranks have abandoned {_COUNT} reductions in {WINDOW}; cluster-wide values are missing.",
+        ),
+        _alert(
+            "RecordsDropped",  # training does not notice
+            rows.RECORDS_DROPPED,
+            _grown(rows.RECORDS_DROPPED, of_host),
+            f"{_RUN}: {_COUNT} records were lost in {WINDOW} on {{{{ $labels.{HOST} }}}}.",
+        ),
+        _alert(
+            "PointsRefused",  # training does not notice
+            rows.POINTS_REFUSED,
+            _grown(rows.POINTS_REFUSED, of_host),
+            f"{_RUN}: the receiver has refused {_COUNT} points in {WINDOW} from {{{{ $labels.{HOST} }}}}.",
+        ),
         _bridge_behind(),
         _bridge_silent(),
-        _bridge_loses(),
-        _queue_filling(),
-        _collector_drops(),
+        _alert(
+            "BridgeLosesPoints",  # their rows are in wandb, marked as partial
+            rows.BRIDGE_REFUSED_POINTS,
+            f"{_grown(rows.BRIDGE_LATE_POINTS, ('job',))} or {_grown(rows.BRIDGE_REFUSED_POINTS, ('job',))}",
+            f"{_BRIDGE} has lost {_COUNT} points in {WINDOW}.",
+            what_to_do=f"{rows.BRIDGE_REFUSED_POINTS.remedy} Or: {rows.BRIDGE_LATE_POINTS.description} "
+            f"{rows.BRIDGE_LATE_POINTS.remedy}",
+        ),
+        _alert(
+            "CollectorQueueFilling",  # nothing is lost yet
+            external.QUEUE_SIZE,
+            by(
+                "max",
+                _EXPORTER_LABELS,
+                f"{external.QUEUE_SIZE.name} / {external.QUEUE_CAPACITY.name} > {QUEUE_LIMIT:g}",
+            ),
+            f"The collector's queue to {_EXPORTER} is {{{{ $value | humanizePercentage }}}} full.",
+            hold="2m",
+        ),
+        _alert(
+            "CollectorDropsData",  # gone for good, but training does not notice
+            external.SEND_FAILED,
+            _grown(external.SEND_FAILED, (*_EXPORTER_LABELS, external.ERROR_LABEL)),
+            f"The collector gave up on {_COUNT} data points to {_EXPORTER} in {WINDOW} "
+            f"({{{{ $labels.{external.ERROR_LABEL} }}}}).",
+        ),
     ]
+
+
+def _alert(
+    name: str,
+    row: Metric | ExternalMetric,
+    expression: str,
+    summary: str,
+    *,
+    what_to_do: str = "",
+    hold: str = "0s",
+    severity: Severity = Severity.WARNING,
+) -> Alert:
+    """Return an alert of this group, whose text begins with the description of its metric."""
+    return Alert(
+        name=f"OtelTrain{name}",
+        group=GROUP,
+        metric=row.name,
+        expression=expression,
+        hold=hold,
+        severity=severity,
+        summary=summary,
+        description=f"{row.description} {what_to_do or row.remedy}",
+    )
+
+
+def _grown(row: Metric | ExternalMetric, labels: tuple[str, ...]) -> str:
+    """Return the expression of a counter's growth, by labels; it fires on any."""
+    series = rank_series(row) if isinstance(row, Metric) else row.name
+    return by("sum", labels, f"\n  {growth(series, WINDOW)}\n")
+
+
+def _silent(series: str, labels: tuple[str, ...], on: tuple[str, ...], running: str) -> str:
+    """Return the expression of a series of the last hour without a sample in two minutes, while others go on.
+
+    Args:
+        series: The series.
+        labels: Labels that tell one sender from another.
+        on: Labels that it shares with `running`.
+        running: Expression of what goes on.
+    """
+    of_hour, of_minutes = (by("max", labels, over("last_over_time", series, window)) for window in ("1h", "2m"))
+    return f"  {of_hour}\nunless\n  {of_minutes}\nand on ({', '.join(on)})\n  {running}\n"
 
 
 def _rank_silent() -> Alert:
     step = rank_series(rows.STEP)
-    known = by("max", OF_RANK, over("last_over_time", step, "1h"))
-    heard = by("max", OF_RANK, over("last_over_time", step, "2m"))
-    running = by("max", OF_ATTEMPT, over("last_over_time", step, "1m"))
-    return Alert(
-        name="OtelTrainRankSilent",
-        group=GROUP,
-        metric=rows.STEP.name,
+    return _alert(
+        "RankSilent",
+        rows.STEP,
         # A job that has ended, or whose steps are that long, is silent on all of its ranks.
-        expression=f"  {known}\nunless\n  {heard}\nand on ({', '.join(OF_ATTEMPT)})\n  {running}\n",
+        _silent(step, OF_RANK, OF_ATTEMPT, by("max", OF_ATTEMPT, over("last_over_time", step, "1m"))),
+        f"{_RUN}: {_RANK} is silent since its step {_COUNT}, while other ranks go on.",
+        what_to_do="This rank has sent none for two minutes. Look whether its process and its node's sidecar live.",
         hold="1m",
         # The job hangs in its next collective, or goes on without the rank's data.
         severity=Severity.CRITICAL,
-        summary=f"{_RUN}: rank {{{{ $labels.{RANK} }}}} on {{{{ $labels.{HOST} }}}} is silent since its step {_COUNT}, "
-        "while other ranks go on.",
-        description=f"{rows.STEP.description} This rank has sent none for two minutes. Look whether its process and "
-        "its node's sidecar live.",
     )
 
 
@@ -71,165 +150,61 @@ def _job_hangs() -> Alert:
     longest = by("max", OF_RANK, over("max_over_time", rank_series(rows.STEP_DURATION), "6h"))
     step = by("max", OF_RANK, over("max_over_time", rank_series(rows.STEP), "6h"))
     conditions = []
-    for place, matcher in enumerate((f'="{_DATA}"', f'="{_COMPUTE}"', f'!~"{_DATA}|{_COMPUTE}"')):
+    for order, matcher in enumerate((f'="{_DATA}"', f'="{_COMPUTE}"', f'!~"{_DATA}|{_COMPUTE}"')):
         age = by("max", of_rank, over("last_over_time", f"{rank_series(row)}{{{row.attribute}{matcher}}}", "1m"))
         limit = f"clamp_min({HANG_TIMES:g} * {longest}, {HANG_LIMIT:g})"
-        # The age has done its work: what is left is the step, and a little more the later the phase comes in it.
+        # The age only selects: the value is the step, and a little more the later the phase comes in it.
         stuck = f"0 * ({age} > {on_rank} group_left () {limit})"
-        conditions.append(f"    {stuck}\n    + {on_rank} group_left () {step} + {place / 10:g}\n")
-    return Alert(
-        name="OtelTrainJobHangs",
-        group=GROUP,
-        metric=row.name,
-        expression=f"bottomk by ({', '.join(OF_ATTEMPT)}) (1,\n" + "  or\n".join(conditions) + ")\n",
-        hold="0s",  # the age itself is how long it has lasted
+        conditions.append(f"    {stuck}\n    + {on_rank} group_left () {step} + {order / 10:g}\n")
+    return _alert(
+        "JobHangs",
+        row,
+        f"bottomk by ({', '.join(OF_ATTEMPT)}) (1,\n" + "  or\n".join(conditions) + ")\n",
+        f"{_RUN} hangs: {_RANK} has ended no step since {_COUNT} and is in phase {{{{ $labels.{row.attribute} }}}}.",
+        what_to_do=f"No rank is further back. {row.remedy}",
         severity=Severity.CRITICAL,  # every rank waits for this one
-        summary=f"{_RUN} hangs: rank {{{{ $labels.{RANK} }}}} on {{{{ $labels.{HOST} }}}} has ended no step since "
-        f"{_COUNT} and is in phase {{{{ $labels.{row.attribute} }}}}.",
-        description=f"{row.description} No rank is further behind. {row.remedy}",
     )
 
 
 def _rank_straggles() -> Alert:
-    row, attempt = rows.DATA_WAIT, f"on ({', '.join(OF_ATTEMPT)}) group_left ()"
+    attempt = f"on ({', '.join(OF_ATTEMPT)}) group_left ()"
     usual = by("avg", OF_ATTEMPT, over("avg_over_time", rank_series(rows.STEP_DURATION), WINDOW))
     conditions = []
-    for each in (rows.DATA_WAIT, rows.STEP_DURATION):
-        own = by("max", OF_RANK, over("avg_over_time", rank_series(each), WINDOW))
+    for row in (rows.DATA_WAIT, rows.STEP_DURATION):
+        own = by("max", OF_RANK, over("avg_over_time", rank_series(row), WINDOW))
         median = f"quantile by ({', '.join(OF_ATTEMPT)}) (0.5, {own})"
         conditions.append(f"  {own} - {attempt} {median}\n    > {attempt} ({STRAGGLE_PART:g} * {usual})\n")
-    return Alert(
-        name="OtelTrainRankStraggles",
-        group=GROUP,
-        metric=row.name,
-        expression="or\n".join(conditions),
+    return _alert(
+        "RankStraggles",  # the job goes on, as slowly as this rank
+        rows.DATA_WAIT,
+        "or\n".join(conditions),
+        f"{_RUN}: {_RANK} is slow: it takes or waits {{{{ $value | humanizeDuration }}}} a step longer than the "
+        "median rank.",
+        what_to_do=f"{rows.STEP_DURATION.description} Look at the rank's loader, its storage and its node.",
         hold="5m",
-        severity=Severity.WARNING,  # the job goes on, as slowly as this rank
-        summary=f"{_RUN}: rank {{{{ $labels.{RANK} }}}} on {{{{ $labels.{HOST} }}}} is slow: it takes or waits "
-        "{{ $value | humanizeDuration }} a step longer than the median rank.",
-        description=f"{row.description} {rows.STEP_DURATION.description} Look at the rank's loader, its storage and "
-        "its node.",
-    )
-
-
-def _ranks_out_of_step() -> Alert:
-    row = rows.REDUCTIONS_ABANDONED
-    return Alert(
-        name="OtelTrainRanksOutOfStep",
-        group=GROUP,
-        metric=row.name,
-        expression=by("sum", OF_ATTEMPT, f"\n  {growth(rank_series(row), WINDOW)}\n"),
-        hold="0s",
-        # Training itself goes on; a rank that has really died is a silent one too.
-        severity=Severity.WARNING,
-        summary=f"{_RUN}: ranks have abandoned {_COUNT} reductions in {WINDOW}; cluster-wide values are missing.",
-        description=f"{row.description} {row.remedy}",
-    )
-
-
-def _records_dropped() -> Alert:
-    row = rows.RECORDS_DROPPED
-    return Alert(
-        name="OtelTrainRecordsDropped",
-        group=GROUP,
-        metric=row.name,
-        expression=by("sum", (*OF_ATTEMPT, HOST), f"\n  {growth(rank_series(row), WINDOW)}\n"),
-        hold="0s",
-        severity=Severity.WARNING,  # training does not notice
-        summary=f"{_RUN}: {_COUNT} records were lost in {WINDOW} on {{{{ $labels.{HOST} }}}}.",
-        description=f"{row.description} {row.remedy}",
-    )
-
-
-def _points_refused() -> Alert:
-    row = rows.POINTS_REFUSED
-    return Alert(
-        name="OtelTrainPointsRefused",
-        group=GROUP,
-        metric=row.name,
-        expression=by("sum", (*OF_ATTEMPT, HOST), f"\n  {growth(rank_series(row), WINDOW)}\n"),
-        hold="0s",
-        severity=Severity.WARNING,  # training does not notice
-        summary=f"{_RUN}: the receiver has refused {_COUNT} points in {WINDOW} from {{{{ $labels.{HOST} }}}}.",
-        description=f"{row.description} {row.remedy}",
     )
 
 
 def _bridge_behind() -> Alert:
-    row = rows.BRIDGE_LAG
-    # A bridge that was started again has a new instance: what the old one said last must not outlive it.
-    lag = by("max", ("job",), over("last_over_time", rank_series(row), "1m"))
-    return Alert(
-        name="OtelTrainBridgeBehind",
-        group=GROUP,
-        metric=row.name,
-        expression=f"{lag} > {BRIDGE_LAG_LIMIT:g}",
+    # A bridge that was started again has a new instance: the last value of the old one must not outlive it.
+    lag = by("max", ("job",), over("last_over_time", rank_series(rows.BRIDGE_LAG), "1m"))
+    return _alert(
+        "BridgeBehind",  # its inbox is on disk: rows come late, none is lost
+        rows.BRIDGE_LAG,
+        f"{lag} > {BRIDGE_LAG_LIMIT:g}",
+        f"{_BRIDGE} is late by {{{{ $value | humanizeDuration }}}}.",
         hold="2m",
-        severity=Severity.WARNING,  # its inbox is on disk: rows come late, none is lost
-        summary="The wandb bridge {{ $labels.job }} is {{ $value | humanizeDuration }} behind.",
-        description=f"{row.description} {row.remedy}",
     )
 
 
 def _bridge_silent() -> Alert:
-    row = rows.BRIDGE_ROWS
-    known, heard = (by("max", ("job",), over("last_over_time", rank_series(row), window)) for window in ("1h", "2m"))
+    # Steps that come in show that the way to Prometheus is open, and that there is something to bridge.
     running = over("last_over_time", rank_series(rows.STEP), "1m")
-    return Alert(
-        name="OtelTrainBridgeSilent",
-        group=GROUP,
-        metric=row.name,
-        # Steps that come in show that the way to Prometheus is open, and that there is something to bridge.
-        expression=f"  {known}\nunless\n  {heard}\nand on ()\n  {running}\n",
+    return _alert(
+        "BridgeSilent",  # the collector keeps what the bridge does not take
+        rows.BRIDGE_ROWS,
+        _silent(rank_series(rows.BRIDGE_ROWS), ("job",), (), running),
+        f"{_BRIDGE} is silent since its row {_COUNT}, while jobs go on.",
+        what_to_do="It has sent nothing for two minutes. Look whether its process lives, and at its log.",
         hold="2m",
-        severity=Severity.WARNING,  # the collector keeps what the bridge does not take
-        summary=f"The wandb bridge {{{{ $labels.job }}}} is silent since its row {_COUNT}, while jobs go on.",
-        description=f"{row.description} It has said nothing for two minutes. Look whether its process lives, and at "
-        "its log.",
-    )
-
-
-def _bridge_loses() -> Alert:
-    late, refused = rows.BRIDGE_LATE_POINTS, rows.BRIDGE_REFUSED_POINTS
-    lost = (f"\n  {growth(rank_series(row), WINDOW)}\n" for row in (late, refused))
-    late_sum, refused_sum = (by("sum", ("job",), expression) for expression in lost)
-    return Alert(
-        name="OtelTrainBridgeLosesPoints",
-        group=GROUP,
-        metric=refused.name,
-        expression=f"{late_sum} or {refused_sum}",
-        hold="0s",
-        severity=Severity.WARNING,  # their rows are in wandb, marked as partial
-        summary=f"The wandb bridge {{{{ $labels.job }}}} has lost {_COUNT} points in {WINDOW}.",
-        description=f"{refused.description} {refused.remedy} Or: {late.description} {late.remedy}",
-    )
-
-
-def _queue_filling() -> Alert:
-    row = external.QUEUE_SIZE
-    return Alert(
-        name="OtelTrainCollectorQueueFilling",
-        group=GROUP,
-        metric=row.name,
-        expression=by("max", _EXPORTER_LABELS, f"{row.name} / {external.QUEUE_CAPACITY.name} > {QUEUE_LIMIT:g}"),
-        hold="2m",
-        severity=Severity.WARNING,  # nothing is lost yet
-        summary=f"The collector's queue to {_EXPORTER} is {{{{ $value | humanizePercentage }}}} full.",
-        description=f"{row.description} {row.remedy}",
-    )
-
-
-def _collector_drops() -> Alert:
-    row = external.SEND_FAILED
-    labels = (*_EXPORTER_LABELS, external.ERROR_LABEL)
-    return Alert(
-        name="OtelTrainCollectorDropsData",
-        group=GROUP,
-        metric=row.name,
-        expression=by("sum", labels, f"\n  {growth(row.name, WINDOW)}\n"),
-        hold="0s",
-        severity=Severity.WARNING,  # gone for good, but training does not notice
-        summary=f"The collector gave up on {_COUNT} data points to {_EXPORTER} in {WINDOW} "
-        f"({{{{ $labels.{external.ERROR_LABEL} }}}}).",
-        description=f"{row.description} {row.remedy}",
     )

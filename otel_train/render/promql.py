@@ -1,4 +1,4 @@
-"""PromQL's words, around the names that series have in Prometheus."""
+"""Build PromQL expressions from the names that series have in Prometheus."""
 
 from __future__ import annotations
 
@@ -41,9 +41,9 @@ def by(aggregation: str, labels: tuple[str, ...], expression: str) -> str:
 
 
 def growth(series: str, window: str) -> str:
-    """Return how much a counter has grown in a window, where it has.
+    """Return a counter's growth in a window, where it has grown.
 
-    `increase` alone misses what a series began with, and a counter of failures may well begin at its first failure.
+    `increase` alone misses a series' first value, and a counter of failures may well begin at its first failure.
     """
     began = f"{over('last_over_time', series, window)} > 0 unless last_over_time({series}[1h] offset {window})"
     return f"{over('increase', series, window)} > 0 or ({began})"

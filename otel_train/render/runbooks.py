@@ -1,4 +1,4 @@
-"""The page of each alert: what it means, what it does to training, how to look, what to do.
+"""The page of each alert: its meaning, its effect on training, where to look, and what to do.
 
 The prose is in runbooks.toml; names, conditions and panels come from the catalogue, the alerts and the dashboards.
 """
@@ -23,7 +23,7 @@ _LISTED_RANKS = 5
 
 @dataclass(frozen=True, slots=True)
 class _Names:
-    """What the prose may say of a row: `{EVICTIONS}`, `{EVICTIONS.top}`."""
+    """Names of a row that the prose may use: `{EVICTIONS}`, `{EVICTIONS.top}`."""
 
     row: Metric
 
@@ -58,7 +58,7 @@ class _Names:
 
 @dataclass(frozen=True, slots=True)
 class _ExternalNames:
-    """The same for another program's metric."""
+    """Names of another program's metric."""
 
     row: ExternalMetric
 
@@ -81,7 +81,7 @@ def runbook_page(alert: Alert, dashboards: tuple[Dashboard, ...]) -> str:
     """
     names = {name: _Names(row) for name, row in vars(rows).items() if isinstance(row, Metric)}
     others = {name: _ExternalNames(row) for name, row in vars(external).items() if isinstance(row, ExternalMetric)}
-    text = {section: each.strip().format(**names, **others) for section, each in prose()[alert.name].items()}
+    text = {section: template.strip().format(**names, **others) for section, template in prose()[alert.name].items()}
     panels = [_panel(dashboard, panel) for dashboard, panel in panels_of(alert, dashboards)]
     lines = [
         f"# {alert.name}",
@@ -129,7 +129,7 @@ def runbook_index(alerts: tuple[Alert, ...]) -> str:
         "",
         "| alert | severity | what it means |",
         "|---|---|---|",
-        *(f"| [{each.name}]({each.name}.md) | {each.severity} | {_first_sentence(each)} |" for each in alerts),
+        *(f"| [{alert.name}]({alert.name}.md) | {alert.severity} | {_first_sentence(alert)} |" for alert in alerts),
     ]
     return "\n".join(lines) + "\n"
 
@@ -140,7 +140,7 @@ def panels_of(alert: Alert, dashboards: tuple[Dashboard, ...]) -> list[tuple[Das
         (dashboard, panel)
         for dashboard in dashboards
         for panel in dashboard.panels
-        if alert.metric in (each.name for each in panel.shows)
+        if alert.metric in (metric.name for metric in panel.shows)
     ]
 
 
@@ -160,7 +160,7 @@ def _facts(alert: Alert) -> str:
 
 
 def _first_sentence(alert: Alert) -> str:
-    row = next((each for each in HEADLINE if each.name == alert.metric), None)
+    row = next((metric for metric in HEADLINE if metric.name == alert.metric), None)
     if row is not None and row.healthy is not None:
         return f"`{row.name}` is not {row.healthy}"
     return " ".join(prose()[alert.name]["meaning"].split()).partition(". ")[0].rstrip(".")

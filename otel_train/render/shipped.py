@@ -15,7 +15,7 @@ NAMES = (
 
 
 def shipped_files() -> dict[str, str]:
-    """Return the content of each file by its path below a folder: from the checkout, or from where a wheel puts it."""
+    """Return the content of each file by its path below a folder, from the checkout or from an installed wheel."""
     checkout = Path(__file__).parents[2]
     if (checkout / "pyproject.toml").is_file():
         return {name: (checkout / name).read_text(encoding="utf-8") for name in NAMES}

@@ -1,4 +1,4 @@
-"""The alerts, and what stands behind each."""
+"""The alerts: their conditions, ranges, pages and panels."""
 
 from __future__ import annotations
 
@@ -16,30 +16,30 @@ from otel_train.render.runbooks import panels_of, prose
 from otel_train.trainer import load_config, shipped_configs
 
 
-def replaced(key: str, wanted: HealthyRange) -> Callable[[str], HealthyRange]:
-    return lambda each: wanted if each == key else healthy_range(each)
+def replaced(key: str, healthy: HealthyRange) -> Callable[[str], HealthyRange]:
+    return lambda name: healthy if name == key else healthy_range(name)
 
 
 def test_headline_metrics_have_one_alert() -> None:
-    """No headline metric is without an alert, and none has two."""
+    """Each headline metric has exactly one alert."""
     assert [alert.metric for alert in alerts() if alert.keys] == [row.name for row in HEADLINE]
 
 
 def test_alerts_have_page_and_panel() -> None:
-    """Whoever is woken finds prose for exactly the alerts there are, and a panel to open."""
+    """Each alert has its text in runbooks.toml, and a panel to open; no text is left over."""
     assert {alert.name for alert in alerts()} == set(prose())
     assert [alert.name for alert in alerts() if not panels_of(alert, dashboards())] == []
 
 
 @pytest.mark.parametrize("path", shipped_configs().values(), ids=lambda path: path.stem)
 def test_expected_faults_have_alerts(path: Path) -> None:
-    """Each key that a configuration is to drive out of its range is judged by an alert."""
+    """An alert judges each key that a shipped configuration is to drive out of its range."""
     judged = {key for alert in alerts() for key in alert.keys}
     assert set(load_config(path).expect.unhealthy) <= judged
 
 
 def test_job_range_changes_its_alert() -> None:
-    """An override changes bound and statistic; a range that holds everything needs no alert."""
+    """A job's own range changes the alert's bound and statistic; a range that holds everything has no alert."""
     own = HealthyRange(high=7.0, statistic=Statistic.MEAN)
     changed = {alert.metric: alert.expression for alert in alerts(replaced("stream_mixing/staleness_max", own))}
     assert "avg_over_time(" in changed["stream_mixing.staleness_max"]
@@ -49,7 +49,7 @@ def test_job_range_changes_its_alert() -> None:
 
 
 def test_maximum_may_go_unjudged() -> None:
-    """A range whose `worst` is false is for the total only."""
+    """A range whose `worst` is false judges the total only, not the worst rank."""
     keys = {alert.metric: alert.keys for alert in alerts() if alert.keys}
     assert keys["ledger.fresh_writes"] == ("ledger/fresh_writes",)
     assert keys["ledger.evictions"] == ("ledger/evictions", "ledger/evictions_max")
@@ -57,7 +57,7 @@ def test_maximum_may_go_unjudged() -> None:
 
 @pytest.mark.parametrize("per", Per)
 def test_gauge_is_divided_per_range(per: Per) -> None:
-    """The divisor stands behind the gauge's figure."""
+    """The figure of a gauge is divided by the ranks or the picks, as its range says."""
     expression = figure("stream_mixing/active_readers", HealthyRange(high=1.0, per=per))
     value = "avg_over_time(stream_mixing_cluster_active_readers[10m])"
     divisors = {
@@ -69,14 +69,14 @@ def test_gauge_is_divided_per_range(per: Per) -> None:
 
 
 def test_counter_range_needs_mean() -> None:
-    """An alert can't know the largest count of an interval; the message says what to set."""
-    wanted = HealthyRange(high=1.0, statistic=Statistic.MAX)
+    """A counter's range with another statistic than the mean is refused; the message says what to set."""
+    largest = HealthyRange(high=1.0, statistic=Statistic.MAX)
     with pytest.raises(ConfigurationError, match=r"health\.ledger/evictions: .* set statistic to mean"):
-        rules_file(replaced("ledger/evictions", wanted))
+        rules_file(replaced("ledger/evictions", largest))
 
 
 def test_rule_file_holds_every_alert() -> None:
-    """Each rule has its severity, its metric and a link below the given address."""
+    """The rule file has each alert, with severity, metric and a link below the given address."""
     groups = yaml.safe_load(rules_file(runbooks="https://wiki.example/runbooks/"))["groups"]
     rules = {rule["alert"]: rule for group in groups for rule in group["rules"]}
     assert set(rules) == {alert.name for alert in alerts()}
@@ -88,7 +88,7 @@ def test_rule_file_holds_every_alert() -> None:
 
 
 def test_summary_names_wandb_key() -> None:
-    """The one who is woken sees the name that the curves have in wandb."""
+    """The summary of a headline alert names the key that the curve has in wandb."""
     for alert in alerts():
         if alert.keys:
             assert headline_row(alert.keys[0]).wandb_key in alert.summary

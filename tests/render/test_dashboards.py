@@ -20,7 +20,7 @@ from otel_train.render.dashboards.parts import headline_panel
 register_default_plugins()
 BUILT_IN = {"__rate_interval", "__range", "__interval"}
 """Grafana's own variables."""
-EACH = pytest.mark.parametrize("dashboard", dashboards(), ids=lambda each: each.name)
+EACH = pytest.mark.parametrize("dashboard", dashboards(), ids=lambda dashboard: dashboard.name)
 
 
 def loaded(dashboard: Dashboard) -> models.Dashboard:
@@ -37,8 +37,8 @@ def panels(dashboard: Dashboard) -> list[Any]:
 
 @EACH
 def test_grafana_types_read_dashboard_back(dashboard: Dashboard) -> None:
-    """A dashboard that is read back through the SDK's types is written the same; annotations have more than these."""
-    again = json.dumps(loaded(dashboard), default=lambda each: each.to_json())
+    """A dashboard that is read back through the SDK's types is written the same, apart from annotations."""
+    again = json.dumps(loaded(dashboard), default=lambda model: model.to_json())
     before, after = (json.loads(text, object_hook=without_empty) for text in (dashboard_json(dashboard), again))
     assert before.pop("annotations")
     assert after.pop("annotations")
@@ -47,15 +47,15 @@ def test_grafana_types_read_dashboard_back(dashboard: Dashboard) -> None:
 
 @EACH
 def test_panels_do_not_overlap(dashboard: Dashboard) -> None:
-    """No two panels share an id or overlap, and none leaves the 24 columns."""
+    """Panels have ids of their own, do not overlap, and stay within the 24 columns."""
     every = loaded(dashboard).panels or []
     ids = [panel.id_val for panel in every]
     assert len(set(ids)) == len(ids) == len(dashboard.panels) + len(dashboard.sections)
     cells = [
         (column, line)
         for panel in every
-        if (place := panel.grid_pos) is not None
-        for column, line in itertools.product(range(place.x, place.x + place.w), range(place.y, place.y + place.h))
+        if (grid := panel.grid_pos) is not None
+        for column, line in itertools.product(range(grid.x, grid.x + grid.w), range(grid.y, grid.y + grid.h))
     ]
     assert len(set(cells)) == len(cells)
     assert max(column for column, _ in cells) < 24
@@ -63,11 +63,11 @@ def test_panels_do_not_overlap(dashboard: Dashboard) -> None:
 
 @EACH
 def test_queries_use_known_variables(dashboard: Dashboard) -> None:
-    """Targets and panels name the data source by the variable, and no query uses an unknown variable."""
+    """Targets and panels name the data source by its variable, and queries use no unknown variable."""
     variables = {variable.name for variable in loaded(dashboard).templating.list_val or []}
     assert variables == {"datasource", "run", "attempt", "rank"}
     for panel in panels(dashboard):
-        assert {each.datasource.uid for each in (panel, *panel.targets)} == {"${datasource}"}
+        assert {source.datasource.uid for source in (panel, *panel.targets)} == {"${datasource}"}
         used = {name for target in panel.targets for name in re.findall(r"\$\{?(\w+)", target.expr)}
         assert used <= variables | BUILT_IN
 
@@ -76,16 +76,16 @@ def test_queries_use_known_variables(dashboard: Dashboard) -> None:
 def test_panels_explain_their_metrics(dashboard: Dashboard) -> None:
     """Each panel has a unit and the description of what it shows, with the remedy."""
     by_title = {panel.title: panel for panel in panels(dashboard)}
-    for wanted in dashboard.panels:
-        panel = by_title[wanted.title]
+    for expected in dashboard.panels:
+        panel = by_title[expected.title]
         assert panel.field_config.defaults.unit
-        for metric in wanted.shows:
+        for metric in expected.shows:
             assert metric.description in panel.description
             assert metric.remedy in panel.description
 
 
 def test_headline_panels_draw_their_range() -> None:
-    """A panel asks for what the alert judges, and draws the range's area."""
+    """Each headline metric has a panel that draws the area of its range."""
     shown = {
         row.name
         for row in HEADLINE
@@ -97,7 +97,7 @@ def test_headline_panels_draw_their_range() -> None:
 
 
 def test_area_outside_range_is_red() -> None:
-    """Below and above the range is red; the value of a range that holds one only is green."""
+    """The area below and above a range is red, and the value of a range with one value only is green."""
     panel = headline_panel("Picks", rows.PICKS, lambda _: HealthyRange(low=4.0, high=4.0, per=Per.RANK))
     one = Dashboard(name="one", title="One", description="", sections=(Section(title="", panels=(panel,)),))
     steps = panels(one)[0].field_config.defaults.thresholds.steps
@@ -109,17 +109,17 @@ def test_area_outside_range_is_red() -> None:
 
 def test_panel_ids_follow_titles() -> None:
     """A panel's id follows from its title: links to it in runbooks stay true."""
-    found = {panel.title: panel.id_val for each in dashboards() for panel in panels(each)}
-    assert found == {title: stable_id(title) for title in found}
+    ids = {panel.title: panel.id_val for dashboard in dashboards() for panel in panels(dashboard)}
+    assert ids == {title: stable_id(title) for title in ids}
 
 
 def test_queries_list_every_target() -> None:
-    """The list that a test on a real Prometheus goes by has each target of each file."""
+    """The list of queries, which a test on a real Prometheus uses, has each target of each file."""
     listed = [(query.dashboard, query.panel, query.expression) for query in queries()]
     written = [
-        (each.name, panel.title, target.expr)
-        for each in dashboards()
-        for panel in panels(each)
+        (dashboard.name, panel.title, target.expr)
+        for dashboard in dashboards()
+        for panel in panels(dashboard)
         for target in panel.targets
     ]
     assert listed == written

@@ -26,12 +26,12 @@ from otel_train.render.promql import cluster_series, prometheus_name, rank_serie
     ],
 )
 def test_names_follow_prometheus_rules(name: str, unit: str, instrument: Instrument, stored: str) -> None:
-    """Units and instruments become suffixes, once each (the rules of prometheus/otlptranslator)."""
+    """Units and instruments become suffixes, each once (the rules of prometheus/otlptranslator)."""
     assert prometheus_name(name, unit, instrument) == stored
 
 
 def test_maximum_series_is_a_gauge() -> None:
-    """The maximum beside a counter has no `_total`; the cluster's own counter has."""
+    """The maximum of a counter is a gauge without `_total`; the cluster's own counter has the suffix."""
     assert cluster_series(rows.EVICTIONS, "_max") == "ledger_cluster_evictions_max"
     assert cluster_series(rows.EVICTIONS) == "ledger_cluster_evictions_total"
     assert rank_series(rows.STALENESS_MAX) == "stream_mixing_staleness_max"

@@ -280,7 +280,7 @@ def pipeline_cases() -> list[Case]:
             "a step waits for long",
             [plain(lag, "0x60 90x60", **bridge)],
             bridge,
-            "The wandb bridge otel_train-bridge is 1m 30s behind.",
+            "The wandb bridge otel_train-bridge is late by 1m 30s.",
         ),
         Case("OtelTrainBridgeBehind", "an incomplete step waits", [plain(lag, "45x120", **bridge)], bridge),
         Case(

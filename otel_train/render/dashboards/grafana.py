@@ -89,8 +89,10 @@ def _variables() -> list[Builder[models.VariableModel]]:
         models.VariableSort.NUMERICAL_DESC
     )
     rank = _values(RANK_VARIABLE, "Rank", f"{step}{CLUSTER}", RANK).sort(models.VariableSort.NUMERICAL_ASC)
-    # One pattern in place of every value: the list of a large job's ranks would be too long for a query.
-    several = [each.multi(True).include_all(True).all_value(".+").current(all_values) for each in (attempt, rank)]
+    # One pattern instead of every value: the list of a large job's ranks would be too long for a query.
+    several = [
+        variable.multi(True).include_all(True).all_value(".+").current(all_values) for variable in (attempt, rank)
+    ]
     return [datasource, run, *several]
 
 
@@ -107,7 +109,7 @@ def _values(name: str, label: str, series: str, of_label: str) -> builders.Query
 class _Annotation(builders.AnnotationQuery):
     """A mark where an attempt of the run begins.
 
-    The sidecar of rank 0 says something of itself every 10 s; where it had said nothing for an hour, an attempt begins.
+    The sidecar of rank 0 sends live points every 10 s; where there were none for an hour, an attempt begins.
     """
 
     def build(self) -> models.AnnotationQuery:
@@ -123,7 +125,7 @@ class _Annotation(builders.AnnotationQuery):
 
 
 class _PrometheusAnnotation(models.AnnotationQuery):
-    """What an annotation from Prometheus has beside what the SDK's type knows."""
+    """An annotation from Prometheus, with the fields that the SDK's type lacks."""
 
     def to_json(self) -> dict[str, object]:
         return super().to_json() | {
@@ -145,8 +147,8 @@ def _panel(panel: Panel) -> _PanelBuilder:
         builder = _lines(panel)
     builder.id(stable_id(panel.title)).title(panel.title).description(help_text(panel)).datasource(DATASOURCE)
     builder.span(panel.width).height(HEIGHT).unit(panel.unit).thresholds(_thresholds(panel.healthy))
-    for place, target in enumerate(panel.targets):
-        builder.with_target(_target(target, chr(ord("A") + place), panel.kind))
+    for index, target in enumerate(panel.targets):
+        builder.with_target(_target(target, chr(ord("A") + index), panel.kind))
     return builder
 
 
@@ -175,11 +177,11 @@ def _lines(panel: Panel) -> timeseries.Panel:
         builder.thresholds_style(
             common_builders.GraphThresholdsStyleConfig().mode(common.GraphThresholdsStyleMode.AREA)
         )
-    for place, target in enumerate(panel.targets):
+    for index, target in enumerate(panel.targets):
         if target.dashed:
             style = models.DynamicConfigValue("custom.lineStyle", {"fill": "dash", "dash": [8, 8]})
             width = models.DynamicConfigValue("custom.lineWidth", 1)
-            builder.override_by_query(chr(ord("A") + place), [style, width])
+            builder.override_by_query(chr(ord("A") + index), [style, width])
     return builder
 
 
@@ -228,6 +230,6 @@ def _target(target: Target, reference: str, kind: Kind) -> prometheus_builders.D
 
 
 def help_text(panel: Panel) -> str:
-    """Return what a panel says when one asks it: what its metrics mean, and what to do."""
+    """Return a panel's help text: the meaning of its metrics, and what to do."""
     parts = [part for metric in panel.shows for part in (metric.description, metric.remedy) if part]
     return " ".join([*parts, panel.note]).strip()

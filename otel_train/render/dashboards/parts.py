@@ -31,28 +31,28 @@ def headline_panel(title: str, row: Metric, health: Health, *, unit: str = "shor
         width: In columns of 24.
     """
     key, *others = keys_of(row)
-    wanted = health(key)
-    name = f"{_STATISTICS[wanted.statistic]} of {WINDOW}{_PER[wanted.per]}"
-    targets = [Target(expression=figure(key, wanted, CLUSTER), legend=name)]
+    healthy = health(key)
+    name = f"{_STATISTICS[healthy.statistic]} of {WINDOW}{_PER[healthy.per]}"
+    targets = [Target(expression=figure(key, healthy, CLUSTER), legend=name)]
     targets += [
         Target(expression=figure(other, own, CLUSTER), legend=f"the worst rank, {name}")
         for other in others
-        if bounded(own := health(other)) and own == wanted  # else the area would be wrong for it
+        if bounded(own := health(other)) and own == healthy  # else the area would be wrong for it
     ]
     if row.instrument is Instrument.GAUGE:
-        targets.append(Target(expression=_now(row, wanted), legend="this interval", dashed=True))
+        targets.append(Target(expression=_now(row, healthy), legend="this interval", dashed=True))
     return Panel(
         title=title,
         shows=(row,),
         targets=tuple(targets),
         unit=unit,
-        note=f"Healthy: {wanted}. The alert judges the {name}.",
-        healthy=wanted,
+        note=f"Healthy: {healthy}. The alert judges the {name}.",
+        healthy=healthy,
         width=width,
     )
 
 
-def _now(row: Metric, wanted: HealthyRange) -> str:
+def _now(row: Metric, healthy: HealthyRange) -> str:
     value = f"{cluster_series(row)}{CLUSTER}"
     picks, steps = (
         over("increase", cluster_series(rows.PICKS) + CLUSTER, WINDOW),
@@ -62,7 +62,7 @@ def _now(row: Metric, wanted: HealthyRange) -> str:
         Per.CLUSTER: value,
         Per.RANK: f"{value} / {cluster_series(rows.RANKS)}{CLUSTER}",
         Per.PICK: f"{value} / ({picks} / {steps})",
-    }[wanted.per]
+    }[healthy.per]
 
 
 def named_rank_panel(title: str, row: Metric, *, width: int = 8) -> Panel:

@@ -1,4 +1,4 @@
-"""What a dashboard shows, as plain data: its panels' queries can be listed and run without Grafana."""
+"""A dashboard as plain data: its panels' queries can be listed and run without Grafana."""
 
 from __future__ import annotations
 
@@ -52,9 +52,9 @@ class Panel:
     unit: str
     """Grafana's name of the unit."""
     note: str = ""
-    """What the help text says beside them."""
+    """Addition to their help text."""
     healthy: HealthyRange | None = None
-    """What the area is drawn for; every target is normalised in the range's way."""
+    """Range whose area is drawn; every target is normalised as it says."""
     kind: Kind = Kind.LINES
     width: int = 8
 
@@ -79,7 +79,7 @@ class Dashboard:
 
     @property
     def uid(self) -> str:
-        """What links to the dashboard name it by."""
+        """Identifier of the dashboard in links."""
         return f"otel-train-{self.name}"
 
     @property
