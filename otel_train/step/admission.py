@@ -6,7 +6,7 @@ from collections.abc import Mapping
 from typing import Any
 
 from otel_train.log_once import OnceLogger
-from otel_train.step.early import EarlyScalars
+from otel_train.step.early_scalars import EarlyScalars
 from otel_train.step.recording import Recording
 from otel_train.step.step_number import step_number
 

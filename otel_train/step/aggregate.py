@@ -7,10 +7,10 @@ from typing import Any
 
 from otel_train.catalogue import MAX_SUFFIX, Instrument, Metric, Reduction, rows
 from otel_train.exceptions import ConfigurationError
-from otel_train.step.agreed import agreed_reductions
+from otel_train.step.agreed_reductions import agreed_reductions
 from otel_train.step.dtensors import natural_reduction
+from otel_train.step.number_reading import unreadable
 from otel_train.step.rank_group import GroupLike, RankGroup
-from otel_train.step.reading import unreadable
 from otel_train.step.recorder import Measurements, Recorder
 from otel_train.step.source_protocols import Source
 from otel_train.torch_modes import outside_modes

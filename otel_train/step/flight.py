@@ -11,7 +11,7 @@ import torch.distributed as dist
 
 from otel_train.step.packing import HEADER, Packed, PackingPlan
 from otel_train.step.rank_group import RankGroup
-from otel_train.step.scalars import DevicePart
+from otel_train.step.scalar_recorder import DevicePart
 
 _SUM = dist.AllreduceOptions()  # a sum, unless told otherwise
 # A peer may be away for longer than the half an hour after which gloo would give up the whole group.

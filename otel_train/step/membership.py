@@ -11,7 +11,7 @@ from otel_train.descriptors import standard_descriptors
 from otel_train.exceptions import RingError
 from otel_train.ring import Identity, clean_beside, prepare_directory
 from otel_train.step.environment import Environment
-from otel_train.step.identity import agree_identity
+from otel_train.step.identity_agreement import agree_identity
 from otel_train.step.rank_group import GroupLike, RankGroup
 from otel_train.step.sidecar_process import SidecarProcess
 

@@ -10,7 +10,7 @@ from otel_train.catalogue import MAX_TEXT, TIMING, Layout, Metric
 from otel_train.exceptions import ConfigurationError
 from otel_train.ring import Schema
 from otel_train.step.clock import Interval
-from otel_train.step.scalars import UNKNOWN_KEY, DevicePart, ScalarRecorder
+from otel_train.step.scalar_recorder import UNKNOWN_KEY, DevicePart, ScalarRecorder
 from otel_train.step.source_protocols import Source, end_step_of
 from otel_train.step.value_source import Dropped, drain_of, flatten
 

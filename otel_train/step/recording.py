@@ -9,7 +9,7 @@ from otel_train.event_sink import EventSink
 from otel_train.log_once import OnceLogger
 from otel_train.ring import Kind, RingWriter
 from otel_train.step.clock import Interval, StepClock
-from otel_train.step.cluster import ClusterValues
+from otel_train.step.cluster_values import ClusterValues
 from otel_train.step.options import SessionOptions
 from otel_train.step.packing import Reduced
 from otel_train.step.recorder import Measurements, Recorder

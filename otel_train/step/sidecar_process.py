@@ -20,7 +20,7 @@ from otel_train.descriptors import standard_descriptors
 from otel_train.endpoint import Endpoint
 from otel_train.log_once import OnceLogger
 from otel_train.ring import SidecarEnd, ask_for_turn, is_alive, is_served, start_time, withdraw
-from otel_train.step.launch import launch
+from otel_train.step.sidecar_launch import launch
 
 logger = logging.getLogger(__name__)
 

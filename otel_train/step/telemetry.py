@@ -18,16 +18,16 @@ from otel_train.ring import End, Fact, Identity, RingWriter
 from otel_train.step.admission import Admission
 from otel_train.step.clock import StepClock
 from otel_train.step.declarations import Scalar, declared_metrics
-from otel_train.step.early import MOST_EARLY, EarlyScalars
-from otel_train.step.ending import ProcessEnd
+from otel_train.step.early_scalars import MOST_EARLY, EarlyScalars
+from otel_train.step.first_step import agree_recorder, open_ring, session_facts, shared_options, watch_phases
 from otel_train.step.membership import Membership
 from otel_train.step.options import SessionOptions
+from otel_train.step.process_end import ProcessEnd
 from otel_train.step.rank_group import RankGroup
 from otel_train.step.recording import Recording
 from otel_train.step.reduction import Reducer
 from otel_train.step.sidecar_process import SidecarProcess, wait_until
 from otel_train.step.source_protocols import Source, clock_of
-from otel_train.step.start import agree_recorder, open_ring, session_facts, shared_options, watch_phases
 from otel_train.step.step_number import LARGEST_STEP, checked_weight, step_number, text_of
 from otel_train.untraced import untraced
 

@@ -9,7 +9,7 @@ from typing import Any, cast
 from otel_train.catalogue import ABSENT, NOTHING, Instrument, Layout, Metric, Reduction, measures_of
 from otel_train.exceptions import ConfigurationError
 from otel_train.step.declarations import Scalar
-from otel_train.step.reading import NO_COUNT, counts_up, read_number, reason_of
+from otel_train.step.number_reading import NO_COUNT, counts_up, read_number, reason_of
 from otel_train.step.source_protocols import FlatDrain, Source, flat_drain_of, modalities_of
 
 Drain = Callable[[int], list[float]]

@@ -23,7 +23,7 @@ from otel_train.catalogue import Metric, Reduction
 from otel_train.exceptions import OtelTrainError
 from otel_train.mixing import MixingMeter
 from otel_train.step.environment import Environment
-from otel_train.step.identity import agree_identity
+from otel_train.step.identity_agreement import agree_identity
 from otel_train.step.rank_group import RankGroup
 from otel_train.step.sidecar_process import wait_until
 

@@ -11,7 +11,7 @@ from otel_train.catalogue import Layout, Metric, Reduction
 from otel_train.step.rank_group import RankGroup
 from otel_train.step.recorder import Measurements
 from otel_train.step.reduction import Reducer
-from otel_train.step.scalars import ScalarRecorder
+from otel_train.step.scalar_recorder import ScalarRecorder
 
 METRICS = (
     Metric("host", Reduction.SUM),

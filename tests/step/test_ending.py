@@ -16,7 +16,7 @@ import pytest
 import otel_train
 from otel_train.exceptions import SessionCopyError
 from otel_train.ring import End, Kind, RingReader, ring_files
-from otel_train.step.ending import error_name
+from otel_train.step.process_end import error_name
 
 # Each case ends a process of its own, all of which one has forked: torch is imported once.
 SCRIPT = """

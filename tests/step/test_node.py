@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import pytest
 
-from otel_train.step.node import NodeClaim, boot_id, local_places
+from otel_train.step.local_ranks import NodeClaim, boot_id, local_places
 
 
 @pytest.mark.parametrize(

@@ -24,7 +24,7 @@ from otel_train.ring import Kind, RingReader, ring_files
 from otel_train.step.environment import Environment
 from otel_train.step.packing import Packed, PackingPlan
 from otel_train.step.recorder import Recorder
-from otel_train.step.scalars import ScalarRecorder
+from otel_train.step.scalar_recorder import ScalarRecorder
 from otel_train.step.value_source import drain_of
 
 PEAK = Metric("peak", Reduction.MAX)

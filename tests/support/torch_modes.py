@@ -23,7 +23,7 @@ from otel_train.ledger import LedgerMeter, StateLedger
 from otel_train.mixing import MixingMeter, StreamMixingDataset
 from otel_train.step import Telemetry
 from otel_train.step.reduction import Reducer
-from otel_train.step.scalars import ScalarRecorder
+from otel_train.step.scalar_recorder import ScalarRecorder
 
 Call = Callable[[], Any]
 

@@ -11,7 +11,7 @@ import torch
 from otel_train.catalogue import ABSENT, LOWEST, NOTHING, Instrument, Metric, Reduction
 from otel_train.exceptions import ConfigurationError
 from otel_train.step.dtensors import is_dtensor, part_of, share_of
-from otel_train.step.reading import NO_COUNT, counts_up, problem_of, read_number, reason_of
+from otel_train.step.number_reading import NO_COUNT, counts_up, problem_of, read_number, reason_of
 from otel_train.torch_modes import in_a_mode, outside_modes, plain_tensor
 
 DevicePart = tuple[torch.Tensor, torch.Tensor]

@@ -13,8 +13,9 @@ from otel_train.exceptions import OtelTrainError
 from otel_train.ring import Schema
 from otel_train.step.flight import Collective, Flight
 from otel_train.step.packing import PackingPlan, Presence, RankSign
-from otel_train.step.rank_group import RankGroup, agree_schema
+from otel_train.step.rank_group import RankGroup
 from otel_train.step.recorder import Measurements
+from otel_train.step.schema_agreement import agree_schema
 from otel_train.torch_modes import outside_modes
 
 _TIMEOUT = 600.0

@@ -11,8 +11,8 @@ import torch.distributed as dist
 from otel_train.ring import Identity
 from otel_train.step.attempts import begin_attempt, first_word, note_attempt, past_attempt
 from otel_train.step.environment import Environment
-from otel_train.step.node import LocalPlace, NodeClaim, boot_id, local_places
-from otel_train.step.rank_group import RankGroup, raise_problem
+from otel_train.step.local_ranks import LocalPlace, NodeClaim, boot_id, local_places
+from otel_train.step.rank_group import RankGroup
 from otel_train.step.resource import HOST_NAME, SERVICE_NAME
 
 MAX_RUN_ID = 128
@@ -57,7 +57,7 @@ def agree_identity(
         problem = f"run_id must be at most {MAX_RUN_ID} printable characters, got {given[: MAX_RUN_ID + 22]!r}"
     claim = NodeClaim(environment.host, boot_id(), environment.local_rank, environment.local_world_size)
     gathered = group.gather((problem, run_id, launch, claim))
-    raise_problem([text for text, _, _, _ in gathered], group)
+    group.raise_problem([text for text, _, _, _ in gathered])
     _, chosen, launched, _ = gathered[0]
     if not chosen:  # after a restart another rank may be the first, whose launch has another name
         launched = group.gather(first_word(group, "run", launched) if group.rank == 0 else None)[0]

@@ -17,8 +17,9 @@ from otel_train.ring import Fact, Identity, RingSize, RingWriter, Schema, make_r
 from otel_train.step.attempts import warn_of_other_jobs
 from otel_train.step.dtensors import natural_reduction
 from otel_train.step.options import SessionOptions
-from otel_train.step.rank_group import RankGroup, agree_schema
+from otel_train.step.rank_group import RankGroup
 from otel_train.step.recorder import Recorder
+from otel_train.step.schema_agreement import agree_schema
 from otel_train.step.source_protocols import Source, facts_of, watch_source
 from otel_train.step.user_metrics import check_names, check_row, check_user_key
 from otel_train.step.value_source import Dropped

@@ -12,7 +12,7 @@ import torch
 
 from otel_train.catalogue import Phase
 from otel_train.ring import Kind, RingWriter
-from otel_train.step.missing import find_missing
+from otel_train.step.missing_ranks import find_missing
 from otel_train.step.packing import Reduced
 from otel_train.step.recorder import Measurements
 from otel_train.step.reduction import Reducer
