@@ -70,10 +70,10 @@ class CapacityPlan:
     reach: int | None
     """The largest capacity that the ring covers; None where its size is not known."""
     beyond: float
-    """Part of the fresh writes that were no false evictions: new streams, or evicted so long ago that the ring had
+    """Part of the fresh writes that were not false evictions: new streams, or evicted so long ago that the ring had
     forgotten them. What more capacity than `reach` would save is within this part; NaN where it is not known."""
     caveats: tuple[str, ...] = ()
-    """Why the figures are estimates."""
+    """Reasons why the numbers are estimates; empty where they are exact."""
 
     def for_share(self, share: float) -> Advice | None:
         """Return the advice for one of `SHARES`, None where no known capacity saves as much."""

@@ -30,7 +30,7 @@ STRENGTH = 30.0
 """Weight of the prior, in picks. It spreads a share of 0.5 by 9 percentage points, the size of drift that matters:
 the bet on such a one wins soonest. The bound on the chance holds for any value."""
 NEGLIGIBLE = 0.01
-"""A drift of every share by less than a percentage point is no finding, however certain."""
+"""A drift of every share by less than a percentage point is not a finding, however certain."""
 _FIRST_STAKE = 0.5
 """Part of the stake that is bet on the run as a whole; the later beginnings share the rest."""
 _GRID = 8

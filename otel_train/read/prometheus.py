@@ -30,7 +30,7 @@ from otel_train.catalogue.series_names import ATTEMPT, RANK, RUN, cluster_series
 from otel_train.read.history import History, SourceError, Track, first_names
 
 LOOKBACK = 15 * 24 * 3600
-"""Seconds back in which runs are searched: Prometheus keeps 15 days unless told otherwise."""
+"""Seconds back in which runs are searched: Prometheus keeps 15 days by default."""
 MAX_STEPS = 4096
 """Log steps that are read, the newest."""
 OUTAGE = 6 * 3600.0
@@ -46,7 +46,7 @@ Sample = tuple[int, float]
 
 @dataclass(frozen=True, slots=True)
 class _Client:
-    """A Prometheus to be asked."""
+    """The query API of a Prometheus."""
 
     url: str
 

@@ -72,7 +72,7 @@ class RankState:
 
 
 class RankRing:
-    """One rank's ring, read on from where the last look ended."""
+    """One rank's ring, read from where the last call ended."""
 
     def __init__(self, path: Path) -> None:
         self.reader = RingReader(path)

@@ -14,15 +14,15 @@ for (const figure of document.querySelectorAll('figure.chart')) {
     const box = plot.getBoundingClientRect();
     const share = (event.clientX - box.left) / box.width;
     const off = (row) => Math.abs(row.dataset.x - share);
-    const row = rows.reduce((best, each) => (off(best) > off(each) ? each : best));
-    const told = [...row.cells].map((cell, place) => {
+    const row = rows.reduce((best, next) => (off(best) > off(next) ? next : best));
+    const lines = [...row.cells].map((cell, index) => {
       const line = document.createElement('span');
       const name = document.createElement('b');
-      name.textContent = heads[place];
+      name.textContent = heads[index];
       line.append(name, ' ' + cell.textContent);
       return line;
     });
-    tip.replaceChildren(...told);
+    tip.replaceChildren(...lines);
     const right = row.dataset.x > 0.5;
     rule.style.left = row.dataset.x * 100 + '%';
     tip.style.left = right ? 'auto' : row.dataset.x * 100 + '%';

@@ -12,7 +12,7 @@ GRACE = 15.0
 """Seconds that a process may take to end after SIGTERM."""
 _ERROR = re.compile(r"\w(Error|Exception|Interrupt)\b: \S")
 _BY_TORCHRUN = re.compile(r"^[EW]\d{4} .*torch/distributed/elastic/", re.MULTILINE)
-"""Begin of torchrun's own words, which say only that some rank failed."""
+"""Beginning of torchrun's own lines, which say only that some rank failed."""
 
 
 @contextlib.contextmanager

@@ -17,7 +17,7 @@ from otel_train.exceptions import ConfigurationError, JobError
 from otel_train.paths import absolute
 from otel_train.read.load import RINGS_FOLDER
 from otel_train.smoke.child_process import cause, ended_within, running_process
-from otel_train.smoke.receiver import elsewhere, own_bridge
+from otel_train.smoke.receiver import given_receiver, own_bridge
 from otel_train.trainer.config import TrainerConfig, load_config
 
 ARRIVAL = 60.0
@@ -147,7 +147,7 @@ def run_smoke(options: SmokeOptions, on_progress: Callable[[int, int], None] = l
     expected = log_steps(config)
     rings = out / RINGS_FOLDER
     receiver = (
-        elsewhere(options.endpoint, rings, run_id) if options.endpoint else own_bridge(out, run_id, _environment())
+        given_receiver(options.endpoint, rings, run_id) if options.endpoint else own_bridge(out, run_id, _environment())
     )
     with receiver as to:
         environment = _environment(SENDING if options.endpoint else "") | {

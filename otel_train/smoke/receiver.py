@@ -68,7 +68,7 @@ class _OwnBridge:
         return [row.values for row in read_history(files[0])], files[0]
 
 
-class _Elsewhere:
+class _GivenReceiver:
     """A receiver that runs already, seen by what the rings note as acknowledged; it is not asked anything itself."""
 
     def __init__(self, endpoint: str, rings: Path, run_id: str) -> None:
@@ -111,6 +111,6 @@ def own_bridge(out: Path, run_id: str, environment: Mapping[str, str]) -> Iterat
 
 
 @contextmanager
-def elsewhere(endpoint: str, rings: Path, run_id: str) -> Iterator[Receiver]:
+def given_receiver(endpoint: str, rings: Path, run_id: str) -> Iterator[Receiver]:
     """Send to a receiver that runs already, and read in the rings what it acknowledges."""
-    yield _Elsewhere(endpoint, rings, run_id)
+    yield _GivenReceiver(endpoint, rings, run_id)

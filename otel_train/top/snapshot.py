@@ -26,7 +26,7 @@ RANK_KEYS = frozenset(row.wandb_key for row in (rows.STALENESS_MAX, rows.EVICTIO
 RATE_STEPS = 32
 """Log steps that the step rate is taken over."""
 STILL = 10.0
-"""A job stands still when its last sign of life is so many steps' time ago, and so many seconds."""
+"""Age of the last sign of life from which a job stands still: so many seconds, and so many times a step's."""
 BEHIND = 10
 """Steps by which a rank may be behind before it is marked: those of a slow node's neighbours differ by one."""
 STANDS_STILL = "stands still"

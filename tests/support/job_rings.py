@@ -1,4 +1,4 @@
-"""Rings of a job as its ranks would have written them, for tests of those who look."""
+"""Rings of a job as its ranks would have written them, for tests of readers."""
 
 from __future__ import annotations
 
@@ -57,16 +57,16 @@ class FakeRank:
         for counts in (rows.DECAYED_COUNTS, rows.DECAYED_TARGETS):
             start = layout.offsets[counts.name]
             sums[start : start + 2] = [3.0, 1.0]
-        place = layout.peak_offsets[rows.STALENESS_MAX.name]
-        peaks[place], ranks[place] = staleness, staleness_rank
+        index = layout.peak_offsets[rows.STALENESS_MAX.name]
+        peaks[index], ranks[index] = staleness, staleness_rank
         self.ring.write(step, ATTEMPT * 10**6 + step * SECOND, kind, [*sums, *peaks, *ranks])
 
 
 def write_job(directory: Path, ranks: int, steps: int, *, starved: int | None = None, name: str = "") -> list[FakeRank]:
     """Write a job in which one rank may have a reader that is never picked."""
-    made = [FakeRank(directory, rank, ranks, name=name) for rank in range(ranks)]
+    writers = [FakeRank(directory, rank, ranks, name=name) for rank in range(ranks)]
     for step in range(1, steps + 1):
-        for rank, each in enumerate(made):
-            each.write(step, staleness=step if rank == starved else rank / 100)
-        made[0].write(step, Kind.CLUSTER, staleness=1 if starved is None else step, staleness_rank=starved or 0)
-    return made
+        for rank, writer in enumerate(writers):
+            writer.write(step, staleness=step if rank == starved else rank / 100)
+        writers[0].write(step, Kind.CLUSTER, staleness=1 if starved is None else step, staleness_rank=starved or 0)
+    return writers

@@ -1,4 +1,4 @@
-"""Runs to make pages of."""
+"""Runs for tests of the page about a run."""
 
 from __future__ import annotations
 
@@ -9,7 +9,7 @@ from datetime import UTC, datetime
 from otel_train.catalogue import MAX_SUFFIX, RANK_SUFFIX, rows
 from otel_train.diagnose.capacity import advise
 from otel_train.diagnose.examine import examine
-from otel_train.read.history import History, Track
+from otel_train.read.history import History, Track, share_key, target_key
 from otel_train.report import ReportRun, render_report
 
 NOW = datetime(2026, 1, 2, 3, 4, 5, tzinfo=UTC)
@@ -33,7 +33,7 @@ def a_history(
     staleness: Callable[[int], float] = lambda _: 3.0,
     scalars: Sequence[str] = ("train/loss",),
 ) -> History:
-    """Return a run that is healthy but for the greatest age of a reader, which is as given."""
+    """Return a run that is healthy, except for the greatest age of a reader, which is as given."""
     history = History("nowhere", run_id, world_size=world_size, modalities=tuple(modalities))
     history.ranks = {rank: Track() for rank in range(world_size)}
     for step in range(1, steps + 1):
@@ -52,8 +52,8 @@ def a_history(
         for row in (rows.EVICTIONS, rows.STALE_EVICTIONS, rows.FRESH_WRITES, rows.FALSE_EVICTIONS):
             values[row.wandb_key] = values[row.wandb_key + MAX_SUFFIX] = 0.0
         for name in modalities:
-            values[f"{rows.MODALITY_SHARE.wandb_key}/{name}"] = (1 + 0.1 * math.sin(step / 9)) / len(modalities)
-            values[f"{rows.MODALITY_TARGET.wandb_key}/{name}"] = 1 / len(modalities)
+            values[share_key(name)] = (1 + 0.1 * math.sin(step / 9)) / len(modalities)
+            values[target_key(name)] = 1 / len(modalities)
         values |= dict.fromkeys(scalars, 4 / step)
         history.cluster.add(step, BEGIN + step * 10**8, values)
         for track in history.ranks.values():
@@ -63,7 +63,7 @@ def a_history(
 
 
 def a_run(history: History | None = None, config: str = "") -> ReportRun:
-    """Return what a page is about."""
+    """Return a run with its findings."""
     history = history or a_history()
     return ReportRun(history=history, findings=examine(history), plan=advise(history), config=config)
 
@@ -79,7 +79,7 @@ def starved() -> ReportRun:
 
 
 def hostile() -> ReportRun:
-    """Return a run whose every name was chosen by somebody who means harm."""
+    """Return a run in which every name is hostile."""
     history = a_history(run_id="".join(HOSTILE), modalities=HOSTILE, scalars=HOSTILE)
     history.source = HOSTILE[0]
     history.facts = dict(zip(HOSTILE, HOSTILE, strict=True))
