@@ -89,7 +89,7 @@ def test_rings_show_clusters_loss(reader: Reader) -> None:
 
 def test_every_step_reaches_wandb(reader: Reader, bridge: subprocess.Popen[bytes]) -> None:
     """The job that is sent to the bridge is a row a step under the run's name, which the report and sync find."""
-    job = reader.block("otel-train bridge").splitlines()[1]
+    job = reader.block("otel-train bridge").partition("\n")[2]
     assert reader.run(job, "rings").returncode == 0
     wait_until(lambda: len(read_run(reader.folder / "bridge", "first-run")) == 50, log=reader.folder / "bridge.log")
     rows = [row.values for row in read_run(reader.folder / "bridge", "first-run")]

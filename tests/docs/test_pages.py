@@ -39,6 +39,15 @@ def test_blocks_are_python(page: Path) -> None:
         ast.parse(block)
 
 
+def test_named_files_exist() -> None:
+    """A path of the checkout that a page names leads somewhere."""
+    pages = [ROOT / "README.md", *DOCS.rglob("*.md")]
+    texts = "\n".join(page.read_text(encoding="utf-8") for page in pages)
+    paths = re.findall(r"`((?:otel_train|tests|collector|prometheus|grafana|benchmarks|examples)/[\w/.-]*\w)`", texts)
+    assert len(paths) > 20
+    assert [path for path in paths if not (ROOT / path).exists()] == []
+
+
 def test_reference_has_every_name() -> None:
     """What can be imported from the package, its mixing and its ledger is on the page of the API."""
     shown = re.findall(r"^::: (\S+)", (DOCS / "reference/api.md").read_text(encoding="utf-8"), re.MULTILINE)
