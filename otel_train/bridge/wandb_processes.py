@@ -31,7 +31,7 @@ def end_writers(folder: Path, *, grace: float = GRACE_SECONDS) -> None:
     """
     begin = time.monotonic()
     killed: set[int] = set()
-    while writers := set(_writers(folder.resolve())):
+    while writers := set(writing_processes(folder.resolve())):
         waited = time.monotonic() - begin
         if waited > grace + KILL_SECONDS:
             logger.error("processes %s still write in %s; rows may come twice", sorted(writers), folder)
@@ -45,7 +45,7 @@ def end_writers(folder: Path, *, grace: float = GRACE_SECONDS) -> None:
         time.sleep(0.05)
 
 
-def _writers(folder: Path) -> Iterator[int]:
+def writing_processes(folder: Path) -> Iterator[int]:
     """Yield the pids of other processes of this user that have a run's file below the folder open for writing."""
     for process in Path("/proc").iterdir():
         if process.name.isdigit() and int(process.name) != os.getpid() and _writes(process, f"{folder}/"):

@@ -15,16 +15,13 @@ from typing import Any
 
 import grpc
 import pytest
-from google.rpc.error_details_pb2 import RetryInfo
-from google.rpc.status_pb2 import Status
-from grpc_health.v1 import health_pb2, health_pb2_grpc
 from opentelemetry.proto.collector.metrics.v1.metrics_service_pb2_grpc import MetricsServiceStub
 
 from otel_train.bridge import Bridge, BridgeConfig, BridgeError, InboxReader, delivered_steps, read_run, wandb_files
-from otel_train.bridge.server import MAX_MESSAGE_BYTES
 from otel_train.bridge.wandb_rows import STEP_KEY
 from otel_train.catalogue import ATTEMPT_KEY, PARTIAL_KEY, rows
 from otel_train.exceptions import ConfigurationError
+from tests.support.running_bridge import RunningBridge
 from tests.support.step_requests import split_request, step_request
 from tests.support.waiting import wait_until
 
@@ -102,54 +99,6 @@ def test_run_id_stays_inside_state(start: Any, run_id: str, tmp_path: Path) -> N
     assert [entry.name for entry in tmp_path.iterdir()] == ["state"]
 
 
-def test_full_disk_asks_for_retry(start: Any) -> None:
-    """A request that SQLite can't keep is answered UNAVAILABLE, leaves nothing, and is taken once there is room."""
-    bridge = start()
-    request = step_request(1, {f"metric{index}": 1.0 for index in range(2000)})
-    connection = bridge.bridge._inbox.store.connection
-    connection.execute("PRAGMA max_page_count = 1")  # as many as there are
-    with pytest.raises(grpc.RpcError) as caught:
-        bridge.send(request)
-    assert caught.value.code() is grpc.StatusCode.UNAVAILABLE
-    (details,) = (each.value for each in caught.value.trailing_metadata() if each.key == "grpc-status-details-bin")
-    status = Status.FromString(details)
-    assert [each.TypeName() for each in status.details] == [RetryInfo.DESCRIPTOR.full_name]
-    connection.execute("PRAGMA max_page_count = 1000000")
-    bridge.send(request)
-    bridge.wait(1)
-
-
-def test_answer_counts_refused_points(start: Any) -> None:
-    """The rest of such a request is kept, and it is not an error that senders repeat."""
-    request, broken = step_request(1), step_request(2, {"n" * 600: 1.0})
-    request.resource_metrics.append(broken.resource_metrics[0])
-    bridge = start()
-    answer = bridge.send(request)
-    assert answer.partial_success.rejected_data_points == 1
-    assert "longer than" in answer.partial_success.error_message
-    bridge.wait(1)
-
-
-def test_decompression_bomb_is_refused(start: Any) -> None:
-    """A small gzipped request that grows beyond the limit never reaches the inbox."""
-    request = step_request(1)
-    request.resource_metrics[0].scope_metrics[0].metrics[0].description = "x" * (MAX_MESSAGE_BYTES + 1)
-    with pytest.raises(grpc.RpcError) as caught:
-        start().send(request)
-    assert caught.value.code() is grpc.StatusCode.RESOURCE_EXHAUSTED
-
-
-def test_configured_token_is_required(start: Any) -> None:
-    """A sender without it is refused; health checks need none."""
-    bridge = start(token="s3cret")
-    with pytest.raises(grpc.RpcError) as caught:
-        bridge.send(step_request(1), metadata=[("authorization", "Bearer other")])
-    assert caught.value.code() is grpc.StatusCode.UNAUTHENTICATED
-    bridge.send(step_request(1), metadata=[("authorization", "Bearer s3cret")])
-    answer = health_pb2_grpc.HealthStub(bridge.channel).Check(health_pb2.HealthCheckRequest(), timeout=30)
-    assert answer.status == health_pb2.HealthCheckResponse.SERVING
-
-
 @pytest.mark.parametrize(
     "options",
     [
@@ -209,3 +158,31 @@ def test_signal_writes_all_rows(
     assert [row.values["loss"] for row in read_run(tmp_path, "run")] == [0.5, 0.25]
     assert delivered_steps(tmp_path, "run") == 2
     assert not (tmp_path / "address").exists()
+
+
+@pytest.mark.parametrize("given", ["state", "./link", "~/state", "outside/../link/below", "moved"])
+def test_any_state_path_works(given: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Relative, through links, from the home directory, its wandb folder a link: rows come after a chdir too."""
+    monkeypatch.chdir(tmp_path)
+    monkeypatch.setenv("HOME", str(tmp_path))
+    for name in ("real", "outside/deep", "elsewhere", "moved"):
+        (tmp_path / name).mkdir(parents=True)
+    (tmp_path / "link").symlink_to("real")
+    (tmp_path / "moved" / "wandb").symlink_to(tmp_path / "elsewhere")
+    running = RunningBridge(BridgeConfig(state=Path(given), listen="127.0.0.1:0", linger=0))
+    monkeypatch.chdir(tmp_path / "outside" / "deep")
+    running.send(step_request(1))
+    running.wait(1)
+    running.stop()
+    monkeypatch.chdir(tmp_path)
+    assert [row.values[STEP_KEY] for row in read_run(given, "run")] == [1]
+    assert delivered_steps(given, "run") == 1
+
+
+def test_file_has_steps_in_order(start: Callable[..., Any]) -> None:
+    """Requests that come in the order of a collector after two restarts."""
+    bridge = start()
+    bridge.send(*(step_request(step, {"loss": step / 2}, number=step) for step in (3, 4, 5, 6, 1, 2)))
+    bridge.wait(6)
+    bridge.stop()
+    assert [row.values[STEP_KEY] for row in read_run(bridge.state, "run")] == [1, 2, 3, 4, 5, 6]

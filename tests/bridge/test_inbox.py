@@ -15,7 +15,7 @@ from otel_train.bridge.inbox import Limits
 from otel_train.bridge.past_steps import ABANDONED_NS
 from otel_train.bridge.row_order import Due
 from otel_train.catalogue import PARTIAL_KEY, rows
-from tests.support.step_requests import split_request, step_request
+from tests.support.step_requests import runs_request, split_request, step_request
 
 DUE = Due(settle_ns=1000, linger_ns=10)
 PICKS = rows.PICKS.wandb_key
@@ -194,3 +194,19 @@ def test_damaged_inbox_is_an_error(tmp_path: Path) -> None:
     with pytest.raises(BridgeError, match="not usable"):
         Inbox(tmp_path)
     assert delivered_steps(tmp_path, "run") == delivered_steps(tmp_path / "none", "run") == 0
+
+
+def test_poll_skips_finished_runs(inbox: Inbox) -> None:
+    """A thousand runs that wandb has all of are not looked at; the inbox asks SQLite nothing for them."""
+    for first in range(0, 1000, 100):
+        runs = [f"run-{number}" for number in range(first, first + 100)]
+        inbox.add(decode(runs_request(runs, 1)).points, 0)
+        with inbox.transaction():
+            for run_id in runs:
+                inbox.seal(run_id, Due(settle_ns=1, linger_ns=0), 1)
+                inbox.mark_delivered(run_id, [0])
+    inbox.add(decode(runs_request(["live"], 1)).points, 0)
+    statements: list[str] = []
+    inbox.store.connection.set_trace_callback(statements.append)
+    assert inbox.waiting_runs() == {"live": True}
+    assert statements == []

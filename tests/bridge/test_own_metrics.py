@@ -4,20 +4,11 @@ from __future__ import annotations
 
 import time
 from collections.abc import Callable, Iterator
-from concurrent import futures
 from typing import Any
 
-import grpc
 import pytest
-from opentelemetry.proto.collector.metrics.v1 import metrics_service_pb2_grpc
-from opentelemetry.proto.collector.metrics.v1.metrics_service_pb2 import (
-    ExportMetricsServiceRequest,
-    ExportMetricsServiceResponse,
-)
 
 from otel_train.bridge import Bridge, BridgeConfig
-from otel_train.bridge.decode import data_points
-from otel_train.bridge.health_probe import serving
 from otel_train.catalogue import BRIDGE, rows
 from otel_train.testing import OtlpReceiver
 from tests.support.otlp_http import keeping, serving_http
@@ -25,37 +16,16 @@ from tests.support.step_requests import split_request, step_request
 from tests.support.waiting import wait_until
 
 
-class Collecting(metrics_service_pb2_grpc.MetricsServiceServicer):
-    """An OTLP receiver that keeps the last value of each metric."""
-
-    def __init__(self) -> None:
-        self.values: dict[str, float] = {}
-
-    def Export(  # noqa: N802  # the name is the protocol's
-        self, request: ExportMetricsServiceRequest, _: grpc.ServicerContext
-    ) -> ExportMetricsServiceResponse:
-        """Note the values."""
-        for resource_metrics in request.resource_metrics:
-            for scope in resource_metrics.scope_metrics:
-                for metric in scope.metrics:
-                    (point,) = data_points(metric)
-                    self.values[metric.name] = getattr(point, point.WhichOneof("value") or "")
-        return ExportMetricsServiceResponse()
-
-
 @pytest.fixture
-def collected(monkeypatch: pytest.MonkeyPatch) -> Iterator[dict[str, float]]:
-    """Give what arrives at the receiver that the environment names."""
-    server, receiver = grpc.server(futures.ThreadPoolExecutor(1)), Collecting()
-    metrics_service_pb2_grpc.add_MetricsServiceServicer_to_server(receiver, server)  # type: ignore[no-untyped-call]
-    monkeypatch.setenv("OTEL_EXPORTER_OTLP_ENDPOINT", f"http://127.0.0.1:{server.add_insecure_port('127.0.0.1:0')}")
-    monkeypatch.setenv("OTEL_METRIC_EXPORT_INTERVAL", "200")
-    server.start()
-    yield receiver.values
-    server.stop(0)
+def collected(monkeypatch: pytest.MonkeyPatch) -> Iterator[Callable[[], dict[str, float]]]:
+    """Give the last value of each metric at the receiver that the environment names."""
+    with OtlpReceiver() as receiver:
+        monkeypatch.setenv("OTEL_EXPORTER_OTLP_ENDPOINT", f"http://{receiver.address}")
+        monkeypatch.setenv("OTEL_METRIC_EXPORT_INTERVAL", "200")
+        yield lambda: {point.name: point.value for point in receiver.points}
 
 
-def test_rows_and_backlog_are_exported(collected: dict[str, float], start: Callable[..., Any]) -> None:
+def test_rows_and_backlog_are_exported(collected: Callable[[], dict[str, float]], start: Callable[..., Any]) -> None:
     """Two whole steps become rows; one that lacks points waits, and its age grows; what was not taken is counted."""
     running = start(settle=60)
     running.send(step_request(1, {"loss": 0.5}), step_request(2, {"loss": 0.5}), step_request(2, {"loss": 0.5}))
@@ -68,23 +38,15 @@ def test_rows_and_backlog_are_exported(collected: dict[str, float], start: Calla
         rows.BRIDGE_DUPLICATES.name: 2,
         rows.BRIDGE_REFUSED_POINTS.name: 1,
     }
-    wait_until(lambda: wanted.items() <= collected.items(), 30, f"{wanted}")
-    wait_until(lambda: collected[rows.BRIDGE_LAG.name] > 1, 30, "an age of a second")
-    assert set(collected) == {row.name for row in BRIDGE}
+    wait_until(lambda: wanted.items() <= collected().items(), 30, f"{wanted}")
+    wait_until(lambda: collected()[rows.BRIDGE_LAG.name] > 1, 30, "an age of a second")
+    assert set(collected()) == {row.name for row in BRIDGE}
 
 
-def test_partial_rows_are_counted(collected: dict[str, float], start: Callable[..., Any]) -> None:
+def test_partial_rows_are_counted(collected: Callable[[], dict[str, float]], start: Callable[..., Any]) -> None:
     """After the time for its missing points a step becomes a row all the same."""
     start(settle=0).send(*split_request(step_request(1, {"loss": 0.5}))[:-1])
-    wait_until(lambda: collected.get(rows.BRIDGE_PARTIAL_ROWS.name) == 1, 30, "a partial row")
-
-
-def test_health_check_asks_bridge(start: Callable[..., Any]) -> None:
-    """It is well while the bridge serves, and not afterwards."""
-    running = start()
-    assert serving(running.address)
-    running.bridge.stop()
-    assert not serving(running.address, timeout=1)
+    wait_until(lambda: collected().get(rows.BRIDGE_PARTIAL_ROWS.name) == 1, 30, "a partial row")
 
 
 def test_refusing_receiver_is_logged_once(

@@ -1,4 +1,4 @@
-"""An inbox that the release before has left is brought to the present schema, and an older one is refused in words."""
+"""An inbox of the release before is upgraded to the present schema, and an unknown one is refused."""
 
 from __future__ import annotations
 
@@ -17,8 +17,10 @@ from otel_train.bridge.wandb_rows import STEP_KEY
 from otel_train.catalogue import cluster_name, rows
 from tests.support.step_requests import BASE_NS, SECOND, step_request
 
-DUE = Due(settle_ns=1000, linger_ns=0)
-LEFT_BEHIND = f"""
+
+def test_upgrade_keeps_undelivered_rows(tmp_path: Path) -> None:
+    """A row stays, points become one with the totals before, and a step that wandb has does not come twice."""
+    former = f"""
 CREATE TABLE runs (id INTEGER PRIMARY KEY, run_id TEXT NOT NULL UNIQUE, next_ordinal INTEGER NOT NULL DEFAULT 0,
     delivered INTEGER NOT NULL DEFAULT 0);
 CREATE TABLE steps (id INTEGER PRIMARY KEY, run INTEGER NOT NULL REFERENCES runs, attempt INTEGER NOT NULL,
@@ -49,16 +51,11 @@ INSERT INTO together VALUES (3, '[[1, 1, 12]]');
 INSERT INTO totals VALUES (1, 1, 1, 8);
 PRAGMA user_version = 3;
 """
-"""A run with a step that wandb has, one that has a row, one that has points."""
-
-
-def test_upgrade_keeps_undelivered_rows(tmp_path: Path) -> None:
-    """The row stays, the points become one with the totals before, and what wandb has comes no second time."""
     with closing(sqlite3.connect(tmp_path / INBOX_FILE)) as connection:
-        connection.executescript(LEFT_BEHIND)
+        connection.executescript(former)
     with Inbox(tmp_path) as inbox:
         assert inbox.add(decode(step_request(1, {"loss": 0.5})).points, 0) == Added(duplicates=2)
-        assert inbox.seal("run", DUE, 1) == 1
+        assert inbox.seal("run", Due(settle_ns=1000, linger_ns=0), 1) == 1
         assert [
             (row.ordinal, row.row[STEP_KEY], row.row[rows.PICKS.wandb_key]) for row in inbox.undelivered("run")
         ] == [
@@ -71,7 +68,7 @@ def test_upgrade_keeps_undelivered_rows(tmp_path: Path) -> None:
 
 
 def test_unknown_schema_is_refused(tmp_path: Path) -> None:
-    """It is said what to do, and the directory is free again."""
+    """The error says what to do, and the directory is unlocked again."""
     with closing(sqlite3.connect(tmp_path / INBOX_FILE)) as connection:
         connection.execute("PRAGMA user_version = 99")
     for _ in range(2):

@@ -27,13 +27,6 @@ def sync(state: Path, server: FakeWandb, *options: str) -> subprocess.CompletedP
     return subprocess.run(command, capture_output=True, text=True, env=environment, check=False)
 
 
-def steps(server: FakeWandb, run_id: str = "run") -> list[int]:
-    """Return the steps of a run's history, each line once and none in another's place."""
-    assert not server.overwritten(run_id)
-    assert not server.repeated(run_id)
-    return [row[STEP_KEY] for row in server.history(run_id)]
-
-
 def test_open_file_is_uploaded_later(server: FakeWandb, tmp_path: Path) -> None:
     """While a bridge writes a run, after its end, after a second one's, and once more for nothing."""
     with BridgeProcess(tmp_path) as bridge:
@@ -43,7 +36,7 @@ def test_open_file_is_uploaded_later(server: FakeWandb, tmp_path: Path) -> None:
         assert server.history("run") == []
         assert bridge.stop() == 0
         assert sync(bridge.state, server).returncode == 0
-        assert steps(server) == [1, 2]
+        assert server.steps("run") == [1, 2]
         bridge.start()
         bridge.send(step_request(3))
         bridge.wait(3)
@@ -51,7 +44,7 @@ def test_open_file_is_uploaded_later(server: FakeWandb, tmp_path: Path) -> None:
     assert "1 of them new" in sync(bridge.state, server).stdout
     requests_before = server.requests
     assert sync(bridge.state, server).stdout == "everything is uploaded\n"
-    assert (steps(server), server.requests) == ([1, 2, 3], requests_before)
+    assert (server.steps("run"), server.requests) == ([1, 2, 3], requests_before)
     assert len(wandb_files(bridge.state, "run")) == 2  # and none more
 
 
@@ -71,7 +64,7 @@ def test_interrupted_upload_goes_on(server: FakeWandb, start: Any) -> None:
     (file,) = wandb_files(bridge.state, run_id)
     file.with_name(f"{file.name}.synced").unlink()
     assert "0 of them new" in sync(bridge.state, server).stdout
-    assert steps(server, safe_id(run_id)) == [1, 2]
+    assert server.steps(safe_id(run_id)) == [1, 2]
 
 
 @pytest.mark.faults

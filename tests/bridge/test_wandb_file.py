@@ -11,7 +11,8 @@ from typing import Any
 import pytest
 
 import otel_train.bridge
-from otel_train.bridge import WandbFileError, read_history, wandb_files
+from otel_train.bridge import HistoryRow, WandbFileError, read_history, wandb_files
+from otel_train.bridge.wandb_file import TransactionLog
 from tests.support.step_requests import step_request
 
 
@@ -63,3 +64,22 @@ def test_public_names_are_lazy() -> None:
     )
     output = subprocess.run([sys.executable, "-c", code], check=True, capture_output=True, text=True).stdout
     assert json.loads(output) == [[], False, False]
+
+
+def test_growing_file_is_read_on(start: Any) -> None:
+    """Each row once, wherever the file ended meanwhile: within a record, a chunk's header, or a block."""
+    bridge = start()
+    bridge.send(*(step_request(step, {f"metric{n}": step / 3 for n in range(100)}) for step in range(20)))
+    bridge.wait(20)
+    bridge.stop()
+    (path,) = wandb_files(bridge.state, "run")
+    data, whole = path.read_bytes(), list(read_history(path))
+    assert len(data) > 2 * 32768
+    growing = path.with_name("growing")
+    growing.touch()
+    found: list[HistoryRow] = []
+    with TransactionLog(growing) as log:
+        for size in (0, 3, 7, 9, *range(1000, len(data), 997), 32768, 32768 + 5, len(data)):
+            growing.write_bytes(data[: max(size, growing.stat().st_size)])
+            found += log.rows()
+    assert found == whole

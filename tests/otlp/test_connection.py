@@ -8,7 +8,6 @@ import threading
 import time
 from collections.abc import Iterator
 from concurrent.futures import ThreadPoolExecutor
-from pathlib import Path
 from typing import Any
 
 import grpc
@@ -26,6 +25,7 @@ from otel_train.endpoint import Endpoint
 from otel_train.otlp.answers import Verdict
 from otel_train.otlp.exporter import Exporter
 from otel_train.testing import OtlpReceiver
+from tests.support.descriptors import open_descriptors
 
 PROTOCOLS = ["grpc", "http/protobuf"]
 FIRST_LINE = b"HTTP/1.1 200 OK\r\n"
@@ -60,11 +60,6 @@ def answering(*parts: bytes) -> Iterator[tuple[str, list[str]]]:
         server.shutdown(socket.SHUT_RDWR)
 
 
-def descriptors() -> int:
-    """Return how many this process has open."""
-    return len(list(Path("/proc/self/fd").iterdir()))
-
-
 def exporter(monkeypatch: pytest.MonkeyPatch, address: str, protocol: str, **more: str) -> Exporter:
     """Return an exporter to an address."""
     for name, value in {"ENDPOINT": address, "PROTOCOL": protocol, **more}.items():
@@ -77,14 +72,14 @@ def test_endless_answer_leaks_nothing(head: bytes, monkeypatch: pytest.MonkeyPat
     """However many tries there are: each ends within its timeout, and its connection with it."""
     with answering(head) as (address, ends):
         sending = exporter(monkeypatch, address, "http/protobuf", TIMEOUT="0.3")
-        threads, before = threading.active_count(), descriptors()
+        threads, before = threading.active_count(), open_descriptors()
         answers = [sending.send(b"") for _ in range(3)]
         while len(ends) < 3:
             time.sleep(0.02)
         assert ({answer.verdict for answer in answers}, set(ends)) == ({Verdict.WAIT}, {"client"})
         assert "not ended its answer" in answers[0].text
     assert threading.active_count() <= threads + 3
-    assert descriptors() <= before + 2
+    assert open_descriptors() <= before + 2
 
 
 @pytest.mark.parametrize("protocol", PROTOCOLS)

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import copy
-from collections.abc import Mapping
+from collections.abc import Iterable, Mapping
 
 from opentelemetry.proto.collector.metrics.v1.metrics_service_pb2 import ExportMetricsServiceRequest
 from opentelemetry.proto.metrics.v1.metrics_pb2 import AggregationTemporality, Metric
@@ -83,3 +83,11 @@ def split_request(request: ExportMetricsServiceRequest) -> list[ExportMetricsSer
         part.resource_metrics[0].scope_metrics[0].metrics.append(metric)
         parts.append(part)
     return parts
+
+
+def runs_request(runs: Iterable[str], step: int) -> ExportMetricsServiceRequest:
+    """Return one request with a step of several runs, as a collector sends them."""
+    request = ExportMetricsServiceRequest()
+    for run_id in runs:
+        request.MergeFrom(step_request(step, {"loss": 0.5}, run_id=run_id, number=step))
+    return request

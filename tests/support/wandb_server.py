@@ -18,6 +18,8 @@ from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 from types import TracebackType
 from typing import Any, Self
 
+from otel_train.bridge.wandb_rows import STEP_KEY
+
 ENTITY = "fake-entity"
 HISTORY_FILE = "wandb-history.jsonl"
 
@@ -111,6 +113,12 @@ class FakeWandb:
             lines = self._runs[run_id].lines
             assert sorted(lines) == list(range(len(lines))), f"a gap in the offsets of {run_id}: {sorted(lines)}"
             return [json.loads(lines[offset]) for offset in sorted(lines)]
+
+    def steps(self, run_id: str) -> list[int]:
+        """Return the train steps of a run's rows, after a check that no line was sent twice or overwritten."""
+        assert not self.overwritten(run_id)
+        assert not self.repeated(run_id)
+        return [row[STEP_KEY] for row in self.history(run_id)]
 
     def repeated(self, run_id: str) -> list[int]:
         """Return the offsets whose line was sent again, the same: what a client does that saw no answer."""

@@ -5,7 +5,6 @@ from __future__ import annotations
 import os
 import signal
 import subprocess
-import sys
 import threading
 from collections.abc import Callable, Iterator
 from contextlib import ExitStack
@@ -14,10 +13,8 @@ from typing import Any
 
 import pytest
 
-from otel_train.bridge import HistoryRow, Inbox, read_history, read_run, wandb_files
-from otel_train.bridge import row_writer as writer
-from otel_train.bridge.wandb_file import TransactionLog
-from otel_train.bridge.wandb_processes import _writers, end_writers
+from otel_train.bridge import Inbox, read_run, wandb_files
+from otel_train.bridge.wandb_processes import writing_processes
 from otel_train.bridge.wandb_rows import STEP_KEY
 from tests.support.bridge_processes import BridgeProcess
 from tests.support.mounts import mounted
@@ -87,57 +84,19 @@ def test_rows_in_file_stay_single(start: Any, monkeypatch: pytest.MonkeyPatch) -
     assert steps(bridge.state) == [1, 2, 3]
 
 
-def test_start_ends_other_writers(tmp_path: Path) -> None:
-    """A process that has a run's file open for writing is ended; one that reads it stays."""
-    path = tmp_path / "run-run.wandb"
-    path.touch()
-    code = "import sys; file = open(sys.argv[1], sys.argv[2]); print(flush=True); sys.stdin.read()"
-    modes = ("ab", "rb")
-    writing, reading = (
-        subprocess.Popen([sys.executable, "-c", code, str(path), mode], stdin=subprocess.PIPE, stdout=subprocess.PIPE)
-        for mode in modes
-    )
-    for process in (writing, reading):
-        assert process.stdout is not None
-        process.stdout.readline()
-    end_writers(tmp_path, grace=0)
-    assert writing.wait(30) == -signal.SIGKILL
-    assert reading.poll() is None
-    reading.communicate()
-
-
-def test_growing_file_is_read_on(start: Any) -> None:
-    """Each row once, wherever the file ended meanwhile: within a record, a chunk's header, or a block."""
-    bridge = start()
-    bridge.send(*(step_request(step, {f"metric{n}": step / 3 for n in range(100)}) for step in range(20)))
-    bridge.wait(20)
-    bridge.stop()
-    (path,) = wandb_files(bridge.state, "run")
-    data, whole = path.read_bytes(), list(read_history(path))
-    assert len(data) > 2 * 32768
-    growing = path.with_name("growing")
-    growing.touch()
-    found: list[HistoryRow] = []
-    with TransactionLog(growing) as log:
-        for size in (0, 3, 7, 9, *range(1000, len(data), 997), 32768, 32768 + 5, len(data)):
-            growing.write_bytes(data[: max(size, growing.stat().st_size)])
-            found += log.rows()
-    assert found == whole
-
-
 @pytest.mark.faults
 def test_hanging_wandb_is_replaced(monkeypatch: pytest.MonkeyPatch, start: Any) -> None:
     """Its process is stopped, takes nothing and finishes nothing: it is ended, and all rows go to a new one."""
-    monkeypatch.setattr(writer, "STUCK_SECONDS", 3.0)
+    monkeypatch.setattr("otel_train.bridge.row_writer.STUCK_SECONDS", 3.0)
+    monkeypatch.setattr("otel_train.bridge.wandb_sink.OFFLINE_PATIENCE", 2.0)
     bridge = start()
     bridge.send(step_request(1))
     bridge.wait(1)
-    bridge.bridge._writer._sink.patience = 2.0
-    (pid,) = _writers(bridge.state / "wandb")
+    (pid,) = writing_processes(bridge.state / "wandb")
     os.kill(pid, signal.SIGSTOP)
     bridge.send(step_request(2), step_request(3))
     bridge.wait(3)
-    assert pid not in _writers(bridge.state / "wandb")
+    assert pid not in writing_processes(bridge.state / "wandb")
     bridge.stop()
     assert steps(bridge.state) == [1, 2, 3]
 

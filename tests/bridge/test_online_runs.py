@@ -22,13 +22,6 @@ def bridge_of(server: FakeWandb, folder: Path) -> BridgeProcess:
     return BridgeProcess(folder, "--wandb-mode", "online", environment=server.environment)
 
 
-def steps(server: FakeWandb, run_id: str = "run") -> list[int]:
-    """Return the steps of a run's history, each line once and none in another's place."""
-    assert not server.overwritten(run_id)
-    assert not server.repeated(run_id)
-    return [row[STEP_KEY] for row in server.history(run_id)]
-
-
 def test_missing_rows_are_sent_again(server: FakeWandb, tmp_path: Path) -> None:
     """Killed with -9 when the server had some rows and wandb's process others, and again while it hangs."""
     with bridge_of(server, tmp_path) as bridge:
@@ -44,8 +37,8 @@ def test_missing_rows_are_sent_again(server: FakeWandb, tmp_path: Path) -> None:
         bridge.wait(5)
         bridge.wait(1, "other")
         assert bridge.stop() == 0
-    assert steps(server) == [1, 2, 3, 4, 5]
-    assert steps(server, "other") == [1]
+    assert server.steps("run") == [1, 2, 3, 4, 5]
+    assert server.steps("other") == [1]
 
 
 def test_refused_key_writes_files(server: FakeWandb, tmp_path: Path) -> None:
@@ -74,4 +67,4 @@ def test_rows_wait_for_server(server: FakeWandb, tmp_path: Path) -> None:
         bridge.start()
         bridge.wait(2)
         assert bridge.stop() == 0
-    assert steps(server) == [1, 2]
+    assert server.steps("run") == [1, 2]

@@ -1,0 +1,62 @@
+"""Rows go to a sink in order; with more runs than may be open they take turns, and wandb is opened seldom."""
+
+from __future__ import annotations
+
+import threading
+import time
+from collections.abc import Callable
+from typing import Any
+
+from otel_train.bridge import Inbox, read_run, wandb_files
+from otel_train.bridge.decode import decode
+from otel_train.bridge.open_runs import OpenRuns
+from otel_train.bridge.row_order import Due
+from otel_train.bridge.row_writer import Writer
+from otel_train.bridge.wandb_rows import STEP_KEY
+from tests.support.descriptors import open_descriptors
+from tests.support.memory_sink import MemorySink
+from tests.support.step_requests import runs_request
+from tests.support.waiting import wait_until
+
+
+def test_forty_runs_open_once(start: Callable[..., Any]) -> None:
+    """Their rows come step by step, interleaved; neither files, threads nor descriptors grow with the rows."""
+    runs = [f"run-{number}" for number in range(40)]
+    bridge = start()
+    before = threading.active_count(), open_descriptors()
+    for step in range(1, 5):
+        bridge.send(runs_request(runs, step))
+        for run_id in runs:
+            bridge.wait(step, run_id)
+    assert threading.active_count() - before[0] <= 20
+    assert open_descriptors() - before[1] <= 3 * len(runs) + 20
+    bridge.stop()
+    assert {len(wandb_files(bridge.state, run_id)) for run_id in runs} == {1}
+    assert all([row.values[STEP_KEY] for row in read_run(bridge.state, run_id)] == [1, 2, 3, 4] for run_id in runs)
+
+
+def test_surplus_runs_take_turns(inbox: Inbox) -> None:
+    """What came for a run meanwhile is written in its turn: a hundred rows cost few opens."""
+    runs, sink = [f"run-{number}" for number in range(5)], MemorySink()
+    writer = Writer(inbox, sink, Due(settle_ns=10**12, linger_ns=0), open_runs=OpenRuns(2, 60, 0.3), interval=0.01)
+    writer.start()
+    for step in range(1, 21):
+        inbox.add(decode(runs_request(runs, step)).points, time.time_ns())
+        time.sleep(0.02)
+    wait_until(lambda: not inbox.waiting_runs(), 30, "all rows")
+    assert writer.stop(10)
+    assert (sink.most, len(sink.rows), len(set(sink.rows))) == (2, 100, 100)
+    assert max(sink.opened.values()) <= 4
+    assert not sink.open_now
+
+
+def test_idle_run_is_reopened(inbox: Inbox) -> None:
+    """It costs nothing meanwhile."""
+    sink = MemorySink()
+    writer = Writer(inbox, sink, Due(settle_ns=10**12, linger_ns=0), open_runs=OpenRuns(9, 0.2), interval=0.01)
+    writer.start()
+    for step in (1, 2):
+        inbox.add(decode(runs_request(["run"], step)).points, time.time_ns())
+        wait_until(lambda count=step: len(sink.rows) == count and not sink.open_now, 30, "the end of the idle run")  # type: ignore[misc]
+    assert writer.stop(10)
+    assert sink.opened == {"run": 2}

@@ -1,0 +1,45 @@
+"""Variables of wandb that a bridge inherits from one job."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+from otel_train.bridge import read_run
+from otel_train.bridge.wandb_environment import neutral
+from otel_train.bridge.wandb_rows import STEP_KEY
+from tests.support.bridge_processes import BridgeProcess
+from tests.support.step_requests import step_request
+
+
+def test_job_variables_stay_outside_runs(tmp_path: Path) -> None:
+    """A bridge that inherits a sweep's or a resumed run's environment keeps each run to itself, and says so once."""
+    of_a_job = {
+        "WANDB_SWEEP_ID": "s1",
+        "WANDB_RUN_ID": "theirs",
+        "WANDB_RESUME": "must",
+        "WANDB_RUN_GROUP": "g",
+        "WANDB_NAME": "n",
+        "WANDB_MODE": "disabled",
+        "WANDB_DISABLED": "true",
+        "WANDB_DIR": str(tmp_path / "theirs"),
+        "WANDB_SERVICE": "3-1-tcp-localhost-1",
+        "WANDB_RESUME_FROM": "other?_step=3",
+    }
+    with BridgeProcess(tmp_path, environment=of_a_job) as bridge:
+        bridge.send(*(step_request(step, run_id=run_id) for step in (1, 2) for run_id in ("a", "b")))
+        for run_id in ("a", "b"):
+            bridge.wait(2, run_id)
+        assert bridge.stop() == 0
+    for run_id in ("a", "b"):
+        assert [row.values[STEP_KEY] for row in read_run(bridge.state, run_id)] == [1, 2]
+    assert not (tmp_path / "theirs").exists()
+    assert bridge.log.read_text().count("WANDB_RUN_ID") == 1
+
+
+def test_identity_and_server_reach_wandb() -> None:
+    """Server, key and entity stay; what is set meanwhile stays, what was taken comes back."""
+    environ = {"WANDB_API_KEY": "k", "WANDB_BASE_URL": "u", "WANDB_ENTITY": "e", "WANDB_RUN_ID": "r", "HOME": "/"}
+    with neutral(environ):
+        assert sorted(environ) == ["HOME", "WANDB_API_KEY", "WANDB_BASE_URL", "WANDB_ENTITY"]
+        environ["WANDB_SERVICE"] = "ours"
+    assert (environ["WANDB_RUN_ID"], environ["WANDB_SERVICE"]) == ("r", "ours")
