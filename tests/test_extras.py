@@ -1,0 +1,50 @@
+"""The error about a missing package names the extra that installs it."""
+
+from __future__ import annotations
+
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+
+from tests.support.job_rings import write_job
+
+BLOCKED = """
+import sys, importlib.abc
+class Blocked(importlib.abc.MetaPathFinder):
+    def find_spec(self, name, path=None, target=None):
+        if name.partition(".")[0] in {blocked!r}:
+            raise ModuleNotFoundError(f"No module named {{name!r}}", name=name)
+sys.meta_path.insert(0, Blocked())
+"""
+
+
+@pytest.mark.parametrize(
+    ("call", "extras"),
+    [
+        ("bridge --state STATE", "bridge"),
+        ("bridge --check", "bridge"),
+        ("demo --out STATE", "train,bridge"),
+        ("smoke healthy --out STATE", "train,bridge"),
+        ("render --out STATE", "render"),
+        ("dump RINGS --out STATE.parquet", "inspect"),
+    ],
+)
+def test_missing_package_names_extra(call: str, extras: str, tmp_path: Path) -> None:
+    """The error about a missing package is one line with the command that installs its extra."""
+    (tmp_path / "rings").mkdir()
+    write_job(tmp_path / "rings", 1, 3)
+    words = call.replace("STATE", str(tmp_path / "out")).replace("RINGS", str(tmp_path / "rings")).split()
+    blocked = {"torch", "grpc_health", "wandb", "grafana_foundation_sdk", "pyarrow"}
+    script = BLOCKED.format(blocked=blocked) + f"import otel_train.cli\notel_train.cli.main({words!r})"
+    run = subprocess.run([sys.executable, "-c", script], capture_output=True, text=True, check=False)
+    [line] = run.stderr.splitlines()
+    assert (run.returncode, f"[{extras}]'" in line, "pip install" in line) == (2, True, True)
+
+
+def test_missing_torch_names_extra() -> None:
+    """A training process without torch gets the command that installs it."""
+    script = BLOCKED.format(blocked={"torch"}) + "import otel_train\notel_train.init()"
+    run = subprocess.run([sys.executable, "-c", script], capture_output=True, text=True, check=False)
+    assert "otel_train.init needs torch" in run.stderr.splitlines()[-1]
