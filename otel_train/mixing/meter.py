@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import math
 from collections.abc import Mapping, Sequence
 from itertools import islice
 from typing import Any
@@ -12,8 +11,10 @@ from otel_train.catalogue import ABSENT, MIXING, Layout, Metric
 from otel_train.event_sink import EventSink
 from otel_train.exceptions import ConfigurationError
 from otel_train.mixing.argument_checks import checked_pick, checked_slot
+from otel_train.mixing.decayed_shares import DecayedShares
 from otel_train.mixing.meter_state import fitted, merge_meter_states
-from otel_train.mixing.starvation import EMPTY as _EMPTY
+from otel_train.mixing.reader_slots import EMPTY as _EMPTY
+from otel_train.mixing.reader_slots import ReaderSlots
 from otel_train.mixing.starvation import Starvation
 from otel_train.mixing.weights import checked_modalities, checked_weights, target_shares
 from otel_train.untraced import untraced
@@ -71,38 +72,32 @@ class MixingMeter:
         self._index = {modality: index for index, modality in enumerate(self.modalities)}
         self._events = events
         self._step = step
-        self._last_picked_step: list[int] = [step] * slots
-        self._modality_for_reader: list[str | None] = [None] * slots
-        self._modality_index = [_EMPTY] * slots
-        self._empty = slots
-        """How many slots hold no stream."""
+        # A pick writes the lists of the slots, of the starvation and of the shares itself: a call would cost as much.
+        self._slots = ReaderSlots(slots, step)
+        self._last_picked_step = self._slots.last_picked_step
+        self._modality_index = self._slots.modality_index
+        self._modality_for_reader = self._slots.modality_for_reader
         # Counts that go into a record are floats from the beginning: packing need not convert them.
         self._total = 0.0
         """Picks so far; the other numbers of picks are what it was at some time."""
         self._total_drained = 0.0
-        self._total_weighed = 0.0
-        """At the last change of the weights, or at the last drain where that came later."""
         self._starvation = Starvation(slots)
         self._total_picked = self._starvation.total_picked
         """At each slot's last pick."""
-        self._counts = [0.0] * len(self.modalities)
-        self._targets = [0.0] * len(self.modalities)
-        self._new_counts = [0.0] * len(self.modalities)
-        self._early_targets: list[float] | None = None
-        """The targets of the interval's picks under weights that have changed since."""
+        self._shares = DecayedShares(len(self.modalities), self.horizon)
+        self._new_counts = self._shares.new_counts
         self._tokens = [0.0] * len(self.modalities)
         self._restarts = self._switches = 0.0
         self._previous = _EMPTY
         self._unpaired = 0.0
         """Picks of the interval that no pick of this rank came before."""
-        self._shares: list[float] = []
         self._weights: dict[str, float] = {}
         self.set_weights(weights)
 
     @property
     def facts(self) -> dict[str, str | float]:
-        """How it is set up, for people who look at a ring."""
-        return {"mixing.readers": len(self._last_picked_step), "mixing.horizon": self.horizon}
+        """Configuration, for people who look at a ring."""
+        return {"mixing.readers": len(self._slots), "mixing.horizon": self.horizon}
 
     # -- what happens at the pick site ---------------------------------------------------------------------------
 
@@ -111,12 +106,12 @@ class MixingMeter:
 
         Args:
             slot: An open slot, 0 for the first one.
-            rows: How many picks: a whole number, or a tensor of one.
-            tokens: How many tokens: a finite number, or a tensor of one element.
+            rows: Number of picks: a whole number, or a tensor of one.
+            tokens: Number of tokens: a finite number, or a tensor of one element.
 
         Raises:
-            ConfigurationError: The slot is none of this meter's or holds no stream, or a count is negative or no
-                number. Nothing is counted then. This is for what calls it wrongly; nothing that happens in training
+            ConfigurationError: The slot is none of this meter's or holds no stream, or a count is negative or not
+                a number. Nothing is counted then. This is for what calls it wrongly; nothing that happens in training
                 raises here.
         """
         plain = type(slot) is int and type(rows) is int and type(tokens) is int
@@ -142,7 +137,7 @@ class MixingMeter:
             self._previous = modality
 
     def log_pick(self, slot: int, stream: str, tokens: int) -> None:
-        """Count one pick and write its event, where events are wanted."""
+        """Count one pick and send its event, where somebody receives events."""
         self.pick(slot, 1, tokens)
         if self._events is not None:
             self._events(
@@ -169,7 +164,7 @@ class MixingMeter:
         self._emit_slot("open", slot, stream)
 
     def restart(self, slot: int, modality: str | None = None, stream: str = "") -> None:
-        """Note that a slot's stream ran out and another one took its place, or that it began again.
+        """Note that a slot's stream ran out and another one replaced it, or that it began again.
 
         Raises:
             ConfigurationError: The slot is none of this meter's or holds no stream, or the modality is unknown.
@@ -190,8 +185,7 @@ class MixingMeter:
         """
         slot = checked_slot(slot, len(self._modality_index))
         self._emit_slot("close", slot, stream)
-        self._modality_for_reader[slot] = None
-        self._modality_index[slot] = _EMPTY
+        self._slots.assign(slot, None)
         self._expect()
 
     def set_weights(self, weights: Mapping[str, float]) -> None:
@@ -203,11 +197,8 @@ class MixingMeter:
         checked = checked_weights(weights, self.modalities)
         if checked == self._weights:
             return
-        if self._total > self._total_weighed:
-            self._early_targets = self._new_targets()
-        self._total_weighed = self._total
         self._weights = checked
-        self._shares = target_shares(checked)
+        self._shares.set_shares(target_shares(checked), self._total)
         self._expect()
         if self._events is not None:
             self._events({"event": "weights", "step": self._step, "weights": dict(checked)})
@@ -218,8 +209,7 @@ class MixingMeter:
                 f"modality of slot {slot} must be one of {', '.join(self.modalities)}, got {modality!r}; "
                 "make the meter with every modality of the job"
             )
-        self._modality_for_reader[slot] = modality
-        self._modality_index[slot] = self._index[modality]
+        self._slots.assign(slot, modality, self._index[modality])
         self._expect()
 
     def _emit_slot(self, event: str, slot: int, stream: str) -> None:
@@ -234,35 +224,20 @@ class MixingMeter:
                 }
             )
 
-    def _new_targets(self) -> list[float]:
-        """Return the target shares added up over the interval's picks, each at those in force at the pick."""
-        since = self._total - self._total_weighed
-        early = self._early_targets or [0.0] * len(self._shares)
-        return [before + since * share for before, share in zip(early, self._shares, strict=True)]
-
     def _expect(self) -> None:
         """Note that slots, modalities or weights have changed."""
-        self._empty = self._modality_index.count(_EMPTY)
-        self._starvation.expect(self._total, self._shares, self._modality_index)
+        self._starvation.expect(self._total, self._shares.shares, self._modality_index)
 
     # -- the end of a step ---------------------------------------------------------------------------------------
 
     def end_step(self, step: int) -> None:
         """Note the end of a step that is no log step: what comes now belongs to the next one."""
         if step != self._step:
-            self._settle(step)
+            self._slots.settle(self._step, step)
         self._step = step + 1
 
-    def _settle(self, step: int) -> None:
-        """Give what was picked and opened since the last step that ended to the step that ends now.
-
-        Steps may be told of with a stride, and a job may begin at any of them: which step is made is known at its end.
-        """
-        expected = self._step
-        self._last_picked_step = [step if picked == expected else picked for picked in self._last_picked_step]
-
     def drain_measurements(self, step: int | None = None) -> list[float]:
-        """End the interval with `step` and return what it measured, flat.
+        """End the interval with `step` and return its measurements, flat.
 
         Args:
             step: The step that ends; by default the one after the last drained.
@@ -273,25 +248,15 @@ class MixingMeter:
         if step is None:
             step = self._step
         if step != self._step:
-            self._settle(step)
-        total = self._total
+            self._slots.settle(self._step, step)
+        shares, total = self._shares, self._total
         picks = total - self._total_drained
         if picks:
-            keep = math.exp(-picks / self.horizon)
-            since = total - self._total_weighed
-            counts, targets, new_counts = self._counts, self._targets, self._new_counts
-            for index, share in enumerate(self._shares):
-                counts[index] = counts[index] * keep + new_counts[index]
-                targets[index] = targets[index] * keep + since * share
-                new_counts[index] = 0
-            if self._early_targets is not None:
-                self._targets = [at + early for at, early in zip(targets, self._early_targets, strict=True)]
-                self._early_targets = None
-            self._total_drained = self._total_weighed = total
-        last = self._last_picked_step
-        if self._empty:
-            last = [at for at, modality in zip(last, self._modality_index, strict=True) if modality != _EMPTY]
-        active = float(len(last))
+            shares.drain(picks, total)
+            self._total_drained = total
+        slots = self._slots
+        active = slots.active
+        last = self._last_picked_step if slots.is_full else slots.active_last_picks()
         # The order of Layout(MIXING): see the rows' measures; the share of a modality has none of its own.
         values: list[float] = [
             picks,
@@ -300,14 +265,14 @@ class MixingMeter:
             active * step - sum(last),
             self._switches,
             picks - self._unpaired,
-            *self._counts,
-            *self._targets,
+            *shares.counts,
+            *shares.targets,
             *self._tokens,
             self._starvation.count(total, self._modality_index) if total > self._starvation.earliest else 0.0,
             step - min(last) if last else ABSENT,
         ]
         self._restarts = self._switches = self._unpaired = 0.0
-        self._tokens = [0.0] * len(self._shares)
+        self._tokens = [0.0] * len(self._tokens)
         self._step = step + 1
         return values
 
@@ -342,8 +307,8 @@ class MixingMeter:
         return {
             "modalities": list(self.modalities),
             "step": self._step,
-            "counts": list(self._counts),
-            "targets": list(self._targets),
+            "counts": list(self._shares.counts),
+            "targets": list(self._shares.targets),
             "previous": None if self._previous == _EMPTY else self.modalities[self._previous],
             "last_picked_step": list(self._last_picked_step),
             "modality_for_reader": list(self._modality_for_reader),
@@ -353,8 +318,7 @@ class MixingMeter:
                 "unpaired": self._unpaired,
                 "restarts": self._restarts,
                 "switches": self._switches,
-                "new_counts": list(self._new_counts),
-                "new_targets": self._new_targets(),
+                **self._shares.interval_state(self._total),
                 "tokens": list(self._tokens),
             },
         }
@@ -371,29 +335,25 @@ class MixingMeter:
         """
         state = fitted(state, self.modalities)
         self._step = state["step"]
-        self._counts = state["counts"]
-        self._targets = state["targets"]
         self._previous = _EMPTY if state["previous"] is None else self._index[state["previous"]]
-        slots = len(self._last_picked_step)
-        self._last_picked_step = [self._step] * slots
-        self._starvation = Starvation(slots)
+        slots = self._slots
+        slots.reset_ages(self._step)
+        self._starvation = Starvation(len(slots))
         self._total_picked = self._starvation.total_picked
         saved = zip(state["modality_for_reader"], state["last_picked_step"], state["surprise"], strict=True)
-        for slot, (modality, picked, surprise) in enumerate(islice(saved, slots)):
-            if modality is None or self._modality_for_reader[slot] in (None, modality):
-                self._modality_for_reader[slot] = modality
-                self._modality_index[slot] = _EMPTY if modality is None else self._index[modality]
-                self._last_picked_step[slot] = picked
+        for slot, (modality, picked, surprise) in enumerate(islice(saved, len(slots))):
+            if modality is None or slots.modality_for_reader[slot] in (None, modality):
+                slots.assign(slot, modality, _EMPTY if modality is None else self._index[modality])
+                slots.last_picked_step[slot] = picked
                 self._starvation.surprise[slot] = surprise
-        self._total = self._total_weighed = 0.0
-        self._expect()
         interval = state["interval"]
+        self._shares.load(state["counts"], state["targets"], interval)
+        self._total = 0.0
+        self._expect()
         self._total_drained = -interval["picks"]
         self._unpaired = interval["unpaired"]
         self._restarts = interval["restarts"]
         self._switches = interval["switches"]
-        self._new_counts = interval["new_counts"]
-        self._early_targets = interval["new_targets"]
         self._tokens = interval["tokens"]
 
     def load_resharded(self, states: Sequence[Mapping[str, Any]], rank: int, world_size: int) -> None:

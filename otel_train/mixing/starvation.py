@@ -5,14 +5,14 @@ from __future__ import annotations
 import math
 from collections.abc import Sequence
 
-EMPTY = -1
-"""The modality's index of a slot that holds no stream."""
+from otel_train.mixing.reader_slots import EMPTY
+
 STARVED_SURPRISE = -math.log(1e-6)
 """A reader is starved when not being picked for so long has a probability under 1e-6."""
 
 
 class Starvation:
-    """How surprising it is, for each slot of a meter, that its reader was not picked for so long.
+    """Surprise, for each slot of a meter, that its reader was not picked for so long.
 
     Args:
         slots: Number of slots.
@@ -27,7 +27,7 @@ class Starvation:
         """No reader is starved before that many picks."""
         self._total_expected = 0.0
         self._miss_surprise = [0.0] * slots
-        """What one more miss adds to it."""
+        """Surprise that one more miss adds."""
 
     def surprises(self, total: float) -> list[float]:
         """Return -log of the probability of the run of misses that each slot's reader is in, after `total` picks."""
