@@ -41,7 +41,7 @@ def whole_number(name: str, value: object, *, least: int, remedy: str = "give a 
     """Return an argument that is a count, as an int: also one of NumPy, or a tensor of one element.
 
     Raises:
-        ConfigurationError: It is no whole number (a bool is none), or smaller than `least`.
+        ConfigurationError: It is not a whole number (a bool is not one), or smaller than `least`.
     """
     rule = {0: "a whole number that is not negative", 1: "a positive whole number"}.get(least, "a whole number")
     try:
@@ -56,10 +56,10 @@ def whole_number(name: str, value: object, *, least: int, remedy: str = "give a 
 def finite_number(name: str, value: object, *, remedy: str = "give a number") -> float:
     """Return an argument that is an amount, as a float: a number that is finite and not negative.
 
-    A tensor of one element is one, wherever it lives; a text and a bool are none.
+    A tensor of one element is one, on any device; a text and a bool are not.
 
     Raises:
-        ConfigurationError: It is no such number.
+        ConfigurationError: It is not such a number.
     """
     try:
         number = float(value if not isinstance(value, bool | str | bytes | bytearray) else None)  # type: ignore[arg-type]

@@ -10,27 +10,27 @@ from pathlib import Path
 STATUS_NAME = "sidecar.status"
 OK, FAILING = "ok", "failing"
 MAX_BYTES = 16384
-"""Of the file; a longer one is none of ours."""
+"""Bytes of the file at most; a longer one was not written by a sidecar."""
 _MAX_TEXT = 1000
-"""Characters of each text."""
+"""Characters of a text at most."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class DeliveryStatus:
-    """What the sidecar last learnt from its receiver."""
+    """Last answer of the receiver, as the sidecar learnt it."""
 
     state: str = OK
     """`OK` or `FAILING`."""
     cause: str = ""
-    """Short and the same for the same fault, such as "UNAVAILABLE" or "HTTP 404"; for saying each cause once."""
+    """Short and the same for the same fault, such as "UNAVAILABLE" or "HTTP 404"; for logging each cause once."""
     text: str = ""
-    """What the receiver, or the attempt to reach it, answered."""
+    """Answer of the receiver, or of the attempt to reach it."""
     address: str = ""
     """Where the receiver was looked for."""
     advice: str = ""
-    """What to do, one sentence; empty where nothing is known."""
+    """Remedy, one sentence; empty where there is none."""
     since: float = 0.0
-    """Since when it is so, seconds since the epoch."""
+    """Time since which it is so, in seconds since the epoch."""
 
     @property
     def failing(self) -> bool:
@@ -58,7 +58,7 @@ def write_status(directory: Path, status: DeliveryStatus) -> None:
 
 
 def read_status(directory: Path) -> DeliveryStatus | None:
-    """Return what the sidecar wrote last; None where it wrote nothing yet or the file is none of its own."""
+    """Return the status that the sidecar wrote last; None where there is none yet or the file is not a sidecar's."""
     try:
         descriptor = os.open(directory / STATUS_NAME, os.O_RDONLY | os.O_CLOEXEC | os.O_NOFOLLOW | os.O_NONBLOCK)
         with os.fdopen(descriptor, "rb") as file:

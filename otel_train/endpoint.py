@@ -30,7 +30,7 @@ class Endpoint:
 
     protocol: OtlpProtocol = OtlpProtocol.GRPC
     target: str = "localhost:4317"
-    """What a gRPC channel is made for, or the URL that HTTP requests go to."""
+    """Target of a gRPC channel, or URL that HTTP requests go to."""
     secure: bool = False
     """Whether the connection is encrypted."""
     host: str = "localhost"
@@ -55,7 +55,7 @@ class Endpoint:
 
     @property
     def is_there(self) -> bool:
-        """Whether the user has named it, or somebody listens at the standard's default address."""
+        """Whether the user has named it, or something listens at the standard's default address."""
         if self.variable:
             return True
         try:

@@ -35,7 +35,7 @@ def require_extras(what: str, *extras: str) -> None:
 
 
 def extra_of(module: str) -> str | None:
-    """Return the extra that a module comes with; None for one that is none's."""
+    """Return the extra that a module comes with; None for any other module."""
     for extra, packages in PACKAGES.items():
         if any(module == package or module.startswith(f"{package}.") for package in packages):
             return extra

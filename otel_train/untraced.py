@@ -37,6 +37,6 @@ def _untraced_function(function: Any) -> Any:
         frames.set_code_exec_strategy(function.__code__, frames._FrameExecStrategy(skip, skip))  # noqa: SLF001
     except (AttributeError, TypeError):  # another release of torch
         return torch.compiler.disable(function)  # type: ignore[no-untyped-call]
-    function._torchdynamo_disable = True  # noqa: SLF001  # what tells a trace of the caller to break there
+    function._torchdynamo_disable = True  # noqa: SLF001  # has a trace of the caller break there
     function._torchdynamo_disable_msg = _REASON  # noqa: SLF001
     return function

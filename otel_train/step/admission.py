@@ -12,7 +12,7 @@ from otel_train.step.step_number import step_number
 
 
 class Admission:
-    """What becomes of calls of `step` whose argument is no int, or no larger one than before.
+    """Decides on calls of `step` whose argument is not an int, or not larger than before.
 
     Args:
         early: Takes the scalars of calls before the first step.
@@ -21,7 +21,7 @@ class Admission:
 
     def __init__(self, early: EarlyScalars, warnings: OnceLogger) -> None:
         self.refused = 0
-        """Calls that ended no step: what they gave is no step's number, or smaller than the last one."""
+        """Calls that ended no step: their argument is not a step number, or is smaller than the last one."""
         self._early = early
         self._warnings = warnings
 

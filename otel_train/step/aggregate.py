@@ -18,7 +18,7 @@ from otel_train.untraced import untraced
 
 _UNTIMED = (0.0, 0, 0.0)
 _NOT_MEASURED = {rows.STEP_DURATION.wandb_key, rows.DATA_WAIT.wandb_key}
-"""What only a session can time."""
+"""Keys of what only a session can time."""
 
 
 @untraced
@@ -75,7 +75,7 @@ def reduce_loss_metrics(
 
     Args:
         metrics: Numbers or tensors of one element, by key; the same keys on each rank.
-        sum_keys: Keys whose cluster total is wanted; `key + "_max"` is the largest rank's value.
+        sum_keys: Keys that are reduced to the cluster total; `key + "_max"` is the largest rank's value.
         process_group: The ranks to reduce over; all by default.
 
     Returns:
@@ -83,7 +83,7 @@ def reduce_loss_metrics(
 
     Raises:
         SchemaMismatchError: A rank gives other keys; the message names key and rank.
-        ConfigurationError: A rank gives something that is no number, or a sum key that it does not give.
+        ConfigurationError: A value of a rank is not a number, or a sum key is missing.
         OtelTrainError: A rank is gone.
     """
     group = RankGroup.of(process_group, own=False)
@@ -99,7 +99,7 @@ def reduce_loss_metrics(
     return {
         series.name: value
         for series, value in zip(recorder.layout.series, values, strict=True)
-        if isinstance(value, float) and series.metric in declared and series.name in _wanted(series.metric)
+        if isinstance(value, float) and series.metric in declared and series.name in _series_names(series.metric)
     }
 
 
@@ -109,7 +109,7 @@ def _declare(key: str, sum_keys: Collection[str], value: Any) -> Metric:
     return Metric(key, natural_reduction(value), wandb_key=key)
 
 
-def _wanted(metric: Metric) -> tuple[str, str]:
+def _series_names(metric: Metric) -> tuple[str, str]:
     return metric.name, metric.name + MAX_SUFFIX
 
 

@@ -1,4 +1,4 @@
-"""Blocking reductions of what the ranks of a group have agreed on: one collective each, whatever a rank asks for."""
+"""Reduce, and wait, by a schema that the ranks of a group have agreed on: one collective, whatever a rank asks for."""
 
 from __future__ import annotations
 
@@ -29,7 +29,7 @@ class AgreedReductions:
     """The schemas that the ranks of a group have agreed on.
 
     All ranks have the same ones in the same order, and know which was used last, so that the size of the next
-    collective is no question. A rank that has another schema says in it which one; if that is not the same one on all
+    collective is certain. A rank that has another schema says in it which one; if that is not the same one on all
     ranks, they agree anew. Ranks must not decide alone whether to agree: gloo ends a process whose collective meets
     another one.
     """
@@ -49,7 +49,7 @@ class AgreedReductions:
             group: The ranks, the same ones at each call.
             schema: What this rank measures.
             step: The step that it belongs to.
-            measure: Returns what it has measured; called once, when all ranks are known to have the same schema.
+            measure: Returns what it has measured; called once, when it is certain that all ranks have the same schema.
             problem: What is wrong on this rank. It is raised on all of them.
 
         Raises:
@@ -74,8 +74,8 @@ class AgreedReductions:
                     failure = error
                     flight = Flight(step, 0, plan.pack_absent(RankSign(step, Presence.CLOSED), group.rank))
             else:
-                known = list(self._agreed).index(key) + 1 if key in self._agreed else 0
-                flight = Flight(step, 0, plan.pack_absent(RankSign(known, Presence.ABSENT), group.rank))
+                number = list(self._agreed).index(key) + 1 if key in self._agreed else 0
+                flight = Flight(step, 0, plan.pack_absent(RankSign(number, Presence.ABSENT), group.rank))
             _run(Collective(plan, group), flight)
             if failure is not None:
                 raise failure

@@ -34,7 +34,7 @@ def note_attempt(attempt: int) -> None:
 
 
 def past_attempt(directory: Path | None, run_id: str) -> int:
-    """Return the newest attempt that is over for this rank: its process's own, or one whose rings here nobody writes.
+    """Return the newest attempt that is over for this rank: its process's own, or one whose rings here have no writer.
 
     torchrun's store outlives the ranks that it starts again, and still names their last attempt.
 
@@ -102,8 +102,8 @@ def begin_attempt(last: int, group: RankGroup) -> tuple[str, int]:
     return own
 
 
-def first_word(group: RankGroup, key: str, value: str) -> str:
-    """Return what the first rank of the job to say something under a key has said; what it can't learn is its own."""
+def first_value(group: RankGroup, key: str, value: str) -> str:
+    """Return the value that was set first under a key, by any rank of the job; the own one where that can't be read."""
     store = job_store(group)
     if store is None or not value:
         return value

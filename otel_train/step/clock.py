@@ -5,7 +5,7 @@ from __future__ import annotations
 import time
 
 Interval = tuple[float, int, float]
-"""How long an interval was: seconds, steps of training (0 where nobody knows, and then the rest is 0 too), and seconds
+"""Length of an interval: seconds, steps of training (0 where that is unknown, and then the rest is 0 too), and seconds
 of it that were spent waiting for data. A plain tuple: making a named one takes as long as writing a record."""
 
 
@@ -42,7 +42,7 @@ class StepClock:
         """End the interval and return how long it was.
 
         Steps are those that training made, not the calls that told of them: who logs each tenth step made ten. How many
-        the first interval had is known where it ends with the first step; otherwise the job may be a resumed one.
+        the first interval had is certain where it ends with the first step; otherwise the job may be a resumed one.
 
         Args:
             now: The present time by the steady clock.

@@ -31,7 +31,7 @@ class ClusterValues:
     the ring without another call of the user's.
 
     Args:
-        reducer: The reductions; nobody else calls it.
+        reducer: The reductions; only this object calls it.
         ring: The rank's ring; only this writes records into it.
     """
 
@@ -88,7 +88,7 @@ class ClusterValues:
             self._record(reducer.harvest() if wait is None else reducer.finish(wait))
             if waits and ring is not None:
                 ring.enter(_COMPUTE)
-            looks = (self._writes and reducer.under_way) or reducer.behind
+            looks = (self._writes and reducer.under_way) or reducer.lags
         if looks:
             self._watcher.wake()
 
@@ -131,7 +131,7 @@ class ClusterValues:
         reducer = self._reducer
         if self._closed:
             return not self._has_ended()
-        return (self._writes and reducer.under_way) or reducer.behind
+        return (self._writes and reducer.under_way) or reducer.lags
 
     def _name_missing(self) -> None:
         """Say whom a reduction waits for that is overdue."""

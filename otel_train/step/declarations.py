@@ -28,7 +28,7 @@ class Scalar:
         name: The key that it is logged under.
         reduction: How the values of an interval's steps, and those of the ranks, become one: `"mean"`, `"sum"`,
             `"max"`, `"min"` or `"norm"` (of a norm of which each rank has a part), or the member of `Reduction`.
-        unit: The unit as UCUM writes it, such as `"s"`, `"By"` or `"{token}"`; empty where it is not known.
+        unit: The unit as UCUM writes it, such as `"s"`, `"By"` or `"{token}"`; empty where it has none.
 
     Raises:
         ConfigurationError: The name, the reduction or the unit breaks a rule; the message says which.

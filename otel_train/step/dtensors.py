@@ -19,7 +19,7 @@ _REMEDY = "give its full_tensor()"
 
 
 class Part(NamedTuple):
-    """What one rank holds of a number."""
+    """Part of a number that one rank holds."""
 
     local: torch.Tensor | None
     """None where another rank holds it."""
@@ -42,7 +42,7 @@ def part_of(value: Any, ranks: Collection[int] | None = None) -> Part:
         ranks: The ranks of the job that values are reduced over; None for all.
 
     Raises:
-        ValueError: Its parts can't be joined; the message is what to say of it.
+        ValueError: Its parts can't be joined; the message completes a sentence about it.
     """
     if value.numel() != 1:
         raise ValueError(f"is a tensor of {value.numel()} elements; give one number, such as its mean")
@@ -68,7 +68,7 @@ def part_of(value: Any, ranks: Collection[int] | None = None) -> Part:
 
 
 def _kind(placement: Any) -> str:
-    """Return how the parts of a partial placement make the whole; empty where that is not known."""
+    """Return how the parts of a partial placement make the whole; empty where this module can't tell."""
     norm = getattr(placement, "norm_type", None)
     if norm is not None:
         return "norm" if norm == 2 else ""
@@ -91,7 +91,7 @@ def share_of(part: Part, reduction: Reduction) -> float:
     """Return a part's share, under a metric's reduction.
 
     Raises:
-        ValueError: The reduction does not join such parts; the message is what to say of it.
+        ValueError: The reduction does not join such parts; the message completes a sentence about it.
     """
     joins = {
         "": tuple(Reduction),

@@ -1,4 +1,4 @@
-"""Read the environment: the one place in a rank's process that does."""
+"""Read the environment: the one module in a rank's process that does."""
 
 from __future__ import annotations
 
@@ -25,12 +25,12 @@ _MPI = {
     "WORLD_SIZE": "OMPI_COMM_WORLD_SIZE",
     "LOCAL_WORLD_SIZE": "OMPI_COMM_WORLD_LOCAL_SIZE",
 }
-"""What Open MPI's mpirun sets where torchrun's variables are missing. srun sets its own for single processes too."""
+"""Variables of Open MPI's mpirun, which stand in for torchrun's. srun sets its own for single processes too."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Environment:
-    """What the environment says about this process and its telemetry."""
+    """Variables of the environment about this process and its telemetry."""
 
     rank: int = 0
     """RANK, as torchrun sets it, or what Open MPI's mpirun sets."""
@@ -57,7 +57,7 @@ class Environment:
     external_sidecar: bool = False
     """OTEL_TRAIN_SIDECAR=external: the platform starts the sidecar."""
     endpoint: Endpoint = field(default_factory=Endpoint)
-    """Where the sidecar sends; read here too, since in its log nobody would see that a variable is wrong."""
+    """Where the sidecar sends; read here too, since an error in its log would go unseen."""
     host: str = ""
     """The host's name."""
 
@@ -93,7 +93,7 @@ class Environment:
     def ring_directory(self, run_id: str) -> Path:
         """Return the directory for the rings of a run on this node, where the user has chosen none.
 
-        No two runs have the same: an id that can't be a file's name, or a long one, has its hash behind a dot, and no
+        No two runs have the same: an id that can't be a file's name, or a long one, has its hash after a dot, and no
         other name has a dot.
         """
         if _FILE_NAME.fullmatch(run_id):

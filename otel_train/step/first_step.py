@@ -1,4 +1,4 @@
-"""What a session makes at its first step: the schema that all ranks agree on, and the ring."""
+"""Make what a session needs from its first step on: the schema that all ranks agree on, and the ring."""
 
 from __future__ import annotations
 
@@ -42,12 +42,12 @@ def agree_recorder(
     """Return the recorder of the sources and the first step's scalars, on which all ranks agree.
 
     Args:
-        sources: What measures.
+        sources: The sources.
         declared: The user's metrics by name.
         scalars: The first step's: its keys count, whatever the values are.
         group: The ranks; every one of them calls this.
         options: What must be the same on all ranks; see `shared_options`.
-        dropped: Is told of each value that is dropped.
+        dropped: Called for each value that is dropped.
 
     Raises:
         SchemaMismatchError: The ranks do not measure the same things.
@@ -119,7 +119,7 @@ def open_ring(
         warn_of_other_jobs(directory, identity, warnings)
     geometry = ring.geometry
     if geometry.records < records:
-        # The bytes that a ring takes by default are no news.
+        # The bytes that a ring takes by default need no warning.
         expected = records == RingSize().records and geometry.file_size + geometry.record_size > most
         logger.log(
             logging.INFO if expected else logging.WARNING,

@@ -25,23 +25,23 @@ class Flight:
     step: int
     time_ns: int
     packed: Packed
-    """What this rank gives, and where the result will be."""
+    """Vector of this rank, replaced by the result."""
     device: DevicePart | None = None
     """The part of the values that is still on a GPU."""
     extra: bool = False
-    """Whether it is none of the session's steps: it is there for the peers' only."""
+    """Whether it is not a step of the session, and is launched only because peers launch theirs."""
     closes: bool = False
     """Whether it says that the session is closed; then it gives this rank nothing."""
     number: int = 0
     """How many are launched before it; the ranks' reductions of one number are one collective."""
     work: Any = None
-    """What `all_reduce` returned; None when there is one rank."""
+    """Handle that `all_reduce` returned; None when there is one rank."""
     pinned: torch.Tensor | None = None
     """float64 [plan.size], in pinned memory: where a GPU puts the result first."""
     ready: Any = None
-    """The CUDA event behind what `device` is made of, where the launch has to wait."""
+    """CUDA event after what `device` is made of, where the launch has to wait."""
     copied: Any = None
-    """The CUDA event behind that copy."""
+    """CUDA event after that copy."""
 
     def complete(self) -> bool:
         """Tell whether the result is there, or the reduction has failed."""

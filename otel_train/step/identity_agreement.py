@@ -1,4 +1,4 @@
-"""Agree over the ranks on who they are: the run, the attempt, each one's place on its machine, and who serves it."""
+"""Agree over the ranks on who they are: the run, the attempt, each one's local rank, and who starts the sidecar."""
 
 from __future__ import annotations
 
@@ -9,9 +9,9 @@ from pathlib import Path
 import torch.distributed as dist
 
 from otel_train.ring import Identity
-from otel_train.step.attempts import begin_attempt, first_word, note_attempt, past_attempt
+from otel_train.step.attempts import begin_attempt, first_value, note_attempt, past_attempt
 from otel_train.step.environment import Environment
-from otel_train.step.local_ranks import LocalPlace, NodeClaim, boot_id, local_places
+from otel_train.step.local_ranks import LocalRank, NodeClaim, boot_id, local_ranks
 from otel_train.step.rank_group import RankGroup
 from otel_train.step.resource import HOST_NAME, SERVICE_NAME
 
@@ -20,7 +20,7 @@ MAX_RUN_ID = 128
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Agreed:
-    """What the ranks agreed on, as one of them sees it."""
+    """Outcome of the agreement, as one rank sees it."""
 
     identity: Identity
     local_world_size: int
@@ -41,7 +41,7 @@ def agree_identity(
     Args:
         environment: This rank's.
         group: The ranks.
-        run_id: As the user or a checkpoint gives it, or empty; the first rank's word holds.
+        run_id: As the user or a checkpoint gives it, or empty; the first rank's holds.
         directory_of: Returns the directory of this rank's ring by the run's id; None for an id that is still empty,
             where the directory goes by it.
 
@@ -60,13 +60,13 @@ def agree_identity(
     group.raise_problem([text for text, _, _, _ in gathered])
     _, chosen, launched, _ = gathered[0]
     if not chosen:  # after a restart another rank may be the first, whose launch has another name
-        launched = group.gather(first_word(group, "run", launched) if group.rank == 0 else None)[0]
+        launched = group.gather(first_value(group, "run", launched) if group.rank == 0 else None)[0]
     agreed_id = chosen or launched
     rank = group.global_rank if group.distributed else environment.rank
     newest = max(group.gather(past_attempt(directory_of(agreed_id), agreed_id)))
     made_id, attempt = group.gather(begin_attempt(newest, group) if group.rank == 0 else None)[0]
     note_attempt(attempt)
-    place = local_places([NodeClaim(*claim) for _, _, _, claim in gathered])[group.rank]
+    local = local_ranks([NodeClaim(*claim) for _, _, _, claim in gathered])[group.rank]
     agreed_id = agreed_id or made_id
     directory = directory_of(agreed_id)
     assert directory is not None, "the run has an id"
@@ -74,7 +74,7 @@ def agree_identity(
         run_id=agreed_id,
         attempt=attempt,
         rank=rank,
-        local_rank=place.rank,
+        local_rank=local.rank,
         world_size=dist.get_world_size() if group.distributed else environment.world_size,
         host=environment.attributes.get(HOST_NAME) or environment.host,
         service_name=environment.attributes.get(SERVICE_NAME) or "otel_train",
@@ -82,13 +82,13 @@ def agree_identity(
     )
     return Agreed(
         identity=identity,
-        local_world_size=place.world_size,
+        local_world_size=local.world_size,
         directory=directory,
-        serves=_serves(place, identity, group, claim, directory),
+        serves=_serves(local, identity, group, claim, directory),
     )
 
 
-def _serves(place: LocalPlace, identity: Identity, group: RankGroup, claim: NodeClaim, directory: Path) -> bool:
+def _serves(local: LocalRank, identity: Identity, group: RankGroup, claim: NodeClaim, directory: Path) -> bool:
     """Tell whether this rank starts its machine's sidecar: the first one of the group for a directory there does.
 
     A collective. Of several groups whose first ranks there are not local rank 0, only one starts a sidecar.
@@ -97,4 +97,4 @@ def _serves(place: LocalPlace, identity: Identity, group: RankGroup, claim: Node
     if group.gather(own).index(own) != group.rank:
         return False
     key = "/".join([str(identity.attempt), *own])
-    return place.rank == 0 or first_word(group, key, str(identity.rank)) == str(identity.rank)
+    return local.rank == 0 or first_value(group, key, str(identity.rank)) == str(identity.rank)

@@ -11,7 +11,7 @@ _BOOT_ID = Path("/proc/sys/kernel/random/boot_id")
 
 
 class NodeClaim(NamedTuple):
-    """What one rank knows of its place on its machine."""
+    """Claim of one rank about its machine and its local rank."""
 
     host: str
     boot_id: str
@@ -21,23 +21,23 @@ class NodeClaim(NamedTuple):
     local_world_size: int | None = None
 
 
-class LocalPlace(NamedTuple):
-    """A rank's place on its machine."""
+class LocalRank(NamedTuple):
+    """Rank of a process among those of its machine."""
 
     rank: int
     world_size: int
 
 
 def boot_id() -> str:
-    """Return what tells this start of this machine from any other; empty where the kernel does not say."""
+    """Return the id of this boot of this machine; empty where the kernel has none."""
     try:
         return _BOOT_ID.read_text(encoding="ascii").strip()
     except (OSError, ValueError):
         return ""
 
 
-def local_places(claims: Sequence[NodeClaim]) -> list[LocalPlace]:
-    """Return the place of each rank on its machine.
+def local_ranks(claims: Sequence[NodeClaim]) -> list[LocalRank]:
+    """Return the local rank of each rank.
 
     The launcher's local ranks stand where all ranks of a machine have one and no two the same. Else the ranks are
     counted in their order: mpirun, mp.spawn and dask set none, Spark may say 0 to each.
@@ -48,11 +48,11 @@ def local_places(claims: Sequence[NodeClaim]) -> list[LocalPlace]:
     by_node: defaultdict[tuple[str, str], list[int]] = defaultdict(list)
     for index, claim in enumerate(claims):
         by_node[claim.host, claim.boot_id].append(index)
-    places: dict[int, LocalPlace] = {}
+    assigned: dict[int, LocalRank] = {}
     for members in by_node.values():
         given = [claims[index].local_rank for index in members]
         usable = None not in given and len(set(given)) == len(given)
         size = max(len(members), *(claims[index].local_world_size or 0 for index in members))
         for count, (index, local_rank) in enumerate(zip(members, given, strict=True)):
-            places[index] = LocalPlace(local_rank if usable and local_rank is not None else count, size)
-    return [places[index] for index in range(len(claims))]
+            assigned[index] = LocalRank(local_rank if usable and local_rank is not None else count, size)
+    return [assigned[index] for index in range(len(claims))]

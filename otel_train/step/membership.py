@@ -1,4 +1,4 @@
-"""Take a rank's place in its job: the process group, the identity, the directory of its ring, and the sidecar."""
+"""Have a rank join its job: the process group, the identity, the directory of its ring, and the sidecar."""
 
 from __future__ import annotations
 
@@ -20,7 +20,7 @@ logger = logging.getLogger(__name__)
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Membership:
-    """A rank's place in its job."""
+    """Membership of a rank in its job."""
 
     group: RankGroup
     identity: Identity
@@ -36,7 +36,7 @@ class Membership:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class MembershipOptions:
-    """What `init` was given that a rank's place in its job depends on."""
+    """Arguments of `init` that the membership depends on."""
 
     environment: Environment
     process_group: GroupLike | None
@@ -81,7 +81,7 @@ def _join_job(options: MembershipOptions, saved_run_id: str) -> Membership:
     sidecar: SidecarProcess | None = None
     try:
         if chosen is None:
-            prepare_directory(agreed.directory.parent)  # whose owner could put another directory in its place
+            prepare_directory(agreed.directory.parent)  # whose owner could replace it by another directory
         prepare_directory(agreed.directory)
         if agreed.serves and not delivers:
             with contextlib.suppress(Exception):  # what others have left takes nothing from this job

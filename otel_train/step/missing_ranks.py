@@ -14,7 +14,7 @@ from otel_train.step.rank_group import RankGroup
 logger = logging.getLogger(__name__)
 
 GRACE = 0.5
-"""Seconds in which the ranks that wait too have said so."""
+"""Seconds in which each rank that waits too has set its key."""
 
 
 def find_missing(group: RankGroup, launched: int, still_waits: Callable[[], bool]) -> list[int]:
@@ -27,7 +27,7 @@ def find_missing(group: RankGroup, launched: int, still_waits: Callable[[], bool
         launched: How many reductions were launched before this one, the same on all ranks.
         still_waits: Tells whether the reduction has not ended yet.
     """
-    assert group.handle is not None, "a rank that is alone waits for nobody"
+    assert group.handle is not None, "a rank that is alone never waits"
     try:
         store = dist.distributed_c10d._get_default_store()  # noqa: SLF001
         prefix = f"otel_train/waits/{dist.distributed_c10d._get_process_group_name(group.handle)}/{launched}"  # noqa: SLF001
@@ -43,7 +43,7 @@ def find_missing(group: RankGroup, launched: int, still_waits: Callable[[], bool
 
 
 def _absent(store: Any, prefix: str, begin: int, end: int) -> list[int]:
-    """Return the ranks from `begin` to `end` that have not said that they wait: few, so that halves are asked for."""
+    """Return the ranks from `begin` to `end` that have not set their key: few, so that halves are asked for."""
     if store.check([f"{prefix}/{rank}" for rank in range(begin, end)]):
         return []
     if end - begin == 1:

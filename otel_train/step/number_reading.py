@@ -1,4 +1,4 @@
-"""Read one number from whatever a user or a source gives as one, or say why it is none."""
+"""Read one number from whatever a user or a source gives as one, or the reason why it is not a number."""
 
 from __future__ import annotations
 
@@ -11,12 +11,12 @@ from otel_train.step.dtensors import is_dtensor, part_of
 from otel_train.torch_modes import outside_modes, plain_tensor
 
 _NO_NUMBERS = str | bytes | bytearray | memoryview | complex
-"""What `float` would parse, or cut to its real part."""
+"""Types that `float` would parse, or cut to their real part."""
 _NO_NUMBER = "must be a number or a tensor of one element"
 
 
 def problem_of(tensor: torch.Tensor) -> str:
-    """Return why a tensor holds no number that can be read, or an empty text."""
+    """Return why the number of a tensor can't be read, or an empty text."""
     if tensor.numel() != 1:
         return f"is a tensor of {tensor.numel()} elements; give one number, such as its mean"
     if tensor.is_complex():
@@ -31,7 +31,7 @@ def read_tensor(tensor: torch.Tensor) -> float:
     """Return the number of a tensor of one element; a tensor on a GPU is waited for.
 
     Raises:
-        ValueError: It holds none; the message is what to say of it.
+        ValueError: It does not hold one; the message completes a sentence about it.
     """
     if is_dtensor(tensor):
         part = part_of(tensor)
@@ -52,7 +52,7 @@ def read_number(value: Any) -> float:
     """Return the number that a value stands for: anything with `__float__`, or an array or tensor of one element.
 
     Raises:
-        ValueError: It is none; the message is what to say of it.
+        ValueError: It is not a number; the message completes a sentence about it.
         Exception: Whatever the value's own methods raise.
     """
     if isinstance(value, torch.Tensor):
@@ -71,7 +71,7 @@ def read_number(value: Any) -> float:
 
 @outside_modes
 def unreadable(value: Any) -> str:
-    """Return why a value is no number, or an empty text; a tensor on a GPU is not waited for."""
+    """Return why a value is not a number, or an empty text; a tensor on a GPU is not waited for."""
     try:
         if isinstance(value, torch.Tensor) and is_dtensor(value):
             part_of(value)

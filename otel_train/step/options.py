@@ -65,7 +65,7 @@ def checked_seconds(name: str, value: Any) -> float:
         value: What the user gave.
 
     Raises:
-        ConfigurationError: It is no such number.
+        ConfigurationError: It is not such a number.
     """
     try:
         seconds = float(value) if isinstance(value, Real) and not isinstance(value, bool) else math.nan

@@ -14,7 +14,7 @@ logger = logging.getLogger(__name__)
 
 
 class _Loan:
-    """A landed vector on loan to whoever may read its values; it goes back to be packed anew when nobody can any more.
+    """A landed vector on loan to the readers of its values; it goes back to be packed anew when the last one is gone.
 
     Args:
         packed: The vector.
@@ -49,13 +49,13 @@ class PackedVectors:
         self._renamed = group.job_ranks != tuple(range(group.world_size))
 
     def pack(self, step: int, time_ns: int, measured: Measurements | None) -> Flight:
-        """Return a flight with a step's values; without any where there are none, or they can't be packed."""
+        """Return a flight with a step's values; without values where there are none or they can't be packed."""
         if measured is not None:
             try:
                 packed = self._plan.pack(step, measured.values, self._group.rank, self._spare())
                 return Flight(step, time_ns, packed, measured.device)
-            except Exception as error:  # noqa: BLE001  # a source gave what is no number: the ranks must meet all the same
-                logger.debug("telemetry: the values of step %d are no numbers: %r", step, error)
+            except Exception as error:  # noqa: BLE001  # a value is not a number: the ranks must meet all the same
+                logger.debug("telemetry: the values of step %d are not all numbers: %r", step, error)
         return self.absent(RankSign(step, Presence.ABSENT), time_ns)
 
     def absent(self, sign: RankSign, time_ns: int, *, extra: bool = False) -> Flight:
@@ -67,7 +67,7 @@ class PackedVectors:
         return self._free.pop() if self._free else None
 
     def reduced(self, flight: Flight) -> Reduced:
-        """Return the result of a landed flight; on most ranks nobody looks at it: it is unpacked when somebody does."""
+        """Return the result of a landed flight; most ranks never read it, so it is unpacked when it is read."""
         step, packed = flight.step, flight.packed
         if not self._group.emits:
             return Reduced(step, flight.time_ns, _Loan(packed, lambda: self._unpack(packed, step), self._free))

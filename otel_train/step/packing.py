@@ -3,7 +3,7 @@
     [1, step, step squared modulo a prime, 0, sums ..., the first peak of rank 0, of rank 1, ..., the second peak ...,
     ..., rank 0's sign of presence, rank 1's, ...]
 
-A rank fills its own place of each peak and leaves zeros in the others', so that adding the vectors up brings all
+A rank fills its own slot of each peak and leaves zeros in the others', so that adding the vectors up brings all
 candidates together; a peak that a rank has no value for is -inf, which adding zeros does not change. A rank without
 values for a step takes part with zeros, no candidates, and a sign of presence that says so: the others' values stay.
 
@@ -25,7 +25,7 @@ from otel_train.catalogue import ABSENT, NOTHING, Layout
 from otel_train.torch_modes import outside_modes
 
 HEADER = 4
-"""Places in front of the sums: how many ranks have values, their steps and the squares of these, which show a mismatch,
+"""Numbers before the sums: how many ranks have values, their steps and the squares of these, which show a mismatch,
 and how many ranks have closed their session."""
 _HEADER = struct.Struct(f"={HEADER}d")
 _PRIME = 2**31 - 1
@@ -51,7 +51,7 @@ _FRACTIONS = {Presence.PRESENT: 0.0, Presence.ABSENT: 0.0, Presence.CLOSED: 0.5,
 
 
 class RankSign(NamedTuple):
-    """What one rank says of itself in a reduction."""
+    """Sign of one rank: how it takes part in a reduction."""
 
     step: int
     """The step that it takes part for; of a closed session the last one."""
@@ -81,8 +81,8 @@ class Reduced:
     Args:
         step: The step.
         time_ns: Its time stamp.
-        values: What `values` is to be; or what returns it, which is asked when somebody looks: on most ranks nobody
-            ever does.
+        values: What `values` is to be; or what returns it, which is called when they are first read: on most ranks
+            never.
     """
 
     __slots__ = ("_read", "_values", "step", "time_ns")
@@ -155,11 +155,11 @@ class PackingPlan:
             step: The step that the values belong to.
             values: float64 [sums + peaks] or longer; a peak is -inf where the rank has no candidate.
             rank: The rank within the group.
-            out: One that nobody needs any more, to be filled and returned; a new one when None.
+            out: One that is no longer used, to be filled and returned; a new one when None.
 
         Raises:
-            struct.error: A sum is no number, or one is missing.
-            TypeError: A peak is no number.
+            struct.error: A sum is not a number, or one is missing.
+            TypeError: A peak is not a number.
             ValueError: A peak is missing. What else it raises is the value's own `__float__`'s.
         """
         out = self._clear(out)
@@ -174,7 +174,7 @@ class PackingPlan:
         """Return what `rank` puts into a reduction for which it has no values.
 
         Args:
-            sign: What it says of itself instead.
+            sign: Its sign, instead of values.
             rank: The rank within the group.
             out: As for `pack`.
         """
@@ -208,7 +208,7 @@ class PackingPlan:
         return _HEADER.unpack_from(packed.buffer) == (size, float(step) * size, _square(step) * size, 0.0)
 
     def signs(self, packed: Packed) -> list[RankSign]:
-        """Return what each rank says of itself in a reduction."""
+        """Return the sign of each rank in a reduction."""
         return [RankSign.decode(number) for number in packed.doubles[self._signs :]]
 
     @outside_modes

@@ -41,7 +41,7 @@ class ProcessEnd:
         _OPEN.discard(self)
 
     def error(self, *, of_process: bool) -> str:
-        """Return the name of the exception on whose way the session is ended; empty where there is none.
+        """Return the name of the exception that ends the session; empty where there is none.
 
         Args:
             of_process: Whether the process ends, so that an exception may have ended it.

@@ -95,7 +95,7 @@ class RankGroup:
     def keep(self) -> None:
         """Keep the process group, in which something is under way, until the process ends or `let_go` is called.
 
-        Gloo's destructor waits for that: a program that has left a peer behind would hang when its last reference goes,
+        Gloo's destructor waits for that: a program that a peer still waits for would hang when its last reference goes,
         at the interpreter's end at the latest.
         """
         if self.handle is not None:
@@ -122,7 +122,7 @@ class RankGroup:
                 over the ranks of `given`.
 
         Raises:
-            ConfigurationError: A mesh of more dimensions, or what is no group or not this rank's; a group, or several
+            ConfigurationError: A mesh of more dimensions, or not a group, or one without this rank; a group, or several
                 ranks, without torch.distributed.
         """
         if not group_exists():
@@ -163,7 +163,7 @@ class RankGroup:
         """Return the group of our own over the same ranks; a collective."""
         salt = 0
         if store_outlives_ranks():
-            # The names of the attempt before are still in the store, with addresses where nobody listens.
+            # The names of the attempt before are still in the store, with addresses that are closed by now.
             salt = self.gather(secrets.randbits(64) if self.rank == 0 else 0)[0]
         own = _new_group(tuple(sorted(dist.get_process_group_ranks(handle))), backend, salt)
         ranks = tuple(dist.get_process_group_ranks(own))

@@ -16,7 +16,7 @@ from otel_train.step.value_source import Dropped, drain_of, flatten
 
 
 class Measurements(NamedTuple):
-    """What one rank measured in an interval."""
+    """Values that one rank measured in an interval."""
 
     values: tuple[float, ...]
     """float64 [layout.sums + 2 * layout.peaks], in a ring record's order: sums, peaks, zeros for the peaks' ranks."""
@@ -28,13 +28,13 @@ class Recorder:
     """One rank's measurements over all its sources.
 
     Args:
-        sources: What measures.
+        sources: The sources.
         scalars: The user's scalars.
-        dropped: Is told of each value that is dropped: its name, and why.
+        dropped: Called for each value that is dropped, with its name and the reason.
         ranks: The ranks of the job that values are reduced over; None for all.
 
     Raises:
-        ConfigurationError: A source is none, or two give the same metric.
+        ConfigurationError: An object is not a source, or two sources have the same metric.
     """
 
     def __init__(
@@ -77,21 +77,21 @@ class Recorder:
         """Return what brings the parts' values, a zero in front of the last part's, into a record's order."""
         sums: list[int] = []
         given: list[int] = []
-        place = zero = 0
+        start = zero = 0
         for part in parts:
             if part is parts[-1]:
-                zero, place = place, place + 1
-            sums += range(place, place + part.sums)
-            place += part.sums
-            given += range(place, place + len(part.given_peaks))
-            place += len(part.given_peaks)
+                zero, start = start, start + 1
+            sums += range(start, start + part.sums)
+            start += part.sums
+            given += range(start, start + len(part.given_peaks))
+            start += len(part.given_peaks)
         if len(sums) != self.layout.sums:
             raise ConfigurationError("two sources measure the same thing for different metrics; join them into one")
         peaks = [zero] * self.layout.peaks
         for peak, source in zip(self.layout.given_peaks, given, strict=True):
             peaks[peak] = source
-        for peak, start in self.layout.copied_peaks:
-            peaks[peak] = sums[start]
+        for peak, index in self.layout.copied_peaks:
+            peaks[peak] = sums[index]
         return itemgetter(*sums, *peaks, *[zero] * self.layout.peaks)
 
     def _drop(self, name: str, reason: str) -> None:
@@ -111,7 +111,7 @@ class Recorder:
             self._drop(key, reason)
 
     def end_step(self, step: int) -> None:
-        """Tell the sources that a step ended which is no log step; one that raises is alone with that."""
+        """Tell the sources of the end of a step that is not a log step; one that raises costs the others nothing."""
         for end in self._ends:
             try:
                 end(step)

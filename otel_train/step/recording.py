@@ -1,4 +1,4 @@
-"""Record the steps of a session whose schema is known: a row each log step, in the ring and over the ranks."""
+"""Record the steps of a session whose schema is agreed on: a row each log step, in the ring and over the ranks."""
 
 from __future__ import annotations
 
@@ -24,7 +24,7 @@ Row = tuple[int, int, list[float], Interval]
 
 
 class Recording:
-    """What exists from the first step on.
+    """Recording of a rank's steps, from the first step on.
 
     Args:
         recorder: This rank's measurements.

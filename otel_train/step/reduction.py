@@ -41,7 +41,7 @@ class Reducer:
 
     Args:
         layout: The schema's layout.
-        group: The ranks; its process group must be used by nobody else.
+        group: The ranks; nothing else may use its process group.
         max_in_flight: Unfinished reductions beyond which `launch` waits for the oldest.
         timeout: Seconds that any wait takes at most.
     """
@@ -68,12 +68,12 @@ class Reducer:
         self._landed: list[Reduced] = []
         self._vectors = PackedVectors(self.plan, group)
         self._named: set[int] = set()
-        """Ranks that were said to be missing, by their rank in the job."""
+        """Ranks that were warned of as missing, by their rank in the job."""
         self._warnings = OnceLogger(logger)
         self._time_ns = 0
         """The time stamp of the newest step that was launched."""
         self._closing: Flight | None = None
-        """What closes the session; its values, if any, are of an interval that had not ended."""
+        """Flight that closes the session; its values, if any, are of an interval that had not ended."""
         self._rest: Measurements | None = None
         self._some_closed = self._all_closed = False
 
@@ -123,7 +123,7 @@ class Reducer:
     def _make_room(self) -> bool:
         """Wait for the oldest reduction, unless a wait has been in vain already; tell whether there is room."""
         self._land_complete()
-        if len(self._flights) >= self._max_in_flight and not self.behind:
+        if len(self._flights) >= self._max_in_flight and not self.lags:
             self._land_oldest(min(self._timeout, PATIENCE))
             if not (self.overdue or self.stopped):
                 self._warnings.warn(
@@ -163,7 +163,7 @@ class Reducer:
     @property
     def full(self) -> bool:
         """Whether the next `launch` waits for the oldest reduction, unless that one completes before."""
-        return len(self._flights) >= self._max_in_flight and not self.behind
+        return len(self._flights) >= self._max_in_flight and not self.lags
 
     @property
     def oldest(self) -> Flight | None:
@@ -171,8 +171,8 @@ class Reducer:
         return self._flights[0] if self._flights else None
 
     @property
-    def behind(self) -> bool:
-        """Whether steps wait for their launch, or a peer is overdue: nothing that a training thread waits for."""
+    def lags(self) -> bool:
+        """Whether steps wait for their launch, or a peer is overdue: a training thread does not wait for these."""
         return self.overdue or bool(self._waiting)
 
     @property
@@ -253,7 +253,7 @@ class Reducer:
     # -- who takes part ------------------------------------------------------------------------------------------
 
     def _is_of_others(self, flight: Flight) -> bool:
-        """Look who took part in a reduction that not all ranks have values in, and tell whether it is a step's."""
+        """Name who is missing in a reduction without values of all ranks, and tell whether it is one of a step."""
         signs = self.plan.signs(flight.packed)
         jobs = list(zip(self.group.job_ranks, signs, strict=True))
         steps = {rank: sign.step for rank, sign in jobs if sign.presence not in _CLOSED}
@@ -299,7 +299,7 @@ class Reducer:
     @property
     def ended(self) -> bool:
         """Whether no rank will launch anything more, and nothing is under way."""
-        all_closed = self._all_closed or self._closing is None  # on a GPU nobody waits to hear of the others
+        all_closed = self._all_closed or self._closing is None  # on a GPU a rank does not wait for the others' sign
         return self.stopped or (all_closed and not self.under_way)
 
     @outside_modes
@@ -328,7 +328,7 @@ class Reducer:
         return landed
 
     def _count_unfinished(self) -> None:
-        """Count what nobody will record any more, and say so."""
+        """Count what is not going to be recorded, and warn of it."""
         unfinished = [flight for flight in (*self._flights, *self._waiting) if not flight.extra]
         for flight in unfinished:
             flight.extra = True

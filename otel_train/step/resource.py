@@ -11,7 +11,7 @@ from otel_train.ring import MAX_ATTRIBUTES
 
 HOST_NAME, SERVICE_NAME = "host.name", "service.name"
 _OURS = ("train.", "service.instance.id")
-"""Attributes that tell ranks, attempts and runs apart: a variable that all ranks share can't give them."""
+"""Attributes that differ between ranks, attempts and runs: a variable that all ranks share can't give them."""
 
 logger = logging.getLogger(__name__)
 

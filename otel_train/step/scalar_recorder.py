@@ -15,7 +15,7 @@ from otel_train.step.number_reading import NO_COUNT, counts_up, problem_of, read
 from otel_train.torch_modes import in_a_mode, outside_modes, plain_tensor
 
 DevicePart = tuple[torch.Tensor, torch.Tensor]
-"""What was accumulated on a GPU: float64 [sums] and float64 [peaks], in the order of the host's lists."""
+"""Sums and peaks that are on a GPU, float64 [sums] and float64 [peaks], in the order of the host's lists."""
 UNKNOWN_KEY = "was not there at the first step; give it there, as None where it has no value yet"
 _EXACT = {torch.float64, torch.float32, torch.float16, torch.bfloat16, torch.int64, torch.int32, torch.uint8}
 """Types that a sum of float64 takes as they are."""
@@ -33,7 +33,7 @@ class _Slot(NamedTuple):
 class ScalarRecorder:
     """The interval's sums and peaks of a fixed set of scalars.
 
-    What nobody gives a value for stays absent: a mean has the count 0, a sum is `NOTHING`, a peak `ABSENT`.
+    A metric without a value stays absent: a mean has the count 0, a sum is `NOTHING`, a peak `ABSENT`.
 
     Args:
         metrics: The scalars; a mean or norm takes two sums (total and count), a sum one, a maximum or minimum one peak.
@@ -77,7 +77,7 @@ class ScalarRecorder:
             weight: What the values count in a mean.
 
         Returns:
-            Why a value was dropped, by its key: the key is not among the metrics, or the value is no number.
+            Why a value was dropped, by its key: the key is not among the metrics, or the value is not a number.
         """
         dropped: dict[str, str] = {}
         means, sums = self._means, self._sums

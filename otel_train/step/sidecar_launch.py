@@ -1,4 +1,4 @@
-"""Start the sidecar's process: as nobody's child, without the job's modules, directory and warnings."""
+"""Start the sidecar's process: detached from the rank, without the job's modules, directory and warnings."""
 
 from __future__ import annotations
 
@@ -79,7 +79,7 @@ def _executable() -> str:
     if not sys.executable:
         raise FileNotFoundError("this process does not know its Python interpreter (sys.executable is empty)")
     if getattr(sys, "frozen", False):  # the job itself, in one file: to run it would begin another job
-        raise FileNotFoundError(f"{sys.executable} is no Python interpreter; set OTEL_TRAIN_SIDECAR=external")
+        raise FileNotFoundError(f"{sys.executable} is not a Python interpreter; set OTEL_TRAIN_SIDECAR=external")
     return os.path.abspath(sys.executable)  # noqa: PTH100  # links stay: a virtual environment's interpreter is one
 
 
@@ -87,7 +87,7 @@ def _environment() -> dict[str, str]:
     environment = {name: value for name, value in os.environ.items() if name not in _LEFT_OUT + _CARRIED}
     for name in _FILES:
         if environment.get(name):
-            with contextlib.suppress(OSError):  # there is no directory that it could be relative to
+            with contextlib.suppress(OSError):  # the working directory is gone
                 environment[name] = os.path.abspath(environment[name])  # noqa: PTH100  # its links may change
     # gRPC would write a line of its own at each failed try; ours says once what is the matter.
     environment.setdefault("GRPC_VERBOSITY", "NONE")

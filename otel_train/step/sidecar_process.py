@@ -26,11 +26,11 @@ logger = logging.getLogger(__name__)
 
 LOG_NAME = "sidecar.log"
 FIRST_PAUSE, LONGEST_PAUSE = 1.0, 60.0
-"""Seconds before the first start after an end that nobody asked for, and between two of them at most."""
+"""Seconds before the first start after an unexpected end, and between two of them at most."""
 LOOK = 1.0
 """Seconds between two looks at whether the sidecar lives and what it says of its receiver."""
 LONGEST_TURN = 20.0
-"""Seconds after which a sidecar that serves the directory is no earlier session's that makes way."""
+"""Seconds after which a sidecar that still serves the directory is another job's: an earlier session's makes way."""
 LONGEST_JOIN = 0.5
 """Seconds that `close` waits at most for a sidecar that has to be started once more."""
 _TOLD, _ANOTHER_SERVES, _DIED, _RUNS = SidecarEnd.TOLD, SidecarEnd.ANOTHER_SERVES, "died", "runs"
@@ -44,7 +44,7 @@ class SidecarProcess:
     """The sidecar for the rings in a directory, for as long as the session of the rank that owns this is open.
 
     One sidecar serves a directory, whoever started it: the one that holds the lock. One that finds it taken leaves, and
-    is started again when the lock is free. It is nobody's child and a session of its own, so that what ends the ranks
+    is started again when the lock is free. It is detached, in a session of its own, so that what ends the ranks
     (torchrun, a Ctrl-C, Ray with all its children) does not end it before it has sent what they recorded.
 
     A thread hears by a socket that it has ended, and starts it again unless somebody told it to end. The other way
@@ -66,7 +66,7 @@ class SidecarProcess:
         self._connection: socket.socket | None = None
         self._launcher: subprocess.Popen[bytes] | None = None
         self.pid = 0
-        """The process that runs, or the last one that did; 0 before the first has said its own."""
+        """The process that runs, or the last one that did; 0 before the first has sent its own."""
         self._start(0)
         self._thread = threading.Thread(target=self._watch, name="otel_train-sidecar", daemon=True)
         self._thread.start()
@@ -123,7 +123,7 @@ class SidecarProcess:
         connection = self._connection
         if connection is None:
             return _DIED
-        said = b""
+        received = b""
         poll = select.poll()
         poll.register(connection, select.POLLIN)
         while True:
@@ -132,8 +132,8 @@ class SidecarProcess:
             if ready:
                 with contextlib.suppress(OSError):
                     data = connection.recv(4096)
-                said += data
-            words = dict(line.split(" ", 1) for line in said.decode(errors="replace").split("\n")[:-1])
+                received += data
+            words = dict(line.split(" ", 1) for line in received.decode(errors="replace").split("\n")[:-1])
             self.pid = int(words.get("pid", 0))
             if "end" in words:
                 self._reap()
@@ -170,7 +170,7 @@ class SidecarProcess:
         """Warn of each cause for which nothing is delivered, once.
 
         Args:
-            since_start: Leave out what a sidecar before this session's said.
+            since_start: Leave out what an earlier session's sidecar wrote.
         """
         with contextlib.suppress(OSError):
             changed_ns = (self._directory / STATUS_NAME).stat().st_mtime_ns

@@ -1,4 +1,4 @@
-"""What telemetry asks of a source: what each has, and what it may have besides.
+"""Protocols of a source: what it must have, and what it may have besides.
 
 A class need not inherit from any of these: the names are what counts.
 """
@@ -69,7 +69,7 @@ class ModalSource(Source, Protocol):
 
 
 class SteppedSource(Source, Protocol):
-    """A source that hears of each step, also of those that are not log steps and drain nothing.
+    """A source that hears of each step, also of one that is not a log step and drains nothing.
 
     Examples:
         >>> import otel_train
@@ -78,7 +78,7 @@ class SteppedSource(Source, Protocol):
     """
 
     def end_step(self, step: int) -> None:
-        """Note the end of a step that is no log step."""
+        """Note the end of a step that is not a log step."""
 
 
 class ClockedSource(SteppedSource, Protocol):
@@ -163,29 +163,29 @@ class WatchedSource(Source, Protocol):
 
 
 def modalities_of(source: Source) -> tuple[str, ...]:
-    """Return a source's modalities, none where it is no `ModalSource`."""
+    """Return a source's modalities, none where it is not a `ModalSource`."""
     return tuple(getattr(source, "modalities", ()))
 
 
 def end_step_of(source: Source) -> EndStep | None:
-    """Return what a source is told steps by; None where it is no `SteppedSource`."""
+    """Return a source's `end_step`; None where it is not a `SteppedSource`."""
     end_step: EndStep | None = getattr(source, "end_step", None)
     return end_step
 
 
 def clock_of(source: Source) -> EndStep | None:
-    """Return what a source is told steps by that training depends on; None where it is no such `ClockedSource`."""
+    """Return a source's `end_step` where training depends on it; None where it is not such a `ClockedSource`."""
     return end_step_of(source) if getattr(source, "needs_clock", False) else None
 
 
 def flat_drain_of(source: Source) -> FlatDrain | None:
-    """Return a source's faster drain; None where it is no `FlatSource`."""
+    """Return a source's faster drain; None where it is not a `FlatSource`."""
     drain: FlatDrain | None = getattr(source, "drain_measurements", None)
     return drain
 
 
 def facts_of(source: Source) -> dict[str, Fact]:
-    """Return how a source is set up; nothing where it is no `DescribedSource`."""
+    """Return how a source is set up; nothing where it is not a `DescribedSource`."""
     return dict(getattr(source, "facts", {}))
 
 

@@ -23,7 +23,7 @@ def step_number(value: Any) -> int:
         value: What the user gave. A tensor on a GPU is waited for.
 
     Raises:
-        ValueError: It is no whole number of at least 0; the message says so.
+        ValueError: It is not a whole number of at least 0; the message says so.
     """
     try:
         number = _whole(value)
@@ -42,7 +42,7 @@ def checked_weight(value: Any) -> float:
         value: What the user gave. A tensor on a GPU is waited for.
 
     Raises:
-        ValueError: It is no finite number of at least 0; the message says so.
+        ValueError: It is not a finite number of at least 0; the message says so.
     """
     try:
         weight = math.nan if isinstance(value, bool | str) else float(value)

@@ -93,7 +93,7 @@ class Telemetry:
         self._enabled = join is not None
         self._last_step = -1
         self._off = ""
-        """Why nothing is recorded any more, as a message about a call; empty where nobody expects anything."""
+        """Why nothing is recorded any more, as a message about a call; empty where nothing is expected."""
         self._clock = StepClock()
         self._warnings = OnceLogger(logger)
         self._early = EarlyScalars()
@@ -120,7 +120,7 @@ class Telemetry:
             extra_metrics: Scalars of the user's own by key: numbers or tensors of one element, which are never
                 synchronised. Means over steps and ranks unless declared otherwise in `init(metrics=…)`. The first
                 step's keys count for the whole session; None, or leaving a key out later, stands for no value, and
-                what no rank gives in an interval is absent. What is no number is dropped, counted and logged once. A
+                what no rank gives in an interval is absent. What is not a number is dropped, counted and logged once. A
                 DTensor stands for the whole that its parts make.
 
         Returns:
@@ -187,7 +187,7 @@ class Telemetry:
 
     @property
     def refused(self) -> int:
-        """Calls of `step` that ended no step: what they gave is no step's number, or smaller than the last one."""
+        """Calls of `step` that ended no step: their argument is not a step number, or is smaller than the last one."""
         return self._admission.refused
 
     @property
@@ -219,7 +219,7 @@ class Telemetry:
     # -- recording -----------------------------------------------------------------------------------------------
 
     def join(self) -> None:
-        """Take this rank's place in the job: a collective, called once, as soon as there is a process group.
+        """Join the job: a collective, called once, as soon as there is a process group.
 
         Raises:
             ConfigurationError: There are several ranks and no process group, or a rank's run id breaks a rule.
@@ -242,7 +242,7 @@ class Telemetry:
         recorder = agree_recorder(
             self._sources, self._declared, first, self._group, options=shared, dropped=self._warn_of_dropped
         )
-        # State may have been loaded on rank 0 only: its word holds for all, as it did for the first id.
+        # State may have been loaded on rank 0 only: its run id holds for all, as it did for the first id.
         self._run_id = self._group.gather(self._run_id)[0]
         self.identity = replace(self.identity, run_id=self._run_id)
         reducer = Reducer(
@@ -288,10 +288,10 @@ class Telemetry:
     def load_state_dict(self, state: Mapping[str, Any]) -> None:
         """Go on in the run of a checkpoint, as a new attempt; called on rank 0 at least, before the first step.
 
-        A run id that the user gave, to `init` or in `OTEL_TRAIN_RUN_ID`, stands above the saved one.
+        A run id that the user gave, to `init` or in `OTEL_TRAIN_RUN_ID`, overrides the saved one.
 
         Raises:
-            StateMismatchError: The state is none of telemetry's, or the first step was made already.
+            StateMismatchError: The state is not one of telemetry's, or the first step was made already.
         """
         saved = state.get("run_id")
         if not isinstance(saved, str):
@@ -318,7 +318,7 @@ class Telemetry:
             settled = running.cluster.settle(timeout)
             return self._await_sidecar(running.ring, max(0.0, deadline - time.monotonic())) and settled
         except Exception as error:  # noqa: BLE001  # as in step
-            self._warnings.warn("flush", "telemetry: nothing is known of what was sent: %r", error)
+            self._warnings.warn("flush", "telemetry: it is unknown what was sent: %r", error)
             return False
 
     def close(self) -> None:

@@ -14,7 +14,7 @@ from otel_train.step.local_ranks import boot_id
 _RUN_ID = "TORCHELASTIC_RUN_ID"
 _UUID = re.compile(r"[0-9a-f]{8}(-[0-9a-f]{4}){3}-[0-9a-f]{12}")
 _SET = (b"TORCHELASTIC_RUN_ID=", b"TORCHELASTIC_RESTART_COUNT=", b"MASTER_PORT=")
-"""What an agent sets in the processes that it starts, and not the same in all those of another one."""
+"""Variables that an agent sets in the processes that it starts, and that differ from another agent's."""
 MAX_RENDEZVOUS = 96
 """Characters of a rendezvous id that a run's id keeps."""
 
@@ -22,9 +22,10 @@ MAX_RENDEZVOUS = 96
 def launched_run_id(environ: Mapping[str, str], host: str) -> str:
     """Return the run's id as torchrun's launch gives it to this rank; empty where torchrun has not started it.
 
-    A rendezvous id tells jobs apart that run at once on one store, and no more: public scripts have `--rdzv-id=101`,
-    Spark 4.0 gives each job 0. So it is joined with what only this launch has, the agent's process, unless it is a UUID
-    (torchrun makes one for each launch on one node) or the scheduler's job, which a requeue starts again.
+    A rendezvous id differs between jobs that run at once on one store, and only there: public scripts have
+    `--rdzv-id=101`, Spark 4.0 gives each job 0. So it is joined with what only this launch has, the agent's process,
+    unless it is a UUID (torchrun makes one for each launch on one node) or the scheduler's job, which a requeue starts
+    again.
 
     Args:
         environ: The environment.

@@ -45,8 +45,8 @@ def check_user_key(key: Any) -> None:
     """Check a scalar's key.
 
     Raises:
-        ConfigurationError: It is no name, a catalogue metric's or wandb's own, would be read as a cluster-wide name, or
-            leaves nothing in Prometheus.
+        ConfigurationError: It is not a name, or a catalogue metric's or wandb's own, or would be read as a cluster-wide
+            name, or leaves nothing in Prometheus.
     """
     Metric(key)  # a text of some length, printable
     if _is_ours(key):
@@ -76,7 +76,7 @@ def check_row(metric: Metric) -> None:
             f"metric {name!r} must be a plain mean, sum, max, min or norm, without measures, attribute or with_max; "
             "declare a Scalar of its own for each number"
         )
-    longest = _LONGEST - max(len(cluster_name(each)) - len(name) for each in _siblings(metric))
+    longest = _LONGEST - max(len(cluster_name(sibling)) - len(name) for sibling in _siblings(metric))
     if len(name) > longest:
         raise ConfigurationError(f"metric {name!r} must have at most {longest} characters, got {len(name)}; shorten it")
     counts = metric.instrument is Instrument.COUNTER
@@ -146,7 +146,7 @@ def _siblings(metric: Metric) -> list[str]:
 
 
 def _names(metric: Metric) -> Iterator[tuple[str, str]]:
-    """Yield every name that a metric takes, each with the place where it does."""
+    """Yield every name that a metric takes, each with where it holds."""
     for sibling in _siblings(metric):
         suffix = sibling.removeprefix(metric.name)
         key = metric.wandb_key or ("" if metric.name in BY_NAME else metric.name)

@@ -15,7 +15,7 @@ from otel_train.step.source_protocols import FlatDrain, Source, flat_drain_of, m
 Drain = Callable[[int], list[float]]
 """Ends an interval with a step, and returns its sums and given peaks."""
 Dropped = Callable[[str, str], None]
-"""Is told of a value that is dropped: its metric's name, and why."""
+"""Called for a value that is dropped, with its metric's name and the reason."""
 
 
 def _tell_nobody(_name: str, _reason: str) -> None:
@@ -26,12 +26,12 @@ def drain_of(source: Source, dropped: Dropped = _tell_nobody) -> tuple[Layout, D
     """Return a source's own layout, and a function that drains it into its sums and its given peaks in that order.
 
     Args:
-        source: What measures.
-        dropped: Is told of values that are no numbers, or that a counter can't take; they are absent then, or zero
+        source: The source.
+        dropped: Called for values that are not numbers, or that a counter can't take; they are absent then, or zero
             among the catalogue's.
 
     Raises:
-        ConfigurationError: It is no source, or has metrics that it can't give.
+        ConfigurationError: It is not a source, or has metrics that it can't give.
     """
     if not isinstance(source, Source):
         raise ConfigurationError(
@@ -75,7 +75,7 @@ _ONE_NUMBER = (Reduction.SUM, Reduction.MEAN, Reduction.MAX, Reduction.MIN)
 def flatten(layout: Layout, values: Mapping[str, Any], dropped: Dropped = _tell_nobody) -> list[float]:
     """Return a mapping of values in the packed order.
 
-    What is not in it, or None, or no number, is absent: zero among the catalogue's, whose values are always there.
+    What is not in it, or None, or not a number, is absent: zero among the catalogue's, whose values are always there.
     """
     sums = [0.0] * layout.sums
     peaks = [ABSENT] * layout.peaks
@@ -143,7 +143,7 @@ def _checked(layout: Layout, drain: FlatDrain, dropped: Dropped) -> Drain:
                     bad.add(metric.name)
                     dropped(metric.name, reason_of(error))
         for index, metric in enumerate(owners if bad else ()):
-            if metric.name in bad and metric.reduction is Reduction.MEAN:  # one part without the other is no mean
+            if metric.name in bad and metric.reduction is Reduction.MEAN:  # one part without the other is not a mean
                 values[index] = 0.0
         return values
 
@@ -154,7 +154,7 @@ def _checked_number(metric: Metric, value: Any) -> float:
     """Return a number that a sum of the metric can take.
 
     Raises:
-        ValueError: It is none, or the metric counts and it is no count.
+        ValueError: It is not a number, or not a count where the metric counts.
     """
     number = read_number(value)
     if metric.instrument is not Instrument.GAUGE and not counts_up(number):

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import pytest
 
-from otel_train.step.local_ranks import NodeClaim, boot_id, local_places
+from otel_train.step.local_ranks import NodeClaim, boot_id, local_ranks
 
 
 @pytest.mark.parametrize(
@@ -23,7 +23,7 @@ def test_local_ranks_are_the_launchers_or_counted(
     claims: list[tuple[str, str, int | None, int | None]], places: list[tuple[int, int]]
 ) -> None:
     """The launcher's where they can be right, on each machine by itself."""
-    assert local_places([NodeClaim(*claim) for claim in claims]) == places
+    assert local_ranks([NodeClaim(*claim) for claim in claims]) == places
 
 
 def test_the_kernel_names_its_start() -> None:
