@@ -3,30 +3,19 @@
 from __future__ import annotations
 
 import random
-from collections.abc import Iterator, Sequence
+from collections.abc import Sequence
 
 import pytest
 import torch
-from hypothesis import given, settings
+from hypothesis import example, given, settings
 from hypothesis import strategies as st
 
 from otel_train.catalogue import LEDGER, REUSE_BOUNDS, Layout, rows
-from otel_train.diagnose.capacity import CapacityPlan, advise
+from otel_train.diagnose.capacity import advise
 from otel_train.ledger import StateLedger
 from otel_train.read import History
 
 OFFSETS = Layout(LEDGER).offsets
-BATCHES = st.lists(st.lists(st.integers(0, 24), max_size=9), max_size=20)
-"""The streams of each step, duplicates too."""
-
-
-@pytest.fixture(autouse=True)
-def one_thread() -> Iterator[None]:
-    """Keep torch's threads, which wait for each other with small tensors, from sharing few cores."""
-    threads = torch.get_num_threads()
-    torch.set_num_threads(1)
-    yield
-    torch.set_num_threads(threads)
 
 
 def run(batches: Sequence[Sequence[int]], capacity: int, ring: int, idle: int | None = None) -> StateLedger:
@@ -46,15 +35,24 @@ def counted(ledger: StateLedger) -> tuple[float, float, tuple[float, ...]]:
     return values[OFFSETS[rows.FRESH_WRITES.name]], values[OFFSETS[rows.FALSE_EVICTIONS.name]], reuse
 
 
-def check(batches: Sequence[Sequence[int]], capacity: int, ring: int) -> CapacityPlan | None:
-    """Compare each point of the plan with a run at its capacity."""
+def uneven_batches() -> list[list[int]]:
+    """Return 80 batches of 24 streams out of 90, whose use is uneven."""
+    rng = random.Random(7)
+    return [[int(rng.paretovariate(0.7)) % 90 for _ in range(24)] for _ in range(80)]
+
+
+@settings(max_examples=50)
+@example(uneven_batches(), 16, 128)
+@given(st.lists(st.lists(st.integers(0, 24), max_size=9), max_size=20), st.integers(1, 6), st.integers(1, 20))
+def test_points_agree_with_runs(batches: list[list[int]], capacity: int, ring: int) -> None:
+    """Misses and false evictions equal those of a run at that capacity, for batches of any size."""
     ledger = run(batches, capacity, ring)
     facts = dict(ledger.facts)
     fresh, false, reuse = counted(ledger)
     plan = advise(History("a trace", "run", world_size=1, reuse=reuse, facts=dict(facts)))
     if plan is None:
         assert false == 0
-        return None
+        return
     assert (plan.points[0].left, plan.points[-1].left, plan.caveats) == (false, 0, ())
     for point in plan.points:
         # The ring of a larger shard begins later; with as much less of it both reach as far.
@@ -62,25 +60,17 @@ def check(batches: Sequence[Sequence[int]], capacity: int, ring: int) -> Capacit
         fresh_then, false_then, _ = counted(run(batches, point.capacity, max(1, reach)))
         assert fresh_then == fresh - (false - point.left)
         assert reach < 1 or false_then == point.left
-    return plan
 
 
-@settings(max_examples=50)
-@given(BATCHES, st.integers(1, 6), st.integers(1, 20))
-def test_points_agree_with_runs(batches: list[list[int]], capacity: int, ring: int) -> None:
-    """Misses and false evictions equal those of a run at that capacity, for batches of any size."""
-    check(batches, capacity, ring)
-
-
-def test_advice_holds_in_runs() -> None:
-    """Of 90 streams whose use is uneven, the advice for each share saves it, and the next smaller capacity does not."""
-    rng = random.Random(7)
-    batches = [[int(rng.paretovariate(0.7)) % 90 for _ in range(24)] for _ in range(80)]
-    plan = check(batches, 16, 128)
+def test_advice_is_just_enough() -> None:
+    """The advice for each share saves it, and the next smaller capacity does not."""
+    ledger = run(uneven_batches(), 16, 128)
+    facts = dict(ledger.facts)
+    plan = advise(History("a trace", "run", world_size=1, reuse=counted(ledger)[2], facts=dict(facts)))
     assert plan is not None
-    lefts = {point.capacity: point.left for point in plan.points}
+    left = {point.capacity: point.left for point in plan.points}
     for advice in plan.advice:
-        assert lefts[advice.point.capacity] <= (1 - advice.share) * plan.false_evictions < lefts[advice.too_small]
+        assert left[advice.point.capacity] <= (1 - advice.share) * plan.false_evictions < left[advice.too_small]
     assert [advice.share for advice in plan.advice] == [0.5, 0.9, 0.99]
     assert plan.reach == 16 + 128
     assert plan.points[1].extra_bytes == 8  # one entry more, of two float32
@@ -111,11 +101,11 @@ def test_unstored_fetch_makes_estimate(stores_again: bool) -> None:
             ledger.store([key], torch.zeros(1, 1))
         return ledger.drain_measurements()[OFFSETS[rows.FRESH_WRITES.name]]
 
-    def told() -> float:
+    def estimated() -> float:
         ledger = StateLedger((1,), capacity=2, recently_evicted=8)
         for key in (1, 2, 3, 1, 4, 2) if stores_again else (1, 2, 3, 4, 2):
             ledger.store([key], torch.zeros(1, 1))
         fresh, _, reuse = counted(ledger)
         return fresh - reuse[0]
 
-    assert (misses(3) == told()) is stores_again
+    assert (misses(3) == estimated()) is stores_again
