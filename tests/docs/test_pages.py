@@ -48,6 +48,23 @@ def test_named_files_exist() -> None:
     assert [path for path in paths if not (ROOT / path).exists()] == []
 
 
+def test_quoted_log_lines_exist() -> None:
+    """A log line that the page of symptoms quotes is one that the package writes."""
+    texts = [
+        node.value
+        for path in (ROOT / "otel_train").rglob("*.py")
+        for node in ast.walk(ast.parse(path.read_text(encoding="utf-8")))
+        if isinstance(node, ast.Constant) and isinstance(node.value, str)
+    ]
+    page = (DOCS / "troubleshooting.md").read_text(encoding="utf-8")
+    lines = [
+        line for cell in re.findall(r"^\| ([^|]*) \|", page, re.MULTILINE) for line in re.findall('"([^"`]+)"', cell)
+    ]
+    assert len(lines) > 15
+    forms = {line: ".*".join(re.escape(part.strip()) for part in line.split("…")) for line in lines}
+    assert [line for line, form in forms.items() if not any(re.search(form, text) for text in texts)] == []
+
+
 def test_reference_has_every_name() -> None:
     """What can be imported from the package, its mixing and its ledger is on the page of the API."""
     shown = re.findall(r"^::: (\S+)", (DOCS / "reference/api.md").read_text(encoding="utf-8"), re.MULTILINE)
