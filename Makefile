@@ -9,7 +9,7 @@ DOCS_STAMP := $(VENV)/.docs-installed
 # torch compiled anew at each start of a rank takes seconds: machines that forbid compiled files do it here all the same.
 unexport PYTHONDONTWRITEBYTECODE
 
-.PHONY: setup demo test test-faults test-gpu test-matrix test-stack mutants fuzz check render docs bench stack clean
+.PHONY: setup demo test test-faults test-gpu test-matrix test-stack test-lowest test-pythons mutants fuzz check render docs bench stack clean
 
 setup: $(STAMP)
 
@@ -51,6 +51,12 @@ test-stack: $(STAMP)
 	$(BIN)/python -m tests.support.stack_images
 	$(BIN)/python -m pytest -m stack
 
+test-lowest: $(STAMP)
+	$(BIN)/python -m tools.environments lowest
+
+test-pythons: $(STAMP)
+	$(BIN)/python -m tools.environments pythons
+
 mutants: $(STAMP)
 	$(BIN)/python -m tests.mutants $(if $(QUARTER),--quarter $(QUARTER))
 
@@ -61,7 +67,7 @@ check: $(STAMP) docs
 	$(BIN)/ruff check .
 	$(BIN)/ruff format --check .
 	$(BIN)/mypy
-	$(BIN)/python -m pytest tests/test_imports.py
+	$(BIN)/python -m pytest tests/test_imports.py tests/test_house.py
 	$(BIN)/otel-train render --check
 
 render: $(STAMP)
@@ -77,4 +83,4 @@ stack:
 	@tools/stack-up.sh
 
 clean:
-	rm -rf $(VENV) .stack build dist site otel-train-out *.egg-info
+	rm -rf $(VENV) $(VENV)-* .stack build dist site otel-train-out *.egg-info
