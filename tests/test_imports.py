@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import ast
+import re
 import subprocess
 import sys
 from pathlib import Path
@@ -12,24 +13,8 @@ import pytest
 import otel_train
 
 PACKAGE = Path(otel_train.__file__).parent
-PARTS = (
-    "bridge",
-    "catalogue",
-    "diagnose",
-    "ledger",
-    "mixing",
-    "otlp",
-    "read",
-    "render",
-    "report",
-    "ring",
-    "sidecar",
-    "smoke",
-    "step",
-    "top",
-    "trainer",
-)
-MAY_IMPORT = {
+CONTRIBUTING = Path(__file__).parents[1] / "CONTRIBUTING.md"
+MAY_IMPORT: dict[str, set[str]] = {
     "catalogue": set(),
     "mixing": {"catalogue"},
     "ledger": {"catalogue"},
@@ -46,11 +31,8 @@ MAY_IMPORT = {
     "report": {"catalogue", "read", "diagnose"},
     "smoke": {"catalogue", "bridge", "ring", "read", "diagnose", "trainer"},
 }
-TRAINING_SIDE = "import otel_train.mixing, otel_train.ledger, otel_train.step, otel_train.ring, otel_train.trainer.loop"
-SERVICE_SIDE = (
-    "import otel_train.sidecar.__main__, otel_train.bridge.bridge_service, otel_train.smoke, otel_train.render, "
-    "otel_train.cli, otel_train.top.screen, otel_train.read.dump_formats"
-)
+# Entry points of the package's namespace and command, and the receiver for users' tests.
+DOORS = {"__init__.py", "__main__.py", "testing.py"}
 
 
 def imported_parts(path: Path) -> set[str]:
@@ -61,26 +43,43 @@ def imported_parts(path: Path) -> set[str]:
             names.update(alias.name for alias in node.names)
         elif isinstance(node, ast.ImportFrom) and node.module:
             names.update(f"{node.module}.{alias.name}" for alias in node.names)
-    return {name.split(".")[1] for name in names if name.startswith("otel_train.")} & set(PARTS)
+    return {name.split(".")[1] for name in names if name.startswith("otel_train.")} & set(MAY_IMPORT)
 
 
-@pytest.mark.parametrize("part", PARTS)
+@pytest.mark.parametrize("part", MAY_IMPORT)
 def test_imports_go_one_way(part: str) -> None:
     """A part imports only the parts below it."""
-    found = {path.name: imported_parts(path) - {part} for path in (PACKAGE / part).rglob("*.py")}
-    assert {name: parts - MAY_IMPORT[part] for name, parts in found.items() if parts - MAY_IMPORT[part]} == {}
+    imports = {path.name: imported_parts(path) - {part} for path in (PACKAGE / part).rglob("*.py")}
+    assert {name: parts - MAY_IMPORT[part] for name, parts in imports.items() if parts - MAY_IMPORT[part]} == {}
+
+
+def test_shared_modules_import_few() -> None:
+    """A module that several parts share imports none of them, but for the names of OTLP's protocols."""
+    imports = {path.name: imported_parts(path) for path in PACKAGE.glob("*.py") if path.name not in DOORS}
+    assert {name: parts for name, parts in imports.items() if parts - {"otlp"}} == {}
+    assert imports["endpoint.py"] == {"otlp"}
+
+
+def test_contributing_lists_each_part() -> None:
+    """The table of CONTRIBUTING.md has a row for each folder of the package, with what it may import."""
+    rows = re.findall(r"^\| `otel_train/(\w+)` \|[^|]*\|([^|]*)\|$", CONTRIBUTING.read_text(), re.MULTILINE)
+    table = {folder: set(re.findall(r"`(\w+)`", imports)) for folder, imports in rows}
+    folders = {path.parent.name for path in PACKAGE.glob("*/__init__.py")}
+    assert table.keys() == folders == {*MAY_IMPORT, "cli"}
+    assert {part: table[part] for part in MAY_IMPORT} == MAY_IMPORT
 
 
 @pytest.mark.parametrize(
-    ("statement", "forbidden"),
+    ("modules", "forbidden"),
     [
-        ("import otel_train", "torch opentelemetry grpc google.protobuf wandb rich click"),
-        (TRAINING_SIDE, "opentelemetry grpc google.protobuf wandb rich click"),
-        (SERVICE_SIDE, "torch"),
+        ("arguments", "torch opentelemetry grpc google.protobuf wandb rich click"),
+        ("mixing ledger step ring trainer.loop", "opentelemetry grpc google.protobuf wandb rich click"),
+        ("sidecar.__main__ bridge.bridge_service smoke render cli top.screen read.dump_formats report", "torch"),
     ],
 )
-def test_no_side_loads_the_libraries_of_the_other(statement: str, forbidden: str) -> None:
-    """Importing one side leaves the other side's libraries unloaded."""
-    check = f"{statement}\nimport sys\nprint([name for name in {forbidden.split()} if name in sys.modules])"
+def test_sides_load_own_libraries(modules: str, forbidden: str) -> None:
+    """Importing one side leaves the other side's libraries unloaded, and the package alone loads neither's."""
+    imports = "".join(f"import otel_train.{name}\n" for name in modules.split())
+    check = f"{imports}import sys\nprint([name for name in {forbidden.split()} if name in sys.modules])"
     output = subprocess.run([sys.executable, "-c", check], capture_output=True, text=True, check=True).stdout
     assert output.strip() == "[]"

@@ -288,6 +288,7 @@ def test_a_full_disk_costs_the_records_and_nothing_else(tmp_path: Path) -> None:
     """A ring that can't be made is said once; the session goes on without it."""
     code = (
         "import otel_train, resource, sys\n"
+        "sys.dont_write_bytecode = True\n"  # cut at the limit, a module's file would break each later import
         "resource.setrlimit(resource.RLIMIT_FSIZE, (1 << 14, 1 << 14))\n"
         "with otel_train.init(ring_dir=sys.argv[1], blocking=True) as telemetry:\n"
         "    print(telemetry.step(1, {'loss': 2.0})['loss'])"
