@@ -7,5 +7,4 @@ from tests.support import stack_programs as programs
 
 if __name__ == "__main__":
     programs.collector()
-    senders.go_sender()
-    senders.js_sender()
+    senders.build_programs()

@@ -1,4 +1,4 @@
-"""What each status of a receiver means."""
+"""Statuses of a receiver and their meaning."""
 
 from __future__ import annotations
 
@@ -19,7 +19,7 @@ PLAIN, GZIP = Endpoint(), Endpoint(compression="gzip")
 
 
 class Refused(grpc.RpcError):
-    """What a call raises."""
+    """Error that a call raises."""
 
     def __init__(self, code: grpc.StatusCode, details: str = "", metadata: tuple[str, bytes] = ("x", b"")) -> None:
         self._code, self._details, self._metadata = code, details, metadata
@@ -51,7 +51,7 @@ class Refused(grpc.RpcError):
     ],
 )
 def test_grpc_status_gives_verdict(code: grpc.StatusCode, text: str, verdict: Verdict) -> None:
-    """Only what may be about the data is looked into; credentials, paths and outages are waited for."""
+    """Only a status that may be about the data leads to a search; credentials, paths and outages are waited for."""
     answer = of_grpc(Refused(code, text), PLAIN)
     assert (answer.verdict, answer.cause, answer.text) == (verdict, code.name, text)
 
@@ -69,19 +69,19 @@ def test_http_status_gives_verdict(status: int, verdict: Verdict, definite: bool
 
 
 def test_text_of_receiver_is_harmless() -> None:
-    """It ends in logs and on terminals."""
+    """Control characters do not reach logs and terminals."""
     assert of_http(400, "a\x1b[2J\nb\u202ec", 0.0, PLAIN).text == "a?[2J b?c"
 
 
 def test_missing_compression_is_recognised() -> None:
-    """Where requests are compressed."""
+    """A compressed request that is refused for its encoding is told from other refusals."""
     assert of_grpc(Refused(Code.UNIMPLEMENTED), GZIP).verdict is Verdict.COMPRESSION
     assert of_http(415, "", 0.0, GZIP).verdict is Verdict.COMPRESSION
 
 
 @pytest.mark.parametrize("standard", [True, False])
 def test_delay_is_read_of_status(standard: bool) -> None:
-    """Where the standard has it and where the SDK looks; bytes that are none give no delay."""
+    """The delay is read where the standard has it and where the SDK looks; other bytes give no delay."""
     info, detail = RetryInfo(retry_delay=Duration(seconds=2, nanos=500_000_000)), Detail()
     detail.Pack(info)
     status = Status(code=14, details=[detail]).SerializeToString()

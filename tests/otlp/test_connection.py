@@ -1,23 +1,14 @@
-"""One request to a real server: what each kind of answer means, and that none is waited for without end."""
+"""One request to a real server: the meaning of its answer, and a bound on the wait for it."""
 
 from __future__ import annotations
 
-import contextlib
-import socket
 import threading
 import time
-from collections.abc import Iterator
-from concurrent.futures import ThreadPoolExecutor
-from typing import Any
 
-import grpc
 import pytest
 from google.rpc.status_pb2 import Status
-from opentelemetry.proto.collector.metrics.v1 import metrics_service_pb2_grpc
 from opentelemetry.proto.collector.metrics.v1.metrics_service_pb2 import (
-    ExportMetricsPartialSuccess,
     ExportMetricsServiceRequest,
-    ExportMetricsServiceResponse,
 )
 from opentelemetry.proto.metrics.v1.metrics_pb2 import ResourceMetrics
 
@@ -25,39 +16,11 @@ from otel_train.endpoint import Endpoint
 from otel_train.otlp.answers import Verdict
 from otel_train.otlp.exporter import Exporter
 from otel_train.testing import OtlpReceiver
+from tests.support.answering_servers import RefusingPart, raw_server
 from tests.support.descriptors import open_descriptors
 
 PROTOCOLS = ["grpc", "http/protobuf"]
 FIRST_LINE = b"HTTP/1.1 200 OK\r\n"
-
-
-@contextlib.contextmanager
-def answering(*parts: bytes) -> Iterator[tuple[str, list[str]]]:
-    """Run a server that answers with these bytes and then a byte at a time for 5 s; yield address and ends seen."""
-    ends: list[str] = []
-
-    def answer(client: socket.socket) -> None:
-        with client:
-            client.recv(1 << 16)
-            try:
-                client.sendall(b"".join(parts))
-                for _ in range(100):
-                    client.sendall(b"x")
-                    time.sleep(0.05)
-                ends.append("server")
-            except OSError:
-                ends.append("client")
-
-    with socket.create_server(("127.0.0.1", 0)) as server:
-
-        def accept() -> None:
-            with contextlib.suppress(OSError):
-                while True:
-                    threading.Thread(target=answer, args=[server.accept()[0]], daemon=True).start()
-
-        threading.Thread(target=accept, daemon=True).start()
-        yield f"127.0.0.1:{server.getsockname()[1]}", ends
-        server.shutdown(socket.SHUT_RDWR)
 
 
 def exporter(monkeypatch: pytest.MonkeyPatch, address: str, protocol: str, **more: str) -> Exporter:
@@ -70,7 +33,7 @@ def exporter(monkeypatch: pytest.MonkeyPatch, address: str, protocol: str, **mor
 @pytest.mark.parametrize("head", [FIRST_LINE + b"\r\n", FIRST_LINE, b""], ids=["body", "headers", "status"])
 def test_endless_answer_leaks_nothing(head: bytes, monkeypatch: pytest.MonkeyPatch) -> None:
     """However many tries there are: each ends within its timeout, and its connection with it."""
-    with answering(head) as (address, ends):
+    with raw_server(head) as (address, ends):
         sending = exporter(monkeypatch, address, "http/protobuf", TIMEOUT="0.3")
         threads, before = threading.active_count(), open_descriptors()
         answers = [sending.send(b"") for _ in range(3)]
@@ -94,7 +57,7 @@ def test_missing_receiver_gives_advice(protocol: str, address: str, monkeypatch:
 def test_other_protocol_is_recognised(protocol: str, monkeypatch: pytest.MonkeyPatch) -> None:
     """GRPC spoken to an HTTP port, and the reverse: the advice names the variable and the other protocol's port."""
     http = FIRST_LINE.replace(b"200 OK", b"400 Bad Request") + b"Content-Length: 1\r\n\r\n"
-    with answering(http) as (address, _), OtlpReceiver() as receiver:
+    with raw_server(http) as (address, _), OtlpReceiver() as receiver:
         other = address if protocol == "grpc" else receiver.address
         answer = exporter(monkeypatch, other, protocol, TIMEOUT="5").send(b"")
     port = "4318" if protocol == "http/protobuf" else "4317"
@@ -113,25 +76,9 @@ def test_encryption_mismatch_is_recognised(protocol: str, monkeypatch: pytest.Mo
     assert (answer.verdict, "http://" in answer.advice) == (Verdict.WAIT, True)
 
 
-class Scripted(metrics_service_pb2_grpc.MetricsServiceServicer):
-    """A gRPC receiver without gzip that refuses some points of each request."""
-
-    def __init__(self) -> None:
-        identity_only = [("grpc.compression_enabled_algorithms_bitset", 1)]
-        self._server = grpc.server(ThreadPoolExecutor(1), options=identity_only)
-        metrics_service_pb2_grpc.add_MetricsServiceServicer_to_server(self, self._server)  # type: ignore[no-untyped-call]
-        self.address = f"127.0.0.1:{self._server.add_insecure_port('127.0.0.1:0')}"
-        self._server.start()
-
-    def Export(self, *_: Any) -> ExportMetricsServiceResponse:  # noqa: N802  # the protocol's name
-        return ExportMetricsServiceResponse(
-            partial_success=ExportMetricsPartialSuccess(rejected_data_points=3, error_message="too new")
-        )
-
-
 def test_partial_success_is_read(monkeypatch: pytest.MonkeyPatch) -> None:
     """The request is taken, and the points that it lacks are known."""
-    answer = exporter(monkeypatch, Scripted().address, "grpc").send(b"")
+    answer = exporter(monkeypatch, RefusingPart().address, "grpc").send(b"")
     assert (answer.verdict, answer.rejected, answer.text) == (Verdict.TAKEN, 3, "too new")
 
 
@@ -141,14 +88,14 @@ def test_loopback_needs_no_proxy(protocol: str, monkeypatch: pytest.MonkeyPatch)
     for name in ("http_proxy", "https_proxy", "all_proxy", "grpc_proxy", "HTTP_PROXY"):
         monkeypatch.setenv(name, "http://127.0.0.1:1")
     monkeypatch.delenv("no_proxy", raising=False)
-    with OtlpReceiver() as receiver, answering(FIRST_LINE + b"Content-Length: 0\r\n\r\n") as (address, _):
+    with OtlpReceiver() as receiver, raw_server(FIRST_LINE + b"Content-Length: 0\r\n\r\n") as (address, _):
         sending = exporter(monkeypatch, receiver.address if protocol == "grpc" else address, protocol)
         assert sending.send(b"").taken
 
 
 def test_gzip_falls_back_to_plain(monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture) -> None:
     """It answers UNIMPLEMENTED to compressed ones only; that is said once."""
-    sending = exporter(monkeypatch, Scripted().address, "grpc", COMPRESSION="gzip")
+    sending = exporter(monkeypatch, RefusingPart().address, "grpc", COMPRESSION="gzip")
     body = ExportMetricsServiceRequest(resource_metrics=[ResourceMetrics(schema_url="x" * 1000)])
     assert [sending.send(body.SerializeToString()).taken for _ in range(2)] == [True, True]
     assert [record.getMessage().count("takes no gzip") for record in caplog.records] == [1]
@@ -173,6 +120,6 @@ def test_error_text_is_read(head: str, body: bytes, text: str, monkeypatch: pyte
     first = (
         FIRST_LINE.replace(b"200 OK", b"400 Bad Request") + f"{head}\r\nContent-Length: {len(body)}\r\n\r\n".encode()
     )
-    with answering(first + body) as (address, _):
+    with raw_server(first + body) as (address, _):
         answer = exporter(monkeypatch, address, "http/protobuf").send(b"")
     assert (answer.cause, answer.text) == ("HTTP 400", text)

@@ -1,4 +1,4 @@
-"""The programs that the tests drive, and bridges that are stopped at the end of a test."""
+"""Bridges, and programs of other languages that send to them, which end with the test."""
 
 from __future__ import annotations
 
@@ -8,22 +8,7 @@ from pathlib import Path
 
 import pytest
 
-from tests.support.sdk_senders import BoundedBridge, Sender, go_sender, js_sender
-
-BUILDERS = {"go": go_sender, "javascript": js_sender}
-
-
-@pytest.fixture(scope="session")
-def command() -> Callable[[str], list[str]]:
-    """Give a language's program, built at its first use."""
-    built: dict[str, list[str]] = {}
-
-    def command(language: str) -> list[str]:
-        if language not in built:
-            built[language] = BUILDERS[language]()
-        return built[language]
-
-    return command
+from tests.support.sdk_senders import BoundedBridge, Sender
 
 
 @pytest.fixture
@@ -40,18 +25,14 @@ def bridge(tmp_path: Path) -> Iterator[Callable[..., BoundedBridge]]:
 
 
 @pytest.fixture
-def sender(command: Callable[[str], list[str]]) -> Iterator[Callable[..., Sender]]:
+def sender() -> Iterator[Callable[..., Sender]]:
     """Start a language's program that sends to a bridge."""
     with ExitStack() as stack:
 
         def start(language: str, bridge: BoundedBridge, *, compression: str = "gzip", **variables: str) -> Sender:
-            running = Sender(
-                command(language),
-                OTEL_EXPORTER_OTLP_ENDPOINT=f"http://{bridge.address}",
-                OTEL_EXPORTER_OTLP_COMPRESSION=compression,
-                OTEL_EXPORTER_OTLP_TIMEOUT="120000",
-                **variables,
-            )
+            address = {"OTEL_EXPORTER_OTLP_ENDPOINT": f"http://{bridge.address}"}
+            limits = {"OTEL_EXPORTER_OTLP_COMPRESSION": compression, "OTEL_EXPORTER_OTLP_TIMEOUT": "120000"}
+            running = Sender(language, **address, **limits, **variables)
             stack.callback(running.stop)
             return running
 

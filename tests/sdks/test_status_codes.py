@@ -1,4 +1,4 @@
-"""What the bridge answers to requests that it can't take, judged by the table of OTLP's specification."""
+"""Answers of the bridge to requests that it can't take, compared with the table of OTLP's specification."""
 
 from __future__ import annotations
 
@@ -10,11 +10,10 @@ from typing import Any
 import grpc
 import pytest
 from grpc_health.v1 import health_pb2, health_pb2_grpc
-from opentelemetry.proto.collector.metrics.v1.metrics_service_pb2 import ExportMetricsServiceRequest
 
 from otel_train.bridge.inbox_store import INBOX_FILE
-from otel_train.catalogue import cluster_name
 from tests.support.sdk_senders import BoundedBridge
+from tests.support.step_requests import step_request
 from tests.support.waiting import wait_until
 
 pytestmark = pytest.mark.faults
@@ -31,26 +30,6 @@ RETRYABLE = {
 """RESOURCE_EXHAUSTED is too, but only with a RetryInfo among its details."""
 
 
-@pytest.fixture
-def running(bridge: Any) -> BoundedBridge:
-    """Give a bridge."""
-    started: BoundedBridge = bridge()
-    return started
-
-
-@pytest.fixture
-def channel(running: BoundedBridge) -> Iterator[grpc.Channel]:
-    """Give a connection to it."""
-    with grpc.insecure_channel(running.address) as channel:
-        yield channel
-
-
-@pytest.fixture
-def export(channel: grpc.Channel) -> Any:
-    """Give the call of its Export, bytes for bytes."""
-    return channel.unary_unary(METHOD, bytes, bytes)
-
-
 @contextmanager
 def busy(running: BoundedBridge) -> Iterator[None]:
     """Hold the inbox during the block, as a disk does that takes long."""
@@ -60,42 +39,40 @@ def busy(running: BoundedBridge) -> Iterator[None]:
         connection.execute("ROLLBACK")
 
 
-def request(number: int) -> bytes:
-    """Return a request with one point of a step."""
-    message = ExportMetricsServiceRequest()
-    sent = message.resource_metrics.add()
-    sent.resource.attributes.add(key="train.run.id").value.string_value = "run"
-    sent.resource.attributes.add(key="train.attempt").value.int_value = 1
-    metric = sent.scope_metrics.add().metrics.add(name=cluster_name("loss"))
-    metric.gauge.data_points.add(time_unix_nano=number + 1, as_double=0.5)
-    return message.SerializeToString()
-
-
-def test_empty_request_is_accepted(export: Any) -> None:
+def test_empty_request_is_accepted(bridge: Any) -> None:
     """A request without data is a success, and a success leaves partial_success out."""
-    assert export(b"", timeout=60) == b""
+    with grpc.insecure_channel(bridge().address) as channel:
+        assert channel.unary_unary(METHOD, bytes, bytes)(b"", timeout=60) == b""
 
 
-def test_invalid_request_is_not_retryable(export: Any) -> None:
-    """Bytes that are no message are answered with a code that forbids to send them again."""
-    with pytest.raises(grpc.RpcError) as caught:
-        export(b"\xff" * 9, timeout=60)
+def test_invalid_request_is_not_retryable(bridge: Any) -> None:
+    """Bytes that are not a message are answered with a code that forbids to send them again."""
+    with grpc.insecure_channel(bridge().address) as channel, pytest.raises(grpc.RpcError) as caught:
+        channel.unary_unary(METHOD, bytes, bytes)(b"\xff" * 9, timeout=60)
     assert caught.value.code() not in RETRYABLE | {grpc.StatusCode.RESOURCE_EXHAUSTED}
 
 
-def test_overload_is_retryable(running: BoundedBridge, export: Any) -> None:
+def test_overload_is_retryable(bridge: Any) -> None:
     """While the disk takes long, each of many requests is kept or refused with a retryable code."""
-    with busy(running):
-        answers = [export.future(request(number), timeout=120) for number in range(300)]
-        wait_until(lambda: any(answer.done() for answer in answers), what="a refusal")
-    assert {answer.code() for answer in answers} <= RETRYABLE | {grpc.StatusCode.OK}
+    running = bridge()
+    with grpc.insecure_channel(running.address) as channel:
+        export = channel.unary_unary(METHOD, bytes, bytes)
+        requests = [step_request(step, {"loss": 0.5}, counted=False).SerializeToString() for step in range(300)]
+        with busy(running):
+            answers = [export.future(request, timeout=120) for request in requests]
+            wait_until(lambda: any(answer.done() for answer in answers), what="a refusal")
+        assert {answer.code() for answer in answers} <= RETRYABLE | {grpc.StatusCode.OK}
 
 
-def test_stop_is_retryable(running: BoundedBridge, channel: grpc.Channel, export: Any) -> None:
-    """What is in flight at SIGTERM and not kept is refused with a retryable code."""
-    with busy(running):
-        answers = [export.future(request(number), timeout=120) for number in range(3)]
-        health = health_pb2_grpc.HealthStub(channel).Check(health_pb2.HealthCheckRequest(), timeout=60)
-        assert health.status == health_pb2.HealthCheckResponse.SERVING  # it was asked after them
-        running.stop()
-    assert {answer.code() for answer in answers} <= RETRYABLE
+def test_stop_is_retryable(bridge: Any) -> None:
+    """A request that is in flight at SIGTERM and not kept is refused with a retryable code."""
+    running = bridge()
+    with grpc.insecure_channel(running.address) as channel:
+        export = channel.unary_unary(METHOD, bytes, bytes)
+        requests = [step_request(step, {"loss": 0.5}, counted=False).SerializeToString() for step in range(3)]
+        with busy(running):
+            answers = [export.future(request, timeout=120) for request in requests]
+            health = health_pb2_grpc.HealthStub(channel).Check(health_pb2.HealthCheckRequest(), timeout=60)
+            assert health.status == health_pb2.HealthCheckResponse.SERVING  # it was asked after them
+            running.stop()
+        assert {answer.code() for answer in answers} <= RETRYABLE

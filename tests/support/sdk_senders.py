@@ -7,6 +7,7 @@ import resource
 import shutil
 import subprocess
 from collections.abc import Sequence
+from functools import cache
 from pathlib import Path
 from subprocess import PIPE, STDOUT
 
@@ -24,7 +25,7 @@ Measurement = dict[str, str | float]
 """Kind of instrument, name, value and modality: one of the lines' entries."""
 
 
-def go_sender() -> list[str]:
+def _go_command() -> list[str]:
     """Build the Go program and return its command."""
     shutil.copytree(SOURCES / "go", FOLDER / "go", dirs_exist_ok=True)
     program = CACHE / "programs" / "sdk-sender"
@@ -33,7 +34,7 @@ def go_sender() -> list[str]:
     return [str(program)]
 
 
-def js_sender() -> list[str]:
+def _js_command() -> list[str]:
     """Install what the JavaScript program imports and return its command.
 
     Raises:
@@ -48,17 +49,32 @@ def js_sender() -> list[str]:
     return ["node", str(FOLDER / "js" / "main.mjs")]
 
 
+_COMMANDS = {"go": _go_command, "javascript": _js_command}
+
+
+@cache
+def _command(language: str) -> list[str]:
+    """Return the command of a language's program, which is built at the first call."""
+    return _COMMANDS[language]()
+
+
+def build_programs() -> None:
+    """Build all programs."""
+    for language in _COMMANDS:
+        _command(language)
+
+
 class Sender:
     """A running program.
 
     Args:
-        command: As `go_sender` or `js_sender` gives it.
+        language: "go" or "javascript".
         variables: The standard OTEL_EXPORTER_OTLP_* variables, and others.
     """
 
-    def __init__(self, command: Sequence[str], **variables: str) -> None:
+    def __init__(self, language: str, **variables: str) -> None:
         self._process = subprocess.Popen(
-            command, env=clean_environment(**variables), stdin=PIPE, stdout=PIPE, text=True
+            _command(language), env=clean_environment(**variables), stdin=PIPE, stdout=PIPE, text=True
         )
 
     def begin(self, measurements: Sequence[Measurement]) -> None:
