@@ -33,7 +33,7 @@ def test_what_was_recorded_before_a_ranks_end_arrives(
     assert steps == list(range(1, len(steps) + 1))
     assert len(steps) >= LAST - 2
     assert_each_once(pipeline.rows(job.run_id, len(steps)), steps)
-    assert pipeline.endpoint.values(job.run_id, rank, rows.STEP.name)[-1] == LAST
+    assert pipeline.endpoint.values_of(job.run_id, rank, rows.STEP.name)[-1] == LAST
 
 
 def test_sigterm_to_the_whole_job_loses_nothing(pipeline: Pipeline, tmp_path: Path) -> None:

@@ -71,7 +71,7 @@ def test_what_is_damaged_costs_only_itself(pipeline: Pipeline, tmp_path: Path) -
         job.await_sidecars_end()
     assert_each_once(pipeline.rows("next", STEPS), EVERY)
     assert_each_once(pipeline.rows("dead", len(steps)), steps)
-    assert pipeline.endpoint.values("dead", 0, rows.RECORDS_DROPPED.name)[-1] == 1
+    assert pipeline.endpoint.values_of("dead", 0, rows.RECORDS_DROPPED.name)[-1] == 1
     said = (rings / "sidecar.log").read_text()
     assert [said.count(str(path)) for path in junk] == [1] * len(junk)
 

@@ -144,4 +144,4 @@ def test_exactly_what_was_overwritten_is_missing_and_counted(suffered: Suffered,
     assert [row.values["train/loss"] for row in suffered.history] == steps
     assert all(count > 0 for count in suffered.dropped)
     for rank, count in enumerate(suffered.dropped):
-        assert pipeline.endpoint.values(suffered.job.run_id, rank, rows.RECORDS_DROPPED.name)[-1] == count
+        assert pipeline.endpoint.values_of(suffered.job.run_id, rank, rows.RECORDS_DROPPED.name)[-1] == count
