@@ -35,8 +35,8 @@ TEMPORALITY = "OTEL_EXPORTER_OTLP_METRICS_TEMPORALITY_PREFERENCE"
         ({PROTOCOL: OtlpProtocol.HTTP, METRICS: "https://h/api/otlp?a=b"}, "https://h/api/otlp?a=b", True),
     ],
 )
-def test_endpoint_is_read_as_standard_says(environ: dict[str, str], target: str, secure: bool) -> None:
-    """The scheme stands above `INSECURE`; without one a loopback address is spoken to in plain text."""
+def test_endpoint_follows_standard(environ: dict[str, str], target: str, secure: bool) -> None:
+    """The scheme overrides `INSECURE`; without one a loopback address is spoken to in plain text."""
     endpoint = Endpoint.read(environ)
     assert (endpoint.target, endpoint.secure) == (target, secure)
 

@@ -22,10 +22,12 @@ PYPROJECT = Path(__file__).parents[1] / "pyproject.toml"
     ],
     ids=["dataset", "ledger"],
 )
-def test_a_rank_that_others_started_with_is_not_alone(
+def test_started_ranks_are_not_alone(
     make: Callable[[], object], variable: str, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    """Each of them would read all the data and hold all the states."""
+    """A dataset or a ledger that is made before the launcher's ranks have met is refused: each would read all the
+    data.
+    """
     monkeypatch.setenv(variable, "2")
     with pytest.raises(ConfigurationError, match=f"{variable} is 2.*init_process_group"):
         make()

@@ -21,8 +21,8 @@ NEEDED = ("bash", "dirname", "cat")
         ('[ "$1" = compose ]', "no docker engine answers: start it, and see that this user may use it"),
     ],
 )
-def test_what_is_missing_is_said_in_one_line(docker: str | None, complaint: str, tmp_path: Path) -> None:
-    """The command itself, its compose plugin, the engine; and what to do without docker."""
+def test_missing_docker_is_one_line(docker: str | None, complaint: str, tmp_path: Path) -> None:
+    """A missing command, compose plugin or engine is one line, with what to do without docker."""
     for name in NEEDED:
         (tmp_path / name).symlink_to(shutil.which(name) or "")
     if docker is not None:

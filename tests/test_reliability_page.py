@@ -9,8 +9,8 @@ TESTS = Path(__file__).parent
 PAGE = TESTS.parent / "docs" / "reliability.md"
 
 
-def test_every_named_test_exists() -> None:
-    """A promise whose test was renamed or removed is none."""
+def test_named_tests_exist() -> None:
+    """Each test that the page names exists."""
     named = re.findall(r"`([\w]+/[\w/]+\.py|test_\w+\.py)(?:::(\w+))?`", PAGE.read_text(encoding="utf-8"))
     assert len(named) > 100
     missing = [

@@ -30,6 +30,6 @@ def unsaid() -> Iterator[str]:
                     yield from [f"{where} torch.{node.func.attr} lacks {sorted(missing)}"] if missing else ()
 
 
-def test_every_tensor_says_its_device_and_dtype() -> None:
-    """A default device or dtype changes nothing of ours."""
+def test_tensors_name_device_and_dtype() -> None:
+    """Each tensor that the package makes names its device and dtype, so that a default changes nothing."""
     assert list(unsaid()) == []

@@ -114,8 +114,10 @@ PLANS = st.lists(st.tuples(STEPS, st.booleans()), min_size=RANKS, max_size=RANKS
 
 @settings(max_examples=300, deadline=None)
 @given(PLANS, st.lists(st.integers(0, RANKS - 1), max_size=30))
-def test_a_row_is_of_ranks_that_made_its_step(plans: list[tuple[list[int], bool]], order: list[int]) -> None:
-    """Of each once; steps rise, all ranks see one row, and when all have closed nothing is under way."""
+def test_row_has_ranks_of_its_step(plans: list[tuple[list[int], bool]], order: list[int]) -> None:
+    """A row has the values of each rank that made its step, once; steps rise, all ranks see one row, and all that is
+    launched lands.
+    """
     ranks = run(plans, order)
     seen: dict[int, set[tuple[float, ...]]] = {}
     for rank in ranks:
@@ -132,7 +134,7 @@ def test_a_row_is_of_ranks_that_made_its_step(plans: list[tuple[list[int], bool]
 
 
 def test_ranks_in_step_lose_nothing() -> None:
-    """Whoever is ahead, and whichever steps they make."""
+    """Ranks that make the same steps lose no row, whichever is ahead and whichever steps they make."""
     for steps in ([1, 2, 3, 4, 5], [1, 11, 21, 31, 41], [3, 4, 10, 11, 30]):
         for order in ([0, 0, 1, 2, 1, 2], [2, 1, 0], [0, 0, 0, 1, 1, 1, 2]):
             ranks = run([(steps, False)] * RANKS, order)
@@ -140,8 +142,10 @@ def test_ranks_in_step_lose_nothing() -> None:
 
 
 @pytest.mark.parametrize("away", [range(3, 6), range(3, 60), range(3, 120)], ids=len)
-def test_a_rank_that_was_away_is_back_in_line(away: range) -> None:
-    """However long; what the others keep waiting meanwhile is recorded too, and the rest is counted."""
+def test_absent_rank_realigns(away: range) -> None:
+    """A rank that was away, however long, meets its peers again; what they keep waiting is recorded, and the rest is
+    counted.
+    """
     steps = list(range(1, 300))
     plans = [(steps, False), (steps, False), ([step for step in steps if step not in away], False)]
     ranks = run(plans, [0, 1, 2, 0, 1, 2, *[0, 1] * len(away)])
@@ -151,15 +155,15 @@ def test_a_rank_that_was_away_is_back_in_line(away: range) -> None:
     assert len(ranks[0].landed) + ranks[0].reducer.abandoned == len(steps) - 1
 
 
-def test_steps_that_never_meet_are_said_once(caplog: pytest.LogCaptureFixture) -> None:
-    """By each rank, which sees two reductions like that."""
+def test_disjoint_steps_warn_once(caplog: pytest.LogCaptureFixture) -> None:
+    """Steps that never meet are one warning of each rank."""
     plans = [([*range(begin, begin + 9)], False) for begin in (1, 11, 21)]
     ranks = run(plans, [0, 0, 1, 1, 2, 2])
     assert [rank.reducer.abandoned > 1 for rank in ranks] == [True] * RANKS
     assert sum("not at the same step" in record.getMessage() for record in caplog.records) == RANKS
 
 
-def test_missed_steps_go_by_the_stride() -> None:
+def test_stride_misses_no_steps() -> None:
     """A session that is told each tenth step misses none of the nine between."""
     alignment = Alignment(longest=4)
     assert [list(alignment.missed(step)) for step in (1, 11, 21, 51, 61)] == [[], [], [], [31, 41], []]

@@ -62,8 +62,8 @@ with otel_train.init(blocking=True, close_timeout=0.1) as telemetry:
     [FAKE, THREADED, UNNAMED],
     ids=["fake", "threads", "no name"],
 )
-def test_a_session_works_over_it(code: str, tmp_path: Path) -> None:
-    """A dry run's fake group gives this rank's own values; the others the cluster's."""
+def test_session_works_over_backend(code: str, tmp_path: Path) -> None:
+    """A session gives the cluster's values over each backend, and this rank's own over a dry run's fake one."""
     environment = clean_environment(OTEL_TRAIN_SIDECAR="external", OTEL_TRAIN_RING_DIR=str(tmp_path))
     done = subprocess.run(
         [sys.executable, "-c", code],

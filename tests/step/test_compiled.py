@@ -35,8 +35,10 @@ class Consumer:
 
 
 @pytest.mark.parametrize("backend", ["eager", pytest.param("inductor", marks=pytest.mark.faults)])
-def test_a_compiled_step_may_hold_all_of_telemetry(backend: str, tmp_path: Path) -> None:
-    """Picks, the ledger, added values, the step itself, a batch that counts itself, and a reduction of its own."""
+def test_compiled_step_holds_telemetry(backend: str, tmp_path: Path) -> None:
+    """Picks, the ledger, added values, a step, a batch that counts itself and a reduction work inside a compiled
+    function.
+    """
     meter = otel_train.MixingMeter(2, ["a"], {"a": 1})
     meter.open(0, "a")
     ledger = otel_train.StateLedger((4,), capacity=8)
@@ -72,8 +74,8 @@ PUBLIC = (otel_train.MixingMeter, otel_train.StreamMixingDataset, otel_train.Sta
 
 
 @pytest.mark.parametrize("owner", [*PUBLIC, otel_train.Telemetry], ids=lambda owner: owner.__name__)
-def test_the_compiler_is_kept_out_of_public_methods(owner: type) -> None:
-    """Also where it would get through: what it makes of clocks and counts would be its own."""
+def test_compiler_skips_public_methods(owner: type) -> None:
+    """The compiler traces no public method, since it would make clocks and counts of its own."""
     methods = [value for name, value in vars(owner).items() if isinstance(value, FunctionType) and name[0] != "_"]
     assert methods
     assert [method.__name__ for method in methods if not getattr(method, "_torchdynamo_disable", False)] == []

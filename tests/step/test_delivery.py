@@ -34,8 +34,10 @@ def default_port(monkeypatch: pytest.MonkeyPatch) -> int:
 
 
 @pytest.mark.usefixtures("default_port")
-def test_without_a_receiver_there_is_no_sidecar_and_no_wait(tmp_path: Path, caplog: pytest.LogCaptureFixture) -> None:
-    """Nothing is named, nobody listens: one line says so, and how to look at the job."""
+def test_no_receiver_starts_no_sidecar(tmp_path: Path, caplog: pytest.LogCaptureFixture) -> None:
+    """Without a named endpoint and a listener no sidecar starts and nothing waits; one line says so, and how to look
+    at the job.
+    """
     caplog.set_level(logging.INFO)
     began = time.monotonic()
     with otel_train.init(ring_dir=tmp_path, close_timeout=40.0) as telemetry:
@@ -47,8 +49,8 @@ def test_without_a_receiver_there_is_no_sidecar_and_no_wait(tmp_path: Path, capl
     assert "nothing is sent; `otel-train top` shows this job" in line
 
 
-def test_a_receiver_at_the_default_address_is_sent_to(default_port: int, tmp_path: Path) -> None:
-    """It need not be named."""
+def test_default_address_is_used(default_port: int, tmp_path: Path) -> None:
+    """A receiver that listens at the default address gets the values without being named."""
     with (
         socket.create_server(("localhost", default_port)),
         otel_train.init(ring_dir=tmp_path, close_timeout=0.0) as telemetry,
@@ -57,10 +59,10 @@ def test_a_receiver_at_the_default_address_is_sent_to(default_port: int, tmp_pat
         wait_until(lambda: is_served(tmp_path))
 
 
-def test_what_can_not_be_delivered_is_one_warning_in_the_job(
+def test_undelivered_values_warn_once(
     tmp_path: Path, caplog: pytest.LogCaptureFixture, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    """It comes while the job runs, and names the address and the cause."""
+    """A receiver that refuses is one warning while the job runs, with the address and the cause."""
     monkeypatch.setenv("OTEL_EXPORTER_OTLP_ENDPOINT", f"http://127.0.0.1:{(port := free_port())}")
     with otel_train.init(ring_dir=tmp_path, close_timeout=0.0) as telemetry:
         telemetry.step(1, {"loss": 1.0})

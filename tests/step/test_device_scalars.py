@@ -34,8 +34,8 @@ def accumulate(*steps: float, dtype: torch.dtype = torch.float32) -> ScalarRecor
 
 
 @pytest.mark.parametrize("value", [3.0, -1.0, math.nan, math.inf])
-def test_values_on_a_device_are_those_of_the_host(value: float) -> None:
-    """Means, sums, maxima and minima over an interval, beside what the host accumulated; NaN stays NaN."""
+def test_device_values_equal_host(value: float) -> None:
+    """Means, sums, maxima and minima that are accumulated on a device equal the host's; NaN stays NaN."""
     layout = Layout(METRICS)
     reducer = Reducer(layout, RankGroup.alone(), max_in_flight=1, timeout=1.0)
     sums, peaks, device = accumulate(1.0, value).drain()
@@ -50,15 +50,15 @@ def test_values_on_a_device_are_those_of_the_host(value: float) -> None:
 
 @pytest.mark.modes
 @pytest.mark.parametrize("dtype", [torch.bfloat16, torch.int8, torch.float64])
-def test_the_type_of_a_value_loses_nothing(dtype: torch.dtype) -> None:
-    """Sums and negated minima are beyond what small types hold."""
+def test_small_types_lose_nothing(dtype: torch.dtype) -> None:
+    """Sums and negated minima of small types are exact, though beyond what these types hold."""
     _, _, device = accumulate(*[-128.0] * 3, dtype=dtype).drain()
     assert device is not None
     assert (device[0].tolist(), device[1].tolist()) == ([0.0, -384.0, 0.0, -384.0], [-128.0, 128.0])
 
 
-def test_the_next_interval_begins_empty() -> None:
-    """And without a device's part where nothing came from one."""
+def test_next_interval_begins_empty() -> None:
+    """An interval begins empty, and has no device's part where no value came from one."""
     recorder = accumulate(5.0)
     recorder.drain()
     assert recorder.drain()[2] is None

@@ -71,8 +71,10 @@ ENDS = {
 }
 
 
-def test_the_ring_says_how_a_session_ended(tmp_path: Path) -> None:
-    """By its user, with its process, after which exception, or not at all; and every step is recorded."""
+def test_ring_records_session_end(tmp_path: Path) -> None:
+    """The ring has how a session ended: by its user, with its process, after which exception, or not at all; every
+    step is recorded.
+    """
     environment = {**os.environ, "OTEL_TRAIN_SIDECAR": "external"}
     subprocess.run([sys.executable, "-c", SCRIPT, tmp_path, *ENDS], env=environment, timeout=120, check=True)
     found = {}
@@ -102,21 +104,23 @@ def raised(error: BaseException, context: BaseException | None = None) -> BaseEx
         (SessionCopyError(), "otel_train.exceptions.SessionCopyError"),
     ],
 )
-def test_an_end_has_the_name_of_its_exception(error: BaseException | None, name: str) -> None:
-    """None where it is a good end; that of the first where a launcher has made an exit code of it."""
+def test_error_name_finds_cause(error: BaseException | None, name: str) -> None:
+    """An exception gives its name, a good end none, and an exit code that a launcher made of an exception gives that
+    one's.
+    """
     assert error_name(error) == name
 
 
 @pytest.mark.parametrize("copied", [copy.copy, copy.deepcopy, pickle.dumps])
-def test_a_session_is_not_copied_but_says_what_to_do(copied: Any, monkeypatch: pytest.MonkeyPatch) -> None:
-    """Launchers that spawn pickle what a callback holds."""
+def test_session_refuses_copies(copied: Any, monkeypatch: pytest.MonkeyPatch) -> None:
+    """A session that is pickled or copied, as launchers do, is refused with the remedy."""
     monkeypatch.setenv("OTEL_SDK_DISABLED", "true")
     with pytest.raises(SessionCopyError, match=r"call otel_train.init\(\) in the function that each process runs"):
         copied(otel_train.init())
 
 
-def test_a_session_lives_in_any_thread(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    """Ray, dask and monarch call the user's function in a thread that is not the main one."""
+def test_session_lives_in_thread(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """A session works in a thread that is not the main one, as Ray, dask and monarch use it."""
     monkeypatch.setenv("OTEL_TRAIN_SIDECAR", "external")
 
     def train() -> None:

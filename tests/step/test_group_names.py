@@ -21,8 +21,8 @@ def name_of_own_group(store: Path) -> str:
         dist.destroy_process_group()
 
 
-def test_restarted_ranks_name_their_group_anew(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    """The store still has the addresses of the attempt before under its names."""
+def test_restarted_ranks_rename_group(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Ranks that torchrun started again take a new group name: the store holds old addresses under the old one."""
     names = [name_of_own_group(tmp_path / f"{number}") for number in range(2)]
     assert names[0] == names[1]
     monkeypatch.setenv("TORCHELASTIC_USE_AGENT_STORE", "True")

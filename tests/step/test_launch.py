@@ -61,8 +61,10 @@ def run(command: list[str], directory: Path, *, python: str = sys.executable, **
     assert done.returncode == 0
 
 
-def test_no_module_of_the_job_gets_into_the_sidecar(receiver: OtlpReceiver, tmp_path: Path) -> None:
-    """Not by the working directory, the script's, PYTHONPATH, or a sitecustomize."""
+def test_sidecar_ignores_job_modules(receiver: OtlpReceiver, tmp_path: Path) -> None:
+    """No module of the job's gets into the sidecar: not by the working directory, the script's, PYTHONPATH, or a
+    sitecustomize.
+    """
     (tmp_path / "job.py").write_text(JOB.format(before=""))
     trap = tmp_path / "trap"
     for name in ("grpc", "requests", "google", "sitecustomize"):
@@ -73,10 +75,8 @@ def test_no_module_of_the_job_gets_into_the_sidecar(receiver: OtlpReceiver, tmp_
 
 
 @pytest.mark.parametrize("how", ["zipapp", pytest.param("search path", marks=pytest.mark.faults)])
-def test_the_sidecar_has_the_package_from_where_the_rank_has_it(
-    how: str, receiver: OtlpReceiver, tmp_path: Path
-) -> None:
-    """A copy in a zip file, or in a directory that the job puts into its search path, is the one that runs."""
+def test_sidecar_uses_ranks_package(how: str, receiver: OtlpReceiver, tmp_path: Path) -> None:
+    """The sidecar runs the copy of the package that the rank has, in a zip file or in a directory of its path."""
     bundle = zipfile.ZipFile(tmp_path / "job.pyz", "w")
     before = "" if how == "zipapp" else f"sys.path.insert(0, {str(tmp_path / 'libraries')!r})"
     with bundle:
@@ -93,8 +93,8 @@ def test_the_sidecar_has_the_package_from_where_the_rank_has_it(
     assert "otel_train.sidecar" in (tmp_path / "trap").read_text()
 
 
-def test_the_sidecar_finds_its_libraries_where_the_rank_has_them(receiver: OtlpReceiver, tmp_path: Path) -> None:
-    """In a pex file and its like each package has a directory, which the rank alone knows of."""
+def test_sidecar_uses_ranks_libraries(receiver: OtlpReceiver, tmp_path: Path) -> None:
+    """The sidecar finds its libraries in directories that only the rank's search path has, as in a pex file."""
     if sys.prefix == sys.base_prefix:
         pytest.skip("not in a virtual environment, whose interpreter has no packages of its own")
     before = f"sys.path += {[str(PACKAGE.parent), sysconfig.get_path('purelib')]!r}"
@@ -116,8 +116,8 @@ def bound() -> Iterator[set[int]]:
 
 
 @pytest.mark.usefixtures("receiver")
-def test_the_sidecar_has_a_place_of_its_own_on_the_machine(bound: set[int], tmp_path: Path) -> None:
-    """It is no child of the rank, has the cores and memory that a bound rank gave up, and a lower priority."""
+def test_sidecar_leaves_ranks_cores(bound: set[int], tmp_path: Path) -> None:
+    """The sidecar is detached, has the cores and memory that a bound rank gave up, and a lower priority."""
     rank = Rank(tmp_path)
     with closing(SidecarProcess(tmp_path, 0.0)) as process:
         rank.record(1)

@@ -88,8 +88,10 @@ class Rank:
 
 @settings(max_examples=60, deadline=None)
 @given(st.lists(RANK, min_size=1, max_size=8), st.randoms())
-def test_the_fused_reduction_is_a_replay_of_every_ranks_events(plans: list[dict[str, Any]], random: Any) -> None:
-    """Ranks without picks, readers or traffic, of other sizes and weights, with scalars that are no numbers."""
+def test_reduction_equals_event_replay(plans: list[dict[str, Any]], random: Any) -> None:
+    """The reduction equals a replay of every rank's events: ranks without picks, readers or traffic, of other sizes
+    and weights, with NaN.
+    """
     ranks = [Rank.of(plan) for plan in plans]
     layout = ranks[0].recorder.layout
     packing = PackingPlan.of(layout, len(ranks))
@@ -136,8 +138,8 @@ def assert_scalars(values: dict[str, float], scalars: list[float]) -> None:
             assert values[name] == pytest.approx(wanted, rel=1e-9, abs=1e-6, nan_ok=True), name
 
 
-def test_one_old_reader_among_many_young_ones_weighs_as_one() -> None:
-    """A mean of the ranks' means would be 500 here; the mean over the 1000 readers is 1."""
+def test_mean_weighs_readers_not_ranks() -> None:
+    """A mean weighs each reader once: of 1000 readers it is 1 here, where the mean of the ranks' means would be 500."""
     old, young = MixingMeter(1, ["a"], {"a": 1}), MixingMeter(999, ["a"], {"a": 1})
     old.open(0, "a")
     for slot in range(999):

@@ -52,8 +52,8 @@ def sidecars(directory: Path) -> list[str]:
     return [line for line in lines if "otel_train.sidecar" in line and str(directory) in line]
 
 
-def test_six_sessions_leave_no_more_than_one(tmp_path: Path) -> None:
-    """No descriptors, threads, children, process groups, mapped rings; and no sidecars while the process goes on."""
+def test_sessions_leave_nothing_behind(tmp_path: Path) -> None:
+    """Six sessions leave no more than one: descriptors, threads, children, process groups, rings and sidecars."""
     with OtlpReceiver() as receiver:
         environment = {
             **os.environ,

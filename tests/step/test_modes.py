@@ -78,8 +78,8 @@ def train(directory: Path) -> list[dict[str, float]]:
 
 
 @pytest.mark.parametrize("mode", MODES)
-def test_a_session_in_a_mode_measures_the_same(mode: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    """Whatever is made or called inside it, and used outside."""
+def test_modes_change_no_session(mode: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """A session measures the same in each of torch's modes, whatever is made or called inside it, and used outside."""
     monkeypatch.setenv("OTEL_TRAIN_SIDECAR", "external")
     expected = train(tmp_path / "plain")
     with monkeypatch.context() as patch:
@@ -90,8 +90,8 @@ def test_a_session_in_a_mode_measures_the_same(mode: str, tmp_path: Path, monkey
 
 
 @pytest.mark.parametrize("mode", MODES)
-def test_reductions_in_a_mode_are_the_same(mode: str) -> None:
-    """Those that wait; and nothing is given as a time that nobody took."""
+def test_modes_change_no_reduction(mode: str) -> None:
+    """Reductions that wait give the same in each of torch's modes, and no times, which only a session takes."""
     meter = otel_train.MixingMeter(1, ["a"], {"a": 1})
     meter.open(0, "a")
     loss = torch.ones(())

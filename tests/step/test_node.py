@@ -19,13 +19,13 @@ from otel_train.step.local_ranks import NodeClaim, boot_id, local_ranks
     ],
     ids=["launcher", "group of some", "silent launcher", "all are 0", "one says", "same host name"],
 )
-def test_local_ranks_are_the_launchers_or_counted(
+def test_local_ranks_follow_launcher(
     claims: list[tuple[str, str, int | None, int | None]], places: list[tuple[int, int]]
 ) -> None:
-    """The launcher's where they can be right, on each machine by itself."""
+    """Local ranks are the launcher's where they can be right, and counted elsewhere, on each machine by itself."""
     assert local_ranks([NodeClaim(*claim) for claim in claims]) == places
 
 
-def test_the_kernel_names_its_start() -> None:
-    """Two containers of one machine have the same."""
+def test_boot_id_identifies_machine() -> None:
+    """Two containers of one machine have the same boot id."""
     assert len(boot_id()) == 36

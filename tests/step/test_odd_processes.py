@@ -45,8 +45,10 @@ del telemetry
 """
 
 
-def test_a_process_that_lacks_everything_is_recorded_and_sent(tmp_path: Path) -> None:
-    """No descriptors 0 to 2, no home, no passwd entry, a directory that is gone, umask 0777, LANG=C, 64 descriptors."""
+def test_bare_process_is_recorded(tmp_path: Path) -> None:
+    """A process without descriptors 0 to 2, home, passwd entry or directory, with umask 0777 and 64 descriptors, is
+    recorded and sent.
+    """
     (tmp_path / "gone").mkdir()
     kept = {name: os.environ[name] for name in ("PATH", "OMP_NUM_THREADS") if name in os.environ}
     with OtlpReceiver() as receiver:
@@ -70,8 +72,8 @@ def test_a_process_that_lacks_everything_is_recorded_and_sent(tmp_path: Path) ->
     assert receiver.values(cluster_name("loss")) == [2.0, 2.0, 2.0]
 
 
-def test_no_session_leaves_a_warning_of_a_resource(tmp_path: Path) -> None:
-    """Closed, or left to the interpreter's end: `pytest -W error` makes failures of them."""
+def test_sessions_leak_no_resource(tmp_path: Path) -> None:
+    """A session that is closed, or left to the interpreter's end, leaves no ResourceWarning."""
     done = subprocess.run(
         [sys.executable, "-X", "dev", "-W", "error::ResourceWarning", "-c", SESSIONS, str(tmp_path / "run")],
         env={**os.environ, "PYTHONPATH": str(ROOT), "OTEL_EXPORTER_OTLP_ENDPOINT": "http://127.0.0.1:1"},

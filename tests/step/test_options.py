@@ -33,7 +33,7 @@ from otel_train.step import SessionOptions
     ],
 )
 def test_init_names_wrong_options(name: str, value: Any, tmp_path: Path) -> None:
-    """Nothing that no ring could carry, and no wait without an end, gets past it."""
+    """An option that no ring could carry, or a wait without an end, is refused with its name."""
     with pytest.raises(ConfigurationError, match=rf"^{name} must be"):
         otel_train.init(ring_dir=tmp_path, **{name: value})
 

@@ -55,8 +55,10 @@ class Text(Source):
         rows.TOKENS.wandb_key + "/code",
     ],
 )
-def test_a_users_key_is_no_siblings_or_modalitys(key: str, tmp_path: Path) -> None:
-    """Two values would go under one wandb key."""
+def test_keys_of_siblings_are_refused(key: str, tmp_path: Path) -> None:
+    """A key that is a sibling's or a modality's of a catalogue metric is refused: two values would go under one wandb
+    key.
+    """
     with otel_train.init(ring_dir=tmp_path) as telemetry, pytest.raises(ConfigurationError, match="is one of otel_tr"):
         telemetry.step(1, {key: 1.0})
 
@@ -72,17 +74,17 @@ def test_a_users_key_is_no_siblings_or_modalitys(key: str, tmp_path: Path) -> No
     ],
     ids=["with_max", "measures", "attribute", "histogram", "another row"],
 )
-def test_a_source_whose_metric_a_ring_cannot_carry_is_told(metric: Metric, tmp_path: Path) -> None:
-    """Its ring could be read by nobody, and all of the rank's values would be lost."""
+def test_uncarried_metric_is_refused(metric: Metric, tmp_path: Path) -> None:
+    """A source's metric that a ring can't carry is refused with its name, since no reader could open the ring."""
     with pytest.raises(ConfigurationError, match=repr(metric.name)):
         otel_train.init(sources=[Source(metric)], ring_dir=tmp_path).step(1)
 
 
 @pytest.mark.parametrize("other_first", [True, False])
-def test_a_source_that_fails_costs_its_own_values(
-    other_first: bool, tmp_path: Path, caplog: pytest.LogCaptureFixture
-) -> None:
-    """In that step only: other sources and scalars are recorded, and it is counted, and said once."""
+def test_failing_source_costs_itself(other_first: bool, tmp_path: Path, caplog: pytest.LogCaptureFixture) -> None:
+    """A source that raises costs its own values of that step: others are recorded, and it is counted and warned of
+    once.
+    """
     other = otel_train.MixingMeter(1, ["a"], {"a": 1})
     other.open(0, "a")
     sources: list[Any] = [Source(Metric("n", Reduction.SUM)), other]
@@ -97,8 +99,8 @@ def test_a_source_that_fails_costs_its_own_values(
     assert ["raised OSError('gone')" in each.getMessage() for each in caplog.records] == [True]
 
 
-def test_a_step_that_can_not_be_recorded_is_counted(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    """As a reduction that was thrown away, in the ring too, and while the job runs."""
+def test_unrecorded_step_is_counted(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """A step that can't be recorded counts as an abandoned reduction, in the ring too, and while the job runs."""
     with otel_train.init(ring_dir=tmp_path, blocking=True) as telemetry:
         telemetry.step(1)
         assert telemetry._running is not None
@@ -112,17 +114,17 @@ def test_a_step_that_can_not_be_recorded_is_counted(tmp_path: Path, monkeypatch:
 
 
 @pytest.mark.parametrize("records", [0, (1 << 24) + 1])
-def test_a_ring_that_no_reader_would_take_is_refused_in_init(records: int, tmp_path: Path) -> None:
-    """The message names the field."""
+def test_init_refuses_unreadable_ring(records: int, tmp_path: Path) -> None:
+    """A number of records that no reader would take is refused in init with the field's name."""
     with pytest.raises(ConfigurationError, match=r"^ring_records must be"):
         otel_train.init(ring_dir=tmp_path, ring_records=records)
 
 
 @pytest.mark.parametrize("chosen", [True, False])
-def test_a_directory_that_others_may_write_gets_no_ring(
+def test_shared_directory_gets_no_ring(
     chosen: bool, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
 ) -> None:
-    """The user's own, or the one above the run's: it is said, and the session goes on without records."""
+    """A directory that others may write gets no ring: a warning says so, and the session goes on without records."""
     monkeypatch.setattr(Environment, "ring_directory", lambda _, run_id: tmp_path / run_id)
     (tmp_path / "results.csv").touch()
     tmp_path.chmod(0o777)
@@ -132,16 +134,16 @@ def test_a_directory_that_others_may_write_gets_no_ring(
     assert [each.getMessage().count("nothing is recorded on this rank") for each in caplog.records] == [1]
 
 
-def test_a_source_that_gives_no_number_costs_one_step(tmp_path: Path) -> None:
-    """Also where no ring is there to notice it first: the ranks' later reductions must meet."""
+def test_wrong_number_costs_one_step(tmp_path: Path) -> None:
+    """A source's value that is not a number costs one step, also without a ring: the ranks' later reductions meet."""
     (tmp_path / "file").touch()
     source = Text(Metric("n", Reduction.MAX))
     with otel_train.init(sources=[source], ring_dir=tmp_path / "file", blocking=True) as telemetry:
         assert [(telemetry.step(step) or {}).get("n") for step in (1, 2, 3)] == [1.0, None, 1.0]
 
 
-def test_flush_does_not_raise_when_the_ring_is_gone(tmp_path: Path) -> None:
-    """Somebody who cleans up /dev/shm does not end a training job."""
+def test_flush_survives_lost_ring(tmp_path: Path) -> None:
+    """A flush raises nothing when somebody has removed the ring from /dev/shm."""
     with otel_train.init(ring_dir=tmp_path) as telemetry:
         telemetry.step(1)
         for path in tmp_path.iterdir():
@@ -150,21 +152,21 @@ def test_flush_does_not_raise_when_the_ring_is_gone(tmp_path: Path) -> None:
 
 
 @pytest.mark.parametrize("steps", [(5, 4, 6), (5, 7, 3), (1000, 999, 1001)])
-def test_steps_that_differ_but_add_up_are_seen(steps: tuple[int, ...]) -> None:
-    """One rank ahead and one behind: the sum of the steps is right, and the values are not."""
+def test_compensating_steps_are_refused(steps: tuple[int, ...]) -> None:
+    """Steps that differ while their sum is right give no values."""
     plan = PackingPlan(1, 0, 3)
     packed = [plan.pack(step, [1.0], rank) for rank, step in enumerate(steps)]
     packed[0].vector.copy_(torch.stack([each.vector for each in packed]).sum(0))
     assert plan.unpack(packed[0], steps[0]) is None
 
 
-def test_a_key_that_ends_like_a_rank_is_a_users_own() -> None:
-    """The effective rank of a matrix is no sibling of anything."""
+def test_rank_suffix_is_allowed() -> None:
+    """A key that ends like a sibling's, such as the effective rank of a matrix, is the user's own."""
     assert otel_train.reduce_loss_metrics({"effective_rank": 3.0}) == {"effective_rank": 3.0}
 
 
-def test_a_modality_that_no_receiver_takes_is_refused_at_the_first_step(tmp_path: Path) -> None:
-    """Its records would be refused for ever by who reads them."""
+def test_wrong_modality_is_refused(tmp_path: Path) -> None:
+    """A modality that no receiver would take is refused at the first step."""
     meter = otel_train.MixingMeter(1, ["m" * 513], {"m" * 513: 1.0})
     telemetry = otel_train.init(sources=[meter], ring_dir=tmp_path)
     with pytest.raises(ConfigurationError, match="modalities must have 1 to"):

@@ -39,49 +39,49 @@ def external(monkeypatch: pytest.MonkeyPatch) -> None:
         ("named", "service.name=a, host.name = ,team=x=y", ("named", HERE, "x=y")),
     ],
 )
-def test_the_standards_order_of_precedence_holds(
+def test_service_name_has_precedence(
     service: str,
     attributes: str,
     expected: tuple[str, str, str | None],
     tmp_path: Path,
     monkeypatch: pytest.MonkeyPatch,
 ) -> None:
-    """OTEL_SERVICE_NAME, then OTEL_RESOURCE_ATTRIBUTES, then ours; also where the sidecar has other variables."""
+    """OTEL_SERVICE_NAME overrides OTEL_RESOURCE_ATTRIBUTES, and that ours, whatever the sidecar has."""
     monkeypatch.setenv("OTEL_SERVICE_NAME", service)
     monkeypatch.setenv("OTEL_RESOURCE_ATTRIBUTES", attributes)
     resource = sent(tmp_path)
     assert (resource["service.name"], resource["host.name"], resource.get("team")) == expected
 
 
-def test_a_sidecars_own_variables_stand_below_the_ranks(monkeypatch: pytest.MonkeyPatch) -> None:
-    """An external one knows its node better than a container that the rank made its name up in."""
+def test_rank_overrides_sidecar_variables(monkeypatch: pytest.MonkeyPatch) -> None:
+    """A rank's variables override those of an external sidecar, which override what the rank made up itself."""
     monkeypatch.setenv("OTEL_RESOURCE_ATTRIBUTES", "host.name=node7,team=platform,service.name=agents")
     resource = resource_of(Identity(run_id="r", attempt=1, host="pod-x", attributes={"team": "x"})).attributes
     assert (resource["host.name"], resource["team"], resource["service.name"]) == ("node7", "x", "agents")
 
 
-def test_what_tells_ranks_apart_is_not_the_variables(caplog: pytest.LogCaptureFixture) -> None:
-    """All ranks share them."""
+def test_variables_set_no_identity(caplog: pytest.LogCaptureFixture) -> None:
+    """A variable, which all ranks share, sets no attribute that differs between ranks."""
     text = "train.rank=7,service.instance.id=one,train.run.id=x,kept=1"
     assert resource_attributes({"OTEL_RESOURCE_ATTRIBUTES": text}) == {"kept": "1"}
     assert len(caplog.records) == 3
 
 
 @pytest.mark.parametrize("bad", ["nothing", "=x", f"long={'x' * (MAX_TEXT + 1)}", f"{'x' * (MAX_TEXT + 1)}=1"])
-def test_a_pair_that_cannot_be_sent_is_left_out(bad: str, caplog: pytest.LogCaptureFixture) -> None:
-    """The others are sent, and it is logged."""
+def test_unsendable_attribute_is_dropped(bad: str, caplog: pytest.LogCaptureFixture) -> None:
+    """An attribute that can't be sent is left out with a warning, and the others are sent."""
     assert resource_attributes({"OTEL_RESOURCE_ATTRIBUTES": f"a=1,{bad},,b=2"}) == {"a": "1", "b": "2"}
     assert len(caplog.records) == 1
 
 
 def test_attributes_are_bounded() -> None:
-    """A receiver refuses a resource with many."""
+    """No more attributes are kept than receivers take of a resource."""
     text = ",".join(f"a{number}=1" for number in range(200))
     assert len(resource_attributes({"OTEL_RESOURCE_ATTRIBUTES": text})) == MAX_ATTRIBUTES
 
 
-def test_a_host_name_that_is_no_text_costs_nothing(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    """Linux takes any bytes for one."""
+def test_undecodable_host_is_kept(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """A host name of any bytes, which Linux allows, is made a valid text."""
     monkeypatch.setattr(socket, "gethostname", lambda: "box\udcff")
     assert sent(tmp_path)["host.name"] == "box?"
     assert Environment.read({"OTEL_SERVICE_NAME": "a\udcff"}).attributes == {"service.name": "a?"}

@@ -46,25 +46,23 @@ def external(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setenv("OTEL_TRAIN_SIDECAR", "external")
 
 
-def test_runs_whose_ids_resemble_share_no_directory() -> None:
-    """And so neither a sidecar nor its endpoint."""
+def test_similar_runs_share_no_directory() -> None:
+    """Runs whose ids differ in characters that file names lack have directories of their own, and so sidecars."""
     directories = {Environment().ring_directory(run_id) for run_id in RESEMBLE}
     assert len(directories) == len(RESEMBLE)
     assert {path.parent for path in directories} == {Environment().ring_directory("plain").parent}
     assert max(len(path.name) for path in directories) <= 64
 
 
-def test_a_plain_run_id_is_its_directorys_name() -> None:
-    """People look for it there."""
+def test_plain_run_names_directory() -> None:
+    """A run id that can be a file's name is its directory's name, where people look for it."""
     assert Environment().ring_directory("my-run_7").name == "my-run_7"
 
 
 @pytest.mark.parametrize("variable", [True, False], ids=["variable", "argument"])
 @pytest.mark.parametrize("chosen", ["rings", "./x/../rings", "link/rings", "~/rings"])
-def test_a_chosen_directory_holds_when_the_job_changes_its_own(
-    chosen: str, variable: bool, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    """Relative, with a link in it that changes later, or below the home directory; the first step comes after that."""
+def test_chosen_directory_stays(chosen: str, variable: bool, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """A chosen directory, relative, through a link or below the home, stays the same when the job changes its own."""
     for name in ("job", "other", "job/x"):
         (tmp_path / name).mkdir()
     (tmp_path / "job/link").symlink_to(tmp_path / "job")
@@ -80,10 +78,8 @@ def test_a_chosen_directory_holds_when_the_job_changes_its_own(
     assert len(ring_files(tmp_path / "job/rings")) == 1
 
 
-def test_a_relative_directory_without_a_working_directory_is_refused(
-    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    """It would be nowhere."""
+def test_lost_working_directory_is_refused(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """A relative directory is refused where the working directory is gone."""
     gone = tmp_path / "gone"
     gone.mkdir()
     monkeypatch.chdir(gone)

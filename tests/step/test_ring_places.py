@@ -31,10 +31,10 @@ def train(directory: Path, records: int = 4096) -> dict[str, float]:
 
 
 @pytest.mark.parametrize(("size", "most", "records"), [("4m", 2**20, 4096), ("200k", 51200, None), ("20k", 20480, 64)])
-def test_a_ring_takes_a_quarter_of_what_is_free(
+def test_ring_takes_free_quarter(
     size: str, most: int, records: int | None, tmp_path: Path, caplog: pytest.LogCaptureFixture
 ) -> None:
-    """But holds 64 records at least, and it is said once when it holds fewer than 4096."""
+    """The rings take a quarter of what is free, but 64 records at least, with one warning below 4096."""
     with mounted(tmp_path, f"size={size}"):
         assert train(tmp_path)["loss"] == 3.0
         reader = RingReader(ring_files(tmp_path)[0])
@@ -45,10 +45,8 @@ def test_a_ring_takes_a_quarter_of_what_is_free(
     assert said == [True] * (records != 4096)
 
 
-def test_a_thousand_scalars_take_no_more_than_the_default_size(
-    tmp_path: Path, caplog: pytest.LogCaptureFixture
-) -> None:
-    """That the ring holds fewer records is no warning then."""
+def test_default_size_needs_no_warning(tmp_path: Path, caplog: pytest.LogCaptureFixture) -> None:
+    """A ring of a thousand scalars keeps to the default size, and that it has fewer records then is no warning."""
     with otel_train.init(ring_dir=tmp_path, close_timeout=0.01) as telemetry:
         telemetry.step(1, {f"layer{number}/norm": 1.0 for number in range(1000)})
     reader = RingReader(ring_files(tmp_path)[0])
@@ -56,20 +54,16 @@ def test_a_thousand_scalars_take_no_more_than_the_default_size(
     assert messages(caplog) == []
 
 
-def test_where_not_even_the_smallest_ring_fits_nothing_is_recorded(
-    tmp_path: Path, caplog: pytest.LogCaptureFixture
-) -> None:
-    """It is said once, and the values are in the session."""
+def test_full_memory_costs_records_only(tmp_path: Path, caplog: pytest.LogCaptureFixture) -> None:
+    """Where not even the smallest ring fits, a warning says so once, and the session goes on without records."""
     with mounted(tmp_path, "size=8k"):
         assert train(tmp_path)["loss"] == 3.0
         assert list(tmp_path.iterdir()) == []
     assert ["nothing is recorded on this rank" in each for each in messages(caplog)] == [True]
 
 
-def test_a_read_only_directory_costs_the_records_and_nothing_else(
-    tmp_path: Path, caplog: pytest.LogCaptureFixture
-) -> None:
-    """It is said once, and the values are in the session."""
+def test_read_only_directory_costs_records(tmp_path: Path, caplog: pytest.LogCaptureFixture) -> None:
+    """A read-only directory costs the records, with one warning, and the session goes on."""
     with mounted(tmp_path, "ro,mode=700"):
         assert train(tmp_path)["loss"] == 3.0
         assert train(tmp_path / "run")["loss"] == 3.0

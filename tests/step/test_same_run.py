@@ -50,14 +50,14 @@ def training(*arguments: str) -> Iterator[subprocess.Popen[str]]:
     [(("mine",), True), (("another",), False), (("mine", "closes"), False)],
     ids=["same run", "another run", "closed"],
 )
-def test_a_run_that_another_job_writes_is_said(
+def test_shared_run_warns_once(
     arguments: tuple[str, ...],
     warned: bool,
     tmp_path: Path,
     monkeypatch: pytest.MonkeyPatch,
     caplog: pytest.LogCaptureFixture,
 ) -> None:
-    """Once, with its process; the first job goes on, for two that begin at once one sees the other."""
+    """A run that another job writes is one warning with its process; of two that begin at once one warns."""
     monkeypatch.setenv("OTEL_TRAIN_SIDECAR", "external")
     with (
         training(str(tmp_path), *arguments) as job,

@@ -60,8 +60,8 @@ def run(code: str, directory: Path, **environment: str) -> tuple[subprocess.Comp
 @pytest.mark.parametrize(
     ("end", "code", "closed"), [("os._exit(3)", 3, False), ("raise OSError", 1, True)], ids=["os._exit", "exception"]
 )
-def test_however_a_process_ends_its_steps_are_recorded(end: str, code: int, closed: bool, tmp_path: Path) -> None:
-    """Also when nothing of ours runs at the end."""
+def test_any_end_keeps_steps(end: str, code: int, closed: bool, tmp_path: Path) -> None:
+    """However a process ends, its steps are recorded, also when no code of ours runs at the end."""
     done, reader = run(end, tmp_path, OTEL_TRAIN_SIDECAR="external")
     assert done.returncode == code, done.stderr
     assert [each.step for each in reader.read(0, 100)[0] if each.kind is Kind.RANK] == [1, 2, 3]
@@ -69,8 +69,10 @@ def test_however_a_process_ends_its_steps_are_recorded(end: str, code: int, clos
 
 
 @pytest.mark.faults
-def test_forked_children_of_a_rank_end_as_others_do(tmp_path: Path) -> None:
-    """By os.fork and multiprocessing: they record nothing, leave the ring open, and don't hang; no step comes twice."""
+def test_forked_children_end_cleanly(tmp_path: Path) -> None:
+    """Children by os.fork and multiprocessing record nothing, leave the ring open and do not hang; no step comes
+    twice.
+    """
     with OtlpReceiver() as receiver:
         done, reader = run(FORKS, tmp_path, OTEL_EXPORTER_OTLP_ENDPOINT=f"http://{receiver.address}")
         assert (done.returncode, done.stdout.strip()) == (0, "3"), done.stderr
@@ -83,8 +85,8 @@ def test_forked_children_of_a_rank_end_as_others_do(tmp_path: Path) -> None:
 
 
 @pytest.mark.faults
-def test_a_rank_that_is_killed_with_its_children_is_delivered(tmp_path: Path) -> None:
-    """Ray ends a worker and its direct children when its function has returned; the receiver comes later."""
+def test_killed_rank_is_delivered(tmp_path: Path) -> None:
+    """A rank that is killed with its direct children, as Ray does, is delivered to a receiver that comes later."""
     address = f"127.0.0.1:{free_port()}"
     rank = subprocess.Popen(
         [sys.executable, "-c", BEGIN + "telemetry.close(); print('done', flush=True); sys.stdin.read()", str(tmp_path)],
@@ -119,10 +121,12 @@ def clock(monkeypatch: pytest.MonkeyPatch) -> dict[str, float]:
 @pytest.mark.parametrize(
     ("jump", "stamps"), [(-3.0, [2.0, 4.0, 5.0, 6.0, 7.0, 9.0]), (100.0, [2.0, 4.0, 106.0, 108.0, 110.0, 112.0])]
 )
-def test_stamps_go_on_at_half_the_pace_while_a_clock_that_was_set_back_catches_up(
+def test_stamps_survive_clock_changes(
     jump: float, stamps: list[float], clock: dict[str, float], tmp_path: Path
 ) -> None:
-    """No two steps of two seconds come to share a millisecond; a clock that is set forward is followed."""
+    """After a clock was set back, stamps advance at half the pace until it has caught up; one that is set forward is
+    followed.
+    """
     telemetry = otel_train.init(ring_dir=tmp_path, close_timeout=0.0)
     for step in range(1, 7):
         clock["steady"] += 2.0
@@ -133,10 +137,8 @@ def test_stamps_go_on_at_half_the_pace_while_a_clock_that_was_set_back_catches_u
     assert [each.time_ns / 1e9 - 1e9 for each in found] == stamps
 
 
-def test_close_has_one_bound_for_all_that_it_waits_for(
-    clock: dict[str, float], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    """The sidecar is given what the reductions have left."""
+def test_close_bounds_total_wait(clock: dict[str, float], tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """A close waits for reductions and sidecar together no longer than its timeout."""
     given: list[float] = []
 
     def reductions(*_: object) -> list[Any]:

@@ -68,10 +68,12 @@ def watching() -> set[threading.Thread]:
     return {thread for thread in threading.enumerate() if thread.name == "otel_train-sidecar"}
 
 
-def test_a_killed_sidecar_is_started_again_and_goes_on_where_it_was(
+def test_killed_sidecar_restarts(
     rank: Rank, receiver: OtlpReceiver, tmp_path: Path, caplog: pytest.LogCaptureFixture
 ) -> None:
-    """What is recorded meanwhile arrives once; the restarts are counted, and said once."""
+    """A sidecar that is killed is started again: what is recorded meanwhile arrives once, restarts are counted and
+    warned of once.
+    """
     with closing(SidecarProcess(tmp_path, 0.0)) as process:
         for step in (1, 2, 3):
             rank.record(step)
@@ -86,8 +88,8 @@ def test_a_killed_sidecar_is_started_again_and_goes_on_where_it_was(
     assert [each.getMessage().count("was killed or has failed") for each in caplog.records] == [1]
 
 
-def test_a_sidecar_that_was_told_to_end_stays_away(rank: Rank, receiver: OtlpReceiver, tmp_path: Path) -> None:
-    """It says so before it ends."""
+def test_stopped_sidecar_stays_away(rank: Rank, receiver: OtlpReceiver, tmp_path: Path) -> None:
+    """A sidecar that is told to end says so, and is not started again."""
     before = watching()
     process = SidecarProcess(tmp_path, 0.0)
     rank.record(1)
@@ -99,8 +101,8 @@ def test_a_sidecar_that_was_told_to_end_stays_away(rank: Rank, receiver: OtlpRec
     assert process.pid == pid
 
 
-def test_a_closed_session_starts_no_sidecar(rank: Rank, receiver: OtlpReceiver, tmp_path: Path) -> None:
-    """Also when its sidecar is killed; and closing waits for nothing."""
+def test_closed_session_starts_none(rank: Rank, receiver: OtlpReceiver, tmp_path: Path) -> None:
+    """A closed session starts no sidecar, also when its own is killed, and closing does not wait."""
     before = watching()
     process = SidecarProcess(tmp_path, 0.0)
     first = pid_of(process)
@@ -112,10 +114,12 @@ def test_a_closed_session_starts_no_sidecar(rank: Rank, receiver: OtlpReceiver, 
     assert process.pid == first
 
 
-def test_the_end_of_a_session_does_not_wait_for_the_pause(
+def test_close_skips_restart_pause(
     rank: Rank, receiver: OtlpReceiver, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    """The last records of a session whose sidecar was killed a moment ago are sent."""
+    """A session that ends a moment after its sidecar was killed sends its last records without the pause between
+    starts.
+    """
     monkeypatch.setattr(owner, "FIRST_PAUSE", 1000.0)
     process = SidecarProcess(tmp_path, 0.0)
     pid = pid_of(process)
@@ -128,10 +132,8 @@ def test_the_end_of_a_session_does_not_wait_for_the_pause(
     end(process, rank)
 
 
-def test_a_ring_that_is_cut_short_costs_its_own_records_only(
-    rank: Rank, receiver: OtlpReceiver, tmp_path: Path
-) -> None:
-    """The kernel ends the sidecar (SIGBUS); the next one refuses the file and sends the other rings'."""
+def test_truncated_ring_costs_itself(rank: Rank, receiver: OtlpReceiver, tmp_path: Path) -> None:
+    """A ring that is cut short ends the sidecar with SIGBUS; the next one refuses it and sends the other rings."""
     other = Rank(tmp_path, rank=1)
     with closing(SidecarProcess(tmp_path, 0.0)) as process:
         for each in (rank, other):
@@ -145,8 +147,8 @@ def test_a_ring_that_is_cut_short_costs_its_own_records_only(
         end(process, rank)
 
 
-def test_workers_of_a_loader_do_not_take_the_sidecars_end(rank: Rank, receiver: OtlpReceiver, tmp_path: Path) -> None:
-    """PyTorch hears of every child that ends, and forks while the sidecar is waited for."""
+def test_loader_ignores_sidecars_end(rank: Rank, receiver: OtlpReceiver, tmp_path: Path) -> None:
+    """A loader's workers start and end well beside a sidecar that is waited for."""
     with closing(SidecarProcess(tmp_path, 0.0)) as process:
         batches = iter(torch.utils.data.DataLoader(range(100), num_workers=2, batch_size=1))  # type: ignore[arg-type]
         next(batches)
@@ -158,8 +160,8 @@ def test_workers_of_a_loader_do_not_take_the_sidecars_end(rank: Rank, receiver: 
 
 
 @pytest.mark.usefixtures("receiver")
-def test_a_first_process_of_a_container_has_no_dead_sidecars(rank: Rank, tmp_path: Path) -> None:
-    """What has lost its parent becomes its child there, and stays a zombie until it is waited for."""
+def test_container_init_reaps_sidecars(rank: Rank, tmp_path: Path) -> None:
+    """A rank that is a container's first process leaves no sidecar as a zombie."""
     adopt = ctypes.CDLL(None).prctl
     adopt(PR_SET_CHILD_SUBREAPER, 1)
     try:
@@ -172,14 +174,14 @@ def test_a_first_process_of_a_container_has_no_dead_sidecars(rank: Rank, tmp_pat
         adopt(PR_SET_CHILD_SUBREAPER, 0)
 
 
-def test_a_sidecar_of_another_job_that_sends_elsewhere_is_warned_of(
+def test_foreign_sidecar_is_warned_of(
     rank: Rank,
     receiver: OtlpReceiver,
     tmp_path: Path,
     monkeypatch: pytest.MonkeyPatch,
     caplog: pytest.LogCaptureFixture,
 ) -> None:
-    """Two jobs were given one directory: the second one's values go where the first one's do."""
+    """A second job in one directory is warned that the first one's sidecar sends its values elsewhere."""
     monkeypatch.setattr(owner, "LONGEST_TURN", 0.0)
     with closing(SidecarProcess(tmp_path, 0.0)) as first:
         rank.record(1)

@@ -45,10 +45,10 @@ def add_up(packed: Sequence[Packed]) -> Packed:
 
 @settings(max_examples=60, deadline=None)
 @given(st.lists(RANK, min_size=1, max_size=8), st.integers(1, 2**31), st.randoms())
-def test_one_sum_of_packed_vectors_is_the_reduction_metric_by_metric(
-    ranks: list[tuple[list[int], list[float]]], step: int, random: Any
-) -> None:
-    """Sums are exact to 2**53, and maxima come with the lowest rank that has them, whoever adds up first."""
+def test_packed_sum_reduces_each_metric(ranks: list[tuple[list[int], list[float]]], step: int, random: Any) -> None:
+    """One sum of packed vectors gives what a reduction metric by metric does, exact to 2**53, with the lowest rank of
+    each maximum.
+    """
     plan = PackingPlan.of(LAYOUT, len(ranks))
     used = [plan.pack(0, [1.0] * (plan.sums + plan.peaks), rank) for rank in reversed(range(len(ranks)))]
     packed = [plan.pack(step, [*sums, *peaks], rank, used[rank]) for rank, (sums, peaks) in enumerate(ranks)]
@@ -63,7 +63,7 @@ def test_one_sum_of_packed_vectors_is_the_reduction_metric_by_metric(
 
 
 @pytest.mark.parametrize("poison", [math.nan, math.inf, -math.inf])
-def test_a_scalar_that_is_no_number_stays_in_its_own_place(poison: float) -> None:
+def test_nan_stays_in_its_scalar(poison: float) -> None:
     """NaN and infinity reach the cluster's value of their scalar, and no other value."""
     layout = Layout((rows.PICKS, Metric("loss"), PEAK, Metric("other", Reduction.MAX)))
     plan = PackingPlan.of(layout, 2)
@@ -78,8 +78,8 @@ def test_a_scalar_that_is_no_number_stays_in_its_own_place(poison: float) -> Non
 
 @pytest.mark.parametrize("world_size", [3, 1000])
 @pytest.mark.parametrize("top", [8.0, math.nan])
-def test_the_lowest_rank_has_a_maximum_of_several_and_a_nan_stays(top: float, world_size: int) -> None:
-    """In a job of any size, however its maxima are found."""
+def test_lowest_rank_has_maximum(top: float, world_size: int) -> None:
+    """The lowest rank has a maximum that several share, and a NaN stays, in a job of any size."""
     plan = PackingPlan(1, 4, world_size)
     ranks = [[1.0, top if rank == 1 else 7.0, ABSENT, 5.0, 2.0 * (rank > 0)] for rank in range(world_size)]
     reduced = add_up([plan.pack(1, values, rank) for rank, values in enumerate(ranks)])
@@ -89,16 +89,16 @@ def test_the_lowest_rank_has_a_maximum_of_several_and_a_nan_stays(top: float, wo
 
 
 @pytest.mark.parametrize("steps", [(5, 6), (6, 4), (5, 4)])
-def test_ranks_at_different_steps_give_nothing(steps: tuple[int, int]) -> None:
-    """A mismatch is seen by every rank, and its values are not taken for anything."""
+def test_different_steps_give_nothing(steps: tuple[int, int]) -> None:
+    """Ranks at different steps each see the mismatch, and the vector gives no values."""
     plan = PackingPlan(1, 1, 2)
     reduced = add_up([plan.pack(step, [1.0, 1.0], rank) for rank, step in enumerate(steps)])
     assert [plan.unpack(reduced, step) for step in steps] == [None, None]
 
 
 @pytest.mark.modes
-def test_scalars_are_accumulated_by_their_reductions() -> None:
-    """Means keep their weight, and a tensor with a gradient is as good as a number."""
+def test_scalars_follow_their_reductions() -> None:
+    """Scalars are accumulated by their reductions: means keep weights, and a tensor with a gradient is a number."""
     metrics = [Metric("m"), Metric("s", Reduction.SUM), Metric("h", Reduction.MAX), Metric("l", Reduction.MIN)]
     recorder = ScalarRecorder(metrics)
     recorder.add({"m": torch.ones(1, requires_grad=True), "s": 2, "h": 3, "l": 4})
@@ -108,8 +108,8 @@ def test_scalars_are_accumulated_by_their_reductions() -> None:
     assert recorder.drain()[:2] == ([0.0, 0.0, 0.0], [ABSENT, ABSENT])
 
 
-def test_a_nan_is_not_hidden_by_a_maximum() -> None:
-    """The largest of a NaN and a number is not a number."""
+def test_maximum_keeps_nan() -> None:
+    """The largest of a NaN and a number is NaN."""
     recorder = ScalarRecorder([PEAK])
     for value in (1.0, math.nan, 2.0):
         recorder.add({"peak": value})
@@ -143,8 +143,8 @@ class KeptList:
         return self.kept
 
 
-def test_what_a_source_gives_stays_its_own_and_has_one_place_a_value() -> None:
-    """Its list is not added to; a value too many or too few would shift those of all others."""
+def test_source_list_is_not_changed() -> None:
+    """A source's list is not added to, and one of another length than its metrics is refused."""
     source = KeptList()
     recorder = Recorder([source], [])
     assert [recorder.drain(step, (0.5, 1, 0.0))[:2] for step in (1, 2)] == [(3.0, 0.5)] * 2
@@ -155,8 +155,8 @@ def test_what_a_source_gives_stays_its_own_and_has_one_place_a_value() -> None:
             recorder.drain(3, (0.5, 1, 0.0))
 
 
-def test_a_users_source_is_a_mapping_of_values() -> None:
-    """Sums, minima and weighted means need no knowledge of the packed order."""
+def test_mapping_source_is_packed() -> None:
+    """A user's source gives sums, minima and weighted means as a mapping, without the packed order."""
     layout, drain = drain_of(OwnSource())
     values = drain(1)
     sums, given = values[: layout.sums], values[layout.sums :]
@@ -173,14 +173,14 @@ def test_a_users_source_is_a_mapping_of_values() -> None:
         ({"OTEL_EXPORTER_OTLP_METRICS_PROTOCOL": "GRPC"}, "METRICS_PROTOCOL must be grpc or http/protobuf, got 'GRPC'"),
     ],
 )
-def test_a_wrong_variable_is_named(environ: dict[str, str], complaint: str) -> None:
-    """The environment is checked as arguments are."""
+def test_wrong_variable_is_named(environ: dict[str, str], complaint: str) -> None:
+    """A variable of the environment that breaks a rule is refused with its name."""
     with pytest.raises(ConfigurationError, match=complaint):
         Environment.read(environ)
 
 
-def test_disabled_job_has_no_endpoint_to_check() -> None:
-    """A preference that is set for a whole cluster ends no job that sends nothing."""
+def test_disabled_job_skips_endpoint() -> None:
+    """A disabled job does not check an endpoint or temporality that is set for a whole cluster."""
     preference = {"OTEL_EXPORTER_OTLP_METRICS_TEMPORALITY_PREFERENCE": "delta"}
     assert Environment.read({**preference, "OTEL_SDK_DISABLED": "true"}).disabled
     with pytest.raises(ConfigurationError, match="TEMPORALITY_PREFERENCE must be cumulative"):
@@ -198,8 +198,8 @@ def external(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setenv("OTEL_TRAIN_SIDECAR", "external")
 
 
-def test_a_disabled_session_makes_nothing_and_does_nothing(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    """No directory, no process; and an interval is not even drained."""
+def test_disabled_session_does_nothing(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """A disabled session makes no directory and no process, and drains no interval."""
     monkeypatch.setenv("OTEL_SDK_DISABLED", "true")
     meter = MixingMeter(1, ["a"], {"a": 1})
     with session(tmp_path, sources=[meter]) as telemetry:
@@ -208,7 +208,7 @@ def test_a_disabled_session_makes_nothing_and_does_nothing(tmp_path: Path, monke
 
 
 @pytest.mark.modes
-def test_one_process_records_its_own_and_the_clusters_values(tmp_path: Path) -> None:
+def test_lone_process_is_cluster(tmp_path: Path) -> None:
     """Without torch.distributed a job is a cluster of one; steps between two log steps are in the interval."""
     meter = MixingMeter(1, ["a"], {"a": 1})
     meter.open(0, "a")
@@ -235,10 +235,8 @@ def test_one_process_records_its_own_and_the_clusters_values(tmp_path: Path) -> 
     ("key", "complaint"),
     [("ledger/evictions", "is one of otel_train's own"), ("train/cluster/loss", "marks cluster-wide values")],
 )
-def test_a_wrong_key_raises_at_the_first_step_and_not_later(
-    key: str, complaint: str, tmp_path: Path, caplog: pytest.LogCaptureFixture
-) -> None:
-    """After the first step nothing of ours raises into the training loop; the key is dropped, and that is said once."""
+def test_wrong_key_raises_first(key: str, complaint: str, tmp_path: Path, caplog: pytest.LogCaptureFixture) -> None:
+    """A wrong key raises at the first step; later it is dropped, with one warning."""
     with session(tmp_path) as telemetry, pytest.raises(ConfigurationError, match=complaint):
         telemetry.step(1, {key: 1.0})
     with session(tmp_path) as telemetry:
@@ -250,8 +248,8 @@ def test_a_wrong_key_raises_at_the_first_step_and_not_later(
 
 
 @pytest.mark.parametrize("again", [2, 1])
-def test_a_step_that_was_made_already_is_not_recorded_again(again: int, tmp_path: Path) -> None:
-    """Two records of one step would be two rows, or a row that is neither's."""
+def test_old_step_is_not_recorded(again: int, tmp_path: Path) -> None:
+    """A step that was made already makes no second record."""
     with session(tmp_path) as telemetry:
         for step in (1, 2, again, 3):
             telemetry.step(step, {"x": float(step)})
@@ -259,7 +257,7 @@ def test_a_step_that_was_made_already_is_not_recorded_again(again: int, tmp_path
     assert [record.step for record in records if record.kind is Kind.RANK] == [1, 2, 3]
 
 
-def test_a_forked_child_writes_nothing(tmp_path: Path) -> None:
+def test_forked_child_writes_nothing(tmp_path: Path) -> None:
     """A child of os.fork that steps, or exits as a program does, leaves its parent's ring alone."""
     with session(tmp_path) as telemetry:
         telemetry.step(1)
@@ -273,8 +271,8 @@ def test_a_forked_child_writes_nothing(tmp_path: Path) -> None:
         assert (reader.progress.step, reader.progress.closed) == (1, False)
 
 
-def test_ledger_entries_get_stale_with_telemetry_off_too(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
-    """Training does not depend on whether it is watched."""
+def test_disabled_session_ages_ledger(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
+    """A ledger drops idle entries with telemetry off too: training does not depend on it."""
     monkeypatch.setenv("OTEL_SDK_DISABLED", "true")
     ledger = otel_train.StateLedger((1,), capacity=4, max_idle_steps=1)
     ledger.store(["x"], torch.ones(1, 1))
@@ -284,8 +282,8 @@ def test_ledger_entries_get_stale_with_telemetry_off_too(monkeypatch: pytest.Mon
     assert len(ledger) == 0
 
 
-def test_a_full_disk_costs_the_records_and_nothing_else(tmp_path: Path) -> None:
-    """A ring that can't be made is said once; the session goes on without it."""
+def test_full_disk_costs_records(tmp_path: Path) -> None:
+    """A ring that can't be made is one warning, and the session goes on without it."""
     code = (
         "import otel_train, resource, sys\n"
         "sys.dont_write_bytecode = True\n"  # cut at the limit, a module's file would break each later import
@@ -313,10 +311,10 @@ UUID = "53a3445f-bddf-4efd-b7bb-6a9d7307310e"
         ((None, "", "saved", "none"), "saved"),  # what torchrun says where none was given
     ],
 )
-def test_the_users_run_id_stands_above_the_saved_one_and_that_above_torchruns(
+def test_given_run_overrides_saved(
     ids: tuple[str | None, str, str, str], wanted: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    """A resumed job goes on in its run, under whatever rendezvous, unless somebody wants another one."""
+    """A run id that is given overrides the saved one, and that overrides torchrun's."""
     argument, variable, saved, rendezvous = ids
     monkeypatch.setenv("OTEL_TRAIN_RUN_ID", variable)
     monkeypatch.setenv("TORCHELASTIC_RUN_ID", rendezvous)
@@ -327,7 +325,7 @@ def test_the_users_run_id_stands_above_the_saved_one_and_that_above_torchruns(
         assert RingReader(ring_files(tmp_path / "rings")[0]).identity.run_id == wanted
 
 
-def test_the_users_run_id_holds_where_ranks_have_met(tmp_path: Path) -> None:
+def test_given_run_survives_meeting(tmp_path: Path) -> None:
     """A session that knows its ranks from the beginning keeps the given id over a saved one as well."""
     dist.init_process_group("gloo", init_method=f"file://{tmp_path}/store", rank=0, world_size=1)
     try:
@@ -339,8 +337,8 @@ def test_the_users_run_id_holds_where_ranks_have_met(tmp_path: Path) -> None:
         dist.destroy_process_group()
 
 
-def test_saved_state_of_something_else_or_too_late_is_refused(tmp_path: Path) -> None:
-    """A ring's run can't change under way."""
+def test_wrong_state_is_refused(tmp_path: Path) -> None:
+    """A state of something else, or one that is loaded after the first step, is refused."""
     with session(tmp_path) as telemetry:
         with pytest.raises(StateMismatchError, match="must have a 'run_id'"):
             telemetry.load_state_dict({"step": 3})
@@ -349,8 +347,8 @@ def test_saved_state_of_something_else_or_too_late_is_refused(tmp_path: Path) ->
             telemetry.load_state_dict({"run_id": "saved"})
 
 
-def test_a_disabled_session_keeps_the_saved_run(monkeypatch: pytest.MonkeyPatch) -> None:
-    """Switching telemetry off for one attempt does not cut a run in two."""
+def test_disabled_session_keeps_run(monkeypatch: pytest.MonkeyPatch) -> None:
+    """A disabled session keeps the saved run's id, so that one attempt without telemetry does not cut a run in two."""
     monkeypatch.setenv("OTEL_SDK_DISABLED", "true")
     telemetry = otel_train.init()
     telemetry.load_state_dict({"run_id": "saved"})

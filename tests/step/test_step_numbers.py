@@ -54,10 +54,10 @@ NO_STEPS.append(torch.empty((), dtype=torch.int64, device="meta"))
 
 @pytest.mark.parametrize("given", NO_STEPS, ids=lambda each: type(each).__name__)
 @pytest.mark.parametrize("first", [True, False])
-def test_what_is_no_step_number_costs_no_values(
-    given: Any, first: bool, tmp_path: Path, caplog: pytest.LogCaptureFixture
-) -> None:
-    """Nothing is raised; it is counted, said once with the rule, and its scalars go into the next step."""
+def test_wrong_step_keeps_values(given: Any, first: bool, tmp_path: Path, caplog: pytest.LogCaptureFixture) -> None:
+    """A step that is not a step number raises nothing: it is counted, warned of once, and its scalars go into the next
+    step.
+    """
     with init(tmp_path) as telemetry:
         for step in [given, given, 1] if first else [1, given, given, 2]:
             telemetry.step(step, {"x": 3.0 if type(step) is int and 0 < step < 9 else 9.0})
@@ -75,16 +75,18 @@ def counted_in_place() -> Iterator[torch.Tensor]:
 
 
 @pytest.mark.parametrize("steps", [counted_in_place(), np.arange(1, 4), [1.0, 2.0, 3.0], torch.tensor([[1], [2], [3]])])
-def test_a_step_is_taken_by_value(steps: Sequence[Any], tmp_path: Path) -> None:
-    """A tensor that is counted in place is another step later; NumPy's numbers are numbers."""
+def test_step_is_taken_by_value(steps: Sequence[Any], tmp_path: Path) -> None:
+    """A step is taken by value: a tensor that is counted in place is another step later, and NumPy's numbers are
+    numbers.
+    """
     with init(tmp_path) as telemetry:
         for step in steps:
             telemetry.step(step, {"x": 1.0})
     assert column(tmp_path, "x") == {1: 1.0, 2: 1.0, 3: 1.0}
 
 
-def test_steps_may_be_counted_from_zero(tmp_path: Path, caplog: pytest.LogCaptureFixture) -> None:
-    """As enumerate() does by default; a source's first interval ends with step 0 then."""
+def test_steps_begin_at_zero(tmp_path: Path, caplog: pytest.LogCaptureFixture) -> None:
+    """Steps may be counted from 0, as enumerate() does by default; a source's first interval ends with step 0 then."""
     meter = MixingMeter(1, ["a"], {"a": 1})
     meter.open(0, "a")
     with init(tmp_path, sources=[meter]) as telemetry:
@@ -96,8 +98,10 @@ def test_steps_may_be_counted_from_zero(tmp_path: Path, caplog: pytest.LogCaptur
     assert not caplog.records
 
 
-def test_a_smaller_step_gives_its_values_to_the_next(tmp_path: Path, caplog: pytest.LogCaptureFixture) -> None:
-    """One message names both numbers and the keys; what comes last is recorded at the end, with its picks."""
+def test_smaller_step_keeps_values(tmp_path: Path, caplog: pytest.LogCaptureFixture) -> None:
+    """A smaller step gives its values to the next, with one message of both numbers and the keys; the last ones are
+    recorded at the end.
+    """
     meter = MixingMeter(1, ["a"], {"a": 1})
     meter.open(0, "a")
     with init(tmp_path, sources=[meter]) as telemetry:
@@ -110,7 +114,7 @@ def test_a_smaller_step_gives_its_values_to_the_next(tmp_path: Path, caplog: pyt
 
 
 @pytest.mark.parametrize("log_every", [1, 2])
-def test_a_step_in_several_calls_is_one_row(log_every: int, tmp_path: Path, caplog: pytest.LogCaptureFixture) -> None:
+def test_repeated_step_is_one_row(log_every: int, tmp_path: Path, caplog: pytest.LogCaptureFixture) -> None:
     """Micro-batches with one number give the mean over them, from the first step on, and without a warning."""
     with init(tmp_path, log_every=log_every) as telemetry:
         for step in range(1, 5):
@@ -120,8 +124,8 @@ def test_a_step_in_several_calls_is_one_row(log_every: int, tmp_path: Path, capl
     assert not caplog.records
 
 
-def test_an_evaluation_shares_the_row_of_its_step(tmp_path: Path) -> None:
-    """Whichever of the two comes first."""
+def test_evaluation_shares_steps_row(tmp_path: Path) -> None:
+    """An evaluation shares the row of its step, whichever of the two calls comes first."""
     keys = [Scalar("train/loss"), Scalar("eval/loss")]
     with init(tmp_path, metrics=keys) as telemetry:
         for step in range(10, 50, 10):
@@ -131,8 +135,8 @@ def test_an_evaluation_shares_the_row_of_its_step(tmp_path: Path) -> None:
     assert column(tmp_path, "eval/loss") == {step: step + 1 for step in range(10, 50, 10)}
 
 
-def test_a_repetition_out_of_the_blue_comes_a_step_later(tmp_path: Path, caplog: pytest.LogCaptureFixture) -> None:
-    """The row of its step has gone out; the message names the step, the keys and the remedy."""
+def test_late_repetition_joins_next_step(tmp_path: Path, caplog: pytest.LogCaptureFixture) -> None:
+    """A repetition after steps that came once goes into the next step, with a message of step, keys and remedy."""
     with init(tmp_path, metrics=[Scalar("eval/loss")]) as telemetry:
         for step in (1, 2, 3):
             telemetry.step(step)
@@ -142,8 +146,10 @@ def test_a_repetition_out_of_the_blue_comes_a_step_later(tmp_path: Path, caplog:
     assert ["step 3 was given again" in each.getMessage() for each in caplog.records] == [True]
 
 
-def test_added_values_count_by_weight_in_their_step(tmp_path: Path) -> None:
-    """Before the first step too; a sum and a maximum have no weights, and a tensor is taken by value."""
+def test_added_values_are_weighted(tmp_path: Path) -> None:
+    """Added values count by weight in their step, the first one too; a sum and a maximum have no weights, and a tensor
+    is taken by value.
+    """
     loss = torch.tensor(0.0)
     declared = [Scalar("tokens", "sum"), Scalar("norm", "max")]
     with init(tmp_path, metrics=declared) as telemetry:
@@ -159,10 +165,8 @@ def test_added_values_count_by_weight_in_their_step(tmp_path: Path) -> None:
 @pytest.mark.parametrize(
     "weight", [-1.0, float("nan"), float("inf"), "2", None, True, Raises()], ids=lambda each: type(each).__name__
 )
-def test_a_weight_that_is_none_costs_its_values_only(
-    weight: Any, tmp_path: Path, caplog: pytest.LogCaptureFixture
-) -> None:
-    """It is said once, with the rule."""
+def test_wrong_weight_costs_its_values(weight: Any, tmp_path: Path, caplog: pytest.LogCaptureFixture) -> None:
+    """A weight that breaks its rule costs its own values, with one warning of the rule."""
     with init(tmp_path) as telemetry:
         telemetry.step(1, {"x": 1.0})
         for _ in range(2):
@@ -172,8 +176,10 @@ def test_a_weight_that_is_none_costs_its_values_only(
     assert [each.getMessage().count("a finite number of at least 0") for each in caplog.records] == [1]
 
 
-def test_durations_are_those_of_training_steps(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    """Who logs each tenth step made ten; how many were before the first that is told, nobody knows."""
+def test_durations_count_training_steps(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Durations are those of training steps: a log of each tenth made ten; how many came before the first one is
+    unknown.
+    """
     seconds = [0.0]
     monkeypatch.setattr(time, "perf_counter", lambda: seconds[0])
     with init(tmp_path) as telemetry:
@@ -186,8 +192,8 @@ def test_durations_are_those_of_training_steps(tmp_path: Path, monkeypatch: pyte
     assert column(tmp_path, "train/data_wait") == {10: None, 20: 0.1, 30: 0.1}
 
 
-def test_calls_after_close_are_said_once(tmp_path: Path, caplog: pytest.LogCaptureFixture) -> None:
-    """With the step and the remedy; a session that is off from the beginning says nothing."""
+def test_calls_after_close_warn_once(tmp_path: Path, caplog: pytest.LogCaptureFixture) -> None:
+    """Calls after close are one warning with the step and the remedy; a session that was never on gives none."""
     telemetry = init(tmp_path)
     telemetry.step(1)
     telemetry.close()
@@ -198,8 +204,8 @@ def test_calls_after_close_are_said_once(tmp_path: Path, caplog: pytest.LogCaptu
     assert "otel_train.init()" in caplog.text
 
 
-def test_a_forked_child_is_told_once_what_to_do(tmp_path: Path, caplog: pytest.LogCaptureFixture) -> None:
-    """A launcher that forks after init() records nothing in its children."""
+def test_forked_child_warns_once(tmp_path: Path, caplog: pytest.LogCaptureFixture) -> None:
+    """A child of a launcher that forks after init() records nothing, and warns once with the remedy."""
     with init(tmp_path) as telemetry:
         child = os.fork()
         if not child:
@@ -221,8 +227,10 @@ class Broken:
 
 
 @pytest.mark.parametrize("log_every", [1, 2])
-def test_a_source_that_always_raises_hides_no_progress(log_every: int, tmp_path: Path) -> None:
-    """Training goes on, so nobody is paged for a rank that hangs; and the session ends as others do."""
+def test_raising_source_keeps_progress(log_every: int, tmp_path: Path) -> None:
+    """A source that always raises hides no progress: a rank's step goes on in the ring, and the session ends as others
+    do.
+    """
     with init(tmp_path, sources=[Broken()], log_every=log_every) as telemetry:
         for step in range(1, 6):
             telemetry.step(step, {"loss": 1.0})

@@ -30,8 +30,8 @@ PRINT = "import os; from otel_train.step.torchrun import launched_run_id as name
         ("43", ARRAY, "43"),
     ],
 )
-def test_ids_that_tell_launches_apart_are_kept(rendezvous: str, environ: dict[str, str], expected: str) -> None:
-    """A UUID is one launch's; the scheduler's job goes on in the same run when it is requeued."""
+def test_unique_ids_are_kept(rendezvous: str, environ: dict[str, str], expected: str) -> None:
+    """A UUID, and the scheduler's job, which a requeue goes on with, are the run's id as they are."""
     assert launched_run_id({"TORCHELASTIC_RUN_ID": rendezvous, **environ}, "here") == expected
 
 
@@ -41,8 +41,8 @@ def name_in_a_process(rendezvous: str, *above: str) -> str:
     return subprocess.check_output([*above, sys.executable, "-c", PRINT], env=environment, text=True).strip()
 
 
-def test_another_id_is_joined_with_the_agent(monkeypatch: pytest.MonkeyPatch) -> None:
-    """The agent is this test: with a script between the two as well, and in another process it is another one."""
+def test_other_ids_add_agent(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Another id is joined with the agent's process, also with a script between; another agent gives another one."""
     first = name_in_a_process("101")
     assert name_in_a_process("101", "sh", "-c", '"$@"; exit $?', "sh") == first
     monkeypatch.setenv("TORCHELASTIC_RUN_ID", "101")
@@ -50,17 +50,15 @@ def test_another_id_is_joined_with_the_agent(monkeypatch: pytest.MonkeyPatch) ->
 
 
 @pytest.mark.parametrize(("rendezvous", "begin"), [("101", "101-"), ("none", ""), ("x" * 300, "x" * 96 + "-")])
-def test_the_id_is_what_the_name_begins_with(rendezvous: str, begin: str) -> None:
-    """Where there is one, and as much of it as a run's id takes."""
+def test_name_begins_with_id(rendezvous: str, begin: str) -> None:
+    """A made-up name begins with the rendezvous id, with as much of it as a run's id takes."""
     name = launched_run_id({"TORCHELASTIC_RUN_ID": rendezvous}, "here")
     assert name.startswith(begin)
     assert len(name) == len(begin) + 12
 
 
-def test_processes_that_are_jobs_of_their_own_are_runs_of_their_own(
-    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    """A launch of torchrun has started them, and there is no group over them."""
+def test_ungrouped_processes_are_runs(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Processes of one torchrun launch without a process group are runs of their own."""
     found = []
     for name, text in {"TORCHELASTIC_RUN_ID": UUID, "WORLD_SIZE": "1", "OTEL_TRAIN_SIDECAR": "external"}.items():
         monkeypatch.setenv(name, text)

@@ -34,10 +34,8 @@ from otel_train.step.user_metrics import check_names, check_row
         ("count", "count_total"),
     ],
 )
-def test_names_that_meet_are_refused_with_both(
-    names: tuple[str, str], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    """After Prometheus' translation, or as the sibling of a maximum."""
+def test_colliding_names_are_refused(names: tuple[str, str], tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Two names that are one after Prometheus' translation, or as a maximum's sibling, are refused with both."""
     monkeypatch.setenv("OTEL_TRAIN_SIDECAR", "external")
     declared: list[Scalar | Metric] = [Scalar("peak", "max"), Metric("count", Reduction.SUM, Instrument.COUNTER)]
     mine, other = names
@@ -56,8 +54,8 @@ def test_names_that_meet_are_refused_with_both(
         *("", "损失", "a\nb", "x\udcff", "x" * 250, 7, None, ("a", "b"), b"loss"),
     ],
 )
-def test_a_key_that_would_get_lost_is_refused(key: Any, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    """It is one of ours or wandb's, or no name where it goes."""
+def test_lost_keys_are_refused(key: Any, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """A key that is one of ours or wandb's, or not a name where it goes, is refused."""
     monkeypatch.setenv("OTEL_TRAIN_SIDECAR", "external")
     telemetry = otel_train.init(ring_dir=tmp_path, close_timeout=0.01)
     with telemetry, pytest.raises(ConfigurationError, match="metric"):
@@ -65,8 +63,8 @@ def test_a_key_that_would_get_lost_is_refused(key: Any, tmp_path: Path, monkeypa
 
 
 @pytest.mark.parametrize("key", ["acc@1", "loss (ema) µ", "Loss", "effective_rank", "grad norm", "0_loss", "x" * 247])
-def test_any_other_key_is_kept_whole(key: str) -> None:
-    """OpenTelemetry's syntax for instruments is narrower than what receivers take."""
+def test_unusual_keys_are_kept(key: str) -> None:
+    """A key beyond OpenTelemetry's syntax for instruments, which receivers take, is kept whole."""
     check_row(Metric(key))
     check_names([Metric(key), Metric("loss")])
 
@@ -85,8 +83,8 @@ def test_any_other_key_is_kept_whole(key: str) -> None:
         (Metric("x", description="two\nlines"), "description must be at most 512 printable characters"),
     ],
 )
-def test_what_would_not_arrive_is_refused_in_init(metric: Metric, complaint: str, tmp_path: Path) -> None:
-    """A declared metric arrives as it was declared, or not at all."""
+def test_init_refuses_lossy_metrics(metric: Metric, complaint: str, tmp_path: Path) -> None:
+    """A declared metric arrives as it was declared, or is refused in init."""
     with pytest.raises(ConfigurationError, match=f"metric 'x'.*{complaint}"):
         otel_train.init(ring_dir=tmp_path, metrics=[metric])
 
@@ -98,8 +96,8 @@ def test_what_would_not_arrive_is_refused_in_init(metric: Metric, complaint: str
         (["x"], "metrics must be otel_train.Scalar, got 'x'"),
     ],
 )
-def test_declarations_that_are_none_are_named_by_init(metrics: Any, complaint: str, tmp_path: Path) -> None:
-    """Of two of one name the second would win, in silence."""
+def test_init_names_wrong_declarations(metrics: Any, complaint: str, tmp_path: Path) -> None:
+    """A metric that is declared twice, or what is not a declaration, is named by init."""
     with pytest.raises(ConfigurationError, match=complaint):
         otel_train.init(ring_dir=tmp_path, metrics=metrics)
 
@@ -136,8 +134,8 @@ def test_scalar_declares_as_metric(reduction: Any, tmp_path: Path, monkeypatch: 
 
 
 @pytest.mark.parametrize("given", [{"reduction": "average"}, {"instrument": "meter"}, {"reduction": None}])
-def test_a_metric_of_no_such_kind_names_the_field(given: Any) -> None:
-    """And lists what there is."""
+def test_metric_names_wrong_field(given: Any) -> None:
+    """A metric of an unknown reduction or instrument is refused with the field and all that there are."""
     with pytest.raises(ConfigurationError, match=f"metric 'x': {next(iter(given))} must be one of "):
         Metric("x", **given)
 
@@ -151,7 +149,7 @@ def test_a_metric_of_no_such_kind_names_the_field(given: Any) -> None:
         ({"x": 10**400}, [], "metric 'x' is an integer beyond what a float holds"),
     ],
 )
-def test_what_can_not_be_reduced_is_an_error(metrics: Any, sums: list[str], complaint: str) -> None:
-    """The call that waits has nobody to drop a value for."""
+def test_unreduced_values_raise(metrics: Any, sums: list[str], complaint: str) -> None:
+    """A value that can't be reduced raises, in a call that waits."""
     with pytest.raises(ConfigurationError, match=complaint):
         otel_train.reduce_loss_metrics(metrics, sum_keys=sums)

@@ -91,10 +91,12 @@ READABLE = {
 
 @pytest.mark.parametrize("first", [True, False])
 @pytest.mark.parametrize("value", UNREADABLE.values(), ids=UNREADABLE)
-def test_a_value_that_cant_be_read_costs_itself(
+def test_unreadable_value_costs_itself(
     value: Any, first: bool, tmp_path: Path, caplog: pytest.LogCaptureFixture
 ) -> None:
-    """At the first step and later: its key is absent, the others are there, and one warning names it."""
+    """A value that can't be read is absent, at the first step and later: the others are there, and one warning names
+    it.
+    """
     with otel_train.init(close_timeout=0.01, ring_dir=tmp_path, blocking=True) as telemetry:
         steps = [
             telemetry.step(step, {"bad": value if step in (2, 3) or first else 1.0, "fine": 2.0}) for step in (1, 2, 3)
@@ -110,8 +112,8 @@ def test_a_value_that_cant_be_read_costs_itself(
 
 @pytest.mark.parametrize(("value", "number"), READABLE.values(), ids=READABLE)
 @pytest.mark.parametrize("reduction", ["mean", "sum", "max", "min"])
-def test_whatever_stands_for_one_number_is_read(value: Any, number: float, reduction: Any, tmp_path: Path) -> None:
-    """Under each reduction, which may be named by its text."""
+def test_one_number_is_read(value: Any, number: float, reduction: Any, tmp_path: Path) -> None:
+    """Whatever holds one number is read as it, under each reduction, which may be named by its text."""
     metric = Scalar("x", reduction)
     with otel_train.init(close_timeout=0.01, ring_dir=tmp_path, metrics=[metric], blocking=True) as telemetry:
         values = telemetry.step(1, {"x": value}) or {}
@@ -121,8 +123,8 @@ def test_whatever_stands_for_one_number_is_read(value: Any, number: float, reduc
 
 @pytest.mark.modes
 @pytest.mark.parametrize("reduction", ["mean", "sum", "max", "min"])
-def test_what_nobody_gives_is_absent(reduction: Any, tmp_path: Path) -> None:
-    """As None or by leaving the key out; zero, of either sign, is a value."""
+def test_missing_value_is_absent(reduction: Any, tmp_path: Path) -> None:
+    """A value that is None or left out is absent; zero, of either sign, is a value."""
     metric = Scalar("x", reduction)
     with otel_train.init(close_timeout=0.01, ring_dir=tmp_path, metrics=[metric], blocking=True) as telemetry:
         given: list[dict[str, Any]] = [{"x": None}, {}, {"x": 0.0}, {"x": -0.0}, {"x": 1.0}, {"x": None}]
@@ -137,8 +139,8 @@ def test_what_nobody_gives_is_absent(reduction: Any, tmp_path: Path) -> None:
 
 
 @pytest.mark.parametrize("value", [math.nan, math.inf, -1.0, 10**400])
-def test_a_counter_takes_counts_only(value: float, tmp_path: Path, caplog: pytest.LogCaptureFixture) -> None:
-    """Its total would never be right again."""
+def test_counter_takes_counts_only(value: float, tmp_path: Path, caplog: pytest.LogCaptureFixture) -> None:
+    """A counter drops a value that is not a count, since its total would never be right again."""
     tokens = Metric("tokens", Reduction.SUM, Instrument.COUNTER)
     with otel_train.init(close_timeout=0.01, ring_dir=tmp_path, metrics=[tokens], blocking=True) as telemetry:
         values = [(telemetry.step(step, {"tokens": given}) or {}).get("tokens") for step, given in ((1, 5), (2, value))]
@@ -160,16 +162,18 @@ class NoMapping(Mapping[str, Any]):
 
 
 @pytest.mark.parametrize("scalars", [NoMapping(), [("x", 1.0)], 7.0, torch.ones(2)])
-def test_scalars_that_are_no_mapping_cost_no_step(scalars: Any, tmp_path: Path) -> None:
-    """After the first step, where that is an error."""
+def test_wrong_scalars_cost_no_step(scalars: Any, tmp_path: Path) -> None:
+    """Scalars that are not a mapping are dropped after the first step, where that is an error, and the step is
+    recorded.
+    """
     with otel_train.init(close_timeout=0.01, ring_dir=tmp_path, blocking=True) as telemetry:
         telemetry.step(1, {"x": 1.0})
         values = telemetry.step(2, scalars) or {}
     assert ("x" in values, values[rows.RANKS.wandb_key], values[DROPPED]) == (False, 1.0, 1.0)
 
 
-def test_ever_new_keys_do_not_fill_the_log(tmp_path: Path, caplog: pytest.LogCaptureFixture) -> None:
-    """A key that has the step in it is a new one at each step."""
+def test_new_keys_fill_no_log(tmp_path: Path, caplog: pytest.LogCaptureFixture) -> None:
+    """Keys that have the step in them stop being logged after so many."""
     with otel_train.init(close_timeout=0.01, ring_dir=tmp_path) as telemetry:
         for step in range(1, 300):
             telemetry.step(step, {f"loss at {step}": 1.0})
@@ -215,8 +219,8 @@ KEYS = {name: BY_NAME[name].wandb_key if name in BY_NAME else name for name in G
 @pytest.mark.parametrize(
     "value", [None, "high", 10**400, torch.ones(2), torch.ones((), device="meta"), math.nan, math.inf, Failing()]
 )
-def test_a_sources_bad_value_costs_itself(source: type[Given], name: str, value: Any, tmp_path: Path) -> None:
-    """Its other values and the sidecar's ring stay whole; what is no number may stay so in a gauge."""
+def test_bad_source_value_costs_itself(source: type[Given], name: str, value: Any, tmp_path: Path) -> None:
+    """A source's bad value leaves its other values and the ring whole; NaN and infinity may stay in a gauge."""
     measured = source()
     with otel_train.init(close_timeout=0.01, sources=[measured], ring_dir=tmp_path, blocking=True) as telemetry:
         telemetry.step(1)
@@ -233,8 +237,8 @@ def test_a_sources_bad_value_costs_itself(source: type[Given], name: str, value:
         assert broken == (0.0 if name in BY_NAME else None)
 
 
-def test_a_sources_wrong_modality_vector_costs_its_place() -> None:
-    """Among values that have a place for each modality."""
+def test_bad_modality_value_costs_itself() -> None:
+    """A bad value among those of each modality costs only its own."""
 
     class Meter:
         metrics = MIXING
@@ -274,8 +278,8 @@ def test_a_sources_wrong_modality_vector_costs_its_place() -> None:
         None,
     ],
 )
-def test_a_sources_facts_damage_no_ring(facts: Any, tmp_path: Path) -> None:
-    """They are for people: what a ring can't carry is left out, and the others are there."""
+def test_bad_facts_damage_no_ring(facts: Any, tmp_path: Path) -> None:
+    """Facts that a ring can't carry are left out, and the others are there."""
     source = Given()
     source.facts = facts  # type: ignore[attr-defined]
     with otel_train.init(close_timeout=0.01, sources=[source], ring_dir=tmp_path) as telemetry:
