@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import copy
-import logging
 import uuid
 from collections.abc import Collection, Iterable, Iterator, Mapping, Sequence
 from typing import Any, Self
@@ -18,15 +17,13 @@ from otel_train.mixing.argument_checks import batch_numbers, checked_bias, check
 from otel_train.mixing.batch import READERS, MixedBatch
 from otel_train.mixing.dealing import check_every_rank_reads
 from otel_train.mixing.meter import MixingMeter
-from otel_train.mixing.meter_state import fitted, merge_meter_states
+from otel_train.mixing.pick_steps import PickSteps
 from otel_train.mixing.plan import AtEnd, MixPlan, Pick
 from otel_train.mixing.progress import WorkerProgress
-from otel_train.mixing.resume import Job, Share, begin, checked_states, go_on, log_resume, reshard, saved_streams
+from otel_train.mixing.resume import Job, Share, begin, checked_states, log_resume, resume, saved_streams
 from otel_train.mixing.streams import Stream, checked_streams
 from otel_train.mixing.weights import Weights, WeightSchedule, checked_weights
 from otel_train.untraced import untraced
-
-logger = logging.getLogger(__name__)
 
 _ROWS_PER_STEP = "give the rows that this rank consumes in a step"
 
@@ -68,8 +65,8 @@ class StreamMixingDataset(IterableDataset[MixedBatch]):
         reader_bias: A factor for each slot; readers of one modality share its weight in proportion to it.
         batch_size: Rows that the DataLoader puts into a batch.
         rows_per_step: Rows that this rank consumes in a step, which the weights go by; `batch_size` by default.
-        at_end: What a slot does when its stream runs out.
-        seed: Decides the order of the streams and the choice of readers.
+        at_end: Rule for a slot whose stream runs out.
+        seed: Seed of the order of the streams and the choice of readers.
         horizon: Picks of this rank over which the mix divergence is taken.
         rank: This rank; torch.distributed's by default, 0 without it.
         world_size: Number of ranks that share the streams; torch.distributed's by default, 1 without it.
@@ -123,6 +120,7 @@ class StreamMixingDataset(IterableDataset[MixedBatch]):
         )
         share = begin(self._job, self.rank)
         self._check_share(share)
+        self._steps = PickSteps(self.rows_per_step)
         self.meter = MixingMeter(len(self.slots), self.modalities, self._weights_at(1), horizon=horizon, events=events)
         self._take(share)
         self._open_slots()
@@ -130,7 +128,6 @@ class StreamMixingDataset(IterableDataset[MixedBatch]):
         self._times_begun = 0
         self._counted_here = 0
         """The number of the first pick that was not counted when its row was made, in this process."""
-        self._warned = self._schedule_warned = False
         self._token = uuid.uuid4().hex
         READERS[self._token] = self
 
@@ -163,9 +160,7 @@ class StreamMixingDataset(IterableDataset[MixedBatch]):
         plan.fill(share.places)
         self._plan = plan
         self._owners = share.owners
-        # A step that was saved within keeps its picks, but ends with the next one where a step has become shorter.
-        self._step_began = share.step, share.index - min(share.picks_in_step, self.rows_per_step - 1)
-        self._step_ended: tuple[int, int] | None = None
+        self._steps.restart(share.step, share.index, share.picks_in_step)
         weights = self._weights_at(share.step)
         plan.set_weights(weights)
         self.meter.set_weights(weights)
@@ -199,7 +194,7 @@ class StreamMixingDataset(IterableDataset[MixedBatch]):
                 self._next_pick(self._plan)
         self._progress.begin(worker, workers, self._times_begun)
         plan = self._plan.copy()
-        plan.set_weights(self._weights_at(self._step_of(plan.index)))
+        plan.set_weights(self._weights_at(self._steps.step_of(plan.index)))
         start = plan.index
         while (pick := self._next_pick(plan)) is not None:
             if (pick.index - start) // self.batch_size % workers == worker:
@@ -207,14 +202,9 @@ class StreamMixingDataset(IterableDataset[MixedBatch]):
                 self._progress.read(pick.index + 1)
                 yield MixedBatch(values, self._token)
 
-    def _step_of(self, index: int) -> int:
-        """Return the optimizer's step that a pick belongs to."""
-        step, began = self._step_began
-        return step + (index - began) // self.rows_per_step
-
     def _next_pick(self, plan: MixPlan, meter: MixingMeter | None = None) -> Pick | None:
-        if callable(self._weights) and (plan.index - self._step_began[1]) % self.rows_per_step == 0:
-            weights = self._weights_at(self._step_of(plan.index))
+        if callable(self._weights) and self._steps.is_first(plan.index):
+            weights = self._weights_at(self._steps.step_of(plan.index))
             plan.set_weights(weights)
             if meter is not None:
                 meter.set_weights(weights)
@@ -298,7 +288,7 @@ class StreamMixingDataset(IterableDataset[MixedBatch]):
 
     @property
     def facts(self) -> dict[str, str | float]:
-        """How it is set up, for people who look at a ring."""
+        """Configuration, for people who look at a ring."""
         return {
             **self.meter.facts,
             "mixing.batch_size": self.batch_size,
@@ -332,7 +322,7 @@ class StreamMixingDataset(IterableDataset[MixedBatch]):
 
     def drain_measurements(self, step: int | None = None) -> list[float]:
         """End the interval with `step`; see `MixingMeter.drain_measurements`."""
-        self._say_lost_picks()
+        self._progress.warn_of_lost_picks(self._plan.index)
         values = self.meter.drain_measurements(step)
         if step is not None:
             self._note_end()
@@ -340,49 +330,25 @@ class StreamMixingDataset(IterableDataset[MixedBatch]):
 
     def drain_step_metrics(self, step: int | None = None) -> dict[str, float]:
         """End the interval with `step` and return this rank's own values, by wandb key."""
-        self._say_lost_picks()
+        self._progress.warn_of_lost_picks(self._plan.index)
         values = self.meter.drain_step_metrics(step)
         if step is not None:
             self._note_end()
         return values
 
     def _note_end(self) -> None:
-        """Note where the step that has just ended did so: a schedule of weights goes by the optimizer's steps."""
-        step, index = self.meter.step - 1, self._plan.index
-        self._step_ended = step, index
-        scheduled = self._step_of(index) - 1
-        if abs(scheduled - step) > 1 and callable(self._weights) and not self._schedule_warned:
-            self._schedule_warned = True
-            logger.warning(
-                "the schedule of weights is at step %d, training at step %d: set rows_per_step (%d) to the rows that "
-                "this rank consumes in an optimizer step",
-                scheduled,
-                step,
-                self.rows_per_step,
-            )
-
-    def _say_lost_picks(self) -> None:
-        if not self._warned and self._plan.index == 0 and self._progress.produced:
-            self._warned = True
-            logger.warning(
-                "DataLoader workers have made %d picks and none was counted: a collate_fn that keeps no mapping must "
-                "hand the rows' 'pick' and 'length' to StreamMixingDataset.consume()",
-                self._progress.produced,
-            )
+        self._steps.end(self.meter.step - 1, self._plan.index, scheduled=callable(self._weights))
 
     # -- state ---------------------------------------------------------------------------------------------------
 
     def state_dict(self) -> dict[str, Any]:
-        """Return this rank's place in every stream it holds, as the training loop has consumed them."""
-        index = self._plan.index
-        step, began = self._step_began
-        if self._step_ended is not None:
-            step, began = self._step_ended[0] + 1, self._step_ended[1]
+        """Return this rank's position in every stream it holds, as the training loop has consumed them."""
+        step, picks_in_step = self._steps.present(self._plan.index)
         return {
             "world_size": self.world_size,
             "rank": self.rank,
-            "step": step + (index - began) // self.rows_per_step,
-            "picks_in_step": (index - began) % self.rows_per_step,
+            "step": step,
+            "picks_in_step": picks_in_step,
             "streams": saved_streams(self._job.modalities, self._owners, self.world_size),
             "plan": self._plan.state_dict(),
             "meter": self.meter.state_dict(),
@@ -405,35 +371,24 @@ class StreamMixingDataset(IterableDataset[MixedBatch]):
                 Nothing is changed then.
             ConfigurationError: A rank would have no stream that it can read; on all ranks where the world size is new.
         """
-        states = checked_states(state)
-        own = next(
-            (each for each in states if (each["rank"], each["world_size"]) == (self.rank, self.world_size)), None
-        )
-        if own is not None:
-            share = go_on(self._job, self.rank, own)
-            meter = fitted(own["meter"], self.modalities)
-            saved_slots = [entry and entry[0] for entry in own["plan"]["slots"]]
-        else:
-            share = reshard(self._job, self.rank, states)
-            meter = fitted(
-                merge_meter_states([each["meter"] for each in states], self.rank, self.world_size), self.modalities
-            )
-            saved_slots = []
+        resumed = resume(self._job, self.rank, self.modalities, checked_states(state))
+        share, meter = resumed.share, resumed.meter
         if any(share.active):
             self._check_share(share)
         before = list(self._plan.playing)
         self._take(share)
         playing = [entry and entry[0] for entry in self._plan.playing]
-        kept = {slot for slot, (was, now) in enumerate(zip(saved_slots, playing, strict=False)) if now and was == now}
+        kept = {
+            slot for slot, (was, now) in enumerate(zip(resumed.playing, playing, strict=False)) if now and was == now
+        }
         for slot, entry in enumerate(before):
             if entry is not None and slot not in kept:
                 self.meter.close(slot, entry[0])
-        for slot in range(len(meter["modality_for_reader"])):
-            if slot not in kept:
-                meter["modality_for_reader"][slot] = None
+        for slot in set(range(len(meter["modality_for_reader"]))) - kept:
+            meter["modality_for_reader"][slot] = None
         self.meter.load_state_dict(meter)
         self._open_slots(kept)
         self._counted_here = 0
         self._progress.restart(self._plan.index)
         if self.rank == 0:
-            log_resume(self._job, share, None if own is not None else states[0])
+            log_resume(self._job, resumed)

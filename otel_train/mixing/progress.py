@@ -1,7 +1,8 @@
-"""What the training process and its DataLoader workers know of each other, in memory that they share."""
+"""The progress of the training process and of its DataLoader workers, in memory that they share."""
 
 from __future__ import annotations
 
+import logging
 import time
 from multiprocessing import active_children
 from typing import Any
@@ -11,6 +12,8 @@ import torch
 from otel_train.exceptions import ConfigurationError
 from otel_train.torch_modes import outside_modes
 
+logger = logging.getLogger(__name__)
+
 MOST_WORKERS = 256
 START_TIMEOUT = 30.0
 """Seconds that the training process waits at most for a worker that has not begun while another one has."""
@@ -19,10 +22,10 @@ _PRODUCED, _CONSUMED, _WORKERS, _BEGUN = 0, 1, 2, 3
 
 
 class WorkerProgress:
-    """How far the workers have read, how far the training loop has, and how often each worker has begun.
+    """Counts of the picks that the workers have read and the loop has consumed, and of the starts of each worker.
 
     A worker that begins again (a persistent one, after the loop was left) must go on where the loop is, and all of
-    them must see the same place. So the training process counts no batch while some worker has begun more often than
+    them must see the same pick. So the training process counts no batch while some worker has begun more often than
     another.
     """
 
@@ -30,6 +33,7 @@ class WorkerProgress:
     def __init__(self) -> None:
         self._shared = torch.zeros(_BEGUN + MOST_WORKERS, dtype=torch.int64, device="cpu")
         self._shared.share_memory_()  # type: ignore[no-untyped-call]
+        self._warned = False
 
     @property
     @outside_modes
@@ -69,7 +73,7 @@ class WorkerProgress:
 
     @outside_modes
     def restart(self, picks: int) -> None:
-        """Note, in the training process, that it goes on behind so many picks."""
+        """Note, in the training process, that it goes on after so many picks."""
         self._shared[_PRODUCED] = self._shared[_CONSUMED] = picks
 
     @outside_modes
@@ -84,6 +88,16 @@ class WorkerProgress:
             if not active_children():
                 return
             time.sleep(0.001)
+
+    def warn_of_lost_picks(self, picks: int) -> None:
+        """Warn once, in the training process, where workers have made picks and none of them is among its own."""
+        if not self._warned and picks == 0 and self.produced:
+            self._warned = True
+            logger.warning(
+                "DataLoader workers have made %d picks and none was counted: a collate_fn that keeps no mapping must "
+                "hand the rows' 'pick' and 'length' to StreamMixingDataset.consume()",
+                self.produced,
+            )
 
     def __deepcopy__(self, memo: dict[int, Any]) -> WorkerProgress:
         # The copy of a shared tensor is not shared, and its workers are others.

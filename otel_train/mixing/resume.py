@@ -12,7 +12,7 @@ from typing import Any
 from otel_train.arguments import check_fields, reading_state, shown_names
 from otel_train.exceptions import StateMismatchError
 from otel_train.mixing.dealing import Place, deal, shuffled
-from otel_train.mixing.meter_state import check_meter_state
+from otel_train.mixing.meter_state import check_meter_state, fitted, merge_meter_states
 
 logger = logging.getLogger(__name__)
 
@@ -74,6 +74,20 @@ class Share:
     """Streams of the saved job that are not given now."""
 
 
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Resumption:
+    """A saved job as a rank goes on with it."""
+
+    share: Share
+    """Streams of this rank and of the others."""
+    meter: dict[str, Any]
+    """State of the meter, with the present modalities."""
+    playing: Sequence[str | None] = ()
+    """Stream of each slot in this rank's own state; none where the saved job had another world size."""
+    resharded: Mapping[str, Any] | None = None
+    """A state of the saved job that had another world size."""
+
+
 def begin(job: Job, rank: int) -> Share:
     """Return what a rank of a new job begins with."""
     hands = deal(job.by_modality(job.unread(list(job.modalities))), [0] * job.world_size)
@@ -97,6 +111,24 @@ def checked_states(given: object) -> list[Mapping[str, Any]]:
             check_fields(state["plan"], _PLAN_FIELDS, f"{OWNER} (its plan)")
             check_meter_state(state["meter"])
     return [state for state in states if isinstance(state, Mapping)]
+
+
+def resume(job: Job, rank: int, modalities: Sequence[str], states: Sequence[Mapping[str, Any]]) -> Resumption:
+    """Return what a rank goes on with: from its own state, or from those of all ranks of another world size.
+
+    Raises:
+        StateMismatchError: As `go_on` and `reshard`.
+    """
+    own = next((state for state in states if (state["rank"], state["world_size"]) == (rank, job.world_size)), None)
+    if own is not None:
+        return Resumption(
+            share=go_on(job, rank, own),
+            meter=fitted(own["meter"], modalities),
+            playing=[entry and entry[0] for entry in own["plan"]["slots"]],
+        )
+    share = reshard(job, rank, states)
+    merged = merge_meter_states([state["meter"] for state in states], rank, job.world_size)
+    return Resumption(share=share, meter=fitted(merged, modalities), resharded=states[0])
 
 
 def go_on(job: Job, rank: int, state: Mapping[str, Any]) -> Share:
@@ -181,14 +213,9 @@ def reshard(job: Job, rank: int, states: Sequence[Mapping[str, Any]]) -> Share:
         )
 
 
-def log_resume(job: Job, share: Share, resharded: Mapping[str, Any] | None) -> None:
-    """Log what a resume has changed.
-
-    Args:
-        job: The present job.
-        share: What this rank goes on with.
-        resharded: A state of the job of another world size that was saved; None where the world size is the same.
-    """
+def log_resume(job: Job, resumed: Resumption) -> None:
+    """Log what a resume has changed."""
+    share, resharded = resumed.share, resumed.resharded
     if resharded is not None:
         logger.info(
             "resharded: world size %d -> %d, %d streams, %d moved to another rank, at step %d",
