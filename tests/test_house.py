@@ -1,16 +1,122 @@
-"""The form of the package's code: names of files."""
+"""The form of the package's code: names of files, private names."""
 
 from __future__ import annotations
 
+import ast
 from pathlib import Path
 
 import otel_train
-from tools.figures import read_modules, same_names
+from tools.environments import QUICK_TESTS
+from tools.figures import Module, read_modules, same_names
 
+ROOT = Path(__file__).parents[1]
 PACKAGE = Path(otel_train.__file__).parent
 MODULES = read_modules(PACKAGE)
+
+
+def private(name: str) -> bool:
+    """Tell whether a name begins with one underscore."""
+    return name.startswith("_") and not name.startswith("__") and name != "_"
+
+
+def own_names(module: Module) -> set[str]:
+    """Return the names that a module defines: functions, classes, variables, attributes of self and cls."""
+    names = set()
+    for node in ast.walk(module.tree):
+        if isinstance(node, ast.FunctionDef | ast.AsyncFunctionDef | ast.ClassDef):
+            names.add(node.name)
+        elif isinstance(node, ast.Name) and isinstance(node.ctx, ast.Store):
+            names.add(node.id)
+        elif isinstance(node, ast.Attribute) and isinstance(node.ctx, ast.Store) and ast.unparse(node.value) == "self":
+            names.add(node.attr)
+    return names
+
+
+def imported_names(node: ast.AST) -> list[str]:
+    """Return the names that an import statement brings, with those of the modules that it names."""
+    if isinstance(node, ast.ImportFrom):
+        return [*(node.module or "").split("."), *(alias.name for alias in node.names)]
+    if isinstance(node, ast.Import):
+        return [part for alias in node.names for part in alias.name.split(".")]
+    return []
+
+
+def foreign_private_names(module: Module) -> list[tuple[int, str]]:
+    """
+    Return line and name of each private name that a module takes from another one.
+
+    That is an attribute that the module itself never defines, be it of another object or inherited, one that is reached
+    through another object (`self.meter._step`), and a private name in an import.
+    """
+    own = own_names(module)
+    names = []
+    for node in ast.walk(module.tree):
+        if isinstance(node, ast.Attribute) and private(node.attr):
+            if node.attr not in own or not isinstance(node.value, ast.Name):
+                names.append((node.lineno, node.attr))
+        else:
+            names += [(node.lineno, name) for name in imported_names(node) if private(name)]  # type: ignore[attr-defined]
+    return names
+
+
+def libraries_of(module: Module) -> set[str]:
+    """Return the top-level packages that a module imports."""
+    names: set[str] = set()
+    for node in ast.walk(module.tree):
+        if isinstance(node, ast.Import):
+            names.update(alias.name.partition(".")[0] for alias in node.names)
+        elif isinstance(node, ast.ImportFrom):
+            names.add((node.module or "").partition(".")[0])
+    return names
 
 
 def test_file_names_are_unique() -> None:
     """No two modules share a file's name: with one word for two things a reader opens the wrong one."""
     assert same_names(MODULES) == {}
+
+
+def test_private_names_stay_inside() -> None:
+    """A module uses the private names of no other; those of libraries are listed, with what they are needed for."""
+    libraries = {
+        "os": {"_exit": "ends a process whose threads hang"},
+        "typing": {"_replace": "public: the copy of a named tuple with other fields"},
+        "torch": {
+            "_C": "modes, and Dynamo's callbacks",
+            "_FrameAction": "has Dynamo skip a frame",
+            "_FrameExecStrategy": "has Dynamo skip a frame",
+            "_disable_current_modes": "runs our tensors' arithmetic outside of a user's modes",
+            "_dynamo": "has Dynamo skip a frame",
+            "_functorch": "tells whether vmap or grad is on",
+            "_get_default_group": "the group of a job whose backend is lazy",
+            "_get_default_store": "the store where ranks meet",
+            "_get_process_group_name": "a key for the store that ranks share",
+            "_len_torch_dispatch_stack": "tells whether a mode is on",
+            "_len_torch_function_stack": "tells whether a mode is on",
+            "_python_dispatch": "has _disable_current_modes",
+            "_torchdynamo_disable": "marks a function as one that Dynamo skips",
+            "_torchdynamo_disable_msg": "marks a function as one that Dynamo skips",
+            "_world": "the groups that a process belongs to",
+        },
+        "opentelemetry": {
+            "_channel": "the exporter's connection, which we open with options of our own",
+            "_client": "the exporter's connection",
+            "_compress": "sends a request as the exporter would",
+            "_headers": "sends a request as the exporter would",
+            "_initialize_channel_and_stub": "opens the exporter's connection again",
+            "_session": "the exporter's connection",
+            "_transport": "the exporter's connection",
+        },
+    }
+    used = set()
+    for module in MODULES:
+        imported = libraries_of(module) | {"typing"}  # a named tuple comes from any module
+        allowed = {name for library in imported & set(libraries) for name in libraries[library]}
+        names = foreign_private_names(module)
+        assert [(line, name) for line, name in names if name not in allowed] == [], module.path
+        used |= {name for _, name in names}
+    assert {name for names in libraries.values() for name in names} == used
+
+
+def test_quick_tests_exist() -> None:
+    """What runs in other environments is there: pytest would refuse the whole list for one missing path."""
+    assert [path for path in QUICK_TESTS if not (ROOT / path).exists()] == []

@@ -33,7 +33,7 @@ QUICK_TESTS = (
     "tests/read/test_dump.py",
     "tests/bridge/test_decode.py",
     "tests/bridge/test_wandb_rows.py",
-    "tests/bridge/test_service.py",
+    "tests/bridge/test_server.py",
     "tests/sidecar/test_points.py",
     "tests/sidecar/test_http.py",
     "tests/step/test_step.py",
