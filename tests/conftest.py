@@ -17,7 +17,7 @@ settings.register_profile("project", deadline=None)
 settings.register_profile("unshrunk", deadline=None, phases=[Phase.explicit, Phase.generate])
 settings.load_profile(os.environ.get("HYPOTHESIS_PROFILE", "project"))
 
-pytest_plugins = ["tests.support.train_job"]
+pytest_plugins = ["tests.support.on_ranks", "tests.support.train_job"]
 
 
 def pytest_generate_tests(metafunc: pytest.Metafunc) -> None:

@@ -2,72 +2,128 @@
 
 from __future__ import annotations
 
-import json
-import subprocess
-import sys
+import time
+from collections.abc import Iterator, Mapping
+from contextlib import contextmanager
 from pathlib import Path
-from typing import Any
+from typing import Any, NamedTuple
 
 import pytest
+import torch.distributed as dist
 
-from tests.support.environment import clean_environment
+import otel_train
+from otel_train.exceptions import ConfigurationError
+from otel_train.step import membership
+from tests.support.on_ranks import Job
 
-ROOT = Path(__file__).parents[2]
-
-
-@pytest.fixture(scope="module")
-def said(tmp_path_factory: pytest.TempPathFactory) -> dict[str, list[Any]]:
-    """Run all cases once on two ranks and return what each rank said, by case."""
-    out = tmp_path_factory.mktemp("identity")
-    command = [sys.executable, "-m", "tests.distributed.identity_ranks", str(out)]
-    environment = clean_environment(OTEL_EXPORTER_OTLP_ENDPOINT="http://127.0.0.1:1")  # else no sidecar is started
-    ranks = [
-        subprocess.Popen([*command, str(rank)], env=environment, cwd=ROOT, stderr=subprocess.PIPE, text=True)
-        for rank in range(2)
-    ]
-    try:
-        errors = [rank.communicate(timeout=200)[1] for rank in ranks]
-    finally:
-        for rank in ranks:
-            rank.kill()
-    assert [rank.returncode for rank in ranks] == [0, 0], "\n".join(errors)
-    found = [json.loads((out / f"rank{rank}.json").read_text()) for rank in range(2)]
-    return {case: [each[case] for each in found] for case in found[0]}
+pytestmark = pytest.mark.ranks(2, bare=True)
 
 
-@pytest.mark.parametrize("case", ["before_group", "all_local_rank_0", "minus_one"])
-def test_ranks_agree_on_who_they_are(case: str, said: dict[str, list[Any]]) -> None:
-    """The cluster's mean, ranks, local ranks, local world size and one sidecar, though init came before the group."""
-    assert [rank[:5] for rank in said[case]] == [[0.5, 0, 0, 2, 1], [0.5, 1, 1, 2, 0]]
-    assert said[case][0][5:] == said[case][1][5:]
+class Trained(NamedTuple):
+    """Who a rank was in a step, and what it got."""
+
+    loss: float
+    rank: int
+    local_rank: int
+    local_world_size: float
+    sidecars: int
+    """Those that it would have started."""
+    run: tuple[str, int]
 
 
-def test_each_directory_of_a_machine_gets_a_sidecar(said: dict[str, list[Any]]) -> None:
-    """Ranks that do not share one would else be sent by nobody."""
-    assert [rank[4] for rank in said["own_directories"]] == [1, 1]
+@contextmanager
+def launched(variables: Mapping[str, str]) -> Iterator[list[Path]]:
+    """Set what a launcher says, and yield the directories for which sidecars would be started."""
+    started: list[Path] = []
+
+    class NoSidecar:
+        def __init__(self, directory: Path, *_: Any) -> None:
+            started.append(directory)
+
+        def close(self) -> None:
+            pass
+
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(membership, "SidecarProcess", NoSidecar)
+        patch.delenv("OTEL_TRAIN_SIDECAR")
+        patch.setenv("OTEL_EXPORTER_OTLP_ENDPOINT", "http://127.0.0.1:1")  # else no sidecar is started
+        for name, value in variables.items():
+            patch.setenv(name, value)
+        yield started
 
 
-def test_ranks_that_torchrun_starts_again_meet_at_their_new_addresses(said: dict[str, list[Any]]) -> None:
-    """Its store still holds those of the attempt before."""
-    assert said["again_in_one_store"] == [[0.5, 0.5]] * 2
-
-
-def test_another_job_in_the_same_processes_is_another_run(said: dict[str, list[Any]]) -> None:
-    """Pools give one process several jobs."""
-    assert len({said[case][0][5] for case in ("before_group", "minus_one", "own_directories")}) == 3
-
-
-def test_a_group_without_this_rank_is_refused(said: dict[str, list[Any]]) -> None:
-    """Also what is no group at all."""
-    (fine, *_), (missing, *_) = said["no_member"]
-    assert (fine, missing[:43]) == ("", "process_group does not contain this rank; c")
-    assert all("must be a process group or a DeviceMesh, got 'data'" in rank[1] for rank in said["no_member"])
+def train(job: Job, name: str = "rings", variables: Mapping[str, str] | None = None) -> Trained:
+    """Take a step with a session that begins before the group of two ranks does."""
+    with launched(variables or {}) as started:
+        telemetry = job.session(name, blocking=True)
+        with job.group(), telemetry:
+            values = telemetry.step(1, {"loss": float(job.rank)}) or {}
+            identity = telemetry.identity
+            local = identity.local_rank, telemetry._facts["job.local_world_size"]
+            return Trained(values["loss"], identity.rank, *local, len(started), (identity.run_id, identity.attempt))
 
 
 @pytest.mark.parametrize(
-    ("case", "variable"), [("no_group", "WORLD_SIZE"), ("no_group_to_reduce_over", "OMPI_COMM_WORLD_SIZE")]
+    "variables",
+    [
+        {},
+        # The launcher has started one agent a rank, and tells both that they are the only one here.
+        {"LOCAL_RANK": "0", "LOCAL_WORLD_SIZE": "1"},
+        # Some launchers say -1 for what does not apply.
+        {"RANK": "-1", "LOCAL_RANK": "-1", "WORLD_SIZE": "-1", "LOCAL_WORLD_SIZE": "-1"},
+    ],
+    ids=["no variables", "all local rank 0", "minus one"],
 )
-def test_several_ranks_without_a_group_are_refused(case: str, variable: str, said: dict[str, list[Any]]) -> None:
-    """One rank's values would pass for the cluster's."""
-    complaint = f"ConfigurationError: torch.distributed must be initialised before the first step, since {variable} is"
-    assert all(each.startswith(complaint) for each in said[case])
+def test_ranks_agree_on_identity(variables: dict[str, str], job: Job) -> None:
+    """The cluster's mean, ranks, local ranks, local world size and one sidecar, though init came before the group."""
+    trained = train(job, variables=variables)
+    assert trained == (0.5, job.rank, job.rank, 2, int(job.rank == 0), trained.run)
+    with job.group():
+        assert job.gather(trained.run) == [trained.run] * 2
+
+
+def test_each_directory_gets_sidecar(job: Job) -> None:
+    """Ranks of a machine that do not share one would else be sent by nobody."""
+    assert train(job, f"own{job.rank}").sidecars == 1
+
+
+def test_next_job_is_another_run(job: Job) -> None:
+    """Pools give one process several jobs."""
+    assert len({train(job, name).run[0] for name in ("first", "second", "third")}) == 3
+
+
+def test_restarted_ranks_meet_again(job: Job) -> None:
+    """The store of a torchrun that starts the ranks again, the second one late, still holds their old addresses."""
+    restarts = {"TORCHELASTIC_USE_AGENT_STORE": "True", "TORCHELASTIC_MAX_RESTARTS": "1"}
+    kept = vars(dist)["FileStore"](str(job.folder / "kept"), 2)
+    for attempt in range(2):
+        with launched(restarts), job.group():
+            world = dist.distributed_c10d._world
+            world.pg_map[world.default_pg] = ("gloo", kept)  # type: ignore[index]
+            time.sleep(attempt * job.rank)
+            with job.session(blocking=True) as telemetry:
+                assert (telemetry.step(1, {"loss": float(job.rank)}) or {})["loss"] == 0.5
+
+
+def test_foreign_group_is_refused(job: Job) -> None:
+    """One that this rank is not in, and what is no group at all."""
+    other: Any = "data"
+    with job.group():
+        first = dist.new_group([0])
+        if job.rank == 0:
+            job.session(process_group=first).close()
+        else:
+            with pytest.raises(ConfigurationError, match=r"^process_group does not contain this rank; c"):
+                job.session(process_group=first)
+        with pytest.raises(ConfigurationError, match="must be a process group or a DeviceMesh, got 'data'"):
+            job.session(process_group=other)
+
+
+def test_ranks_without_group_are_refused(job: Job) -> None:
+    """At a session's first step and in a call: one rank's values would pass for the cluster's."""
+    complaint = "^torch.distributed must be initialised before the first step, since {} is"
+    with launched({"WORLD_SIZE": "2"}), pytest.raises(ConfigurationError, match=complaint.format("WORLD_SIZE")):
+        job.session(blocking=True).step(1, {"loss": 1.0})
+    variable = "OMPI_COMM_WORLD_SIZE"
+    with launched({variable: "2"}), pytest.raises(ConfigurationError, match=complaint.format(variable)):
+        otel_train.reduce_loss_metrics({"loss": 1.0})

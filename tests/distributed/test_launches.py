@@ -2,64 +2,62 @@
 
 from __future__ import annotations
 
-import subprocess
-import sys
+from contextlib import ExitStack
 from pathlib import Path
 
 import pytest
 
 from otel_train.ring import RingReader, ring_files
-from tests.support.environment import clean_environment
+from otel_train.smoke.child_process import running_process
 from tests.support.ports import free_port
-
-ROOT = Path(__file__).parents[2]
-RENDEZVOUS = ("--rdzv-backend=c10d", "--rdzv-endpoint=localhost:0")
+from tests.support.torchrun import rank_environment, run_torchrun, script, torchrun
 
 
-def torchrun(out: Path, *options: str, failures: int = 0, **environment: str) -> subprocess.Popen[str]:
-    """Start a job that fails so many times."""
-    command = [sys.executable, "-m", "torch.distributed.run", *options, f"--max-restarts={failures}"]
-    command += ["-m", "tests.distributed.restarted_ranks", str(out), str(failures)]
-    return subprocess.Popen(
-        command,
-        env=clean_environment(OTEL_TRAIN_SIDECAR="external", **environment),
-        cwd=ROOT,
-        stderr=subprocess.PIPE,
-        text=True,
-    )
+def fail(out: Path, failures: int) -> None:
+    """Take two steps in a group of all ranks, and fail so many times."""
+    import os
 
+    import torch.distributed as dist
 
-def ended(job: subprocess.Popen[str]) -> None:
-    """Wait until it has ended well."""
-    errors = job.communicate(timeout=200)[1]
-    assert job.returncode == 0, errors
+    import otel_train
 
-
-def runs_of(directory: Path) -> list[tuple[str, int, int]]:
-    """Return run, attempt and last step of each ring."""
-    readers = [RingReader(path) for path in ring_files(directory)]
-    return [(each.identity.run_id, each.identity.attempt, each.progress.step) for each in readers]
+    dist.init_process_group("gloo")
+    with otel_train.init(ring_dir=out / "rings", blocking=True, close_timeout=0.1) as telemetry:
+        for step in (1, 2):
+            telemetry.step(step, {"loss": 1.0})
+        dist.barrier()
+        if int(os.environ["TORCHELASTIC_RESTART_COUNT"]) < failures:
+            os._exit(1)
 
 
 @pytest.mark.parametrize(
     ("ranks", "unshared"), [(1, "0"), pytest.param(2, "1", marks=pytest.mark.faults)], ids=["shared store", "own store"]
 )
-def test_a_restart_is_another_attempt_of_the_same_run(ranks: int, unshared: str, tmp_path: Path) -> None:
-    """Also where torchrun has no id, and where its store still holds what the last attempt said."""
-    options = (*RENDEZVOUS, f"--nproc-per-node={ranks}")
-    ended(torchrun(tmp_path, *options, failures=1, TORCH_DISABLE_SHARE_RDZV_TCP_STORE=unshared))
-    found = runs_of(tmp_path)
-    assert len({run_id for run_id, _, _ in found}) == 1
-    assert [step for _, _, step in found] == [2] * 2 * ranks
-    assert len({attempt for _, attempt, _ in found}) == 2
+def test_restart_is_another_attempt(ranks: int, unshared: str, tmp_path: Path) -> None:
+    """Of the same run: also where torchrun has no id, and where its store still holds what the last attempt said."""
+    options = ("--rdzv-backend=c10d", "--rdzv-endpoint=localhost:0", "--max-restarts=1")
+    program = script(tmp_path, fail, tmp_path, 1)
+    run_torchrun(ranks, program, options=options, TORCH_DISABLE_SHARE_RDZV_TCP_STORE=unshared)
+    readers = [RingReader(path) for path in ring_files(tmp_path / "rings")]
+    assert len({reader.identity.run_id for reader in readers}) == 1
+    assert [reader.progress.step for reader in readers] == [2] * 2 * ranks
+    assert len({reader.identity.attempt for reader in readers}) == 2
 
 
 @pytest.mark.faults
-def test_launches_with_one_rendezvous_id_are_runs_of_their_own(tmp_path: Path) -> None:
-    """At once: many public scripts have the same one."""
-    jobs = [torchrun(tmp_path / name, "--rdzv-id=101", f"--master-port={free_port()}") for name in ("a", "b")]
-    for job in jobs:
-        ended(job)
-    (first, *_), (second, *_) = (runs_of(tmp_path / name)[0] for name in ("a", "b"))
+def test_launches_are_runs_apart(tmp_path: Path) -> None:
+    """Two at once, with the one rendezvous id that many public scripts have."""
+    folders = [tmp_path / name for name in ("a", "b")]
+    with ExitStack() as running:
+        jobs = []
+        for folder in folders:
+            folder.mkdir()
+            command = torchrun(
+                1, script(folder, fail, folder, 0), options=("--rdzv-id=101", f"--master-port={free_port()}")
+            )
+            jobs.append(running.enter_context(running_process(command, folder / "log", rank_environment())))
+        for job, folder in zip(jobs, folders, strict=True):
+            assert job.wait(200) == 0, (folder / "log").read_text()
+    first, second = (RingReader(ring_files(folder / "rings")[0]).identity.run_id for folder in folders)
     assert first != second
     assert (first[:4], second[:4]) == ("101-", "101-")

@@ -2,192 +2,287 @@
 
 from __future__ import annotations
 
-import json
-import os
-import subprocess
 import sys
-from pathlib import Path
-from typing import Any, NamedTuple
+import time
+from typing import Any
 
 import pytest
+import torch.distributed as dist
 
+import otel_train
 from otel_train.catalogue import rows
-from otel_train.ring import Kind, RingReader, ring_files
+from otel_train.exceptions import ConfigurationError, SchemaMismatchError
+from otel_train.mixing import MixingMeter
+from otel_train.ring import Kind
+from otel_train.step.reduction import Reducer
+from otel_train.step.sidecar_process import wait_until
+from tests.support.on_ranks import Job
 
-ROOT = Path(__file__).parents[2]
-
-
-class Ran(NamedTuple):
-    """What came of the cases."""
-
-    out: Path
-    said: list[dict[str, Any]]
-    """What each rank said, by case."""
-
-    def of(self, case: str) -> list[Any]:
-        """Return what each rank said in one case."""
-        return [each[case] for each in self.said]
-
-    def ring(self, case: str, rank: int = 0) -> RingReader:
-        """Return a rank's ring."""
-        return RingReader(ring_files(self.out / case)[rank])
-
-    def cluster(self, case: str, key: str = "loss") -> dict[int, float]:
-        """Return a value over the cluster, by step, as rank 0 recorded it."""
-        reader = self.ring(case)
-        sums, peaks = reader.layout.sums, reader.layout.peaks
-        return {
-            each.step: reader.layout.by_key(
-                each.values[:sums], each.values[sums : sums + peaks], each.values[sums + peaks :]
-            )[key]
-            for each in reader.read(0, 1000)[0]
-            if each.kind is Kind.CLUSTER
-        }
+pytestmark = pytest.mark.ranks(2)
 
 
-@pytest.fixture(scope="module")
-def ran(tmp_path_factory: pytest.TempPathFactory) -> Ran:
-    """Run all cases on two ranks once."""
-    out = tmp_path_factory.mktemp("session")
-    command = [sys.executable, "-m", "torch.distributed.run", "--standalone", "--nproc-per-node=2"]
-    command += [str(Path(__file__).with_name("session_ranks.py")), str(out)]
-    environment = {**os.environ, "PYTHONPATH": str(ROOT), "OMP_NUM_THREADS": "1"}
-    done = subprocess.run(command, env=environment, capture_output=True, text=True, timeout=200, check=False)
-    assert done.returncode == 0, done.stderr
-    said = [json.loads((out / f"rank{rank}.json").read_text()) for rank in range(2)]
-    return Ran(out, said)
+def meter() -> MixingMeter:
+    """Return a meter with two open slots."""
+    made = MixingMeter(2, ["a", "b"], {"a": 1, "b": 3})
+    made.open(0, "a")
+    made.open(1, "b")
+    return made
 
 
-def test_values_over_two_ranks_are_those_worked_out_by_hand(ran: Ran) -> None:
-    """Weighted means, the maximum with its rank, a divergence of the joined counts, on both ranks alike."""
-    said = ran.of("aggregated")
-    assert said[0] == said[1]
+def train(job: Job, steps: range | list[int]) -> None:
+    """Take those steps without waiting; the loss of step n is n on rank 0 and 10 n on rank 1."""
+    with job.session(max_in_flight=20, close_timeout=0.5) as telemetry:
+        for step in steps:
+            telemetry.step(step, {"loss": float(step * 10**job.rank)})
+        job.barrier()
+    job.barrier()
+
+
+def reducer_of(telemetry: otel_train.Telemetry) -> Reducer:
+    """Return a session's reducer, which it has from the first step on."""
+    assert telemetry._running is not None
+    return telemetry._running.reducer
+
+
+def test_aggregate_equals_hand_worked_values(job: Job) -> None:
+    """Rank 0 picks a once, rank 1 picks b twice: weighted means, the maximum with its rank, one divergence."""
+    source = meter()
+    source.pick(job.rank, rows=job.rank + 1, tokens=10)
+    source.end_step(1)
+    values = otel_train.aggregate_step_metrics([source], 3)
     # Ages at step 3 of four readers: the two that were picked in step 1, and the two that never were, 2 each.
-    assert said[0]["stream_mixing/staleness_mean"] == 2.0
-    assert said[0]["stream_mixing/picks"] == 3
-    assert said[0]["stream_mixing/staleness_max_rank"] == 0
-    assert said[0]["stream_mixing/modality_share/b"] == pytest.approx(2 / 3, rel=1e-3)
-    assert said[0]["stream_mixing/modality_target/b"] == pytest.approx(3 / 4)
-    assert said[0]["stream_mixing/tokens/a"] == 10
+    assert values["stream_mixing/staleness_mean"] == 2.0
+    assert values["stream_mixing/picks"] == 3
+    assert values["stream_mixing/staleness_max_rank"] == 0
+    assert values["stream_mixing/modality_share/b"] == pytest.approx(2 / 3, rel=1e-3)
+    assert values["stream_mixing/modality_target/b"] == pytest.approx(3 / 4)
+    assert values["stream_mixing/tokens/a"] == 10
+    assert job.gather(values) == [values] * 2
 
 
-def test_loss_metrics_are_means_and_totals_with_their_maximum(ran: Ran) -> None:
-    """Means by default, cluster totals for sum_keys, and what the largest rank has beside them."""
-    assert ran.of("loss_metrics") == [[{"n": 3.0, "n_max": 2.0, "x": 0.5}, {"n": 5.0, "n_max": 3.0, "x": 0.5}]] * 2
+def test_loss_metrics_are_means_or_totals(job: Job) -> None:
+    """Means by default, cluster totals for sum_keys, and what the largest rank has beside them; twice alike."""
+    for step in (1, 2):
+        values = otel_train.reduce_loss_metrics({"x": job.rank, "n": step + job.rank}, sum_keys=["n"])
+        assert values == {"n": 2.0 * step + 1, "n_max": step + 1.0, "x": 0.5}
+
+
+def test_other_keys_raise_everywhere(job: Job) -> None:
+    """A key that rank 1 alone gives, in a call and at a session's first step, is named; nobody waits for who raised."""
+    with pytest.raises(SchemaMismatchError, match=r"^metric 'y' is given by rank 1 and not by rank 0"):
+        otel_train.reduce_loss_metrics({"x": 1.0, **({"y": 1.0} if job.rank else {})})
+    with (
+        job.session() as telemetry,
+        pytest.raises(SchemaMismatchError, match=r"^metric 'extra' is given by rank 1 and not by rank 0"),
+    ):
+        telemetry.step(1, {"loss": 1.0, **({"extra": 1.0} if job.rank else {})})
+
+
+def test_wrong_key_raises_everywhere(job: Job) -> None:
+    """What rank 1 alone gives and is no key is an error on all."""
+    complaint = "^rank 1: metric '_loss': wandb keeps names that begin with '_'"
+    with job.session() as telemetry, pytest.raises(ConfigurationError, match=complaint):
+        telemetry.step(1, {("_loss" if job.rank else "loss"): 1.0})
+
+
+def test_long_run_id_raises_everywhere(job: Job) -> None:
+    """What rank 1 alone gives is an error on all, before the first step."""
+    with pytest.raises(ConfigurationError, match=r"^rank 1: run_id must be at most 128 printable characters, got 'rrr"):
+        _ = job.session(run_id="r" * (129 if job.rank else 8)).identity
+
+
+def test_unreadable_value_costs_itself(job: Job) -> None:
+    """At the first step too, where nobody waits for that rank; it is counted."""
+    with job.session(blocking=True) as telemetry:
+        for step in (1, 2):
+            row = telemetry.step(step, {"loss": "high" if job.rank else 2.0, "other": 1.0}) or {}
+            assert (row.get("loss"), row.get("other"), row.get("telemetry/values_dropped")) == (2.0, 1.0, 1.0)
 
 
 @pytest.mark.parametrize(
-    ("case", "complaint"),
+    ("option", "values"),
     [
-        ("other_keys", "SchemaMismatchError: metric 'y' is given by rank 1 and not by rank 0"),
-        ("other_schema", "SchemaMismatchError: metric 'extra' is given by rank 1 and not by rank 0"),
-        ("one_wrong", "ConfigurationError: rank 1: metric '_loss': wandb keeps names that begin with '_'"),
-        ("long_run_id", "ConfigurationError: rank 1: run_id must be at most 128 printable characters, got 'rrr"),
+        ("log_every", (1, 2)),
+        ("blocking", (False, True)),
+        ("max_in_flight", (4, 5)),
+        ("reduction_timeout", (2.0, 3.0)),
+        ("close_timeout", (0.3, 0.4)),
+        ("rank_interval", (10.0, 1.0)),
     ],
 )
-def test_what_differs_or_is_wrong_on_one_rank_is_an_error_on_all(case: str, complaint: str, ran: Ran) -> None:
-    """Key and rank are named, and nobody waits for somebody who has raised."""
-    assert all(said.startswith(complaint) for said in ran.of(case))
+def test_other_options_raise_everywhere(option: str, values: tuple[Any, Any], job: Job) -> None:
+    """The message names option, ranks and values."""
+    complaint = f"^telemetry.{option} is {values[1]} on rank 1 and {values[0]} on rank 0; give all ranks the same$"
+    with (
+        job.session(**{option: values[job.rank]}) as telemetry,
+        pytest.raises(ConfigurationError, match=complaint),
+    ):
+        telemetry.step(1, {"loss": 1.0})
 
 
-def test_a_value_that_one_rank_cant_give_is_the_others(ran: Ran) -> None:
-    """At the first step too, where nobody waits for that rank; it is counted."""
-    expected = {"loss": 2.0, "other": 1.0, "telemetry/values_dropped": 1.0}
-    assert ran.of("one_unreadable") == [[expected] * 2] * 2
+def test_ring_sizes_may_differ(job: Job) -> None:
+    """A ring is its rank's own."""
+    with job.session(ring_records=(64, 128)[job.rank], blocking=True) as telemetry:
+        assert (telemetry.step(1, {"loss": 1.0}) or {})["loss"] == 1.0
 
 
-def test_an_option_that_differs_is_an_error_on_all(ran: Ran) -> None:
-    """It names option, ranks and values; the size of a rank's ring may differ."""
-    options = [("log_every", "2", "1"), ("blocking", "True", "False"), ("max_in_flight", "5", "4")]
-    options += [("reduction_timeout", "3.0", "2.0"), ("close_timeout", "0.4", "0.3"), ("rank_interval", "1.0", "10.0")]
-    expected = [
-        f"ConfigurationError: telemetry.{name} is {other} on rank 1 and {first} on rank 0; give all ranks the same"
-        for name, other, first in options
-    ]
-    assert ran.of("other_options") == [expected] * 2
-
-
-def test_blocking_gives_the_values_of_the_same_step(ran: Ran) -> None:
+def test_blocking_returns_same_step(job: Job) -> None:
     """On every rank."""
-    assert ran.of("blocking") == [[1.5, 2.5, 3.5]] * 2
+    with job.session(blocking=True) as telemetry:
+        for step in (1, 2, 3):
+            assert (telemetry.step(step, {"loss": float(step + job.rank)}) or {})["loss"] == step + 0.5
 
 
-def test_asynchronous_values_are_recorded_under_their_step(ran: Ran) -> None:
+def test_late_values_keep_their_step(job: Job) -> None:
     """However late a reduction is harvested; and the ranks have loaded torch and the standard library only."""
-    assert ran.of("asynchronous") == [[], []]
-    assert ran.cluster("asynchronous", rows.PICKS.wandb_key) == {step: 3.0 * step for step in range(1, 31)}
+    source = meter()
+    with job.session(sources=[source]) as telemetry:
+        for step in range(1, 31):
+            source.pick(0, rows=step * (job.rank + 1))
+            telemetry.step(step, {"loss": float(step)})
+        job.barrier()
+    job.barrier()
+    service_side = ("opentelemetry", "grpc", "google.protobuf", "wandb", "rich", "click")
+    assert [name for name in service_side if name in sys.modules] == []
+    assert job.cluster(rows.PICKS.wandb_key) == {step: 3.0 * step for step in range(1, 31)}
 
 
-def test_steps_that_the_ranks_do_not_share_are_thrown_away_and_counted(ran: Ran) -> None:
-    """A skipped step costs itself, not the next one."""
-    assert ran.of("out_of_step") == [[True, False, True]] * 2
-    assert list(ran.cluster("out_of_step")) == [1, 4]
-    assert [ran.ring("out_of_step", rank).progress.abandoned for rank in range(2)] == [1, 1]
+def test_skipped_step_costs_itself(job: Job) -> None:
+    """Steps that the ranks do not share are thrown away and counted, and the next one is right."""
+    with job.session(blocking=True) as telemetry:
+        given = [bool(telemetry.step(step, {"loss": 1.0})) for step in ((1, 3, 4) if job.rank else (1, 2, 4))]
+    assert given == [True, False, True]
+    job.barrier()
+    assert list(job.cluster()) == [1, 4]
+    assert [job.ring(rank).progress.abandoned for rank in range(2)] == [1, 1]
 
 
-@pytest.mark.parametrize(("case", "missed", "last"), [("skips", {4}, 10), ("ends_early", set(range(6, 13)), 12)])
-def test_a_step_without_a_rank_is_the_others(case: str, missed: set[int], last: int, ran: Ran) -> None:
+@pytest.mark.parametrize(("missing", "last"), [([4], 10), ([*range(6, 13)], 12)], ids=["leaves one out", "ends early"])
+def test_step_lacks_absent_rank(missing: list[int], last: int, job: Job) -> None:
     """A rank that leaves out a step, or ends earlier, costs the others nothing; it is named once."""
-    expected = {step: float(step) if step in missed else 5.5 * step for step in range(1, last + 1)}
-    assert ran.cluster(case) == expected
-    assert ran.cluster(case, "train/ranks") == {step: 1.0 if step in missed else 2.0 for step in expected}
-    progress = ran.ring(case).progress
+    train(job, [step for step in range(1, last + 1) if job.rank == 0 or step not in missing])
+    steps = range(1, last + 1)
+    assert job.cluster() == {step: float(step) if step in missing else 5.5 * step for step in steps}
+    assert job.cluster("train/ranks") == {step: 1.0 if step in missing else 2.0 for step in steps}
+    progress = job.ring().progress
     assert (progress.step, progress.closed, progress.abandoned) == (last, True, 0)
-    assert [f"rank 1 takes no part in the reduction of step {min(missed)}" in said for said in ran.of(case)[0]] == [
-        True
-    ]
+    if job.rank == 0:
+        (warning,) = job.warnings
+        assert f"rank 1 takes no part in the reduction of step {missing[0]}" in warning
 
 
-RESTS = {
-    "rest": {10: 20.0, 20: 20.0, 25: 10.0},
-    "only_rest": {25: 50.0},
-    "stride": {11: 4.0, 21: 2.0, 31: 2.0},
-    "other_rests": {10: 20.0, 20: 20.0, 25: 5.0},
-}
-"""Picks over the cluster by step; of the last session rank 0's alone at its end, since rank 1's was another step."""
+@pytest.mark.parametrize(
+    ("log_every", "steps", "steps_of_1", "picks"),
+    [
+        (10, range(1, 26), range(1, 26), {10: 20.0, 20: 20.0, 25: 10.0}),
+        (1000, range(1, 26), range(1, 26), {25: 50.0}),
+        (10, range(1, 32, 10), range(1, 32, 10), {11: 4.0, 21: 2.0, 31: 2.0}),
+        # Rank 0's alone at its end, since rank 1's was another step.
+        (10, range(1, 26), range(1, 24), {10: 20.0, 20: 20.0, 25: 5.0}),
+    ],
+    ids=["rest", "only rest", "stride", "other rests"],
+)
+def test_rest_makes_last_row(
+    log_every: int, steps: range, steps_of_1: range, picks: dict[int, float], job: Job
+) -> None:
+    """What came after the last log step, of all ranks that end with the same step; so all rows have all picks."""
+    source, alike = meter(), steps == steps_of_1
+    with job.session(sources=[source], log_every=log_every, close_timeout=5.0 if alike else 0.5) as telemetry:
+        for step in steps_of_1 if job.rank else steps:
+            source.pick(0)
+            telemetry.step(step, {"loss": 1.0})
+    job.barrier()
+    assert job.cluster(rows.PICKS.wandb_key) == picks
+    assert [job.ring(rank).progress.abandoned for rank in range(2)] == [0, int(not alike)]
 
 
-@pytest.mark.parametrize("case", RESTS)
-def test_what_came_after_the_last_log_step_is_a_row(case: str, ran: Ran) -> None:
-    """Of all ranks that end with the same step; so the picks of all rows are all picks."""
-    assert ran.cluster(case, rows.PICKS.wandb_key) == RESTS[case]
-    assert [ran.ring(case, rank).progress.abandoned for rank in range(2)] == [0, int(case == "other_rests")]
-
-
-def test_steps_that_do_not_meet_are_said_once(ran: Ran) -> None:
+def test_other_numbers_warn_once(job: Job) -> None:
     """Nothing of one step is recorded with what belongs to another, and nobody waits for long."""
-    assert ran.cluster("other_numbers") == {}
-    for said in ran.of("other_numbers"):
-        assert sum(message.count("not at the same step (rank 0: 1, rank 1: 101)") for message in said) == 1
-    assert ran.ring("other_numbers").progress.abandoned == 12
+    train(job, range(101, 113) if job.rank else range(1, 13))
+    assert job.cluster() == {}
+    assert sum(text.count("not at the same step (rank 0: 1, rank 1: 101)") for text in job.warnings) == 1
+    assert job.ring().progress.abandoned == 12
 
 
-@pytest.mark.parametrize(("case", "mean"), [("repeated", 4.0), ("added", 3.5)])
-def test_micro_batches_give_the_mean_of_their_step(case: str, mean: float, ran: Ran) -> None:
+@pytest.mark.parametrize(
+    ("batches", "mean"),
+    [(([(1, None), (2, None), (6, None)], [(7, None)]), 4.0), (([(8, 1), (4, 3)], [(2, 4)]), 3.5)],
+    ids=["repeated", "added"],
+)
+def test_micro_batches_make_one_mean(batches: tuple[list[tuple[int, int | None]], ...], mean: float, job: Job) -> None:
     """Each call of `step` counts once, and each of `add` by its weight, however many a rank makes."""
-    assert ran.cluster(case) == {step: step * mean for step in range(1, 6)}
-    assert ran.of(case) == [[], []]
+    with job.session(close_timeout=10.0, max_in_flight=8) as telemetry:
+        for step in range(1, 6):
+            for loss, tokens in batches[job.rank]:
+                values = {"loss": float(step * loss)}
+                if tokens is None:
+                    telemetry.step(step, values)
+                else:
+                    telemetry.add(values, weight=tokens)
+            if tokens is not None:
+                telemetry.step(step)
+    job.barrier()
+    assert job.cluster() == {step: step * mean for step in range(1, 6)}
+    assert job.warnings == []
 
 
-def test_no_more_reductions_are_under_way_than_allowed(ran: Ran) -> None:
-    """Rank 0 goes three steps ahead of rank 1, and does not end the fifth before rank 1 has come; it says so once."""
-    most, came, said = ran.of("bounded")[0]
-    assert (most, came) == (3, [False] * 4 + [True] * 2)
-    assert [message.count("Raise log_every") for message in said] == [1]
-    assert list(ran.cluster("bounded")) == [1, 2, 3, 4, 5, 6]
+def test_reductions_in_flight_are_bounded(job: Job) -> None:
+    """Rank 0 goes three steps ahead of rank 1, and does not end the fifth before rank 1 has come; it warns once."""
+    store = dist.distributed_c10d._get_default_store()
+    flights, came = [], []
+    with job.session(max_in_flight=3, reduction_timeout=60.0) as telemetry:
+        for step in range(1, 7):
+            if job.rank == 1 and step == 2:
+                telemetry.flush(0.0)  # the first step waits for further calls of it
+                store.wait(["filled"])
+                time.sleep(0.3)
+                store.set("came", "")
+            telemetry.step(step, {"loss": 1.0})
+            flights.append(len(reducer_of(telemetry)._flights))
+            came.append(store.check(["came"]))
+            if job.rank == 0 and step == 4:
+                telemetry.flush(0.0)
+                store.set("filled", "")
+        wait_until(lambda: reducer_of(telemetry).settled, 30.0)
+    if job.rank == 0:
+        assert (max(flights), came) == (3, [False] * 4 + [True] * 2)
+        assert ["Raise log_every" in warning for warning in job.warnings] == [True]
+    job.barrier()
+    assert list(job.cluster()) == [1, 2, 3, 4, 5, 6]
 
 
-def test_what_no_peer_came_to_is_counted_at_the_end(ran: Ran) -> None:
-    """Rank 0 trains on, and counts at its end all eight steps that rank 1 did not come to."""
-    assert "8 log steps up to the end are not in the cluster's values" in ran.of("gives_up")[0][-1]
-    reader = ran.ring("gives_up")
-    assert [record.step for record in reader.read(0, 100)[0] if record.kind is Kind.RANK] == list(range(1, 10))
-    assert (list(ran.cluster("gives_up")), reader.progress.abandoned) == ([1], 8)
+def test_close_counts_missing_steps(job: Job) -> None:
+    """Rank 0 trains on, and counts at its end all eight steps that rank 1 did not come to before."""
+    store = dist.distributed_c10d._get_default_store()
+    with job.session(max_in_flight=3, reduction_timeout=0.3) as telemetry:
+        for step in range(1, 10):
+            if job.rank == 1 and step == 2:
+                store.wait(["ended"])
+            telemetry.step(step, {"loss": 1.0})
+            if step == 1:
+                telemetry.flush(0.0)  # the first step waits for further calls of it
+                job.barrier()
+    if job.rank == 0:
+        store.set("ended", "")
+        assert "8 log steps up to the end are not in the cluster's values" in job.warnings[-1]
+    job.barrier()
+    ring = job.ring()
+    assert [record.step for record in ring.read(0, 100)[0] if record.kind is Kind.RANK] == list(range(1, 10))
+    assert (list(job.cluster()), ring.progress.abandoned) == ([1], 8)
 
 
-def test_a_rank_that_leaves_does_not_make_another_wait(ran: Ran) -> None:
+@pytest.mark.ranks(2, leaves=True)
+def test_leaving_rank_stops_nobody(job: Job) -> None:
     """The other one trains on and closes within its bounds, and what was lost is counted."""
-    assert ran.said[0]["leaves_early"]
-    progress = ran.ring("leaves_early").progress
+    telemetry = job.session(max_in_flight=2, reduction_timeout=1.0, close_timeout=0.5)
+    for step in range(1, 21):
+        telemetry.step(step, {"loss": 1.0})
+        if job.rank == 1 and step == 3:
+            job.leave()
+        time.sleep(0.02)
+    begin = time.monotonic()
+    telemetry.close()
+    assert time.monotonic() - begin < 5
+    progress = job.ring().progress
     assert (progress.step, progress.closed) == (20, True)
     assert progress.abandoned >= 16

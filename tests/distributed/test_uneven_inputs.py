@@ -2,52 +2,45 @@
 
 from __future__ import annotations
 
-import json
-import os
-import subprocess
-import sys
-from pathlib import Path
+import time
 
 import pytest
+import torch
+from torch.nn.parallel import DistributedDataParallel
 
-from otel_train.ring import Kind, RingReader, ring_files
-from tests.distributed.uneven_ranks import LONG, SHORT
-
-ROOT = Path(__file__).parents[2]
-MISSED = {epoch * LONG + batch for epoch in (0, 1) for batch in range(SHORT + 1, LONG + 1)}
-
-
-@pytest.fixture(scope="module")
-def out(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    """Run the two ranks once."""
-    out = tmp_path_factory.mktemp("uneven")
-    command = [sys.executable, "-m", "torch.distributed.run", "--standalone", "--nproc-per-node=2"]
-    command += [str(Path(__file__).with_name("uneven_ranks.py")), str(out)]
-    environment = {**os.environ, "PYTHONPATH": str(ROOT), "OMP_NUM_THREADS": "1", "OTEL_TRAIN_SIDECAR": "external"}
-    done = subprocess.run(command, env=environment, capture_output=True, text=True, timeout=200, check=False)
-    assert done.returncode == 0, done.stderr
-    return out
+from otel_train.mixing import MixingMeter
+from tests.support.on_ranks import Job
 
 
-def column(out: Path, key: str) -> dict[int, float]:
-    """Return a value over the cluster by step."""
-    reader = RingReader(ring_files(out / "rings")[0])
-    records = [record for record in reader.read(0, 1000)[0] if record.kind is Kind.CLUSTER]
-    assert [record.step for record in records] == sorted(record.step for record in records)
-    return {record.step: reader.layout.by_key(*reader.layout.split(record.values))[key] for record in records}
+@pytest.mark.ranks(2)
+def test_steps_have_their_ranks_values(job: Job) -> None:
+    """Those that rank 1 did not make are rank 0's alone, and in the second epoch both are there again.
 
-
-def test_every_step_has_the_values_of_the_ranks_that_made_it(out: Path) -> None:
-    """Those that rank 1 did not make are rank 0's alone, and in the second epoch both are there again."""
-    steps = range(1, 2 * LONG + 1)
-    assert column(out, "loss") == {step: step * (1.0 if step in MISSED else 5.5) for step in steps}
-    assert column(out, "stream_mixing/picks") == {step: 1.0 if step in MISSED else 2.0 for step in steps}
-    assert column(out, "train/ranks") == {step: 1.0 if step in MISSED else 2.0 for step in steps}
-
-
-def test_the_longer_rank_waits_once_and_says_for_whom(out: Path) -> None:
-    """Not at each step, and not for the ten seconds of a reduction that is lost."""
-    seconds = json.loads((out / "rank0.json").read_text())
-    assert sum(each > 0.5 for each in seconds) <= 2  # once in each epoch
-    log = (out / "rank0.log").read_text()
-    assert (log.count("rank 1 takes no part in the reduction of step 26"), log.count("\n")) == (1, 1)
+    The longer rank waits once in each epoch, not at each step nor for a reduction's bound, and says for whom.
+    """
+    batches, epochs, seconds = (40, 25), 2, []
+    meter = MixingMeter(1, ["a"], {"a": 1.0})
+    meter.open(0, "a")
+    model = DistributedDataParallel(torch.nn.Linear(4, 1))
+    with job.session(sources=[meter], reduction_timeout=10.0, close_timeout=3.0) as telemetry:
+        for epoch in range(epochs):
+            with model.join():
+                for batch in range(1, batches[job.rank] + 1):
+                    model(torch.ones(2, 4)).sum().backward()
+                    meter.pick(0)
+                    step = epoch * max(batches) + batch
+                    begin = time.monotonic()
+                    telemetry.step(step, {"loss": float(step * 10**job.rank)})
+                    seconds.append(time.monotonic() - begin)
+                    time.sleep(0.01)
+    job.barrier()
+    steps = range(1, epochs * max(batches) + 1)
+    alone = {step for step in steps if (step - 1) % max(batches) >= min(batches)}
+    assert job.cluster("loss") == {step: step * (1.0 if step in alone else 5.5) for step in steps}
+    assert list(job.cluster("loss")) == list(steps)
+    assert job.cluster("stream_mixing/picks") == {step: 1.0 if step in alone else 2.0 for step in steps}
+    assert job.cluster("train/ranks") == {step: 1.0 if step in alone else 2.0 for step in steps}
+    if job.rank == 0:
+        assert sum(each > 0.5 for each in seconds) <= epochs
+        (warning,) = job.warnings
+        assert "rank 1 takes no part in the reduction of step 26" in warning
