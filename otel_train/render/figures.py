@@ -27,6 +27,8 @@ Health = Callable[[str], HealthyRange]
 """Gives the range of a headline key."""
 
 WINDOW = "10m"
+DIVISORS = {Per.CLUSTER: "", Per.RANK: "per rank", Per.PICK: "per pick"}
+"""Text of a figure's divisor."""
 _STATISTICS = {
     Statistic.MEAN: "avg_over_time",
     Statistic.MAX: "max_over_time",
@@ -57,15 +59,10 @@ def figure(key: str, healthy: HealthyRange, matchers: str = "") -> str:
     """
     row = headline_row(key)
     ranks = over("last_over_time", cluster_series(rows.RANKS) + matchers, WINDOW)
-    steps = over("delta", rank_series(rows.STEP) + matchers, WINDOW)
-    picks = over("increase", cluster_series(rows.PICKS) + matchers, WINDOW)
+    picks, steps = _picks_and_steps(matchers)
     if row.instrument is not Instrument.COUNTER:
         value = over(_STATISTICS[healthy.statistic], cluster_series(row) + matchers, WINDOW)
-        return {
-            Per.CLUSTER: value,
-            Per.RANK: f"{value} / {ranks}",
-            Per.PICK: f"{value} / ({picks} / {steps})",
-        }[healthy.per]
+        return divided(value, healthy.per, ranks, matchers)
     if healthy.statistic is not Statistic.MEAN:
         raise ConfigurationError(
             f"health.{key}: alerts judge a counter by its mean, got {healthy.statistic}; set statistic to mean"
@@ -79,3 +76,24 @@ def figure(key: str, healthy: HealthyRange, matchers: str = "") -> str:
     # A fixed batch gives exactly a bound such as 4; the quotient of extrapolated numbers is a rounding error off it.
     per_step = f"{count} / {steps}" if healthy.per is Per.CLUSTER else f"{count} / {steps} / {ranks}"
     return f"round({per_step}, 0.000001)"
+
+
+def divided(value: str, per: Per, ranks: str, matchers: str = "") -> str:
+    """Return a gauge's expression divided as a range says.
+
+    Args:
+        value: The gauge.
+        per: Its range's divisor.
+        ranks: Expression of the number of ranks.
+        matchers: Label matchers in braces, for the picks and steps.
+    """
+    picks, steps = _picks_and_steps(matchers)
+    return {Per.CLUSTER: value, Per.RANK: f"{value} / {ranks}", Per.PICK: f"{value} / ({picks} / {steps})"}[per]
+
+
+def _picks_and_steps(matchers: str) -> tuple[str, str]:
+    """Return the expressions of the picks and of the steps in `WINDOW`."""
+    return (
+        over("increase", cluster_series(rows.PICKS) + matchers, WINDOW),
+        over("delta", rank_series(rows.STEP) + matchers, WINDOW),
+    )

@@ -10,12 +10,11 @@ from otel_train.catalogue import (
     HealthyRange,
     Instrument,
     Metric,
-    Per,
     Reduction,
     rows,
 )
 from otel_train.render.alert import Alert, Severity
-from otel_train.render.figures import WINDOW, Health, bounded, figure, keys_of
+from otel_train.render.figures import DIVISORS, WINDOW, Health, bounded, figure, keys_of
 from otel_train.render.promql import ATTEMPT, HOST, OF_ATTEMPT, RANK, RUN, by, cluster_series, over, rank_series
 
 _CRITICAL = (
@@ -23,7 +22,6 @@ _CRITICAL = (
     rows.MIX_DIVERGENCE,  # the model learns another mix than the configured one, and can't unlearn it
     rows.FALSE_EVICTIONS,  # streams go on from an empty state: the result is wrong, not late
 )
-_PER = {Per.CLUSTER: "", Per.RANK: " per rank", Per.PICK: " per pick"}
 
 
 def headline_alerts(health: Health) -> list[Alert]:
@@ -43,6 +41,7 @@ def headline_alerts(health: Health) -> list[Alert]:
 def _alert(row: Metric, judged: list[tuple[str, HealthyRange]]) -> Alert:
     conditions = [condition for key, healthy in judged for condition in _outside(figure(key, healthy), healthy)]
     healthy = judged[0][1]
+    value = " ".join(["{{ printf `%.3g` $value }}", DIVISORS[healthy.per]]).strip()
     return Alert(
         name="OtelTrain" + "".join(word.title() for word in row.name.replace(".", "_").split("_")) + "OutOfRange",
         group=row.name.partition(".")[0],
@@ -52,8 +51,7 @@ def _alert(row: Metric, judged: list[tuple[str, HealthyRange]]) -> Alert:
         expression=by("max", OF_ATTEMPT, "\n    " + "\n  or\n    ".join(conditions) + "\n"),
         hold="2m",
         severity=Severity.CRITICAL if row in _CRITICAL else Severity.WARNING,
-        summary=f"Run {{{{ $labels.{RUN} }}}}: {row.wandb_key} is {{{{ printf `%.3g` $value }}}}{_PER[healthy.per]}, "
-        f"healthy is {healthy}{_worst_rank(row)}.",
+        summary=f"Run {{{{ $labels.{RUN} }}}}: {row.wandb_key} is {value}, healthy is {healthy}{_worst_rank(row)}.",
         description=f"{row.description} {row.remedy}",
     )
 
@@ -64,10 +62,10 @@ def _outside(value: str, healthy: HealthyRange) -> list[str]:
 
 
 def _worst_rank(row: Metric) -> str:
-    """Return the part of a summary's template that names the rank with the largest value; empty where none has."""
+    """Return the part of a summary's template that names the rank with the largest value; empty where it is unknown."""
     attempt = f"{RUN}=%q,{ATTEMPT}=%q"
     if row.with_max and row.instrument is Instrument.COUNTER:
-        # Over the whole window: the rank beside the cluster's maximum is that of the last interval only.
+        # Over the whole window: the rank of the cluster's maximum is that of the last interval only.
         query = f"topk(1, {over('increase', f'{rank_series(row)}{{{attempt}}}', WINDOW)} > 0)"
         name = f"most on rank {{{{ . | first | label `{RANK}` }}}} ({{{{ . | first | label `{HOST}` }}}})"
     elif row.reduction is Reduction.MAX:

@@ -12,7 +12,7 @@ GROUP = "pipeline"
 BRIDGE_LAG_LIMIT = 60.0
 """Seconds; the bridge itself waits 30 s for the missing points of a step."""
 HANG_LIMIT = 60.0
-"""Seconds without a step below which nothing is said to hang ..."""
+"""Seconds without a step from which a job may hang ..."""
 HANG_TIMES = 3.0
 """... and how many times the longest mean step of six hours it must be: a checkpoint is not a hang."""
 STRAGGLE_PART = 0.25
@@ -189,7 +189,7 @@ def _bridge_behind() -> Alert:
     # A bridge that was started again has a new instance: the last value of the old one must not outlive it.
     lag = by("max", ("job",), over("last_over_time", rank_series(rows.BRIDGE_LAG), "1m"))
     return _alert(
-        "BridgeBehind",  # its inbox is on disk: rows come late, none is lost
+        "BridgeBehind",  # its inbox is on disk: rows come late, and are not lost
         rows.BRIDGE_LAG,
         f"{lag} > {BRIDGE_LAG_LIMIT:g}",
         f"{_BRIDGE} is late by {{{{ $value | humanizeDuration }}}}.",

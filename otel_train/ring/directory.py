@@ -100,5 +100,5 @@ def prepare_directory(directory: Path) -> None:
 
 
 def is_ours(path: Path) -> bool:
-    """Tell whether a directory entry is a ring, one in the making, or one of the sidecar's files."""
+    """Tell whether a directory entry is a ring, an unfinished one, or one of the sidecar's files."""
     return path.suffix in (SUFFIX, NEW_SUFFIX) or path.name.startswith("sidecar.")

@@ -120,7 +120,7 @@ def remove_run(run: KeptRun) -> bool:
 
 
 def clean_beside(directory: Path) -> list[KeptRun]:
-    """Remove the runs beyond the bounds beside a directory of the default one, and return them.
+    """Remove the runs beyond the bounds next to a directory of the default one, and return them.
 
     A run that a job uses, or that is not delivered, is never removed.
     """

@@ -136,7 +136,7 @@ class RingReader:
 
     def _is_locked(self) -> bool:
         # Shared, for a moment, and only where the writer is gone: it has its lock before the file has its name, and two
-        # readers may hold one each. So nobody who looks can keep another, or the writer, from anything.
+        # readers may hold one each. So one reader never blocks another, or the writer.
         try:
             fcntl.lockf(self._descriptor, fcntl.LOCK_SH | fcntl.LOCK_NB)
         except OSError as error:

@@ -45,7 +45,7 @@ class RingSize:
             directory: Where the ring will be.
 
         Raises:
-            RingError: So few would fit beside the rings of the other ranks that it is not worth it.
+            RingError: So few would fit next to the rings of the other ranks that the ring would be useless.
         """
 
         def fitting(budget: float) -> int:

@@ -154,7 +154,7 @@ class RingWriter:
         _pack_end(self._file, END_OFFSET, 0, count)
 
     def enter(self, phase: Phase) -> None:
-        """Note what the training thread does from now on: where it hangs, this is what it hangs in."""
+        """Note the phase of the training thread from now on: where it hangs, the ring tells in which phase."""
         _pack_phase(self._file, PHASE_OFFSET, phase, time.time_ns())
 
     @property
@@ -187,7 +187,7 @@ class RingWriter:
         return self._released is not None
 
     def release(self) -> None:
-        """Give mapping, file and lock back; nothing is written any more, and what is noted has no effect."""
+        """Give mapping, file and lock back; later calls that note something have no effect."""
         if self._released is None:
             self._released = self.acknowledged
             mapping, self._file = self._file, cast("mmap.mmap", bytearray(CURSOR_OFFSET))

@@ -52,7 +52,7 @@ class Announcer:
             self._failing_since = now - answer.seconds
         self._logged |= self._warnings.warn(
             f"{answer.cause} {answer.advice}",
-            "the receiver at %s does not acknowledge (%s: %s); the rings keep what was recorded. %s",
+            "the receiver at %s does not acknowledge (%s: %s); the rings keep the records. %s",
             self._address,
             answer.cause,
             answer.text,

@@ -27,7 +27,7 @@ class Batch:
     """Points of one ring that are sent together."""
 
     metrics: PointBuilder | None
-    """The records' points, a function of the records alone; None where there are none, only a cursor to move."""
+    """The records' points, a function of the records alone; None where only the cursor moves."""
     live: PointBuilder | None
     """Points that describe the sending, at the present."""
     records: int
@@ -132,7 +132,7 @@ class RingFeed:
             RingError: The ring is damaged.
             ValueError, OverflowError, struct.error: A value does not fit the protocol's types.
         """
-        ended = self.ended  # asked before reading: what is written until then is read below
+        ended = self.ended  # asked before reading: records written until then are read below
         written, clock_ns = self.reader.progress.written, time.monotonic_ns()
         for name in [name for name, until in self._left_out.items() if time.monotonic() >= until]:
             del self._left_out[name]
@@ -264,7 +264,7 @@ class RingFeed:
         """Move the cursor after a batch that was acknowledged, except for some points.
 
         Args:
-            batch: What was sent.
+            batch: The batch that was sent.
             refused: Points that the receiver refused for good.
             grows: Whether the next one may be larger.
         """

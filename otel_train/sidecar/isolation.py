@@ -35,14 +35,14 @@ class Isolation:
 def isolate(
     points: Iterable[PointBuilder], send: Callable[[PointBuilder], Answer], *, definite: bool, most: int
 ) -> Isolation:
-    """Send halves of what was refused, down to single points.
+    """Send halves of the refused points, down to single points.
 
     Args:
         points: The record's points, which were refused together.
         send: Sends a group of them.
         definite: Whether the refusal is about the data for sure. A receiver with faults of its own is asked once more
             before a point is given up.
-        most: Refused groups after which the rest of what was refused is given up.
+        most: Refused groups after which the other refused points are given up.
     """
     result, groups, refusals = Isolation(), deque(points), 0
     while groups:

@@ -10,6 +10,7 @@ from __future__ import annotations
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import AbstractContextManager
 from dataclasses import dataclass
+from enum import IntEnum, auto
 from pathlib import Path
 
 from otel_train.otlp.answers import Answer, Verdict
@@ -27,7 +28,7 @@ TRIES, UNCLEAR_TRIES = 2, 4
 """Tries of a refused request before parts of it are tried: where the status says that the data are wrong, and where it
 may as well be the receiver's own fault."""
 MOST_REFUSALS = 64
-"""Refused groups of one record's points after which the rest of what was refused is given up."""
+"""Refused groups of one record's points after which the other refused points are given up."""
 REPEATED_REFUSALS = 4
 """The same for a record that the receiver may have already."""
 HOPELESS = 16
@@ -38,8 +39,21 @@ EXHAUSTED_TRIES = 3
 """Answers that something is exhausted after which smaller requests are tried."""
 
 
+class _Outcome(IntEnum):
+    """How a request ended; of several requests the largest one counts."""
+
+    DONE = auto()
+    """All of it is done."""
+    RETRY = auto()
+    """It must be tried at once in another way."""
+    WAIT = auto()
+    """Nothing can be sent for the time being."""
+
+
 @dataclass(frozen=True, slots=True)
 class _Ready:
+    """A ring's batch that is ready to be sent."""
+
     path: Path
     feed: RingFeed
     batch: Batch
@@ -85,19 +99,19 @@ class Sender:
         """Seconds that the receiver asks to be left alone."""
 
     def send_all(self, feeds: Mapping[Path, RingFeed]) -> bool:
-        """Send what is there, for a while at most, and tell whether all of it was acknowledged.
+        """Send all records of the rings, for a while at most, and tell whether all of them were acknowledged.
 
-        What ranks record meanwhile waits for the next look: a request for each record would cost many times as much.
+        Records that ranks write meanwhile wait for the next call: a request for each would cost many times as much.
         """
         self.delay = 0.0
         for _ in range(LONGEST_RUN):
             ready = self._next_batches(feeds)
             again = any(item.batch.full for item in ready)
             for request in self._requests(ready):
-                done = self._deliver(request)
-                if done is None:
+                outcome = self._deliver(request)
+                if outcome is _Outcome.WAIT:
                     return False
-                again = again or not done
+                again = again or outcome is _Outcome.RETRY
             if not again:
                 return True
         return True
@@ -140,24 +154,18 @@ class Sender:
         if request:
             yield request
 
-    def _deliver(self, request: Sequence[_Ready]) -> bool | None:
-        """Send a request and do what its answer asks for.
-
-        Returns:
-            True where all of it is done, False where it must be tried at once in another way, None where nothing can
-            be sent for the time being.
-        """
+    def _deliver(self, request: Sequence[_Ready]) -> _Outcome:
+        """Send a request and act on its answer."""
         answer = self._post(request)
         if answer.taken:
             self._take(request, answer)
-            return True
+            return _Outcome.DONE
         if answer.verdict is Verdict.TOO_LARGE:
             return self._shrink(request, answer)
         if answer.verdict is Verdict.DATA:
             if len(request) == 1:
                 return self._narrow(request[0], answer)
-            results = [self._deliver([item]) for item in request]
-            return None if None in results else all(results)
+            return max([self._deliver([item]) for item in request])
         return self._wait(request, answer)
 
     def _post(self, request: Sequence[_Ready]) -> Answer:
@@ -194,7 +202,7 @@ class Sender:
             if trouble is not None and ready.feed.position >= trouble.end and not trouble.whole:
                 del self._troubles[ready.path]
 
-    def _wait(self, request: Sequence[_Ready], answer: Answer) -> bool | None:
+    def _wait(self, request: Sequence[_Ready], answer: Answer) -> _Outcome:
         """Keep the data: the receiver, the network or the configuration is at fault."""
         self._announcer.failing(answer)
         self.delay = answer.delay if answer.delay <= LONGEST_DELAY else 0.0
@@ -203,30 +211,29 @@ class Sender:
         if self._exhausted >= EXHAUSTED_TRIES and size > 64 * LEAST_BYTES:
             self._exhausted = 0
             self._max_bytes = size // 2
-        return None
+        return _Outcome.WAIT
 
-    def _shrink(self, request: Sequence[_Ready], answer: Answer) -> bool | None:
+    def _shrink(self, request: Sequence[_Ready], answer: Answer) -> _Outcome:
         """Send smaller requests from now on; a single point that is too large is dropped."""
         parts = [part for item in request for part in item.parts]
         size = min(self._max_bytes, sum(len(part.body) for part in parts))
         if size <= LEAST_BYTES or all(part.points == 1 for part in parts):
             if len(request) > 1:
-                results = [self._deliver([item]) for item in request]
-                return None if None in results else all(results)
+                return max([self._deliver([item]) for item in request])
             return self._pick_apart(request[0], answer)
         self._max_bytes = size // 2
         self._announcer.note("the receiver takes no large requests (%s): they are split", answer.text)
-        return False
+        return _Outcome.RETRY
 
     # -- data that are refused -----------------------------------------------------------------------------------
 
-    def _narrow(self, ready: _Ready, answer: Answer) -> bool | None:
+    def _narrow(self, ready: _Ready, answer: Answer) -> _Outcome:
         """Try again, then with fewer records, then without those points of a record that are refused."""
         batch = ready.batch
         if batch.metrics is None:
             # Only live points were refused: the next ones may be taken.
             self._refuse(ready, answer, batch.points, batch.names)
-            return True
+            return _Outcome.DONE
         trouble = self._troubles.setdefault(ready.path, _Trouble(acknowledged=self._acknowledged))
         trouble.tries += 1
         new = batch.cursor.position > trouble.end
@@ -239,13 +246,13 @@ class Sender:
         hopeless = trouble.whole >= HOPELESS and answer.definite and not answer.repetition
         if batch.records > 1 and not hopeless:
             ready.feed.limit = batch.records // 2
-            return False
+            return _Outcome.RETRY
         if not self._is_shown(ready, answer, trouble):
             return self._wait([ready], answer)
         trouble.tries = 0
         if hopeless:
             self._refuse(ready, answer, batch.points, batch.names)
-            return True
+            return _Outcome.DONE
         return self._pick_apart(ready, answer)
 
     def _is_shown(self, ready: _Ready, answer: Answer, trouble: _Trouble) -> bool:
@@ -263,7 +270,7 @@ class Sender:
             self._announcer.taken()
         return shown
 
-    def _pick_apart(self, ready: _Ready, answer: Answer) -> bool | None:
+    def _pick_apart(self, ready: _Ready, answer: Answer) -> _Outcome:
         """Send a record's points in ever smaller groups, and drop those that are refused."""
         batch, trouble = ready.batch, self._troubles.setdefault(ready.path, _Trouble())
         repeated = batch.repeated or (trouble.joint and answer.repetition)
@@ -277,7 +284,7 @@ class Sender:
         if result.taken and not repeated:
             ready.feed.leave_out(set(result.names) - result.taken)
         self._refuse(ready, answer, 0 if repeated else result.points, result.names)
-        return True
+        return _Outcome.DONE
 
     def _post_points(self, points: PointBuilder) -> Answer:
         """Send some of a record's points, each part of them a request."""

@@ -127,7 +127,7 @@ class Sidecar:
             if not self._acquire(lock.fileno(), math.inf if self._session is None else LONGEST_ASK):
                 return SidecarEnd.TOLD if self._told else SidecarEnd.ANOTHER_SERVES
             if not self._is_named(lock.fileno()):
-                return SidecarEnd.ANOTHER_SERVES  # or none yet: the directory was cleaned away a moment ago
+                return SidecarEnd.ANOTHER_SERVES  # or no one yet: the directory was cleaned away a moment ago
             self._clean()
             exporter = Exporter()
             sender = Sender(exporter, Announcer(self._directory, exporter.endpoint), self._refusing)
@@ -149,7 +149,7 @@ class Sidecar:
         return False
 
     def _clean(self) -> None:
-        """Remove rings that earlier jobs have left beside this one's directory, beyond those that are kept."""
+        """Remove rings that earlier jobs have left next to this one's directory, beyond those that are kept."""
         try:
             for run in clean_beside(self._directory):
                 logger.info("removed the rings in %s, which are delivered: %d bytes", run.directory, run.size)
@@ -213,7 +213,7 @@ class Sidecar:
             last = last or time.monotonic() - over_since > self._linger
             if last or time.monotonic() >= self._leave_at:
                 if not drained:
-                    logger.warning("giving up; what is not sent stays in %s", self._directory)
+                    logger.warning("giving up; records that are not sent stay in %s", self._directory)
                 return _Pause.GAVE_UP
             pause = POLL if sent else min(LONGEST_PAUSE, 2 * pause)
             self._pause(max(pause, sender.delay))
@@ -250,7 +250,7 @@ class Sidecar:
 
     @contextlib.contextmanager
     def _refusing(self, path: Path) -> Iterator[None]:
-        """Leave a ring out for good when the block fails: no damage to one may end what is done for the others."""
+        """Leave a ring out for good when the block fails: damage to one must not stop the others."""
         try:
             yield
         except Exception as error:  # noqa: BLE001  # damaged values may lead to any error

@@ -114,7 +114,7 @@ def test_silent_endpoint_does_not_block(
         wait_until(lambda: "does not acknowledge" in (tmp_path / "log").read_text(), 60)
         sidecar.send_signal(signal.SIGINT)
         assert sidecar.wait(60) == 0
-    assert "what is not sent stays in" in (tmp_path / "log").read_text()
+    assert "records that are not sent stay in" in (tmp_path / "log").read_text()
     assert rank.reader.cursor.position == 0
 
 

@@ -100,7 +100,7 @@ def _fill() -> Panel:
         shows=(rows.LEDGER_ENTRIES, rows.LEDGER_CAPACITY),
         targets=(Target(expression=f"{entries} / {capacity}", legend="entries / capacity"),),
         unit="percentunit",
-        note="A full ledger is no fault in itself; false evictions are.",
+        note="A full ledger is not a fault in itself; false evictions are.",
     )
 
 

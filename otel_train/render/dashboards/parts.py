@@ -8,20 +8,18 @@ from otel_train.catalogue import (
     HealthyRange,
     Instrument,
     Metric,
-    Per,
     Statistic,
     rows,
 )
 from otel_train.render.dashboards.spec import BY_RANK, CLUSTER, RANKS, RATE, SHOWN_RANKS, Kind, Panel, Target
-from otel_train.render.figures import WINDOW, Health, bounded, figure, keys_of
+from otel_train.render.figures import DIVISORS, WINDOW, Health, bounded, divided, figure, keys_of
 from otel_train.render.promql import HOST, OF_ATTEMPT, RANK, by, cluster_series, over, rank_series
 
-_PER = {Per.CLUSTER: "", Per.RANK: ", per rank", Per.PICK: ", per pick"}
 _STATISTICS = {Statistic.MEAN: "mean", Statistic.MAX: "largest", Statistic.LAST: "last"}
 
 
 def headline_panel(title: str, row: Metric, health: Health, *, unit: str = "short", width: int = 8) -> Panel:
-    """Return a headline metric's panel: the figure that its alert judges, beside its range.
+    """Return a headline metric's panel: the figure that its alert judges, with its range.
 
     Args:
         title: The panel's title.
@@ -32,7 +30,8 @@ def headline_panel(title: str, row: Metric, health: Health, *, unit: str = "shor
     """
     key, *others = keys_of(row)
     healthy = health(key)
-    name = f"{_STATISTICS[healthy.statistic]} of {WINDOW}{_PER[healthy.per]}"
+    divisor = DIVISORS[healthy.per]
+    name = f"{_STATISTICS[healthy.statistic]} of {WINDOW}{divisor and f', {divisor}'}"
     targets = [Target(expression=figure(key, healthy, CLUSTER), legend=name)]
     targets += [
         Target(expression=figure(other, own, CLUSTER), legend=f"the worst rank, {name}")
@@ -53,16 +52,8 @@ def headline_panel(title: str, row: Metric, health: Health, *, unit: str = "shor
 
 
 def _now(row: Metric, healthy: HealthyRange) -> str:
-    value = f"{cluster_series(row)}{CLUSTER}"
-    picks, steps = (
-        over("increase", cluster_series(rows.PICKS) + CLUSTER, WINDOW),
-        over("delta", rank_series(rows.STEP) + CLUSTER, WINDOW),
-    )
-    return {
-        Per.CLUSTER: value,
-        Per.RANK: f"{value} / {cluster_series(rows.RANKS)}{CLUSTER}",
-        Per.PICK: f"{value} / ({picks} / {steps})",
-    }[healthy.per]
+    value, ranks = (cluster_series(metric) + CLUSTER for metric in (row, rows.RANKS))
+    return divided(value, healthy.per, ranks, CLUSTER)
 
 
 def named_rank_panel(title: str, row: Metric, *, width: int = 8) -> Panel:
@@ -87,7 +78,7 @@ def named_rank_panel(title: str, row: Metric, *, width: int = 8) -> Panel:
 
 
 def ranks_panel(title: str, row: Metric, *, unit: str = "short", lowest: bool = False, width: int = 8) -> Panel:
-    """Return a panel of the chosen ranks' own values, those that stand out if they are many."""
+    """Return a panel of the chosen ranks' own values, the extreme ones if they are many."""
     series = rank_series(row) + RANKS
     value = over("increase", series, RATE) if row.instrument is Instrument.COUNTER else series
     order, word = ("bottomk", "lowest") if lowest else ("topk", "highest")
