@@ -55,7 +55,7 @@ BRIDGE_REFUSED_POINTS = Metric(
     Reduction.LOCAL,
     Instrument.COUNTER,
     "{point}",
-    description="Points that break a rule or are beyond a bound, which their sender was told and does not repeat.",
+    description="Points that break a rule or are beyond a bound, which their sender learns and does not repeat.",
     remedy="Read the reason in the sender's log; --max-series bounds the series of a run.",
 )
 BRIDGE_REFUSED_REQUESTS = Metric(

@@ -23,9 +23,9 @@ class ExternalMetric:
 
 
 EXPORTER_LABEL = "exporter"
-"""The label that tells the collector's exporters apart."""
+"""The label that names the collector's exporter."""
 ERROR_LABEL = "error_type"
-"""The label that says why an exporter gave up, at the telemetry level `detailed`."""
+"""The label with the reason why an exporter gave up, at the telemetry level `detailed`."""
 
 QUEUE_SIZE = ExternalMetric(
     "otelcol_exporter_queue_size",

@@ -140,7 +140,7 @@ class Metric:
         measures: The measurements of a rank; empty for a user's scalar, whose measures follow from its reduction.
         description: Meaning of the number, one sentence.
         wandb_key: The key in wandb; empty when it is not sent there.
-        attribute: The name of the data point attribute that tells its series apart; empty for one series.
+        attribute: The name of the data point attribute that distinguishes its series; empty for one series.
         with_max: Whether the largest rank's value, and that rank, are reported beside the SUM.
         bounds: A histogram's upper bucket bounds.
         healthy: The range that needs no attention; None where the number only informs.

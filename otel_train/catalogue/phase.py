@@ -8,7 +8,7 @@ from enum import IntEnum
 class Phase(IntEnum):
     """The part of a step that a rank is in. The numbers are those in a ring.
 
-    A source that waits for other ranks says so; see `WatchedSource`.
+    A source that waits for other ranks reports it; see `WatchedSource`.
 
     Examples:
         >>> import otel_train

@@ -59,7 +59,7 @@ STEP_AGE = Metric(
     description="Time since the rank ended its last step, and the phase of its training thread: data, ledger, "
     "reduction, compute.",
     attribute="phase",
-    remedy="Run `otel-train doctor` on the named rank's node: it says what the rank waits for.",
+    remedy="Run `otel-train doctor` on the named rank's node: it names what the rank waits for.",
 )
 RECORDS_DROPPED = Metric(
     "telemetry.records.dropped",

@@ -1,4 +1,4 @@
-"""The bounded ring of recently evicted keys, which tells a false eviction from a new stream."""
+"""The bounded ring of recently evicted keys, by which a false eviction differs from a new stream."""
 
 from __future__ import annotations
 

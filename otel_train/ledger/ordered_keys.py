@@ -1,4 +1,4 @@
-"""A bounded ordered set of keys with a row for each: what the shard and the ring of evicted keys are made of."""
+"""A bounded ordered set of keys with a row for each; the shard and the ring of evicted keys are made of it."""
 
 from __future__ import annotations
 
@@ -22,7 +22,7 @@ class OrderedKeys:
         self._index = KeyIndex(capacity)
         self._order = Recency(capacity)
         self._free = torch.arange(capacity, dtype=torch.int64, device="cpu")
-        """Free rows stand from place `len(self)` on."""
+        """Free rows, from index `len(self)` on."""
 
     def __len__(self) -> int:
         return len(self._index)

@@ -42,7 +42,7 @@ def check_form(state: Mapping[str, Any], dtype: torch.dtype, shape: tuple[int, .
     """Check that a ledger's saved state is whole, with states of this dtype and shape.
 
     Raises:
-        StateMismatchError: It isn't; the message says how.
+        StateMismatchError: It isn't; the message names the reason.
         ValueError: A value has a wrong form.
     """
     Counts.from_state_dict(state["interval"])
@@ -88,7 +88,7 @@ def merge(states: Sequence[Mapping[str, Any]], rank: int, world_size: int) -> di
     """Return the part of all shards that a rank of another world size owns.
 
     The order of use follows the step of the last use, then the old rank, then the order there. The rings have no
-    steps: keys that stand equally far from the new end of theirs count as evicted at the same time. What an interval
+    steps: keys that are equally far from the new end of theirs count as evicted at the same time. What an interval
     has counted goes whole from each old rank to one new one, so the cluster's sums are exact.
 
     Args:
@@ -100,7 +100,7 @@ def merge(states: Sequence[Mapping[str, Any]], rank: int, world_size: int) -> di
         A state of the same form.
     """
     last_used = torch.cat([state["last_used_step"].cpu() for state in states])
-    # The sort is stable and the ranks stand in order, so equal steps stay by old rank and by their order there.
+    # The sort is stable and the ranks are in order, so equal steps stay by old rank and by their order there.
     order = last_used.argsort(stable=True)
     keys = torch.cat([state["keys"].cpu() for state in states])
     order = order[owners_of(keys[order], world_size) == rank]

@@ -10,18 +10,18 @@ from otel_train.ledger.hashing import owners_of
 
 
 class Route(NamedTuple):
-    """The way of a rank's keys to their owners and back."""
+    """The route of a rank's keys to their owners and back."""
 
     order: torch.Tensor
-    """int64 [n]: the places of the keys, sorted by owner; those of one owner stay in their order."""
+    """int64 [n]: the indices of the keys, sorted by owner; those of one owner stay in their order."""
     inverse: torch.Tensor
     """int64 [n]: `sent[inverse]` is in the caller's order again."""
     sends: list[int]
-    """How many keys go to each rank."""
+    """Number of keys that go to each rank."""
 
 
 def plan_route(keys: torch.Tensor, world_size: int) -> Route:
-    """Plan the way of keys, int64 [n] on the CPU, to their owners.
+    """Plan the route of keys, int64 [n] on the CPU, to their owners.
 
     Args:
         keys: int64 [n] on the CPU, n may be 0.
@@ -38,7 +38,7 @@ def plan_route(keys: torch.Tensor, world_size: int) -> Route:
 
 
 def last_occurrences(keys: torch.Tensor) -> torch.Tensor:
-    """Return the place of each distinct key's last occurrence.
+    """Return the index of each distinct key's last occurrence.
 
     Args:
         keys: int64 [n].
@@ -46,8 +46,8 @@ def last_occurrences(keys: torch.Tensor) -> torch.Tensor:
     Returns:
         int64 [distinct], ascending.
     """
-    ordered, places = keys.sort(stable=True)
+    ordered, indices = keys.sort(stable=True)
     last = torch.ones_like(ordered, dtype=torch.bool)
-    # Equal keys stand in the order of their places, so the last of a run is the last occurrence.
+    # Equal keys are in the order of their indices, so the last of a run is the last occurrence.
     last[:-1] = ordered[1:] != ordered[:-1]
-    return torch.arange(len(keys), dtype=torch.int64, device="cpu") if bool(last.all()) else places[last].sort().values
+    return torch.arange(len(keys), dtype=torch.int64, device="cpu") if bool(last.all()) else indices[last].sort().values

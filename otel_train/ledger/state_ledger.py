@@ -32,9 +32,9 @@ class _Fetch(NamedTuple):
     keys: torch.Tensor
     """int64 [n]: this rank's."""
     route: Route
-    """Their way."""
+    """Their route."""
     asked: torch.Tensor
-    """int64 [m]: what all ranks asked this one for."""
+    """int64 [m]: keys that all ranks asked this one for."""
 
 
 @untraced
@@ -161,7 +161,7 @@ class StateLedger:
     def store(self, stream_ids: StreamIds, states: torch.Tensor) -> None:
         """Write the states of streams to the ranks that own them; a collective.
 
-        Of several writes of one id in one call the last counts, by rank and then by position, and takes its place in
+        Of several writes of one id in one call the last counts, by rank and then by position, also for
         the order of use. All ids of the call are used first, then each owner evicts what overflows.
 
         Args:

@@ -57,8 +57,8 @@ def checked_rank(rank: int | None, world_size: int | None) -> tuple[int, int]:
     """Return rank and world size: torch.distributed's where none is given.
 
     Raises:
-        ConfigurationError: Only one is given, they are no rank and no world size, or none is given and the launcher's
-            ranks have not met.
+        ConfigurationError: Only one is given, one breaks its rule, or neither is given and the launcher's ranks
+            have not met.
     """
     if (rank is None) != (world_size is None):
         raise ConfigurationError("give both rank and world_size, or neither")
@@ -82,7 +82,7 @@ def _flat(value: Any) -> list[Any]:
     if isinstance(value, list | tuple):
         return [number for part in value for number in _flat(part)]
     if not isinstance(value, int | float):
-        raise TypeError(f"a {type(value).__name__} is no number")
+        raise TypeError(f"a {type(value).__name__} is not a number")
     return [value]
 
 
@@ -90,7 +90,7 @@ def checked_slot(slot: object, slots: int) -> int:
     """Return the number of a slot of a meter that has so many.
 
     Raises:
-        ConfigurationError: It is none of them.
+        ConfigurationError: It is not one of them.
     """
     index = whole_number("slot", slot, least=0, remedy=f"this meter has slots 0 to {slots - 1}")
     if index >= slots:
@@ -104,7 +104,7 @@ def checked_pick(slot: object, rows: object, tokens: object, slots: int) -> tupl
     """Return the arguments of `MixingMeter.pick` as numbers.
 
     Raises:
-        ConfigurationError: One is none, or breaks its rule.
+        ConfigurationError: One is not a number, or breaks its rule.
     """
     count = whole_number("rows", rows, least=0, remedy="give the number of rows that were picked")
     if count > 1 << 53:

@@ -1,4 +1,4 @@
-"""A batch that was made in a DataLoader's worker process and tells its dataset when the training loop reads it."""
+"""A batch that was made in a DataLoader's worker process and notifies its dataset when the training loop reads it."""
 
 from __future__ import annotations
 
@@ -30,7 +30,7 @@ class MixedBatch(dict[str, Any]):
 
     Args:
         values: The row's values.
-        token: The dataset that wants to know; empty when the row's pick is counted already.
+        token: Token of the dataset to notify; empty when the row's pick is counted already.
     """
 
     def __init__(self, values: dict[str, Any] | None = None, token: str = "") -> None:

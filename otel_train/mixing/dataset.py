@@ -157,7 +157,7 @@ class StreamMixingDataset(IterableDataset[MixedBatch]):
         )
         plan.index = share.index
         plan.finished = list(share.finished)
-        plan.fill(share.places)
+        plan.fill(share.starts)
         self._plan = plan
         self._owners = share.owners
         self._steps.restart(share.step, share.index, share.picks_in_step)

@@ -12,8 +12,8 @@ from otel_train.splitmix import mix
 
 
 @dataclass(frozen=True, slots=True)
-class Place:
-    """Where a stream goes on."""
+class StreamStart:
+    """The row from which a stream is read on."""
 
     stream: str
     position: int = 0
@@ -61,7 +61,7 @@ def _rank_of(stream: str, seed: int) -> int:
     return value
 
 
-def deal(modalities: Iterable[Sequence[Place]], loads: Sequence[int]) -> list[list[Place]]:
+def deal(modalities: Iterable[Sequence[StreamStart]], loads: Sequence[int]) -> list[list[StreamStart]]:
     """Deal streams to ranks: each goes to the rank that has the fewest, the first one of those.
 
     Of every modality the streams that play come first, so that each rank gets its share of them; and the next modality
@@ -69,19 +69,19 @@ def deal(modalities: Iterable[Sequence[Place]], loads: Sequence[int]) -> list[li
 
     Args:
         modalities: For each modality all of its streams, in an order that is the same on each rank.
-        loads: How many streams each rank has already.
+        loads: Number of streams that each rank has already.
 
     Returns:
-        What each rank gets.
+        The streams of each rank.
     """
-    hands: list[list[Place]] = [[] for _ in loads]
+    hands: list[list[StreamStart]] = [[] for _ in loads]
     fewest = [(load, rank) for rank, load in enumerate(loads)]
     heapify(fewest)
-    for places in modalities:
-        for place in sorted(places, key=lambda place: not place.playing):
+    for starts in modalities:
+        for start in sorted(starts, key=lambda start: not start.playing):
             load, rank = fewest[0]
             heapreplace(fewest, (load + 1, rank))
-            hands[rank].append(place)
+            hands[rank].append(start)
     return hands
 
 
@@ -90,8 +90,8 @@ def check_every_rank_reads(
 ) -> None:
     """Check that each rank has a stream that it can read: one whose modality has a weight and a slot.
 
-    A rank without one would have an empty loader, and its peers would wait for it for ever. Every rank knows what all
-    have, so every rank raises.
+    A rank without one would have an empty loader, and its peers would wait for it for ever. Every rank knows the
+    streams of all, so every rank raises.
 
     Args:
         hands: The modality of each stream of each rank.

@@ -24,7 +24,7 @@ from otel_train.untraced import untraced
 class MixingMeter:
     """Measures of one rank's mixer.
 
-    A loader of the user's own opens its slots and says which slot each row came from; a session drains it.
+    A loader of the user's own opens its slots and counts each row for the slot that it came from; a session drains it.
 
     Examples:
         >>> import otel_train

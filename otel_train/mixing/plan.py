@@ -9,11 +9,11 @@ from enum import StrEnum
 from typing import Any
 
 from otel_train.mixing.choice import ReaderChoice, reader_weights, uniform
-from otel_train.mixing.dealing import Place
+from otel_train.mixing.dealing import StreamStart
 
 
 class AtEnd(StrEnum):
-    """What a slot does when its stream runs out.
+    """Rule for a slot whose stream runs out.
 
     Examples:
         >>> from otel_train.mixing import AtEnd
@@ -31,7 +31,7 @@ class AtEnd(StrEnum):
 
 @dataclass(frozen=True, slots=True)
 class Pick:
-    """One row that is to be read, and what it does to its slot."""
+    """One row that is to be read, and its effect on the slot."""
 
     index: int
     """The rank's running number of picks."""
@@ -55,7 +55,7 @@ class MixPlan:
         bias: A factor for each slot, see `choice.reader_weights`.
         seed: The seed of the choice.
         rank: The rank whose picks these are.
-        at_end: What a slot does when its stream runs out.
+        at_end: Rule for a slot whose stream runs out.
     """
 
     def __init__(
@@ -83,29 +83,29 @@ class MixPlan:
         self._weights: dict[str, float] = {}
         self._choice: ReaderChoice | None = None
 
-    def fill(self, places: Sequence[Place]) -> None:
+    def fill(self, starts: Sequence[StreamStart]) -> None:
         """Put streams into slots of their modality, and those that find none free into its queue.
 
         Args:
-            places: The streams of this rank, in the order in which they shall be read. One that names its slot gets it
+            starts: The streams of this rank, in the order in which they shall be read. One that has a slot gets it
                 where that is free and of its modality.
         """
         waiting = []
-        for place in places:
-            modality = self.modalities[place.stream]
-            slot = place.slot
+        for start in starts:
+            modality = self.modalities[start.stream]
+            slot = start.slot
             if slot is not None and slot < len(self.slots) and self._is_free(slot, modality):
-                self.playing[slot] = (place.stream, place.position)
+                self.playing[slot] = (start.stream, start.position)
             else:
-                waiting.append(place)
-        for place in waiting:
-            modality = self.modalities[place.stream]
+                waiting.append(start)
+        for start in waiting:
+            modality = self.modalities[start.stream]
             free = (slot for slot in range(len(self.slots)) if self._is_free(slot, modality))
             slot = next(free, None)
             if slot is not None:
-                self.playing[slot] = (place.stream, place.position)
+                self.playing[slot] = (start.stream, start.position)
             else:
-                self.queues.setdefault(modality, deque()).append((place.stream, place.position))
+                self.queues.setdefault(modality, deque()).append((start.stream, start.position))
         self._choice = None
 
     def _is_free(self, slot: int, modality: str) -> bool:
@@ -120,7 +120,9 @@ class MixPlan:
     def next(self) -> Pick | None:
         """Make the next pick, or return None when no reader with a weight has data left."""
         if self._choice is None:
-            held = [None if entry is None else wanted for wanted, entry in zip(self.slots, self.playing, strict=True)]
+            held = [
+                None if entry is None else modality for modality, entry in zip(self.slots, self.playing, strict=True)
+            ]
             self._choice = ReaderChoice(reader_weights(held, self._weights, self.bias))
         if not self._choice.possible:
             return None

@@ -11,7 +11,7 @@ from typing import Any
 
 from otel_train.arguments import check_fields, reading_state, shown_names
 from otel_train.exceptions import StateMismatchError
-from otel_train.mixing.dealing import Place, deal, shuffled
+from otel_train.mixing.dealing import StreamStart, deal, shuffled
 from otel_train.mixing.meter_state import check_meter_state, fitted, merge_meter_states
 
 logger = logging.getLogger(__name__)
@@ -23,36 +23,36 @@ _PLAN_FIELDS = ("index", "slots", "queues", "finished")
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Job:
-    """What the present job is given."""
+    """The arguments of the present job."""
 
     modalities: Mapping[str, str]
     """The modality of each stream."""
     lengths: Mapping[str, int]
     """The number of rows of each stream."""
     seed: int
-    """Decides the order of new streams."""
+    """Seed of the order of new streams."""
     world_size: int
     """Number of ranks that share the streams."""
     begins_again: bool
     """Whether a stream that ran out is read again."""
 
-    def by_modality(self, places: Sequence[Place]) -> list[list[Place]]:
-        """Return the places of each modality, in the modalities' order."""
-        groups: dict[str, list[Place]] = {modality: [] for modality in sorted(set(self.modalities.values()))}
-        for place in places:
-            groups[self.modalities[place.stream]].append(place)
+    def by_modality(self, starts: Sequence[StreamStart]) -> list[list[StreamStart]]:
+        """Return the streams of each modality, in the modalities' order."""
+        groups: dict[str, list[StreamStart]] = {modality: [] for modality in sorted(set(self.modalities.values()))}
+        for start in starts:
+            groups[self.modalities[start.stream]].append(start)
         return list(groups.values())
 
-    def unread(self, streams: Sequence[str]) -> list[Place]:
+    def unread(self, streams: Sequence[str]) -> list[StreamStart]:
         """Return streams at their first row, in an order that the seed decides."""
-        return [Place(stream) for stream in shuffled(streams, self.seed)]
+        return [StreamStart(stream) for stream in shuffled(streams, self.seed)]
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Share:
-    """What a rank goes on with."""
+    """The streams and counts that a rank goes on with."""
 
-    places: Sequence[Place]
+    starts: Sequence[StreamStart]
     """Its streams in the order in which they shall be read."""
     finished: Sequence[str] = ()
     """Its streams that were read to their end and are not read again."""
@@ -61,15 +61,15 @@ class Share:
     step: int = 1
     """The step that is being made."""
     picks_in_step: int = 0
-    """How many of this rank's picks it has already."""
+    """Number of this rank's picks that it has already."""
     owners: Mapping[str, int]
     """The rank of each stream of the job."""
     active: Sequence[Sequence[str]]
     """The streams of each rank that still have rows, as far as this rank can know."""
     moved: int = 0
-    """How many streams were another rank's."""
+    """Number of streams that were another rank's."""
     new: int = 0
-    """How many streams the saved job did not have."""
+    """Number of streams that the saved job did not have."""
     removed: Sequence[str] = ()
     """Streams of the saved job that are not given now."""
 
@@ -91,8 +91,8 @@ class Resumption:
 def begin(job: Job, rank: int) -> Share:
     """Return what a rank of a new job begins with."""
     hands = deal(job.by_modality(job.unread(list(job.modalities))), [0] * job.world_size)
-    active = [[place.stream for place in hand] for hand in hands]
-    return Share(places=hands[rank], owners=_owners(active), active=active)
+    active = [[start.stream for start in hand] for hand in hands]
+    return Share(starts=hands[rank], owners=_owners(active), active=active)
 
 
 def checked_states(given: object) -> list[Mapping[str, Any]]:
@@ -148,15 +148,15 @@ def go_on(job: Job, rank: int, state: Mapping[str, Any]) -> Share:
         new = job.unread([stream for stream in job.modalities if stream not in saved])
         hands = deal(job.by_modality(new), [counts[other] for other in range(job.world_size)])
         for other, hand in enumerate(hands):
-            owners.update((place.stream, other) for place in hand)
-        entries = [place for _, _, place in _entries(state["plan"])]
-        _check_none_twice([(place.stream, rank) for place in entries])
+            owners.update((start.stream, other) for start in hand)
+        entries = [start for _, _, start in _entries(state["plan"])]
+        _check_distinct([(start.stream, rank) for start in entries])
         ended = [str(stream) for stream in state["plan"]["finished"]]
         own = {stream for stream, (_, owner) in saved.items() if owner == rank}
-        _check_same(own, [*(place.stream for place in entries), *ended])
+        _check_same(own, [*(start.stream for start in entries), *ended])
         active, finished = _begin_again(job, entries, ended)
         return Share(
-            places=[*_checked_rows(job, active), *hands[rank]],
+            starts=[*_checked_rows(job, active), *hands[rank]],
             finished=finished,
             index=int(state["plan"]["index"]),
             step=int(state["step"]),
@@ -174,7 +174,7 @@ def reshard(job: Job, rank: int, states: Sequence[Mapping[str, Any]]) -> Share:
     All streams are dealt anew, those that were playing first: none twice, none lost, each at its row.
 
     Raises:
-        StateMismatchError: A rank's state is missing or stands twice, the states are not of one step, or they
+        StateMismatchError: A rank's state is missing or given twice, the states are not of one step, or they
             contradict what the job is given now.
     """
     with reading_state(OWNER):
@@ -184,23 +184,23 @@ def reshard(job: Job, rank: int, states: Sequence[Mapping[str, Any]]) -> Share:
         # Those that wait keep their turn: the queues of the ranks are joined turn by turn, not one after the other.
         entries = sorted(
             (
-                (not playing, turn, int(state["rank"]), replace(place, slot=None))
+                (not playing, turn, int(state["rank"]), replace(start, slot=None))
                 for state in states
-                for playing, turn, place in _entries(state["plan"])
+                for playing, turn, start in _entries(state["plan"])
             ),
             key=lambda entry: entry[:3],
         )
-        _check_none_twice([(place.stream, owner) for _, _, owner, place in entries])
-        before = {place.stream: owner for _, _, owner, place in entries}
+        _check_distinct([(start.stream, owner) for _, _, owner, start in entries])
+        before = {start.stream: owner for _, _, owner, start in entries}
         ended = sorted({str(stream) for state in states for stream in state["plan"]["finished"]})
         _check_same(saved.keys(), [*before, *ended])
-        active, finished = _begin_again(job, [place for *_, place in entries], ended)
+        active, finished = _begin_again(job, [start for *_, start in entries], ended)
         new = job.unread([stream for stream in job.modalities if stream not in saved])
         hands = deal(job.by_modality([*_checked_rows(job, active), *new]), [0] * job.world_size)
-        streams = [[place.stream for place in hand] for hand in hands]
+        streams = [[start.stream for start in hand] for hand in hands]
         owners = _owners(streams)
         return Share(
-            places=hands[rank],
+            starts=hands[rank],
             finished=finished if rank == 0 else (),
             index=max(int(state["plan"]["index"]) for state in states),
             step=max(int(state["step"]) for state in states),
@@ -214,7 +214,7 @@ def reshard(job: Job, rank: int, states: Sequence[Mapping[str, Any]]) -> Share:
 
 
 def log_resume(job: Job, resumed: Resumption) -> None:
-    """Log what a resume has changed."""
+    """Log the changes that a resume has made."""
     share, resharded = resumed.share, resumed.resharded
     if resharded is not None:
         logger.info(
@@ -255,22 +255,22 @@ def _saved_streams(state: Mapping[str, Any]) -> dict[str, tuple[str, int]]:
     }
 
 
-def _entries(plan: Mapping[str, Any]) -> Iterator[tuple[bool, int, Place]]:
+def _entries(plan: Mapping[str, Any]) -> Iterator[tuple[bool, int, StreamStart]]:
     """Yield (whether it plays, its turn, the stream and its row) of what a rank held."""
     for slot, entry in enumerate(plan["slots"]):
         if entry is not None:
-            yield True, 0, Place(str(entry[0]), int(entry[1]), playing=True, slot=slot)
+            yield True, 0, StreamStart(str(entry[0]), int(entry[1]), playing=True, slot=slot)
     for queue in plan["queues"].values():
         for turn, (stream, position) in enumerate(queue):
-            yield False, turn, Place(str(stream), int(position))
+            yield False, turn, StreamStart(str(stream), int(position))
 
 
-def _begin_again(job: Job, entries: Sequence[Place], ended: Sequence[str]) -> tuple[list[Place], list[str]]:
+def _begin_again(job: Job, entries: Sequence[StreamStart], ended: Sequence[str]) -> tuple[list[StreamStart], list[str]]:
     """Return the streams that go on and those that don't; one that ran out begins again where the job says so now."""
-    active = [place for place in entries if place.stream in job.modalities]
+    active = [start for start in entries if start.stream in job.modalities]
     ended = [stream for stream in ended if stream in job.modalities]
     if job.begins_again:
-        return [*active, *(Place(stream) for stream in ended)], []
+        return [*active, *(StreamStart(stream) for stream in ended)], []
     return active, ended
 
 
@@ -318,7 +318,7 @@ def _check_streams(job: Job, saved: Mapping[str, str]) -> None:
             )
 
 
-def _check_none_twice(streams: Sequence[tuple[str, int]]) -> None:
+def _check_distinct(streams: Sequence[tuple[str, int]]) -> None:
     owners: dict[str, int] = {}
     for stream, rank in streams:
         if stream in owners:
@@ -328,11 +328,11 @@ def _check_none_twice(streams: Sequence[tuple[str, int]]) -> None:
         owners[stream] = rank
 
 
-def _checked_rows(job: Job, places: Sequence[Place]) -> Sequence[Place]:
-    for place in places:
-        if not 0 <= place.position < job.lengths[place.stream]:
+def _checked_rows(job: Job, starts: Sequence[StreamStart]) -> Sequence[StreamStart]:
+    for start in starts:
+        if not 0 <= start.position < job.lengths[start.stream]:
             raise StateMismatchError(
-                f"stream {place.stream!r} has {job.lengths[place.stream]} rows, the saved state goes on at row "
-                f"{place.position}; give the data that the job was saved with, or another id to begin it anew"
+                f"stream {start.stream!r} has {job.lengths[start.stream]} rows, the saved state goes on at row "
+                f"{start.position}; give the data that the job was saved with, or another id to begin it anew"
             )
-    return places
+    return starts

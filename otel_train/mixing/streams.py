@@ -1,4 +1,4 @@
-"""What a stream is to the mixer, and the stream of a file's bytes."""
+"""The protocol of a stream, and the stream of a file's bytes."""
 
 from __future__ import annotations
 
@@ -65,7 +65,7 @@ class FileStream:
         modality: The kind of data.
         path: The file.
         chunk: Inputs in a row, T.
-        max_bytes: Where to stop in a long file; 0 for its end.
+        max_bytes: Most bytes that are read of the file; 0 for all.
 
     Raises:
         ConfigurationError: The file holds fewer than two bytes, or can't be read, or a number breaks its rule.
@@ -98,7 +98,7 @@ class FileStream:
         """Return row `position` and its number of tokens.
 
         Returns:
-            `{"bytes": tensor}`, uint8 [chunk + 1], zeros behind the last byte; and the number of inputs that
+            `{"bytes": tensor}`, uint8 [chunk + 1], zeros after the last byte; and the number of inputs that
             have a byte after them.
         """
         start = position * self.chunk

@@ -42,7 +42,7 @@ def checked_modalities(modalities: Sequence[str]) -> tuple[str, ...]:
     """Return the names of the modalities as a tuple.
 
     Raises:
-        ConfigurationError: There is none, two are equal, or one is no text.
+        ConfigurationError: There is none, two are equal, or one is not a string.
     """
     # A lone string is a sequence of strings to Python; nobody means its letters.
     names = () if isinstance(modalities, str | bytes) or not isinstance(modalities, Iterable) else tuple(modalities)

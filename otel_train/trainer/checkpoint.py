@@ -33,7 +33,7 @@ _NAME = re.compile(r"step-(\d{8})")
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Parts:
-    """What a checkpoint holds the state of."""
+    """The objects whose state a checkpoint holds."""
 
     model: nn.Module
     optimizer: torch.optim.Optimizer
@@ -45,13 +45,13 @@ class Parts:
 class Checkpoints:
     """The checkpoints in one folder, each of one step, written by all ranks through torch.distributed.checkpoint.
 
-    Model and optimizer are the same on each rank and are saved once; dataset and ledger are each rank's own and stand
+    Model and optimizer are the same on each rank and are saved once; dataset and ledger are each rank's own and saved
     under its number, so that a job of another world size can read all of them. A checkpoint gets its name when it is
-    whole: what a killed job leaves behind is never read.
+    whole: the partial one of a killed job is never read.
 
     Args:
         folder: A folder that all ranks see.
-        keep: How many of the newest are kept.
+        keep: Number of the newest ones that are kept.
     """
 
     def __init__(self, folder: Path, keep: int) -> None:
@@ -60,8 +60,8 @@ class Checkpoints:
 
     def steps(self) -> list[int]:
         """Return the steps that were saved, oldest first."""
-        found = (_NAME.fullmatch(path.name) for path in self.folder.glob("step-*"))
-        return sorted(int(match[1]) for match in found if match)
+        matches = (_NAME.fullmatch(path.name) for path in self.folder.glob("step-*"))
+        return sorted(int(match[1]) for match in matches if match)
 
     def save(self, step: int, parts: Parts) -> None:
         """Save all parts after a step; a collective that waits."""
@@ -105,7 +105,7 @@ class Checkpoints:
         rank, world_size = _rank_and_world()
         newest = torch.tensor(max(self.steps(), default=0))
         if dist.is_initialized():
-            dist.broadcast(newest, 0)  # a shared file system may not show the same to all of them
+            dist.broadcast(newest, 0)  # a shared file system may show different folders to them
         step = int(newest)
         if step == 0:
             return 0
@@ -125,7 +125,7 @@ class Checkpoints:
         parts.telemetry.load_state_dict(head["telemetry"])
         saved = int(head["job"]["world_size"])
         ranks = [rank] if saved == world_size else range(saved)
-        states = [_read_rank(path, each) for each in ranks]
+        states = [_read_rank(path, other) for other in ranks]
         problem = ""
         try:
             parts.dataset.load_state_dict([json.loads(state["dataset"]) for state in states])
@@ -135,7 +135,7 @@ class Checkpoints:
             problem = str(error)
         _raise_together(problem, path)
         if rank == 0:
-            logger.info("the job goes on behind step %d, from %s", step, path)
+            logger.info("the job goes on after step %d, from %s", step, path)
         return step
 
     def _path(self, step: int) -> Path:

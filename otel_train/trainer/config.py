@@ -1,4 +1,4 @@
-"""The reference job's configuration: what a TOML file may say, checked. Needs no torch."""
+"""The reference job's configuration: the tables and keys of a TOML file, checked. Needs no torch."""
 
 from __future__ import annotations
 
@@ -16,9 +16,9 @@ from otel_train.paths import expanded
 from otel_train.trainer.toml_reader import read_table
 
 MAX_BYTES = 2**20
-"""Of a configuration's file."""
+"""Largest size of a configuration's file, in bytes."""
 MAX_MESSAGE = 1000
-"""Characters of an error's message, which shows what the file says."""
+"""Most characters of an error's message, which shows a value of the file."""
 
 
 def _check(holds: object, rule: str, value: object, remedy: str) -> None:
@@ -28,12 +28,12 @@ def _check(holds: object, rule: str, value: object, remedy: str) -> None:
 
 @dataclass(frozen=True, kw_only=True, slots=True)
 class JobConfig:
-    """How long the job runs."""
+    """Length of the job, and its seed."""
 
     steps: int = 60
     """Optimizer steps."""
     seed: int = 0
-    """Decides weights, the order of streams and the choice of readers."""
+    """Seed of the model's weights, the order of streams and the choice of readers."""
 
     def __post_init__(self) -> None:
         _check(self.steps > 0, "job.steps must be positive", self.steps, "60 are enough for a look")
@@ -60,7 +60,7 @@ class ModelConfig:
 
 @dataclass(frozen=True, kw_only=True, slots=True)
 class DataConfig:
-    """Where the streams come from: each file that a pattern finds is one stream."""
+    """Source of the streams: each file that matches a pattern is one stream."""
 
     modalities: dict[str, tuple[str, ...]] = field(default_factory=dict)
     """Glob patterns by modality; `{stdlib}` and `{site}` stand for Python's own files and the installed packages."""
@@ -69,7 +69,7 @@ class DataConfig:
     min_bytes: int = 4096
     """Shorter files are left out."""
     max_bytes: int = 65536
-    """Where to stop in a longer file."""
+    """Most bytes that are read of a longer file."""
     max_streams: int = 64
     """Streams of one modality at most."""
 
@@ -93,7 +93,7 @@ class WeightChange:
 
 @dataclass(frozen=True, kw_only=True, slots=True)
 class MixingConfig:
-    """How the streams are mixed; see `StreamMixingDataset`."""
+    """Mix of the streams; see `StreamMixingDataset`."""
 
     weights: dict[str, float] = field(default_factory=dict)
     """Weight by modality; equal weights when empty."""
@@ -108,7 +108,7 @@ class MixingConfig:
     rows: int = 4
     """Rows of a rank's batch."""
     at_end: str = "cycle"
-    """What a slot does when its stream runs out: next, cycle, again."""
+    """Rule for a slot whose stream runs out: next, cycle, again."""
     horizon: float = 4096.0
     """Picks of a rank over which the mix divergence is taken."""
     workers: int = 0
@@ -147,7 +147,7 @@ class LedgerConfig:
 
 @dataclass(frozen=True, kw_only=True, slots=True)
 class TelemetryConfig:
-    """What `otel_train.init` is given."""
+    """Arguments of `otel_train.init`."""
 
     log_every: int = 1
     """Steps in an interval."""
@@ -162,7 +162,7 @@ class TelemetryConfig:
 
 @dataclass(frozen=True, kw_only=True, slots=True)
 class CheckpointConfig:
-    """Where the job is saved, and how often."""
+    """Folder and interval of the job's checkpoints."""
 
     folder: str = ""
     """A folder that all ranks see; a job begins from the newest checkpoint in it. Empty for none."""
@@ -182,21 +182,21 @@ class CheckpointConfig:
 
 @dataclass(frozen=True, kw_only=True, slots=True)
 class RangeConfig:
-    """A range that this job wants in place of the catalogue's; what is not given stays."""
+    """A range that overrides the catalogue's for this job; what is not given stays."""
 
     low: float | None = None
     """The smallest healthy value."""
     high: float | None = None
     """The largest healthy value."""
     statistic: Statistic | None = None
-    """Which figure of the curve is judged: mean, max, last."""
+    """Figure of the curve that is judged: mean, max, last."""
     per: Per | None = None
-    """What it is divided by: cluster (nothing), rank, pick."""
+    """Divisor of the figure: cluster (nothing), rank, pick."""
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
 class ExpectConfig:
-    """What the configuration shows."""
+    """Verdict that the configuration shows."""
 
     unhealthy: tuple[str, ...] = ()
     """The wandb keys that must be out of their range, and no others."""
@@ -228,7 +228,7 @@ class TrainerConfig:
             self.healthy_range(key)
 
     def healthy_range(self, key: str) -> HealthyRange:
-        """Return the range of a headline key: the catalogue's, with what `[health]` replaces."""
+        """Return the range of a headline key: the catalogue's, with the values of `[health]`."""
         own = asdict(self.health.get(key, RangeConfig()))
         return replace(healthy_range(key), **{name: value for name, value in own.items() if value is not None})
 
@@ -259,10 +259,10 @@ def load_config(path: Path, overrides: Mapping[str, Mapping[str, Any]] | None = 
 
     Args:
         path: The TOML file.
-        overrides: Values by table and key that stand above the file's.
+        overrides: Values by table and key that override the file's.
 
     Raises:
-        ConfigurationError: The file can't be read, is no TOML, or breaks a rule; the message begins with its name.
+        ConfigurationError: The file can't be read, is not TOML, or breaks a rule; the message begins with its name.
     """
     try:
         with path.open("rb") as file:
@@ -274,7 +274,7 @@ def load_config(path: Path, overrides: Mapping[str, Mapping[str, Any]] | None = 
     try:
         table = tomllib.loads(data.decode())
     except (ValueError, RecursionError) as error:  # a number of 5000 digits and deep nesting have no error of their own
-        raise ConfigurationError(f"{path}: is no TOML: {error!s:.{MAX_MESSAGE}}") from error
+        raise ConfigurationError(f"{path}: is not TOML: {error!s:.{MAX_MESSAGE}}") from error
     try:
         for name, values in (overrides or {}).items():
             if isinstance(table.setdefault(name, {}), dict):

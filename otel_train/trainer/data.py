@@ -14,33 +14,33 @@ from otel_train.trainer.config import DataConfig
 
 
 def find_streams(config: DataConfig, base: Path) -> list[FileStream]:
-    """Return a stream for each file that the patterns find, the same on each rank of a node.
+    """Return a stream for each file that matches the patterns, the same on each rank of a node.
 
     Args:
         config: Patterns and limits.
-        base: Where relative patterns begin.
+        base: Folder in which relative patterns begin.
 
     Raises:
-        ConfigurationError: A modality finds no file that is long enough.
+        ConfigurationError: No file of a modality is long enough.
     """
     paths = sysconfig.get_paths()
     roots = {"stdlib": paths["stdlib"], "site": paths["purelib"]}
     streams: list[FileStream] = []
     taken: set[str] = set()
     for modality, patterns in config.modalities.items():
-        found: dict[str, str] = {}
+        files: dict[str, str] = {}
         for pattern in patterns:
-            found.update(_expand(pattern, roots, base, config.min_bytes))
+            files.update(_expand(pattern, roots, base, config.min_bytes))
         # In an order that does not go by the alphabet, so that the first ones are of many packages.
-        names = sorted((name for name in found if found[name] not in taken), key=_scattered)[: config.max_streams]
+        names = sorted((name for name in files if files[name] not in taken), key=_scattered)[: config.max_streams]
         if not names:
             raise ConfigurationError(
-                f"data.modalities.{modality} finds no file of at least {config.min_bytes} bytes; "
-                "mend its patterns or lower data.min_bytes"
+                f"data.modalities.{modality} matches no file of at least {config.min_bytes} bytes; "
+                "fix its patterns or lower data.min_bytes"
             )
-        taken.update(found[name] for name in names)
+        taken.update(files[name] for name in names)
         streams += [
-            FileStream(f"{modality}:{name}", modality, found[name], config.chunk, config.max_bytes) for name in names
+            FileStream(f"{modality}:{name}", modality, files[name], config.chunk, config.max_bytes) for name in names
         ]
     return streams
 
@@ -56,10 +56,10 @@ def _expand(pattern: str, roots: dict[str, str], base: Path, min_bytes: int) -> 
         marker, prefix = "", f"{base}/"
         full = str(base / expanded(pattern))
     files: dict[str, str] = {}
-    for found in glob.iglob(full, recursive=True):  # noqa: PTH207  # Path.glob takes no absolute pattern
-        path = Path(found)
+    for name in glob.iglob(full, recursive=True):  # noqa: PTH207  # Path.glob takes no absolute pattern
+        path = Path(name)
         if path.is_file() and path.stat().st_size >= min_bytes:
-            files[marker + found.removeprefix(prefix)] = str(path.resolve())
+            files[marker + name.removeprefix(prefix)] = str(path.resolve())
     return files
 
 

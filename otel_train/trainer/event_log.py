@@ -1,4 +1,4 @@
-"""Write what happens on a rank as JSON lines, from which an outsider can compute every value anew."""
+"""Write a rank's events as JSON lines, from which an outsider can compute every value anew."""
 
 from __future__ import annotations
 
@@ -12,7 +12,7 @@ class EventLog:
     """A file with one event a line, in the order in which things happened; whole up to the last drain.
 
     Args:
-        directory: Where the rank's file is made.
+        directory: Folder of the rank's file.
         rank: The rank.
     """
 

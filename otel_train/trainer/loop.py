@@ -37,8 +37,8 @@ def train(config: TrainerConfig, base: Path, events_dir: Path | None = None) -> 
 
     Args:
         config: The job.
-        base: Where relative patterns of its data begin.
-        events_dir: Where to write the rank's events; None for nowhere.
+        base: Folder in which relative patterns of its data begin.
+        events_dir: Folder for the rank's events; None to write none.
     """
     with contextlib.ExitStack() as stack:
         rank = _join(stack)
@@ -104,7 +104,7 @@ def train_step(
         batch["length"].to(device),
         (batch["position"] == 0).to(device),
         states,
-        [(rows.to(device), places.to(device)) for rows, places in waves],
+        [(rows.to(device), indices.to(device)) for rows, indices in waves],
     )
     optimizer.zero_grad()
     loss.backward()
@@ -117,7 +117,7 @@ def build_dataset(config: TrainerConfig, base: Path, events: EventLog | None) ->
     """Return the dataset that a configuration describes, for this rank.
 
     Raises:
-        ConfigurationError: What `[mixing]` says does not fit the streams; the message begins with the table's name.
+        ConfigurationError: `[mixing]` does not fit the streams; the message begins with the table's name.
     """
     mixing = config.mixing
     streams = find_streams(config.data, base)

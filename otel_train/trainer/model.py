@@ -62,10 +62,10 @@ def plan_waves(streams: list[str]) -> tuple[list[str], list[tuple[Tensor, Tensor
         streams: The stream of each row.
 
     Returns:
-        The distinct streams, and for each wave the rows and their streams' places, int64.
+        The distinct streams, and for each wave the rows and their streams' indices, int64.
     """
     distinct = list(dict.fromkeys(streams))
-    place = {stream: index for index, stream in enumerate(distinct)}
+    index_of = {stream: index for index, stream in enumerate(distinct)}
     seen: dict[str, int] = {}
     waves: list[list[int]] = []
     for row, stream in enumerate(streams):
@@ -74,4 +74,4 @@ def plan_waves(streams: list[str]) -> tuple[list[str], list[tuple[Tensor, Tensor
         if wave == len(waves):
             waves.append([])
         waves[wave].append(row)
-    return distinct, [(torch.tensor(rows), torch.tensor([place[streams[row]] for row in rows])) for rows in waves]
+    return distinct, [(torch.tensor(rows), torch.tensor([index_of[streams[row]] for row in rows])) for rows in waves]

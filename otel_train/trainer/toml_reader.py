@@ -20,22 +20,22 @@ def read_table(kind: type[T], table: Mapping[str, Any], where: str = "") -> T:
 
     Args:
         kind: A dataclass whose fields are numbers, strings, booleans, enums, tuples, dicts, or dataclasses again.
-        table: What the TOML file holds at that place.
-        where: The place's dotted name, for messages.
+        table: The TOML table.
+        where: Dotted name of the table, for messages.
 
     Raises:
-        ConfigurationError: A key is unknown (the nearest known one is named), or a value has the wrong type.
+        ConfigurationError: A key is unknown (the nearest one is named), or a value has the wrong type.
     """
     assert dataclasses.is_dataclass(kind)
     hints = typing.get_type_hints(kind)
-    known = [field.name for field in dataclasses.fields(kind)]
+    names = [field.name for field in dataclasses.fields(kind)]
     given: dict[str, Any] = {}
     for key, value in table.items():
         name = f"{where}.{key}" if where else key
-        if key not in known:
-            near = difflib.get_close_matches(key, known, 1)
-            hint = f"did you mean {near[0]!r}?" if near else f"known: {', '.join(known)}"
-            raise ConfigurationError(f"{name} is no setting; {hint}")
+        if key not in names:
+            near = difflib.get_close_matches(key, names, 1)
+            hint = f"did you mean {near[0]!r}?" if near else f"known: {', '.join(names)}"
+            raise ConfigurationError(f"{name} is not a setting; {hint}")
         given[key] = _convert(hints[key], value, name)
     missing = [
         field.name
@@ -56,15 +56,15 @@ def _convert(hint: Any, value: Any, name: str) -> Any:
             raise ConfigurationError(f"{name} must be a table, got {value!r}")
         return read_table(hint, value, name)
     if origin in (typing.Union, types.UnionType):
-        return _convert(next(each for each in arguments if each is not type(None)), value, name)
+        return _convert(next(argument for argument in arguments if argument is not type(None)), value, name)
     if origin is tuple:
         if not isinstance(value, list):
             raise ConfigurationError(f"{name} must be a list, got {value!r}")
-        return tuple(_convert(arguments[0], each, f"{name}[{index}]") for index, each in enumerate(value))
+        return tuple(_convert(arguments[0], item, f"{name}[{index}]") for index, item in enumerate(value))
     if origin is dict:
         if not isinstance(value, Mapping):
             raise ConfigurationError(f"{name} must be a table, got {value!r}")
-        return {key: _convert(arguments[1], each, f"{name}.{key}") for key, each in value.items()}
+        return {key: _convert(arguments[1], item, f"{name}.{key}") for key, item in value.items()}
     return _convert_scalar(hint, value, name)
 
 

@@ -89,11 +89,11 @@ def test_other_settings_give_the_values_of_the_replay(name: str, tmp_path: Path)
 @pytest.mark.parametrize(
     ("text", "complaint"),
     [
-        ("[ledgr]\ncapacity = 4", "ledgr is no setting; did you mean 'ledger'?"),
+        ("[ledgr]\ncapacity = 4", "ledgr is not a setting; did you mean 'ledger'?"),
         ("[ledger]\ncapacity = 0", "ledger.capacity must be positive, got 0; set it to"),
         ("[job]\nsteps = 'many'", "job.steps must be a whole number, got 'many'"),
         ("[expect]\nunhealthy = ['picks']", "expect.unhealthy must name headline keys, got 'picks'"),
-        ("[job", "is no TOML"),
+        ("[job", "is not TOML"),
     ],
 )
 def test_wrong_configuration_is_one_clear_line_and_exit_code_2(text: str, complaint: str, tmp_path: Path) -> None:

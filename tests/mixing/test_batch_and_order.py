@@ -16,7 +16,7 @@ from torch.utils.data import DataLoader
 from otel_train.catalogue import rows
 from otel_train.exceptions import ConfigurationError
 from otel_train.mixing import MixedBatch, MixingMeter, StreamMixingDataset, WeightSchedule
-from otel_train.mixing.dealing import Place, deal
+from otel_train.mixing.dealing import StreamStart, deal
 
 
 @dataclass
@@ -123,8 +123,8 @@ def test_empty_and_undefined_arguments_are_named(changes: dict[str, Any], compla
 
 def test_a_modality_with_one_stream_need_not_be_rank_0s() -> None:
     """Each modality is dealt on from where the last one ended, so that four streams are enough for four ranks."""
-    hands = deal([[Place("a0")], [Place("b0"), Place("b1")], [Place("c0")]], [0] * 4)
-    assert [[place.stream for place in hand] for hand in hands] == [["a0"], ["b0"], ["b1"], ["c0"]]
+    hands = deal([[StreamStart("a0")], [StreamStart("b0"), StreamStart("b1")], [StreamStart("c0")]], [0] * 4)
+    assert [[start.stream for start in hand] for hand in hands] == [["a0"], ["b0"], ["b1"], ["c0"]]
 
 
 def test_a_meter_saved_within_an_interval_knows_the_pick_before_it() -> None:

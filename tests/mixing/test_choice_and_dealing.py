@@ -12,7 +12,7 @@ from hypothesis import strategies as st
 from otel_train.exceptions import ConfigurationError
 from otel_train.mixing import StreamMixingDataset
 from otel_train.mixing.choice import ReaderChoice, reader_weights, uniform
-from otel_train.mixing.dealing import Place, apportion_slots, deal
+from otel_train.mixing.dealing import StreamStart, apportion_slots, deal
 from otel_train.mixing.resume import Job, reshard
 from otel_train.mixing.weights import WeightSchedule
 from tests.support.number_streams import Numbers
@@ -45,15 +45,15 @@ def test_picks_follow_the_weights_of_modalities_and_the_bias_within_one() -> Non
 def test_every_stream_is_dealt_to_one_rank(world_size: int, counts: list[int], playing: int) -> None:
     """None twice, none lost, and the ranks' shares differ by at most one; those that play come first."""
     modalities = [
-        [Place(f"{modality}.{index}", playing=index < playing) for index in range(count)]
+        [StreamStart(f"{modality}.{index}", playing=index < playing) for index in range(count)]
         for modality, count in enumerate(counts)
     ]
     hands = deal(modalities, [0] * world_size)
-    streams = sorted(place.stream for hand in hands for place in hand)
-    assert streams == sorted(place.stream for places in modalities for place in places)
+    streams = sorted(start.stream for hand in hands for start in hand)
+    assert streams == sorted(start.stream for starts in modalities for start in starts)
     assert max(map(len, hands)) - min(map(len, hands)) <= 1
     for hand in hands:
-        assert hand == sorted(hand, key=lambda place: (place.stream.split(".")[0], not place.playing))
+        assert hand == sorted(hand, key=lambda start: (start.stream.split(".")[0], not start.playing))
 
 
 def test_slots_go_by_weight_and_every_modality_has_one() -> None:
@@ -102,5 +102,5 @@ def test_streams_that_wait_keep_their_turn_when_a_job_is_resharded() -> None:
         world_size=1,
         begins_again=True,
     )
-    places = reshard(job, 0, states).places
-    assert [place.stream for place in places] == ["0p", "1p", "0x", "1x", "0y", "1y", "0z", "1z"]
+    starts = reshard(job, 0, states).starts
+    assert [start.stream for start in starts] == ["0p", "1p", "0x", "1x", "0y", "1y", "0z", "1z"]

@@ -35,7 +35,7 @@ def test_users_globs_are_relative_to_the_file_and_long_files_are_cut(tmp_path: P
 
 def test_a_modality_without_files_is_an_error_that_names_it(tmp_path: Path) -> None:
     """A pattern that finds nothing is not passed over."""
-    with pytest.raises(ConfigurationError, match=r"data.modalities.prose finds no file of at least 4096 bytes"):
+    with pytest.raises(ConfigurationError, match=r"data.modalities.prose matches no file of at least 4096 bytes"):
         find_streams(DataConfig(modalities={"prose": ("*.nothing",)}), tmp_path)
 
 
