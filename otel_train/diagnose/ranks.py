@@ -9,7 +9,7 @@ from otel_train.catalogue import Phase, rows
 from otel_train.diagnose.finding import Finding, Severity
 from otel_train.number_text import counted
 from otel_train.read.history import History
-from otel_train.read.rings import MOST_RANKS, RankState, RankStatus
+from otel_train.read.rank_ring import RankState, RankStatus
 
 STILL = 5.0
 """Seconds without a step below which no rank counts as hanging."""
@@ -17,6 +17,8 @@ TIMES_USUAL = 10.0
 """A step that takes so many times the usual one may hang ..."""
 TIMES_LONGEST = 2.0
 """... if it also takes so many times the longest that was seen (a checkpoint, an evaluation)."""
+MOST_RANKS = 1 << 20
+"""Bound on a job's ranks, whatever a ring claims."""
 _NAMED = 8
 """Ranks that are named at most."""
 _WHERE = {

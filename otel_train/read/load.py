@@ -56,11 +56,6 @@ def load(source: str = "", *, run: str = "") -> Loaded:
     raise SourceError(f"{path} is neither a directory nor a {SUFFIX} file nor an http(s) address; see --help")
 
 
-def load_history(source: str, *, run: str = "") -> History:
-    """Read a run's values; see `load`."""
-    return load(source, run=run).history
-
-
 def _load_directory(path: Path, run: str) -> Loaded:
     rings = next((folder for folder in (path, path / RINGS_FOLDER) if ring_files(folder)), None)
     state = next((path / name for name in STATE_FOLDERS if (path / name / WANDB_FOLDER).is_dir()), None)

@@ -17,7 +17,7 @@ from rich.text import Text
 
 from otel_train.number_text import NUMBER_WIDTH, counted, duration, short_number, sparkline
 from otel_train.printable import printable
-from otel_train.read.rings import RankStatus
+from otel_train.read.rank_ring import RankStatus
 from otel_train.top.snapshot import BAD, OVER, MetricLine, RankLine, ShareLine, Snapshot
 
 SORTS: tuple[str, ...] = ("rank", "step", "seen", "staleness", "evictions", "wait", "state")

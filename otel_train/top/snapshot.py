@@ -19,7 +19,7 @@ from otel_train.catalogue import (
 from otel_train.diagnose.judgement import Judgement, Ranges, judge
 from otel_train.number_text import duration
 from otel_train.read.history import History, Track, share_key, target_key
-from otel_train.read.rings import RankState, RankStatus
+from otel_train.read.rank_ring import RankState, RankStatus
 
 RANK_KEYS = frozenset(row.wandb_key for row in (rows.STALENESS_MAX, rows.EVICTIONS, rows.DATA_WAIT, rows.STEP_DURATION))
 """Keys of each rank's own values that are shown."""
@@ -113,8 +113,6 @@ class Snapshot:
     """Steps in a second."""
     step_seconds: float
     wait_seconds: float
-    log_steps: int
-    """Number of log steps that the verdicts are about."""
     metrics: tuple[MetricLine, ...]
     shares: tuple[ShareLine, ...]
     ranks: tuple[RankLine, ...]
@@ -172,7 +170,6 @@ def take_snapshot(
         rate=0.0 if state == STANDS_STILL else _rate(source),
         step_seconds=step_seconds,
         wait_seconds=source.last(rows.DATA_WAIT.wandb_key),
-        log_steps=len(cluster.steps),
         metrics=metrics,
         shares=tuple(
             ShareLine(

@@ -8,7 +8,7 @@ import pytest
 
 from otel_train.catalogue import rows
 from otel_train.read.history import SourceError
-from otel_train.read.load import load, load_history
+from otel_train.read.load import load
 from tests.support.train_job import Train, write_wandb_file
 
 PICKS, STEP = rows.PICKS.wandb_key, rows.STEP.wandb_key
@@ -39,9 +39,9 @@ def test_run_is_chosen(tmp_path: Path) -> None:
     write_wandb_file(tmp_path / "wandb" / "offline-run-2" / "run-b.wandb", rows_of(range(1, 3)))
     with pytest.raises(SourceError, match="holds 2 runs; give one as --run: a, b"):
         load(str(tmp_path))
-    history = load_history(str(tmp_path), run="b")
+    history = load(str(tmp_path), run="b").history
     assert (history.cluster.steps, history.world_size) == ([1, 2], 2)
-    assert load_history(str(tmp_path / "wandb" / "offline-run-1" / "run-a.wandb")).cluster.steps == [1, 2, 3]
+    assert load(str(tmp_path / "wandb" / "offline-run-1" / "run-a.wandb")).history.cluster.steps == [1, 2, 3]
 
 
 @pytest.mark.parametrize(

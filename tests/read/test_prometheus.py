@@ -9,7 +9,7 @@ import pytest
 
 from otel_train.catalogue import rows
 from otel_train.read.history import SourceError
-from otel_train.read.load import load_history
+from otel_train.read.load import load
 from otel_train.sidecar import Sidecar
 from otel_train.smoke.child_process import running_process
 from tests.support import stack_programs as programs
@@ -42,10 +42,10 @@ def test_prometheus_agrees_with_rings(train: Train, tmp_path: Path, monkeypatch:
         sidecar.wind_up()
         sidecar.run()
         time.sleep(1)
-        history = load_history(f"http://{address}", run="run-1")
+        history = load(f"http://{address}", run="run-1").history
         with pytest.raises(SourceError, match="has no run other"):
-            load_history(f"http://{address}", run="other")
-    expected = load_history(str(tmp_path / "rings"))
+            load(f"http://{address}", run="other")
+    expected = load(str(tmp_path / "rings")).history
     assert history.cluster.steps == expected.cluster.steps == list(range(1, STEPS + 1))
     assert set(history.modalities) == set(expected.modalities)
     assert (history.world_size, history.reuse[:-1]) == (1, expected.reuse[:-1])
@@ -58,5 +58,5 @@ def test_prometheus_agrees_with_rings(train: Train, tmp_path: Path, monkeypatch:
 def test_silent_prometheus_is_refused() -> None:
     """A Prometheus that does not answer is an error of one line."""
     with pytest.raises(SourceError, match="does not answer") as raised:
-        load_history(f"http://127.0.0.1:{free_port()}")
+        load(f"http://127.0.0.1:{free_port()}")
     assert "\n" not in str(raised.value)

@@ -1,0 +1,66 @@
+"""The exact picks of each interval, computed from the decayed counts in the records of ranks."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Sequence
+
+from otel_train.catalogue import Layout, rows
+from otel_train.read.history import MixInterval
+
+
+class IntervalPicks:
+    """The picks of the ranks that have been added, by interval."""
+
+    def __init__(self) -> None:
+        self._newest: dict[int, tuple[tuple[float, ...], tuple[float, ...]]] = {}
+        """Decayed counts and targets of each rank's newest record."""
+        self._intervals: dict[int, dict[int, MixInterval]] = {}
+        """By step and rank."""
+
+    def add(self, rank: int, step: int, layout: Layout, sums: Sequence[float], horizon: object) -> None:
+        """Undo the decay of a record: the picks are the growth of the counts since the rank's record before.
+
+        Args:
+            rank: The rank.
+            step: The step that ends the interval.
+            layout: The layout of the record.
+            sums: Its sums.
+            horizon: The job's fact about the decay, in picks; without it nothing is computed.
+        """
+        if any(measure.name not in layout.offsets for measure in (rows.PICK_COUNT, *rows.MIX_DIVERGENCE.measures)):
+            return
+        width = len(layout.modalities)
+        starts = [layout.offsets[measure.name] for measure in rows.MIX_DIVERGENCE.measures]
+        counts, targets = (tuple(sums[start : start + width]) for start in starts)
+        before = self._newest.get(rank)
+        self._newest[rank] = counts, targets
+        picks = sums[layout.offsets[rows.PICKS.name]]
+        if before is None or not picks or not isinstance(horizon, int | float) or not horizon > 0:
+            return
+        keep = math.exp(-picks / horizon)
+        new = tuple(max(0.0, round(now - old * keep)) for now, old in zip(counts, before[0], strict=True))
+        aims = [max(0.0, now - old * keep) for now, old in zip(targets, before[1], strict=True)]
+        total = math.fsum(aims)
+        # Where records in between were overwritten, the counts before are not those of the record before.
+        if total > 0 and math.fsum(new) == picks:
+            shares = tuple(aim / total for aim in aims)
+            self._intervals.setdefault(step, {})[rank] = MixInterval(step, new, shares)
+
+    def keep(self, newest: int) -> None:
+        """Forget all but so many of the newest intervals."""
+        for step in sorted(self._intervals)[:-newest]:
+            del self._intervals[step]
+
+    def joined(self) -> list[MixInterval]:
+        """Return the picks of all ranks together, interval by interval."""
+        return [_joined(step, list(by_rank.values())) for step, by_rank in sorted(self._intervals.items())]
+
+
+def _joined(step: int, intervals: Sequence[MixInterval]) -> MixInterval:
+    """Add up the ranks' picks; the shares are those of all picks together."""
+    totals = [sum(interval.picks) for interval in intervals]
+    picks = tuple(map(sum, zip(*(interval.picks for interval in intervals), strict=True)))
+    everything = sum(totals) or 1.0
+    weighted = [[share * total for share in interval.shares] for interval, total in zip(intervals, totals, strict=True)]
+    return MixInterval(step, picks, tuple(sum(column) / everything for column in zip(*weighted, strict=True)))

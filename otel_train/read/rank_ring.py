@@ -1,0 +1,108 @@
+"""One rank's ring: its records from call to call, and the rank's present state."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from dataclasses import dataclass
+from enum import StrEnum
+from pathlib import Path
+
+from otel_train.catalogue import Phase
+from otel_train.printable import printable
+from otel_train.ring import Identity, Record, RingReader, is_stopped
+
+READ_AT_ONCE = 4096
+
+
+class RankStatus(StrEnum):
+    """Whether a rank goes on and, if not, how it ended."""
+
+    LIVE = "live"
+    ENDED = "ended"
+    """Its session was closed."""
+    FAILED = "failed"
+    """Its session was closed by an exception."""
+    DIED = "died"
+    """Its process is gone and has not closed its session."""
+
+
+@dataclass(frozen=True, slots=True)
+class RankState:
+    """The present state of one rank."""
+
+    identity: Identity
+    step: int
+    """The last step that it ended."""
+    step_time_ns: int
+    """When it ended that step, nanoseconds since the epoch."""
+    phase: Phase | None
+    """Activity of its training thread; None for one that only another release has."""
+    phase_time_ns: int
+    """When that phase began, nanoseconds since the epoch."""
+    lives: bool
+    """Whether its process lives."""
+    closed: bool
+    """Whether it ended its session itself."""
+    abandoned: int
+    """Reductions that it has thrown away."""
+    dropped: int
+    """Records that were overwritten before the sidecar had read them."""
+    refused: int
+    """Points that the receiver refused for good."""
+    unsent: int
+    """Records that no receiver has acknowledged yet."""
+    pid: int = 0
+    """Process id, as the process itself sees it."""
+    error: str = ""
+    """Name of the exception that it ended its session with."""
+    stopped: bool = False
+    """Whether the process is stopped, by SIGSTOP or a debugger, as far as it can be seen from here."""
+
+    @property
+    def status(self) -> RankStatus:
+        """Whether it goes on and, if not, how it ended."""
+        if self.closed:
+            return RankStatus.FAILED if self.error else RankStatus.ENDED
+        return RankStatus.LIVE if self.lives else RankStatus.DIED
+
+
+class RankRing:
+    """One rank's ring, read from where the last call ended."""
+
+    def __init__(self, path: Path) -> None:
+        self.reader = RingReader(path)
+        self.identity = self.reader.identity
+        self._position = 0
+        self.selected: tuple[int, ...] | None = None
+        """Indices of the series that are read, where only some are."""
+
+    def records(self, newest: int | None = None) -> Iterator[Record]:
+        """Yield the records since the last call, or only so many of the newest among them."""
+        if newest is not None:
+            self._position = max(self._position, self.reader.progress.written - newest)
+        while True:
+            records, self._position, lost = self.reader.read(self._position, READ_AT_ONCE)
+            yield from records
+            if len(records) + lost < READ_AT_ONCE:
+                return
+
+    def state(self) -> RankState:
+        """Return the rank's present state."""
+        progress, cursor = self.reader.progress, self.reader.cursor
+        phase, since = self.reader.phase
+        return RankState(
+            identity=self.identity,
+            step=progress.step,
+            step_time_ns=progress.time_ns,
+            phase=phase,
+            phase_time_ns=since,
+            lives=self.reader.writer_lives,
+            closed=progress.closed,
+            abandoned=progress.abandoned,
+            dropped=cursor.dropped,
+            refused=cursor.refused,
+            unsent=max(0, progress.written - cursor.position),
+            pid=self.reader.header.pid,
+            error=printable(self.reader.error),
+            stopped=is_stopped(self.reader.header.pid, self.reader.header.pid_start),
+        )
