@@ -1,73 +1,21 @@
-"""The form of the package's code: names of files, private names."""
+"""The form of the package's code: names of files, lengths of modules, private names."""
 
 from __future__ import annotations
 
-import ast
 from pathlib import Path
 
 import otel_train
 from tools.environments import QUICK_TESTS
-from tools.figures import Module, read_modules, same_names
+from tools.figures import foreign_private_names, libraries_of, read_modules, same_names
 
 ROOT = Path(__file__).parents[1]
 PACKAGE = Path(otel_train.__file__).parent
 MODULES = read_modules(PACKAGE)
 
 
-def private(name: str) -> bool:
-    """Tell whether a name begins with one underscore."""
-    return name.startswith("_") and not name.startswith("__") and name != "_"
-
-
-def own_names(module: Module) -> set[str]:
-    """Return the names that a module defines: functions, classes, variables, attributes of self and cls."""
-    names = set()
-    for node in ast.walk(module.tree):
-        if isinstance(node, ast.FunctionDef | ast.AsyncFunctionDef | ast.ClassDef):
-            names.add(node.name)
-        elif isinstance(node, ast.Name) and isinstance(node.ctx, ast.Store):
-            names.add(node.id)
-        elif isinstance(node, ast.Attribute) and isinstance(node.ctx, ast.Store) and ast.unparse(node.value) == "self":
-            names.add(node.attr)
-    return names
-
-
-def imported_names(node: ast.AST) -> list[str]:
-    """Return the names that an import statement brings, with those of the modules that it names."""
-    if isinstance(node, ast.ImportFrom):
-        return [*(node.module or "").split("."), *(alias.name for alias in node.names)]
-    if isinstance(node, ast.Import):
-        return [part for alias in node.names for part in alias.name.split(".")]
-    return []
-
-
-def foreign_private_names(module: Module) -> list[tuple[int, str]]:
-    """
-    Return line and name of each private name that a module takes from another one.
-
-    That is an attribute that the module itself never defines, be it of another object or inherited, one that is reached
-    through another object (`self.meter._step`), and a private name in an import.
-    """
-    own = own_names(module)
-    names = []
-    for node in ast.walk(module.tree):
-        if isinstance(node, ast.Attribute) and private(node.attr):
-            if node.attr not in own or not isinstance(node.value, ast.Name):
-                names.append((node.lineno, node.attr))
-        else:
-            names += [(node.lineno, name) for name in imported_names(node) if private(name)]  # type: ignore[attr-defined]
-    return names
-
-
-def libraries_of(module: Module) -> set[str]:
-    """Return the top-level packages that a module imports."""
-    names: set[str] = set()
-    for node in ast.walk(module.tree):
-        if isinstance(node, ast.Import):
-            names.update(alias.name.partition(".")[0] for alias in node.names)
-        elif isinstance(node, ast.ImportFrom):
-            names.add((node.module or "").partition(".")[0])
-    return names
+def test_modules_stay_short() -> None:
+    """A module of more than 400 lines has a second job."""
+    assert {str(module.path): len(module.lines) for module in MODULES if len(module.lines) > 400} == {}
 
 
 def test_file_names_are_unique() -> None:

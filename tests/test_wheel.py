@@ -65,7 +65,7 @@ def test_sdist_leaves_tests_out(dist: Path) -> None:
     with tarfile.open(sdist) as archive:
         names = {name.partition("/")[2] for name in archive.getnames()}
     assert not [name for name in names if name.startswith("tests")]
-    assert {"collector/gateway.yaml", "prometheus/prometheus.yml", "docs/stack.md"} <= names
+    assert {"collector/gateway.yaml", "prometheus/prometheus.yml", "docs/stack.md", "examples/own_loop.py"} <= names
 
 
 def test_wheel_holds_package_only(dist: Path) -> None:

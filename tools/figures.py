@@ -157,6 +157,60 @@ def same_names(modules: Sequence[Module]) -> dict[str, list[Path]]:
     return {name: shared for name, shared in paths.items() if len(shared) > 1}
 
 
+def is_private(name: str) -> bool:
+    """Tell whether a name begins with one underscore."""
+    return name.startswith("_") and not name.startswith("__") and name != "_"
+
+
+def own_names(module: Module) -> set[str]:
+    """Return the names that a module defines: functions, classes, variables, attributes of self and cls."""
+    names = set()
+    for node in ast.walk(module.tree):
+        if isinstance(node, ast.FunctionDef | ast.AsyncFunctionDef | ast.ClassDef):
+            names.add(node.name)
+        elif isinstance(node, ast.Name) and isinstance(node.ctx, ast.Store):
+            names.add(node.id)
+        elif isinstance(node, ast.Attribute) and isinstance(node.ctx, ast.Store) and ast.unparse(node.value) == "self":
+            names.add(node.attr)
+    return names
+
+
+def imported_names(node: ast.Import | ast.ImportFrom) -> list[str]:
+    """Return the names that an import statement brings, with those of the modules that it names."""
+    if isinstance(node, ast.ImportFrom):
+        return [*(node.module or "").split("."), *(alias.name for alias in node.names)]
+    return [part for alias in node.names for part in alias.name.split(".")]
+
+
+def foreign_private_names(module: Module) -> list[tuple[int, str]]:
+    """
+    Return line and name of each private name that a module takes from another one.
+
+    That is an attribute that the module itself never defines, be it of another object or inherited, one that is reached
+    through another object (`self.meter._step`), and a private name in an import.
+    """
+    own = own_names(module)
+    names = []
+    for node in ast.walk(module.tree):
+        if isinstance(node, ast.Attribute) and is_private(node.attr):
+            if node.attr not in own or not isinstance(node.value, ast.Name):
+                names.append((node.lineno, node.attr))
+        elif isinstance(node, ast.Import | ast.ImportFrom):
+            names += [(node.lineno, name) for name in imported_names(node) if is_private(name)]
+    return names
+
+
+def libraries_of(module: Module) -> set[str]:
+    """Return the top-level packages that a module imports."""
+    names: set[str] = set()
+    for node in ast.walk(module.tree):
+        if isinstance(node, ast.Import):
+            names.update(alias.name.partition(".")[0] for alias in node.names)
+        elif isinstance(node, ast.ImportFrom):
+            names.add((node.module or "").partition(".")[0])
+    return names
+
+
 def is_test(function: Function) -> bool:
     """Tell whether pytest would run a function."""
     return function.name.startswith("test")
@@ -212,6 +266,7 @@ def figures_of_package(modules: Sequence[Module]) -> Iterator[tuple[str, str]]:
     yield "functions wholly typed", share(sum(map(is_typed, functions)), len(functions))
     yield "public names with a docstring", share(sum(bool(ast.get_docstring(node)) for node in public), len(public))
     yield "files that share their name", share(sum(map(len, shared.values())), named)
+    yield "private names of other modules", str(sum(len(foreign_private_names(module)) for module in modules))
     yield "vague names assigned", f"{vague.total()} {dict(vague.most_common())}"
     for opening in WEAK_OPENINGS:
         weak = sum(text.startswith(opening) for text in docstrings)
