@@ -34,7 +34,7 @@ SHARES = st.lists(st.floats(0, 1e6), min_size=3, max_size=3)
 
 
 @pytest.mark.parametrize("package", PACKAGES)
-def test_public_names_are_sorted_and_there(package: str) -> None:
+def test_public_names_are_sorted(package: str) -> None:
     """What `__all__` promises can be had from the package."""
     module = importlib.import_module(f"otel_train{package}")
     assert list(module.__all__) == sorted(
@@ -44,7 +44,7 @@ def test_public_names_are_sorted_and_there(package: str) -> None:
 
 
 @pytest.mark.parametrize("metric", CATALOGUE, ids=lambda metric: metric.name)
-def test_a_row_follows_the_naming_rules_and_says_what_it_means(metric: Metric) -> None:
+def test_rows_follow_naming_rules(metric: Metric) -> None:
     """Lower case with dots, no suffix for counters, counted things in braces, a description."""
     assert re.fullmatch(r"[a-z_]+(\.[a-z_]+)+", metric.name)
     assert not metric.name.endswith("_total")
@@ -54,14 +54,14 @@ def test_a_row_follows_the_naming_rules_and_says_what_it_means(metric: Metric) -
 
 
 @pytest.mark.parametrize("metric", HEADLINE, ids=lambda metric: metric.name)
-def test_a_headline_metric_has_a_range_and_a_remedy(metric: Metric) -> None:
+def test_headline_rows_have_remedies(metric: Metric) -> None:
     """Each says when it needs attention and what to do then; a range that everything is in is none."""
     assert metric.remedy
     assert metric.healthy is not None
     assert metric.healthy.low > 0 or metric.healthy.high < math.inf
 
 
-def test_there_are_15_headline_keys() -> None:
+def test_fifteen_headline_keys() -> None:
     """The eleven metrics and the four maxima beside the ledger's."""
     assert len(HEADLINE) == 11
     assert len(set(HEADLINE_KEYS)) == 15
@@ -70,7 +70,7 @@ def test_there_are_15_headline_keys() -> None:
 @given(
     st.text(st.characters(codec="ascii", exclude_categories=["Cc"]), min_size=1).filter(lambda x: rank_name(x) is None)
 )
-def test_a_cluster_wide_name_leads_back_to_the_name_it_was_made_from(name: str) -> None:
+def test_cluster_name_is_invertible(name: str) -> None:
     """No name is lost, whatever a user's key looks like."""
     if rank_name(cluster_name(name)) is not None:
         assert rank_name(cluster_name(name)) == name
@@ -88,7 +88,7 @@ def test_a_cluster_wide_name_leads_back_to_the_name_it_was_made_from(name: str) 
         ("train/loss_max", "", "train/loss_max"),
     ],
 )
-def test_wandb_keys_follow_from_the_names(name: str, attribute: str, key: str | None) -> None:
+def test_wandb_keys_follow_names(name: str, attribute: str, key: str | None) -> None:
     """Siblings and modalities get the row's key with their suffix; a user's scalar keeps its own."""
     assert wandb_key(name, attribute) == key
 
@@ -107,13 +107,13 @@ def test_wandb_keys_follow_from_the_names(name: str, attribute: str, key: str | 
         ([3, 0], [2, 2], (math.log2(4 / 3) + (math.log2(2 / 3) + 1) / 2) / 2),
     ],
 )
-def test_divergence_has_its_known_values(counts: list[float], targets: list[float], expected: float) -> None:
+def test_divergence_of_worked_examples(counts: list[float], targets: list[float], expected: float) -> None:
     """0 for equal shares, 1 bit for disjoint ones, and one worked out by hand."""
     assert divergence(counts, targets) == pytest.approx(expected, abs=1e-15)
 
 
 @pytest.mark.parametrize("gap", [1e-2, 1e-4, 1e-6])
-def test_a_divergence_near_zero_is_right_to_1e_9_of_itself(gap: float) -> None:
+def test_small_divergence_is_exact(gap: float) -> None:
     """Against the definition in 60 digits: a mix that is nearly right is not judged by rounding errors."""
     counts, targets = [1.0 + gap, 2.0, 3.0], [1.0, 2.0, 3.0]
     with localcontext(prec=60):
@@ -125,13 +125,13 @@ def test_a_divergence_near_zero_is_right_to_1e_9_of_itself(gap: float) -> None:
 
 
 @given(SHARES, SHARES)
-def test_divergence_is_symmetric_and_bounded(counts: list[float], targets: list[float]) -> None:
+def test_divergence_is_symmetric(counts: list[float], targets: list[float]) -> None:
     """Which side is called the target does not matter, and no rounding leads out of [0, 1]."""
     assert 0 <= divergence(counts, targets) <= 1
     assert divergence(counts, targets) == pytest.approx(divergence(targets, counts), abs=1e-12)
 
 
-def test_values_follow_from_a_vector() -> None:
+def test_values_follow_from_vector() -> None:
     """Sums, means, shares, maxima and their ranks are read from their places."""
     layout = Layout(
         (rows.PICKS, rows.STALENESS_MEAN, rows.STALENESS_MAX, rows.MODALITY_SHARE, rows.EVICTIONS), ("a", "b")
@@ -151,7 +151,7 @@ def test_values_follow_from_a_vector() -> None:
     }
 
 
-def test_what_nobody_measured_is_zero_for_a_row_and_absent_for_a_users_scalar() -> None:
+def test_unmeasured_values() -> None:
     """A catalogue key is there at every step; a user's mean of nothing is not made up."""
     layout = Layout((rows.STALENESS_MAX, rows.SWITCH_RATE, Metric("loss"), Metric("peak", Reduction.MAX)))
     assert layout.by_key([0.0] * layout.sums, [ABSENT] * layout.peaks, [0.0] * layout.peaks) == {
@@ -160,7 +160,7 @@ def test_what_nobody_measured_is_zero_for_a_row_and_absent_for_a_users_scalar() 
     }
 
 
-def test_peaks_that_are_sums_need_not_be_given() -> None:
+def test_sums_give_their_peaks() -> None:
     """A ledger's maxima are candidates made of its own counts."""
     layout = Layout(MIXING + LEDGER, ("a",))
     sums = [0.0] * layout.sums
@@ -168,7 +168,7 @@ def test_peaks_that_are_sums_need_not_be_given() -> None:
     assert layout.complete_peaks(sums, [3.0])[layout.peak_offsets["ledger.fresh_writes"]] == 7.0
 
 
-def test_a_metric_of_two_sources_is_an_error() -> None:
+def test_metric_given_twice_raises() -> None:
     """Two sources that measure the same would be added up silently."""
     with pytest.raises(ConfigurationError, match=r"'ledger.hits' is given by two sources"):
         Layout((rows.LEDGER_HITS, rows.LEDGER_HITS))

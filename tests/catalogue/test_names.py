@@ -12,7 +12,7 @@ PIECES = st.lists(st.sampled_from(["cluster", "a", "b", ".", "/", "_max"]), min_
 
 
 @given(PIECES)
-def test_every_name_that_is_no_clusters_comes_back(name: str) -> None:
+def test_names_are_inverse(name: str) -> None:
     """The two functions are inverse where they are defined, the word `cluster` in a key included."""
     made_from = rank_name(name)
     if made_from is None:
@@ -22,6 +22,6 @@ def test_every_name_that_is_no_clusters_comes_back(name: str) -> None:
 
 
 @pytest.mark.parametrize("name", ["cluster/a/b", "cluster.a", "a/cluster.b", "a.b.cluster", "cluster"])
-def test_a_name_that_was_made_from_none_is_a_ranks(name: str) -> None:
+def test_misplaced_cluster_is_no_marker(name: str) -> None:
     """The word at another place, or with another separator, marks nothing."""
     assert rank_name(name) is None

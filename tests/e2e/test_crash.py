@@ -19,7 +19,7 @@ from tests.support.waiting import wait_until
 
 @pytest.mark.e2e
 @pytest.mark.parametrize("victim", [0, 1])
-def test_steps_recorded_before_kill_9_of_a_rank_are_in_the_bridges_store(victim: int, tmp_path: Path) -> None:
+def test_killed_ranks_records_arrive(victim: int, tmp_path: Path) -> None:
     """The sidecar outlives the ranks and sends all that the ring holds, the last record included."""
     rings = tmp_path / "rings"
     with Bridge(BridgeConfig(state=tmp_path / "bridge", listen="127.0.0.1:0")) as bridge:

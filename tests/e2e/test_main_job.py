@@ -54,9 +54,7 @@ def assert_rows_equal_replay(out: Path) -> None:
         for ranks in (1, 2, 4)
     ],
 )
-def test_shipped_configuration_shows_what_it_must_and_every_value_is_the_replays(
-    name: str, ranks: int, tmp_path: Path
-) -> None:
+def test_shipped_configuration_equals_replay(name: str, ranks: int, tmp_path: Path) -> None:
     """A smoke run passes, just the stated metrics are out of range, as its report says, and each of wandb's 15 keys is
     right at every step.
     """
@@ -74,7 +72,7 @@ def test_shipped_configuration_shows_what_it_must_and_every_value_is_the_replays
 
 @pytest.mark.e2e
 @pytest.mark.parametrize("name", SETTINGS)
-def test_other_settings_give_the_values_of_the_replay(name: str, tmp_path: Path) -> None:
+def test_other_settings_equal_replay(name: str, tmp_path: Path) -> None:
     """Workers, stale entries, streams that end for good and longer intervals change nothing about being right."""
     (tmp_path / "page.txt").write_text("a page of prose, again and again. " * 40)
     data = "[data]\nmin_bytes = 600\nmax_bytes = 1500\n[data.modalities]\ncode = ['{stdlib}/*.py']\nprose = ['*.txt']\n"
@@ -96,7 +94,7 @@ def test_other_settings_give_the_values_of_the_replay(name: str, tmp_path: Path)
         ("[job", "is not TOML"),
     ],
 )
-def test_wrong_configuration_is_one_clear_line_and_exit_code_2(text: str, complaint: str, tmp_path: Path) -> None:
+def test_wrong_configuration_exits_with_2(text: str, complaint: str, tmp_path: Path) -> None:
     """What a user gives wrong is named, with the rule and what to do."""
     config = tmp_path / "job.toml"
     config.write_text(f"{text}\n[data.modalities]\ncode = ['{{stdlib}}/*.py']\n")

@@ -17,7 +17,7 @@ METRICS = (otel_train.Metric("largest", otel_train.Reduction.MAX), otel_train.Me
 
 
 @pytest.mark.e2e
-def test_what_is_no_number_arrives_as_it_is_and_spoils_nothing(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_non_finite_values_arrive(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     """NaN and the infinities pass the ring, OTLP, the inbox and wandb's own reader; the other values are right."""
     with Bridge(BridgeConfig(state=tmp_path / "bridge", listen="127.0.0.1:0")) as bridge:
         monkeypatch.setenv("OTEL_EXPORTER_OTLP_ENDPOINT", f"http://{bridge.address}")

@@ -46,7 +46,7 @@ def run(directory: Path, *ranks: list[Event], ring: int = 8, horizon: int = 4) -
     return replay(directory)
 
 
-def test_ages_are_of_the_cluster_and_count_from_the_opening_of_a_reader_never_picked(tmp_path: Path) -> None:
+def test_ages_count_from_opening(tmp_path: Path) -> None:
     """A mean over readers is no mean of ranks' means; a restart keeps a reader's age; a closed slot has none."""
     first = [slot("open", 1, 0), slot("open", 1, 1), slot("open", 1, 2), pick(1), slot("restart", 2, 0), drain(4)]
     second = [slot("open", 2, 0), slot("open", 1, 1), pick(3), slot("close", 4, 1), drain(4)]
@@ -58,7 +58,7 @@ def test_ages_are_of_the_cluster_and_count_from_the_opening_of_a_reader_never_pi
     assert values["stream_mixing/staleness_max"] == 3
 
 
-def test_switches_pair_a_pick_with_the_one_before_it_in_another_interval_but_never_on_another_rank(
+def test_switches_pair_picks_of_rank(
     tmp_path: Path,
 ) -> None:
     """The first pick of a rank has no pair; the first of a later interval has."""
@@ -70,7 +70,7 @@ def test_switches_pair_a_pick_with_the_one_before_it_in_another_interval_but_nev
     assert [row["stream_mixing/switch_rate"] for row in rows] == [1 / 3, 1 / 2]
 
 
-def test_divergence_decays_both_counts_by_the_ranks_own_picks_and_joins_before_it_normalises(tmp_path: Path) -> None:
+def test_divergence_decays_by_own_picks(tmp_path: Path) -> None:
     """Only code, then half and half: what went before weighs exp(-picks / horizon) of what it did."""
     turned: Event = {"event": "weights", "step": 2, "weights": {"code": 1.0, "prose": 1.0}}
     first = [slot("open", 1, 0), pick(1), pick(1), drain(1), turned, pick(2, modality="prose"), pick(2), drain(2)]
@@ -88,7 +88,7 @@ def test_divergence_decays_both_counts_by_the_ranks_own_picks_and_joins_before_i
     assert [row["stream_mixing/mix_divergence"] for row in rows] == pytest.approx(wanted, rel=1e-9)
 
 
-def test_evicted_key_written_again_is_a_false_eviction_once_and_a_wiped_one_never(tmp_path: Path) -> None:
+def test_false_eviction_counts_once(tmp_path: Path) -> None:
     """What is held is no fresh write; both reasons are remembered and counted apart; a wipe forgets."""
     first = [store(1, 1), store(1, 1), store(1, 2), evict(1, 1), evict(1, 2, "stale"), store(1, 1), store(1, 2)]
     wiped: list[Event] = [evict(2, 1), {"event": "wipe", "step": 2}, store(2, 1), store(2, 2)]
@@ -99,7 +99,7 @@ def test_evicted_key_written_again_is_a_false_eviction_once_and_a_wiped_one_neve
     assert [[row[f"ledger/{name}"] for name in names] for row in rows] == [[1, 1, 5, 4, 2], [1, 0, 2, 2, 0]]
 
 
-def test_ring_drops_the_oldest_eviction_and_has_room_again_for_a_key_written_fresh(tmp_path: Path) -> None:
+def test_ring_drops_oldest_eviction(tmp_path: Path) -> None:
     """A ring of two forgets a third eviction's oldest, but only if none of the two was written since."""
     room = [store(1, 1), store(1, 2), store(1, 3), evict(1, 1), evict(1, 2), store(1, 2), evict(1, 3), drain(1)]
     full = [evict(3, 2), evict(3, 1), store(3, 3), drain(3)]
@@ -117,7 +117,7 @@ def test_empty_denominators_give_zero(tmp_path: Path) -> None:
     assert list(values.values()) == [0] * 15
 
 
-def test_ranks_that_drained_different_steps_are_refused(tmp_path: Path) -> None:
+def test_different_drained_steps_raise(tmp_path: Path) -> None:
     """Such files are of no one run."""
     with pytest.raises(ValueError, match="drained different steps"):
         run(tmp_path, [drain(1), drain(2)], [drain(1), drain(3)])

@@ -43,7 +43,7 @@ def history(state: Path, run_id: str) -> Sequence[dict[str, Any]]:
 
 
 @pytest.mark.e2e
-def test_a_resumed_job_gives_the_rows_of_one_that_never_stopped(tmp_path: Path) -> None:
+def test_resume_equals_whole_job(tmp_path: Path) -> None:
     """Values, loss and step axis go on to the last bit; with more ranks the run is still one, and says so once."""
     once, twice, state = tmp_path / "once", tmp_path / "twice", tmp_path / "bridge"
     once.mkdir()

@@ -40,7 +40,7 @@ def test_equals_the_model(capacity: int, ring: int, batches: list[list[int]]) ->
     assert meter.drain_measurements() == model.drain()
 
 
-def test_goes_on_from_a_saved_state() -> None:
+def test_resumes_from_saved_state() -> None:
     """A meter that loads a saved state knows what is held and what was evicted."""
     first, second = LedgerMeter(2), LedgerMeter(2)
     for key in ("a", "b", "c"):
@@ -55,7 +55,7 @@ def test_goes_on_from_a_saved_state() -> None:
     assert second.last_extra_metrics["ledger/false_evictions"] == 1
 
 
-def test_what_is_dropped_on_purpose_is_no_false_eviction() -> None:
+def test_discarded_keys_are_not_evicted() -> None:
     """A discarded key and a wiped one are fresh when they return, and nothing else."""
     meter = LedgerMeter(2)
     for key in ("a", "b"):
@@ -68,7 +68,7 @@ def test_what_is_dropped_on_purpose_is_no_false_eviction() -> None:
     assert meter.drain_measurements()[:5] == [0, 1, 4, 0, 2]
 
 
-def test_a_cache_may_be_older_than_its_meter() -> None:
+def test_cache_older_than_meter() -> None:
     """An entry that the meter never saw stored counts when it is evicted, each time from the new end of the ring."""
     meter = LedgerMeter(2)
     for key in ("a", "b", "a"):
@@ -79,7 +79,7 @@ def test_a_cache_may_be_older_than_its_meter() -> None:
     assert values[-1] == 2
 
 
-def test_writes_its_events() -> None:
+def test_sends_events() -> None:
     """Events have the form that the ledger's own have."""
     events: list[dict[str, object]] = []
     meter = LedgerMeter(1, events=events.append)
@@ -94,7 +94,7 @@ def test_writes_its_events() -> None:
     ]
 
 
-def test_an_unknown_reason_is_refused() -> None:
+def test_unknown_reason_raises() -> None:
     """An eviction is an overflow or stale; anything else is a mistake that is named."""
     with pytest.raises(ConfigurationError, match="'lru'"):
         LedgerMeter(1).evict("a", "lru")
@@ -118,7 +118,7 @@ def test_wrong_arguments_count_nothing(call: Any, error: str) -> None:
     assert meter.drain_measurements() == LedgerMeter(1).drain_measurements()
 
 
-def test_what_is_no_state_of_a_meter_is_refused() -> None:
+def test_foreign_state_raises() -> None:
     """The state of another class is none of a meter's."""
     with pytest.raises(StateMismatchError, match=r"a state of LedgerMeter must have .* 'held' is missing"):
         LedgerMeter(1).load_state_dict({"step": 3})

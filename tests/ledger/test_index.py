@@ -30,7 +30,7 @@ def test_equals_a_dict(batches: list[set[int]]) -> None:
         assert len(index) == len(model)
 
 
-def test_holds_its_capacity_of_many_keys() -> None:
+def test_holds_many_keys() -> None:
     """A full index of many keys finds each of them."""
     keys = torch.randint(-(2**63), 2**63 - 1, (70_000,), generator=torch.Generator().manual_seed(0))
     index = KeyIndex(len(keys))
@@ -38,7 +38,7 @@ def test_holds_its_capacity_of_many_keys() -> None:
     assert index.lookup(keys).equal(torch.arange(len(keys)))
 
 
-def test_keys_that_leave_the_ring_together_count_from_where_they_stood() -> None:
+def test_reuse_distances_precede_the_call() -> None:
     """Each key's reuse distance is its place before the call, whichever others leave with it."""
     keys = keys_of(torch.arange(2500))
     ring, order = EvictedKeys(len(keys)), torch.randperm(len(keys), generator=torch.Generator().manual_seed(0))
@@ -47,7 +47,7 @@ def test_keys_that_leave_the_ring_together_count_from_where_they_stood() -> None
     assert len(ring) == 0
 
 
-def test_a_key_evicted_again_moves_to_the_new_end() -> None:
+def test_evicted_again_moves_to_end() -> None:
     """The ring keeps one place for a key, and drops the oldest eviction first."""
     ring, seen = EvictedKeys(3), []
     for batch in ([1, 2, 3], [2], [4], [5, 6, 7, 8]):

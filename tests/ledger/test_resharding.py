@@ -28,7 +28,7 @@ def saved_shards(world_size: int, steps: list[list[int]]) -> list[dict[str, Any]
 
 
 @given(st.integers(1, 4), st.integers(1, 4), st.lists(st.lists(st.integers(0, 40), max_size=10), max_size=6))
-def test_every_entry_moves_to_its_new_owner(old: int, new: int, steps: list[list[int]]) -> None:
+def test_entries_move_to_new_owners(old: int, new: int, steps: list[list[int]]) -> None:
     """The new ranks together hold what the old ones held, each its own, in the order of the steps of use."""
     states = saved_shards(old, steps)
     parts = [merge(states, rank, new) for rank in range(new)]
@@ -42,7 +42,7 @@ def test_every_entry_moves_to_its_new_owner(old: int, new: int, steps: list[list
 
 
 @pytest.mark.parametrize("old", [1, 2])
-def test_a_smaller_ledger_keeps_the_newest(old: int) -> None:
+def test_smaller_ledger_keeps_newest(old: int) -> None:
     """What finds no room is evicted, the least recently used first: counted, remembered and told of."""
     events: list[dict[str, Any]] = []
     ledger = StateLedger((), capacity=3, dtype=torch.int64, events=events.append)
@@ -66,7 +66,7 @@ ATTEMPTS = st.lists(
 
 
 @given(ATTEMPTS)
-def test_a_resume_loses_no_entry_and_no_count(attempts: list[Any]) -> None:
+def test_resume_loses_no_count(attempts: list[Any]) -> None:
     """With any ranks and capacity, within an interval or not: what was written is held or was counted as evicted."""
     states: list[dict[str, Any]] = []
     fresh = evicted = 0.0
@@ -107,7 +107,7 @@ def test_a_resume_loses_no_entry_and_no_count(attempts: list[Any]) -> None:
         (lambda _: [], "all ranks in order"),
     ],
 )
-def test_what_is_no_state_of_a_ledger_is_refused(change: Any, complaint: str) -> None:
+def test_foreign_state_raises(change: Any, complaint: str) -> None:
     """The state of another class, of another version, or one that is damaged: said, with nothing changed."""
     ledger = StateLedger((), capacity=3, dtype=torch.int64)
     ledger.store([7], torch.tensor([7]))
@@ -116,7 +116,7 @@ def test_what_is_no_state_of_a_ledger_is_refused(change: Any, complaint: str) ->
     assert ledger.fetch([7]).found.all()
 
 
-def test_rings_are_joined_by_their_new_ends() -> None:
+def test_rings_join_by_new_ends() -> None:
     """Keys that were evicted last on their old ranks are the newest on the new one."""
     states = saved_shards(2, [])
     states[0]["recently_evicted"], states[1]["recently_evicted"] = torch.tensor([1, 2, 3]), torch.tensor([4, 5])
@@ -124,7 +124,7 @@ def test_rings_are_joined_by_their_new_ends() -> None:
 
 
 @pytest.mark.parametrize("change", [lambda states: states[:1], lambda states: states[::-1], lambda states: states[2:]])
-def test_an_incomplete_list_is_refused(change: Any) -> None:
+def test_incomplete_list_raises(change: Any) -> None:
     """The state of a rank that is not there is missed."""
     with pytest.raises(StateMismatchError, match="all ranks in order"):
         StateLedger((), capacity=3, dtype=torch.int64).load_state_dict(change(saved_shards(2, [[1]])))

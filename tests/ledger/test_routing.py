@@ -31,19 +31,19 @@ def test_keys_never_change(stream_id: str | int, key: int) -> None:
 
 
 @pytest.mark.parametrize("stream_id", [np.int64(7), np.uint8(7), torch.tensor(7)])
-def test_a_number_of_another_library_is_a_number(stream_id: Any) -> None:
+def test_accepts_numbers_of_other_libraries(stream_id: Any) -> None:
     """As rows of a batch have them."""
     assert stable_hash(stream_id) == stable_hash(7)
 
 
 @given(KEYS)
-def test_a_tensor_of_ids_gives_the_keys_of_its_integers(ids: list[int]) -> None:
+def test_tensor_keys_equal_integer_keys(ids: list[int]) -> None:
     """Ids in a tensor and the same in a list are the same streams."""
     assert keys_of(torch.tensor(ids, dtype=torch.int64)).tolist() == keys_of(ids).tolist()
 
 
 @given(KEYS, st.integers(1, 9))
-def test_a_route_leads_to_the_owners_and_back(keys: list[int], world_size: int) -> None:
+def test_route_to_owners_and_back(keys: list[int], world_size: int) -> None:
     """Sent keys stand by owner and in their order, and the inverse brings them back."""
     given_keys = torch.tensor(keys, dtype=torch.int64)
     route = plan_route(given_keys, world_size)
@@ -55,7 +55,7 @@ def test_a_route_leads_to_the_owners_and_back(keys: list[int], world_size: int) 
 
 
 @given(KEYS)
-def test_the_last_of_equal_keys_wins(keys: list[int]) -> None:
+def test_last_equal_key_wins(keys: list[int]) -> None:
     """Of several writes of a key the place of the last one is kept, in the order of the places."""
     expected = sorted({key: place for place, key in enumerate(keys)}.values())
     assert last_occurrences(torch.tensor(keys, dtype=torch.int64)).tolist() == expected

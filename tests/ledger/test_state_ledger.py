@@ -89,7 +89,7 @@ def test_resumes_as_if_never_stopped(size: dict[str, Any], before: list[Any], af
 
 
 @given(SIZES, CALLS)
-def test_events_tell_the_counts(size: dict[str, Any], calls: list[Any]) -> None:
+def test_events_give_the_counts(size: dict[str, Any], calls: list[Any]) -> None:
     """A replay of the events in their order gives the four counters."""
     events: list[dict[str, Any]] = []
     ledger = make(size, events=events.append)
@@ -115,7 +115,7 @@ def test_events_tell_the_counts(size: dict[str, Any], calls: list[Any]) -> None:
 
 
 @pytest.mark.modes
-def test_drain_gives_wandb_keys_and_keeps_the_counters() -> None:
+def test_drain_gives_wandb_keys() -> None:
     """The drained values have the catalogue's keys, and last_extra_metrics the four counters of that interval."""
     ledger = StateLedger((1,), capacity=1)
     ledger.store(["a", "b"], torch.zeros(2, 1))
@@ -130,7 +130,7 @@ def test_drain_gives_wandb_keys_and_keeps_the_counters() -> None:
     }
 
 
-def test_a_wipe_between_eviction_and_write_is_no_false_eviction() -> None:
+def test_wiped_keys_are_not_false() -> None:
     """Nothing that was wiped on purpose counts as a false eviction."""
     ledger = StateLedger((1,), capacity=1)
     ledger.store(["a", "b"], torch.zeros(2, 1))
@@ -140,7 +140,7 @@ def test_a_wipe_between_eviction_and_write_is_no_false_eviction() -> None:
     assert ledger.drain_measurements()[3] == 0
 
 
-def test_a_job_that_begins_late_drops_nothing_as_stale() -> None:
+def test_late_first_step_keeps_entries() -> None:
     """The first step that is told shifts the steps of use, so that resuming at 1000 is no idle time."""
     ledger = StateLedger((1,), capacity=2, max_idle_steps=2)
     ledger.store(["a"], torch.zeros(1, 1))
@@ -160,7 +160,7 @@ def test_keeps_any_dtype_and_shape(dtype: torch.dtype, shape: tuple[int, ...]) -
     assert ledger.fetch([7, "b", "a"]).states.equal(torch.stack([states[1], torch.zeros_like(states[0]), states[0]]))
 
 
-def test_the_slab_is_no_part_of_the_graph() -> None:
+def test_slab_is_outside_the_graph() -> None:
     """A stored state that needs a gradient is copied without it, and a later change of it has no effect."""
     ledger, state = StateLedger((1,), capacity=1), torch.ones(1, 1, requires_grad=True)
     ledger.store(["a"], state)
@@ -188,7 +188,7 @@ def test_the_slab_is_no_part_of_the_graph() -> None:
         ({"step": None}, "^step must be"),
     ],
 )
-def test_bad_configuration_names_the_field(also: dict[str, Any], field: str) -> None:
+def test_wrong_configuration_raises(also: dict[str, Any], field: str) -> None:
     """A value that breaks a rule is refused at once."""
     with pytest.raises(ConfigurationError, match=field):
         StateLedger(**{"state_shape": (1,), "capacity": 1, **also})
@@ -221,7 +221,7 @@ def test_wrong_arguments_change_nothing(ids: Any, states: Any) -> None:
     assert len(ledger) == 0
 
 
-def test_a_saved_state_of_other_form_is_refused() -> None:
+def test_state_of_other_form_raises() -> None:
     """States of another dtype, and those of another rank, are not loaded."""
     saved = StateLedger((2,), capacity=1, dtype=torch.float16).state_dict()
     with pytest.raises(StateMismatchError, match=r"float32 \[2\].*float16 \[2\]"):
@@ -231,7 +231,7 @@ def test_a_saved_state_of_other_form_is_refused() -> None:
 
 
 @pytest.mark.parametrize("call", ["end_step", "drain_measurements"])
-def test_steps_with_a_stride_make_no_entry_stale_that_each_uses(call: str) -> None:
+def test_stride_keeps_used_entries(call: str) -> None:
     """What was used since the last step that ended was used in the next one that does; the rest goes by its age."""
     ledger = StateLedger((1,), capacity=4, max_idle_steps=5)
     ledger.store(["always", "once"], torch.ones(2, 1))
@@ -250,7 +250,7 @@ class Own(torch.Tensor):
         raise RuntimeError(func)
 
 
-def test_a_tensor_of_the_users_own_class_is_stored_as_what_it_holds() -> None:
+def test_stores_tensor_subclasses_plain() -> None:
     """And one that holds nothing is refused before anything is sent."""
     ledger = StateLedger((1,), capacity=4)
     ledger.store(torch.tensor([1, 2]).as_subclass(Own), torch.tensor([[1.0], [2.0]]).as_subclass(Own))

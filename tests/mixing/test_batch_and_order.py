@@ -40,7 +40,7 @@ def make(weights: Any = None, **changes: Any) -> StreamMixingDataset:
     return StreamMixingDataset(streams, weights or {"a": 1, "b": 2}, **{"readers": 4, "batch_size": 2, **changes})
 
 
-def test_the_order_of_a_jobs_data_never_changes() -> None:
+def test_data_order_never_changes() -> None:
     """Another order in another release would make resumed jobs differ from those that never stopped."""
     order = [(row["stream"], row["position"]) for row in islice(make(seed=11), 8)]
     assert order == [("s3", 0), ("s4", 0), ("s4", 1), ("s3", 1), ("s1", 0), ("s0", 0), ("s3", 2), ("s1", 1)]
@@ -62,7 +62,7 @@ def test_the_order_of_a_jobs_data_never_changes() -> None:
         lambda batch: batch.items(),
     ],
 )
-def test_a_batch_counts_however_it_is_read(read: Callable[[MixedBatch], Any]) -> None:
+def test_any_read_counts_batch(read: Callable[[MixedBatch], Any]) -> None:
     """Taking a value out with pop is how many training loops get at their labels."""
     dataset = make()
     batch = next(iter(DataLoader(dataset, batch_size=2, num_workers=1)))
@@ -73,7 +73,7 @@ def test_a_batch_counts_however_it_is_read(read: Callable[[MixedBatch], Any]) ->
 @pytest.mark.modes
 @pytest.mark.parametrize("copies", [copy.copy, copy.deepcopy, lambda batch: pickle.loads(pickle.dumps(batch))])
 @pytest.mark.parametrize("first", [0, 1])
-def test_a_batch_and_its_copies_count_once(copies: Callable[[MixedBatch], MixedBatch], first: int) -> None:
+def test_batch_copies_count_once(copies: Callable[[MixedBatch], MixedBatch], first: int) -> None:
     """Whichever is read first, and also when another batch was read in between."""
     dataset = make()
     made = [
@@ -85,7 +85,7 @@ def test_a_batch_and_its_copies_count_once(copies: Callable[[MixedBatch], MixedB
     assert dataset.drain_step_metrics()[rows.PICKS.wandb_key] == 4
 
 
-def test_a_copied_dataset_counts_its_own_batches() -> None:
+def test_copied_dataset_counts_own_batches() -> None:
     """And the one that it was copied from counts none of them."""
     dataset = make()
     copied = copy.deepcopy(dataset)
@@ -94,7 +94,7 @@ def test_a_copied_dataset_counts_its_own_batches() -> None:
     assert [each.drain_step_metrics()[rows.PICKS.wandb_key] for each in (copied, dataset)] == [4, 0]
 
 
-def test_a_job_resumed_within_a_step_counts_the_targets_of_that_step() -> None:
+def test_resume_keeps_targets_of_step() -> None:
     """The weights in force at the saved pick are those of its step, not those of step 1."""
     schedule = WeightSchedule(((1, {"a": 1.0}), (2, {"b": 1.0})))
     whole, resumed = make(schedule, rows_per_step=4), make(schedule, rows_per_step=4)
@@ -115,19 +115,19 @@ def test_a_job_resumed_within_a_step_counts_the_targets_of_that_step() -> None:
         ({"reader_bias": [1, 1, 1, float("nan")]}, r"reader_bias\[3\] must be a finite number"),
     ],
 )
-def test_empty_and_undefined_arguments_are_named(changes: dict[str, Any], complaint: str) -> None:
+def test_empty_arguments_raise(changes: dict[str, Any], complaint: str) -> None:
     """What would be taken for a default, or for any number, is an error."""
     with pytest.raises(ConfigurationError, match=complaint):
         make(**changes)
 
 
-def test_a_modality_with_one_stream_need_not_be_rank_0s() -> None:
+def test_modalities_are_dealt_on() -> None:
     """Each modality is dealt on from where the last one ended, so that four streams are enough for four ranks."""
     hands = deal([[StreamStart("a0")], [StreamStart("b0"), StreamStart("b1")], [StreamStart("c0")]], [0] * 4)
     assert [[start.stream for start in hand] for hand in hands] == [["a0"], ["b0"], ["b1"], ["c0"]]
 
 
-def test_a_meter_saved_within_an_interval_knows_the_pick_before_it() -> None:
+def test_saved_meter_knows_previous_pick() -> None:
     """The first pair of an interval is made with the last pick of the one before."""
     meter = MixingMeter(2, ["a", "b"], {"a": 1, "b": 1})
     meter.open(0, "a")
@@ -141,7 +141,7 @@ def test_a_meter_saved_within_an_interval_knows_the_pick_before_it() -> None:
     assert loaded.drain_step_metrics()[rows.SWITCH_RATE.wandb_key] == 1 / 2
 
 
-def test_resharding_keeps_the_clusters_counts() -> None:
+def test_resharding_keeps_decayed_counts() -> None:
     """The new ranks' decayed counts add up to the old ranks'."""
     old = [make(rank=rank, world_size=2) for rank in range(2)]
     for rank, dataset in enumerate(old):

@@ -90,14 +90,12 @@ def consume(dataset: StreamMixingDataset, breaks: tuple[int, ...] = (6, 15), fir
     ],
     ids=str,
 )
-def test_batches_and_counts_are_the_same_with_any_workers(
-    kind: type[StreamMixingDataset], loader: dict[str, Any]
-) -> None:
+def test_workers_change_no_batch(kind: type[StreamMixingDataset], loader: dict[str, Any]) -> None:
     """Picks count for the step whose batch has them, however far workers run ahead, and when a loop breaks off."""
     assert consume(make(kind), **loader) == consume(make())
 
 
-def test_what_workers_prefetch_is_not_counted_before_it_is_read() -> None:
+def test_prefetched_batches_are_not_counted() -> None:
     """A batch counts when the training loop reads from it, once."""
     dataset = make()
     iterator = iter(DataLoader(dataset, batch_size=4, num_workers=1, prefetch_factor=4))
@@ -107,7 +105,7 @@ def test_what_workers_prefetch_is_not_counted_before_it_is_read() -> None:
     assert dataset.drain_step_metrics()[PICKS] == 4
 
 
-def test_a_killed_worker_costs_no_count() -> None:
+def test_killed_worker_loses_no_count() -> None:
     """PyTorch's error comes; what was read before it is counted, no more, and a new loader goes on there."""
     dataset = make()
     iterator = iter(DataLoader(dataset, batch_size=4, num_workers=1, prefetch_factor=3))
@@ -124,7 +122,7 @@ def _kill_while_computing(pid: int) -> None:
     time.sleep(60)  # PyTorch raises from its handler of SIGCHLD, wherever the training loop is
 
 
-def test_a_collate_function_of_the_users_own_hands_its_picks_over(caplog: pytest.LogCaptureFixture) -> None:
+def test_own_collate_hands_over_picks(caplog: pytest.LogCaptureFixture) -> None:
     """Without that, the loss of the counts is said; with it they are right."""
     dataset = make()
     for batch in DataLoader(dataset, batch_size=4, num_workers=1, collate_fn=_numbers_only):
@@ -139,7 +137,7 @@ def _numbers_only(batch: list[MixedBatch]) -> dict[str, list[int]]:
     return {name: [row[name] for row in batch] for name in ("pick", "length")}
 
 
-def test_nobody_waits_for_a_worker_that_is_gone(monkeypatch: pytest.MonkeyPatch) -> None:
+def test_no_wait_for_ended_worker(monkeypatch: pytest.MonkeyPatch) -> None:
     """A loader that was dropped after its first batch may have ended a worker before it began."""
     monkeypatch.setattr("otel_train.mixing.progress.time", SimpleNamespace(monotonic=lambda: 0.0, sleep=pytest.fail))
     progress = WorkerProgress()
@@ -159,7 +157,7 @@ def test_reader_names_outlive_renames() -> None:
     )
 
 
-def test_a_loader_with_another_batch_size_is_told() -> None:
+def test_other_batch_size_raises() -> None:
     """Workers make batches of the dataset's size; picks that come in another order are an error that names both."""
     dataset = make(batch_size=3)
     batches = iter(DataLoader(dataset, batch_size=4, num_workers=2))  # whose workers go on: all must have begun
@@ -169,7 +167,7 @@ def test_a_loader_with_another_batch_size_is_told() -> None:
 
 
 @pytest.mark.parametrize(("at_end", "times"), [("next", {1}), ("cycle", {1, 2, 3, 4}), ("again", set(range(3, 10)))])
-def test_the_end_of_a_stream(at_end: str, times: set[int]) -> None:
+def test_end_of_stream(at_end: str, times: set[int]) -> None:
     """NEXT plays each stream once and ends; CYCLE goes round; AGAIN stays with the stream that it has."""
     dataset = StreamMixingDataset(streams(6), {"a": 1, "b": 1, "c": 1}, readers=3, at_end=at_end)
     lengths = {stream.id: len(stream) for stream in streams(6)}
@@ -184,7 +182,7 @@ def test_the_end_of_a_stream(at_end: str, times: set[int]) -> None:
 
 
 @pytest.mark.modes
-def test_resuming_is_as_if_it_had_never_stopped() -> None:
+def test_resume_equals_whole_run() -> None:
     """The batches and all values after a resume are those of a run that went on, whatever the loader."""
     whole = consume(make(), (15,))
     for loader in ({}, {"num_workers": 2}):
@@ -194,7 +192,7 @@ def test_resuming_is_as_if_it_had_never_stopped() -> None:
         assert begin + consume(resumed, (15,), first=7, **loader) == whole
 
 
-def test_resharding_deals_every_stream_once_and_at_its_place(caplog: pytest.LogCaptureFixture) -> None:
+def test_resharding_keeps_each_stream_once(caplog: pytest.LogCaptureFixture) -> None:
     """2 to 3 to 1 to 2 ranks: none twice, none lost, each at its position, and rank 0 says it once each time."""
     caplog.set_level(logging.INFO)
     ranks = [make(rank=rank) for rank in range(2)]
@@ -233,7 +231,7 @@ def moved(before: list[dict[str, Any]], after: list[dict[str, Any]]) -> int:
     return sum(owner[stream] != state["rank"] for state in before for stream, _ in held(state))
 
 
-def test_weights_that_change_with_the_step_are_targets_from_that_step_on() -> None:
+def test_changed_weights_change_targets() -> None:
     """The share of a modality that gets its weight at step 3 is counted from there."""
     dataset = StreamMixingDataset(
         streams(), lambda step: {"a": 1} if step < 3 else {"b": 1}, readers=3, rows_per_step=2, batch_size=2
@@ -247,7 +245,7 @@ def test_weights_that_change_with_the_step_are_targets_from_that_step_on() -> No
     assert targets == pytest.approx([0, 0, 1 / 3, 1 / 2], abs=1e-3)
 
 
-def test_a_streams_error_tells_which_stream_and_where(tmp_path: Path) -> None:
+def test_read_error_names_stream(tmp_path: Path) -> None:
     """A file that has become shorter is named with its row."""
     path = tmp_path / "text"
     path.write_bytes(bytes(200))
@@ -281,13 +279,13 @@ def test_a_streams_error_tells_which_stream_and_where(tmp_path: Path) -> None:
         ({"rank": None}, "give both rank and world_size"),
     ],
 )
-def test_wrong_arguments_are_named(changes: dict[str, Any], complaint: str) -> None:
+def test_wrong_arguments_raise(changes: dict[str, Any], complaint: str) -> None:
     """The message says which field breaks a rule."""
     with pytest.raises(ConfigurationError, match=complaint):
         make(**changes)
 
 
-def test_states_that_do_not_fit_are_refused() -> None:
+def test_unfitting_states_raise() -> None:
     """A rank's state alone can't be resharded, nor one of a job with other streams."""
     state = make().state_dict()
     with pytest.raises(
@@ -314,7 +312,7 @@ def test_states_that_do_not_fit_are_refused() -> None:
         ({"pick": [1, 2, 3, 4]}, "the batch holds picks 1 to 4, the next one is 0"),
     ],
 )
-def test_a_wrong_batch_is_named_and_counts_nothing(change: dict[str, Any], complaint: str) -> None:
+def test_wrong_batch_counts_nothing(change: dict[str, Any], complaint: str) -> None:
     """What a collate function made of the rows is checked before any of them is counted."""
     dataset = make()
     with pytest.raises(ConfigurationError, match=complaint):
@@ -323,7 +321,7 @@ def test_a_wrong_batch_is_named_and_counts_nothing(change: dict[str, Any], compl
     assert dataset.drain_step_metrics()[PICKS] == 4
 
 
-def test_rows_that_no_worker_made_need_not_be_handed_over() -> None:
+def test_own_rows_are_counted_already() -> None:
     """The training loop with a collate function of its own is the same with and without workers."""
     dataset = make()
     for batch in islice(DataLoader(dataset, batch_size=4, collate_fn=_numbers_only), 3):
@@ -332,7 +330,7 @@ def test_rows_that_no_worker_made_need_not_be_handed_over() -> None:
 
 
 @pytest.mark.parametrize("tokens", [math.nan, -1, "12", None])
-def test_a_stream_that_counts_no_tokens_is_named(monkeypatch: pytest.MonkeyPatch, tokens: Any) -> None:
+def test_wrong_token_count_raises(monkeypatch: pytest.MonkeyPatch, tokens: Any) -> None:
     """The error says which stream and row, wherever it is read."""
     stream = Numbers("s", "a", 3)
     monkeypatch.setattr(stream, "read", lambda _: ({"value": 0}, tokens))
@@ -352,14 +350,14 @@ def test_a_stream_that_counts_no_tokens_is_named(monkeypatch: pytest.MonkeyPatch
         ([Numbers("s", "a", 3)] * 2, "two streams have the id 's'"),
     ],
 )
-def test_wrong_streams_are_named(given: Any, complaint: str) -> None:
+def test_wrong_streams_raise(given: Any, complaint: str) -> None:
     """The message says which stream breaks a rule."""
     with pytest.raises(ConfigurationError, match=complaint):
         StreamMixingDataset(given, {"a": 1}, readers=1)
 
 
 @pytest.mark.parametrize("numbers", [{"chunk": 0}, {"chunk": 1.5}, {"max_bytes": -1}])
-def test_a_file_streams_numbers_are_checked(tmp_path: Path, numbers: dict[str, Any]) -> None:
+def test_file_stream_checks_numbers(tmp_path: Path, numbers: dict[str, Any]) -> None:
     """A row without inputs would have no length."""
     (tmp_path / "text").write_bytes(bytes(9))
     with pytest.raises(ConfigurationError, match=f"{next(iter(numbers))} must be"):

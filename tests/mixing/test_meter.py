@@ -106,9 +106,7 @@ def drive(meter: MixingMeter, action: str, slot: Any, value: Any) -> None:
 
 @settings(max_examples=150, deadline=None)
 @given(actions=ACTIONS, horizon=st.sampled_from([1.0, 20.0, 4096.0]), save=st.booleans())
-def test_every_value_is_what_the_definitions_give(
-    actions: list[tuple[str, Any, Any]], horizon: float, save: bool
-) -> None:
+def test_values_match_definitions(actions: list[tuple[str, Any, Any]], horizon: float, save: bool) -> None:
     """Any order of events, over any intervals, saved and loaded in the midst of one or not."""
     meter = MixingMeter(3, MODALITIES, dict.fromkeys(MODALITIES, 1), horizon=horizon)
     naive = Naive(horizon)
@@ -136,7 +134,7 @@ def test_every_value_is_what_the_definitions_give(
             meter.set_weights(dict(zip(MODALITIES, naive.shares, strict=True)))
 
 
-def test_a_reader_that_was_never_picked_ages_from_its_opening() -> None:
+def test_unpicked_reader_ages_from_opening() -> None:
     """The slot's first step counts, not the job's."""
     meter = MixingMeter(2, ["a"], {"a": 1})
     meter.open(0, "a")
@@ -147,7 +145,7 @@ def test_a_reader_that_was_never_picked_ages_from_its_opening() -> None:
     assert meter.drain_step_metrics(9)[rows.STALENESS_MEAN.wandb_key] == (8 + 5) / 2
 
 
-def test_a_job_that_begins_at_a_step_nobody_told_has_no_ages_from_before() -> None:
+def test_late_first_step_sets_clock() -> None:
     """The first step that the meter hears of is where its clock is set."""
     meter = MixingMeter(1, ["a"], {"a": 1})
     meter.open(0, "a")
@@ -157,7 +155,7 @@ def test_a_job_that_begins_at_a_step_nobody_told_has_no_ages_from_before() -> No
 
 
 @pytest.mark.parametrize("logged", [True, False])
-def test_a_pick_belongs_to_the_step_that_ends_after_it(logged: bool) -> None:
+def test_pick_belongs_to_next_end(logged: bool) -> None:
     """Steps may be told of with a stride, whether or not they are log steps."""
     meter = MixingMeter(2, ["a"], {"a": 1})
     meter.open(0, "a")
@@ -170,7 +168,7 @@ def test_a_pick_belongs_to_the_step_that_ends_after_it(logged: bool) -> None:
     assert meter.last_picked_step == [40, 10]
 
 
-def test_a_reader_is_starved_when_its_weight_does_not_explain_its_age() -> None:
+def test_starvation_follows_probability() -> None:
     """With a chance of 1/2, 19 misses have a probability above 1e-6 and 20 one below; weight 0 explains any age."""
     for weights, starved in (({"a": 1, "b": 1}, 1), ({"a": 1, "b": 0}, 0)):
         meter = MixingMeter(2, ["a", "b"], weights)
@@ -182,7 +180,7 @@ def test_a_reader_is_starved_when_its_weight_does_not_explain_its_age() -> None:
         assert meter.drain_step_metrics()[rows.STARVED_READERS.wandb_key] == starved
 
 
-def test_a_run_of_misses_goes_on_when_the_weights_change() -> None:
+def test_misses_outlive_weight_changes() -> None:
     """10 misses at a chance of 1/2 and 4 at 3/4 have a probability above 1e-6, with 5 below, until a pick ends it."""
     meter = MixingMeter(2, ["a", "b"], {"a": 1, "b": 1})
     meter.open(0, "a")
@@ -216,14 +214,14 @@ def test_a_run_of_misses_goes_on_when_the_weights_change() -> None:
         ((1, ["a"], {"a": 0}), "weights must hold a positive number"),
     ],
 )
-def test_wrong_arguments_are_named(arguments: tuple[Any, ...], complaint: str) -> None:
+def test_wrong_arguments_raise(arguments: tuple[Any, ...], complaint: str) -> None:
     """The message says which field breaks a rule."""
     with pytest.raises(ConfigurationError, match=complaint):
         MixingMeter(*arguments)
 
 
 @pytest.mark.parametrize("horizon", [0, -1, math.nan, math.inf, "4096", None, True])
-def test_a_horizon_that_is_no_positive_number_is_named(horizon: Any) -> None:
+def test_wrong_horizon_raises(horizon: Any) -> None:
     """An infinite one can't stand in a ring, and would never forget."""
     with pytest.raises(ConfigurationError, match=r"^horizon must be .*4096 picks is the default"):
         MixingMeter(1, ["a"], {"a": 1}, horizon=horizon)
@@ -254,7 +252,7 @@ def test_a_horizon_that_is_no_positive_number_is_named(horizon: Any) -> None:
         ((0, 1, torch.zeros((), device="meta")), "tokens must be"),
     ],
 )
-def test_a_wrong_pick_is_named_and_counts_nothing(arguments: tuple[Any, ...], complaint: str) -> None:
+def test_wrong_pick_counts_nothing(arguments: tuple[Any, ...], complaint: str) -> None:
     """The message has the argument, its rule and the value; the meter goes on as if there had been no call."""
     meter, untouched = (MixingMeter(3, ["a"], {"a": 1}) for _ in range(2))
     for each in (meter, untouched):
@@ -270,7 +268,7 @@ def test_a_wrong_pick_is_named_and_counts_nothing(arguments: tuple[Any, ...], co
 @pytest.mark.parametrize(
     "tokens", [5, 5.0, torch.tensor(5), torch.tensor([[5.0]]), torch.tensor([5], dtype=torch.int32)]
 )
-def test_tokens_may_be_a_tensor_of_one_element(tokens: Any) -> None:
+def test_tokens_accept_a_tensor(tokens: Any) -> None:
     """As `batch["length"].sum()` is; the record holds numbers."""
     meter = MixingMeter(1, ["a"], {"a": 1})
     meter.open(0, "a")
@@ -283,7 +281,7 @@ def test_tokens_may_be_a_tensor_of_one_element(tokens: Any) -> None:
 
 
 @pytest.mark.parametrize("slot", [-1, 3, None, 0.5])
-def test_a_slot_that_is_none_is_named_by_every_call(slot: Any) -> None:
+def test_wrong_slot_raises(slot: Any) -> None:
     """Opening, restarting and closing count slots as `pick` does."""
     meter = MixingMeter(3, ["a"], {"a": 1})
     for call in (partial(meter.open, modality="a"), meter.restart, meter.close):
@@ -295,7 +293,7 @@ def test_a_slot_that_is_none_is_named_by_every_call(slot: Any) -> None:
         meter.open(0, "b")
 
 
-def test_state_of_other_modalities_is_refused() -> None:
+def test_state_of_other_modalities_raises() -> None:
     """Counts must not be taken for another modality's."""
     with pytest.raises(StateMismatchError, match="modalities"):
         MixingMeter(1, ["a"], {"a": 1}).load_state_dict(MixingMeter(1, ["b"], {"b": 1}).state_dict())

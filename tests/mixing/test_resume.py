@@ -43,7 +43,7 @@ def resumed(state: Any, **changes: Any) -> StreamMixingDataset:
     return dataset
 
 
-def test_a_resumed_job_picks_by_the_present_weights() -> None:
+def test_resume_uses_present_weights() -> None:
     """Saved at 5:1 and resumed at 1:5, a sixth of the rows are of the first modality, each named as its own."""
     dataset = resumed(saved(make(weights={"a": 5, "b": 1}, readers=6)), weights={"a": 1, "b": 5}, readers=6, horizon=1)
     picked = Counter((row["modality"], row["stream"][0]) for row in islice(dataset, 20_000))
@@ -53,7 +53,7 @@ def test_a_resumed_job_picks_by_the_present_weights() -> None:
 
 
 @pytest.mark.parametrize("readers", [2, 3, 7])
-def test_another_number_of_readers_keeps_every_row(readers: int) -> None:
+def test_other_reader_count_keeps_rows(readers: int) -> None:
     """Streams that find no slot wait in their modality's queue, and those that wait fill new slots."""
     state = saved(make())
     after = resumed(state, readers=readers).state_dict()
@@ -61,7 +61,7 @@ def test_another_number_of_readers_keeps_every_row(readers: int) -> None:
     assert [entry is not None for entry in after["plan"]["slots"]] == [True] * readers
 
 
-def test_a_stream_stays_in_its_slot_with_its_age() -> None:
+def test_stream_keeps_slot_and_age() -> None:
     """Where the slot is still one of its modality; the age of a slot with another stream begins anew."""
     dataset = make(slots=["a", "b", "b"], readers=None)
     state = saved(dataset)
@@ -73,7 +73,7 @@ def test_a_stream_stays_in_its_slot_with_its_age() -> None:
 
 
 @pytest.mark.parametrize("world_size", [1, 2])
-def test_new_streams_are_read_and_removed_ones_dropped(world_size: int, caplog: pytest.LogCaptureFixture) -> None:
+def test_new_and_removed_streams(world_size: int, caplog: pytest.LogCaptureFixture) -> None:
     """From each rank's own state alone: the others go on at their rows, and rank 0 logs what changed."""
     caplog.set_level(logging.INFO)
     ranks = [make(rank=rank, world_size=world_size) for rank in range(world_size)]
@@ -87,7 +87,7 @@ def test_new_streams_are_read_and_removed_ones_dropped(world_size: int, caplog: 
     assert "1 streams of the saved job are not given now and are dropped: 'a0'" in caplog.text
 
 
-def test_a_modality_that_is_new_is_read_and_counted() -> None:
+def test_new_modality_is_counted() -> None:
     """Its counts begin from zero; those of the others go on."""
     state = saved(make(), drain=False)
     dataset = resumed(state, streams=[*STREAMS, Numbers("c0", "c")], weights={"a": 1, "b": 1, "c": 1})
@@ -97,7 +97,7 @@ def test_a_modality_that_is_new_is_read_and_counted() -> None:
     assert values[f"{rows.MODALITY_SHARE.wandb_key}/c"] == picked["c"] / 60 > 0
 
 
-def test_a_job_that_reads_on_begins_ended_streams_again() -> None:
+def test_cycle_restarts_ended_streams() -> None:
     """Saved with streams that are read once, resumed with streams that begin again."""
     state = saved(make(at_end="next", weights={"a": 1, "b": 0}), 36)
     assert len(state["plan"]["finished"]) == 4
@@ -108,7 +108,7 @@ def test_a_job_that_reads_on_begins_ended_streams_again() -> None:
 
 
 @pytest.mark.parametrize(("ranks", "rows_now"), [((4, 2), 8), ((2, 2), 8), ((2, 4), 1), ((1, 1), 3)])
-def test_a_schedule_goes_on_at_the_saved_step(ranks: tuple[int, int], rows_now: int) -> None:
+def test_schedule_resumes_at_saved_step(ranks: tuple[int, int], rows_now: int) -> None:
     """Whatever the batch size and the number of ranks were, and are now."""
     asked: list[int] = []
 
@@ -130,7 +130,7 @@ def test_a_schedule_goes_on_at_the_saved_step(ranks: tuple[int, int], rows_now: 
     assert sorted(set(asked)) == [111, 112, 113]
 
 
-def test_a_drain_without_a_step_is_none_of_the_optimizers() -> None:
+def test_drain_without_step_keeps_schedule() -> None:
     """Then the schedule's step is the one that the picks give."""
     dataset = make(batch_size=4)
     for _ in range(3):
@@ -139,13 +139,13 @@ def test_a_drain_without_a_step_is_none_of_the_optimizers() -> None:
     assert dataset.state_dict()["step"] == 7
 
 
-def test_a_schedule_needs_its_clock_though_telemetry_is_off() -> None:
+def test_schedule_needs_clock() -> None:
     """A session that is off tells steps to those that need them for training itself."""
     assert make(weights=WeightSchedule(((1, {"a": 1.0, "b": 1.0}),))).needs_clock
     assert not make().needs_clock
 
 
-def test_a_schedule_that_is_behind_training_is_said(caplog: pytest.LogCaptureFixture) -> None:
+def test_schedule_drift_warns_once(caplog: pytest.LogCaptureFixture) -> None:
     """A step of two batches, of which the dataset was not told, makes the schedule run ahead."""
     dataset = make(weights=WeightSchedule(((1, {"a": 1.0, "b": 1.0}),)), batch_size=2)
     for step in range(1, 6):
@@ -155,7 +155,7 @@ def test_a_schedule_that_is_behind_training_is_said(caplog: pytest.LogCaptureFix
 
 
 @pytest.mark.parametrize(("before", "after"), [(3, 2), (2, 3), (4, 1), (1, 4)])
-def test_a_job_resharded_within_an_interval_keeps_its_counts(before: int, after: int) -> None:
+def test_resharding_keeps_interval_counts(before: int, after: int) -> None:
     """Picks, tokens and restarts of all ranks add up, to the last one, and so do the pairs of picks."""
     old = [make(rank=rank, world_size=before) for rank in range(before)]
     states = [saved(dataset, 20 + rank, drain=False) for rank, dataset in enumerate(old)]
@@ -186,16 +186,14 @@ def rows_before_counts(dataset: StreamMixingDataset) -> int:
         (STREAMS[3:5], WeightSchedule(((1, {"a": 1.0, "b": 1.0}), (7, {"a": 1.0}))), 2),
     ],
 )
-def test_a_rank_without_a_stream_is_an_error_on_every_rank(
-    streams: Sequence[Numbers], weights: Any, world_size: int
-) -> None:
+def test_rank_without_stream_raises(streams: Sequence[Numbers], weights: Any, world_size: int) -> None:
     """Its loader would be empty and its peers would wait for it; a modality without weight is none that it can read."""
     for rank in range(world_size):
         with pytest.raises(ConfigurationError, match=rf"rank \d of {world_size} gets no stream that it can read"):
             make(streams, weights, rank=rank, world_size=world_size)
 
 
-def test_a_resume_that_leaves_a_rank_without_a_stream_is_an_error_on_every_rank() -> None:
+def test_resume_without_streams_raises() -> None:
     """Streams that have ended are no streams to read, and those of one rank may all be gone."""
     states = [saved(make(rank=rank, world_size=2, at_end="next"), 30) for rank in range(2)]
     left = sum(len(held(state)) for state in states)
@@ -204,7 +202,7 @@ def test_a_resume_that_leaves_a_rank_without_a_stream_is_an_error_on_every_rank(
             resumed(states, rank=rank, world_size=left + 1, at_end="next")
 
 
-def test_a_state_of_other_data_is_refused_with_both_values() -> None:
+def test_state_of_other_data_raises() -> None:
     """A stream with another modality, one that has become shorter than what was read, and nothing is changed."""
     state = saved(make(slots=["a", "b"], readers=None), 8)
     stream, row = max(held(state), key=lambda entry: entry[1])
@@ -237,7 +235,7 @@ def test_a_state_of_other_data_is_refused_with_both_values() -> None:
         (lambda state: [{**state, "world_size": 2}, {**state, "world_size": 2}], "are those of ranks"),
     ],
 )
-def test_what_is_no_state_of_a_dataset_is_refused(change: Any, complaint: str) -> None:
+def test_foreign_state_raises(change: Any, complaint: str) -> None:
     """The state of another class, of an older version, or one that is damaged: said, with nothing changed."""
     dataset = make()
     before = dataset.state_dict()
@@ -249,7 +247,7 @@ def test_what_is_no_state_of_a_dataset_is_refused(change: Any, complaint: str) -
 @pytest.mark.parametrize(
     ("change", "complaint"), [("step", r"saved in steps \[6, 7\]"), ("twice", "is held by ranks 0 and 1")]
 )
-def test_states_of_different_steps_are_refused(change: str, complaint: str) -> None:
+def test_states_of_different_steps_raise(change: str, complaint: str) -> None:
     """A stream could have been read twice, or moved between the two."""
     states = [saved(make(rank=rank, world_size=2)) for rank in range(2)]
     if change == "step":
@@ -260,7 +258,7 @@ def test_states_of_different_steps_are_refused(change: str, complaint: str) -> N
         resumed(states)
 
 
-def test_a_meter_goes_on_with_other_slots_and_modalities() -> None:
+def test_meter_resumes_with_other_slots() -> None:
     """A loader of the user's own: a slot that is open for another modality keeps it, and the counts go by name."""
     meter = MixingMeter(2, ["a", "b"], {"a": 1, "b": 1})
     for slot, modality in enumerate("ab"):
@@ -276,7 +274,7 @@ def test_a_meter_goes_on_with_other_slots_and_modalities() -> None:
     assert values[f"{rows.MODALITY_SHARE.wandb_key}/c"] == 1 / 4
 
 
-def test_meters_of_other_ranks_are_joined() -> None:
+def test_meters_of_ranks_are_joined() -> None:
     """For a loader of the user's own: the sums of the interval stay, and the slots are those that it has opened."""
     old = [MixingMeter(1, ["a", "b"], {"a": 1, "b": 1}) for _ in range(3)]
     for slot, meter in enumerate(old):
@@ -292,7 +290,7 @@ def test_meters_of_other_ranks_are_joined() -> None:
     assert [value[rows.ACTIVE_READERS.wandb_key] for value in values] == [1, 1]
 
 
-def test_events_tell_which_slots_a_resume_has_opened_and_closed() -> None:
+def test_resume_emits_slot_events() -> None:
     """A slot that the new dataset had opened is closed where the saved one is empty or plays another stream."""
     state = saved(make(at_end="next", slots=["a", "b"], readers=None, weights={"a": 1, "b": 0}), 36)
     events: list[dict[str, Any]] = []

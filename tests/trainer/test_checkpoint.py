@@ -28,7 +28,7 @@ def make_parts(base: Path, hidden: int = 3, rate: float = 0.1, size: int = 100) 
     )
 
 
-def test_what_a_killed_job_left_behind_is_never_read(tmp_path: Path) -> None:
+def test_partial_checkpoint_is_never_read(tmp_path: Path) -> None:
     """A checkpoint counts when it is whole; a later save of the same step does not mind the pieces."""
     checkpoints, parts = Checkpoints(tmp_path / "saved", keep=1), make_parts(tmp_path)
     checkpoints.save(4, parts)
@@ -40,12 +40,12 @@ def test_what_a_killed_job_left_behind_is_never_read(tmp_path: Path) -> None:
     assert [path.name for path in (tmp_path / "saved").iterdir()] == ["step-00000008"]
 
 
-def test_a_job_begins_from_nothing_where_nothing_was_saved(tmp_path: Path) -> None:
+def test_missing_folder_begins_anew(tmp_path: Path) -> None:
     """The folder need not exist."""
     assert Checkpoints(tmp_path / "saved", keep=1).load(make_parts(tmp_path)) == 0
 
 
-def test_another_jobs_checkpoint_is_refused_with_its_name(tmp_path: Path) -> None:
+def test_other_jobs_checkpoint_raises(tmp_path: Path) -> None:
     """A model of another width can't go on from it."""
     checkpoints = Checkpoints(tmp_path / "saved", keep=1)
     checkpoints.save(4, make_parts(tmp_path))
@@ -53,7 +53,7 @@ def test_another_jobs_checkpoint_is_refused_with_its_name(tmp_path: Path) -> Non
         checkpoints.load(make_parts(tmp_path, hidden=5))
 
 
-def test_the_learning_rate_is_the_one_that_is_configured_now(tmp_path: Path) -> None:
+def test_resume_uses_configured_learning_rate(tmp_path: Path) -> None:
     """A resume goes on with what the job is started with; the optimizer's moments are those that were saved."""
     checkpoints = Checkpoints(tmp_path / "saved", keep=1)
     checkpoints.save(4, make_parts(tmp_path))
@@ -62,7 +62,7 @@ def test_the_learning_rate_is_the_one_that_is_configured_now(tmp_path: Path) -> 
     assert [group["lr"] for group in parts.optimizer.param_groups] == [0.5]
 
 
-def test_a_checkpoint_of_other_data_is_refused_with_its_name(tmp_path: Path) -> None:
+def test_checkpoint_of_other_data_raises(tmp_path: Path) -> None:
     """A file that has become shorter than what was read of it; the message says which and where."""
     checkpoints, parts = Checkpoints(tmp_path / "saved", keep=1), make_parts(tmp_path)
     list(islice(parts.dataset, 8))

@@ -27,7 +27,7 @@ WHOLE = '[data.modalities]\nprose = ["*.txt"]\n'
     ],
     ids=["nested", "digits", "too large", "deep table", "long key", "long value", "long file", "no text"],
 )
-def test_any_file_that_is_no_configuration_is_one_short_error(content: str, tmp_path: Path) -> None:
+def test_wrong_file_raises_short_error(content: str, tmp_path: Path) -> None:
     """It names the file, whatever is wrong with it, and does not repeat a megabyte of it."""
     path = tmp_path / "job.toml"
     path.write_text(WHOLE + content, errors="surrogateescape")

@@ -16,14 +16,14 @@ from otel_train.trainer.model import ByteEncoder, plan_waves
 
 
 @pytest.mark.parametrize("path", shipped_configs().values(), ids=lambda path: path.stem)
-def test_shipped_configurations_are_valid_and_find_data(path: Path) -> None:
+def test_shipped_configurations_have_data(path: Path) -> None:
     """Each of them loads, and every modality has files on this machine."""
     config = load_config(path)
     found = {stream.modality for stream in find_streams(config.data, path.parent)}
     assert found == set(config.data.modalities)
 
 
-def test_users_globs_are_relative_to_the_file_and_long_files_are_cut(tmp_path: Path) -> None:
+def test_globs_are_relative_to_file(tmp_path: Path) -> None:
     """A user's files become streams named by their relative paths, too short ones are left out."""
     (tmp_path / "texts").mkdir()
     for name, size in (("long", 500), ("short", 5)):
@@ -33,13 +33,13 @@ def test_users_globs_are_relative_to_the_file_and_long_files_are_cut(tmp_path: P
     assert [(stream.id, len(stream)) for stream in streams] == [("prose:texts/long", 2)]
 
 
-def test_a_modality_without_files_is_an_error_that_names_it(tmp_path: Path) -> None:
+def test_modality_without_files_raises(tmp_path: Path) -> None:
     """A pattern that finds nothing is not passed over."""
     with pytest.raises(ConfigurationError, match=r"data.modalities.prose matches no file of at least 4096 bytes"):
         find_streams(DataConfig(modalities={"prose": ("*.nothing",)}), tmp_path)
 
 
-def test_what_the_mixer_refuses_names_the_configurations_table(tmp_path: Path) -> None:
+def test_mixer_errors_name_the_table(tmp_path: Path) -> None:
     """The mixer names its own arguments, which are keys of `[mixing]`."""
     (tmp_path / "text").write_bytes(bytes(9000))
     data = DataConfig(modalities={"prose": ("text",)})
@@ -48,7 +48,7 @@ def test_what_the_mixer_refuses_names_the_configurations_table(tmp_path: Path) -
         build_dataset(config, tmp_path, None)
 
 
-def test_rows_of_one_stream_are_encoded_one_after_the_other() -> None:
+def test_rows_of_stream_in_turn() -> None:
     """Two rows of a stream in one batch give the state that two batches of one row give."""
     torch.manual_seed(0)
     model = ByteEncoder(4, 8)
@@ -64,7 +64,7 @@ def test_rows_of_one_stream_are_encoded_one_after_the_other() -> None:
     torch.testing.assert_close(together[0], state[0])
 
 
-def test_a_wrong_state_shows_in_the_loss() -> None:
+def test_wrong_state_changes_loss() -> None:
     """The loss depends on the state that a stream's row begins with, unless the row is its first."""
     torch.manual_seed(0)
     model = ByteEncoder(4, 8)
