@@ -17,8 +17,8 @@ from opentelemetry.sdk.metrics.export import PeriodicExportingMetricReader
 from opentelemetry.sdk.resources import OTELResourceDetector, Resource
 
 from otel_train.bridge.inbox import Inbox
+from otel_train.bridge.request_store import Counts
 from otel_train.bridge.row_writer import Writer
-from otel_train.bridge.server import Counts
 from otel_train.catalogue import Instrument, Metric, rows
 from otel_train.otlp.announcing_exporter import AnnouncingExporter
 

@@ -9,12 +9,7 @@ import logging
 import socket
 import sqlite3
 import threading
-import time
-from collections import deque
 from collections.abc import Awaitable, Callable
-from concurrent.futures import Future, ThreadPoolExecutor
-from contextlib import nullcontext
-from dataclasses import dataclass
 from typing import Any
 
 import grpc
@@ -25,15 +20,13 @@ from google.rpc.status_pb2 import Status
 from grpc_health.v1 import health, health_pb2, health_pb2_grpc
 from opentelemetry.proto.collector.metrics.v1.metrics_service_pb2 import (
     DESCRIPTOR,
-    ExportMetricsPartialSuccess,
-    ExportMetricsServiceRequest,
     ExportMetricsServiceResponse,
 )
 
-from otel_train.bridge.decode import decode
 from otel_train.bridge.errors import BridgeError, InboxFullError
 from otel_train.bridge.inbox import Inbox
-from otel_train.log_once import OnceLogger, OutageLogger
+from otel_train.bridge.request_store import RequestStore
+from otel_train.log_once import OnceLogger
 
 logger = logging.getLogger(__name__)
 
@@ -42,8 +35,6 @@ MAX_MESSAGE_BYTES = 8 * 2**20
 6 MiB. Empty parts take up to 65 times as much in memory as in a request."""
 MAX_WAITING_BYTES = 16 * MAX_MESSAGE_BYTES
 """Size of all requests that wait for the inbox; further ones are refused as retryable."""
-REQUESTS_PER_TRANSACTION = 64
-"""Requests that are stored in one transaction, where that many wait: each transaction waits for the disk."""
 MAX_STREAMS = 32
 """Concurrent requests over one connection; HTTP/2 lets further ones wait at their sender."""
 HANDSHAKE_MS = 10_000
@@ -52,37 +43,19 @@ _ADVICE = "give another address or stop the process that has it"
 _SERVICE = DESCRIPTOR.services_by_name["MetricsService"].full_name
 
 
-@dataclass(slots=True)
-class Counts:
-    """Points and requests since the start that did not become new points."""
-
-    duplicates: int = 0
-    late: int = 0
-    refused_points: int = 0
-    refused_requests: int = 0
-
-
 class MetricsReceiver:
-    """The OTLP metrics service over an inbox.
+    """The OTLP metrics service over a store of requests.
 
-    Requests come as bytes and are parsed on the inbox's thread, one at a time: what a request takes in memory is
-    bounded. Those that wait are stored together.
+    Requests come as bytes, which the store parses one at a time: the memory of a request is bounded.
 
     Args:
-        inbox: Where the points go.
-        now_ns: The clock for their arrival.
+        store: Stores the requests.
     """
 
-    def __init__(self, inbox: Inbox, now_ns: Callable[[], int] = time.time_ns) -> None:
-        self._inbox = inbox
-        self._now_ns = now_ns
-        # SQLite takes one transaction at a time.
-        self._thread = ThreadPoolExecutor(1, thread_name_prefix="otel_train-bridge-inbox")
-        self._waiting: deque[tuple[bytes, Future[ExportMetricsServiceResponse]]] = deque()
+    def __init__(self, store: RequestStore) -> None:
+        self._store = store
         self._waiting_bytes = 0
-        self._outages = OutageLogger(logger)
         self._warnings = OnceLogger(logger)
-        self.counts = Counts()
 
     @property
     def handler(self) -> grpc.GenericRpcHandler[Any, Any]:
@@ -97,16 +70,12 @@ class MetricsReceiver:
         if self._waiting_bytes + len(request) > MAX_WAITING_BYTES:
             await self._refuse(context, "too many requests at once; try again")
         self._waiting_bytes += len(request)
-        answer: Future[ExportMetricsServiceResponse] = Future()
-        self._waiting.append((request, answer))
-        self._thread.submit(self._store_waiting)
         try:
-            return await asyncio.wrap_future(answer)
-        except (sqlite3.Error, InboxFullError) as error:
-            self._outages.failed("the inbox refuses points, senders are asked to try again: %s", error)
+            return await asyncio.wrap_future(self._store.submit(request))
+        except (sqlite3.Error, InboxFullError):
             await self._refuse(context, "the inbox can't be written; try again")
         except DecodeError as error:
-            self.counts.refused_requests += 1
+            self._store.counts.refused_requests += 1
             message = "requests are refused, their sender is told: they are not OTLP metrics (%s)"
             self._warnings.warn(message, message, error)
             await context.abort(grpc.StatusCode.INVALID_ARGUMENT, "the request is not an ExportMetricsServiceRequest")
@@ -114,47 +83,9 @@ class MetricsReceiver:
             self._waiting_bytes -= len(request)
         raise AssertionError("a refusal raises")
 
-    def _store_waiting(self) -> None:
-        """Store requests that wait, and answer them when all are durable; one that can't be stored is refused alone."""
-        waiting = [self._waiting.popleft() for _ in range(min(REQUESTS_PER_TRANSACTION, len(self._waiting)))]
-        # A sender may have given up meanwhile.
-        requests = [request for request in waiting if request[1].set_running_or_notify_cancel()]
-        answers: list[ExportMetricsServiceResponse | Exception] = []
-        try:
-            with self._inbox.transaction() if len(requests) > 1 else nullcontext():
-                for data, _ in requests:
-                    try:
-                        answers.append(self._store(data))
-                    except Exception as error:  # noqa: BLE001  # its own sender is told
-                        answers.append(error)
-        except sqlite3.Error as error:
-            answers = [error] * len(requests)
-        for (_, future), answer in zip(requests, answers, strict=True):
-            if isinstance(answer, Exception):
-                future.set_exception(answer)
-            else:
-                future.set_result(answer)
-
-    def _store(self, data: bytes) -> ExportMetricsServiceResponse:
-        decoded = decode(ExportMetricsServiceRequest.FromString(data))
-        added = self._inbox.add(decoded.points, self._now_ns())
-        self._outages.worked("the inbox takes points again")
-        rejected = decoded.rejected + added.refused
-        self.counts.duplicates += added.duplicates
-        self.counts.late += added.late
-        self.counts.refused_points += rejected
-        if not rejected:
-            return ExportMetricsServiceResponse()
-        reason = decoded.reason or "the run has too many series (--max-series), or the step too many points"
-        message = "points are refused, their sender is told: %s; bridge.points.refused counts them"
-        self._warnings.warn(message, message, reason)
-        return ExportMetricsServiceResponse(
-            partial_success=ExportMetricsPartialSuccess(rejected_data_points=rejected, error_message=reason)
-        )
-
     async def _refuse(self, context: Any, why: str) -> None:
         """End the call as OTLP's specification says for an overloaded server: UNAVAILABLE with RetryInfo."""
-        self.counts.refused_requests += 1
+        self._store.counts.refused_requests += 1
         retry = RetryInfo()
         retry.retry_delay.FromSeconds(RETRY_SECONDS)
         detail = AnyMessage()
@@ -167,10 +98,6 @@ class MetricsReceiver:
             )
         )
         await context.abort(grpc.StatusCode.UNAVAILABLE, why)
-
-    def close(self) -> None:
-        """Wait for the request that is being stored."""
-        self._thread.shutdown()
 
 
 class _TokenCheck(grpc.aio.ServerInterceptor):  # type: ignore[type-arg]  # generic in the stubs only
@@ -237,8 +164,9 @@ class Server:
 
     def __init__(self, inbox: Inbox, listen: str, *, token: str = "", tls: tuple[bytes, bytes] | None = None) -> None:
         _check_free(listen)
-        self._receiver = MetricsReceiver(inbox)
-        self.counts = self._receiver.counts
+        self._store = RequestStore(inbox)
+        self._receiver = MetricsReceiver(self._store)
+        self.counts = self._store.counts
         self._loop = asyncio.new_event_loop()
         self._thread = threading.Thread(target=self._loop.run_forever, name="otel_train-bridge-grpc", daemon=True)
         self._thread.start()
@@ -280,7 +208,7 @@ class Server:
         """Refuse new requests and let those that run end, for at most `timeout` seconds; a second call does nothing."""
         if not self._loop.is_closed():
             self._await(self._stop(timeout))
-            self._receiver.close()
+            self._store.close()
             self._end()
 
     async def _stop(self, grace: float) -> None:

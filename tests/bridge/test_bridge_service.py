@@ -48,7 +48,7 @@ def test_history_equals_sent_steps(start: Any) -> None:
 
 
 def test_restarted_bridge_goes_on(start: Any) -> None:
-    """Nothing is lost or written twice: not what is retried, nor what was half there when it stopped."""
+    """A bridge that is started again loses nothing and writes nothing twice: neither retried steps nor half a step."""
     first, *rest = split_request(step_request(3, {}, {rows.PICKS.name: 9}))
     bridge = start()
     bridge.send(step_request(1, {}, {rows.PICKS.name: 2}), step_request(2, {}, {rows.PICKS.name: 5}), first)
@@ -67,7 +67,7 @@ def test_restarted_bridge_goes_on(start: Any) -> None:
 
 
 def test_acknowledged_points_are_stored(start: Any) -> None:
-    """Another connection reads them as soon as Export has returned; no row is due for long after that."""
+    """Another connection reads points as soon as Export has returned, long before their row is due."""
     bridge = start(settle=86400)
     seen = []
     for part in split_request(step_request(1, {"loss": 0.5, "accuracy": 0.25})):
@@ -112,13 +112,13 @@ def test_run_id_stays_inside_state(start: Any, run_id: str, tmp_path: Path) -> N
     ids=lambda options: next(iter(options)),
 )
 def test_bad_configuration_is_named(options: dict[str, Any], tmp_path: Path) -> None:
-    """Each rule of the configuration has its error, also listening beyond loopback without token or TLS."""
+    """Every rule of the configuration has its error, also for listening beyond loopback without token or TLS."""
     with pytest.raises(ConfigurationError, match=f"bridge.{next(iter(options)).partition('_')[0]}"):
         BridgeConfig(state=tmp_path, **options)
 
 
 def test_taken_address_frees_state(start: Any, tmp_path: Path) -> None:
-    """A second bridge on one port is an error, not half of the requests."""
+    """A second bridge on one port is an error, and its state directory is usable again."""
     address = start().address
     for _ in range(2):
         with pytest.raises(BridgeError, match=address):
@@ -136,7 +136,7 @@ def kill_a_thread(pid: int, number: signal.Signals) -> None:
 def test_signal_writes_all_rows(
     tmp_path: Path, send: Callable[[int, signal.Signals], None], number: signal.Signals
 ) -> None:
-    """A step acknowledged just before a signal (to the whole group, as Ctrl-C) is in the file at exit 0."""
+    """A step acknowledged before a signal (to the whole group, as Ctrl-C) is in the file, and the exit code is 0."""
     code = (
         "import sys; from pathlib import Path; from otel_train.bridge import Bridge, BridgeConfig, run_bridge\n"
         "sys.exit(run_bridge(BridgeConfig(state=Path(sys.argv[1]), listen='127.0.0.1:0', linger=2)))"
@@ -162,7 +162,7 @@ def test_signal_writes_all_rows(
 
 @pytest.mark.parametrize("given", ["state", "./link", "~/state", "outside/../link/below", "moved"])
 def test_any_state_path_works(given: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    """Relative, through links, from the home directory, its wandb folder a link: rows come after a chdir too."""
+    """A state path may be relative, lead through links and begin with ~: rows are written there after a chdir too."""
     monkeypatch.chdir(tmp_path)
     monkeypatch.setenv("HOME", str(tmp_path))
     for name in ("real", "outside/deep", "elsewhere", "moved"):
@@ -180,7 +180,7 @@ def test_any_state_path_works(given: str, tmp_path: Path, monkeypatch: pytest.Mo
 
 
 def test_file_has_steps_in_order(start: Callable[..., Any]) -> None:
-    """Requests that come in the order of a collector after two restarts."""
+    """Requests in the order of a collector that was restarted twice become rows in the order of their steps."""
     bridge = start()
     bridge.send(*(step_request(step, {"loss": step / 2}, number=step) for step in (3, 4, 5, 6, 1, 2)))
     bridge.wait(6)

@@ -1,4 +1,4 @@
-"""What of an OTLP request concerns wandb."""
+"""OTLP requests are decoded into points for wandb, within bounds."""
 
 from __future__ import annotations
 
@@ -20,7 +20,7 @@ from tests.support.step_requests import BASE_NS, SECOND, step_request
 
 
 def test_kind_follows_instrument() -> None:
-    """Cumulative monotonic sums are differenced later, gauges taken as they are, histograms only counted."""
+    """Cumulative monotonic sums become differences, gauges stay as they are, histograms are only counted."""
     request = step_request(
         7, {"loss": 0.5}, {f"{rows.TOKENS.name}|code": 2**60 + 1}, histogram=rows.REUSE_DISTANCE.name
     )
@@ -66,7 +66,7 @@ def test_invalid_points_are_counted(damage: Callable[[Any], None]) -> None:
 
 
 def test_collection_gets_one_time() -> None:
-    """Some SDKs stamp each instrument a little later than the one before, and say who they are in text only."""
+    """Points that an SDK stamps a little after each other are of one step; its attempt and rank may be text."""
     request = step_request(1, {"loss": 0.5})
     (resource_metrics,) = request.resource_metrics
     for attribute in resource_metrics.resource.attributes[:2]:
@@ -98,7 +98,7 @@ def many(list_: Any, count: int) -> None:
     ids=["resource", "point", "run id", "name"],
 )
 def test_oversized_part_is_refused_alone(grow: Callable[[Any, Any], None], rejected: int) -> None:
-    """A million attributes and texts of a megabyte cost their resource or point, and an answer of a line."""
+    """A million attributes or a text of a megabyte costs its resource or point alone, and the reason is a line."""
     request = step_request(1, {"loss": 0.5})
     grow(request.resource_metrics[0], request.resource_metrics[0].scope_metrics[0].metrics)
     request.MergeFrom(step_request(2, {"loss": 0.5}))
@@ -108,7 +108,7 @@ def test_oversized_part_is_refused_alone(grow: Callable[[Any, Any], None], rejec
 
 
 def test_bounds_themselves_are_accepted() -> None:
-    """The bounds themselves belong to what is accepted."""
+    """A request at the bounds of attributes and characters is accepted."""
     request = step_request(1, {cluster_name("n" * MAX_TEXT)[-MAX_TEXT + 8 :]: 0.5}, run_id="r" * MAX_TEXT)
     many(request.resource_metrics[0].resource.attributes, MAX_ATTRIBUTES)
     assert (decode(request).rejected, len(decode(request).points)) == (0, 3)
@@ -125,7 +125,7 @@ def test_bounds_themselves_are_accepted() -> None:
     ids=["resources", "scopes", "metrics", "points"],
 )
 def test_too_many_parts_are_refused(list_of: Callable[[Any], Any]) -> None:
-    """Empty parts take two bytes each, and would take a worker's time by the million."""
+    """A request of a million empty parts, which take two bytes each, is refused before they are read."""
     request = step_request(1, {"loss": 0.5})
     many(list_of(request), MAX_ITEMS)
     decoded = decode(request)
@@ -139,7 +139,7 @@ def test_too_many_parts_are_refused(list_of: Callable[[Any], Any]) -> None:
     ids=["resources", "scopes", "metrics", "gauge", "exponential histogram"],
 )
 def test_worst_request_fits_stack_memory(fields: tuple[int, ...]) -> None:
-    """Empty parts take two bytes on the way and up to 130 in memory, before anybody can count them."""
+    """A request of empty parts, two bytes sent and up to 130 in memory, fits the memory that the stack gives."""
     compose = Path(__file__).parents[2] / "docker-compose.yml"
     limits = yaml.safe_load(compose.read_text())["services"]["wandb-bridge"]["deploy"]["resources"]["limits"]
     assert limits["memory"] == "1G"

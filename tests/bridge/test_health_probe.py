@@ -21,7 +21,7 @@ def bridge_command(*arguments: str) -> subprocess.CompletedProcess[str]:
 
 
 def test_check_reports_missing_bridge(tmp_path: Path) -> None:
-    """Its exit code is not all that a person sees."""
+    """`--check` without a bridge prints a line, and with one too."""
     address = f"127.0.0.1:{free_port()}"
     answer = bridge_command("--check", "--listen", address)
     assert (answer.returncode, answer.stderr.count("\n")) == (1, 1)
@@ -31,7 +31,7 @@ def test_check_reports_missing_bridge(tmp_path: Path) -> None:
 
 
 def test_health_check_asks_bridge(start: Callable[..., Any]) -> None:
-    """It is well while the bridge serves, and not afterwards."""
+    """A health check succeeds while the bridge serves, and not afterwards."""
     running = start()
     assert serving(running.address)
     running.bridge.stop()

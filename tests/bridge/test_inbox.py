@@ -1,4 +1,4 @@
-"""What arrives is kept once, and each row is made once and in order."""
+"""Points are stored once, and rows are made once and in order."""
 
 from __future__ import annotations
 
@@ -42,7 +42,7 @@ def test_duplicate_changes_nothing(inbox: Inbox) -> None:
 
 
 def test_first_of_repeated_series_counts(inbox: Inbox) -> None:
-    """A collector may have batched two tries of a sender; the step is complete when all others are there."""
+    """Of a series that comes twice in a request, as in a batch of two tries, the first point counts."""
     request = step_request(1, {"loss": 0.5})
     request.MergeFrom(step_request(1, {"loss": 0.7}))
     assert inbox.add(decode(request).points, 0) == Added(new=3, duplicates=2)
@@ -60,7 +60,7 @@ def test_duplicate_and_late_points_differ(inbox: Inbox) -> None:
 
 
 def test_series_of_run_are_bounded(tmp_path: Path) -> None:
-    """Points of further ones are refused, those of known ones and of other runs are taken; the row says so."""
+    """Points of series beyond the bound are refused, those of other series and runs are taken; the row is partial."""
     with Inbox(tmp_path, Limits(max_series=2)) as inbox:
         request = step_request(1, {"a": 1.0, "b": 2.0})
         assert inbox.add(decode(request).points, 0) == Added(new=3, refused=1)
@@ -72,7 +72,7 @@ def test_series_of_run_are_bounded(tmp_path: Path) -> None:
 
 
 def test_full_inbox_refuses_requests(tmp_path: Path) -> None:
-    """The inbox never grows beyond its bound, and still knows that a step was there."""
+    """A full inbox refuses requests until wandb has rows, and still recognises their steps."""
     values = {f"metric{number}": float(number) for number in range(200)}
     with Inbox(tmp_path, Limits(max_bytes=2**19)) as inbox:
         for step in range(200):  # of about 5 KB in its row, twice the bound
@@ -109,7 +109,7 @@ def test_rows_follow_attempt_and_step(inbox: Inbox) -> None:
 
 
 def test_complete_step_waits_for_earlier(inbox: Inbox) -> None:
-    """A step that overtook the one before is not written before it."""
+    """A complete step waits for one that is a little late, and is written after it."""
     add(inbox, 0, step_request(2))
     assert inbox.seal("run", DUE, 5) == 0
     add(inbox, 6, step_request(1))
@@ -119,7 +119,7 @@ def test_complete_step_waits_for_earlier(inbox: Inbox) -> None:
 
 @pytest.mark.parametrize("missing", ["a point", "their number"])
 def test_incomplete_step_settles(inbox: Inbox, missing: str) -> None:
-    """What never becomes complete gets a marked row with what is there."""
+    """A step that stays incomplete becomes a row that is marked as partial."""
     parts = split_request(step_request(1, {"a": 0.5, "b": 1.5}))
     del parts[1 if missing == "a point" else -1]
     add(inbox, 0, *parts)
@@ -136,7 +136,7 @@ def test_clock_set_back_holds_nothing(inbox: Inbox) -> None:
 
 
 def test_counts_sum_over_late_steps(inbox: Inbox) -> None:
-    """The intervals' sum is the last total of each attempt, also when a step comes after a later one's row."""
+    """The sum over rows is the last total of an attempt, also when a step comes after a later one's row."""
     for step, attempt, total in ((1, 1, 4), (3, 1, 12), (2, 1, 8), (1, 2, 5)):
         add(inbox, 0, step_request(step, {}, {rows.PICKS.name: total}, attempt=attempt))
         assert inbox.seal("run", DUE, 100) == 1
@@ -144,14 +144,14 @@ def test_counts_sum_over_late_steps(inbox: Inbox) -> None:
 
 
 def test_reader_sees_pending_rows(inbox: Inbox, tmp_path: Path) -> None:
-    """A reader in another process sees what arrived before any row is made."""
+    """A reader in another process sees steps without a row as the row that they would get."""
     add(inbox, 0, *(step_request(step, {}, {rows.PICKS.name: 4 * step}) for step in (1, 2)))
     with InboxReader.open(tmp_path) as reader:
         assert [(row.step, row.row[PICKS]) for row in reader.rows("run")] == [(1, 4), (2, 4)]
 
 
 def test_restart_continues_ordinals(tmp_path: Path) -> None:
-    """What was made and delivered before stays so, and the next ordinal follows."""
+    """After a restart rows and deliveries are as before, and the next ordinal follows."""
     with Inbox(tmp_path) as inbox:
         add(inbox, 0, step_request(1, {}, {rows.PICKS.name: 4}), step_request(2, {}, {rows.PICKS.name: 8}))
         inbox.seal("run", DUE, 100)
@@ -164,7 +164,7 @@ def test_restart_continues_ordinals(tmp_path: Path) -> None:
 
 
 def test_raised_ordinal_is_kept(inbox: Inbox) -> None:
-    """An ordinal that the server has is not given again when the state directory was lost."""
+    """A row gets no ordinal below the one that wandb's server has."""
     add(inbox, 0, step_request(1))
     inbox.raise_ordinal("run", 40)
     inbox.seal("run", DUE, 100)
@@ -173,13 +173,13 @@ def test_raised_ordinal_is_kept(inbox: Inbox) -> None:
 
 @pytest.mark.usefixtures("inbox")
 def test_state_directory_has_one_writer(tmp_path: Path) -> None:
-    """A second writer is refused, in words."""
+    """A second writer of a state directory is refused, and the error says why."""
     with pytest.raises(BridgeError, match="another bridge"):
         Inbox(tmp_path)
 
 
 def test_rank_records_are_dropped(inbox: Inbox) -> None:
-    """A time stamp with a step and nothing for wandb makes no row, and goes."""
+    """A time stamp that has a step and nothing for wandb gets no row, and is dropped."""
     add(inbox, 0, split_request(step_request(1))[0])
     assert inbox.seal("run", DUE, 5000) == 0
     inbox.tidy(ABANDONED_NS + 1)
@@ -187,7 +187,7 @@ def test_rank_records_are_dropped(inbox: Inbox) -> None:
 
 
 def test_damaged_inbox_is_an_error(tmp_path: Path) -> None:
-    """A damaged or missing file is named; the cheap count just says 0."""
+    """A damaged or missing inbox is an error that names the file; its count of delivered steps is 0."""
     (tmp_path / "inbox.sqlite").write_bytes(b"x" * 5000)
     with pytest.raises(BridgeError, match=r"inbox\.sqlite"):
         InboxReader.open(tmp_path)
@@ -197,7 +197,7 @@ def test_damaged_inbox_is_an_error(tmp_path: Path) -> None:
 
 
 def test_poll_skips_finished_runs(inbox: Inbox) -> None:
-    """A thousand runs that wandb has all of are not looked at; the inbox asks SQLite nothing for them."""
+    """The list of runs with work needs no statement of SQLite, however many runs are finished."""
     for first in range(0, 1000, 100):
         runs = [f"run-{number}" for number in range(first, first + 100)]
         inbox.add(decode(runs_request(runs, 1)).points, 0)

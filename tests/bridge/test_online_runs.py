@@ -1,4 +1,4 @@
-"""Online: what the server has decides, through its failures and the bridge's."""
+"""Online runs: the server's rows decide what is sent, through its failures and the bridge's."""
 
 from __future__ import annotations
 
@@ -23,7 +23,7 @@ def bridge_of(server: FakeWandb, folder: Path) -> BridgeProcess:
 
 
 def test_missing_rows_are_sent_again(server: FakeWandb, tmp_path: Path) -> None:
-    """Killed with -9 when the server had some rows and wandb's process others, and again while it hangs."""
+    """Rows that the server lacks after a kill with -9 are sent again, each once."""
     with bridge_of(server, tmp_path) as bridge:
         bridge.send(step_request(1), step_request(2), step_request(1, run_id="other"))
         bridge.wait(2)
@@ -42,7 +42,7 @@ def test_missing_rows_are_sent_again(server: FakeWandb, tmp_path: Path) -> None:
 
 
 def test_refused_key_writes_files(server: FakeWandb, tmp_path: Path) -> None:
-    """From the start, said once for all runs, with what uploads them."""
+    """With a refused key rows go to files, and the log says once how to upload them, without the key."""
     server.status = HTTPStatus.UNAUTHORIZED
     with bridge_of(server, tmp_path) as bridge:
         bridge.send(step_request(1), step_request(1, run_id="other"))
@@ -50,13 +50,13 @@ def test_refused_key_writes_files(server: FakeWandb, tmp_path: Path) -> None:
         bridge.wait(1, "other")
         assert bridge.stop() == 0
     assert [row.values[STEP_KEY] for row in read_run(bridge.state, "run")] == [1]
-    said = bridge.log.read_text()
-    assert said.count("otel-train sync") == 1
-    assert all(key not in said for key in server.environment.values() if key != server.url)
+    log = bridge.log.read_text()
+    assert log.count("otel-train sync") == 1
+    assert all(key not in log for key in server.environment.values() if key != server.url)
 
 
 def test_rows_wait_for_server(server: FakeWandb, tmp_path: Path) -> None:
-    """They stay in the inbox, the bridge goes on taking points, and stops in time."""
+    """Rows wait in the inbox while the server is away; the bridge takes points, stops in time and delivers later."""
     server.stop()
     with bridge_of(server, tmp_path) as bridge:
         bridge.send(step_request(1))

@@ -1,4 +1,4 @@
-"""Which runs are open at once, and which one makes room."""
+"""Runs that are open at the same time, and the one that makes room."""
 
 from __future__ import annotations
 
@@ -8,7 +8,7 @@ from otel_train.bridge.open_runs import MOST_OPEN, OpenRuns, most_open
 
 
 def test_least_recent_run_makes_room() -> None:
-    """Where all get rows, the one that is open for longest; nobody before its turn ends, and in order of asking."""
+    """The run without a row for longest makes room, else the one open for longest; none before its turn ends."""
     runs = OpenRuns(2, 600, 30)
     for run_id, now in (("a", 0), ("b", 1)):
         assert runs.admits(run_id, now)
@@ -22,5 +22,5 @@ def test_least_recent_run_makes_room() -> None:
 
 @pytest.mark.parametrize(("descriptors", "most"), [(-1, MOST_OPEN), (4096, MOST_OPEN), (450, 100), (64, 1)])
 def test_open_runs_fit_descriptors(descriptors: int, most: int) -> None:
-    """A smaller bound means turns, not errors."""
+    """The number of open runs fits the descriptors that a process may have."""
     assert most_open(descriptors) == most

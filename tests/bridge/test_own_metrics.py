@@ -1,4 +1,4 @@
-"""What the bridge says of itself, sent by the real exporter to a second one that takes note."""
+"""The bridge's own metrics, sent by the real exporter to a receiver."""
 
 from __future__ import annotations
 
@@ -26,25 +26,25 @@ def collected(monkeypatch: pytest.MonkeyPatch) -> Iterator[Callable[[], dict[str
 
 
 def test_rows_and_backlog_are_exported(collected: Callable[[], dict[str, float]], start: Callable[..., Any]) -> None:
-    """Two whole steps become rows; one that lacks points waits, and its age grows; what was not taken is counted."""
+    """Rows, the backlog and its growing age, duplicates and refused points are exported."""
     running = start(settle=60)
     running.send(step_request(1, {"loss": 0.5}), step_request(2, {"loss": 0.5}), step_request(2, {"loss": 0.5}))
     running.send(step_request(4, {"n" * 600: 0.5}))
     running.send(*split_request(step_request(3, {"loss": 0.5}))[:-1])
-    wanted = {
+    expected = {
         rows.BRIDGE_ROWS.name: 2,
         rows.BRIDGE_PARTIAL_ROWS.name: 0,
         rows.BRIDGE_WAITING.name: 2,
         rows.BRIDGE_DUPLICATES.name: 2,
         rows.BRIDGE_REFUSED_POINTS.name: 1,
     }
-    wait_until(lambda: wanted.items() <= collected().items(), 30, f"{wanted}")
+    wait_until(lambda: expected.items() <= collected().items(), 30, f"{expected}")
     wait_until(lambda: collected()[rows.BRIDGE_LAG.name] > 1, 30, "an age of a second")
     assert set(collected()) == {row.name for row in BRIDGE}
 
 
 def test_partial_rows_are_counted(collected: Callable[[], dict[str, float]], start: Callable[..., Any]) -> None:
-    """After the time for its missing points a step becomes a row all the same."""
+    """A step that lacks points after the settle time is counted as a partial row."""
     start(settle=0).send(*split_request(step_request(1, {"loss": 0.5}))[:-1])
     wait_until(lambda: collected().get(rows.BRIDGE_PARTIAL_ROWS.name) == 1, 30, "a partial row")
 
@@ -52,7 +52,7 @@ def test_partial_rows_are_counted(collected: Callable[[], dict[str, float]], sta
 def test_refusing_receiver_is_logged_once(
     monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture, start: Callable[..., Any]
 ) -> None:
-    """Not at each export, and the bridge goes on."""
+    """A receiver that refuses the metrics is logged once, not at every export."""
     monkeypatch.setenv("OTEL_METRIC_EXPORT_INTERVAL", "100")
     refusing = start(token="secret")
     monkeypatch.setenv("OTEL_EXPORTER_OTLP_ENDPOINT", f"http://{refusing.address}")
@@ -64,7 +64,7 @@ def test_refusing_receiver_is_logged_once(
 
 
 def test_environment_names_protocol(monkeypatch: pytest.MonkeyPatch, start: Callable[..., Any]) -> None:
-    """HTTP too, at the path that the specification names; a proxy can't reach this machine, and a scheme may lack."""
+    """Metrics go over HTTP where the environment says so, to /v1/metrics, past a proxy, also without a scheme."""
     monkeypatch.setenv("OTEL_METRIC_EXPORT_INTERVAL", "200")
     monkeypatch.setenv("http_proxy", "http://127.0.0.1:1")
     receiver = OtlpReceiver()

@@ -37,7 +37,7 @@ def count(inbox: Inbox, table: str) -> int:
 
 
 def test_delivered_steps_leave_nothing(inbox: Inbox) -> None:
-    """Their numbers say that none is missing: they are known when they come again without a memory of each."""
+    """Numbered steps that wandb has leave no rows in the tables, and are recognised when they come again."""
     for step in range(1, 40):
         deliver(inbox, numbered(step), 0)
     assert [count(inbox, table) for table in ("steps", "rows", "past", "points", "together")] == [0] * 5
@@ -46,7 +46,7 @@ def test_delivered_steps_leave_nothing(inbox: Inbox) -> None:
 
 
 def test_unnumbered_steps_stay_recognised(inbox: Inbox, monkeypatch: pytest.MonkeyPatch) -> None:
-    """The newest by their time stamps, the older ones by the newest of those that were given up."""
+    """Steps without numbers are recognised: the newest by their time stamps, older ones by a floor."""
     monkeypatch.setattr("otel_train.bridge.past_steps.PAST_STEPS", 20)
     steps = [list(decode(step_request(step, {"loss": 0.5})).points) for step in range(60)]
     for points in (*steps[:30], *steps[31:]):
@@ -57,7 +57,7 @@ def test_unnumbered_steps_stay_recognised(inbox: Inbox, monkeypatch: pytest.Monk
 
 @pytest.mark.parametrize(("later", "kept"), [(ABANDONED_NS - 1, 1), (ABANDONED_NS + 2000, 0)])
 def test_gap_is_kept_an_hour(inbox: Inbox, later: int, kept: int) -> None:
-    """Steps beyond it are kept by their time stamps until nobody can fill it any more."""
+    """Steps after a gap are kept by their time stamps until it can't be filled any more."""
     deliver(inbox, numbered(2), 0)
     deliver(inbox, [], 1000)
     assert count(inbox, "past") == 1
@@ -67,7 +67,7 @@ def test_gap_is_kept_an_hour(inbox: Inbox, later: int, kept: int) -> None:
 
 
 def test_idle_run_keeps_little(inbox: Inbox) -> None:
-    """Its id and how far it is; a later attempt goes on as ever."""
+    """Of an idle run only its id and its progress stay; a later attempt works as ever."""
     deliver(inbox, numbered(1), 0)
     inbox.tidy(IDLE_NS + 1)
     assert [count(inbox, table) for table in ("totals", "run_series", "series", "past")] == [0] * 4

@@ -1,4 +1,4 @@
-"""Rows stand in the order of their steps, whatever the order in which points arrive."""
+"""Rows are in the order of their steps, whatever the order in which points arrive."""
 
 from __future__ import annotations
 
@@ -37,7 +37,7 @@ def sealed(inbox: Inbox) -> list[int | None]:
 @settings(max_examples=40, deadline=None)
 @given(st.randoms(use_true_random=False), st.integers(1, 6), st.integers(0, 30))
 def test_any_arrival_gives_same_rows(rng: random.Random, size: int, again: int) -> None:
-    """Requests and the points in them in any order, any of them again, restarts and deliveries in between."""
+    """Points in any order, repeated, with restarts and deliveries in between, give the same rows."""
     points = [point for step in range(1, STEPS + 1) for point in numbered(step)]
     points += rng.choices(points, k=again)
     rng.shuffle(points)
@@ -60,7 +60,7 @@ def test_any_arrival_gives_same_rows(rng: random.Random, size: int, again: int) 
 
 
 def test_backlog_waits_for_last_request(inbox: Inbox) -> None:
-    """After a restart the request that was in flight goes after all others; a whole backlog waits for it."""
+    """A backlog waits for the request that a collector had in flight and sends last."""
     for step in (2, 3, 4, 5, 6):
         inbox.add(numbered(step), step)
         assert inbox.seal("run", DUE, 900) == 0
@@ -70,7 +70,7 @@ def test_backlog_waits_for_last_request(inbox: Inbox) -> None:
 
 
 def test_first_numbered_step_lingers(inbox: Inbox) -> None:
-    """An attempt before may begin with what a collector sends next; before all others nothing can come."""
+    """The first step of an attempt waits, as one before may come; later numbered steps do not."""
     inbox.add(numbered(1), 0)
     assert [inbox.seal("run", DUE, now_ns) for now_ns in (9, 10)] == [0, 1]
     inbox.add(numbered(2), 11)
@@ -78,7 +78,7 @@ def test_first_numbered_step_lingers(inbox: Inbox) -> None:
 
 
 def test_swapped_attempts_are_ordered(inbox: Inbox) -> None:
-    """The second one's first request overtook all of the first one."""
+    """The first attempt's rows come first although the second attempt's request overtook them."""
     inbox.add(numbered(1, attempt=2), 0)
     inbox.add(numbered(1), 9)
     inbox.seal("run", DUE, 10)
@@ -87,7 +87,7 @@ def test_swapped_attempts_are_ordered(inbox: Inbox) -> None:
 
 
 def test_missing_step_is_given_up(inbox: Inbox) -> None:
-    """Then it is a gap; what follows goes on at once; what comes late is a late row, counted."""
+    """A missing step is given up after the settle time; when it comes later its row is partial and counted as late."""
     for step, now_ns in ((1, 0), (3, 5)):
         inbox.add(numbered(step), now_ns)
     assert [inbox.seal("run", DUE, now_ns) for now_ns in (10, 1004, 1005)] == [1, 0, 1]
@@ -106,14 +106,14 @@ def test_missing_step_is_given_up(inbox: Inbox) -> None:
 
 
 def test_downtime_does_not_count(inbox: Inbox) -> None:
-    """What is missing could not come."""
+    """The time without a bridge is no part of the settle time: a missing step could not come."""
     inbox.add(numbered(2), 0)
     due = Due(settle_ns=1000, linger_ns=10, since_ns=5000)
     assert (inbox.seal("run", due, 5999), inbox.seal("run", due, 6000)) == (0, 1)
 
 
 def test_new_attempt_waits_for_quiet(inbox: Inbox) -> None:
-    """The end of an attempt may be among what a collector sends after the beginning of the next."""
+    """A new attempt's first row waits until the attempt before is quiet, whose end may come late."""
     inbox.add(numbered(1), 0)
     inbox.add(numbered(1, attempt=2), 1)
     assert [inbox.seal("run", DUE, now_ns) for now_ns in (10, 99)] == [1, 0]

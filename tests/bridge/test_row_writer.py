@@ -20,7 +20,7 @@ from tests.support.waiting import wait_until
 
 
 def test_forty_runs_open_once(start: Callable[..., Any]) -> None:
-    """Their rows come step by step, interleaved; neither files, threads nor descriptors grow with the rows."""
+    """Forty interleaved runs are opened once each; threads and descriptors do not grow with the rows."""
     runs = [f"run-{number}" for number in range(40)]
     bridge = start()
     before = threading.active_count(), open_descriptors()
@@ -36,7 +36,7 @@ def test_forty_runs_open_once(start: Callable[..., Any]) -> None:
 
 
 def test_surplus_runs_take_turns(inbox: Inbox) -> None:
-    """What came for a run meanwhile is written in its turn: a hundred rows cost few opens."""
+    """More runs than may be open take turns: a hundred rows cost few opens."""
     runs, sink = [f"run-{number}" for number in range(5)], MemorySink()
     writer = Writer(inbox, sink, Due(settle_ns=10**12, linger_ns=0), open_runs=OpenRuns(2, 60, 0.3), interval=0.01)
     writer.start()
@@ -51,7 +51,7 @@ def test_surplus_runs_take_turns(inbox: Inbox) -> None:
 
 
 def test_idle_run_is_reopened(inbox: Inbox) -> None:
-    """It costs nothing meanwhile."""
+    """An idle run is closed, and opened again when it goes on."""
     sink = MemorySink()
     writer = Writer(inbox, sink, Due(settle_ns=10**12, linger_ns=0), open_runs=OpenRuns(9, 0.2), interval=0.01)
     writer.start()

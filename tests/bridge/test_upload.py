@@ -1,4 +1,4 @@
-"""`otel-train sync`: offline runs reach a server whole, each row once, whenever and however often it is called."""
+"""`otel-train sync`: offline runs reach a server, each row once, however often it is called."""
 
 from __future__ import annotations
 
@@ -28,7 +28,7 @@ def sync(state: Path, server: FakeWandb, *options: str) -> subprocess.CompletedP
 
 
 def test_open_file_is_uploaded_later(server: FakeWandb, tmp_path: Path) -> None:
-    """While a bridge writes a run, after its end, after a second one's, and once more for nothing."""
+    """A file that is still written is left, and uploaded after its run's end; a further call uploads nothing."""
     with BridgeProcess(tmp_path) as bridge:
         bridge.send(step_request(1), step_request(2))
         bridge.wait(2)
@@ -50,7 +50,7 @@ def test_open_file_is_uploaded_later(server: FakeWandb, tmp_path: Path) -> None:
 
 @pytest.mark.faults
 def test_interrupted_upload_goes_on(server: FakeWandb, start: Any) -> None:
-    """The server is down, then has the rows and the command was killed before it noted that."""
+    """A later call completes an upload that the server refused, or that was killed before it marked the file."""
     bridge = start()
     run_id = "a b/<c>"
     bridge.send(*(step_request(step, run_id=run_id) for step in (1, 2)))
@@ -69,7 +69,7 @@ def test_interrupted_upload_goes_on(server: FakeWandb, start: Any) -> None:
 
 @pytest.mark.faults
 def test_untaken_rows_stay_unmarked(server: FakeWandb, start: Any) -> None:
-    """A bridge that went online without an upload has given it later ones: it is said what to do, nothing is lost."""
+    """Rows before those that the server has are not marked as uploaded, and the error says what to do."""
     bridge = start()
     bridge.send(step_request(1))
     bridge.wait(1)
@@ -83,7 +83,7 @@ def test_untaken_rows_stay_unmarked(server: FakeWandb, start: Any) -> None:
 
 
 def test_dry_run_sends_nothing(start: Any) -> None:
-    """It says what would be uploaded, of what is not marked as uploaded, by wandb's own command or by ours."""
+    """A dry run prints what would be uploaded, without marked files, and sends nothing."""
     bridge = start()
     bridge.send(step_request(1), step_request(1, run_id="other"))
     for run_id in ("run", "other"):
@@ -98,7 +98,7 @@ def test_dry_run_sends_nothing(start: Any) -> None:
 
 @pytest.mark.faults
 def test_continued_run_closes_file(tmp_path: Path) -> None:
-    """Wandb noted no end in it, and a bridge runs."""
+    """The file of a killed bridge counts as closed when its run goes on in a later file."""
     with BridgeProcess(tmp_path) as bridge:
         bridge.send(step_request(1))
         bridge.wait(1)
@@ -108,11 +108,11 @@ def test_continued_run_closes_file(tmp_path: Path) -> None:
         bridge.send(step_request(2))
         bridge.wait(2)
         closed, left = closed_segments(bridge.state)
-        assert ([[row.ordinal for row in each.rows] for each in closed["run"]], left) == ([[0]], 1)
+        assert ([[row.ordinal for row in segment.rows] for segment in closed["run"]], left) == ([[0]], 1)
 
 
 def test_missing_folder_is_an_error(tmp_path: Path, server: FakeWandb) -> None:
-    """It is named."""
+    """A state directory that does not exist is an error that names it."""
     answer = sync(tmp_path / "nosuch", server)
     assert (answer.returncode, answer.stderr.count("\n")) == (1, 1)
     assert "nosuch holds no wandb folder" in answer.stderr

@@ -12,7 +12,7 @@ from tests.support.step_requests import step_request
 
 
 def test_job_variables_stay_outside_runs(tmp_path: Path) -> None:
-    """A bridge that inherits a sweep's or a resumed run's environment keeps each run to itself, and says so once."""
+    """A bridge in the environment of a sweep or a resumed run keeps runs apart, and logs once what is ignored."""
     of_a_job = {
         "WANDB_SWEEP_ID": "s1",
         "WANDB_RUN_ID": "theirs",
@@ -37,7 +37,7 @@ def test_job_variables_stay_outside_runs(tmp_path: Path) -> None:
 
 
 def test_identity_and_server_reach_wandb() -> None:
-    """Server, key and entity stay; what is set meanwhile stays, what was taken comes back."""
+    """Server, key and entity stay; a variable that is set meanwhile stays, and removed ones come back."""
     environ = {"WANDB_API_KEY": "k", "WANDB_BASE_URL": "u", "WANDB_ENTITY": "e", "WANDB_RUN_ID": "r", "HOME": "/"}
     with neutral(environ):
         assert sorted(environ) == ["HOME", "WANDB_API_KEY", "WANDB_BASE_URL", "WANDB_ENTITY"]

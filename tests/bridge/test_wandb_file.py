@@ -28,7 +28,7 @@ def file(start: Any) -> Path:
 
 
 def test_torn_file_is_read_partly(file: Path) -> None:
-    """Rows that span blocks are put together; what a killed writer left half is left out."""
+    """Rows that span blocks are read whole, and a torn end is left out."""
     whole = list(read_history(file))
     data = file.read_bytes()
     assert len(data) > 3 * 32768
@@ -67,7 +67,7 @@ def test_public_names_are_lazy() -> None:
 
 
 def test_growing_file_is_read_on(start: Any) -> None:
-    """Each row once, wherever the file ended meanwhile: within a record, a chunk's header, or a block."""
+    """A growing file gives every row once, wherever it ended meanwhile: in a record, a header or a block."""
     bridge = start()
     bridge.send(*(step_request(step, {f"metric{n}": step / 3 for n in range(100)}) for step in range(20)))
     bridge.wait(20)
@@ -77,9 +77,9 @@ def test_growing_file_is_read_on(start: Any) -> None:
     assert len(data) > 2 * 32768
     growing = path.with_name("growing")
     growing.touch()
-    found: list[HistoryRow] = []
+    history: list[HistoryRow] = []
     with TransactionLog(growing) as log:
         for size in (0, 3, 7, 9, *range(1000, len(data), 997), 32768, 32768 + 5, len(data)):
             growing.write_bytes(data[: max(size, growing.stat().st_size)])
-            found += log.rows()
-    assert found == whole
+            history += log.rows()
+    assert history == whole

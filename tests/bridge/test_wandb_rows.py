@@ -1,4 +1,4 @@
-"""What a row holds."""
+"""Keys and values of a row."""
 
 from __future__ import annotations
 
@@ -19,7 +19,7 @@ def test_counter_gives_exact_difference() -> None:
 
 
 def test_reset_counter_starts_at_zero() -> None:
-    """A total smaller than the one before is what was added since its new start."""
+    """A total smaller than the one before counts from 0."""
     row, _ = build_row([Arrived(PICKS, "", Kind.CUMULATIVE, 4)], {(PICKS, ""): 100}, attempt=1, step=1)
     assert row[rows.PICKS.wandb_key] == 4
 
@@ -32,7 +32,7 @@ def test_nan_stays_out_of_totals() -> None:
 
 
 def test_late_row_has_no_counts() -> None:
-    """Counts that a later step's row holds already are not given twice; gauges are."""
+    """A late row has gauges, and no counts: a later step's row has them."""
     arrived = [Arrived(PICKS, "", Kind.CUMULATIVE, 4), Arrived(cluster_name("train/loss"), "", Kind.VALUE, 0.5)]
     row, changed = build_row(arrived, {}, attempt=1, step=2, late=True)
     assert row == {"train/loss": 0.5, STEP_KEY: 2, ATTEMPT_KEY: 1, PARTIAL_KEY: 1}
@@ -47,7 +47,7 @@ def test_reserved_keys_are_protected() -> None:
 
 
 def test_modality_extends_key() -> None:
-    """Each modality has its own key."""
+    """Values of a modality have a key of their own."""
     name = cluster_name(rows.MODALITY_SHARE.name)
     row, _ = build_row([Arrived(name, m, Kind.VALUE, 0.5) for m in ("code", "prose")], {}, attempt=1, step=1)
     assert {f"{rows.MODALITY_SHARE.wandb_key}/code", f"{rows.MODALITY_SHARE.wandb_key}/prose"} < row.keys()

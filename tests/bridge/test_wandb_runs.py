@@ -50,7 +50,7 @@ def fill(folder: Path) -> None:
 
 @pytest.mark.parametrize("victim", [pytest.param("bridge", marks=pytest.mark.faults), "wandb"])
 def test_unflushed_rows_are_written_again(tmp_path: Path, victim: str) -> None:
-    """Killed with -9 at once after the acknowledgement, when wandb had some rows and flushed fewer."""
+    """Rows that wandb had and did not flush are written again after a kill with -9."""
     with BridgeProcess(tmp_path) as bridge:
         bridge.send(step_request(1))
         bridge.wait(1)
@@ -68,7 +68,7 @@ def test_unflushed_rows_are_written_again(tmp_path: Path, victim: str) -> None:
 
 
 def test_rows_in_file_stay_single(start: Any, monkeypatch: pytest.MonkeyPatch) -> None:
-    """What was flushed and not noted, as after a kill between the two, is found in the file."""
+    """A row that is in the file and not marked as delivered, as after a kill, is not written again."""
     bridge = start()
     bridge.send(step_request(1))
     bridge.wait(1)
@@ -86,7 +86,7 @@ def test_rows_in_file_stay_single(start: Any, monkeypatch: pytest.MonkeyPatch) -
 
 @pytest.mark.faults
 def test_hanging_wandb_is_replaced(monkeypatch: pytest.MonkeyPatch, start: Any) -> None:
-    """Its process is stopped, takes nothing and finishes nothing: it is ended, and all rows go to a new one."""
+    """A process of wandb's that hangs is killed, and all rows go to a new one."""
     monkeypatch.setattr("otel_train.bridge.row_writer.STUCK_SECONDS", 3.0)
     monkeypatch.setattr("otel_train.bridge.wandb_sink.OFFLINE_PATIENCE", 2.0)
     bridge = start()
@@ -103,7 +103,7 @@ def test_hanging_wandb_is_replaced(monkeypatch: pytest.MonkeyPatch, start: Any) 
 
 @pytest.mark.faults
 def test_full_disk_loses_nothing_acknowledged(small_disk: Callable[[str], Path]) -> None:
-    """What the bridge can't keep it does not acknowledge, so that `send` tries until there is room."""
+    """With a full disk the bridge does not acknowledge, so that a sender repeats until there is room."""
     folder = small_disk("disk")
     with BridgeProcess(folder) as bridge:
         bridge.send(*(step_request(step) for step in range(1, 11)))
@@ -120,7 +120,7 @@ def test_full_disk_loses_nothing_acknowledged(small_disk: Callable[[str], Path])
 
 @pytest.mark.faults
 def test_failed_rows_are_written_again(small_disk: Callable[[str], Path], tmp_path: Path) -> None:
-    """After its first failed write it drops all later ones, also with room again, and says nothing."""
+    """Rows that wandb dropped on a full disk, silently and also with room again, are written again."""
     folder = small_disk("state/wandb")
     with BridgeProcess(tmp_path) as bridge:
         bridge.send(*(step_request(step) for step in range(1, 11)))

@@ -12,7 +12,7 @@ import pytest
 from opentelemetry.proto.collector.metrics.v1.metrics_service_pb2_grpc import MetricsServiceStub
 
 from otel_train.bridge import Bridge, BridgeConfig, read_run
-from otel_train.bridge.server import MetricsReceiver
+from otel_train.bridge.request_store import RequestStore
 from otel_train.bridge.wandb_rows import STEP_KEY
 from tests.support.otlp_endpoint import running_endpoint
 from tests.support.pipeline import Pipeline
@@ -54,7 +54,7 @@ def test_rows_are_in_order_after_a_collectors_restart(
                 pipeline.collector.stop()
                 pipeline.start_collector()
             # As a long backlog: what comes last comes later than a bridge waits for steps without numbers.
-            monkeypatch.setattr(MetricsReceiver, "_store", slowly(MetricsReceiver._store))
+            monkeypatch.setattr(RequestStore, "_store", slowly(RequestStore._store))
             address, token = (option.partition("=")[2] for option in pipeline.bridge.command if option[2:8] in OPTIONS)
             config = BridgeConfig(state=pipeline.state, listen=address, token=token, linger=0)
             with Bridge(config):

@@ -63,7 +63,7 @@ def test_grpc_status_gives_verdict(code: grpc.StatusCode, text: str, verdict: Ve
     + [(200, Verdict.TAKEN, False), (413, Verdict.TOO_LARGE, False)],
 )
 def test_http_status_gives_verdict(status: int, verdict: Verdict, definite: bool) -> None:
-    """A status of the client's says that the data are wrong; the receiver's own may be about anything."""
+    """A 4xx status means that the data are wrong; a 5xx may be about anything."""
     answer = of_http(status, "text", 0.0, PLAIN)
     assert (answer.verdict, answer.definite) == (verdict, definite)
 

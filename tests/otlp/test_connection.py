@@ -32,7 +32,7 @@ def exporter(monkeypatch: pytest.MonkeyPatch, address: str, protocol: str, **mor
 
 @pytest.mark.parametrize("head", [FIRST_LINE + b"\r\n", FIRST_LINE, b""], ids=["body", "headers", "status"])
 def test_endless_answer_leaks_nothing(head: bytes, monkeypatch: pytest.MonkeyPatch) -> None:
-    """However many tries there are: each ends within its timeout, and its connection with it."""
+    """Every try ends within its timeout, and leaves neither a thread nor a descriptor."""
     with raw_server(head) as (address, ends):
         sending = exporter(monkeypatch, address, "http/protobuf", TIMEOUT="0.3")
         threads, before = threading.active_count(), open_descriptors()
@@ -48,7 +48,7 @@ def test_endless_answer_leaks_nothing(head: bytes, monkeypatch: pytest.MonkeyPat
 @pytest.mark.parametrize("protocol", PROTOCOLS)
 @pytest.mark.parametrize("address", ["127.0.0.1:1", "http://127.0.0.1:1", "http://nowhere.invalid:4317"])
 def test_missing_receiver_gives_advice(protocol: str, address: str, monkeypatch: pytest.MonkeyPatch) -> None:
-    """A port that nobody listens at and a host without an address each name the variable."""
+    """For a port without a listener and a host without an address the advice names the variable."""
     answer = exporter(monkeypatch, address, protocol, TIMEOUT="5").send(b"")
     assert (answer.verdict, "OTEL_EXPORTER_OTLP_ENDPOINT" in answer.advice) == (Verdict.WAIT, True)
 
@@ -77,14 +77,14 @@ def test_encryption_mismatch_is_recognised(protocol: str, monkeypatch: pytest.Mo
 
 
 def test_partial_success_is_read(monkeypatch: pytest.MonkeyPatch) -> None:
-    """The request is taken, and the points that it lacks are known."""
+    """A partial success is taken, and the answer has the number of rejected points."""
     answer = exporter(monkeypatch, RefusingPart().address, "grpc").send(b"")
     assert (answer.verdict, answer.rejected, answer.text) == (Verdict.TAKEN, 3, "too new")
 
 
 @pytest.mark.parametrize("protocol", PROTOCOLS)
 def test_loopback_needs_no_proxy(protocol: str, monkeypatch: pytest.MonkeyPatch) -> None:
-    """A proxy of the environment can't reach this machine's own addresses."""
+    """Requests to this machine pass by a proxy of the environment."""
     for name in ("http_proxy", "https_proxy", "all_proxy", "grpc_proxy", "HTTP_PROXY"):
         monkeypatch.setenv(name, "http://127.0.0.1:1")
     monkeypatch.delenv("no_proxy", raising=False)
@@ -94,7 +94,7 @@ def test_loopback_needs_no_proxy(protocol: str, monkeypatch: pytest.MonkeyPatch)
 
 
 def test_gzip_falls_back_to_plain(monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture) -> None:
-    """It answers UNIMPLEMENTED to compressed ones only; that is said once."""
+    """A receiver that answers UNIMPLEMENTED to gzip gets plain requests, and that is logged once."""
     sending = exporter(monkeypatch, RefusingPart().address, "grpc", COMPRESSION="gzip")
     body = ExportMetricsServiceRequest(resource_metrics=[ResourceMetrics(schema_url="x" * 1000)])
     assert [sending.send(body.SerializeToString()).taken for _ in range(2)] == [True, True]
@@ -116,7 +116,7 @@ def test_gzip_falls_back_to_plain(monkeypatch: pytest.MonkeyPatch, caplog: pytes
     ids=["status", "text", "page", "damaged"],
 )
 def test_error_text_is_read(head: str, body: bytes, text: str, monkeypatch: pytest.MonkeyPatch) -> None:
-    """The receiver's own words, whatever they come in."""
+    """The text of an error is the receiver's message, in whatever form it comes."""
     first = (
         FIRST_LINE.replace(b"200 OK", b"400 Bad Request") + f"{head}\r\nContent-Length: {len(body)}\r\n\r\n".encode()
     )

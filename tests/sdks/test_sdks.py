@@ -35,7 +35,7 @@ def test_step_becomes_its_row(
 
 @pytest.mark.parametrize("language", LANGUAGES)
 def test_uncounted_step_settles(bridge: Any, sender: Any, language: str) -> None:
-    """A sender that does not say how many points a step has gets the same row after the settle time, marked."""
+    """A step without its number of points becomes the same row after the settle time, marked as partial."""
     running = bridge("--settle", "1")
     assert sender(language, running).send(step(1, counted=False)) == ""
     assert [line.values for line in running.rows(1)] == [expected_row(1) | {PARTIAL_KEY: 1}]
@@ -74,7 +74,7 @@ def test_next_total_holds_lost_step(bridge: Any, sender: Any) -> None:
 
 @pytest.mark.parametrize("language", LANGUAGES)
 def test_refused_point_is_reported(bridge: Any, sender: Any, language: str) -> None:
-    """The SDK hears of one point that breaks a rule, and which; the others of its request are kept."""
+    """The SDK reports the point that breaks a rule; the others of its request are kept."""
     running = bridge()
     message = sender(language, running).send(step(1, measure("gauge", cluster_name("train/loss"), 9.0, "m" * 600)))
     assert message.count("longer than 512") == 1
@@ -84,7 +84,7 @@ def test_refused_point_is_reported(bridge: Any, sender: Any, language: str) -> N
 
 @pytest.mark.parametrize(("language", "code"), [("go", "Unauthenticated"), ("javascript", "16 UNAUTHENTICATED")])
 def test_wrong_token_is_final(bridge: Any, sender: Any, language: str, code: str) -> None:
-    """The SDK gives such a request up at its first answer; with the token the bridge takes it."""
+    """The SDK gives a request with a wrong token up at the first answer; with the token it is taken."""
     running = bridge(token="s3cret")
     refused = sender(language, running, OTEL_EXPORTER_OTLP_HEADERS="authorization=Bearer%20other").send(step(1))
     taken = sender(language, running, OTEL_EXPORTER_OTLP_HEADERS="authorization=Bearer%20s3cret").send(step(1))

@@ -35,7 +35,7 @@ class BridgeProcess:
         self._process: subprocess.Popen[bytes] | None = None
 
     def start(self) -> None:
-        """Start it and wait until it serves; what a killed one left behind has to end first."""
+        """Start it and wait until it serves; processes that a killed one has left must end first."""
         with self.log.open("ab") as log:
             self._process = subprocess.Popen(self._command, stdout=log, stderr=log, env=self._environment)
         address = self.state / "address"

@@ -83,12 +83,12 @@ class Sender:
         print(json.dumps(measurements), file=self._process.stdin, flush=True)
 
     def end(self) -> str:
-        """Wait until the SDK is done with the step, and return what it said: nothing where all went well."""
+        """Wait until the SDK is done with the step, and return its messages: none where all went well."""
         assert self._process.stdout is not None
         return "\n".join(json.loads(self._process.stdout.readline()))
 
     def send(self, measurements: Sequence[Measurement]) -> str:
-        """Let it record and send one step, and return what the SDK said."""
+        """Let it record and send one step, and return the SDK's messages."""
         self.begin(measurements)
         return self.end()
 

@@ -1,7 +1,7 @@
 """A wandb server as far as a run needs one: it keeps each history line at its offset, and fails as a test says.
 
 wandb works against it unmodified, with `environment` in its environment. Two things that a server does not tell anyone
-are told here: a line that was sent again, and one that another line took the place of.
+are told here: a line that was sent again, and one that another line replaced.
 """
 
 from __future__ import annotations
@@ -126,7 +126,7 @@ class FakeWandb:
             return list(self._runs[run_id].repeated)
 
     def overwritten(self, run_id: str) -> list[int]:
-        """Return the offsets whose line another one took the place of: a row is lost."""
+        """Return the offsets whose line another one replaced: a row is lost."""
         with self._lock:
             return list(self._runs[run_id].overwritten)
 
