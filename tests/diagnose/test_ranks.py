@@ -5,7 +5,6 @@ from __future__ import annotations
 import contextlib
 import os
 import signal
-import sys
 import time
 from collections.abc import Iterator
 from dataclasses import replace
@@ -22,7 +21,7 @@ from otel_train.diagnose.ranks import find_ranks
 from otel_train.read import History, RankState, RingJob
 from otel_train.ring import Identity
 from otel_train.smoke.child_process import ended_within, running_process
-from tests.support.environment import clean_environment
+from tests.support.torchrun import rank_environment, script, torchrun
 from tests.support.waiting import wait_until
 
 RANKS = 3
@@ -62,12 +61,44 @@ class Job:
 
 @pytest.fixture(scope="module")
 def job(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Job]:
-    """Run the ranks as long as the module's tests."""
+    """Run the ranks as long as the module's tests; a file named after an activity and a rank makes it hang in that."""
+
+    def train(out: Path) -> None:
+        import datetime as dt
+        import time
+
+        import torch
+        import torch.distributed as dist
+
+        import otel_train
+        from otel_train.ledger import StateLedger
+
+        def hang(activity: str) -> None:
+            while (out / f"{activity}-{dist.get_rank()}").exists():
+                time.sleep(0.02)
+
+        def batches() -> Iterator[list[int]]:
+            while True:
+                hang("data")
+                time.sleep(0.02)
+                yield [3 * dist.get_rank() + stream for stream in range(3)]
+
+        dist.init_process_group("gloo", timeout=dt.timedelta(seconds=120))
+        ledger = StateLedger((2,), capacity=8)
+        with otel_train.init(sources=[ledger], ring_dir=out / "rings") as telemetry:
+            for step, batch in enumerate(telemetry.timed(batches()), start=1):
+                states = ledger.fetch(batch).states
+                hang("compute")
+                ledger.store(batch, states + 1)
+                telemetry.step(step, {"loss": 1.0})
+                done = torch.tensor([float((out / "end").exists())])
+                dist.all_reduce(done)
+                if done:
+                    break
+
     out = tmp_path_factory.mktemp("job")
-    command = [sys.executable, "-m", "torch.distributed.run", "--standalone", f"--nproc-per-node={RANKS}"]
-    command += [str(Path(__file__).with_name("hanging_ranks.py")), str(out)]
-    environment = clean_environment(OTEL_TRAIN_SIDECAR="external", PYTHONPATH=str(Path(__file__).parents[2]))
-    with running_process(command, out / "log", environment) as process:
+    command = torchrun(RANKS, script(out, train, out))
+    with running_process(command, out / "log", rank_environment()) as process:
         yield Job(out, process.pid)
         (out / "end").touch()
         assert ended_within(process, 60), (out / "log").read_text()

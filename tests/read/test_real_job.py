@@ -1,4 +1,4 @@
-"""A real job of two ranks, looked at while it runs, and dumped after it was killed."""
+"""A real job of two ranks, read while it runs, and dumped after it was killed."""
 
 from __future__ import annotations
 
@@ -14,12 +14,13 @@ from pathlib import Path
 import pytest
 from pyarrow import parquet
 
+from otel_train.smoke.child_process import running_process
 from tests.support.environment import clean_environment
+from tests.support.torchrun import rank_environment, script, torchrun
 from tests.support.waiting import wait_until
 
-ROOT = Path(__file__).parents[2]
 Values = dict[tuple[int, int], str]
-"""What was recorded, as text, by rank and step."""
+"""The recorded values, as text, by rank and step."""
 
 
 def otel_train(*arguments: object) -> str:
@@ -30,27 +31,47 @@ def otel_train(*arguments: object) -> str:
 
 
 def recorded(out: Path) -> Values:
-    """Return what the ranks noted."""
+    """Return the ranks' notes."""
     notes = [(rank, line.split()) for rank in (0, 1) for line in (out / f"recorded{rank}").read_text().splitlines()]
     return {(rank, int(step)): value for rank, (step, value) in notes}
 
 
 @pytest.fixture(scope="module")
 def job(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Path]:
-    """Run the job until the tests have looked at it; the last of them kills it."""
+    """Run the job until the last test, which kills it."""
+
+    def train(out: Path) -> None:
+        """Step until killed, and note each recorded step; the loss differs by step and rank, and is NaN at times."""
+        import os
+        import time
+
+        import torch.distributed as dist
+
+        import otel_train
+        from otel_train.mixing import MixingMeter
+
+        dist.init_process_group("gloo")
+        rank = dist.get_rank()
+        meter = MixingMeter(2, ["code", "prose"], {"code": 1, "prose": 3})
+        meter.open(0, "code")
+        meter.open(1, "prose")
+        (out / f"pid{rank}").write_text(str(os.getpid()))
+        with (
+            otel_train.init(sources=[meter], ring_dir=out / "rings", run_id="watched", blocking=True) as telemetry,
+            (out / f"recorded{rank}").open("w", buffering=1) as notes,
+        ):
+            for step in range(1, 100_000):
+                meter.pick(step % 2)
+                loss = float("nan") if step % 7 == 0 else step + 0.1 * rank
+                telemetry.step(step, {"loss": loss})
+                notes.write(f"{step} {loss!r}\n")
+                time.sleep(0.01)
+
     out = tmp_path_factory.mktemp("job")
-    command = [sys.executable, "-m", "torch.distributed.run", "--standalone", "--nproc-per-node=2"]
-    command += [str(Path(__file__).with_name("watched_ranks.py")), str(out)]
-    environment = clean_environment(PYTHONPATH=str(ROOT), OTEL_TRAIN_SIDECAR="external")
-    with (out / "log").open("wb") as log:
-        process = subprocess.Popen(command, env=environment, stdout=log, stderr=log)
-    try:
-        there = [out / f"recorded{rank}" for rank in (0, 1)]
-        wait_until(lambda: all(path.exists() and path.stat().st_size > 400 for path in there), 90, log=out / "log")
+    with running_process(torchrun(2, script(out, train, out)), out / "log", rank_environment()):
+        notes = [out / f"recorded{rank}" for rank in (0, 1)]
+        wait_until(lambda: all(path.exists() and path.stat().st_size > 400 for path in notes), 90, log=out / "log")
         yield out
-    finally:
-        process.terminate()
-        process.wait(30)
 
 
 def test_running_job_is_live(job: Path) -> None:
