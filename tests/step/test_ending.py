@@ -9,6 +9,7 @@ import subprocess
 import sys
 import threading
 from pathlib import Path
+from textwrap import dedent
 from typing import Any
 
 import pytest
@@ -18,71 +19,72 @@ from otel_train.exceptions import SessionCopyError
 from otel_train.ring import End, Kind, RingReader, ring_files
 from otel_train.step.process_end import error_name
 
-# Each case ends a process of its own, all of which one has forked: torch is imported once.
-SCRIPT = """
-import multiprocessing, os, sys
-import torch
-import otel_train
-directory, *cases = sys.argv[1:]
-children = []
-for number, case in enumerate(cases):
-    children.append(os.fork())
-    if not children[-1]:
-        break
-else:
-    for child in children:
-        os.waitpid(child, 0)
-    os._exit(0)
-
-def begin():
-    telemetry = otel_train.init(ring_dir=f"{directory}/{number}", close_timeout=0.01)
-    telemetry.step(1)
-    telemetry.step(2)
-    return telemetry
-
-def fail():
-    telemetry = begin()
-    raise OSError("no")
-
-def spawned(_):
-    fail()
-
-exec(case)
-"""
-WITH = "with begin(): "
-TRY = "telemetry = begin()\ntry: 1 / 0\n"
-ENDS = {
-    "begin().close()": (End.CLOSED, ""),
-    "telemetry = begin()": (End.PROCESS, ""),
-    "fail()": (End.PROCESS, "OSError"),
-    "telemetry = begin()\nraise KeyboardInterrupt": (End.PROCESS, "KeyboardInterrupt"),
-    WITH + "pass": (End.CLOSED, ""),
-    WITH + "sys.exit(0)": (End.CLOSED, ""),
-    WITH + "sys.exit(3)": (End.CLOSED, "SystemExit(3)"),
-    WITH + "raise torch.OutOfMemoryError": (End.CLOSED, "torch.OutOfMemoryError"),
-    TRY + "finally: telemetry.close()": (End.CLOSED, "ZeroDivisionError"),
-    TRY + "except ZeroDivisionError: pass\ntelemetry.close()": (End.CLOSED, ""),
-    "try: 1 / 0\nexcept ZeroDivisionError: begin().close()": (End.CLOSED, ""),
-    "telemetry = begin()\nos.kill(os.getpid(), 15)": (End.OPEN, ""),
-    "telemetry = begin()\nos._exit(1)": (End.OPEN, ""),
-    "multiprocessing.get_context('fork').Process(target=begin).start()": (End.PROCESS, ""),
-    "multiprocessing.get_context('fork').Process(target=fail).start()": (End.PROCESS, "OSError"),
-    "torch.multiprocessing.start_processes(spawned, start_method='fork')": (End.PROCESS, "OSError"),
-}
-
 
 def test_ring_records_session_end(tmp_path: Path) -> None:
     """The ring has how a session ended: by its user, with its process, after which exception, or not at all; every
     step is recorded.
     """
+    # Each case ends a process of its own, all of which one has forked: torch is imported once.
+    program = """
+        import multiprocessing, os, sys
+        import torch
+        import otel_train
+        directory, *cases = sys.argv[1:]
+        children = []
+        for number, case in enumerate(cases):
+            children.append(os.fork())
+            if not children[-1]:
+                break
+        else:
+            for child in children:
+                os.waitpid(child, 0)
+            os._exit(0)
+
+        def begin():
+            telemetry = otel_train.init(ring_dir=f"{directory}/{number}", close_timeout=0.01)
+            telemetry.step(1)
+            telemetry.step(2)
+            return telemetry
+
+        def fail():
+            telemetry = begin()
+            raise OSError("no")
+
+        def spawned(_):
+            fail()
+
+        exec(case)
+    """
+    in_block = "with begin(): "
+    in_try = "telemetry = begin()\ntry: 1 / 0\n"
+    expected = {
+        "begin().close()": (End.CLOSED, ""),
+        "telemetry = begin()": (End.PROCESS, ""),
+        "fail()": (End.PROCESS, "OSError"),
+        "telemetry = begin()\nraise KeyboardInterrupt": (End.PROCESS, "KeyboardInterrupt"),
+        in_block + "pass": (End.CLOSED, ""),
+        in_block + "sys.exit(0)": (End.CLOSED, ""),
+        in_block + "sys.exit(3)": (End.CLOSED, "SystemExit(3)"),
+        in_block + "raise torch.OutOfMemoryError": (End.CLOSED, "torch.OutOfMemoryError"),
+        in_try + "finally: telemetry.close()": (End.CLOSED, "ZeroDivisionError"),
+        in_try + "except ZeroDivisionError: pass\ntelemetry.close()": (End.CLOSED, ""),
+        "try: 1 / 0\nexcept ZeroDivisionError: begin().close()": (End.CLOSED, ""),
+        "telemetry = begin()\nos.kill(os.getpid(), 15)": (End.OPEN, ""),
+        "telemetry = begin()\nos._exit(1)": (End.OPEN, ""),
+        "multiprocessing.get_context('fork').Process(target=begin).start()": (End.PROCESS, ""),
+        "multiprocessing.get_context('fork').Process(target=fail).start()": (End.PROCESS, "OSError"),
+        "torch.multiprocessing.start_processes(spawned, start_method='fork')": (End.PROCESS, "OSError"),
+    }
     environment = {**os.environ, "OTEL_TRAIN_SIDECAR": "external"}
-    subprocess.run([sys.executable, "-c", SCRIPT, tmp_path, *ENDS], env=environment, timeout=120, check=True)
-    found = {}
-    for number, case in enumerate(ENDS):
+    subprocess.run(
+        [sys.executable, "-c", dedent(program), tmp_path, *expected], env=environment, timeout=120, check=True
+    )
+    ends = {}
+    for number, case in enumerate(expected):
         reader = RingReader(ring_files(tmp_path / str(number))[0])
-        found[case] = (reader.progress.end, reader.error)
-        assert [each.step for each in reader.read(0, 9)[0] if each.kind is Kind.RANK] == [1, 2], case
-    assert found == ENDS
+        ends[case] = (reader.progress.end, reader.error)
+        assert [record.step for record in reader.read(0, 9)[0] if record.kind is Kind.RANK] == [1, 2], case
+    assert ends == expected
 
 
 def raised(error: BaseException, context: BaseException | None = None) -> BaseException:
@@ -119,9 +121,9 @@ def test_session_refuses_copies(copied: Any, monkeypatch: pytest.MonkeyPatch) ->
         copied(otel_train.init())
 
 
-def test_session_lives_in_thread(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+@pytest.mark.usefixtures("external_sidecar")
+def test_session_lives_in_thread(tmp_path: Path) -> None:
     """A session works in a thread that is not the main one, as Ray, dask and monarch use it."""
-    monkeypatch.setenv("OTEL_TRAIN_SIDECAR", "external")
 
     def train() -> None:
         with otel_train.init(ring_dir=tmp_path, close_timeout=0.01) as telemetry:

@@ -7,39 +7,12 @@ import os
 import subprocess
 import sys
 from pathlib import Path
+from textwrap import dedent
 
 import otel_train
 from otel_train.catalogue import cluster_name
 from otel_train.testing import OtlpReceiver
 from tests.support.waiting import wait_until
-
-ROOT = Path(otel_train.__file__).parents[1]
-SESSIONS = """
-import gc, json, os, sys, threading, time
-import torch.distributed as dist
-import otel_train
-
-def counts():
-    gc.collect()
-    return {
-        "descriptors": len(os.listdir("/proc/self/fd")),
-        "threads": len(os.listdir("/proc/self/task")),
-        "children": len(open(f"/proc/self/task/{os.getpid()}/children").read().split()),
-        "groups": len(dist.distributed_c10d._world.pg_map),
-        "maps": sum(".ring" in line for line in open("/proc/self/maps")),
-    }
-
-dist.init_process_group("gloo", store=dist.HashStore(), rank=0, world_size=1)
-seen = []
-for number in range(6):
-    with otel_train.init(ring_dir=f"{sys.argv[1]}/{number}", run_id=str(number), close_timeout=0.0) as telemetry:
-        for step in (1, 2, 3):
-            telemetry.step(step, {"loss": 2.0})
-        assert telemetry.flush(60)  # a reduction under way would keep its process group
-    seen.append(counts())
-print(json.dumps([seen[0], seen[-1]]))
-sys.stdin.read()
-"""
 
 
 def sidecars(directory: Path) -> list[str]:
@@ -54,14 +27,41 @@ def sidecars(directory: Path) -> list[str]:
 
 def test_sessions_leave_nothing_behind(tmp_path: Path) -> None:
     """Six sessions leave no more than one: descriptors, threads, children, process groups, rings and sidecars."""
+    program = """
+        import gc, json, os, sys, threading, time
+        import torch.distributed as dist
+        import otel_train
+
+        def counts():
+            gc.collect()
+            return {
+                "descriptors": len(os.listdir("/proc/self/fd")),
+                "threads": len(os.listdir("/proc/self/task")),
+                "children": len(open(f"/proc/self/task/{os.getpid()}/children").read().split()),
+                "groups": len(dist.distributed_c10d._world.pg_map),
+                "maps": sum(".ring" in line for line in open("/proc/self/maps")),
+            }
+
+        dist.init_process_group("gloo", store=dist.HashStore(), rank=0, world_size=1)
+        seen = []
+        for number in range(6):
+            directory = f"{sys.argv[1]}/{number}"
+            with otel_train.init(ring_dir=directory, run_id=str(number), close_timeout=0.0) as telemetry:
+                for step in (1, 2, 3):
+                    telemetry.step(step, {"loss": 2.0})
+                assert telemetry.flush(60)  # a reduction under way would keep its process group
+            seen.append(counts())
+        print(json.dumps([seen[0], seen[-1]]))
+        sys.stdin.read()
+    """
     with OtlpReceiver() as receiver:
         environment = {
             **os.environ,
-            "PYTHONPATH": str(ROOT),
+            "PYTHONPATH": str(Path(otel_train.__file__).parents[1]),
             "OTEL_EXPORTER_OTLP_ENDPOINT": f"http://{receiver.address}",
         }
         process = subprocess.Popen(
-            [sys.executable, "-c", SESSIONS, str(tmp_path)],
+            [sys.executable, "-c", dedent(program), str(tmp_path)],
             stdin=subprocess.PIPE,
             stdout=subprocess.PIPE,
             text=True,

@@ -9,6 +9,7 @@ import subprocess
 import sys
 import time
 from pathlib import Path
+from textwrap import dedent
 from typing import Any
 
 import pytest
@@ -27,19 +28,6 @@ import otel_train
 telemetry = otel_train.init(ring_dir=sys.argv[1], close_timeout=0.01)
 for step in (1, 2, 3):
     telemetry.step(step, {"loss": 2.0})
-"""
-FORKS = """
-child = os.fork()
-if not child:
-    telemetry.step(4)
-    sys.exit(0)
-assert os.waitpid(child, 0)[1] == 0
-child = multiprocessing.get_context("fork").Process(target=lambda: telemetry.step(4))
-child.start()
-child.join()
-assert child.exitcode == 0
-print(telemetry.latest[0])
-os._exit(0)
 """
 
 
@@ -64,7 +52,7 @@ def test_any_end_keeps_steps(end: str, code: int, closed: bool, tmp_path: Path) 
     """However a process ends, its steps are recorded, also when no code of ours runs at the end."""
     done, reader = run(end, tmp_path, OTEL_TRAIN_SIDECAR="external")
     assert done.returncode == code, done.stderr
-    assert [each.step for each in reader.read(0, 100)[0] if each.kind is Kind.RANK] == [1, 2, 3]
+    assert [record.step for record in reader.read(0, 100)[0] if record.kind is Kind.RANK] == [1, 2, 3]
     assert (reader.progress.closed, reader.writer_lives) == (closed, False)
 
 
@@ -73,8 +61,21 @@ def test_forked_children_end_cleanly(tmp_path: Path) -> None:
     """Children by os.fork and multiprocessing record nothing, leave the ring open and do not hang; no step comes
     twice.
     """
+    forks = """
+        child = os.fork()
+        if not child:
+            telemetry.step(4)
+            sys.exit(0)
+        assert os.waitpid(child, 0)[1] == 0
+        child = multiprocessing.get_context("fork").Process(target=lambda: telemetry.step(4))
+        child.start()
+        child.join()
+        assert child.exitcode == 0
+        print(telemetry.latest[0])
+        os._exit(0)
+    """
     with OtlpReceiver() as receiver:
-        done, reader = run(FORKS, tmp_path, OTEL_EXPORTER_OTLP_ENDPOINT=f"http://{receiver.address}")
+        done, reader = run(dedent(forks), tmp_path, OTEL_EXPORTER_OTLP_ENDPOINT=f"http://{receiver.address}")
         assert (done.returncode, done.stdout.strip()) == (0, "3"), done.stderr
         assert (reader.progress.step, reader.progress.closed) == (3, False)
         assert "Traceback" not in done.stderr
@@ -133,8 +134,8 @@ def test_stamps_survive_clock_changes(
         clock["wall"] += 2.0 + (jump if step == 3 else 0.0)
         telemetry.step(step)
     telemetry.close()
-    found = [each for each in RingReader(ring_files(tmp_path)[0]).read(0, 100)[0] if each.kind is Kind.RANK]
-    assert [each.time_ns / 1e9 - 1e9 for each in found] == stamps
+    records = RingReader(ring_files(tmp_path)[0]).read(0, 100)[0]
+    assert [record.time_ns / 1e9 - 1e9 for record in records if record.kind is Kind.RANK] == stamps
 
 
 def test_close_bounds_total_wait(clock: dict[str, float], tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
