@@ -48,7 +48,7 @@ def test_records_are_read_as_written(tmp_path: Path) -> None:
     reader = RingReader(ring.path)
     records, position, lost = reader.read(0, 100)
     assert (reader.schema, reader.identity, position, lost) == (SCHEMA, IDENTITY, 3, 0)
-    assert [(each.step, each.time_ns, each.kind, set(each.values)) for each in records] == [
+    assert [(record.step, record.time_ns, record.kind, set(record.values)) for record in records] == [
         (step, 10 * step, Kind.CLUSTER, {float(step)}) for step in (1, 2, 3)
     ]
 
@@ -71,7 +71,7 @@ def test_reader_counts_overwritten_records(position: int, lost: int, tmp_path: P
     """A reader that is late by more than the ring is told how many records are missing."""
     reader = RingReader(written_ring(tmp_path, 20).path)
     records, end, missing = reader.read(position, 100)
-    assert ([each.step for each in records], end, missing) == (list(range(max(position, 12) + 1, 21)), 20, lost)
+    assert ([record.step for record in records], end, missing) == (list(range(max(position, 12) + 1, 21)), 20, lost)
 
 
 def test_torn_record_is_counted(tmp_path: Path) -> None:
@@ -79,7 +79,7 @@ def test_torn_record_is_counted(tmp_path: Path) -> None:
     ring = written_ring(tmp_path, 5)
     flip(ring.path, ring.geometry.offset(2) + 50)
     records, position, lost = RingReader(ring.path).read(0, 100)
-    assert ([each.step for each in records], position, lost) == ([1, 2, 4, 5], 5, 1)
+    assert ([record.step for record in records], position, lost) == ([1, 2, 4, 5], 5, 1)
 
 
 def test_torn_cursor_leaves_previous(tmp_path: Path) -> None:
@@ -108,7 +108,7 @@ def test_records_survive_killed_writer(tmp_path: Path) -> None:
     )
     assert run.returncode == -signal.SIGKILL
     reader = RingReader(ring_files(tmp_path)[0])
-    assert [each.step for each in reader.read(0, 100)[0]] == [1, 2, 3, 4, 5]
+    assert [record.step for record in reader.read(0, 100)[0]] == [1, 2, 3, 4, 5]
     assert not reader.writer_lives
 
 

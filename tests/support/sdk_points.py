@@ -24,8 +24,8 @@ _CUMULATIVE = AggregationTemporality.CUMULATIVE
 def to_sdk(message: Any) -> ResourceMetrics:
     """Return OTLP's ResourceMetrics, of points like ours, as the SDK's."""
     (scope,) = message.scope_metrics
-    resource = Resource({each.key: _any(each.value) for each in message.resource.attributes})
-    metrics = [Metric(each.name, each.description, each.unit, _data(each)) for each in scope.metrics]
+    resource = Resource({pair.key: _any(pair.value) for pair in message.resource.attributes})
+    metrics = [Metric(metric.name, metric.description, metric.unit, _data(metric)) for metric in scope.metrics]
     return ResourceMetrics(resource, [ScopeMetrics(InstrumentationScope(scope.scope.name), metrics, "")], "")
 
 
@@ -58,7 +58,7 @@ def _histogram(point: Any) -> HistogramDataPoint:
 
 
 def _attributes(point: Any) -> dict[str, Any]:
-    return {each.key: _any(each.value) for each in point.attributes}
+    return {pair.key: _any(pair.value) for pair in point.attributes}
 
 
 def _any(value: Any) -> Any:
