@@ -1,5 +1,5 @@
 #!/usr/bin/env bash
-# Bring the compose stack up, with passwords made up where none were given; what is missing is said in one line.
+# Bring the compose stack up, with passwords made up where none were given; one line names what is missing.
 set -euo pipefail
 cd "$(dirname "$0")/.."
 
