@@ -148,21 +148,23 @@ def dump(
 
     Torn records are left out and counted.
     """
-    from otel_train.read import dump as dumping  # noqa: PLC0415
+    from otel_train.read.dump import Dump, Selection, parse_since  # noqa: PLC0415
     from otel_train.read.dump_formats import format_of, write_dump  # noqa: PLC0415
     from otel_train.read.find import find_job  # noqa: PLC0415
     from otel_train.ring import Kind  # noqa: PLC0415
 
     file = None if str(out) == "-" else out
-    selection = dumping.Selection(
-        **(dumping.since(since) if since is not None else {}),
+    since_step, since_ns = parse_since(since) if since is not None else (None, None)
+    selection = Selection(
+        since_step=since_step,
+        since_ns=since_ns,
         ranks=ranks,
         metrics=metrics,
         kind=Kind[kind.upper()] if kind else None,
         all_attempts=all_attempts,
     )
     chosen = format_of(form, file)
-    content = dumping.Dump(find_job(directory), selection)
+    content = Dump(find_job(directory), selection)
     write_dump(content, chosen, file)
     for problem in content.damaged:
         click.echo(f"otel-train: left out: {problem}", err=True)

@@ -42,8 +42,8 @@ class Selection:
     """Whether older attempts are included."""
 
 
-def since(text: str) -> dict[str, int]:
-    """Read `--since`: a step, or a time span such as 10m.
+def parse_since(text: str) -> tuple[int | None, int | None]:
+    """Return the first step or, of a time span such as 10m, its nanoseconds, as `--since` gives them.
 
     Raises:
         ConfigurationError: It is neither.
@@ -52,7 +52,7 @@ def since(text: str) -> dict[str, int]:
     if match is None:
         raise ConfigurationError(f"--since must be a step or a time span such as 90s, 10m, 2h or 1d, got {text!r:.80}")
     number, unit = int(match[1]), match[2]
-    return {"since_ns": number * _SECONDS[unit] * 10**9} if unit else {"since_step": number}
+    return (None, number * _SECONDS[unit] * 10**9) if unit else (number, None)
 
 
 @dataclass(slots=True)

@@ -264,13 +264,13 @@ def _read_ranks(client: _Client, history: History, matchers: str, window: int, e
 
 
 def _read_pipeline(client: _Client, history: History, matchers: str, window: int, end: float) -> None:
-    for row, how in ((rows.RECORDS_DROPPED, "sum"), (rows.POINTS_REFUSED, "sum"), (rows.REDUCTIONS_ABANDONED, "max")):
-        query = f"{how}(last_over_time({rank_series(row)}{{{matchers}}}[{window}s]))"
+    """Read the counts of losses over all ranks."""
+
+    def newest(row: Metric, aggregation: str) -> float:
+        query = f"{aggregation}(last_over_time({rank_series(row)}{{{matchers}}}[{window}s]))"
         result = client.get("query", query=query, time=end)["result"]
-        value = float(result[0]["value"][1]) if result else math.nan
-        if row is rows.RECORDS_DROPPED:
-            history.dropped = value
-        elif row is rows.POINTS_REFUSED:
-            history.refused = value
-        else:
-            history.abandoned = value
+        return float(result[0]["value"][1]) if result else math.nan
+
+    history.dropped = newest(rows.RECORDS_DROPPED, "sum")
+    history.refused = newest(rows.POINTS_REFUSED, "sum")
+    history.abandoned = newest(rows.REDUCTIONS_ABANDONED, "max")
