@@ -2,25 +2,20 @@
 
 from __future__ import annotations
 
-import subprocess
-import sys
 from pathlib import Path
 
 import pytest
 
 from otel_train.ring import Kind, RingReader, ring_files
-from tests.support.environment import clean_environment
+from tests.support.torchrun import run_torchrun
 
 FOLDER = Path(__file__).parents[1] / "examples"
 
 
 def run_example(name: str, rings: Path, *arguments: str, ranks: int = 2) -> dict[int, dict[str, float]]:
     """Run an example under torchrun, and return the cluster's values of each log step."""
-    command = [sys.executable, "-m", "torch.distributed.run", "--standalone", f"--nproc-per-node={ranks}"]
-    environment = clean_environment(OTEL_TRAIN_RING_DIR=str(rings), OTEL_TRAIN_RUN_ID="example")
-    command += [str(FOLDER / name), *arguments]
-    job = subprocess.run(command, env=environment, check=False, capture_output=True, text=True, timeout=200)
-    assert job.returncode == 0, job.stderr
+    program = (FOLDER / name, *arguments)
+    run_torchrun(ranks, *program, OTEL_TRAIN_RING_DIR=str(rings), OTEL_TRAIN_RUN_ID="example")
     readers = [RingReader(path) for path in ring_files(rings)]
     reader = next(reader for reader in readers if reader.identity.rank == 0)
     records = reader.read(0, 1000)[0]

@@ -7,7 +7,7 @@ from pathlib import Path
 
 import pytest
 
-from tests.e2e.conftest import otel_train, wandb_history
+from tests.support.command import otel_train, wandb_history
 from tests.support.replay import replay
 
 WRONG = {

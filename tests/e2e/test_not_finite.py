@@ -9,7 +9,7 @@ import pytest
 
 import otel_train
 from otel_train.bridge import Bridge, BridgeConfig, delivered_steps, read_history, wandb_files
-from tests.e2e.conftest import wandb_history
+from tests.support.command import wandb_history
 from tests.support.waiting import wait_until
 
 LOSSES = {1: math.nan, 2: math.inf, 3: -math.inf, 4: 0.5}

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import subprocess
-import sys
 from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
@@ -13,8 +12,9 @@ import pytest
 from otel_train.bridge import Bridge, BridgeConfig, delivered_steps, wandb_files
 from otel_train.catalogue import HEADLINE_KEYS
 from otel_train.ring import RingReader, ring_files
-from tests.e2e.conftest import wandb_history
+from tests.support.command import wandb_history
 from tests.support.environment import clean_environment
+from tests.support.torchrun import torchrun
 from tests.support.waiting import wait_until
 
 COMPARED = (*HEADLINE_KEYS, "train/step", "train/loss", "train/tokens")
@@ -23,13 +23,11 @@ COMPARED = (*HEADLINE_KEYS, "train/step", "train/loss", "train/tokens")
 def run_job(folder: Path, address: str, *starts: tuple[int, int]) -> str:
     """Start the job once for each (ranks, last step), and return the id of the run that all of it is in."""
     environment = clean_environment(
-        OMP_NUM_THREADS="1",
         OTEL_EXPORTER_OTLP_ENDPOINT=f"http://{address}",
         OTEL_TRAIN_RING_DIR=str(folder / "rings"),
     )
     for ranks, steps in starts:
-        command = [sys.executable, "-m", "torch.distributed.run", "--standalone", "--nproc-per-node", str(ranks)]
-        command += ["-m", "otel_train.trainer", "--config", "healthy", "--steps", str(steps)]
+        command = torchrun(ranks, "-m", "otel_train.trainer", "--config", "healthy", "--steps", steps)
         command += ["--checkpoints", str(folder / "checkpoints")]
         with (folder / "train.log").open("a") as log:
             subprocess.run(command, env=environment, stdout=log, stderr=log, timeout=120, check=True)
@@ -44,7 +42,7 @@ def history(state: Path, run_id: str) -> Sequence[dict[str, Any]]:
 
 @pytest.mark.e2e
 def test_resume_equals_whole_job(tmp_path: Path) -> None:
-    """Values, loss and step axis go on to the last bit; with more ranks the run is still one, and says so once."""
+    """Values, loss and steps are those of a job that never stopped; with more ranks the run is still one."""
     once, twice, state = tmp_path / "once", tmp_path / "twice", tmp_path / "bridge"
     once.mkdir()
     twice.mkdir()
@@ -56,11 +54,11 @@ def test_resume_equals_whole_job(tmp_path: Path) -> None:
             90,
             log=once / "train.log",
         )
-    wanted, rows = history(state, straight), history(state, resumed)
+    expected, rows = history(state, straight), history(state, resumed)
     assert [row["_step"] for row in rows] == sorted({row["_step"] for row in rows})
     assert [row["train/step"] for row in rows] == list(range(1, 31))
     assert [{key: row[key] for key in COMPARED} for row in rows[:24]] == [
-        {key: row[key] for key in COMPARED} for row in wanted
+        {key: row[key] for key in COMPARED} for row in expected
     ]
     attempts = [row["train/attempt"] for row in rows]
     assert attempts == sorted(attempts)

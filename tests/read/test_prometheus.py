@@ -11,12 +11,9 @@ from otel_train.catalogue import rows
 from otel_train.read.history import SourceError
 from otel_train.read.load import load
 from otel_train.sidecar import Sidecar
-from otel_train.smoke.child_process import running_process
-from tests.support import stack_programs as programs
-from tests.support.environment import clean_environment
-from tests.support.ports import answers, free_port
+from tests.support.ports import free_port
+from tests.support.prometheus import running_prometheus
 from tests.support.train_job import Train
-from tests.support.waiting import wait_until
 
 STEPS = 30
 
@@ -26,25 +23,15 @@ def test_prometheus_agrees_with_rings(train: Train, tmp_path: Path, monkeypatch:
     """Prometheus has each step's cluster-wide values, counters by interval, the reuse distances and the modalities."""
     # Two steps in one millisecond would be one to Prometheus.
     train(tmp_path / "rings", steps=STEPS, streams=12, pause=0.003)
-    address = f"127.0.0.1:{free_port()}"
-    command = [
-        str(programs.prometheus()),
-        f"--config.file={programs.ROOT}/prometheus/prometheus.yml",
-        f"--storage.tsdb.path={tmp_path}/prometheus",
-        f"--web.listen-address={address}",
-        "--web.enable-otlp-receiver",
-    ]
-    monkeypatch.setenv("OTEL_EXPORTER_OTLP_PROTOCOL", "http/protobuf")
-    monkeypatch.setenv("OTEL_EXPORTER_OTLP_ENDPOINT", f"http://{address}/api/v1/otlp")
-    with running_process(command, tmp_path / "log", clean_environment()):
-        wait_until(lambda: answers(f"http://{address}/-/ready"), 60, "Prometheus' start", log=tmp_path / "log")
+    with running_prometheus(tmp_path) as prometheus:
+        prometheus.export_here(monkeypatch)
         sidecar = Sidecar(tmp_path / "rings", rank_interval=0.0)
         sidecar.wind_up()
         sidecar.run()
         time.sleep(1)
-        history = load(f"http://{address}", run="run-1").history
+        history = load(prometheus.url, run="run-1").history
         with pytest.raises(SourceError, match="has no run other"):
-            load(f"http://{address}", run="other")
+            load(prometheus.url, run="other")
     expected = load(str(tmp_path / "rings")).history
     assert history.cluster.steps == expected.cluster.steps == list(range(1, STEPS + 1))
     assert set(history.modalities) == set(expected.modalities)

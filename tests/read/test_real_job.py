@@ -6,8 +6,6 @@ import csv
 import json
 import os
 import signal
-import subprocess
-import sys
 from collections.abc import Iterator
 from pathlib import Path
 
@@ -15,7 +13,7 @@ import pytest
 from pyarrow import parquet
 
 from otel_train.smoke.child_process import running_process
-from tests.support.environment import clean_environment
+from tests.support.command import otel_train
 from tests.support.torchrun import rank_environment, script, torchrun
 from tests.support.waiting import wait_until
 
@@ -23,11 +21,9 @@ Values = dict[tuple[int, int], str]
 """The recorded values, as text, by rank and step."""
 
 
-def otel_train(*arguments: object) -> str:
-    """Run the command and return what it printed."""
-    command = [sys.executable, "-m", "otel_train", *map(str, arguments)]
-    environment = clean_environment(COLUMNS="80", PYTHONIOENCODING="utf-8")
-    return subprocess.run(command, env=environment, capture_output=True, text=True, timeout=60, check=True).stdout
+def printed(*arguments: object) -> str:
+    """Return the output of the command, which succeeds."""
+    return otel_train(*arguments, columns=80, check=True).stdout
 
 
 def recorded(out: Path) -> Values:
@@ -77,11 +73,11 @@ def job(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Path]:
 def test_running_job_is_live(job: Path) -> None:
     """A running job is attached to from outside, is shown as live, and goes on."""
     before = len(recorded(job))
-    frame = otel_train("top", "--once", job).splitlines()
+    frame = printed("top", "--once", job).splitlines()
     assert "watched  2 ranks" in frame[0]
     assert " live, up " in frame[0]
     assert [line[2] for line in frame if line[1:2] == " " and line[2:3].isdigit()] == ["0", "1"]
-    dumped = [json.loads(line) for line in otel_train("dump", job, "--metric", "loss").splitlines()]
+    dumped = [json.loads(line) for line in printed("dump", job, "--metric", "loss").splitlines()]
     assert {row["kind"] for row in dumped} == {"rank", "cluster"}
     wait_until(lambda: len(recorded(job)) > before + 20, log=job / "log")
 
@@ -90,12 +86,12 @@ def test_killed_job_is_dumped(job: Path) -> None:
     """After kill -9 the job is shown as dead, and all three formats have its values up to the last step."""
     for rank in (0, 1):
         os.kill(int((job / f"pid{rank}").read_text()), signal.SIGKILL)
-    wait_until(lambda: "died" in otel_train("top", "--once", job).splitlines()[0], pause=0.2)
+    wait_until(lambda: "died" in printed("top", "--once", job).splitlines()[0], pause=0.2)
     expected = recorded(job)
     chosen = ("dump", job, "--kind", "rank", "--metric", "loss")
-    lines = [json.loads(line) for line in otel_train(*chosen).splitlines()]
-    otel_train(*chosen, "--out", job / "dump.csv")
-    otel_train(*chosen, "--out", job / "dump.parquet")
+    lines = [json.loads(line) for line in printed(*chosen).splitlines()]
+    printed(*chosen, "--out", job / "dump.csv")
+    printed(*chosen, "--out", job / "dump.parquet")
     with (job / "dump.csv").open() as file:
         rows = list(csv.DictReader(file))
     table = parquet.read_table(job / "dump.parquet", columns=["rank", "step", "loss"]).to_pylist()

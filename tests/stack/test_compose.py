@@ -9,8 +9,8 @@ from typing import Any
 
 import pytest
 
-from tests.stack.conftest import Stack
 from tests.support import stack_images as images
+from tests.support.compose_stack import Stack
 from tests.support.stack_programs import ROOT, image_version
 
 pytestmark = [pytest.mark.stack, pytest.mark.timeout(600)]

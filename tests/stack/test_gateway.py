@@ -20,10 +20,10 @@ from otel_train.catalogue import Metric, rows
 from otel_train.render.promql import cluster_series
 from otel_train.ring import Identity, Kind, RingReader, RingWriter, Schema, ring_path
 from otel_train.smoke.child_process import running_process
-from tests.stack.conftest import Prometheus
 from tests.support import stack_programs as programs
 from tests.support.environment import clean_environment
 from tests.support.ports import answers, free_port
+from tests.support.prometheus import Prometheus, running_prometheus
 from tests.support.waiting import wait_until
 
 pytestmark = [pytest.mark.stack, pytest.mark.timeout(300)]
@@ -34,7 +34,7 @@ OTEL_TRAIN = (sys.executable, "-m", "otel_train")
 
 @dataclass(frozen=True)
 class Gateway:
-    """A gateway, and what is behind it."""
+    """A gateway, and where it sends."""
 
     address: str
     token: Path
@@ -44,9 +44,9 @@ class Gateway:
 
     def steps(self, run_id: str) -> tuple[list[float], list[int | None]]:
         """Return the steps of a run that Prometheus and the bridge have."""
-        found = self.prometheus.samples(f'{cluster_series(LOSS)}{{train_run_id="{run_id}"}}')
+        samples = self.prometheus.samples(f'{cluster_series(LOSS)}{{train_run_id="{run_id}"}}')
         in_wandb: list[int | None] = [row.values[STEP_KEY] for row in read_run(self.bridge, run_id)]
-        return [value for series in found.values() for _, value in series], in_wandb
+        return [value for series in samples.values() for _, value in series], in_wandb
 
 
 @pytest.fixture(scope="module")
@@ -58,38 +58,31 @@ def gateway(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Gateway]:
     certificate.cert_chain_pems[0].write_to_path(str(home / "certificate.pem"))
     certificate.private_key_pem.write_to_path(str(home / "key.pem"))
     (home / "token").write_text(secrets.token_urlsafe())
-    listen, store, bridge, health = (f"127.0.0.1:{free_port()}" for _ in range(4))
+    listen, bridge, health = (f"127.0.0.1:{free_port()}" for _ in range(3))
     bridge_token = secrets.token_urlsafe()
     commands = {
-        "prometheus": [
-            str(programs.prometheus()),
-            f"--config.file={programs.ROOT}/prometheus/prometheus.yml",
-            f"--storage.tsdb.path={home}/prometheus",
-            f"--web.listen-address={store}",
-            "--web.enable-otlp-receiver",
-        ],
         "bridge": [*OTEL_TRAIN, "bridge", f"--listen={bridge}", f"--state={home}/bridge", f"--token={bridge_token}"],
         "gateway": [str(programs.collector()), f"--config={programs.ROOT}/collector/gateway.yaml"],
     }
-    environment = clean_environment(
-        OTEL_TRAIN_GATEWAY_LISTEN=listen,
-        OTEL_TRAIN_GATEWAY_CERTIFICATE=str(home / "certificate.pem"),
-        OTEL_TRAIN_GATEWAY_KEY=str(home / "key.pem"),
-        OTEL_TRAIN_GATEWAY_TOKEN_FILE=str(home / "token"),
-        OTEL_TRAIN_GATEWAY_HEALTH_PORT=health.rpartition(":")[2],
-        OTEL_TRAIN_GATEWAY_METRICS_PORT=str(free_port()),
-        OTEL_TRAIN_PROMETHEUS=f"http://{store}",
-        OTEL_TRAIN_BRIDGE=bridge,
-        OTEL_TRAIN_BRIDGE_TOKEN=bridge_token,
-        OTEL_TRAIN_QUEUE_DIR=str(home / "queue"),
-    )
     with ExitStack() as running:
+        prometheus = running.enter_context(running_prometheus(home))
+        environment = clean_environment(
+            OTEL_TRAIN_GATEWAY_LISTEN=listen,
+            OTEL_TRAIN_GATEWAY_CERTIFICATE=str(home / "certificate.pem"),
+            OTEL_TRAIN_GATEWAY_KEY=str(home / "key.pem"),
+            OTEL_TRAIN_GATEWAY_TOKEN_FILE=str(home / "token"),
+            OTEL_TRAIN_GATEWAY_HEALTH_PORT=health.rpartition(":")[2],
+            OTEL_TRAIN_GATEWAY_METRICS_PORT=str(free_port()),
+            OTEL_TRAIN_PROMETHEUS=prometheus.url,
+            OTEL_TRAIN_BRIDGE=bridge,
+            OTEL_TRAIN_BRIDGE_TOKEN=bridge_token,
+            OTEL_TRAIN_QUEUE_DIR=str(home / "queue"),
+        )
         for name, command in commands.items():
             running.enter_context(running_process(command, home / f"{name}.log", environment))
         wait_until(lambda: answers(f"http://{health}"), 60, "the gateway's start")
-        wait_until(lambda: answers(f"http://{store}/-/ready"), 60, "Prometheus' start")
         wait_until((home / "bridge" / "address").exists, 60, "the bridge's start")
-        yield Gateway(listen, home / "token", home / "ca.pem", Prometheus(f"http://{store}"), home / "bridge")
+        yield Gateway(listen, home / "token", home / "ca.pem", prometheus, home / "bridge")
 
 
 @dataclass(frozen=True)
@@ -115,7 +108,7 @@ class Agent:
 
     @property
     def log(self) -> Path:
-        """What it said since it was started last."""
+        """Its output since its last start."""
         return self.home / "agent.log"
 
     def send(self, run_id: str) -> None:
@@ -142,8 +135,8 @@ def agent(gateway: Gateway, tmp_path: Path) -> Agent:
     return Agent(tmp_path, free_port(), gateway.address)
 
 
-def test_a_wrong_token_is_refused_and_the_data_comes_once_it_is_mended(gateway: Gateway, agent: Agent) -> None:
-    """The agent's queue keeps it meanwhile; the token's file is read again without a restart."""
+def test_fixed_token_delivers_kept_data(gateway: Gateway, agent: Agent) -> None:
+    """A wrong token is refused; the agent's queue keeps the data, and reads the token's file without a restart."""
     token = agent.home / "token"
     token.write_text("guessed")
     with agent.running(token, gateway.authority):
@@ -155,7 +148,7 @@ def test_a_wrong_token_is_refused_and_the_data_comes_once_it_is_mended(gateway: 
         wait_until(lambda: gateway.steps("token") == (STEPS, STEPS), 60, "the arrival of all steps, once")
 
 
-def test_a_wrong_certificate_is_refused_and_the_data_comes_once_it_is_mended(gateway: Gateway, agent: Agent) -> None:
+def test_fixed_certificate_delivers_kept_data(gateway: Gateway, agent: Agent) -> None:
     """The agent does not trust a gateway that another authority vouches for; its queue outlives its restart."""
     other = agent.home / "other.pem"
     trustme.CA().cert_pem.write_to_path(str(other))

@@ -17,8 +17,9 @@ from otel_train.render.alerts import alerts
 from otel_train.render.dashboards import Query, queries
 from otel_train.render.promql import cluster_series, rank_series
 from otel_train.trainer.config import find_config, load_config
-from tests.e2e.conftest import otel_train
-from tests.stack.conftest import ENDPOINT, Prometheus, Stack
+from tests.support.command import otel_train
+from tests.support.compose_stack import ENDPOINT, Stack
+from tests.support.prometheus import Prometheus
 from tests.support.replay import replay
 from tests.support.stack_programs import ROOT
 from tests.support.waiting import wait_until

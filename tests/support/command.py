@@ -1,21 +1,24 @@
-"""Run the command as a user does."""
+"""Run the commands as a user does."""
 
 from __future__ import annotations
 
 import json
-import os
 import subprocess
 import sys
 from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
+from tests.support.environment import clean_environment
 
-def otel_train(*arguments: str, timeout: float = 240) -> subprocess.CompletedProcess[str]:
-    """Run `otel-train` with arguments and return what came of it."""
-    environment = {**os.environ, "COLUMNS": "120"}
-    command = [sys.executable, "-m", "otel_train", *arguments]
-    return subprocess.run(command, capture_output=True, text=True, timeout=timeout, env=environment, check=False)
+
+def otel_train(
+    *arguments: object, seconds: float = 240, columns: int = 120, check: bool = False
+) -> subprocess.CompletedProcess[str]:
+    """Run `otel-train` with arguments, in a terminal of so many columns, and return its exit code and output."""
+    command = [sys.executable, "-m", "otel_train", *map(str, arguments)]
+    environment = clean_environment(COLUMNS=str(columns), PYTHONIOENCODING="utf-8")
+    return subprocess.run(command, capture_output=True, text=True, timeout=seconds, env=environment, check=check)
 
 
 def wandb_history(path: Path) -> Sequence[dict[str, Any]]:
