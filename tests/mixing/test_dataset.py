@@ -9,10 +9,8 @@ import signal
 import time
 from collections import Counter
 from collections.abc import Iterator
-from dataclasses import dataclass
 from itertools import islice
 from pathlib import Path
-from types import SimpleNamespace
 from typing import Any
 
 import pytest
@@ -22,36 +20,10 @@ from torch.utils.data import DataLoader, get_worker_info
 from otel_train.catalogue import rows
 from otel_train.exceptions import ConfigurationError, StateMismatchError
 from otel_train.mixing import FileStream, MixedBatch, StreamMixingDataset
-from otel_train.mixing.progress import WorkerProgress
+from tests.support.number_streams import Numbers, held
 
 PICKS = rows.PICKS.wandb_key
 Seen = list[tuple[list[str], list[int], dict[str, float]]]
-
-
-@dataclass
-class Numbers:
-    """A stream whose row n is n."""
-
-    id: str
-    modality: str
-    length: int
-
-    def __len__(self) -> int:
-        return self.length
-
-    def read(self, position: int) -> tuple[dict[str, Any], int]:
-        """Return a row, and tokens that tell the position."""
-        return {"value": torch.tensor(position)}, position + 1
-
-
-class LateDataset(StreamMixingDataset):
-    """A dataset whose second worker begins late."""
-
-    def __iter__(self) -> Iterator[MixedBatch]:
-        worker = get_worker_info()
-        if worker is not None and worker.id == 1:
-            time.sleep(0.3)
-        yield from super().__iter__()
 
 
 def streams(count: int = 12, length: int = 5) -> list[Numbers]:
@@ -80,19 +52,29 @@ def consume(dataset: StreamMixingDataset, breaks: tuple[int, ...] = (6, 15), fir
 
 
 @pytest.mark.parametrize(
-    ("kind", "loader"),
+    ("late", "loader"),
     [
-        (StreamMixingDataset, {"num_workers": 1, "multiprocessing_context": "spawn"}),
-        (StreamMixingDataset, {"num_workers": 2}),
-        (LateDataset, {"num_workers": 3, "prefetch_factor": 5}),
-        (StreamMixingDataset, {"num_workers": 2, "persistent_workers": True}),
-        (LateDataset, {"num_workers": 2, "persistent_workers": True}),
+        (False, {"num_workers": 1, "multiprocessing_context": "spawn"}),
+        (False, {"num_workers": 2}),
+        (True, {"num_workers": 3, "prefetch_factor": 5}),
+        (False, {"num_workers": 2, "persistent_workers": True}),
+        (True, {"num_workers": 2, "persistent_workers": True}),
     ],
     ids=str,
 )
-def test_workers_change_no_batch(kind: type[StreamMixingDataset], loader: dict[str, Any]) -> None:
+def test_workers_change_no_batch(late: bool, loader: dict[str, Any]) -> None:
     """Picks count for the step whose batch has them, however far workers run ahead, and when a loop breaks off."""
-    assert consume(make(kind), **loader) == consume(make())
+
+    class LateDataset(StreamMixingDataset):
+        """A dataset whose second worker begins late."""
+
+        def __iter__(self) -> Iterator[MixedBatch]:
+            worker = get_worker_info()
+            if worker is not None and worker.id == 1:
+                time.sleep(0.3)
+            yield from super().__iter__()
+
+    assert consume(make(LateDataset if late else StreamMixingDataset), **loader) == consume(make())
 
 
 def test_prefetched_batches_are_not_counted() -> None:
@@ -110,16 +92,12 @@ def test_killed_worker_loses_no_count() -> None:
     dataset = make()
     iterator = iter(DataLoader(dataset, batch_size=4, num_workers=1, prefetch_factor=3))
     assert len(next(iterator)["value"]) == 4
-    with pytest.raises(RuntimeError, match=r"DataLoader worker .* is killed by signal"):
-        _kill_while_computing(iterator._workers[0].pid)  # type: ignore[attr-defined]
+    with pytest.raises(RuntimeError, match=r"DataLoader worker .* is killed by signal"):  # noqa: PT012
+        os.kill(iterator._workers[0].pid, signal.SIGKILL)  # type: ignore[attr-defined]
+        time.sleep(60)  # PyTorch raises from its handler of SIGCHLD, wherever the training loop is
     assert dataset.meter.drain_step_metrics(1)[PICKS] == 4
     del iterator
     assert consume(dataset, (4,), 2, num_workers=1) == consume(make(), (4,))[1:]
-
-
-def _kill_while_computing(pid: int) -> None:
-    os.kill(pid, signal.SIGKILL)
-    time.sleep(60)  # PyTorch raises from its handler of SIGCHLD, wherever the training loop is
 
 
 def test_own_collate_hands_over_picks(caplog: pytest.LogCaptureFixture) -> None:
@@ -135,14 +113,6 @@ def test_own_collate_hands_over_picks(caplog: pytest.LogCaptureFixture) -> None:
 
 def _numbers_only(batch: list[MixedBatch]) -> dict[str, list[int]]:
     return {name: [row[name] for row in batch] for name in ("pick", "length")}
-
-
-def test_no_wait_for_ended_worker(monkeypatch: pytest.MonkeyPatch) -> None:
-    """A loader that was dropped after its first batch may have ended a worker before it began."""
-    monkeypatch.setattr("otel_train.mixing.progress.time", SimpleNamespace(monotonic=lambda: 0.0, sleep=pytest.fail))
-    progress = WorkerProgress()
-    progress.begin(0, workers=2, times=1)
-    progress.await_workers()
 
 
 def test_reader_names_outlive_renames() -> None:
@@ -207,28 +177,14 @@ def test_resharding_keeps_each_stream_once(caplog: pytest.LogCaptureFixture) -> 
         for dataset in ranks:
             dataset.load_state_dict(before)
         after = [dataset.state_dict() for dataset in ranks]
-        assert places(after) == places(before)
+        positions = [{entry: state["rank"] for state in side for entry in held(state)} for side in (before, after)]
+        assert sorted(positions[0]) == sorted(positions[1])
+        assert [sum(map(len, map(held, side))) for side in (before, after)] == [12, 12]
+        moved = sum(positions[1][entry] != rank for entry, rank in positions[0].items())
         assert [record.getMessage().split(",")[0] for record in caplog.records] == [
             f"resharded: world size {old} -> {world_size}"
         ]
-        assert f"12 streams, {moved(before, after)} moved to another rank, at step {step}" in caplog.text
-
-
-def held(state: dict[str, Any]) -> list[tuple[str, int]]:
-    """Return the streams of one rank and their positions."""
-    plan = state["plan"]
-    return [entry for entry in plan["slots"] if entry] + [entry for queue in plan["queues"].values() for entry in queue]
-
-
-def places(states: list[dict[str, Any]]) -> list[tuple[str, int]]:
-    """Return all streams with their positions."""
-    return sorted(entry for state in states for entry in held(state))
-
-
-def moved(before: list[dict[str, Any]], after: list[dict[str, Any]]) -> int:
-    """Return how many streams are on another rank."""
-    owner = {stream: state["rank"] for state in after for stream, _ in held(state)}
-    return sum(owner[stream] != state["rank"] for state in before for stream, _ in held(state))
+        assert f"12 streams, {moved} moved to another rank, at step {step}" in caplog.text
 
 
 def test_changed_weights_change_targets() -> None:
@@ -277,6 +233,9 @@ def test_read_error_names_stream(tmp_path: Path) -> None:
         ({"batch_size": 0}, "batch_size must be a positive whole number, got 0"),
         ({"rank": 2}, "rank must be in 0 .. 1, got 2"),
         ({"rank": None}, "give both rank and world_size"),
+        ({"readers": None, "slots": []}, "slots must name the modality of at least one slot"),
+        ({"rows_per_step": 0}, "rows_per_step must be a positive whole number, got 0"),
+        ({"reader_bias": [1, 1, 1, 1, math.nan]}, r"reader_bias\[4\] must be a finite number"),
     ],
 )
 def test_wrong_arguments_raise(changes: dict[str, Any], complaint: str) -> None:
@@ -339,26 +298,9 @@ def test_wrong_token_count_raises(monkeypatch: pytest.MonkeyPatch, tokens: Any) 
     assert caught.value.__notes__ == ["while reading row 0 of stream 's' in slot 0"]
 
 
-@pytest.mark.parametrize(
-    ("given", "complaint"),
-    [
-        ([], "streams must name at least one, got none"),
-        (None, "streams must be a list of streams, got NoneType"),
-        ([object()], "a stream must have id, modality and a number of rows"),
-        ([Numbers(7, "a", 3)], "a stream's id and modality must be texts, got 7"),  # type: ignore[arg-type]
-        ([Numbers("s", "a", 0)], "stream 's' has no rows"),
-        ([Numbers("s", "a", 3)] * 2, "two streams have the id 's'"),
-    ],
-)
-def test_wrong_streams_raise(given: Any, complaint: str) -> None:
-    """The message says which stream breaks a rule."""
-    with pytest.raises(ConfigurationError, match=complaint):
-        StreamMixingDataset(given, {"a": 1}, readers=1)
-
-
-@pytest.mark.parametrize("numbers", [{"chunk": 0}, {"chunk": 1.5}, {"max_bytes": -1}])
-def test_file_stream_checks_numbers(tmp_path: Path, numbers: dict[str, Any]) -> None:
-    """A row without inputs would have no length."""
-    (tmp_path / "text").write_bytes(bytes(9))
-    with pytest.raises(ConfigurationError, match=f"{next(iter(numbers))} must be"):
-        FileStream("text", "a", str(tmp_path / "text"), **{"chunk": 4, **numbers})
+def test_data_order_never_changes() -> None:
+    """Another order in another release would make resumed jobs differ from those that never stopped."""
+    numbers = [Numbers(f"s{index}", "ab"[index % 2], 7) for index in range(6)]
+    dataset = StreamMixingDataset(numbers, {"a": 1, "b": 2}, readers=4, batch_size=2, seed=11)
+    order = [(row["stream"], row["position"]) for row in islice(dataset, 8)]
+    assert order == [("s3", 0), ("s4", 0), ("s4", 1), ("s3", 1), ("s1", 0), ("s0", 0), ("s3", 2), ("s1", 1)]

@@ -1,4 +1,4 @@
-"""The meter against a naive recomputation from the definitions, and what it refuses."""
+"""The meter against a model recomputation from the definitions, and what it refuses."""
 
 from __future__ import annotations
 
@@ -11,127 +11,40 @@ import torch
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from otel_train.catalogue import divergence, rows
+from otel_train.catalogue import rows
 from otel_train.exceptions import ConfigurationError, StateMismatchError
 from otel_train.mixing import MixingMeter
-
-MODALITIES = ("a", "b", "c")
-ACTIONS = st.lists(
-    st.one_of(
-        st.tuples(st.just("open"), st.integers(0, 2), st.sampled_from(MODALITIES)),
-        st.tuples(st.just("pick"), st.integers(0, 2), st.integers(1, 3)),
-        st.tuples(st.just("restart"), st.integers(0, 2), st.sampled_from(MODALITIES)),
-        st.tuples(st.just("close"), st.integers(0, 2), st.none()),
-        st.tuples(st.just("weights"), st.integers(0, 3), st.integers(1, 3)),
-        st.tuples(st.just("drain"), st.none(), st.none()),
-        st.tuples(st.just("skip"), st.none(), st.none()),
-    ),
-    max_size=60,
-)
-
-
-class Naive:
-    """What METRICS.md says, one event at a time."""
-
-    def __init__(self, horizon: float) -> None:
-        self.horizon, self.step = horizon, 1
-        self.open: dict[int, str] = {}
-        self.last: dict[int, int] = {}
-        self.shares = [1 / 3] * 3
-        self.previous: str | None = None
-        self.c, self.t = [0.0] * 3, [0.0] * 3
-        self.begin()
-
-    def begin(self) -> None:
-        self.picks: list[tuple[str, list[float], bool | None]] = []
-        self.restarts = 0
-        self.tokens = dict.fromkeys(MODALITIES, 0)
-
-    def do(self, action: str, slot: Any, value: Any) -> None:
-        if action == "open":
-            self.open[slot], self.last[slot] = value, self.step
-        elif action == "pick":
-            for _ in range(value):
-                switch = None if self.previous is None else self.previous != self.open[slot]
-                self.picks.append((self.open[slot], self.shares, switch))
-                self.previous = self.open[slot]
-            self.last[slot] = self.step
-            self.tokens[self.open[slot]] += 10 * value
-        elif action == "restart":
-            self.open[slot] = value
-            self.restarts += 1
-        elif action == "close":
-            del self.open[slot]
-        elif action == "weights":
-            total = slot + value + 1
-            self.shares = [slot / total, value / total, 1 / total]
-
-    def drain(self) -> dict[str, float]:
-        keep = math.exp(-len(self.picks) / self.horizon)
-        for i, modality in enumerate(MODALITIES):
-            self.c[i] = self.c[i] * keep + sum(m == modality for m, _, _ in self.picks)
-            self.t[i] = self.t[i] * keep + sum(shares[i] for _, shares, _ in self.picks)
-        ages = [self.step - self.last[slot] for slot in self.open]
-        switches = [switch for _, _, switch in self.picks if switch is not None]
-        values = {
-            rows.PICKS.wandb_key: len(self.picks),
-            rows.ACTIVE_READERS.wandb_key: len(ages),
-            rows.RESTARTS.wandb_key: self.restarts,
-            rows.STALENESS_MEAN.wandb_key: sum(ages) / len(ages) if ages else 0,
-            rows.STALENESS_MAX.wandb_key: max(ages, default=0),
-            rows.SWITCH_RATE.wandb_key: sum(switches) / len(switches) if switches else 0,
-            rows.MIX_DIVERGENCE.wandb_key: divergence(self.c, self.t),
-        }
-        for i, modality in enumerate(MODALITIES):
-            values[f"{rows.TOKENS.wandb_key}/{modality}"] = self.tokens[modality]
-            values[f"{rows.MODALITY_SHARE.wandb_key}/{modality}"] = self.c[i] / sum(self.c) if any(self.c) else 0
-            values[f"{rows.MODALITY_TARGET.wandb_key}/{modality}"] = self.t[i] / sum(self.t) if any(self.t) else 0
-        self.begin()
-        return values
-
-
-def drive(meter: MixingMeter, action: str, slot: Any, value: Any) -> None:
-    """Do to the meter what `Naive.do` does."""
-    if action == "open":
-        meter.open(slot, value)
-    elif action == "pick":
-        meter.pick(slot, rows=value, tokens=10 * value)
-    elif action == "restart":
-        meter.restart(slot, value)
-    elif action == "close":
-        meter.close(slot)
-    elif action == "weights":
-        meter.set_weights({"a": slot, "b": value, "c": 1})
+from tests.support.meter_model import MODALITIES, MeterModel, drive, meter_actions
 
 
 @settings(max_examples=150, deadline=None)
-@given(actions=ACTIONS, horizon=st.sampled_from([1.0, 20.0, 4096.0]), save=st.booleans())
+@given(actions=meter_actions(), horizon=st.sampled_from([1.0, 20.0, 4096.0]), save=st.booleans())
 def test_values_match_definitions(actions: list[tuple[str, Any, Any]], horizon: float, save: bool) -> None:
     """Any order of events, over any intervals, saved and loaded in the midst of one or not."""
     meter = MixingMeter(3, MODALITIES, dict.fromkeys(MODALITIES, 1), horizon=horizon)
-    naive = Naive(horizon)
+    model = MeterModel(horizon)
     opening = [("open", slot, modality) for slot, modality in enumerate(MODALITIES)]
     for action, slot, value in [*opening, *actions, ("drain", None, None)]:
-        if action in ("pick", "restart", "close") and slot not in naive.open:
+        if action in ("pick", "restart", "close") and slot not in model.open:
             continue
-        if action == "open" and slot in naive.open:
+        if action == "open" and slot in model.open:
             continue
         if action == "skip":
-            meter.end_step(naive.step)
+            meter.end_step(model.step)
         elif action == "drain":
-            expected = naive.drain()
-            drained = meter.drain_step_metrics(naive.step)
+            expected = model.drain()
+            drained = meter.drain_step_metrics(model.step)
             assert {key: drained[key] for key in expected} == pytest.approx(expected, rel=1e-9, abs=1e-12)
         else:
-            naive.do(action, slot, value)
+            model.do(action, slot, value)
             drive(meter, action, slot, value)
         if action in ("drain", "skip"):
-            naive.step += 1
+            model.step += 1
         if save:
             state = meter.state_dict()
             meter = MixingMeter(3, MODALITIES, {"a": 1}, horizon=horizon)
             meter.load_state_dict(state)
-            meter.set_weights(dict(zip(MODALITIES, naive.shares, strict=True)))
+            meter.set_weights(dict(zip(MODALITIES, model.shares, strict=True)))
 
 
 def test_unpicked_reader_ages_from_opening() -> None:
@@ -255,13 +168,13 @@ def test_wrong_horizon_raises(horizon: Any) -> None:
 def test_wrong_pick_counts_nothing(arguments: tuple[Any, ...], complaint: str) -> None:
     """The message has the argument, its rule and the value; the meter goes on as if there had been no call."""
     meter, untouched = (MixingMeter(3, ["a"], {"a": 1}) for _ in range(2))
-    for each in (meter, untouched):
-        each.open(0, "a")
-        each.open(1, "a")
+    for one in (meter, untouched):
+        one.open(0, "a")
+        one.open(1, "a")
     with pytest.raises(ConfigurationError, match=complaint):
         meter.pick(*arguments)
-    for each in (meter, untouched):
-        each.pick(1, 2, tokens=3)
+    for one in (meter, untouched):
+        one.pick(1, 2, tokens=3)
     assert meter.drain_measurements(4) == untouched.drain_measurements(4)
 
 
@@ -297,3 +210,17 @@ def test_state_of_other_modalities_raises() -> None:
     """Counts must not be taken for another modality's."""
     with pytest.raises(StateMismatchError, match="modalities"):
         MixingMeter(1, ["a"], {"a": 1}).load_state_dict(MixingMeter(1, ["b"], {"b": 1}).state_dict())
+
+
+def test_saved_meter_knows_previous_pick() -> None:
+    """The first pair of an interval is made with the last pick of the one before."""
+    meter = MixingMeter(2, ["a", "b"], {"a": 1, "b": 1})
+    meter.open(0, "a")
+    meter.open(1, "b")
+    meter.pick(0)
+    meter.drain_measurements()
+    meter.pick(1)
+    loaded = MixingMeter(2, ["a", "b"], {"a": 1, "b": 1})
+    loaded.load_state_dict(meter.state_dict())
+    loaded.pick(1)
+    assert loaded.drain_step_metrics()[rows.SWITCH_RATE.wandb_key] == 1 / 2

@@ -15,6 +15,7 @@ from otel_train.catalogue import rows
 from otel_train.exceptions import ConfigurationError, StateMismatchError
 from otel_train.ledger import StateLedger
 from otel_train.mixing import MixingMeter, StreamMixingDataset, WeightSchedule
+from otel_train.mixing.resume import Job, reshard
 from tests.support.number_streams import Numbers, held
 
 STREAMS = tuple(Numbers(f"{modality}{index}", modality) for modality in "ab" for index in range(4))
@@ -162,19 +163,14 @@ def test_resharding_keeps_interval_counts(before: int, after: int) -> None:
     new = [make(rank=rank, world_size=after) for rank in range(after)]
     for dataset in new:
         dataset.load_state_dict(states)
-    first = slice(0, rows_before_counts(new[0]))
+    first = slice(0, 6 + 3 * len(new[0].modalities))  # the sums
     sums = [
-        [sum(column) for column in zip(*(each.drain_measurements(1)[first] for each in side), strict=True)]
+        [sum(column) for column in zip(*(dataset.drain_measurements(1)[first] for dataset in side), strict=True)]
         for side in (old, new)
     ]
     counted = [0, 2, 4, 5]  # picks, restarts, switches, pairs
     assert [sums[1][at] for at in counted] == [sums[0][at] for at in counted]
     assert sums[1][-6:] == pytest.approx(sums[0][-6:], rel=1e-12)
-
-
-def rows_before_counts(dataset: StreamMixingDataset) -> int:
-    """Return how many of the measurements are sums."""
-    return 6 + 3 * len(dataset.modalities)
 
 
 @pytest.mark.parametrize(
@@ -206,7 +202,7 @@ def test_state_of_other_data_raises() -> None:
     """A stream with another modality, one that has become shorter than what was read, and nothing is changed."""
     state = saved(make(slots=["a", "b"], readers=None), 8)
     stream, row = max(held(state), key=lambda entry: entry[1])
-    shorter = [Numbers(each.id, each.modality, row if each.id == stream else 9) for each in STREAMS]
+    shorter = [Numbers(other.id, other.modality, row if other.id == stream else 9) for other in STREAMS]
     dataset = make(shorter)
     before = dataset.state_dict()
     with pytest.raises(
@@ -283,7 +279,7 @@ def test_meters_of_ranks_are_joined() -> None:
     new = [MixingMeter(2, ["a", "b"], {"a": 1, "b": 1}) for _ in range(2)]
     for rank, meter in enumerate(new):
         meter.open(1, "b")
-        meter.load_resharded([each.state_dict() for each in old], rank, 2)
+        meter.load_resharded([other.state_dict() for other in old], rank, 2)
         meter.pick(1)
     values = [meter.drain_step_metrics() for meter in new]
     assert [value[PICKS] for value in values] == [1 + 3 + 1, 2 + 1]
@@ -302,3 +298,55 @@ def test_resume_emits_slot_events() -> None:
         elif event["event"] == "close":
             del opened[event["slot"]]
     assert opened == {1: state["plan"]["slots"][1][0]}
+
+
+def test_resume_keeps_targets_of_step() -> None:
+    """The weights in force at the saved pick are those of its step, not those of step 1."""
+    schedule = WeightSchedule(((1, {"a": 1.0}), (2, {"b": 1.0})))
+    whole, after = (make(weights=schedule, rows_per_step=4, batch_size=2) for _ in range(2))
+    picks = iter(whole)
+    for _ in range(6):
+        next(picks)
+    after.load_state_dict(whole.state_dict())
+    list(islice(picks, 2)), list(islice(after, 2))
+    key = f"{rows.MODALITY_TARGET.wandb_key}/b"
+    assert after.drain_step_metrics(2)[key] == whole.drain_step_metrics(2)[key] == 0.5
+
+
+def test_resharding_keeps_decayed_counts() -> None:
+    """The new ranks' decayed counts add up to the old ranks'."""
+    old = [make(rank=rank, world_size=2) for rank in range(2)]
+    for rank, dataset in enumerate(old):
+        list(islice(dataset, 10 + rank))
+        dataset.drain_measurements(5)
+    states = [dataset.state_dict() for dataset in old]
+    new = [make(rank=rank, world_size=3) for rank in range(3)]
+    for dataset in new:
+        dataset.load_state_dict(states)
+    for name in ("counts", "targets"):
+        before = [sum(column) for column in zip(*(state["meter"][name] for state in states), strict=True)]
+        after = [sum(column) for column in zip(*(dataset.state_dict()["meter"][name] for dataset in new), strict=True)]
+        assert after == pytest.approx(before, rel=1e-12)
+
+
+def test_resharding_keeps_queue_order() -> None:
+    """Those that play go first, then the next of each rank; one at a queue's end would never come up otherwise."""
+    names = [[f"{rank}{turn}" for turn in "pxyz"] for rank in range(2)]
+    plans = [
+        {"index": 0, "slots": [(own[0], 3), None], "queues": {"a": [(name, 0) for name in own[1:]]}, "finished": []}
+        for own in names
+    ]
+    states = [
+        {"rank": rank, "world_size": 2, "step": 1, "picks_in_step": 0, "streams": {"a": names}, "plan": plan}
+        for rank, plan in enumerate(plans)
+    ]
+    streams = [name for own in names for name in own]
+    job = Job(
+        modalities=dict.fromkeys(streams, "a"),
+        lengths=dict.fromkeys(streams, 9),
+        seed=0,
+        world_size=1,
+        begins_again=True,
+    )
+    starts = reshard(job, 0, states).starts
+    assert [start.stream for start in starts] == ["0p", "1p", "0x", "1x", "0y", "1y", "0z", "1z"]

@@ -1,4 +1,4 @@
-"""Streams of numbers, and what saved states say of them: shared by the tests of the mixing dataset."""
+"""Streams of numbers, and their positions in saved states."""
 
 from __future__ import annotations
 
@@ -6,7 +6,7 @@ from dataclasses import dataclass
 from typing import Any
 
 
-@dataclass(frozen=True)
+@dataclass
 class Numbers:
     """A stream whose row n is n and holds n + 1 tokens."""
 
@@ -18,7 +18,7 @@ class Numbers:
         return self.length
 
     def read(self, position: int) -> tuple[dict[str, Any], int]:
-        """Return a row, and tokens that tell the position."""
+        """Return a row, with a number of tokens that follows from the position."""
         return {"value": position}, position + 1
 
 
