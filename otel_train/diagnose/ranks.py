@@ -39,7 +39,7 @@ def find_ranks(states: Sequence[RankState], history: History, now_ns: int) -> li
     """Return whether the ranks whose rings are here go on and, if not, on which of them the job hangs.
 
     Args:
-        states: How far each is.
+        states: The present states of the ranks.
         history: The run, for the usual time of a step.
         now_ns: The present time, nanoseconds since the epoch.
     """

@@ -26,7 +26,7 @@ class Track:
 
     steps: list[int] = field(default_factory=list)
     times_ns: list[int] = field(default_factory=list)
-    """When each step ended, nanoseconds since the epoch."""
+    """Time at which each step ended, nanoseconds since the epoch."""
     values: dict[str, list[float]] = field(default_factory=dict)
     """By wandb key, as long as `steps`; NaN where a step has no such value."""
 

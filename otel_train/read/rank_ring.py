@@ -34,11 +34,11 @@ class RankState:
     step: int
     """The last step that it ended."""
     step_time_ns: int
-    """When it ended that step, nanoseconds since the epoch."""
+    """Time at which it ended that step, nanoseconds since the epoch."""
     phase: Phase | None
     """Activity of its training thread; None for one that only another release has."""
     phase_time_ns: int
-    """When that phase began, nanoseconds since the epoch."""
+    """Time at which that phase began, nanoseconds since the epoch."""
     lives: bool
     """Whether its process lives."""
     closed: bool

@@ -93,7 +93,7 @@ def frame(
     return lines
 
 
-def chosen(ranks: Sequence[RankLine], arrangement: Arrangement) -> list[RankLine]:
+def selected_ranks(ranks: Sequence[RankLine], arrangement: Arrangement) -> list[RankLine]:
     """Return the ranks that the filter selects, sorted."""
     matches = _matcher(arrangement.filter.strip().lower())
     by_rank = sorted((rank for rank in ranks if matches(rank)), key=lambda rank: rank.rank)
@@ -211,7 +211,7 @@ def _ranks(snapshot: Snapshot, arrangement: Arrangement, width: int, room: int |
     columns = _columns_that_fit(width)
     heading = f"  {titles['rank']:<6}" + "".join(f"{titles[name]:>{_WIDTHS[name]}} " for name in columns)
     heading += f"{titles['state']:<{_STATE}}"
-    selected = chosen(snapshot.ranks, arrangement)
+    selected = selected_ranks(snapshot.ranks, arrangement)
     note = f"of {len(snapshot.ranks)}: {_clean(arrangement.filter)}" if arrangement.filter else ""
     lines = [Text(f"{heading} {'host' if wide else ''} {note}".rstrip(), style="dim")]
     worst = snapshot.worst

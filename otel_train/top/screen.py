@@ -23,7 +23,7 @@ from otel_train.catalogue import healthy_range
 from otel_train.diagnose.judgement import Ranges
 from otel_train.exceptions import OtelTrainError
 from otel_train.read.rings import RingJob
-from otel_train.top.frame import SORTS, Arrangement, chosen, frame
+from otel_train.top.frame import SORTS, Arrangement, frame, selected_ranks
 from otel_train.top.snapshot import RANK_KEYS, Snapshot, take_snapshot
 
 NEWEST = 512
@@ -204,7 +204,7 @@ class Top(App[None]):
 
     def action_scroll(self, lines: int) -> None:
         """Move over the ranks."""
-        ranks = 0 if self.shown is None else len(chosen(self.shown.ranks, self.arrangement))
+        ranks = 0 if self.shown is None else len(selected_ranks(self.shown.ranks, self.arrangement))
         skip = max(0, min(self.arrangement.skip + lines, ranks - 1))
         self._arrange(replace(self.arrangement, skip=skip))
 

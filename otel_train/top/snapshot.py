@@ -85,7 +85,7 @@ class RankLine:
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
-class Worst:
+class WorstRank:
     """The rank to look at first."""
 
     rank: int
@@ -116,7 +116,7 @@ class Snapshot:
     metrics: tuple[MetricLine, ...]
     shares: tuple[ShareLine, ...]
     ranks: tuple[RankLine, ...]
-    worst: Worst | None
+    worst: WorstRank | None
     unsent: int
     notices: tuple[str, ...]
     """Further messages, a line each."""
@@ -248,27 +248,27 @@ def _metric(cluster: Track, own: Judgement, peak: Judgement | None) -> MetricLin
     )
 
 
-def _worst(ranks: Sequence[RankLine], metrics: Sequence[MetricLine], state: str) -> Worst | None:
+def _worst(ranks: Sequence[RankLine], metrics: Sequence[MetricLine], state: str) -> WorstRank | None:
     """Return the rank to look at first: a dead one, one that holds the others up, or one that a metric names."""
     if not ranks:
         return None
     lost = [rank for rank in ranks if rank.status in BAD]
     if lost:
         first = max(lost, key=lambda rank: rank.seen)
-        return Worst(rank=first.rank, why=first.error or f"in {first.phase} at {first.step}", wrong=True)
+        return WorstRank(rank=first.rank, why=first.error or f"in {first.phase} at {first.step}", wrong=True)
     last = min(ranks, key=lambda rank: (rank.step, rank.phase in _WAITS, -rank.seen))
     if state == STANDS_STILL:
-        return Worst(rank=last.rank, why=f"for {duration(last.seen)}", wrong=True)
+        return WorstRank(rank=last.rank, why=f"for {duration(last.seen)}", wrong=True)
     behind = max(rank.step for rank in ranks) - last.step
     if behind > BEHIND:
-        return Worst(rank=last.rank, why=f"{behind} behind", wrong=True)
+        return WorstRank(rank=last.rank, why=f"{behind} behind", wrong=True)
     seen = {rank.rank for rank in ranks}
     for line in metrics:
         if line.healthy is False and line.worst_rank in seen:
             assert line.worst_rank is not None, "it is one of the ranks"
-            return Worst(rank=line.worst_rank, why=line.key.rpartition("/")[2], wrong=True)
+            return WorstRank(rank=line.worst_rank, why=line.key.rpartition("/")[2], wrong=True)
     stale = [rank for rank in ranks if not math.isnan(rank.staleness)]
     if not stale:
         return None
     oldest = max(stale, key=lambda rank: (rank.staleness, -rank.rank))
-    return Worst(rank=oldest.rank, why="staleness", wrong=False)
+    return WorstRank(rank=oldest.rank, why="staleness", wrong=False)

@@ -11,7 +11,7 @@ from rich.cells import cell_len
 
 from otel_train.catalogue import HEADLINE, Phase, rows
 from otel_train.read.rings import RingJob
-from otel_train.top.frame import Arrangement, chosen, frame
+from otel_train.top.frame import Arrangement, frame, selected_ranks
 from otel_train.top.snapshot import RANK_KEYS, Snapshot, take_snapshot
 from tests.support.job_rings import ATTEMPT, SECOND, write_job
 
@@ -138,7 +138,7 @@ def test_missing_metrics_are_neutral(tmp_path: Path) -> None:
 )
 def test_ranks_are_filtered_and_sorted(starved: Snapshot, arrangement: Arrangement, ranks: list[int]) -> None:
     """Numbers, spans, or a part of a host, phase or state select ranks."""
-    assert [rank.rank for rank in chosen(starved.ranks, arrangement)] == ranks
+    assert [rank.rank for rank in selected_ranks(starved.ranks, arrangement)] == ranks
 
 
 def test_snapshot_sums_up_rings(starved: Snapshot) -> None:
