@@ -1,8 +1,12 @@
-"""Sessions without a sidecar."""
+"""Sessions without a sidecar, and a receiver for those with one."""
 
 from __future__ import annotations
 
 import pytest
+
+from tests.support.rank_ring import receiver
+
+__all__ = ["external_sidecar", "receiver"]
 
 
 @pytest.fixture

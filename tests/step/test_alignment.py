@@ -5,128 +5,34 @@ The collectives are real sums in one process, so that any order of events can be
 
 from __future__ import annotations
 
-from typing import Any
-
 import pytest
-import torch
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from otel_train.catalogue import Layout, Metric, Reduction
 from otel_train.step.alignment import Alignment
-from otel_train.step.packing import Reduced
-from otel_train.step.rank_group import RankGroup
-from otel_train.step.recorder import Measurements
-from otel_train.step.reduction import Reducer
-
-LAYOUT = Layout([Metric("made", Reduction.SUM), Metric("top", Reduction.MAX)])
-RANKS = 3
-IN_FLIGHT = 2
-
-
-class Sum:
-    """One collective: complete when every rank has given its vector."""
-
-    def __init__(self) -> None:
-        self.vectors: list[torch.Tensor] = []
-
-    def give(self, vector: torch.Tensor) -> None:
-        """Take a rank's vector; the last one gives all of them the sum."""
-        self.vectors.append(vector)
-        if self.is_completed():
-            total = torch.stack(self.vectors).sum(0)
-            for each in self.vectors:
-                each.copy_(total)
-
-    def is_completed(self) -> bool:
-        """Tell whether the sum is there."""
-        return len(self.vectors) == RANKS
-
-    def wait(self) -> None:
-        """Do nothing: who waits has asked before."""
-
-
-class Handle:
-    """A rank's end of a process group: its n-th collective meets the n-th of the others."""
-
-    def __init__(self, sums: list[Sum]) -> None:
-        self.sums, self.count = sums, 0
-
-    def allreduce(self, vectors: list[torch.Tensor], _: Any) -> Sum:
-        """Begin a collective."""
-        if self.count == len(self.sums):
-            self.sums.append(Sum())
-        begun = self.sums[self.count]
-        self.count += 1
-        begun.give(vectors[0])
-        return begun
-
-
-class Rank:
-    """A rank that makes some of the steps; in step n its own power of ten is what it gives, and n is its candidate."""
-
-    def __init__(self, rank: int, sums: list[Sum], steps: list[int], rest: int) -> None:
-        handle: Any = Handle(sums)
-        group = RankGroup(rank, RANKS, rank, handle, tuple(range(RANKS)))
-        self.reducer = Reducer(LAYOUT, group, max_in_flight=IN_FLIGHT, timeout=0.0)
-        self.rank, self.steps, self.rest = rank, steps, rest
-        self.gave: set[int] = set()
-        self.landed: list[Reduced] = []
-
-    def measured(self, step: int) -> Measurements:
-        """Return what it gives in a step."""
-        return Measurements((float(10**self.rank), float(step), 0.0))
-
-    def go_on(self) -> bool:
-        """Make the next step, or close; tell whether there was anything to do."""
-        if not self.steps:
-            return False
-        step = self.steps.pop(0)
-        if self.steps:
-            self.gave.add(step)
-            self.reducer.launch(step, step, self.measured(step))
-            self.landed += self.reducer.harvest()
-        else:
-            rest = self.measured(step) if self.rest else None
-            if rest is not None:
-                self.gave.add(step)
-            self.landed += self.reducer.close(step, step, rest, 0.0)
-        return True
-
-
-def run(plans: list[tuple[list[int], bool]], order: list[int]) -> list[Rank]:
-    """Let ranks make their steps in that order, and then all the rest in turns, until nothing changes any more."""
-    sums: list[Sum] = []
-    ranks = [Rank(number, sums, list(steps), rest) for number, (steps, rest) in enumerate(plans)]
-    for number in order:
-        ranks[number].go_on()
-    while sum(rank.go_on() for rank in ranks):
-        pass
-    for _ in range(200):
-        for rank in ranks:
-            rank.landed += rank.reducer.harvest()
-    return ranks
-
-
-STEPS = st.sets(st.integers(0, 12), min_size=1).map(sorted)
-PLANS = st.lists(st.tuples(STEPS, st.booleans()), min_size=RANKS, max_size=RANKS)
+from tests.support.lockstep_ranks import RANKS, run_ranks
 
 
 @settings(max_examples=300, deadline=None)
-@given(PLANS, st.lists(st.integers(0, RANKS - 1), max_size=30))
+@given(
+    st.lists(
+        st.tuples(st.sets(st.integers(0, 12), min_size=1).map(sorted), st.booleans()), min_size=RANKS, max_size=RANKS
+    ),
+    st.lists(st.integers(0, RANKS - 1), max_size=30),
+)
 def test_row_has_ranks_of_its_step(plans: list[tuple[list[int], bool]], order: list[int]) -> None:
     """A row has the values of each rank that made its step, once; steps rise, all ranks see one row, and all that is
     launched lands.
     """
-    ranks = run(plans, order)
+    ranks = run_ranks(plans, order)
     seen: dict[int, set[tuple[float, ...]]] = {}
     for rank in ranks:
         assert [row.step for row in rank.landed] == sorted({row.step for row in rank.landed})
         for row in rank.landed:
             made, top, _ = row.values
-            present = [each for each in ranks if int(made) // 10**each.rank % 10]
-            assert made == sum(10**each.rank for each in present)
-            assert all(row.step in each.gave for each in present)
+            present = [other for other in ranks if int(made) // 10**other.rank % 10]
+            assert made == sum(10**other.rank for other in present)
+            assert all(row.step in other.gave for other in present)
             assert top == row.step
             seen.setdefault(row.step, set()).add((made, top))
         assert rank.reducer.ended
@@ -137,7 +43,7 @@ def test_ranks_in_step_lose_nothing() -> None:
     """Ranks that make the same steps lose no row, whichever is ahead and whichever steps they make."""
     for steps in ([1, 2, 3, 4, 5], [1, 11, 21, 31, 41], [3, 4, 10, 11, 30]):
         for order in ([0, 0, 1, 2, 1, 2], [2, 1, 0], [0, 0, 0, 1, 1, 1, 2]):
-            ranks = run([(steps, False)] * RANKS, order)
+            ranks = run_ranks([(steps, False)] * RANKS, order)
             assert [(row.step, row.values[0]) for row in ranks[0].landed] == [(step, 111) for step in steps[:-1]]
 
 
@@ -148,7 +54,7 @@ def test_absent_rank_realigns(away: range) -> None:
     """
     steps = list(range(1, 300))
     plans = [(steps, False), (steps, False), ([step for step in steps if step not in away], False)]
-    ranks = run(plans, [0, 1, 2, 0, 1, 2, *[0, 1] * len(away)])
+    ranks = run_ranks(plans, [0, 1, 2, 0, 1, 2, *[0, 1] * len(away)])
     everybody = {row.step for row in ranks[0].landed if row.values[0] == 111}
     assert set(steps[-10:-1]) <= everybody
     assert set(away[:50]) <= {row.step for row in ranks[0].landed if row.values[0] == 11}
@@ -158,7 +64,7 @@ def test_absent_rank_realigns(away: range) -> None:
 def test_disjoint_steps_warn_once(caplog: pytest.LogCaptureFixture) -> None:
     """Steps that never meet are one warning of each rank."""
     plans = [([*range(begin, begin + 9)], False) for begin in (1, 11, 21)]
-    ranks = run(plans, [0, 0, 1, 1, 2, 2])
+    ranks = run_ranks(plans, [0, 0, 1, 1, 2, 2])
     assert [rank.reducer.abandoned > 1 for rank in ranks] == [True] * RANKS
     assert sum("not at the same step" in record.getMessage() for record in caplog.records) == RANKS
 

@@ -36,14 +36,6 @@ with otel_train.init(ring_dir=sys.argv[1], close_timeout=30.0) as telemetry:
 POISON = "import sys; open({trap!r}, 'a').write(' '.join(sys.orig_argv) + '\\n')\n"
 
 
-@pytest.fixture
-def receiver(monkeypatch: pytest.MonkeyPatch) -> Iterator[OtlpReceiver]:
-    """Return a receiver that the environment names."""
-    with OtlpReceiver() as made:
-        monkeypatch.setenv("OTEL_EXPORTER_OTLP_ENDPOINT", f"http://{made.address}")
-        yield made
-
-
 def run(command: list[str], directory: Path, *, python: str = sys.executable, **environment: str) -> None:
     """Run a job to its end in a directory."""
     environment = {**os.environ, **environment}

@@ -3,96 +3,26 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Sequence
-from dataclasses import dataclass
 from typing import Any
 
 import pytest
-import torch
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from otel_train.catalogue import RANK_SUFFIX, Layout, Metric, Reduction, rows
-from otel_train.ledger import StateLedger
+from otel_train.catalogue import RANK_SUFFIX, Layout, rows
 from otel_train.mixing import MixingMeter
 from otel_train.step.packing import PackingPlan
-from otel_train.step.recorder import Recorder
-from tests.support.replay import Drain, RankReplay, join
-
-MODALITIES = ("a", "b", "c")
-SCALARS = (Metric("mean"), Metric("sum", Reduction.SUM), Metric("max", Reduction.MAX), Metric("min", Reduction.MIN))
-NUMBERS = st.floats(-1e6, 1e6) | st.sampled_from([math.nan, math.inf, -math.inf])
-STEP = st.fixed_dictionaries(
-    {
-        "picks": st.lists(st.integers(0, 4), max_size=9),
-        "stores": st.lists(st.lists(st.integers(0, 6), max_size=4), max_size=2),
-        "scalar": st.none() | NUMBERS,
-        "close": st.none() | st.integers(0, 4),
-        "weights": st.none() | st.tuples(*[st.integers(0, 3)] * 3).filter(any),
-    }
-)
-RANK = st.fixed_dictionaries(
-    {
-        "slots": st.lists(st.sampled_from(MODALITIES), max_size=5),
-        "capacity": st.integers(1, 3),
-        "steps": st.lists(STEP, min_size=3, max_size=3),
-    }
-)
-
-
-@dataclass
-class Rank:
-    """A rank's sources, its recorder, and its events replayed."""
-
-    meter: MixingMeter
-    ledger: StateLedger
-    recorder: Recorder
-    replay: RankReplay
-
-    @classmethod
-    def of(cls, plan: dict[str, Any]) -> Rank:
-        """Return a rank with its slots open; it may have none."""
-        replay = RankReplay(horizon=20.0, ring_size=plan["capacity"])
-
-        def feed(event: dict[str, Any]) -> None:
-            replay.feed(event)
-
-        # Ranks may differ in the number of slots; one that has none keeps an empty one.
-        meter = MixingMeter(
-            max(1, len(plan["slots"])), MODALITIES, dict.fromkeys(MODALITIES, 1), horizon=20.0, events=feed
-        )
-        for slot, modality in enumerate(plan["slots"]):
-            meter.open(slot, modality)
-        ledger = StateLedger((1,), capacity=plan["capacity"], events=feed)
-        return cls(meter, ledger, Recorder([meter, ledger], SCALARS), replay)
-
-    def run(self, step: int, plan: dict[str, Any]) -> tuple[Sequence[float], Drain]:
-        """Make a step and end its interval."""
-        if plan["weights"] is not None:
-            self.meter.set_weights(dict(zip(MODALITIES, plan["weights"], strict=True)))
-        held = [slot for slot, modality in enumerate(self.meter.modality_for_reader) if modality is not None]
-        for slot in plan["picks"]:
-            if slot in held:
-                self.meter.log_pick(slot, "stream", 7)
-        if plan["close"] in held:
-            self.meter.close(plan["close"])
-        for keys in plan["stores"]:
-            self.ledger.store(keys, torch.zeros(len(keys), 1))
-        scalars = {} if plan["scalar"] is None else {metric.name: plan["scalar"] for metric in SCALARS}
-        self.recorder.add(scalars)
-        measured = self.recorder.drain(step, (0.5, 1, 0.25))
-        drain = self.replay.feed({"event": "drain", "step": step})
-        assert drain is not None
-        return measured, drain
+from tests.support.replay import join
+from tests.support.replayed_ranks import RANK_PLANS, ReplayedRank
 
 
 @settings(max_examples=60, deadline=None)
-@given(st.lists(RANK, min_size=1, max_size=8), st.randoms())
+@given(st.lists(RANK_PLANS, min_size=1, max_size=8), st.randoms())
 def test_reduction_equals_event_replay(plans: list[dict[str, Any]], random: Any) -> None:
     """The reduction equals a replay of every rank's events: ranks without picks, readers or traffic, of other sizes
     and weights, with NaN.
     """
-    ranks = [Rank.of(plan) for plan in plans]
+    ranks = [ReplayedRank.of(plan) for plan in plans]
     layout = ranks[0].recorder.layout
     packing = PackingPlan.of(layout, len(ranks))
     for step in (1, 2, 3):
@@ -108,34 +38,27 @@ def test_reduction_equals_event_replay(plans: list[dict[str, Any]], random: Any)
             if key != rows.STEP.wandb_key:
                 exact = float(value).is_integer()
                 assert values[key] == (value if exact else pytest.approx(value, rel=1e-9, abs=0)), key
-        assert_worst_ranks_are_named(values, [drain for _, drain in made])
-        given_scalars = [plan["steps"][step - 1]["scalar"] for plan in plans]
-        assert_scalars(values, [value for value in given_scalars if value is not None])
-
-
-def assert_worst_ranks_are_named(values: dict[str, float], drains: list[Drain]) -> None:
-    """The lowest rank that has the maximum."""
-    oldest = [max(drain.ages, default=-1) for drain in drains]
-    named = values.get(rows.STALENESS_MAX.wandb_key + RANK_SUFFIX)
-    assert named == (oldest.index(max(oldest)) if max(oldest) >= 0 else None)
-    evicted = [drain.counts["evictions"] for drain in drains]
-    assert values[f"{rows.EVICTIONS.wandb_key}_max{RANK_SUFFIX}"] == evicted.index(max(evicted))
-
-
-def assert_scalars(values: dict[str, float], scalars: list[float]) -> None:
-    """What is no number stays so, in its scalar only; what nobody gave is absent."""
-    plain: dict[str, float] = {}
-    if scalars:
-        broken = any(math.isnan(value) for value in scalars)
-        total = sum(scalars, start=0.0)
-        plain |= {"sum": total, "mean": total / len(scalars)}
-        plain |= {"max": math.nan if broken else max(scalars), "min": math.nan if broken else min(scalars)}
-    for name in ("sum", "mean", "max", "min"):
-        wanted = plain.get(name)
-        if wanted is None:
-            assert name not in values
-        else:
-            assert values[name] == pytest.approx(wanted, rel=1e-9, abs=1e-6, nan_ok=True), name
+        # The lowest rank that has a maximum is named.
+        drains = [drain for _, drain in made]
+        oldest = [max(drain.ages, default=-1) for drain in drains]
+        named = values.get(rows.STALENESS_MAX.wandb_key + RANK_SUFFIX)
+        assert named == (oldest.index(max(oldest)) if max(oldest) >= 0 else None)
+        evicted = [drain.counts["evictions"] for drain in drains]
+        assert values[f"{rows.EVICTIONS.wandb_key}_max{RANK_SUFFIX}"] == evicted.index(max(evicted))
+        # A NaN stays in its scalar, and a scalar without a value is absent.
+        scalars = [plan["steps"][step - 1]["scalar"] for plan in plans if plan["steps"][step - 1]["scalar"] is not None]
+        plain: dict[str, float] = {}
+        if scalars:
+            broken = any(math.isnan(value) for value in scalars)
+            total = sum(scalars, start=0.0)
+            plain |= {"sum": total, "mean": total / len(scalars)}
+            plain |= {"max": math.nan if broken else max(scalars), "min": math.nan if broken else min(scalars)}
+        for name in ("sum", "mean", "max", "min"):
+            expected = plain.get(name)
+            if expected is None:
+                assert name not in values
+            else:
+                assert values[name] == pytest.approx(expected, rel=1e-9, abs=1e-6, nan_ok=True), name
 
 
 def test_mean_weighs_readers_not_ranks() -> None:

@@ -17,21 +17,6 @@ from otel_train.ring import Kind, RingReader, ring_files
 from tests.support.torch_modes import MODES, run_in, set_mode
 
 TIMES = ("train/step_duration", "train/data_wait")
-METRICS = [Scalar("total", "sum"), Scalar("largest", "max")]
-
-
-class Numbers:
-    """A stream of numbered rows."""
-
-    def __init__(self, name: str, modality: str) -> None:
-        self.id, self.modality = name, modality
-
-    def __len__(self) -> int:
-        return 5
-
-    def read(self, row: int) -> tuple[dict[str, Any], int]:
-        """Return a row and its tokens."""
-        return {"row": row}, row + 1
 
 
 @pytest.fixture(scope="module", autouse=True)
@@ -42,45 +27,60 @@ def group() -> Iterator[None]:
     dist.destroy_process_group()
 
 
-def train(directory: Path) -> list[dict[str, float]]:
-    """Train with a dataset, a ledger and scalars, save, resume, and return the cluster's values of each step."""
-    streams = [Numbers(f"s{number}", "ab"[number % 2]) for number in range(4)]
-    dataset = StreamMixingDataset(streams, {"a": 1.0, "b": 2.0}, readers=3, batch_size=2)
-    ledger = otel_train.StateLedger((2,), capacity=3, max_idle_steps=4)
-    with otel_train.init(
-        sources=[dataset, ledger], metrics=METRICS, ring_dir=directory, blocking=True, close_timeout=0.01
-    ) as telemetry:
-        rows = iter(dataset)
-        for step in range(1, 9):
-            batch = [next(rows) for _ in range(2)]
-            ids = [row["stream"] for row in batch]
-            states, _ = ledger.fetch(ids)
-            ledger.store(ids, states + 1)
-            if step == 3:
-                ledger.wipe()
-            if step == 5:
-                ledger.load_state_dict(ledger.state_dict())
-                dataset.load_state_dict(dataset.state_dict())
-                rows = iter(dataset)
-            loss = torch.tensor(0.1 * step, dtype=torch.float32, device="cpu", requires_grad=True)
-            telemetry.add({"loss": loss.detach() + 1, "total": step}, weight=2.0)
-            telemetry.step(step, {"loss": loss, "largest": loss})
-        assert telemetry.latest is not None
-        assert telemetry.latest[0] == 8
-    reader = RingReader(ring_files(directory)[0])
-    values = [
-        reader.layout.by_key(*reader.layout.split(record.values))
-        for record in reader.read(0, 100)[0]
-        if record.kind is Kind.CLUSTER
-    ]
-    assert len(values) == 8
-    return [{key: value for key, value in row.items() if key not in TIMES} for row in values]
-
-
 @pytest.mark.parametrize("mode", MODES)
 def test_modes_change_no_session(mode: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     """A session measures the same in each of torch's modes, whatever is made or called inside it, and used outside."""
     monkeypatch.setenv("OTEL_TRAIN_SIDECAR", "external")
+
+    class Numbers:
+        """A stream of numbered rows."""
+
+        def __init__(self, name: str, modality: str) -> None:
+            self.id, self.modality = name, modality
+
+        def __len__(self) -> int:
+            return 5
+
+        def read(self, row: int) -> tuple[dict[str, Any], int]:
+            """Return a row and its tokens."""
+            return {"row": row}, row + 1
+
+    metrics = [Scalar("total", "sum"), Scalar("largest", "max")]
+
+    def train(directory: Path) -> list[dict[str, float]]:
+        """Train with a dataset, a ledger and scalars, save, resume, and return the cluster's values of each step."""
+        streams = [Numbers(f"s{number}", "ab"[number % 2]) for number in range(4)]
+        dataset = StreamMixingDataset(streams, {"a": 1.0, "b": 2.0}, readers=3, batch_size=2)
+        ledger = otel_train.StateLedger((2,), capacity=3, max_idle_steps=4)
+        with otel_train.init(
+            sources=[dataset, ledger], metrics=metrics, ring_dir=directory, blocking=True, close_timeout=0.01
+        ) as telemetry:
+            rows = iter(dataset)
+            for step in range(1, 9):
+                batch = [next(rows) for _ in range(2)]
+                ids = [row["stream"] for row in batch]
+                states, _ = ledger.fetch(ids)
+                ledger.store(ids, states + 1)
+                if step == 3:
+                    ledger.wipe()
+                if step == 5:
+                    ledger.load_state_dict(ledger.state_dict())
+                    dataset.load_state_dict(dataset.state_dict())
+                    rows = iter(dataset)
+                loss = torch.tensor(0.1 * step, dtype=torch.float32, device="cpu", requires_grad=True)
+                telemetry.add({"loss": loss.detach() + 1, "total": step}, weight=2.0)
+                telemetry.step(step, {"loss": loss, "largest": loss})
+            assert telemetry.latest is not None
+            assert telemetry.latest[0] == 8
+        reader = RingReader(ring_files(directory)[0])
+        values = [
+            reader.layout.by_key(*reader.layout.split(record.values))
+            for record in reader.read(0, 100)[0]
+            if record.kind is Kind.CLUSTER
+        ]
+        assert len(values) == 8
+        return [{key: value for key, value in row.items() if key not in TIMES} for row in values]
+
     expected = train(tmp_path / "plain")
     with monkeypatch.context() as patch:
         set_mode(mode, patch)

@@ -15,13 +15,7 @@ from otel_train.ring import RingReader, ring_files
 from otel_train.step.environment import Environment
 from otel_train.step.packing import PackingPlan
 
-pytestmark = pytest.mark.usefixtures("external")
-
-
-@pytest.fixture
-def external(monkeypatch: pytest.MonkeyPatch) -> None:
-    """Start no sidecar."""
-    monkeypatch.setenv("OTEL_TRAIN_SIDECAR", "external")
+pytestmark = pytest.mark.usefixtures("external_sidecar")
 
 
 class Source:

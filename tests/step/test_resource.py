@@ -14,6 +14,8 @@ from otel_train.sidecar.points import resource_of
 from otel_train.step.environment import Environment
 from otel_train.step.resource import resource_attributes
 
+pytestmark = pytest.mark.usefixtures("external_sidecar")
+
 HERE = socket.gethostname()
 
 
@@ -23,12 +25,6 @@ def sent(directory: Path) -> dict[str, str]:
         telemetry.step(1)
     reader = RingReader(ring_files(directory)[0])
     return {name: value for name, value in resource_of(reader.identity).attributes.items() if isinstance(value, str)}
-
-
-@pytest.fixture(autouse=True)
-def external(monkeypatch: pytest.MonkeyPatch) -> None:
-    """Start no sidecar."""
-    monkeypatch.setenv("OTEL_TRAIN_SIDECAR", "external")
 
 
 @pytest.mark.parametrize(

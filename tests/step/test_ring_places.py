@@ -10,11 +10,7 @@ import otel_train
 from otel_train.ring import RingReader, ring_files
 from tests.support.mounts import mounted
 
-
-@pytest.fixture(autouse=True)
-def external(monkeypatch: pytest.MonkeyPatch) -> None:
-    """Start no sidecar."""
-    monkeypatch.setenv("OTEL_TRAIN_SIDECAR", "external")
+pytestmark = pytest.mark.usefixtures("external_sidecar")
 
 
 def messages(caplog: pytest.LogCaptureFixture) -> list[str]:

@@ -27,6 +27,8 @@ from otel_train.step.recorder import Recorder
 from otel_train.step.scalar_recorder import ScalarRecorder
 from otel_train.step.value_source import drain_of
 
+pytestmark = pytest.mark.usefixtures("external_sidecar")
+
 PEAK = Metric("peak", Reduction.MAX)
 LAYOUT = Layout((*MIXING, *LEDGER, Metric("loss"), PEAK), ("a", "b"))
 COUNTS = st.integers(0, 2**53 // 8)
@@ -190,12 +192,6 @@ def test_disabled_job_skips_endpoint() -> None:
 def session(tmp_path: Path, **options: Any) -> otel_train.Telemetry:
     """Return a session of one process without a sidecar, which nobody waits for."""
     return otel_train.init(ring_dir=tmp_path / "rings", **{"close_timeout": 0.01, **options})
-
-
-@pytest.fixture(autouse=True)
-def external(monkeypatch: pytest.MonkeyPatch) -> None:
-    """Start no sidecar."""
-    monkeypatch.setenv("OTEL_TRAIN_SIDECAR", "external")
 
 
 def test_disabled_session_does_nothing(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:

@@ -18,11 +18,7 @@ from otel_train.catalogue import Metric, Reduction
 from otel_train.mixing import MixingMeter
 from otel_train.ring import Kind, RingReader, ring_files
 
-
-@pytest.fixture(autouse=True)
-def external(monkeypatch: pytest.MonkeyPatch) -> None:
-    """Start no sidecar."""
-    monkeypatch.setenv("OTEL_TRAIN_SIDECAR", "external")
+pytestmark = pytest.mark.usefixtures("external_sidecar")
 
 
 def init(directory: Path, **options: Any) -> otel_train.Telemetry:

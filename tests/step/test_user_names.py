@@ -14,6 +14,8 @@ from otel_train.exceptions import ConfigurationError
 from otel_train.ring import RingReader, ring_files
 from otel_train.step.user_metrics import check_names, check_row
 
+pytestmark = pytest.mark.usefixtures("external_sidecar")
+
 
 @pytest.mark.parametrize(
     "names",
@@ -34,9 +36,8 @@ from otel_train.step.user_metrics import check_names, check_row
         ("count", "count_total"),
     ],
 )
-def test_colliding_names_are_refused(names: tuple[str, str], tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_colliding_names_are_refused(names: tuple[str, str], tmp_path: Path) -> None:
     """Two names that are one after Prometheus' translation, or as a maximum's sibling, are refused with both."""
-    monkeypatch.setenv("OTEL_TRAIN_SIDECAR", "external")
     declared: list[Scalar | Metric] = [Scalar("peak", "max"), Metric("count", Reduction.SUM, Instrument.COUNTER)]
     mine, other = names
     with otel_train.init(ring_dir=tmp_path, metrics=declared, close_timeout=0.01) as telemetry:
@@ -54,9 +55,8 @@ def test_colliding_names_are_refused(names: tuple[str, str], tmp_path: Path, mon
         *("", "损失", "a\nb", "x\udcff", "x" * 250, 7, None, ("a", "b"), b"loss"),
     ],
 )
-def test_lost_keys_are_refused(key: Any, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_lost_keys_are_refused(key: Any, tmp_path: Path) -> None:
     """A key that is one of ours or wandb's, or not a name where it goes, is refused."""
-    monkeypatch.setenv("OTEL_TRAIN_SIDECAR", "external")
     telemetry = otel_train.init(ring_dir=tmp_path, close_timeout=0.01)
     with telemetry, pytest.raises(ConfigurationError, match="metric"):
         telemetry.step(1, {"fine": 1.0, key: 1.0})
@@ -119,9 +119,8 @@ def test_scalar_refuses_bad_fields(given: Any, complaint: str) -> None:
 
 
 @pytest.mark.parametrize("reduction", ["mean", "sum", "max", "min", "norm"])
-def test_scalar_declares_as_metric(reduction: Any, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_scalar_declares_as_metric(reduction: Any, tmp_path: Path) -> None:
     """A scalar and the metric of its name, reduction and unit make one schema."""
-    monkeypatch.setenv("OTEL_TRAIN_SIDECAR", "external")
     schemas = []
     declarations: list[Scalar | Metric] = [Scalar("x", reduction, "By"), Metric("x", Reduction(reduction), unit="By")]
     for number, declared in enumerate(declarations):

@@ -19,7 +19,7 @@ from otel_train.catalogue import BY_NAME, MIXING, Instrument, Layout, Metric, Re
 from otel_train.ring import Kind, RingReader, ring_files
 from otel_train.step.recorder import Recorder
 
-pytestmark = pytest.mark.usefixtures("external")
+pytestmark = pytest.mark.usefixtures("external_sidecar")
 
 DROPPED = rows.VALUES_DROPPED.wandb_key
 with warnings.catch_warnings(action="ignore"):  # such tensors are deprecated, or in beta
@@ -27,12 +27,6 @@ with warnings.catch_warnings(action="ignore"):  # such tensors are deprecated, o
     QUANTIZED = torch.quantize_per_tensor(torch.tensor(2.0), 0.5, 0, torch.qint8)
 with FakeTensorMode():
     FAKE = torch.ones((), device="cpu", dtype=torch.float32)
-
-
-@pytest.fixture
-def external(monkeypatch: pytest.MonkeyPatch) -> None:
-    """Start no sidecar."""
-    monkeypatch.setenv("OTEL_TRAIN_SIDECAR", "external")
 
 
 class Failing:
@@ -50,47 +44,28 @@ class Own(torch.Tensor):
         raise RuntimeError(func)
 
 
-UNREADABLE = {
-    "meta": torch.ones((), device="meta"),
-    "fake": FAKE,
-    "huge int": 10**400,
-    "failing": Failing(),
-    "complex": 1j,
-    "complex tensor": torch.tensor(1j),
-    "numpy complex": np.complex64(1j),
-    "text": "3.5",
-    "numpy text": np.str_("3.5"),
-    "array of text": np.array(["3.5"]),
-    "time": np.datetime64("2026-01-01"),
-    "list": [1.0],
-    "no elements": torch.ones(0),
-    "two elements": torch.ones(2),
-    "array": np.ones(3),
-    "function": len,
-}
-READABLE = {
-    "true": (True, 1.0),
-    "int": (2**60, float(2**60)),
-    "numpy": (np.float16(1.5), 1.5),
-    "numpy int": (np.uint8(7), 7.0),
-    "array of one": (np.array([[2.5]]), 2.5),
-    "tensor of one": (torch.ones(1, 1, requires_grad=True), 1.0),
-    "bool tensor": (torch.tensor(True), 1.0),
-    "parameter": (torch.nn.Parameter(torch.ones(())), 1.0),
-    "own class": (torch.tensor(2.5).as_subclass(Own), 2.5),
-    "float8": (torch.tensor(1.5).to(torch.float8_e4m3fn), 1.5),
-    "bfloat16": (torch.tensor(1.5, dtype=torch.bfloat16), 1.5),
-    "uint64": (torch.tensor(3, dtype=torch.uint64), 3.0),
-    "sparse": (torch.tensor([3.0]).to_sparse(), 3.0),
-    "sparse csr": (CSR, 3.0),
-    "quantized": (QUANTIZED, 2.0),
-    "nan": (math.nan, math.nan),
-    "inf": (torch.tensor(-math.inf), -math.inf),
-}
-
-
 @pytest.mark.parametrize("first", [True, False])
-@pytest.mark.parametrize("value", UNREADABLE.values(), ids=UNREADABLE)
+@pytest.mark.parametrize(
+    "value",
+    [
+        pytest.param(torch.ones((), device="meta"), id="meta"),
+        pytest.param(FAKE, id="fake"),
+        pytest.param(10**400, id="huge int"),
+        pytest.param(Failing(), id="failing"),
+        pytest.param(1j, id="complex"),
+        pytest.param(torch.tensor(1j), id="complex tensor"),
+        pytest.param(np.complex64(1j), id="numpy complex"),
+        pytest.param("3.5", id="text"),
+        pytest.param(np.str_("3.5"), id="numpy text"),
+        pytest.param(np.array(["3.5"]), id="array of text"),
+        pytest.param(np.datetime64("2026-01-01"), id="time"),
+        pytest.param([1.0], id="list"),
+        pytest.param(torch.ones(0), id="no elements"),
+        pytest.param(torch.ones(2), id="two elements"),
+        pytest.param(np.ones(3), id="array"),
+        pytest.param(len, id="function"),
+    ],
+)
 def test_unreadable_value_costs_itself(
     value: Any, first: bool, tmp_path: Path, caplog: pytest.LogCaptureFixture
 ) -> None:
@@ -110,7 +85,28 @@ def test_unreadable_value_costs_itself(
     assert [record.getMessage().startswith("telemetry: 'bad' is dropped: it ") for record in caplog.records] == [True]
 
 
-@pytest.mark.parametrize(("value", "number"), READABLE.values(), ids=READABLE)
+@pytest.mark.parametrize(
+    ("value", "number"),
+    [
+        pytest.param(True, 1.0, id="true"),
+        pytest.param(2**60, float(2**60), id="int"),
+        pytest.param(np.float16(1.5), 1.5, id="numpy"),
+        pytest.param(np.uint8(7), 7.0, id="numpy int"),
+        pytest.param(np.array([[2.5]]), 2.5, id="array of one"),
+        pytest.param(torch.ones(1, 1, requires_grad=True), 1.0, id="tensor of one"),
+        pytest.param(torch.tensor(True), 1.0, id="bool tensor"),
+        pytest.param(torch.nn.Parameter(torch.ones(())), 1.0, id="parameter"),
+        pytest.param(torch.tensor(2.5).as_subclass(Own), 2.5, id="own class"),
+        pytest.param(torch.tensor(1.5).to(torch.float8_e4m3fn), 1.5, id="float8"),
+        pytest.param(torch.tensor(1.5, dtype=torch.bfloat16), 1.5, id="bfloat16"),
+        pytest.param(torch.tensor(3, dtype=torch.uint64), 3.0, id="uint64"),
+        pytest.param(torch.tensor([3.0]).to_sparse(), 3.0, id="sparse"),
+        pytest.param(CSR, 3.0, id="sparse csr"),
+        pytest.param(QUANTIZED, 2.0, id="quantized"),
+        pytest.param(math.nan, math.nan, id="nan"),
+        pytest.param(torch.tensor(-math.inf), -math.inf, id="inf"),
+    ],
+)
 @pytest.mark.parametrize("reduction", ["mean", "sum", "max", "min"])
 def test_one_number_is_read(value: Any, number: float, reduction: Any, tmp_path: Path) -> None:
     """Whatever holds one number is read as it, under each reduction, which may be named by its text."""
