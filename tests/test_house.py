@@ -1,12 +1,21 @@
-"""The form of the package's code: names of files, lengths of modules, private names."""
+"""The form of the package's code: names of files, lengths of modules, private names, words."""
 
 from __future__ import annotations
 
+from collections import Counter
 from pathlib import Path
 
 import otel_train
 from tools.environments import QUICK_TESTS
-from tools.figures import foreign_private_names, libraries_of, read_modules, same_names
+from tools.figures import (
+    WEAK_OPENINGS,
+    docstrings_of,
+    foreign_private_names,
+    libraries_of,
+    read_modules,
+    same_names,
+    vague_names_of,
+)
 
 ROOT = Path(__file__).parents[1]
 PACKAGE = Path(otel_train.__file__).parent
@@ -63,6 +72,18 @@ def test_private_names_stay_inside() -> None:
         assert [(line, name) for line, name in names if name not in allowed] == [], module.path
         used |= {name for _, name in names}
     assert {name for names in libraries.values() for name in names} == used
+
+
+def test_names_are_not_vague() -> None:
+    """Variables and arguments have the field's words: index, key, value, count, missing, expected."""
+    counts = Counter(name for module in MODULES for _, name in vague_names_of(module))
+    assert counts.total() <= 20, counts
+
+
+def test_docstrings_begin_with_verb() -> None:
+    """A docstring begins with a verb or a noun, not with "What" or "Of the"."""
+    docstrings = [(module.path.name, line, text) for module in MODULES for line, text in docstrings_of(module)]
+    assert [(name, line) for name, line, text in docstrings if text.startswith(WEAK_OPENINGS)] == []
 
 
 def test_quick_tests_exist() -> None:
