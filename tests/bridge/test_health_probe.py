@@ -2,32 +2,24 @@
 
 from __future__ import annotations
 
-import subprocess
-import sys
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
 from otel_train.bridge import Bridge, BridgeConfig
 from otel_train.bridge.health_probe import serving
-from tests.support.environment import clean_environment
+from tests.support.commands import run_otel_train
 from tests.support.ports import free_port
-
-
-def bridge_command(*arguments: str) -> subprocess.CompletedProcess[str]:
-    """Run the command."""
-    command = [sys.executable, "-m", "otel_train", "bridge", *arguments]
-    return subprocess.run(command, capture_output=True, text=True, env=clean_environment(), check=False)
 
 
 def test_check_reports_missing_bridge(tmp_path: Path) -> None:
     """`--check` without a bridge prints a line, and with one too."""
     address = f"127.0.0.1:{free_port()}"
-    answer = bridge_command("--check", "--listen", address)
+    answer = run_otel_train("bridge", "--check", "--listen", address)
     assert (answer.returncode, answer.stderr.count("\n")) == (1, 1)
     assert f"no bridge serves at {address}" in answer.stderr
     with Bridge(BridgeConfig(state=tmp_path, listen=address)):
-        assert bridge_command("--check", "--listen", address).stdout == f"the bridge at {address} serves\n"
+        assert run_otel_train("bridge", "--check", "--listen", address).stdout == f"the bridge at {address} serves\n"
 
 
 def test_health_check_asks_bridge(start: Callable[..., Any]) -> None:

@@ -2,8 +2,6 @@
 
 from __future__ import annotations
 
-import subprocess
-import sys
 from contextlib import ExitStack
 from pathlib import Path
 from typing import Any
@@ -19,7 +17,7 @@ from otel_train.bridge import (
     Inbox,
 )
 from otel_train.bridge.server import MAX_MESSAGE_BYTES, Server
-from tests.support.environment import clean_environment
+from tests.support.commands import run_otel_train
 from tests.support.slow_sender import SlowSenders
 from tests.support.step_requests import step_request
 
@@ -102,15 +100,9 @@ def test_configured_token_is_required(start: Any) -> None:
     assert answer.status == health_pb2.HealthCheckResponse.SERVING
 
 
-def bridge_command(*arguments: str) -> subprocess.CompletedProcess[str]:
-    """Run the command."""
-    command = [sys.executable, "-m", "otel_train", "bridge", *arguments]
-    return subprocess.run(command, capture_output=True, text=True, env=clean_environment(), check=False)
-
-
 def test_taken_port_is_one_line(start: Any, tmp_path: Path) -> None:
     """A taken port is an error of one line, without lines of gRPC's own."""
     address = start().address
-    answer = bridge_command("--state", str(tmp_path / "other"), "--listen", address)
+    answer = run_otel_train("bridge", "--state", tmp_path / "other", "--listen", address)
     assert (answer.returncode, answer.stderr.count("\n")) == (1, 1)
     assert f"can't listen on {address}: Address already in use" in answer.stderr

@@ -2,8 +2,6 @@
 
 from __future__ import annotations
 
-import subprocess
-import sys
 from http import HTTPStatus
 from pathlib import Path
 from typing import Any
@@ -15,16 +13,9 @@ from otel_train.bridge.safe_names import safe_id
 from otel_train.bridge.upload import closed_segments
 from otel_train.bridge.wandb_rows import STEP_KEY
 from tests.support.bridge_processes import BridgeProcess
-from tests.support.environment import clean_environment
+from tests.support.commands import run_otel_train
 from tests.support.step_requests import step_request
 from tests.support.wandb_server import FakeWandb
-
-
-def sync(state: Path, server: FakeWandb, *options: str) -> subprocess.CompletedProcess[str]:
-    """Run the command against the server."""
-    command = [sys.executable, "-m", "otel_train", "sync", str(state), *options]
-    environment = clean_environment(**server.environment)
-    return subprocess.run(command, capture_output=True, text=True, env=environment, check=False)
 
 
 def test_open_file_is_uploaded_later(server: FakeWandb, tmp_path: Path) -> None:
@@ -32,18 +23,18 @@ def test_open_file_is_uploaded_later(server: FakeWandb, tmp_path: Path) -> None:
     with BridgeProcess(tmp_path) as bridge:
         bridge.send(step_request(1), step_request(2))
         bridge.wait(2)
-        assert "1 files are still written" in sync(bridge.state, server).stdout
+        assert "1 files are still written" in run_otel_train("sync", bridge.state, **server.environment).stdout
         assert server.history("run") == []
         assert bridge.stop() == 0
-        assert sync(bridge.state, server).returncode == 0
+        assert run_otel_train("sync", bridge.state, **server.environment).returncode == 0
         assert server.steps("run") == [1, 2]
         bridge.start()
         bridge.send(step_request(3))
         bridge.wait(3)
         assert bridge.stop() == 0
-    assert "1 of them new" in sync(bridge.state, server).stdout
+    assert "1 of them new" in run_otel_train("sync", bridge.state, **server.environment).stdout
     requests_before = server.requests
-    assert sync(bridge.state, server).stdout == "everything is uploaded\n"
+    assert run_otel_train("sync", bridge.state, **server.environment).stdout == "everything is uploaded\n"
     assert (server.steps("run"), server.requests) == ([1, 2, 3], requests_before)
     assert len(wandb_files(bridge.state, "run")) == 2  # and none more
 
@@ -57,13 +48,13 @@ def test_interrupted_upload_goes_on(server: FakeWandb, start: Any) -> None:
     bridge.wait(2, run_id)
     bridge.stop()
     server.status = HTTPStatus.UNAUTHORIZED
-    refused = sync(bridge.state, server)
+    refused = run_otel_train("sync", bridge.state, **server.environment)
     assert (refused.returncode, refused.stdout, refused.stderr.count("\n")) == (1, "", 1)
     server.status = None
-    assert sync(bridge.state, server).returncode == 0
+    assert run_otel_train("sync", bridge.state, **server.environment).returncode == 0
     (file,) = wandb_files(bridge.state, run_id)
     file.with_name(f"{file.name}.synced").unlink()
-    assert "0 of them new" in sync(bridge.state, server).stdout
+    assert "0 of them new" in run_otel_train("sync", bridge.state, **server.environment).stdout
     assert server.steps(safe_id(run_id)) == [1, 2]
 
 
@@ -75,7 +66,7 @@ def test_untaken_rows_stay_unmarked(server: FakeWandb, start: Any) -> None:
     bridge.wait(1)
     bridge.stop()
     server.add("run", {"_step": 5, STEP_KEY: 6})
-    answer = sync(bridge.state, server)
+    answer = run_otel_train("sync", bridge.state, **server.environment)
     (file,) = wandb_files(bridge.state, "run")
     assert answer.returncode == 1
     assert f"wandb sync {file.parent}" in answer.stderr.splitlines()[-1]
@@ -92,7 +83,10 @@ def test_dry_run_sends_nothing(start: Any) -> None:
     (file,) = wandb_files(bridge.state, "other")
     file.with_name(f"{file.name}.synced").touch()
     with FakeWandb() as server:
-        assert sync(bridge.state, server, "--dry-run").stdout == "run run: 1 rows in 1 files would be uploaded\n"
+        assert (
+            run_otel_train("sync", bridge.state, "--dry-run", **server.environment).stdout
+            == "run run: 1 rows in 1 files would be uploaded\n"
+        )
         assert server.requests == 0
 
 
@@ -113,6 +107,6 @@ def test_continued_run_closes_file(tmp_path: Path) -> None:
 
 def test_missing_folder_is_an_error(tmp_path: Path, server: FakeWandb) -> None:
     """A state directory that does not exist is an error that names it."""
-    answer = sync(tmp_path / "nosuch", server)
+    answer = run_otel_train("sync", tmp_path / "nosuch", **server.environment)
     assert (answer.returncode, answer.stderr.count("\n")) == (1, 1)
     assert "nosuch holds no wandb folder" in answer.stderr

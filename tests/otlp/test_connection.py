@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import threading
-import time
 
 import pytest
 from google.rpc.status_pb2 import Status
@@ -18,6 +17,7 @@ from otel_train.otlp.exporter import Exporter
 from otel_train.testing import OtlpReceiver
 from tests.support.answering_servers import RefusingPart, raw_server
 from tests.support.descriptors import open_descriptors
+from tests.support.waiting import wait_until
 
 PROTOCOLS = ["grpc", "http/protobuf"]
 FIRST_LINE = b"HTTP/1.1 200 OK\r\n"
@@ -37,8 +37,7 @@ def test_endless_answer_leaks_nothing(head: bytes, monkeypatch: pytest.MonkeyPat
         sending = exporter(monkeypatch, address, "http/protobuf", TIMEOUT="0.3")
         threads, before = threading.active_count(), open_descriptors()
         answers = [sending.send(b"") for _ in range(3)]
-        while len(ends) < 3:
-            time.sleep(0.02)
+        wait_until(lambda: len(ends) == 3, what="the end of the connections")
         assert ({answer.verdict for answer in answers}, set(ends)) == ({Verdict.WAIT}, {"client"})
         assert "not ended its answer" in answers[0].text
     assert threading.active_count() <= threads + 3
