@@ -61,7 +61,7 @@ mutants: $(STAMP)
 	$(BIN)/python -m tests.mutants $(if $(QUARTER),--quarter $(QUARTER))
 
 fuzz: $(STAMP)
-	$(BIN)/python -m tests.fuzz --seconds $(FUZZ_SECONDS)
+	$(BIN)/python -m fuzz --seconds $(FUZZ_SECONDS)
 
 check: $(STAMP) docs
 	$(BIN)/ruff check .

@@ -24,7 +24,7 @@ import torch  # noqa: F401  # once here, and not anew in each child
 
 ROOT = Path(__file__).parents[2]
 LIST = Path(__file__).with_name("mutants.toml")
-COPIED = ("otel_train", "tests", "pyproject.toml", "README.md", "docs", "grafana", "prometheus")
+COPIED = ("otel_train", "tests", "fuzz", "pyproject.toml", "README.md", "docs", "grafana", "prometheus")
 TIMEOUT = 120
 """Seconds that a test may take; one that hangs has caught its mutant."""
 

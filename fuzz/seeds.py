@@ -1,6 +1,6 @@
 """Make the corpus's seeds anew: real requests, a real ring, the shipped configurations, a real `.wandb` file.
 
-Run it as `python -m tests.fuzz.seeds`, for instance when the format of a ring has changed.
+Run it as `python -m fuzz.seeds`, for instance when the format of a ring has changed.
 """
 
 from __future__ import annotations
@@ -11,14 +11,14 @@ from importlib import import_module
 from pathlib import Path
 from tempfile import TemporaryDirectory
 
+from fuzz import CORPUS
+from fuzz.targets.ring_content import RECORDS, build
 from otel_train.bridge import BridgeConfig, wandb_files
 from otel_train.bridge.wandb_file import FILE_HEADER
 from otel_train.catalogue import Metric, Reduction, rows
 from otel_train.ring import Identity, Kind, RingWriter, Schema
 from otel_train.ring.file_format import CURSOR_OFFSET, PROGRESS, PROGRESS_OFFSET
 from otel_train.trainer import shipped_configs
-from tests.fuzz import CORPUS
-from tests.fuzz.targets.ring_content import RECORDS, build
 from tests.support.running_bridge import RunningBridge
 from tests.support.step_requests import step_request
 

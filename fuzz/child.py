@@ -1,4 +1,4 @@
-"""Fuzz one target in this process, guided by the coverage of the source; started by `python -m tests.fuzz`.
+"""Fuzz one target in this process, guided by the coverage of the source; started by `python -m fuzz`.
 
 Given are the name of the target and arguments of libFuzzer.
 """
@@ -9,7 +9,7 @@ import sys
 
 import atheris
 
-from tests.fuzz import load
+from fuzz import load
 
 
 def main() -> None:

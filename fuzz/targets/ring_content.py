@@ -5,10 +5,10 @@ from __future__ import annotations
 from io import BytesIO
 from zlib import crc32
 
+from fuzz.targets import ring
 from otel_train.exceptions import OtelTrainError
 from otel_train.ring.file_format import CURSOR_OFFSET, PROGRESS, PROGRESS_OFFSET, Geometry, pack_header
 from otel_train.ring.schema import load_schema
-from tests.fuzz.targets import ring
 
 RECORDS = 4
 
@@ -27,7 +27,7 @@ def build(schema: bytes, content: bytes) -> bytes:
     parts = BytesIO(content)
     file = bytearray(geometry.file_size)
 
-    def put(offset: int, size: int, check: bool = True) -> None:  # noqa: FBT002
+    def put(offset: int, size: int, *, check: bool = True) -> None:
         part = parts.read(size).ljust(size, b"\0")
         file[offset : offset + size] = part
         if check:

@@ -10,8 +10,8 @@ import zlib
 from importlib import import_module
 from typing import Any
 
+from fuzz.targets import wandb_file
 from otel_train.bridge.wandb_file import FILE_HEADER
-from tests.fuzz.targets import wandb_file
 
 _wandb_pb: Any = import_module("wandb.proto.wandb_internal_pb2")
 _FULL = 1
