@@ -36,7 +36,10 @@ QUICK_TESTS = (
     "tests/bridge/test_server.py",
     "tests/sidecar/test_points.py",
     "tests/sidecar/test_http.py",
-    "tests/step/test_step.py",
+    "tests/step/test_packing.py",
+    "tests/step/test_recorder.py",
+    "tests/step/test_environment.py",
+    "tests/step/test_telemetry.py",
     "tests/step/test_values.py",
     "tests/top",
 )
