@@ -6,10 +6,10 @@ from pathlib import Path
 
 from otel_train.catalogue import healthy_range
 from otel_train.exceptions import ConfigurationError
-from otel_train.render.alerts import RUNBOOKS, alerts, rules_file
+from otel_train.render.alert_rules import RUNBOOKS, alerts, rules_file
 from otel_train.render.dashboards import dashboard_json, dashboards
-from otel_train.render.docs import metrics_page
-from otel_train.render.figures import Health
+from otel_train.render.health_expressions import Health
+from otel_train.render.metrics_markdown import metrics_page
 from otel_train.render.runbooks import runbook_index, runbook_page
 
 _ALL_GENERATED = ("grafana/dashboards/*", "docs/runbooks/*", "prometheus/*.rules.yaml")

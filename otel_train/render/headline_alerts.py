@@ -14,7 +14,7 @@ from otel_train.catalogue import (
     rows,
 )
 from otel_train.render.alert import Alert, Severity
-from otel_train.render.figures import DIVISORS, WINDOW, Health, bounded, figure, keys_of
+from otel_train.render.health_expressions import DIVISORS, WINDOW, Health, bounded, figure, keys_of
 from otel_train.render.promql import ATTEMPT, HOST, OF_ATTEMPT, RANK, RUN, by, cluster_series, over, rank_series
 
 _CRITICAL = (

@@ -5,7 +5,7 @@ from __future__ import annotations
 from otel_train.catalogue import Metric, Phase, external, rows
 from otel_train.catalogue.external import ExternalMetric
 from otel_train.render.alert import Alert, Severity
-from otel_train.render.figures import WINDOW
+from otel_train.render.health_expressions import WINDOW
 from otel_train.render.promql import HOST, OF_ATTEMPT, OF_RANK, RANK, RUN, by, growth, over, rank_series
 
 GROUP = "pipeline"

@@ -14,7 +14,7 @@ from otel_train.catalogue.external import ExternalMetric
 from otel_train.render.alert import Alert
 from otel_train.render.dashboards import Dashboard, Panel
 from otel_train.render.dashboards.grafana import stable_id
-from otel_train.render.figures import WINDOW
+from otel_train.render.health_expressions import WINDOW
 from otel_train.render.promql import cluster_series, over, rank_series
 
 _NOTICE = "<!-- Made by `otel-train render`; edit otel_train/render/runbooks.toml instead. -->"

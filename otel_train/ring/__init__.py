@@ -2,11 +2,11 @@
 
 from otel_train.ring.directory import default_base, default_bases, is_ours, prepare_directory
 from otel_train.ring.file_format import MAX_RECORDS, Cursor, End, Kind, Record
-from otel_train.ring.keeping import KeptRun, clean_beside, look_at_run, remove_run
 from otel_train.ring.reader import Progress, RingReader, ring_files
-from otel_train.ring.room import RingSize, make_ring
+from otel_train.ring.retention import KeptRun, clean_beside, look_at_run, remove_run
+from otel_train.ring.ring_size import RingSize, make_ring
 from otel_train.ring.schema import MAX_ATTRIBUTES, Fact, Identity, Schema
-from otel_train.ring.serving import LOCK_NAME, SidecarEnd, ask_for_turn, is_served, turn_is_asked_for, withdraw
+from otel_train.ring.sidecar_lock import LOCK_NAME, SidecarEnd, ask_for_turn, is_served, turn_is_asked_for, withdraw
 from otel_train.ring.writer import RingWriter, ring_path
 from otel_train.ring.writer_process import is_alive, is_stopped, parent_of, start_time
 

@@ -44,12 +44,12 @@ def main(installed: Sequence[str] = ()) -> None:
     session: Callable[[], bool] | None = None
     tell: Callable[[str], None] = print
     if arguments.owner:
-        from otel_train.sidecar.owner import Owner, drop_inherited_settings  # noqa: PLC0415
+        from otel_train.sidecar.rank_session import RankSession, drop_inherited_settings  # noqa: PLC0415
 
         drop_inherited_settings()
-        owner = Owner(arguments.parent)
-        session, tell = owner.session_is_open, owner.tell
-        signal.signal(signal.SIGTERM, partial(_leave_early, owner.tell))
+        rank_session = RankSession(arguments.parent)
+        session, tell = rank_session.is_open, rank_session.tell
+        signal.signal(signal.SIGTERM, partial(_leave_early, rank_session.tell))
     elif arguments.parent is not None:
         session = partial(is_alive, arguments.parent, start_time(arguments.parent))
     logging.basicConfig(level=logging.INFO, format="%(asctime)s %(levelname)s %(message)s")

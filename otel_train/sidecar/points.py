@@ -15,7 +15,7 @@ from opentelemetry.sdk.util.instrumentation import InstrumentationScope
 from otel_train.catalogue import Instrument, Layout, Phase, cluster_name, rows
 from otel_train.catalogue import Metric as Row
 from otel_train.ring import Identity
-from otel_train.sidecar.templates import Series
+from otel_train.sidecar.point_templates import Series
 
 SCOPE = InstrumentationScope("otel_train")
 LIVE_SUFFIX = "/sidecar"

@@ -14,8 +14,8 @@ from grafana_foundation_sdk.models import dashboard as models
 from otel_train.catalogue import HEADLINE, HealthyRange, Per, rows
 from otel_train.render import dashboards
 from otel_train.render.dashboards import Dashboard, Section, dashboard_json, queries
+from otel_train.render.dashboards.common_panels import headline_panel
 from otel_train.render.dashboards.grafana import stable_id
-from otel_train.render.dashboards.parts import headline_panel
 
 register_default_plugins()
 BUILT_IN = {"__rate_interval", "__range", "__interval"}

@@ -22,7 +22,7 @@ from otel_train.ring import (
     directory,
     is_alive,
     is_served,
-    keeping,
+    retention,
     ring_files,
     ring_path,
     start_time,
@@ -110,7 +110,7 @@ def test_late_ring_is_still_sent(tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 def test_sidecar_cleans_earlier_jobs(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     """A sidecar removes delivered rings of earlier jobs in the default directory, and keeps those of its own job."""
     monkeypatch.setattr(directory, "MEMORY", tmp_path)
-    monkeypatch.setattr(keeping, "KEPT_SECONDS", -1.0)
+    monkeypatch.setattr(retention, "KEPT_SECONDS", -1.0)
     for run in ("one", "two"):
         (default_base() / run).mkdir()
         rank = Rank(default_base() / run)

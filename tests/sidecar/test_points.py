@@ -11,8 +11,8 @@ from opentelemetry.sdk.metrics.export import MetricsData
 
 from otel_train.catalogue import rows
 from otel_train.ring import Identity
+from otel_train.sidecar.point_templates import number
 from otel_train.sidecar.points import Origin, PointBuilder, resource_of
-from otel_train.sidecar.templates import number
 from tests.support.rank_ring import FIRST_TIME, SCHEMA
 from tests.support.sdk_points import to_sdk
 

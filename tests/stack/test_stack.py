@@ -13,7 +13,7 @@ from typing import Any
 import pytest
 
 from otel_train.catalogue import HEADLINE_KEYS, MAX_SUFFIX, Instrument, headline_row, rows
-from otel_train.render.alerts import alerts
+from otel_train.render.alert_rules import alerts
 from otel_train.render.dashboards import Query, queries
 from otel_train.render.promql import cluster_series, rank_series
 from otel_train.trainer.config import find_config, load_config

@@ -10,7 +10,7 @@ from otel_train.render.dashboards.grafana import dashboard_json
 from otel_train.render.dashboards.ledger import ledger
 from otel_train.render.dashboards.spec import Dashboard, Panel, Section, Target
 from otel_train.render.dashboards.step_and_pipeline import step_and_pipeline
-from otel_train.render.figures import Health
+from otel_train.render.health_expressions import Health
 
 __all__ = ["Dashboard", "Panel", "Query", "Section", "Target", "dashboard_json", "dashboards", "queries"]
 

@@ -3,9 +3,9 @@
 from __future__ import annotations
 
 from otel_train.catalogue import rows
-from otel_train.render.dashboards.parts import cluster_panel, headline_panel, named_rank_panel, ranks_panel
+from otel_train.render.dashboards.common_panels import cluster_panel, headline_panel, named_rank_panel, ranks_panel
 from otel_train.render.dashboards.spec import CLUSTER, RATE, Dashboard, Kind, Panel, Section, Target
-from otel_train.render.figures import Health
+from otel_train.render.health_expressions import Health
 from otel_train.render.promql import by, cluster_series, over
 
 

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from otel_train.catalogue import Metric, rows
-from otel_train.render.dashboards.parts import headline_panel, named_rank_panel, ranks_panel, worst_ranks_panel
+from otel_train.render.dashboards.common_panels import headline_panel, named_rank_panel, ranks_panel, worst_ranks_panel
 from otel_train.render.dashboards.spec import (
     BY_RANK,
     CLUSTER,
@@ -16,7 +16,7 @@ from otel_train.render.dashboards.spec import (
     Section,
     Target,
 )
-from otel_train.render.figures import WINDOW, Health
+from otel_train.render.health_expressions import WINDOW, Health
 from otel_train.render.promql import by, cluster_series, over, rank_series
 
 

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from otel_train.catalogue import HealthyRange, Metric, external, rows
-from otel_train.render.dashboards.parts import ranks_panel
+from otel_train.render.dashboards.common_panels import ranks_panel
 from otel_train.render.dashboards.spec import (
     BY_RANK,
     CLUSTER,
@@ -16,7 +16,7 @@ from otel_train.render.dashboards.spec import (
     Section,
     Target,
 )
-from otel_train.render.figures import WINDOW
+from otel_train.render.health_expressions import WINDOW
 from otel_train.render.pipeline_alerts import BRIDGE_LAG_LIMIT, QUEUE_LIMIT
 from otel_train.render.promql import HOST, OF_ATTEMPT, RANK, by, cluster_series, over, rank_series
 

@@ -9,8 +9,8 @@ import yaml
 
 from otel_train.catalogue import healthy_range
 from otel_train.render.alert import Alert
-from otel_train.render.figures import Health
 from otel_train.render.headline_alerts import headline_alerts
+from otel_train.render.health_expressions import Health
 from otel_train.render.pipeline_alerts import pipeline_alerts
 
 RUNBOOKS = "docs/runbooks/"

@@ -18,8 +18,8 @@ from otel_train.ring import (
     clean_beside,
     default_base,
     directory,
-    keeping,
     look_at_run,
+    retention,
     ring_files,
     ring_path,
 )
@@ -30,7 +30,7 @@ from tests.support.written_rings import IDENTITY, SCHEMA
 def base(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
     """Return the directory that is this user's by default."""
     monkeypatch.setattr(directory, "MEMORY", tmp_path)
-    monkeypatch.setattr(keeping, "has_open_ring", lambda _: False)  # the live ones stand for another process's
+    monkeypatch.setattr(retention, "has_open_ring", lambda _: False)  # the live ones stand for another process's
     return default_base()
 
 
@@ -64,7 +64,7 @@ def test_newest_ended_runs_are_kept(
     bound: str, value: float, kept: int, base: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """The newest ended runs are kept, bounded by number, by bytes and by age."""
-    monkeypatch.setattr(keeping, bound, value)
+    monkeypatch.setattr(retention, bound, value)
     runs = [leave(base / str(days), days=days) for days in range(1, 6)]
     clean_beside(base / "new")
     assert [run.exists() for run in runs] == [number < kept for number in range(5)]
@@ -72,7 +72,7 @@ def test_newest_ended_runs_are_kept(
 
 def test_needed_or_foreign_files_stay(base: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     """Rings of live jobs, undelivered ones, other files, links and other directories are never removed."""
-    monkeypatch.setattr(keeping, "KEPT_SECONDS", -1.0)
+    monkeypatch.setattr(retention, "KEPT_SECONDS", -1.0)
     kept = [leave(base / "lives", closed=False), leave(base / "undelivered", delivered=False), leave(base / "mixed")]
     kept += [base / "junk", leave(base.parent / "elsewhere"), base / "link"]
     (base / "mixed" / "notes.txt").touch()

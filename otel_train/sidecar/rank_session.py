@@ -19,7 +19,7 @@ SET_MEMPOLICY = {"x86_64": 238, "aarch64": 237, "riscv64": 237}
 """The system call's number by machine; the C library has no function for it."""
 
 
-class Owner:
+class RankSession:
     """The session that this sidecar was started for, at the standard input, which is empty from then on."""
 
     def __init__(self, parent: int) -> None:
@@ -38,7 +38,7 @@ class Owner:
         with contextlib.suppress(OSError):
             self._socket.send(f"{line}\n".encode())
 
-    def session_is_open(self) -> bool:
+    def is_open(self) -> bool:
         """Tell whether the session is open and its process lives."""
         if self._open:
             with contextlib.suppress(BlockingIOError):

@@ -12,7 +12,7 @@ from otel_train.catalogue import (
     rows,
 )
 from otel_train.render.dashboards.spec import BY_RANK, CLUSTER, RANKS, RATE, SHOWN_RANKS, Kind, Panel, Target
-from otel_train.render.figures import DIVISORS, WINDOW, Health, bounded, divided, figure, keys_of
+from otel_train.render.health_expressions import DIVISORS, WINDOW, Health, bounded, divided, figure, keys_of
 from otel_train.render.promql import HOST, OF_ATTEMPT, RANK, by, cluster_series, over, rank_series
 
 _STATISTICS = {Statistic.MEAN: "mean", Statistic.MAX: "largest", Statistic.LAST: "last"}

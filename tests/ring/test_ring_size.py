@@ -7,7 +7,7 @@ from pathlib import Path
 import pytest
 
 from otel_train.exceptions import RingError
-from otel_train.ring import RingSize, RingWriter, make_ring, ring_path, room
+from otel_train.ring import RingSize, RingWriter, make_ring, ring_path, ring_size
 from tests.support.mounts import mounted
 from tests.support.written_rings import IDENTITY, SCHEMA
 
@@ -45,15 +45,15 @@ def test_container_memory_bounds_rings(groups: str, name: str, tmp_path: Path) -
     root = tmp_path / "memory" if "memory:" in groups else tmp_path
     (root / "job" / "rank").mkdir(parents=True)
     (tmp_path / "own").write_text(groups)
-    assert room.memory_limit(tmp_path, tmp_path / "own") == float("inf")
+    assert ring_size.memory_limit(tmp_path, tmp_path / "own") == float("inf")
     (root / "job" / "rank" / name).write_text("max\n")
     (root / "job" / name).write_text(f"{2**29}\n")
-    assert room.memory_limit(tmp_path, tmp_path / "own") == 2**29
+    assert ring_size.memory_limit(tmp_path, tmp_path / "own") == 2**29
 
 
 def test_rings_take_sixteenth_of_container(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     """Rings take a sixteenth of a container's memory at most, however much room the file system has."""
-    monkeypatch.setattr(room, "memory_limit", lambda: 2.0**22)
+    monkeypatch.setattr(ring_size, "memory_limit", lambda: 2.0**22)
     ring = make(tmp_path, RingSize(records=2**20))
     assert 2**17 < ring.geometry.file_size <= 2**18
     ring.release()
@@ -61,7 +61,7 @@ def test_rings_take_sixteenth_of_container(tmp_path: Path, monkeypatch: pytest.M
 
 def test_smaller_ring_is_made_instead(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     """Where a quota leaves less room than the file system says, a ring of a quarter, a sixteenth … is made."""
-    monkeypatch.setattr(room, "_free_bytes", lambda _: float("inf"))
+    monkeypatch.setattr(ring_size, "_free_bytes", lambda _: float("inf"))
     with mounted(tmp_path, "size=200k"):
         ring = make(tmp_path, RingSize())
         assert ring.geometry.records == 256

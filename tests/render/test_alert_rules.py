@@ -11,7 +11,7 @@ import yaml
 from otel_train.catalogue import HEADLINE, HealthyRange, Per, Statistic, headline_row, healthy_range
 from otel_train.exceptions import ConfigurationError
 from otel_train.render import alerts, dashboards, rules_file
-from otel_train.render.figures import figure
+from otel_train.render.health_expressions import figure
 from otel_train.render.runbooks import panels_of, prose
 from otel_train.trainer import load_config, shipped_configs
 
