@@ -21,7 +21,7 @@ UV = str(Path(sys.executable).with_name("uv"))
 EXTRAS = ("train", "bridge", "render", "inspect")
 TEST_TOOLS = ("hypothesis", "pytest", "pytest-timeout", "trustme")
 # Each package that we depend on is used by one of these. What starts whole jobs or services by the dozen runs with the
-# newest packages only: there it is the processes that are tested, not the libraries.
+# newest packages only: it tests processes, not libraries.
 QUICK_TESTS = (
     "tests/test_imports.py",
     "tests/catalogue",
@@ -66,7 +66,7 @@ def install(python: Path, *requirements: str, constraints: Path | None = ROOT / 
 
 
 def check_lowest_packages() -> None:
-    """Run the quick tests with the oldest version of each package that pyproject.toml names."""
+    """Run the quick tests and the reference job with the oldest version of each package that pyproject.toml names."""
     python = create_environment("lowest", sys.executable)
     pins = python.parents[1] / "lowest.txt"
     extras = [option for extra in EXTRAS for option in ("--extra", extra)]
@@ -79,6 +79,7 @@ def check_lowest_packages() -> None:
     tools = [line for line in newest if line.partition("==")[0] in TEST_TOOLS]
     install(python, *tools, constraints=pins)  # they move none of the packages that are tested
     run_quick_tests(python)
+    run(python.with_name("otel-train"), "smoke", "healthy", "--out", python.parents[1] / "job")
 
 
 def check_other_pythons() -> None:
