@@ -9,25 +9,22 @@ import math
 import os
 import signal
 import time
-from collections import Counter
-from collections.abc import Callable, Iterable, Iterator
+from collections.abc import Callable
 from enum import Enum, auto
 from pathlib import Path
 from typing import Any
 
-from otel_train.exceptions import ConfigurationError, RingError
+from otel_train.exceptions import ConfigurationError
 from otel_train.otlp.exporter import Exporter
 from otel_train.ring import (
     LOCK_NAME,
-    Identity,
     SidecarEnd,
     clean_beside,
     prepare_directory,
-    ring_files,
     turn_is_asked_for,
 )
 from otel_train.sidecar.announcer import Announcer
-from otel_train.sidecar.feed import RingFeed
+from otel_train.sidecar.ring_feeds import RingFeeds
 from otel_train.sidecar.sender import Sender
 from otel_train.wakeup import Wakeup
 
@@ -39,8 +36,6 @@ LONGEST_PAUSE = 5.0
 """Longest pause, in seconds, between two tries of a failing receiver."""
 GRACE = 20.0
 """Seconds that a sidecar goes on at most after SIGTERM; SIGKILL commonly follows after 30."""
-KEPT_ATTEMPTS, KEPT_AT_ALL = 2, 16
-"""Attempts of a run, and of all runs in a directory, whose rings are kept for people after they were sent."""
 LONGEST_ASK = 1.0
 """Seconds that a sidecar tries to get the lock of a directory: whoever asks whether it is taken has it for a moment."""
 TURN = 10.0
@@ -49,7 +44,7 @@ WAITING = 60.0
 """Seconds without a ring after which that is a warning, of a sidecar that the platform or a person has started."""
 
 
-class _Pause(Enum):
+class _Stop(Enum):
     """Why a sidecar stops serving, for good or for a while."""
 
     OVER = auto()
@@ -93,12 +88,9 @@ class Sidecar:
                 )
         self._directory = directory
         self._session = session
-        self._rank_interval = rank_interval
         self._linger = linger
         self._grace = grace
-        self._restarts = restarts
-        self._feeds: dict[Path, RingFeed] = {}
-        self._refused: set[Path] = set()
+        self._feeds = RingFeeds(directory, rank_interval, restarts)
         self._leave_at = math.inf
         self._stopping = False
         self._waiting: tuple[float, int] | None = None
@@ -130,11 +122,11 @@ class Sidecar:
                 return SidecarEnd.ANOTHER_SERVES  # or no one yet: the directory was cleaned away a moment ago
             self._clean()
             exporter = Exporter()
-            sender = Sender(exporter, Announcer(self._directory, exporter.endpoint), self._refusing)
+            sender = Sender(exporter, Announcer(self._directory, exporter.endpoint), self._feeds.guarded)
             try:
-                while (pause := self._serve(sender)) is not _Pause.GAVE_UP:
+                while (reason := self._serve(sender)) is not _Stop.GAVE_UP:
                     fcntl.flock(lock, fcntl.LOCK_UN)
-                    if pause is _Pause.TURN:
+                    if reason is _Stop.TURN:
                         self._pause(TURN)
                     if self._told or not self._is_needed() or not self._acquire(lock.fileno(), LONGEST_ASK):
                         break
@@ -181,16 +173,13 @@ class Sidecar:
 
         A session that was closed a moment ago has seen the lock taken, and starts no sidecar of its own.
         """
-        for feed in self._feeds.values():  # another sidecar may have moved their cursors
-            feed.reader.close()
-        self._feeds.clear()
-        self._discover()
-        return any(not feed.ended or not feed.drained for feed in self._feeds.values())
+        self._feeds.reopen()
+        return not (self._feeds.ended and self._feeds.drained)
 
     def _pause(self, seconds: float) -> None:
         self.wakeup.wait(max(0.0, min(seconds, self._leave_at - time.monotonic())))
 
-    def _serve(self, sender: Sender) -> _Pause:
+    def _serve(self, sender: Sender) -> _Stop:
         """Send until all is over, the linger time ends, or the sidecar of another session asks for its turn."""
         pause = POLL
         rings, over_since = 0, math.inf
@@ -200,38 +189,28 @@ class Sidecar:
             session_over = self._session is not None and not self._session()
             unwatched = self._leave_at < math.inf or session_over
             self._discover()
-            sent = sender.send_all(self._feeds)
-            over = unwatched and all(feed.ended for feed in self._feeds.values())
-            drained = sent and all(feed.drained for feed in self._feeds.values())
+            sent = sender.send_all(self._feeds.by_path)
+            over = unwatched and self._feeds.ended
+            drained = sent and self._feeds.drained
             if over and drained:
-                return _Pause.OVER
+                return _Stop.OVER
             if session_over and turn_is_asked_for(self._directory):
                 logger.info("the sidecar of a session that began later takes over")
-                return _Pause.TURN
-            if not over or len(self._feeds) > rings:  # an attempt that came later is tried for as long
-                rings, over_since = len(self._feeds), time.monotonic()
+                return _Stop.TURN
+            if not over or len(self._feeds.by_path) > rings:  # an attempt that came later is tried for as long
+                rings, over_since = len(self._feeds.by_path), time.monotonic()
             last = last or time.monotonic() - over_since > self._linger
             if last or time.monotonic() >= self._leave_at:
                 if not drained:
                     logger.warning("giving up; records that are not sent stay in %s", self._directory)
-                return _Pause.GAVE_UP
+                return _Stop.GAVE_UP
             pause = POLL if sent else min(LONGEST_PAUSE, 2 * pause)
             self._pause(max(pause, sender.delay))
 
     def _discover(self) -> None:
-        for path in ring_files(self._directory):
-            if path not in self._feeds and path not in self._refused:
-                with self._refusing(path):
-                    self._feeds[path] = RingFeed(path, self._rank_interval, self._restarts)
-        if self._session is None and not self._feeds:
+        self._feeds.discover()
+        if self._session is None and not self._feeds.by_path:
             self._tell_of_waiting()
-        kept = _kept_attempts(feed.reader.identity for feed in self._feeds.values())
-        for path, feed in list(self._feeds.items()):
-            if feed.reader.identity.attempt not in kept and feed.ended and feed.drained:
-                feed.reader.close()
-                del self._feeds[path]
-                with contextlib.suppress(OSError):
-                    path.unlink()
 
     def _tell_of_waiting(self) -> None:
         """Log that rings are waited for: at once, and as a warning after a while without one."""
@@ -247,33 +226,6 @@ class Sidecar:
             )
             due = now + WAITING if level == logging.INFO else math.inf
         self._waiting = due, logging.WARNING
-
-    @contextlib.contextmanager
-    def _refusing(self, path: Path) -> Iterator[None]:
-        """Leave a ring out for good when the block fails: damage to one must not stop the others."""
-        try:
-            yield
-        except Exception as error:  # noqa: BLE001  # damaged values may lead to any error
-            self._refused.add(path)
-            feed = self._feeds.pop(path, None)
-            if feed is not None:
-                feed.reader.close()
-            if isinstance(error, RingError):
-                logger.warning("%s", error)
-            else:
-                logger.warning("%s is damaged: its values can't be sent (%.200r); move it away", path, error)
-
-
-def _kept_attempts(identities: Iterable[Identity]) -> set[int]:
-    """Return the attempts whose rings stay: the newest ones of each run."""
-    kept: list[int] = []
-    newest = sorted({(identity.attempt, identity.run_id) for identity in identities}, reverse=True)
-    runs = Counter[str]()
-    for attempt, run_id in newest:
-        runs[run_id] += 1
-        if runs[run_id] <= KEPT_ATTEMPTS:
-            kept.append(attempt)
-    return set(kept[:KEPT_AT_ALL])
 
 
 def run_sidecar(directory: Path, **options: Any) -> SidecarEnd:
