@@ -134,8 +134,8 @@ def site(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Site]:
 
 @pytest.mark.parametrize("protocol", PROTOCOLS)
 @pytest.mark.parametrize("fault", [fault.__name__ for fault in FAULTS])
-def test_steps_within_the_fault_arrive_once(fault: str, protocol: str, site: Site) -> None:
-    """They wait in the ring until the receiver takes them."""
+def test_fault_loses_no_step(fault: str, protocol: str, site: Site) -> None:
+    """Steps wait in the ring until the receiver takes them, and arrive once."""
     job, window = site.jobs[protocol], site.windows[fault]
     compare(f"{fault}, {protocol}", job, window, site.windows.values())
     steps = job.steps_within(window)

@@ -10,9 +10,9 @@ import pytest
 
 from otel_train.catalogue import rows
 from otel_train.ring import Kind
-from tests.faults.loader_ranks import ROWS, STEPS
 from tests.support.fault_job import assert_each_once, running_job
 from tests.support.pipeline import Pipeline
+from tests.support.torchrun import script
 
 pytestmark = pytest.mark.faults
 LAST = 30
@@ -20,9 +20,7 @@ LAST = 30
 
 
 @pytest.mark.parametrize(("wrong", "rank"), [("raise", 1), ("exit", 0), ("kill", 0), ("kill", 1)])
-def test_what_was_recorded_before_a_ranks_end_arrives(
-    wrong: str, rank: int, pipeline: Pipeline, tmp_path: Path
-) -> None:
+def test_ended_ranks_records_arrive(wrong: str, rank: int, pipeline: Pipeline, tmp_path: Path) -> None:
     """An exception, os._exit and kill -9 lose nothing of what the ring has: the cluster's steps and the rank's own."""
     arguments = ("--wrong", wrong, "--at", str(LAST), "--on", str(rank))
     with running_job(tmp_path / f"{wrong}{rank}", pipeline.target, *arguments) as job:
@@ -36,7 +34,7 @@ def test_what_was_recorded_before_a_ranks_end_arrives(
     assert pipeline.endpoint.values_of(job.run_id, rank, rows.STEP.name)[-1] == LAST
 
 
-def test_sigterm_to_the_whole_job_loses_nothing(pipeline: Pipeline, tmp_path: Path) -> None:
+def test_terminated_job_loses_nothing(pipeline: Pipeline, tmp_path: Path) -> None:
     """Pre-emption signals torchrun, ranks and sidecar at once; what is recorded is sent before the last one ends."""
     with running_job(tmp_path / "terminated", pipeline.target) as job:
         job.reach(LAST)
@@ -52,7 +50,7 @@ def test_sigterm_to_the_whole_job_loses_nothing(pipeline: Pipeline, tmp_path: Pa
     assert_each_once(pipeline.rows(job.run_id, len(steps)), steps)
 
 
-def test_what_children_of_a_rank_do_is_not_counted(pipeline: Pipeline, tmp_path: Path) -> None:
+def test_children_of_ranks_count_nothing(pipeline: Pipeline, tmp_path: Path) -> None:
     """Forked children go on as the rank would, others load the package; all end, and values are the rank's alone."""
     arguments = ("--wrong", "fork", "--at", "10", "--on", "0", "--steps", str(LAST))
     with running_job(tmp_path / "forked", pipeline.target, *arguments) as job:
@@ -63,9 +61,58 @@ def test_what_children_of_a_rank_do_is_not_counted(pipeline: Pipeline, tmp_path:
     assert_each_once(pipeline.rows(job.run_id, LAST), steps)
 
 
-def test_a_loader_whose_worker_is_killed_costs_no_count(pipeline: Pipeline, tmp_path: Path) -> None:
+def test_killed_loader_worker_costs_nothing(pipeline: Pipeline, tmp_path: Path) -> None:
     """The training loop goes on with a new loader; what the dead worker had read ahead is read and counted once."""
-    with running_job(tmp_path / "loader", pipeline.target, program="tests.faults.loader_ranks") as job:
+    batch, steps = 4, 30
+
+    def train(batch: int, steps: int) -> None:
+        """Kill a worker of rank 1's loader; the loss of step n is n, and each rank picks the rows of a batch."""
+        import os
+        import signal
+        import time
+        from dataclasses import dataclass
+        from typing import Any
+
+        import torch
+        import torch.distributed as dist
+        from torch.utils.data import DataLoader
+
+        import otel_train
+
+        @dataclass
+        class Numbers:
+            id: str
+            modality: str = "code"
+
+            def __len__(self) -> int:
+                return 1000
+
+            def read(self, position: int) -> tuple[dict[str, Any], int]:
+                return {"value": torch.tensor(position)}, 1
+
+        dist.init_process_group("gloo")
+        streams = [Numbers(f"s{number}") for number in range(8)]
+        dataset = otel_train.StreamMixingDataset(
+            streams, {"code": 1.0}, readers=2, batch_size=batch, rank=dist.get_rank(), world_size=dist.get_world_size()
+        )
+        loader = DataLoader(dataset, batch_size=batch, num_workers=1)
+        with otel_train.init(sources=[dataset]) as telemetry:
+            iterator: Any = iter(loader)
+            for step in range(1, steps + 1):
+                assert len(next(iterator)["value"]) == batch
+                telemetry.step(step, {"train/loss": float(step)})
+                if step == 10 and dist.get_rank() == 1:
+                    try:
+                        os.kill(iterator._workers[0].pid, signal.SIGKILL)
+                        time.sleep(60)
+                        raise AssertionError("the loader did not notice")
+                    except RuntimeError:  # from PyTorch's handler of SIGCHLD
+                        iterator = iter(loader)
+                dist.barrier()
+        dist.destroy_process_group()
+
+    program = [script(tmp_path, train, batch, steps)]
+    with running_job(tmp_path / "loader", pipeline.target, program=program) as job:
         job.end()
         job.await_sidecars_end()
-    assert_each_once(pipeline.rows(job.run_id, STEPS), range(1, STEPS + 1), count=lambda *_: ROWS)
+    assert_each_once(pipeline.rows(job.run_id, steps), range(1, steps + 1), count=lambda *_: batch)

@@ -36,9 +36,7 @@ def slowly(keep: Callable[..., Any]) -> Callable[..., Any]:
 
 
 @pytest.mark.parametrize("restarts", [1, 2])
-def test_rows_are_in_order_after_a_collectors_restart(
-    tmp_path: Path, restarts: int, monkeypatch: pytest.MonkeyPatch
-) -> None:
+def test_restarted_collector_keeps_order(tmp_path: Path, restarts: int, monkeypatch: pytest.MonkeyPatch) -> None:
     """The request that was in flight at a restart, be it in order, comes after all others."""
     with running_endpoint() as endpoint:
         pipeline = Pipeline(tmp_path, endpoint)

@@ -73,20 +73,20 @@ def on_node(node: Host, first: Host, home: Path, pipeline: Pipeline) -> Abstract
         home / node.namespace,
         pipeline.target,
         within=node.within,
-        nodes=["--nnodes=2", "--nproc-per-node=1", *arguments],
+        nodes=["--nnodes=2", *arguments],
         ranks=[rank],
         environment={"OTEL_TRAIN_RUN_ID": "parted", "GLOO_SOCKET_IFNAME": DEVICE},
     )
 
 
 @pytest.mark.parametrize("fault", CUTS)
-def test_steps_within_the_cut_arrive_once(fault: str, parted: Parted) -> None:
+def test_cut_loses_no_step(fault: str, parted: Parted) -> None:
     """What a node can't send waits in its rings; nodes that don't reach each other go on together where they were."""
     steps = parted.jobs[0].steps_within(parted.windows[fault])
     assert_each_once(of_steps(parted.history, steps), steps)
 
 
-def test_nothing_is_lost_on_either_node(parted: Parted) -> None:
+def test_both_nodes_lose_nothing(parted: Parted) -> None:
     """Every step is in wandb once, and every record of both nodes' rings was acknowledged."""
     assert_each_once(parted.history, range(1, parted.steps + 1))
     rings = [job.ring(rank) for job in parted.jobs for rank in job.ranks]

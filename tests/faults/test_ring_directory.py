@@ -21,7 +21,7 @@ EVERY = list(range(1, STEPS + 1))
 
 
 @pytest.mark.parametrize("spoil", [SmallDisk.fill, SmallDisk.forbid_writing])
-def test_without_a_place_for_rings_the_job_trains_on(spoil: object, pipeline: Pipeline, tmp_path: Path) -> None:
+def test_job_outlives_missing_rings(spoil: object, pipeline: Pipeline, tmp_path: Path) -> None:
     """Each rank says once that nothing is recorded, and ends as ever."""
     assert callable(spoil)
     with small_disk(tmp_path / "disk", "1m") as disk:
@@ -31,7 +31,7 @@ def test_without_a_place_for_rings_the_job_trains_on(spoil: object, pipeline: Pi
             assert job.log.read_text().count("nothing is recorded on this rank") == len(job.ranks)
 
 
-def test_where_there_is_little_room_the_rings_are_smaller(pipeline: Pipeline, tmp_path: Path) -> None:
+def test_little_room_makes_smaller_rings(pipeline: Pipeline, tmp_path: Path) -> None:
     """A ring of the size that was asked for does not fit; every step arrives all the same."""
     with small_disk(tmp_path / "disk", "700k") as disk:
         with running_job(tmp_path / "narrow", pipeline.target, "--steps", str(STEPS), rings=disk.folder) as job:
@@ -41,7 +41,7 @@ def test_where_there_is_little_room_the_rings_are_smaller(pipeline: Pipeline, tm
         assert_each_once(pipeline.rows(job.run_id, STEPS), EVERY)
 
 
-def test_two_jobs_of_one_run_at_once_both_arrive(pipeline: Pipeline, tmp_path: Path) -> None:
+def test_two_jobs_share_one_run(pipeline: Pipeline, tmp_path: Path) -> None:
     """They share run id and ring directory, and one sidecar at a time; each has an attempt of its own."""
     begin = partial(running_job, rings=tmp_path / "rings", environment={"OTEL_TRAIN_RUN_ID": "twins"})
     steps = (pipeline.target, "--steps", str(STEPS))
@@ -56,7 +56,7 @@ def test_two_jobs_of_one_run_at_once_both_arrive(pipeline: Pipeline, tmp_path: P
         assert_each_once([row for row in history if row.values["train/attempt"] == attempt], EVERY)
 
 
-def test_what_is_damaged_costs_only_itself(pipeline: Pipeline, tmp_path: Path) -> None:
+def test_damaged_ring_costs_itself(pipeline: Pipeline, tmp_path: Path) -> None:
     """A dead job's rings are sent by the next job's sidecar but for a torn record, which is counted; junk is named."""
     rings = tmp_path / "rings"
     leave = ("--wrong", "exit", "--at", str(STEPS), "--on", "0", "1")

@@ -127,7 +127,7 @@ def stop_between_requests(job: Job, sidecar: int) -> None:
 
 
 @pytest.mark.parametrize("fault", ["killed", "full"])
-def test_steps_meanwhile_arrive_once(fault: str, suffered: Suffered) -> None:
+def test_sidecar_fault_loses_nothing(fault: str, suffered: Suffered) -> None:
     """A sidecar that is killed with -9 is started again; a full /dev/shm takes nothing from rings that are there."""
     job, window = suffered.job, suffered.windows[fault]
     compare(f"sidecar: {fault}", job, window, suffered.windows.values())
@@ -135,7 +135,7 @@ def test_steps_meanwhile_arrive_once(fault: str, suffered: Suffered) -> None:
     assert_each_once(of_steps(suffered.history, steps), steps)
 
 
-def test_exactly_what_was_overwritten_is_missing_and_counted(suffered: Suffered, pipeline: Pipeline) -> None:
+def test_overwritten_steps_are_counted(suffered: Suffered, pipeline: Pipeline) -> None:
     """The rings wrap while the sidecar is stopped: the other steps arrive, and the count is sent for each rank."""
     compare("sidecar: stopped", suffered.job, suffered.windows["stopped"], suffered.windows.values())
     assert suffered.overwritten

@@ -28,12 +28,12 @@ def config(**environment: str) -> subprocess.CompletedProcess[str]:
 
 @pytest.fixture(scope="module")
 def services() -> dict[str, Any]:
-    """Return the services, Grafana and the training job included."""
+    """Return the services, with Grafana and the training job."""
     done = config(**SECRETS)
     assert done.returncode == 0, done.stderr
-    found: dict[str, Any] = json.loads(done.stdout)["services"]
-    assert set(found) == {"collector", "prometheus", "grafana", "wandb-bridge", "train"}
-    return found
+    configured: dict[str, Any] = json.loads(done.stdout)["services"]
+    assert set(configured) == {"collector", "prometheus", "grafana", "wandb-bridge", "train"}
+    return configured
 
 
 def test_nothing_listens_beyond_this_machine(services: dict[str, Any]) -> None:
@@ -43,23 +43,25 @@ def test_nothing_listens_beyond_this_machine(services: dict[str, Any]) -> None:
     assert {port["host_ip"] for port in ports} == {"127.0.0.1"}
 
 
-def test_every_service_is_bounded_and_has_no_more_rights_than_it_needs(services: dict[str, Any]) -> None:
-    """A read-only root file system, no capabilities, and, for those that stay, limits on memory and processors."""
+def test_services_are_bounded(services: dict[str, Any]) -> None:
+    """Each has a read-only root, no capabilities, and, if it stays, limits on memory and processors."""
     for name, service in services.items():
         assert service["read_only"] is True, name
         assert (service["cap_drop"], service["security_opt"]) == (["ALL"], ["no-new-privileges:true"]), name
         assert name == "train" or service["deploy"]["resources"]["limits"].keys() == {"cpus", "memory"}, name
 
 
-def test_what_must_survive_is_in_named_volumes(services: dict[str, Any]) -> None:
-    """Every writable mount is one."""
+def test_writable_mounts_are_volumes(services: dict[str, Any]) -> None:
+    """What must survive is in named volumes."""
     mounts = {name: service["volumes"] for name, service in services.items()}
-    writable = {name: [each["type"] for each in found if not each.get("read_only")] for name, found in mounts.items()}
+    writable = {
+        name: [each["type"] for each in volumes if not each.get("read_only")] for name, volumes in mounts.items()
+    }
     assert all(types in ([], ["volume"]) for types in writable.values()), writable
 
 
 @pytest.mark.parametrize("missing", SECRETS)
-def test_a_password_that_is_not_set_is_named(missing: str) -> None:
+def test_missing_password_is_named(missing: str) -> None:
     """There is no default, and the message says what to do."""
     done = config(**{name: value for name, value in SECRETS.items() if name != missing})
     assert done.returncode != 0
@@ -67,14 +69,14 @@ def test_a_password_that_is_not_set_is_named(missing: str) -> None:
     assert "copy .env.example to .env and fill it in" in done.stderr
 
 
-def test_the_collectors_manifest_is_of_the_image_s_release() -> None:
+def test_collector_manifest_fits_image() -> None:
     """The configurations are tested with the one and run with the other."""
     version, text = image_version("otel/opentelemetry-collector-contrib"), (ROOT / "collector/builder.yaml").read_text()
     assert f"version: {version}\n" in text
     assert text.count(f" v{version}") >= 8
 
 
-def test_the_bridges_container_is_neither_root_nor_writable_nor_has_torch(stack: Stack) -> None:
+def test_bridge_container_is_confined(stack: Stack) -> None:
     """It runs as a user of its own, on a root file system that it can't change, with no torch in it."""
     code = (
         "import importlib.util, os\n"

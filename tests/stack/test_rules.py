@@ -11,7 +11,7 @@ from typing import Any
 
 import pytest
 
-from otel_train.catalogue import HealthyRange, Instrument, Per, external, headline_row, healthy_range, rows
+from otel_train.catalogue import Instrument, Per, external, headline_row, healthy_range, rows
 from otel_train.render import Alert, alerts, queries, rules_file
 from otel_train.render.promql import cluster_series, rank_series
 
@@ -25,6 +25,16 @@ FAR = 10**6
 RULES = "otel_train.rules.yaml"
 OF_ATTEMPT = {"train_run_id": "run-1", "train_attempt": "7"}
 COLLECTOR = {"job": "otelcol", "instance": "collector:8888", "exporter": "otlp/bridge"}
+STEP, LAG, BRIDGED = rank_series(rows.STEP), rank_series(rows.BRIDGE_LAG), rank_series(rows.BRIDGE_ROWS)
+ABANDONED, DROPPED = rank_series(rows.REDUCTIONS_ABANDONED), rank_series(rows.RECORDS_DROPPED)
+WAIT, DURATION = rank_series(rows.DATA_WAIT), rank_series(rows.STEP_DURATION)
+LATE, REFUSED = rank_series(rows.BRIDGE_LATE_POINTS), rank_series(rows.BRIDGE_REFUSED_POINTS)
+SEND_FAILED, QUEUE_SIZE, QUEUE_CAPACITY = (
+    metric.name for metric in (external.SEND_FAILED, external.QUEUE_SIZE, external.QUEUE_CAPACITY)
+)
+OF_RANK_1 = OF_ATTEMPT | {"train_rank": "1", "host_name": "host-1"}
+BRIDGE = {"job": "otel_train-bridge"}
+OF_ERROR = COLLECTOR | {"error_type": "InvalidArgument"}
 
 
 def series(name: str, values: str, rank: int = 0, **labels: str) -> dict[str, str]:
@@ -78,7 +88,7 @@ def expectation(alert: Alert, at: str, firing: Sequence[tuple[dict[str, str], st
     }
 
 
-def test_the_rules_are_valid(promtool: Path, tmp_path: Path) -> None:
+def test_rules_are_valid(promtool: Path, tmp_path: Path) -> None:
     """Prometheus takes the file, and finds every alert in it."""
     (tmp_path / RULES).write_text(rules_file())
     done = subprocess.run(
@@ -91,7 +101,7 @@ def test_the_rules_are_valid(promtool: Path, tmp_path: Path) -> None:
     assert f"{len(ALERTS)} rules found" in done.stdout
 
 
-def test_every_panel_asks_what_prometheus_understands(promtool: Path, tmp_path: Path) -> None:
+def test_panels_have_valid_queries(promtool: Path, tmp_path: Path) -> None:
     """No query of a dashboard has a syntax error."""
     values = {"$run": "run-1", "$attempt": "7", "$rank": ".+", "$__rate_interval": "1m", "$__range": "1h"}
     asked = []
@@ -103,10 +113,10 @@ def test_every_panel_asks_what_prometheus_understands(promtool: Path, tmp_path: 
     run_promtool(promtool, tmp_path, {"promql_expr_test": asked})
 
 
-def judged(key: str, wanted: HealthyRange, figure: float) -> list[dict[str, str]]:
+def judged(key: str, figure: float) -> list[dict[str, str]]:
     """Return a job whose figure of a headline key is the given one."""
-    row = headline_row(key)
-    total = {Per.CLUSTER: figure, Per.RANK: figure * RANKS, Per.PICK: figure * PICKS}[wanted.per]
+    row, per = headline_row(key), healthy_range(key).per
+    total = {Per.CLUSTER: figure, Per.RANK: figure * RANKS, Per.PICK: figure * PICKS}[per]
     if row is rows.PICKS:
         return [*job()[:-1], series(cluster_series(row), f"{FAR}+{total}x120")]
     if key != row.wandb_key:
@@ -116,34 +126,30 @@ def judged(key: str, wanted: HealthyRange, figure: float) -> list[dict[str, str]
     return [*job(), series(cluster_series(row), f"{total}x120")]
 
 
-def ends() -> list[tuple[str, float, float]]:
-    """Return (key, a figure just inside, one just outside) for each end of each range."""
-    found = []
-    for key, wanted in ((key, healthy_range(key)) for alert in ALERTS.values() for key in alert.keys):
-        if wanted.low > 0:
-            found.append((key, wanted.low * 1.02, wanted.low * 0.98))
-        if wanted.high < float("inf"):
-            found.append((key, wanted.high * 0.98, wanted.high * 1.02))
-    return found
-
-
-@pytest.mark.parametrize(("key", "inside", "outside"), ends())
-def test_a_headline_alert_knows_its_range(
-    promtool: Path, tmp_path: Path, key: str, inside: float, outside: float
-) -> None:
-    """Just inside of an end of the range the alert is silent, just outside it fires and says the value."""
-    wanted, row = healthy_range(key), headline_row(key)
-    alert = next(each for each in ALERTS.values() if key in each.keys)
-    per = {Per.CLUSTER: "", Per.RANK: " per rank", Per.PICK: " per pick"}[wanted.per]
-    summary = f"Run run-1: {row.wandb_key} is {outside:.3g}{per}, healthy is {wanted}."
+@pytest.mark.parametrize(
+    ("key", "inside", "outside"),
+    [
+        (key, end * inside, end * outside)
+        for alert in ALERTS.values()
+        for key in alert.keys
+        for end, inside, outside in ((healthy_range(key).low, 1.02, 0.98), (healthy_range(key).high, 0.98, 1.02))
+        if 0 < end < float("inf")
+    ],
+)
+def test_headline_alert_keeps_range(promtool: Path, tmp_path: Path, key: str, inside: float, outside: float) -> None:
+    """Just inside of an end of the range the alert is silent, just outside it fires and its summary has the value."""
+    healthy, row = healthy_range(key), headline_row(key)
+    alert = next(alert for alert in ALERTS.values() if key in alert.keys)
+    per = {Per.CLUSTER: "", Per.RANK: " per rank", Per.PICK: " per pick"}[healthy.per]
+    summary = f"Run run-1: {row.wandb_key} is {outside:.3g}{per}, healthy is {healthy}."
     tests = [
-        {"input_series": judged(key, wanted, figure), "alert_rule_test": [expectation(alert, "15m", firing)]}
+        {"input_series": judged(key, figure), "alert_rule_test": [expectation(alert, "15m", firing)]}
         for figure, firing in ((inside, []), (outside, [(OF_ATTEMPT, summary)]))
     ]
     run_promtool(promtool, tmp_path, *tests)
 
 
-def test_an_alert_names_the_worst_owner(promtool: Path, tmp_path: Path) -> None:
+def test_alert_names_worst_owner(promtool: Path, tmp_path: Path) -> None:
     """The summary says which rank evicted most, and on which host."""
     alert = ALERTS["OtelTrainLedgerFalseEvictionsOutOfRange"]
     name = rank_series(rows.FALSE_EVICTIONS)
@@ -152,13 +158,13 @@ def test_an_alert_names_the_worst_owner(promtool: Path, tmp_path: Path) -> None:
         "Run run-1: ledger/false_evictions is 0.1 per pick, healthy is mean <= 0.01/pick, most on rank 1 (host-1)."
     )
     test = {
-        "input_series": [*judged(alert.keys[0], healthy_range(alert.keys[0]), 0.1), *owners],
+        "input_series": [*judged(alert.keys[0], 0.1), *owners],
         "alert_rule_test": [expectation(alert, "15m", [(OF_ATTEMPT, summary)])],
     }
     run_promtool(promtool, tmp_path, test)
 
 
-def test_an_alert_names_the_rank_of_the_oldest_reader(promtool: Path, tmp_path: Path) -> None:
+def test_alert_names_oldest_reader(promtool: Path, tmp_path: Path) -> None:
     """The summary says which rank has the largest age."""
     alert = ALERTS["OtelTrainStreamMixingStalenessMaxOutOfRange"]
     ages = [
@@ -194,74 +200,67 @@ def stuck(rank: int, phase: str, step: int = 60, seconds: int = 10) -> list[dict
     ]
 
 
-def pipeline_cases() -> list[Case]:
-    step, lag, bridged = rank_series(rows.STEP), rank_series(rows.BRIDGE_LAG), rank_series(rows.BRIDGE_ROWS)
-    abandoned, dropped = rank_series(rows.REDUCTIONS_ABANDONED), rank_series(rows.RECORDS_DROPPED)
-    wait, duration = rank_series(rows.DATA_WAIT), rank_series(rows.STEP_DURATION)
-    late, refused = rank_series(rows.BRIDGE_LATE_POINTS), rank_series(rows.BRIDGE_REFUSED_POINTS)
-    failed, size, capacity = external.SEND_FAILED.name, external.QUEUE_SIZE.name, external.QUEUE_CAPACITY.name
-    silent = OF_ATTEMPT | {"train_rank": "1", "host_name": "host-1"}
-    bridge = {"job": "otel_train-bridge"}
-    error = COLLECTOR | {"error_type": "InvalidArgument"}
-    return [
+@pytest.mark.parametrize(
+    "case",
+    [
         Case(
             "OtelTrainRankSilent",
             "one of two ranks has stopped",
-            [series(step, "0+1x120"), series(step, "0+1x50", 1)],
-            silent,
+            [series(STEP, "0+1x120"), series(STEP, "0+1x50", 1)],
+            OF_RANK_1,
             "Run run-1: rank 1 on host-1 is silent since its step 50, while other ranks go on.",
         ),
         Case(
             "OtelTrainRankSilent",
             "the job is over",
-            [series(step, "0+1x50"), series(step, "0+1x50", 1)],
-            silent,
+            [series(STEP, "0+1x50"), series(STEP, "0+1x50", 1)],
+            OF_RANK_1,
         ),
         Case(
             "OtelTrainJobHangs",
             "one rank waits for its data, the other one for it",
             [*stuck(0, "ledger"), *stuck(1, "data")],
-            silent | {"phase": "data"},
+            OF_RANK_1 | {"phase": "data"},
             "Run run-1 hangs: rank 1 on host-1 has ended no step since 60 and is in phase data.",
         ),
         Case(
             "OtelTrainJobHangs",
             "one rank is a step behind, whatever it does",
             [*stuck(0, "data"), *stuck(1, "ledger", 59)],
-            silent | {"phase": "ledger"},
+            OF_RANK_1 | {"phase": "ledger"},
             "Run run-1 hangs: rank 1 on host-1 has ended no step since 59 and is in phase ledger.",
         ),
-        Case("OtelTrainJobHangs", "a checkpoint as long as others", [*stuck(0, "compute", seconds=150)], silent),
+        Case("OtelTrainJobHangs", "a checkpoint as long as others", [*stuck(0, "compute", seconds=150)], OF_RANK_1),
         Case(
             "OtelTrainRankStraggles",
             "one rank of three waits longer for its data",
-            [series(wait, f"{seconds}x120", rank) for rank, seconds in enumerate((0.1, 0.9, 0.1))]
-            + [series(duration, "1x120", rank) for rank in range(3)],
-            silent,
+            [series(WAIT, f"{seconds}x120", rank) for rank, seconds in enumerate((0.1, 0.9, 0.1))]
+            + [series(DURATION, "1x120", rank) for rank in range(3)],
+            OF_RANK_1,
             "Run run-1: rank 1 on host-1 is slow: it takes or waits 800ms a step longer than the median rank.",
         ),
         Case(
             "OtelTrainRankStraggles",
             "all are alike",
-            [series(name, "1x120", rank) for name in (wait, duration) for rank in range(3)],
-            silent,
+            [series(name, "1x120", rank) for name in (WAIT, DURATION) for rank in range(3)],
+            OF_RANK_1,
         ),
         Case(
             "OtelTrainRanksOutOfStep",
             "a counter grows",
-            [series(abandoned, "0x60 2x60")],
+            [series(ABANDONED, "0x60 2x60")],
             OF_ATTEMPT,
             "Run run-1: ranks have abandoned 2 reductions in 10m; cluster-wide values are missing.",
         ),
-        Case("OtelTrainRanksOutOfStep", "it grew long ago", [series(abandoned, "0x10 2x110")], OF_ATTEMPT),
+        Case("OtelTrainRanksOutOfStep", "it grew long ago", [series(ABANDONED, "0x10 2x110")], OF_ATTEMPT),
         Case(
             "OtelTrainRecordsDropped",
             "a counter begins above 0",
-            [series(dropped, "_x60 3x60", 1)],
+            [series(DROPPED, "_x60 3x60", 1)],
             OF_ATTEMPT | {"host_name": "host-1"},
             "Run run-1: 3 records were lost in 10m on host-1.",
         ),
-        Case("OtelTrainRecordsDropped", "none was lost", [series(dropped, "0x120")], OF_ATTEMPT),
+        Case("OtelTrainRecordsDropped", "none was lost", [series(DROPPED, "0x120")], OF_ATTEMPT),
         Case(
             "OtelTrainPointsRefused",
             "a counter grows",
@@ -278,83 +277,83 @@ def pipeline_cases() -> list[Case]:
         Case(
             "OtelTrainBridgeBehind",
             "a step waits for long",
-            [plain(lag, "0x60 90x60", **bridge)],
-            bridge,
+            [plain(LAG, "0x60 90x60", **BRIDGE)],
+            BRIDGE,
             "The wandb bridge otel_train-bridge is late by 1m 30s.",
         ),
-        Case("OtelTrainBridgeBehind", "an incomplete step waits", [plain(lag, "45x120", **bridge)], bridge),
+        Case("OtelTrainBridgeBehind", "an incomplete step waits", [plain(LAG, "45x120", **BRIDGE)], BRIDGE),
         Case(
             "OtelTrainBridgeSilent",
             "it has stopped while a job goes on",
-            [series(step, "0+1x120"), plain(bridged, "0+1x50", **bridge)],
-            bridge,
+            [series(STEP, "0+1x120"), plain(BRIDGED, "0+1x50", **BRIDGE)],
+            BRIDGE,
             "The wandb bridge otel_train-bridge is silent since its row 50, while jobs go on.",
         ),
         Case(
             "OtelTrainBridgeSilent",
             "it was started again",
             [
-                series(step, "0+1x120"),
-                plain(bridged, "0+1x50", instance="a", **bridge),
-                plain(bridged, "_x52 0+1x68", instance="b", **bridge),
+                series(STEP, "0+1x120"),
+                plain(BRIDGED, "0+1x50", instance="a", **BRIDGE),
+                plain(BRIDGED, "_x52 0+1x68", instance="b", **BRIDGE),
             ],
-            bridge,
+            BRIDGE,
         ),
-        Case("OtelTrainBridgeSilent", "no job goes on", [plain(bridged, "0+1x50", **bridge)], bridge),
+        Case("OtelTrainBridgeSilent", "no job goes on", [plain(BRIDGED, "0+1x50", **BRIDGE)], BRIDGE),
         Case(
             "OtelTrainBridgeLosesPoints",
             "a counter of late points grows",
-            [plain(late, "0x60 7x60", **bridge), plain(refused, "0x120", **bridge)],
-            bridge,
+            [plain(LATE, "0x60 7x60", **BRIDGE), plain(REFUSED, "0x120", **BRIDGE)],
+            BRIDGE,
             "The wandb bridge otel_train-bridge has lost 7 points in 10m.",
         ),
         Case(
             "OtelTrainBridgeLosesPoints",
             "a counter of refused points grows",
-            [plain(late, "0x120", **bridge), plain(refused, "1x60 3x60", **bridge)],
-            bridge,
+            [plain(LATE, "0x120", **BRIDGE), plain(REFUSED, "1x60 3x60", **BRIDGE)],
+            BRIDGE,
             "The wandb bridge otel_train-bridge has lost 2 points in 10m.",
         ),
         Case(
             "OtelTrainBridgeLosesPoints",
             "none was lost",
-            [plain(late, "0x120", **bridge), plain(refused, "3x120", **bridge)],
-            bridge,
+            [plain(LATE, "0x120", **BRIDGE), plain(REFUSED, "3x120", **BRIDGE)],
+            BRIDGE,
         ),
         Case(
             "OtelTrainCollectorQueueFilling",
             "a queue is more than half full",
-            [plain(size, "600x120", **COLLECTOR), plain(capacity, "1000x120", **COLLECTOR)],
+            [plain(QUEUE_SIZE, "600x120", **COLLECTOR), plain(QUEUE_CAPACITY, "1000x120", **COLLECTOR)],
             COLLECTOR,
             "The collector's queue to otlp/bridge is 60% full.",
         ),
         Case(
             "OtelTrainCollectorQueueFilling",
             "it is less full",
-            [plain(size, "400x120", **COLLECTOR), plain(capacity, "1000x120", **COLLECTOR)],
+            [plain(QUEUE_SIZE, "400x120", **COLLECTOR), plain(QUEUE_CAPACITY, "1000x120", **COLLECTOR)],
             COLLECTOR,
         ),
         Case(
             "OtelTrainCollectorDropsData",
             "the series of its failures appears",
-            [plain(failed, "_x60 5x60", **error)],
-            error,
+            [plain(SEND_FAILED, "_x60 5x60", **OF_ERROR)],
+            OF_ERROR,
             "The collector gave up on 5 data points to otlp/bridge in 10m (InvalidArgument).",
         ),
-        Case("OtelTrainCollectorDropsData", "it failed long ago", [plain(failed, "5x120", **error)], error),
-    ]
-
-
-@pytest.mark.parametrize("case", pipeline_cases(), ids=lambda case: f"{case.alert}: {case.why}")
-def test_an_alert_of_the_pipeline(promtool: Path, tmp_path: Path, case: Case) -> None:
+        Case("OtelTrainCollectorDropsData", "it failed long ago", [plain(SEND_FAILED, "5x120", **OF_ERROR)], OF_ERROR),
+    ],
+    ids=lambda case: f"{case.alert}: {case.why}",
+)
+def test_pipeline_alert_fires_alone(promtool: Path, tmp_path: Path, case: Case) -> None:
     """It fires when the way is broken, and only then."""
     firing = [(case.labels, case.summary)] if case.summary else []
     test = {"input_series": case.series, "alert_rule_test": [expectation(ALERTS[case.alert], "15m", firing)]}
     run_promtool(promtool, tmp_path, test)
 
 
-def test_every_alert_is_tested_both_ways() -> None:
+def test_each_alert_has_both_cases() -> None:
     """No alert is without a case in which it fires and one in which it is silent."""
-    cases = pipeline_cases()
+    (parametrized,) = vars(test_pipeline_alert_fires_alone)["pytestmark"]
+    cases: list[Case] = parametrized.args[1]
     assert {alert.name for alert in ALERTS.values() if not alert.keys} == {case.alert for case in cases if case.summary}
     assert {case.alert for case in cases if case.summary} == {case.alert for case in cases if not case.summary}

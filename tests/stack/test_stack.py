@@ -56,13 +56,13 @@ class Run:
 @pytest.fixture(scope="module")
 def runs(stack: Stack, tmp_path_factory: pytest.TempPathFactory) -> dict[str, Run]:  # noqa: ARG001  # it must be up
     """Run every shipped configuration against the stack; each passes its own verdict."""
-    found = {}
+    made = {}
     for name in CONFIGURATIONS:
         out = tmp_path_factory.mktemp(name)
         done = otel_train("smoke", name, "--endpoint", ENDPOINT, "--events", "--out", str(out))
         assert done.returncode == 0, done.stdout + done.stderr
-        found[name] = Run(name, json.loads((out / "result.json").read_text())["run_id"], out)
-    return found
+        made[name] = Run(name, json.loads((out / "result.json").read_text())["run_id"], out)
+    return made
 
 
 def steps_by_time(prometheus: Prometheus, run: Run) -> dict[int, int]:
@@ -79,36 +79,34 @@ def by_step(prometheus: Prometheus, run: Run, series: str) -> dict[int, float]:
     return {steps[at]: value for at, value in samples}
 
 
-def assert_equal(found: float, wanted: float, where: object) -> None:
+def assert_equal(value: float, expected: float, where: object) -> None:
     """Compare integers exactly, the others to 1e-9."""
-    exact = isinstance(wanted, int) or float(wanted).is_integer()
-    assert found == (wanted if exact else pytest.approx(wanted, rel=1e-9, abs=0)), where
+    exact = isinstance(expected, int) or float(expected).is_integer()
+    assert value == (expected if exact else pytest.approx(expected, rel=1e-9, abs=0)), where
 
 
 @pytest.mark.parametrize("name", CONFIGURATIONS)
-def test_values_in_prometheus_and_in_wandb_are_the_replays(
-    name: str, stack: Stack, runs: dict[str, Run], tmp_path: Path
-) -> None:
+def test_both_sinks_equal_replay(name: str, stack: Stack, runs: dict[str, Run], tmp_path: Path) -> None:
     """Each headline key at each step, once; counters are cumulative in Prometheus and the interval's in wandb."""
-    run, wanted = runs[name], replay(runs[name].out)
+    run, replayed = runs[name], replay(runs[name].out)
     last = cluster_series(rows.PICKS) + run.matchers
     wait_until(
-        lambda: [len(each) for each in stack.prometheus.samples(last).values()] == [len(wanted)],
+        lambda: [len(each) for each in stack.prometheus.samples(last).values()] == [len(replayed)],
         60,
         "arrival",
         pause=0.5,
     )
-    wait_until(lambda: len(stack.wandb_rows(run.run_id, tmp_path)) == len(wanted), 60, "arrival in wandb", pause=0.5)
+    wait_until(lambda: len(stack.wandb_rows(run.run_id, tmp_path)) == len(replayed), 60, "arrival in wandb", pause=0.5)
     history = [row.values for row in stack.wandb_rows(run.run_id, tmp_path)]
-    assert [row[rows.STEP.wandb_key] for row in history] == [each[rows.STEP.wandb_key] for each in wanted]
+    assert [row[rows.STEP.wandb_key] for row in history] == [each[rows.STEP.wandb_key] for each in replayed]
     for key in HEADLINE_KEYS:
         row = headline_row(key)
         sibling = MAX_SUFFIX if key != row.wandb_key else ""
         values = by_step(stack.prometheus, run, cluster_series(row, sibling))
         counted = row.instrument is Instrument.COUNTER and not sibling
-        expected: Iterator[Any] = iter([each[key] for each in wanted])
+        totals: Iterator[Any] = iter([each[key] for each in replayed])
         for each, at_wandb, total in zip(
-            wanted, history, itertools.accumulate(expected) if counted else expected, strict=True
+            replayed, history, itertools.accumulate(totals) if counted else totals, strict=True
         ):
             step = int(each[rows.STEP.wandb_key])
             assert_equal(values.pop(step), total, (key, step, "Prometheus"))
@@ -116,7 +114,7 @@ def test_values_in_prometheus_and_in_wandb_are_the_replays(
         assert not values
 
 
-def test_every_query_of_every_panel_returns_data(stack: Stack, runs: dict[str, Run]) -> None:
+def test_panels_return_data(stack: Stack, runs: dict[str, Run]) -> None:
     """Of one of the four runs at least; the panels that may be empty are listed with the reason, and are empty."""
     empty = {
         (query.dashboard, query.panel)
@@ -126,8 +124,8 @@ def test_every_query_of_every_panel_returns_data(stack: Stack, runs: dict[str, R
     assert empty == set(MAY_BE_EMPTY)
 
 
-def test_the_mark_of_an_attempt_stands_in_every_dashboard_and_returns_data(stack: Stack, runs: dict[str, Run]) -> None:
-    """Each run has one attempt, which begins once."""
+def test_dashboards_mark_attempts(stack: Stack, runs: dict[str, Run]) -> None:
+    """Every dashboard marks the begin of each attempt; each run has one, which begins once."""
     files = sorted((ROOT / "grafana" / "dashboards").glob("*.json"))
     marks = [each for file in files for each in json.loads(file.read_text())["annotations"]["list"] if "expr" in each]
     assert len(marks) == len(files)
@@ -143,32 +141,32 @@ def answer(prometheus: Prometheus, query: Query, run: Run) -> list[Any]:
         expression = expression.replace(name, value)
     assert not re.search(r"\$\w", expression), expression
     now = float(prometheus.get("query", query="time()")["result"][1])
-    found = prometheus.get("query_range", query=expression, start=now - 1800, end=now, step="5s")["result"]
-    return [series for series in found if any(value != "NaN" for _, value in series["values"])]
+    result = prometheus.get("query_range", query=expression, start=now - 1800, end=now, step="5s")["result"]
+    return [series for series in result if any(value != "NaN" for _, value in series["values"])]
 
 
-def test_each_wrong_configuration_fires_its_own_alerts_and_healthy_none(stack: Stack, runs: dict[str, Run]) -> None:
-    """Just those of the metrics that it drives out of their range; the pipeline's alerts are silent meanwhile."""
-    wanted = {
+def test_configurations_fire_their_alerts(stack: Stack, runs: dict[str, Run]) -> None:
+    """Just those of the metrics that it drives out of their range, so healthy none; the pipeline's are silent."""
+    expected = {
         name: {
             alert.name for alert in alerts() if set(alert.keys) & set(load_config(find_config(name)).expect.unhealthy)
         }
         for name in CONFIGURATIONS
     }
-    assert not wanted["healthy"]
-    assert all(wanted[name] for name in CONFIGURATIONS[1:])
+    assert not expected["healthy"]
+    assert all(expected[name] for name in CONFIGURATIONS[1:])
 
     def fired() -> dict[str, set[str]]:
         return {name: ever_fired(stack.prometheus, run.run_id) for name, run in runs.items()}
 
     wait_until(
-        lambda: all(wanted[name] <= found for name, found in fired().items()), 300, f"firing of {wanted}", pause=1.0
+        lambda: all(expected[name] <= names for name, names in fired().items()), 300, f"firing of {expected}", pause=1.0
     )
-    assert fired() == wanted
+    assert fired() == expected
     assert ever_fired(stack.prometheus, "") == set()
 
 
 def ever_fired(prometheus: Prometheus, run_id: str) -> set[str]:
     """Return the alerts that have fired for a run, or for none."""
-    found = prometheus.samples(f'ALERTS{{alertstate="firing",train_run_id="{run_id}"}}')
-    return {dict(labels)["alertname"] for labels in found}
+    alerts_fired = prometheus.samples(f'ALERTS{{alertstate="firing",train_run_id="{run_id}"}}')
+    return {dict(labels)["alertname"] for labels in alerts_fired}

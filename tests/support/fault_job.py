@@ -16,13 +16,14 @@ from otel_train.bridge import HistoryRow
 from otel_train.catalogue import rows
 from otel_train.ring import Kind, RingReader, ring_files
 from otel_train.smoke.child_process import running_process
-from tests.faults.fault_ranks import picks
 from tests.support.environment import clean_environment
+from tests.support.fault_ranks import picks
 from tests.support.stack_programs import ROOT
+from tests.support.torchrun import ONE_NODE, torchrun
 from tests.support.waiting import wait_until
 
 RANKS = 2
-PROGRAM = "tests.faults.fault_ranks"
+PROGRAM = ("-m", "tests.support.fault_ranks")
 Window = tuple[int, int]
 """From and to, of the monotonic clock, ns."""
 
@@ -49,7 +50,7 @@ class Job:
 
     @property
     def log(self) -> Path:
-        """What torchrun and the ranks said."""
+        """The output of torchrun and the ranks."""
         return self.home / "train.log"
 
     def lines(self, rank: int | None = None) -> list[tuple[int, int, int]]:
@@ -147,9 +148,9 @@ def running_job(
     target: str,
     *arguments: str,
     rings: Path | None = None,
-    program: str = PROGRAM,
+    program: Sequence[object] = PROGRAM,
     within: Sequence[str] = (),
-    nodes: Sequence[str] = ("--standalone", f"--nproc-per-node={RANKS}"),
+    nodes: Sequence[str] = ONE_NODE,
     ranks: Sequence[int] = range(RANKS),
     environment: Mapping[str, str] | None = None,
 ) -> Iterator[Job]:
@@ -160,9 +161,9 @@ def running_job(
         target: The receiver.
         *arguments: Of the program.
         rings: The ring directory; a folder at home when None.
-        program: What the ranks run.
+        program: The ranks' program; it gets `home` and the arguments.
         within: A command that runs another one on the job's node.
-        nodes: torchrun's arguments about nodes.
+        nodes: torchrun's options about nodes.
         ranks: Those that run on this node.
         environment: Of the ranks and the sidecar besides.
     """
@@ -176,7 +177,7 @@ def running_job(
         "OTEL_TRAIN_RING_DIR": str(rings),
         **(environment or {}),
     }
-    command = [*within, sys.executable, "-m", "torch.distributed.run", *nodes, "-m", program, str(home), *arguments]
+    command = [*within, *torchrun(len(ranks), *program, home, *arguments, options=tuple(nodes))]
     with running_process(command, home / "train.log", clean_environment(**variables)) as process:
         job = Job(variables["OTEL_TRAIN_RUN_ID"], home, rings, ranks, process)
         try:
@@ -194,12 +195,12 @@ def assert_each_once(
     history: Sequence[HistoryRow], steps: Sequence[int], count: Callable[[int, int], int] = picks, ranks: int = RANKS
 ) -> None:
     """Hold a run's rows, as wandb's files have them, to its steps: each once, in order, with its values, whole."""
-    found = [row.values[rows.STEP.wandb_key] for row in history]
-    assert (set(steps) - set(found), [step for step, times in Counter(found).items() if times > 1]) == (set(), [])
-    assert found == list(steps)
+    arrived = [row.values[rows.STEP.wandb_key] for row in history]
+    assert (set(steps) - set(arrived), [step for step, times in Counter(arrived).items() if times > 1]) == (set(), [])
+    assert arrived == list(steps)
     assert [row.values["train/loss"] for row in history] == list(steps)
-    wanted = [sum(count(step, rank) for rank in range(ranks)) for step in steps]
-    assert [row.values[rows.PICKS.wandb_key] for row in history] == wanted
+    expected = [sum(count(step, rank) for rank in range(ranks)) for step in steps]
+    assert [row.values[rows.PICKS.wandb_key] for row in history] == expected
     ordinals = [row.ordinal for row in history]
     assert ordinals == sorted(set(ordinals))
     assert not [row.values[rows.STEP.wandb_key] for row in history if row.values.get("telemetry/partial")]
