@@ -26,7 +26,7 @@ class DeliveryStatus:
     text: str = ""
     """Answer of the receiver, or of the attempt to reach it."""
     address: str = ""
-    """Where the receiver was looked for."""
+    """Address at which the receiver was tried."""
     advice: str = ""
     """Remedy, one sentence; empty where there is none."""
     since: float = 0.0

@@ -34,17 +34,17 @@ class Endpoint:
     secure: bool = False
     """Whether the connection is encrypted."""
     host: str = "localhost"
-    """Empty for a socket of this machine."""
+    """Name or address of the host; empty for a socket of this machine."""
     port: int = 4317
     variable: str = ""
-    """The variable that names it; empty for the standard's default address."""
+    """Variable that names it; empty for the standard's default address."""
     compression: str = "none"
     timeout: float = 10.0
     """Seconds that one request takes at most."""
 
     @property
     def loopback(self) -> bool:
-        """Whether it is on this machine: no proxy is between."""
+        """Whether it is on this machine: so that no proxy is used."""
         if not self.host or self.host == "localhost" or self.host.endswith(".localhost"):
             return True
         try:

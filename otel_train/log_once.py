@@ -23,7 +23,7 @@ class OnceLogger:
         self._logger = logger
         self._again_after = again_after
         self._causes: dict[str, float] = {}
-        """When each came last, on a clock that is never set; the one that was remembered first stands first."""
+        """Time at which each came last, on a clock that is never set; in the order in which they were remembered."""
 
     def warn(self, cause: str, message: str, *arguments: object) -> bool:
         """Log a warning unless one of the same cause was logged before, and tell whether it was logged."""

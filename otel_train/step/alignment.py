@@ -10,7 +10,7 @@ from __future__ import annotations
 
 
 class Alignment:
-    """Which steps a rank makes up for, and which it leaves out.
+    """Choice of the steps that a rank makes up for, and of those that it leaves out.
 
     Args:
         longest: Steps that are made up for at once at most: as many as peers keep waiting.
@@ -19,14 +19,14 @@ class Alignment:
     def __init__(self, longest: int) -> None:
         self._longest = longest
         self._last: int | None = None
-        """The last step that the rank came to, reduced or left out."""
+        """Last step that the rank came to, reduced or left out."""
         self._stride: int | None = None
-        """From each of these steps to the next, as it was last."""
+        """Distance from each of these steps to the next, as it was last."""
         self._next = -1
-        """The step that follows at this stride; negative where that has to be looked at."""
+        """Step that follows at this stride; negative where that has to be looked at."""
         self._left_out_until = -1
         self._corrected = 0
-        """How many reductions there were when steps were left out last."""
+        """Number of reductions when steps were left out last."""
         self.count = 0
         """Reductions that were launched, or wait for that."""
 

@@ -22,7 +22,7 @@ from otel_train.step.rank_group import RankGroup
 logger = logging.getLogger(__name__)
 
 _ATTEMPTS = {0}
-"""Those that this process was part of, over all its sessions and process groups.
+"""Attempts that this process was part of, over all its sessions and process groups.
 
 Their rings are not opened: closing one would end this process's lock on it.
 """

@@ -14,12 +14,12 @@ class StepClock:
 
     def __init__(self) -> None:
         self.newest = self._began = time.perf_counter()
-        """When the newest step ended, by the steady clock."""
+        """Time at which the newest step ended, by the steady clock."""
         self._last_time_ns = 0
         self.wait = 0.0
         """Seconds of the interval that were spent waiting for data."""
         self.last_step: int | None = None
-        """The step that the interval before ended with; None in the first."""
+        """Step that the interval before ended with; None in the first."""
 
     def stamp(self, now: float) -> int:
         """Return the wall clock's time; after it was set back, a later one than the last all the same.

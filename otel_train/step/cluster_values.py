@@ -37,7 +37,7 @@ class ClusterValues:
 
     def __init__(self, reducer: Reducer, ring: RingWriter | None) -> None:
         self.newest: Reduced | None = None
-        """The newest values that have landed."""
+        """Newest values that have landed."""
         self._reducer = reducer
         self._ring = ring
         self._writes = ring is not None and reducer.group.emits
@@ -47,7 +47,7 @@ class ClusterValues:
         self._device = device if device.type == "cuda" else None
         self._closed = self._keeps = False
         self._named = -1
-        """How many reductions were launched before the one whose missing ranks were named."""
+        """Number of the reduction whose missing ranks were named last."""
 
     @property
     def abandoned(self) -> int:
@@ -134,7 +134,7 @@ class ClusterValues:
         return (self._writes and reducer.under_way) or reducer.lags
 
     def _name_missing(self) -> None:
-        """Say whom a reduction waits for that is overdue."""
+        """Warn of the ranks that an overdue reduction waits for."""
         reducer, oldest = self._reducer, self._reducer.oldest
         if not reducer.overdue or oldest is None or self._closed or oldest.number == self._named:
             return

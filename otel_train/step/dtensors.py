@@ -22,11 +22,11 @@ class Part(NamedTuple):
     """Part of a number that one rank holds."""
 
     local: torch.Tensor | None
-    """None where another rank holds it."""
+    """Tensor of the part; None where another rank holds it."""
     share: float = 1.0
-    """The rank's share of one count of it: a part of a sum over four ranks is a quarter."""
+    """Share of the rank in one count of it: a part of a sum over four ranks is a quarter."""
     kind: str = ""
-    """How the parts make the number: "sum", "max", "min" or "norm"; empty where each is the whole of it."""
+    """Rule by which the parts make the number: "sum", "max", "min" or "norm"; empty where each is the whole."""
 
 
 def is_dtensor(value: torch.Tensor) -> bool:

@@ -57,7 +57,7 @@ class Environment:
     external_sidecar: bool = False
     """OTEL_TRAIN_SIDECAR=external: the platform starts the sidecar."""
     endpoint: Endpoint = field(default_factory=Endpoint)
-    """Where the sidecar sends; read here too, since an error in its log would go unseen."""
+    """Receiver that the sidecar sends to; read here too, since an error in its log would go unseen."""
     host: str = ""
     """The host's name."""
 

@@ -27,13 +27,13 @@ class Flight:
     packed: Packed
     """Vector of this rank, replaced by the result."""
     device: DevicePart | None = None
-    """The part of the values that is still on a GPU."""
+    """Part of the values that is still on a GPU."""
     extra: bool = False
     """Whether it is not a step of the session, and is launched only because peers launch theirs."""
     closes: bool = False
     """Whether it says that the session is closed; then it gives this rank nothing."""
     number: int = 0
-    """How many are launched before it; the ranks' reductions of one number are one collective."""
+    """Number of reductions launched before it; the ranks' reductions of one number are one collective."""
     work: Any = None
     """Handle that `all_reduce` returned; None when there is one rank."""
     pinned: torch.Tensor | None = None

@@ -26,7 +26,7 @@ class Agreed:
     local_world_size: int
     """Ranks on this machine."""
     directory: Path
-    """Where this rank's ring is."""
+    """Directory of this rank's ring."""
     serves: bool
     """Whether this rank starts the sidecar for that directory."""
 

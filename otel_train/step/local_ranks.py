@@ -15,9 +15,9 @@ class NodeClaim(NamedTuple):
 
     host: str
     boot_id: str
-    """The kernel's; containers on two machines may have the same host name."""
+    """Boot id of the kernel; containers on two machines may have the same host name."""
     local_rank: int | None = None
-    """As the launcher says; None where it says nothing."""
+    """LOCAL_RANK of the launcher; None where it sets none."""
     local_world_size: int | None = None
 
 

@@ -27,9 +27,9 @@ class Membership:
     local_world_size: int
     """Ranks on this machine."""
     ring_dir: Path | None
-    """Where its ring is; None where it can't have one."""
+    """Directory of its ring; None where it can't have one."""
     sidecar: SidecarProcess | None
-    """None on a rank that starts none."""
+    """Process that this rank has started; None on a rank that starts none."""
     delivers: bool
     """Whether what is recorded is sent anywhere."""
 

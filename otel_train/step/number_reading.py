@@ -99,7 +99,7 @@ def _short(value: Any) -> str:
 
 
 NO_COUNT = "is a counter and takes finite numbers that are not negative"
-"""Why a counter does not take a number."""
+"""Reason for which a counter does not take a number."""
 
 
 def counts_up(number: float) -> bool:

@@ -13,7 +13,7 @@ from otel_train.ring import MAX_RECORDS, RingSize
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class SessionOptions:
-    """How a session reduces and ends; `init` takes each as an argument.
+    """Options of a session: how it reduces and ends; `init` takes each as an argument.
 
     Examples:
         >>> from otel_train.step import SessionOptions

@@ -39,7 +39,7 @@ def _square(step: int) -> float:
 
 
 class Presence(Enum):
-    """How a rank takes part in a reduction."""
+    """Way in which a rank takes part in a reduction."""
 
     PRESENT = "with its values of the step"
     ABSENT = "without values: it could not measure the step, or did not make it"

@@ -33,11 +33,11 @@ class RankGroup:
     global_rank: int = 0
     """This rank within the job."""
     handle: dist.ProcessGroup | None = None
-    """None without torch.distributed, or where its collectives do nothing: then there is nothing to reduce."""
+    """Process group; None without torch.distributed, or where its collectives do nothing: nothing is reduced then."""
     job_ranks: tuple[int, ...] = (0,)
     """The rank within the job of each rank of the group."""
     device: torch.device = field(default_factory=lambda: torch.device("cpu"))
-    """Where the reduction's vectors live."""
+    """Device of the reduction's vectors."""
     distributed: bool = False
     """Whether torch.distributed is initialised."""
     own: bool = False
@@ -183,9 +183,9 @@ def group_exists() -> bool:
 
 
 _MADE: WeakKeyDictionary[dist.ProcessGroup, Counter[tuple[int, ...]]] = WeakKeyDictionary()
-"""How many groups of our own this process has made over the same ranks, by the job's default group."""
+"""Number of groups that this process has made for itself over the same ranks, by the job's default group."""
 _OWN_COUNT = 1 << 32
-"""Where the count begins that our groups are named after: far beyond the job's own."""
+"""Begin of the count that these groups are named after: far beyond the job's own."""
 
 
 def _new_group(ranks: tuple[int, ...], backend: str, salt: int) -> dist.ProcessGroup:

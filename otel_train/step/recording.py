@@ -55,7 +55,7 @@ class Recording:
         self.repeats = not options.blocking
         """Whether a step was given again since the last log step, or the first one may be."""
         self._stride = 1
-        """From one step that is told to the next, the least so far."""
+        """Least distance so far from one step that is told to the next."""
         self._strides = False
         """Whether there were two steps yet."""
         self._logs = False

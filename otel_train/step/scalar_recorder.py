@@ -22,11 +22,11 @@ _EXACT = {torch.float64, torch.float32, torch.float16, torch.bfloat16, torch.int
 
 
 class _Slot(NamedTuple):
-    """Where a scalar is accumulated."""
+    """Slot in which a scalar is accumulated."""
 
     reduction: Reduction
     offset: int
-    """Among the sums or the peaks."""
+    """Index among the sums or the peaks."""
     counter: bool
 
 
@@ -61,7 +61,7 @@ class ScalarRecorder:
         self._means = {key: slot.offset for key, slot in self._slots.items() if slot.reduction is Reduction.MEAN}
         self._device: DevicePart | None = None
         self._device_slots: tuple[Sequence[torch.Tensor], Sequence[torch.Tensor]] = ((), ())
-        """Each element of it, as a view."""
+        """Views of its elements."""
         self._reset()
 
     def _reset(self) -> None:
@@ -77,7 +77,7 @@ class ScalarRecorder:
             weight: What the values count in a mean.
 
         Returns:
-            Why a value was dropped, by its key: the key is not among the metrics, or the value is not a number.
+            Reasons of dropped values by key: the key is not among the metrics, or the value is not a number.
         """
         dropped: dict[str, str] = {}
         means, sums = self._means, self._sums

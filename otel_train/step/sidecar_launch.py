@@ -13,7 +13,7 @@ from pathlib import Path
 from otel_train.descriptors import open_private
 
 PACKAGE_ROOT = str(Path(__file__).absolute().parents[2])
-"""Where this process has otel_train from: a directory, or a zip file."""
+"""Directory or zip file that this process has otel_train from."""
 _BEGIN, _PATHS = "_OTEL_TRAIN_BEGIN", "_OTEL_TRAIN_PATHS"
 """Variables that hand over what to run first, and the root and the directories of installed packages, one a line."""
 MODULE = "otel_train.sidecar"

@@ -34,7 +34,7 @@ LONGEST_TURN = 20.0
 LONGEST_JOIN = 0.5
 """Seconds that `close` waits at most for a sidecar that has to be started once more."""
 _TOLD, _ANOTHER_SERVES, _DIED, _RUNS = SidecarEnd.TOLD, SidecarEnd.ANOTHER_SERVES, "died", "runs"
-"""How a sidecar ended: by a signal, since another one serves the directory, otherwise; or not before the session."""
+"""Ends of a sidecar: by a signal, since another one serves the directory, otherwise; or not before the session."""
 _numbers = itertools.count()
 _ended: set[int] = set()
 """Sidecars whose end may have to be waited for."""

@@ -1,4 +1,4 @@
-"""The session of a rank: what the training loop calls, once a step, and what it costs nothing to call."""
+"""The session of a rank: what the training loop calls once a step, and what costs nothing to call."""
 
 from __future__ import annotations
 
@@ -75,9 +75,9 @@ class Telemetry:
     ) -> None:
         self.options = options or SessionOptions()
         self.identity: Identity | None = None
-        """Whose values these are; None until the ranks have met, at the first step at the latest."""
+        """Identity of this rank; None until the ranks have met, at the first step at the latest."""
         self.ring_dir: Path | None = None
-        """Where the ring is; None until the ranks have met, and where there can be none."""
+        """Directory of the ring; None until the ranks have met, and where there can be none."""
         self._join = join
         self._run_id = ""
         self._keep_run_id = keep_run_id
@@ -93,7 +93,7 @@ class Telemetry:
         self._enabled = join is not None
         self._last_step = -1
         self._off = ""
-        """Why nothing is recorded any more, as a message about a call; empty where nothing is expected."""
+        """Reason for which nothing is recorded any more, as a message about a call; empty where nothing is expected."""
         self._clock = StepClock()
         self._warnings = OnceLogger(logger)
         self._early = EarlyScalars()
