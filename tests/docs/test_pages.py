@@ -41,9 +41,11 @@ def test_blocks_are_python(page: Path) -> None:
 
 def test_named_files_exist() -> None:
     """A path of the checkout that a page names leads somewhere."""
-    pages = [ROOT / "README.md", *DOCS.rglob("*.md")]
+    pages = [*ROOT.glob("*.md"), *DOCS.rglob("*.md")]
     texts = "\n".join(page.read_text(encoding="utf-8") for page in pages)
-    paths = re.findall(r"`((?:otel_train|tests|collector|prometheus|grafana|benchmarks|examples)/[\w/.-]*\w)`", texts)
+    paths = re.findall(
+        r"`((?:otel_train|tests|collector|prometheus|grafana|benchmarks|examples|fuzz|tools)/[\w/.-]*\w)`", texts
+    )
     assert len(paths) > 20
     assert [path for path in paths if not (ROOT / path).exists()] == []
 
