@@ -125,26 +125,28 @@ def _check_free(listen: str) -> None:
         BridgeError: It can't.
     """
     host, _, port = listen.rpartition(":")
-    free, last = False, None
     try:
-        for family, kind, protocol, _, address in socket.getaddrinfo(
-            host.strip("[]"), int(port), type=socket.SOCK_STREAM, flags=socket.AI_PASSIVE
-        ):
-            try:
-                with socket.socket(family, kind, protocol) as probe:
-                    probe.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
-                    if family == socket.AF_INET6:
-                        probe.setsockopt(socket.IPPROTO_IPV6, socket.IPV6_V6ONLY, 1)
-                    probe.bind(address)
-                free = True
-            except OSError as error:
-                if error.errno not in (errno.EADDRNOTAVAIL, errno.EAFNOSUPPORT):
-                    raise
-                last = error  # one family may lack it, as ::1 in a container
-        if not free and last is not None:
-            raise last
+        addresses = socket.getaddrinfo(host.strip("[]"), int(port), type=socket.SOCK_STREAM, flags=socket.AI_PASSIVE)
+        missing = [error for address in addresses if (error := _missing_address(*address)) is not None]
+        if missing and len(missing) == len(addresses):
+            raise missing[-1]
     except OSError as error:
         raise BridgeError(f"can't listen on {listen}: {error.strerror}; {_ADVICE}") from error
+
+
+def _missing_address(family: int, kind: int, protocol: int, _: str, address: Any) -> OSError | None:
+    """Return the error where this machine lacks an address, as ::1 in a container; None where it can be bound."""
+    try:
+        with socket.socket(family, kind, protocol) as probe:
+            probe.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
+            if family == socket.AF_INET6:
+                probe.setsockopt(socket.IPPROTO_IPV6, socket.IPV6_V6ONLY, 1)
+            probe.bind(address)
+    except OSError as error:
+        if error.errno in (errno.EADDRNOTAVAIL, errno.EAFNOSUPPORT):
+            return error
+        raise
+    return None
 
 
 class Server:

@@ -60,12 +60,13 @@ def read_segment(path: Path) -> Segment | None:
     try:
         with TransactionLog(path) as log:
             for record in log.records():
-                kind = record.WhichOneof("record_type")
-                if kind == "run":
-                    run_id, name, project = record.run.run_id, record.run.display_name, record.run.project
-                elif kind == "history":
-                    rows.append(history_row(record.history))
-                finished |= kind == "exit"
+                match record.WhichOneof("record_type"):
+                    case "run":
+                        run_id, name, project = record.run.run_id, record.run.display_name, record.run.project
+                    case "history":
+                        rows.append(history_row(record.history))
+                    case "exit":
+                        finished = True
     except (WandbFileError, ValueError):
         finished = False
     return Segment(path, run_id, name, project, tuple(rows), finished) if run_id else None
