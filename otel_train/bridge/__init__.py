@@ -1,5 +1,8 @@
 """Turn OTLP into wandb rows: the points of each step become one row, exactly once and in order.
 
+`bridge_service` is the process. `server` receives, `decode` makes points of a request, `inbox` keeps them, `row_order`
+says which step's row is due, `wandb_rows` builds it, `row_writer` and `wandb_sink` write it.
+
 Names are resolved when they are first used: a reader of an inbox loads neither gRPC nor wandb.
 """
 

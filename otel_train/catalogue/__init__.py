@@ -1,4 +1,8 @@
-"""The metrics that otel_train measures: facts only, standard library only."""
+"""The metrics that otel_train measures: facts only, standard library only.
+
+A metric is one row, a `Metric`, in `mixing_rows`, `ledger_rows`, `session_rows` or `bridge_rows`; `rows` gathers them.
+`layout` computes every value of it, a rank's and the cluster's, and `names` and `series_names` give its names outside.
+"""
 
 from otel_train.catalogue import rows
 from otel_train.catalogue.layout import (

@@ -1,4 +1,6 @@
-"""Every metric of otel_train, one row each: all else (packing, export, dashboards, docs) follows from these.
+"""Gather the rows of all metrics under one name each: packing, export, dashboards and docs follow from them.
+
+Each is defined in the module of its part: `mixing_rows`, `ledger_rows`, `session_rows`, `bridge_rows`.
 
 The meaning of each number is in the row's description; "interval" is the steps since the last log step.
 """

@@ -1,1 +1,5 @@
-"""Judge a run that was read: each finding with its cause and its remedy, the worst first."""
+"""Judge a run that was read: each finding with its cause and its remedy, the worst first.
+
+`examine` makes the findings: metrics by `judgement`, the mix by `drift`, the ranks by `ranks` and `stragglers`.
+`causes` and `capacity` explain, `terminal` prints.
+"""

@@ -1,4 +1,8 @@
-"""Keep a state tensor for each stream, sharded over the ranks, and measure what the ledger throws away."""
+"""Keep a state tensor for each stream, sharded over the ranks, and measure what the ledger throws away.
+
+`state_ledger` brings keys to their owner, whose `shard` (or `cache_meter`, for a cache of the user's own) counts into
+`cache_interval`: all of `catalogue.ledger_rows` comes from `CacheInterval.drain`.
+"""
 
 from otel_train.event_sink import EventSink
 from otel_train.ledger.cache_meter import LedgerMeter

@@ -1,4 +1,8 @@
-"""Mix many data streams by weight, and measure the mix at the pick site."""
+"""Mix many data streams by weight, and measure the mix at the pick site.
+
+`plan` picks, `dataset` reads and counts each pick when the training loop consumes it, and `meter` measures: all of
+`catalogue.mixing_rows` comes from `MixingMeter.drain_measurements`.
+"""
 
 from otel_train.event_sink import EventSink
 from otel_train.mixing.batch import MixedBatch

@@ -1,4 +1,8 @@
-"""The node's sidecar: rings in, OTLP out."""
+"""The node's sidecar: rings in, OTLP out.
+
+`service` is the process. For each ring a `feed` reads records and has `points` make data points of them; `sender` sends
+these by `otel_train.otlp`, and the ring's cursor moves when they are acknowledged.
+"""
 
 from __future__ import annotations
 

@@ -1,4 +1,9 @@
-"""A step's values: drained, packed, reduced once over the ranks, recorded."""
+"""A step's values: drained, packed, reduced once over the ranks, recorded.
+
+`telemetry` is what a training loop calls. The modules on a value's way, in its order: `value_source` (what a source
+gives) and `scalar_recorder` (the user's scalars), joined by `recorder`; `packing`; `reduction` and `flight`;
+`recording` (the rank's record in the ring) and `cluster_values` (the cluster's).
+"""
 
 from otel_train.step.aggregate import aggregate_step_metrics, reduce_loss_metrics
 from otel_train.step.declarations import Scalar
