@@ -37,15 +37,15 @@ TITLE = "bridge: rows a second to wandb offline"
 OURS, LOOP = "otel-train bridge, requests to durable rows", "wandb.log(row, step=n) and finish, nothing else"
 
 
-def requests(first: int, last: int, each: int) -> list[bytes]:
+def requests(first: int, last: int, batch: int) -> list[bytes]:
     """Return requests of so many steps each, as a sidecar sends them."""
     layout, numbers = SCHEMA.layout(), random.Random(first)
     origin = Origin(Identity(run_id=RUN_ID, attempt=1), layout)
     totals, begin = [0.0] * layout.sums, time.time_ns()
     made = []
-    for start in range(first, last + 1, each):
+    for start in range(first, last + 1, batch):
         builder = PointBuilder(origin)
-        for step in range(start, min(start + each, last + 1)):
+        for step in range(start, min(start + batch, last + 1)):
             sums = [float(numbers.randrange(1, 1000)) for _ in range(layout.sums)]
             peaks = [float(numbers.randrange(1, 1000)) for _ in range(layout.peaks)]
             totals = [total + value for total, value in zip(totals, sums, strict=True)]
@@ -94,10 +94,10 @@ def run(*, quick: bool) -> Section:
             home.mkdir()
             ours.append(rows / bridge(home, warm, load, rows))
             if not number:
-                found = [row.values for row in read_run(home / "state", RUN_ID)]
-                assert len(found) == rows + 1, len(found)
-                values = len(found[-1])
-                logged.write_text(json.dumps(found))
+                history = [row.values for row in read_run(home / "state", RUN_ID)]
+                assert len(history) == rows + 1, len(history)
+                values = len(history[-1])
+                logged.write_text(json.dumps(history))
             theirs.append(rows / loop(home, logged))
     section = Section(
         7,
@@ -117,7 +117,7 @@ def run(*, quick: bool) -> Section:
             "the two cores it would be 0.6x."
         ),
         (
-            "Tried: a step's points as one entry of the inbox in place of one each (kept: a twelfth more rows); a "
+            "Tried: a step's points as one entry of the inbox instead of one each (kept: a twelfth more rows); a "
             "shorter switch interval of Python's threads, for wandb.log waits for another one (nothing). Not tried: "
             "wandb in a process of its own, which would need a third core."
         ),

@@ -1,4 +1,4 @@
-"""What `telemetry.step` costs when telemetry is off: `OTEL_SDK_DISABLED=true`, the user's line left as it is."""
+"""Measure what `telemetry.step` costs when telemetry is off: `OTEL_SDK_DISABLED=true`, the user's line left in."""
 
 from __future__ import annotations
 
@@ -110,4 +110,4 @@ def time_blocks(loops: Mapping[str, Loop], *, rounds: int, steps: int) -> dict[s
                 empty = cost
             if number:
                 values[name].append(cost - empty * (name != NOTHING))
-    return {name: Figures(each) for name, each in values.items()}
+    return {name: Figures(times) for name, times in values.items()}

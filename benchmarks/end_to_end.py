@@ -109,8 +109,8 @@ def prometheus_stamps(url: str) -> Callable[[], list[int]]:
 
     def look() -> list[int]:
         with urllib.request.urlopen(address, timeout=10) as answer:
-            found = json.load(answer)["data"]["result"]
-        return [round(float(at) * 1000) for series in found for at, _ in series["values"]]
+            result = json.load(answer)["data"]["result"]
+        return [round(float(at) * 1000) for series in result for at, _ in series["values"]]
 
     return look
 
@@ -131,7 +131,7 @@ def measure(steps: int) -> Mapping[str, list[float]]:
     """Return how old each step was when it arrived, in the steps' order."""
     with tempfile.TemporaryDirectory() as name, stack(Path(name)) as (endpoint, url, state):
         home = Path(name)
-        found = {PROMETHEUS: Arrivals(prometheus_stamps(url)), WANDB: Arrivals(wandb_stamps(state))}
+        arrivals = {PROMETHEUS: Arrivals(prometheus_stamps(url)), WANDB: Arrivals(wandb_stamps(state))}
         job = python("torch.distributed.run", "--standalone", "--nproc-per-node=2")
         job += ["-m", "benchmarks.paced_job", str(steps), str(PACE)]
         variables = environment(OTEL_EXPORTER_OTLP_ENDPOINT=endpoint, OTEL_TRAIN_RUN_ID=RUN_ID)
@@ -140,15 +140,15 @@ def measure(steps: int) -> Mapping[str, list[float]]:
                 assert program.process is not None
                 program.process.wait(steps * PACE + 120)
                 wait_until(
-                    lambda: all(len(each.ages) >= steps for each in found.values()),
+                    lambda: all(len(sink.ages) >= steps for sink in arrivals.values()),
                     30,
-                    f"the arrival of {steps} steps ({[len(each.ages) for each in found.values()]})",
+                    f"the arrival of {steps} steps ({[len(sink.ages) for sink in arrivals.values()]})",
                     log=home / "job.log",
                 )
         finally:
-            for each in found.values():
-                each.end()
-    return {name: [age for _, age in sorted(each.ages.items())] for name, each in found.items()}
+            for sink in arrivals.values():
+                sink.end()
+    return {name: [age for _, age in sorted(sink.ages.items())] for name, sink in arrivals.items()}
 
 
 def run(*, quick: bool) -> Section:
@@ -168,14 +168,12 @@ def run(*, quick: bool) -> Section:
         for name, once in measure(steps).items():
             ages[name].append(once)
     table = [["", "p50 (s)", "p99 (s)", "max (s)", f"max of the first {START} steps (s)"]]
-    for name, found in ages.items():
-        steady = [each[START:] for each in found]
-        every = [age for each in steady for age in each]
-        section.figures[name] = Figures(
-            [quantile(each, 0.5) for each in steady], [quantile(each, 0.99) for each in steady]
-        )
+    for name, rounds_ages in ages.items():
+        steady = [one[START:] for one in rounds_ages]
+        every = [age for one in steady for age in one]
+        section.figures[name] = Figures([quantile(one, 0.5) for one in steady], [quantile(one, 0.99) for one in steady])
         p99 = quantile(every, 0.99)
-        first = max(max(each[:START]) for each in found)
+        first = max(max(one[:START]) for one in rounds_ages)
         table.append([name, *(f"{value:.2f}" for value in (quantile(every, 0.5), p99, max(every), first))])
         section.goals.append(Goal(f"{name}: p99 <= {LIMIT:.0f} s", f"{p99:.2f} s", p99 <= LIMIT))
     section.tables = [table]

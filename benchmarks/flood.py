@@ -47,7 +47,7 @@ service:
 
 @dataclass(frozen=True, slots=True)
 class Flood:
-    """What was seen at the collector."""
+    """Load as the collector saw it."""
 
     sidecars: int
     rings: int
@@ -101,8 +101,8 @@ def cpu_seconds(pid: int) -> float:
 def accepted_points(port: int) -> int:
     """Return the collector's own count of accepted points."""
     with urllib.request.urlopen(f"http://127.0.0.1:{port}/metrics", timeout=10) as answer:
-        found = re.findall(r"^otelcol_receiver_accepted_metric_points\S* (\S+)$", answer.read().decode(), re.MULTILINE)
-    return int(sum(map(float, found)))
+        counts = re.findall(r"^otelcol_receiver_accepted_metric_points\S* (\S+)$", answer.read().decode(), re.MULTILINE)
+    return int(sum(map(float, counts)))
 
 
 @contextlib.contextmanager
@@ -143,7 +143,9 @@ def make_rings(folder: Path) -> list[list[RingWriter]]:
             Identity(run_id="bench", attempt=1, rank=rank, local_rank=rank % RINGS, world_size=SIDECARS * RINGS)
             for rank in ranks
         ]
-        made = [RingWriter(ring_path(directory, each), job_schema(), each, records=256) for each in identities]
+        made = [
+            RingWriter(ring_path(directory, identity), job_schema(), identity, records=256) for identity in identities
+        ]
         nodes.append(made)
     return nodes
 
@@ -184,7 +186,7 @@ def flood(seconds: float) -> Flood | None:
             for node in range(SIDECARS)
         ]
         time.sleep(3.0)  # they start
-        pids = [each.pid for each in sidecars]
+        pids = [sidecar.pid for sidecar in sidecars]
         before = cpu_seconds(sink.pid), sum(map(cpu_seconds, pids))
         begin, steps, stamp = time.monotonic(), max(1, int(seconds)), time.time_ns()
         for step in range(1, steps + 1):

@@ -79,6 +79,6 @@ def _command_lines() -> Iterator[bytes]:
 
 
 def _set(environment: dict[str, str]) -> None:
-    wanted = clean_environment(environment)
+    environment_of_run = clean_environment(environment)
     os.environ.clear()
-    os.environ.update(wanted)
+    os.environ.update(environment_of_run)

@@ -86,7 +86,7 @@ def _measure(*, quick: bool) -> Section:
                     seconds[way].append(took / steps)
             first += steps
             order.append(order.pop(0))
-    figures = {way: Figures([1 / took for took in each]) for way, each in seconds.items()}
+    figures = {way: Figures([1 / took for took in times]) for way, times in seconds.items()}
     slower = statistics.median(
         ours / without - 1 for ours, without in zip(seconds[OURS], seconds[WITHOUT], strict=True)
     )
@@ -135,17 +135,17 @@ def _block(training: Training, log: Log, first: int, steps: int) -> float:
 def _group(folder: Path) -> Iterator[None]:
     """Make a group of this one rank, as a job on GPUs has it."""
     device = torch.device("cuda", torch.cuda.current_device())
-    backends, place = "cpu:gloo,cuda:nccl", f"file://{folder}/store"
-    dist.init_process_group(backends, init_method=place, rank=0, world_size=1, device_id=device)
+    backends, store = "cpu:gloo,cuda:nccl", f"file://{folder}/store"
+    dist.init_process_group(backends, init_method=store, rank=0, world_size=1, device_id=device)
     yield
     dist.destroy_process_group()
 
 
 def _waits(*, grouped: bool) -> str:
     """Return what of our step waited for the GPU, empty where nothing did and the values arrived."""
-    said: list[str] = []
+    warnings: list[str] = []
     handler = logging.Handler(logging.WARNING)
-    handler.emit = lambda record: said.append(record.getMessage())  # type: ignore[method-assign]
+    handler.emit = lambda record: warnings.append(record.getMessage())  # type: ignore[method-assign]
     logging.getLogger("otel_train").addHandler(handler)
     training = Training(width=512, layers=2, rows=64)
     last = WARM_UP + CHECKED
@@ -164,5 +164,5 @@ def _waits(*, grouped: bool) -> str:
         telemetry.flush(1.0)
         newest = telemetry.latest
     if newest is None or newest[0] != last:
-        said.append(f"the last step's values did not come back: {newest}")
-    return "; ".join(said)
+        warnings.append(f"the last step's values did not come back: {newest}")
+    return "; ".join(warnings)

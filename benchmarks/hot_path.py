@@ -1,4 +1,4 @@
-"""What a step costs on the training thread, beside what other tools cost there for the same 15 values.
+"""Measure what a step costs on the training thread, beside what other tools cost there for the same 15 values.
 
 K readers and one pick a step; each contender runs a block of steps in turn. The rings are real ones in memory, the
 collector of garbage is on, and what the peers keep running in the background runs.
@@ -127,7 +127,7 @@ def _measure(*, quick: bool) -> Section:
         title="A step on the training thread",
         how=(
             f"K=4 readers (64 where it says so), one pick a step, {rounds} rounds of {steps} steps of each in "
-            "turn, behind three that do not count (of "
+            "turn, after three that do not count (of "
             "the slow ones as many as 20 ms hold), in one process; the ring in memory, garbage collection on. The "
             "loop's own cost is taken off the others. The floor is the same arithmetic, a record packed and checked, "
             "written as one function with nothing around it. "
@@ -165,7 +165,7 @@ def _measure(*, quick: bool) -> Section:
             ),
             (
                 "The slowest steps are those that look which readers are starved, one in 46 here, with 3 µs more "
-                "(written without calls in it: 2.5), and the first ones behind other code."
+                "(written without calls in it: 2.5), and the first ones after other code."
             ),
             "prometheus_client, the one peer in our reach, keeps the newest number of each gauge: no steps, no ranks.",
         ],

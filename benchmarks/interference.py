@@ -1,4 +1,4 @@
-"""What telemetry that runs takes from the training around it: steps of a millisecond of Python, with it and without.
+"""Measure what running telemetry takes from the training around it: steps of a millisecond of Python, with and without.
 
 Everything is real: `otel_train.init` starts the sidecar, which exports to a receiver in a process of its own. Blocks
 of steps alternate in one process: nothing, ours, and the OTel SDK in the training process. Then ours again, with a real
@@ -56,21 +56,21 @@ def run(*, quick: bool) -> Section:
 def _section(blocks: Mapping[str, list[list[int]]], rounds: int, steps: int) -> Section:
     figures = {
         name: Figures(
-            [statistics.median(times) / 1000 for times in each],
-            list(_p99s(each, 1 if name in (ALONE, WATCHED) else SHORT)),
+            [statistics.median(times) / 1000 for times in rounds_times],
+            list(_p99s(rounds_times, 1 if name in (ALONE, WATCHED) else SHORT)),
         )
-        for name, each in blocks.items()
+        for name, rounds_times in blocks.items()
     }
     rows = [["", "median (5 % to 95 %)", "p99", "sum of all steps"]]
-    found: dict[str, tuple[float, float]] = {}
+    ratios: dict[str, tuple[float, float]] = {}
     for name, other in ((OURS, OFF), (SDK, OFF), (WATCHED, ALONE)):
         middle, low, high = figures[name].ratio(figures[other])
         p99 = statistics.median(a / b for a, b in zip(figures[name].p99s, figures[other].p99s, strict=True))
         total = _mean(blocks[name]) / _mean(blocks[other])
-        found[name] = middle, p99
-        said = name if other == OFF else f"{name}, over the same without"
-        rows.append([said, f"{middle:.4f} ({low:.4f} to {high:.4f})", f"{p99:.3f}", f"{total:.4f}"])
-    middle, p99 = found[OURS]
+        ratios[name] = middle, p99
+        label = name if other == OFF else f"{name}, over the same without"
+        rows.append([label, f"{middle:.4f} ({low:.4f} to {high:.4f})", f"{p99:.3f}", f"{total:.4f}"])
+    middle, p99 = ratios[OURS]
     del figures[ALONE], figures[WATCHED]
     return Section(
         number=3,

@@ -150,7 +150,7 @@ def run(*, quick: bool) -> Section:
     """Measure on two ranks."""
     rounds, steps = (2, 12) if quick else (30, 24)
     seen = run_ranks("benchmarks.ledger", RANKS, rounds, steps)
-    figures = {name: Figures([median(each) for each in taken]) for name, taken in seen[0]["times"].items()}
+    figures = {name: Figures([median(times) for times in taken]) for name, taken in seen[0]["times"].items()}
     goals = []
     notes = [
         (

@@ -22,7 +22,7 @@ Step = Callable[[int], object]
 
 @dataclass(frozen=True, slots=True)
 class Figures:
-    """What one contender cost: a value a round, in the section's unit."""
+    """Cost of one contender: a value a round, in the section's unit."""
 
     medians: Sequence[float]
     """The median step of each round."""
@@ -66,7 +66,7 @@ class Section:
     number: int
     title: str
     how: str
-    """What was run, as a reader must know it to judge the figures."""
+    """Setup, as a reader must know it to judge the figures."""
     unit: str
     figures: dict[str, Figures] = field(default_factory=dict)
     """By contender."""
@@ -74,7 +74,7 @@ class Section:
     """The contender that the ratios are to."""
     goals: list[Goal] = field(default_factory=list)
     notes: list[str] = field(default_factory=list)
-    """What the figures don't say by themselves: why a goal is missed, which limit was met."""
+    """Notes beside the figures: why a goal is missed, which limit was met."""
     tables: list[list[list[str]]] = field(default_factory=list)
     """Tables of another shape, the first row the header."""
     curves: dict[str, list[tuple[float, float]]] = field(default_factory=dict)
@@ -132,7 +132,7 @@ def take_turns(
                 pooled[name].append([])
             pooled[name][-1].extend(time * scale - off for time in times)
         first += WARM + steps
-    return {name: Figures(medians[name], [quantile(each, 0.99) for each in pooled[name]]) for name in contenders}
+    return {name: Figures(medians[name], [quantile(times, 0.99) for times in pooled[name]]) for name in contenders}
 
 
 def time_steps(step: Step, first: int, steps: int) -> list[int]:

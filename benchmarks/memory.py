@@ -1,4 +1,4 @@
-"""What telemetry holds of a rank's memory, beside the same loop without it, and whether that grows."""
+"""Measure what telemetry holds of a rank's memory, beside the same loop without it, and whether that grows."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""What our step is measured beside: each peer set up as its own documentation says, and seen to have done its work.
+"""Set up the peers of our step: each set up as its own documentation says, and seen to have done its work.
 
 A peer is a context manager that gives the step that is timed. It takes the 15 headline values a step where it takes
 values at all; when the block ends it looks where the values should be, and raises where they are not.
@@ -138,8 +138,8 @@ def every_peer(folder: Path) -> Iterator[dict[str, Step]]:
     with contextlib.ExitStack() as stack:
         receiver = stack.enter_context(running_receiver())
         folders = {name: folder / name for name in ("wandb", "one_logger", "traceml")}
-        for each in folders.values():
-            each.mkdir()
+        for own in folders.values():
+            own.mkdir()
         yield {
             "OTel SDK, 15 gauges": stack.enter_context(sdk_gauges(receiver.endpoint)),
             "prometheus_client, 15 gauges": stack.enter_context(prometheus_client()),

@@ -19,7 +19,7 @@ def run_ranks(module: str, ranks: int, *arguments: object, timeout: float = 900.
     Args:
         module: Its `main` calls `write`.
         ranks: Processes to start.
-        *arguments: What stands behind the place to write to, on the command line.
+        *arguments: Those after the path to write to, on the command line.
         timeout: Seconds after which it is given up.
 
     Raises:

@@ -32,7 +32,7 @@ class Receiver:
 
     @property
     def endpoint(self) -> str:
-        """What `OTEL_EXPORTER_OTLP_ENDPOINT` takes."""
+        """Value for `OTEL_EXPORTER_OTLP_ENDPOINT`."""
         return f"http://{self.address}"
 
     def requests(self, service: str = METRICS) -> int:

@@ -55,7 +55,7 @@ class Contender(Protocol):
 
 
 class Ours:
-    """The session's reducer, without the drain in front of it and the ring behind it."""
+    """The session's reducer, without the drain before it and the ring after it."""
 
     def __init__(self, *, blocking: bool = False) -> None:
         meter = MixingMeter(4, ["code", "prose"], {"code": 1.0, "prose": 1.0})
@@ -86,7 +86,7 @@ class Ours:
 
 
 class Bare:
-    """What nobody can do without: the collective itself, and the look whether it is complete."""
+    """The least that a reduction needs: the collective itself, and the look whether it is complete."""
 
     def __init__(self, size: int) -> None:
         self.group = RankGroup.of(None, own=True).handle
@@ -108,7 +108,7 @@ class Bare:
 
 
 class Waiting:
-    """Whatever waits for its result itself."""
+    """A contender that waits for its result itself."""
 
     def __init__(self, reduce: Callable[[], object]) -> None:
         self.reduce = reduce
@@ -253,7 +253,7 @@ def run(*, quick: bool) -> Section:
 def of_ranks(seen: list[Any], name: str, ranks: list[int]) -> Figures:
     """Return a contender's figures in microseconds, a round's from the steps of some ranks together."""
     rounds = zip(*(seen[rank]["times"][name] for rank in ranks), strict=True)
-    together = [sorted(taken for times in each for taken in times) for each in rounds]
+    together = [sorted(taken for times in blocks for taken in times) for blocks in rounds]
     return Figures(
         [statistics.median(times) / 1000 for times in together],
         [times[int(0.99 * len(times))] / 1000 for times in together],

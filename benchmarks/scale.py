@@ -42,7 +42,7 @@ def reduced_vector(reducer: Reducer, step: int) -> torch.Tensor:
     total = torch.zeros(plan.size, dtype=torch.float64)
     scratch: Packed | None = None
     for rank in range(plan.world_size):
-        values = [1.0] * plan.sums + [float((rank * 7919 + place) % plan.world_size) for place in range(plan.peaks)]
+        values = [1.0] * plan.sums + [float((rank * 7919 + index) % plan.world_size) for index in range(plan.peaks)]
         scratch = plan.pack(step, values, rank, scratch)
         total += scratch.vector
     return total
@@ -54,7 +54,7 @@ def step_cost(world_size: int, rank: int, steps: int) -> list[float]:
     try:
         layout = flood.job_schema().layout()
         reducer = Reducer(layout, group_of(world_size, rank), max_in_flight=IN_FLIGHT, timeout=10.0)
-        measured = Measurements(tuple(float(place) for place in range(layout.sums + 2 * layout.peaks)))
+        measured = Measurements(tuple(float(index) for index in range(layout.sums + 2 * layout.peaks)))
         arrived = reduced_vector(reducer, 1)
         clock, times = time.thread_time_ns, []
         newest = None

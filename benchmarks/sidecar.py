@@ -1,8 +1,8 @@
-"""What the sidecar takes of the machine, how far it is behind, and how many points a second one core gets through.
+"""Measure what the sidecar takes of the machine, its lag, and how many points a second one core gets through.
 
 The real process, `python -m otel_train.sidecar`, as a rank starts it, over rings in memory that another process writes
 at an even pace, and a real OpenTelemetry Collector as its receiver. The lag of a record is the time from its time stamp
-to the move of the ring's cursor behind it, which follows the receiver's acknowledgement; cursors are looked at each
+to the move of the ring's cursor past it, which follows the receiver's acknowledgement; cursors are looked at each
 10 ms, so a lag is at most that much too long.
 """
 
@@ -52,10 +52,10 @@ HOW = (
 
 @dataclass(slots=True)
 class Load:
-    """What one round at an even pace saw."""
+    """Figures of one round at an even pace."""
 
     cpu: float
-    """Of one core."""
+    """Share of one core."""
     memory: float
     """MiB."""
     lags: list[float] = field(default_factory=list)
@@ -100,7 +100,7 @@ class Acknowledgements:
             position = reader.cursor.position
             now = time.time_ns()
             records, _, _ = reader.read(self._seen[index], position - self._seen[index])
-            lags += [(now - each.time_ns) / 1e9 for each in records]
+            lags += [(now - record.time_ns) / 1e9 for record in records]
             self._seen[index] = position
         return lags
 
@@ -119,17 +119,17 @@ def paced(endpoint: str, home: Path, *, jobs: bool, seconds: float) -> Load:
         writer += [f"--rings={RINGS}", *(["--jobs"] if jobs else [])]
         stack.enter_context(running(writer, home / "writer.log", environment()))
         wait_until(lambda: len(ring_files(rings)) == RINGS, what="the rings", log=home / "writer.log")
-        found = Acknowledgements(rings)
-        stack.callback(found.close)
-        wait_until(lambda: len(found.look()) > 0, what="the first acknowledgement", log=home / "sidecar.log")
+        acknowledgements = Acknowledgements(rings)
+        stack.callback(acknowledgements.close)
+        wait_until(lambda: len(acknowledgements.look()) > 0, what="the first acknowledgement", log=home / "sidecar.log")
         time.sleep(2)
-        found.look()
+        acknowledgements.look()
         pid = pid_of(program)
         begin, used = time.monotonic(), cpu_seconds(pid)
         load = Load(0.0, 0.0)
         while time.monotonic() - begin < seconds:
             time.sleep(LOOK)
-            load.lags += found.look()
+            load.lags += acknowledgements.look()
         load.cpu = (cpu_seconds(pid) - used) / (time.monotonic() - begin)
         load.memory = peak_mib(pid)
         return load
@@ -178,8 +178,8 @@ def run(*, quick: bool) -> Section:
     with tempfile.TemporaryDirectory() as name, debug_collector(Path(name)) as endpoint:
         home = Path(name)
         for _ in range(rounds):
-            for jobs, found in loads.items():
-                found.append(paced(endpoint, home, jobs=jobs, seconds=seconds))
+            for jobs, rounds_loads in loads.items():
+                rounds_loads.append(paced(endpoint, home, jobs=jobs, seconds=seconds))
             ours.append(drain(endpoint, home, BACKLOG // (10 if quick else 1)))
             theirs.append(encode(64, 4 if quick else 20))
     section = Section(6, TITLE, HOW, "points/s a core")
@@ -187,10 +187,10 @@ def run(*, quick: bool) -> Section:
     section.ours = DRAIN
     names = {False: f"one job of {RINGS} ranks", True: f"{RINGS} jobs of one rank"}
     table = [["", "points/s", "CPU (% of a core)", "memory (MiB)", "lag p50 (s)", "lag p99 (s)", "lag max (s)"]]
-    for jobs, found in loads.items():
-        lags = [lag for load in found for lag in load.lags]
-        cpus = [100 * load.cpu for load in found]
-        cpu, memory, p99 = statistics.median(cpus), max(load.memory for load in found), quantile(lags, 0.99)
+    for jobs, rounds_loads in loads.items():
+        lags = [lag for load in rounds_loads for lag in load.lags]
+        cpus = [100 * load.cpu for load in rounds_loads]
+        cpu, memory, p99 = statistics.median(cpus), max(load.memory for load in rounds_loads), quantile(lags, 0.99)
         low, high = spread(cpus)
         rate = (RINGS if jobs else 1) * RATE * POINTS
         table.append(

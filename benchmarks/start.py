@@ -1,4 +1,4 @@
-"""What telemetry adds to the start of a rank's process: its import beyond torch's, and `init`."""
+"""Measure what telemetry adds to the start of a rank's process: its import beyond torch's, and `init`."""
 
 from __future__ import annotations
 
@@ -39,7 +39,7 @@ def run(*, quick: bool) -> Section:
         began = _init()
         if number:
             seconds[INIT].append(began)
-    figures = {name: Figures([value * 1000 for value in each]) for name, each in seconds.items()}
+    figures = {name: Figures([value * 1000 for value in times]) for name, times in seconds.items()}
     ours, init = figures[OURS].median, figures[INIT].median
     return Section(
         number=11,

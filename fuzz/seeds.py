@@ -92,16 +92,16 @@ def wandb_file() -> Iterator[Seed]:
 
 def wandb_record() -> Iterator[Seed]:
     """Give the record of the step's row, and a row's items as the target takes them."""
-    data, place = _wandb_run(), len(FILE_HEADER)
-    while place < len(data):
-        _, length, _ = struct.unpack_from("<IHB", data, place)
-        place += 7
-        record = import_module("wandb.proto.wandb_internal_pb2").Record.FromString(data[place : place + length])
+    data, offset = _wandb_run(), len(FILE_HEADER)
+    while offset < len(data):
+        _, length, _ = struct.unpack_from("<IHB", data, offset)
+        offset += 7
+        record = import_module("wandb.proto.wandb_internal_pb2").Record.FromString(data[offset : offset + length])
         if record.WhichOneof("record_type") == "history":
-            yield "history", data[place : place + length]
+            yield "history", data[offset : offset + length]
             items = [(item.key or ".".join(item.nested_key), item.value_json) for item in record.history.item]
             yield "items", "".join(f"{key}\0{value}\0" for key, value in items).encode()
-        place += length
+        offset += length
 
 
 def main() -> None:

@@ -1,6 +1,6 @@
 """A `.wandb` file of two records whose frames are right: the bytes as one, and a history of what they say.
 
-The bytes are the items of the history, key and JSON in turn, with a NUL behind each.
+The bytes are the items of the history, key and JSON in turn, with a NUL after each.
 """
 
 from __future__ import annotations

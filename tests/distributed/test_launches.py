@@ -34,7 +34,7 @@ def fail(out: Path, failures: int) -> None:
     ("ranks", "unshared"), [(1, "0"), pytest.param(2, "1", marks=pytest.mark.faults)], ids=["shared store", "own store"]
 )
 def test_restart_is_another_attempt(ranks: int, unshared: str, tmp_path: Path) -> None:
-    """Of the same run: also where torchrun has no id, and where its store still holds what the last attempt said."""
+    """It stays in the same run: also where torchrun has no id, and where its store still holds the last attempt."""
     options = ("--rdzv-backend=c10d", "--rdzv-endpoint=localhost:0", "--max-restarts=1")
     program = script(tmp_path, fail, tmp_path, 1)
     run_torchrun(ranks, program, options=options, TORCH_DISABLE_SHARE_RDZV_TCP_STORE=unshared)

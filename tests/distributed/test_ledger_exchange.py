@@ -68,7 +68,7 @@ def test_ledger_equals_one_dict(
 
 
 def test_wrong_states_raise_everywhere(world_size: int, job: Job) -> None:
-    """What is wrong on one rank is an error on all, naming both forms, and the ledger goes on."""
+    """A wrong argument on one rank is an error on all, naming both forms, and the ledger goes on."""
     ledger, rank, last = StateLedger((2,), capacity=8), job.rank, world_size - 1
     dtype = torch.float64 if rank == last else torch.float32
     message = r"float32 \[1, 2\] on cpu, got float64 \[1, 2\] on cpu"

@@ -49,10 +49,10 @@ def lost(tmp_path_factory: pytest.TempPathFactory) -> Lost:
                     session = otel_train.init(process_group=group, ring_dir=out / name, close_timeout=0.5)
                     sessions.append(stack.enter_context(session))
             for step in range(1, 21):
-                for each in sessions:
-                    each.step(step, {"loss": float(step * 10**rank)})
+                for telemetry in sessions:
+                    telemetry.step(step, {"loss": float(step * 10**rank)})
                     if step == 3:
-                        assert (running := each._running) is not None
+                        assert (running := telemetry._running) is not None
                         assert wait_until(lambda reducer=running.reducer: reducer.settled, 30.0)  # type: ignore[misc]
                 if step == 3:
                     dist.barrier()

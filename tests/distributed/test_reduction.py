@@ -85,7 +85,7 @@ def test_oldest_reader_names_its_rank(job: Job) -> None:
 def test_one_ranks_keys_raise_everywhere(
     before: list[dict[str, float]], metrics: Mapping[str, Any], of_rank_1: Mapping[str, Any], complaint: str, job: Job
 ) -> None:
-    """What one rank gives in a later call is an error on all; nobody hangs, and afterwards the ranks still meet."""
+    """A wrong key or value of one rank in a later call is an error on all, and afterwards the ranks still meet."""
     for agreed in before:
         otel_train.reduce_loss_metrics(agreed)
     with pytest.raises((ConfigurationError, SchemaMismatchError), match=f"^{complaint}"):
@@ -104,7 +104,7 @@ def test_one_ranks_totals_raise_everywhere(job: Job) -> None:
 
 
 def test_groups_errors_name_job_ranks(job: Job) -> None:
-    """Of ranks 2 and 3, the second lacks a key: both are told, by their ranks within the job."""
+    """In a group of ranks 2 and 3, the second lacks a key: both are told, by their ranks within the job."""
     pair = subgroup(2, 3)
     if pair is not None:
         with pytest.raises(SchemaMismatchError, match=r"^metric 'y' is given by rank 2 and not by rank 3"):
@@ -112,7 +112,7 @@ def test_groups_errors_name_job_ranks(job: Job) -> None:
 
 
 def test_agreed_keys_cost_one_collective(job: Job) -> None:
-    """Of calls whose keys are agreed on: the same as before, again, another one, which agrees first, and again."""
+    """Counted of calls whose keys are agreed on: the same one, again, another one, which agrees first, and again."""
     source, steps = meter(), itertools.count(1)
 
     def loss() -> object:
@@ -213,7 +213,7 @@ def test_groups_share_run_and_attempt(job: Job) -> None:
     pair = subgroup(1, 2)
     begun = [job.session(process_group=pair)] if pair is not None else []
     begun += [job.session(process_group=data_mesh()), job.session()]
-    identities = job.gather([(each.identity.run_id, each.identity.attempt) for each in begun])
+    identities = job.gather([(session.identity.run_id, session.identity.attempt) for session in begun])
     of_pair, of_mesh, of_all = identities[1]
     assert identities == [[of_mesh, of_all], [of_pair, of_mesh, of_all], [of_pair, of_mesh, of_all], [of_mesh, of_all]]
     assert len({run_id for run_id, _ in identities[1]}) == 3

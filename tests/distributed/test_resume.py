@@ -65,14 +65,14 @@ def train(attempt: int, out: Path) -> Iterator[list[Any]]:
         seen: dict[str, list[int]] = {}
         for stream, position in zip(batch["stream"], batch["position"].tolist(), strict=True):
             seen.setdefault(stream, []).append(position)
-        states, found = ledger.fetch(list(seen))
+        states, had_state = ledger.fetch(list(seen))
         numbers = torch.tensor([float(stream[1:]) for stream in seen])
         counts = states[:, 1] + torch.tensor([len(positions) for positions in seen.values()])
         ledger.store(list(seen), torch.stack([numbers, counts], dim=1).to(ledger.dtype))
         picks = (telemetry.step(step) or {})[dataset.metrics[0].wandb_key]
         yield from (
             [step, stream, positions, held, state, picks]
-            for (stream, positions), held, state in zip(seen.items(), found.tolist(), states.tolist(), strict=True)
+            for (stream, positions), held, state in zip(seen.items(), had_state.tolist(), states.tolist(), strict=True)
         )
     checkpoints.save(saved + STEPS, parts)
     telemetry.close()
@@ -106,10 +106,10 @@ def attempts(out: Path) -> list[list[list[Any]]]:
 def test_streams_resume_with_their_state(attempts: list[list[list[Any]]]) -> None:
     """No row is left out or read twice, and the new owner has the state that the old one had."""
     read: dict[str, int] = {}
-    for _, stream, positions, found, state, _ in itertools.chain(*attempts):
+    for _, stream, positions, had_state, state, _ in itertools.chain(*attempts):
         before = read.get(stream, 0)
         assert positions == [number % LENGTH for number in range(before, before + len(positions))]
-        assert (found, state) == (before > 0, [float(stream[1:]), before] if before else [0, 0])
+        assert (had_state, state) == (before > 0, [float(stream[1:]), before] if before else [0, 0])
         read[stream] = before + len(positions)
     assert len(read) == STREAMS
     assert sum(read.values()) == STEPS * sum(map(operator.mul, WORLD_SIZES, ROWS))
@@ -127,7 +127,7 @@ def test_attempts_share_one_run(out: Path) -> None:
     identities = [RingReader(path).identity for path in ring_files(out / "rings")]
     assert len({identity.run_id for identity in identities}) == 1
     numbers = sorted({identity.attempt for identity in identities})
-    ranks = [sorted(each.rank for each in identities if each.attempt == number) for number in numbers]
+    ranks = [sorted(identity.rank for identity in identities if identity.attempt == number) for number in numbers]
     assert ranks == [list(range(world_size)) for world_size in WORLD_SIZES]
 
 

@@ -79,14 +79,14 @@ def test_other_keys_raise_everywhere(job: Job) -> None:
 
 
 def test_wrong_key_raises_everywhere(job: Job) -> None:
-    """What rank 1 alone gives and is no key is an error on all."""
+    """A wrong key of rank 1 alone is an error on all."""
     complaint = "^rank 1: metric '_loss': wandb keeps names that begin with '_'"
     with job.session() as telemetry, pytest.raises(ConfigurationError, match=complaint):
         telemetry.step(1, {("_loss" if job.rank else "loss"): 1.0})
 
 
 def test_long_run_id_raises_everywhere(job: Job) -> None:
-    """What rank 1 alone gives is an error on all, before the first step."""
+    """A run id that is too long on rank 1 alone is an error on all, before the first step."""
     with pytest.raises(ConfigurationError, match=r"^rank 1: run_id must be at most 128 printable characters, got 'rrr"):
         _ = job.session(run_id="r" * (129 if job.rank else 8)).identity
 
@@ -185,7 +185,7 @@ def test_step_lacks_absent_rank(missing: list[int], last: int, job: Job) -> None
 def test_rest_makes_last_row(
     log_every: int, steps: range, steps_of_1: range, picks: dict[int, float], job: Job
 ) -> None:
-    """What came after the last log step, of all ranks that end with the same step; so all rows have all picks."""
+    """It has the rest after the last log step, of all ranks that end with the same step; so the rows have all picks."""
     source, alike = meter(), steps == steps_of_1
     with job.session(sources=[source], log_every=log_every, close_timeout=5.0 if alike else 0.5) as telemetry:
         for step in steps_of_1 if job.rank else steps:

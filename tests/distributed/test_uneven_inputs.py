@@ -14,7 +14,7 @@ from tests.support.on_ranks import Job
 
 @pytest.mark.ranks(2)
 def test_steps_have_their_ranks_values(job: Job) -> None:
-    """Those that rank 1 did not make are rank 0's alone, and in the second epoch both are there again.
+    """Steps that rank 1 did not make are rank 0's alone, and in the second epoch both are there again.
 
     The longer rank waits once in each epoch, not at each step nor for a reduction's bound, and says for whom.
     """
@@ -41,6 +41,6 @@ def test_steps_have_their_ranks_values(job: Job) -> None:
     assert job.cluster("stream_mixing/picks") == {step: 1.0 if step in alone else 2.0 for step in steps}
     assert job.cluster("train/ranks") == {step: 1.0 if step in alone else 2.0 for step in steps}
     if job.rank == 0:
-        assert sum(each > 0.5 for each in seconds) <= epochs
+        assert sum(waited > 0.5 for waited in seconds) <= epochs
         (warning,) = job.warnings
         assert "rank 1 takes no part in the reduction of step 26" in warning

@@ -1,4 +1,4 @@
-"""What a rank recorded before it was killed arrives all the same."""
+"""Records of a rank that is killed arrive all the same."""
 
 from __future__ import annotations
 

@@ -36,13 +36,16 @@ SETTINGS = {
 def assert_rows_equal_replay(out: Path) -> None:
     """Compare what wandb reads from its file with the replay: integers exactly, the others to 1e-9."""
     result = json.loads((out / "result.json").read_text())
-    rows, wanted = wandb_history(out / result["wandb_file"]), replay(out)
-    assert [row["train/step"] for row in rows] == [each["train/step"] for each in wanted]
+    rows, replayed = wandb_history(out / result["wandb_file"]), replay(out)
+    assert [row["train/step"] for row in rows] == [expected["train/step"] for expected in replayed]
     assert {row["train/ranks"] for row in rows} == {result["world_size"]}
-    for row, each in zip(rows, wanted, strict=True):
-        for key, value in each.items():
+    for row, expected in zip(rows, replayed, strict=True):
+        for key, value in expected.items():
             exact = isinstance(value, int) or float(value).is_integer()
-            assert row[key] == (value if exact else pytest.approx(value, rel=1e-9, abs=0)), (each["train/step"], key)
+            assert row[key] == (value if exact else pytest.approx(value, rel=1e-9, abs=0)), (
+                expected["train/step"],
+                key,
+            )
 
 
 @pytest.mark.e2e
@@ -95,7 +98,7 @@ def test_other_settings_equal_replay(name: str, tmp_path: Path) -> None:
     ],
 )
 def test_wrong_configuration_exits_with_2(text: str, complaint: str, tmp_path: Path) -> None:
-    """What a user gives wrong is named, with the rule and what to do."""
+    """A wrong value is named, with the rule and what to do."""
     config = tmp_path / "job.toml"
     config.write_text(f"{text}\n[data.modalities]\ncode = ['{{stdlib}}/*.py']\n")
     run = otel_train("smoke", str(config), "--out", str(tmp_path / "out"))

@@ -84,12 +84,12 @@ def test_divergence_decays_by_own_picks(tmp_path: Path) -> None:
     m = (p + q) / 2
     to_p = p * math.log2(p / m) + (1 - p) * math.log2((1 - p) / (1 - m))
     to_q = q * math.log2(q / m) + (1 - q) * math.log2((1 - q) / (1 - m))
-    wanted = [(math.log2(8 / 7) + 0.75 * math.log2(6 / 7) + 0.25) / 2, (to_p + to_q) / 2]
-    assert [row["stream_mixing/mix_divergence"] for row in rows] == pytest.approx(wanted, rel=1e-9)
+    divergences = [(math.log2(8 / 7) + 0.75 * math.log2(6 / 7) + 0.25) / 2, (to_p + to_q) / 2]
+    assert [row["stream_mixing/mix_divergence"] for row in rows] == pytest.approx(divergences, rel=1e-9)
 
 
 def test_false_eviction_counts_once(tmp_path: Path) -> None:
-    """What is held is no fresh write; both reasons are remembered and counted apart; a wipe forgets."""
+    """A write of a held key is not fresh; both reasons are remembered and counted apart; a wipe forgets."""
     first = [store(1, 1), store(1, 1), store(1, 2), evict(1, 1), evict(1, 2, "stale"), store(1, 1), store(1, 2)]
     wiped: list[Event] = [evict(2, 1), {"event": "wipe", "step": 2}, store(2, 1), store(2, 2)]
     rows = run(tmp_path, [*first, drain(1), *wiped, drain(2)], [store(1, 3), drain(1), drain(2)])

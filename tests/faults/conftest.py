@@ -21,6 +21,6 @@ def pytest_terminal_summary(terminalreporter: pytest.TerminalReporter) -> None:
     """Show what the faults did to the steps' times."""
     if COMPARISONS:
         terminalreporter.section("step times within a fault and around it")
-        for line in (HEADING, *(each.line for each in COMPARISONS)):
+        for line in (HEADING, *(comparison.line for comparison in COMPARISONS)):
             terminalreporter.write_line(line)
         write(COMPARISONS)

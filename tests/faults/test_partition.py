@@ -81,7 +81,7 @@ def on_node(node: Host, first: Host, home: Path, pipeline: Pipeline) -> Abstract
 
 @pytest.mark.parametrize("fault", CUTS)
 def test_cut_loses_no_step(fault: str, parted: Parted) -> None:
-    """What a node can't send waits in its rings; nodes that don't reach each other go on together where they were."""
+    """Records that a node can't send wait in its rings; nodes that were cut from each other go on together."""
     steps = parted.jobs[0].steps_within(parted.windows[fault])
     assert_each_once(of_steps(parted.history, steps), steps)
 

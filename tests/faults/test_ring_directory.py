@@ -72,14 +72,14 @@ def test_damaged_ring_costs_itself(pipeline: Pipeline, tmp_path: Path) -> None:
     assert_each_once(pipeline.rows("next", STEPS), EVERY)
     assert_each_once(pipeline.rows("dead", len(steps)), steps)
     assert pipeline.endpoint.values_of("dead", 0, rows.RECORDS_DROPPED.name)[-1] == 1
-    said = (rings / "sidecar.log").read_text()
-    assert [said.count(str(path)) for path in junk] == [1] * len(junk)
+    log = (rings / "sidecar.log").read_text()
+    assert [log.count(str(path)) for path in junk] == [1] * len(junk)
 
 
 def tear_a_record(job: Job) -> int:
     """Change one byte of one of the cluster's records in the middle of rank 0's ring, and return its step."""
     ring = job.ring()
-    record = [each for each in ring.read(0, 1000)[0] if each.kind is Kind.CLUSTER][STEPS // 2]
+    record = [record for record in ring.read(0, 1000)[0] if record.kind is Kind.CLUSTER][STEPS // 2]
     with ring.path.open("r+b") as file:
         file.seek(ring.geometry.offset(record.sequence) + 40)
         byte = file.read(1)

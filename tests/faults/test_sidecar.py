@@ -29,7 +29,7 @@ KILLS = 3
 
 @dataclass
 class Suffered:
-    """What was done to the job's sidecar, and what came of it."""
+    """The job whose sidecar had the faults, and its outcome."""
 
     job: Job
     windows: dict[str, Window] = field(default_factory=dict)
@@ -38,7 +38,7 @@ class Suffered:
     passed: dict[int, int] = field(default_factory=dict)
     """Step of each of the cluster's records that was written meanwhile, by its number in rank 0's ring."""
     dropped: list[int] = field(default_factory=list)
-    """What the cursor of each rank's ring counts in the end."""
+    """Count of dropped records in the cursor of each rank's ring."""
     steps: int = 0
     history: list[HistoryRow] = field(default_factory=list)
 
@@ -73,8 +73,8 @@ def suffered(pipeline: Pipeline, tmp_path_factory: pytest.TempPathFactory) -> It
         result.steps = job.stop()
         job.await_sidecars_end()
         cursors = [job.ring(rank).cursor for rank in job.ranks]
-        assert [each.position for each in cursors] == [job.ring(rank).progress.written for rank in job.ranks]
-        result.dropped = [each.dropped for each in cursors]
+        assert [cursor.position for cursor in cursors] == [job.ring(rank).progress.written for rank in job.ranks]
+        result.dropped = [cursor.dropped for cursor in cursors]
         result.history = pipeline.rows(job.run_id, result.steps - len(result.overwritten))
         yield result
 
@@ -107,7 +107,7 @@ def stop_until_it_wraps(suffered: Suffered, _: SmallDisk) -> None:
 
     wait_until(follow, 120, "the rings' wrapping", log=job.log)
     os.kill(sidecar, signal.SIGCONT)
-    # Until the first look behind it more is overwritten.
+    # Until the first look after it more is overwritten.
     wait_until(lambda: follow() and ring.cursor.dropped > 0, 60, "a look at the ring")
 
 

@@ -52,10 +52,10 @@ def test_services_are_bounded(services: dict[str, Any]) -> None:
 
 
 def test_writable_mounts_are_volumes(services: dict[str, Any]) -> None:
-    """What must survive is in named volumes."""
+    """All data that must survive is in named volumes."""
     mounts = {name: service["volumes"] for name, service in services.items()}
     writable = {
-        name: [each["type"] for each in volumes if not each.get("read_only")] for name, volumes in mounts.items()
+        name: [volume["type"] for volume in volumes if not volume.get("read_only")] for name, volumes in mounts.items()
     }
     assert all(types in ([], ["volume"]) for types in writable.values()), writable
 

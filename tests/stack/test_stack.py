@@ -49,7 +49,7 @@ class Run:
 
     @property
     def matchers(self) -> str:
-        """What selects its series of rank 0."""
+        """Label matchers of its series of rank 0."""
         return f'{{train_run_id="{self.run_id}",train_rank="0"}}'
 
 
@@ -91,31 +91,31 @@ def test_both_sinks_equal_replay(name: str, stack: Stack, runs: dict[str, Run], 
     run, replayed = runs[name], replay(runs[name].out)
     last = cluster_series(rows.PICKS) + run.matchers
     wait_until(
-        lambda: [len(each) for each in stack.prometheus.samples(last).values()] == [len(replayed)],
+        lambda: [len(samples) for samples in stack.prometheus.samples(last).values()] == [len(replayed)],
         60,
         "arrival",
         pause=0.5,
     )
     wait_until(lambda: len(stack.wandb_rows(run.run_id, tmp_path)) == len(replayed), 60, "arrival in wandb", pause=0.5)
     history = [row.values for row in stack.wandb_rows(run.run_id, tmp_path)]
-    assert [row[rows.STEP.wandb_key] for row in history] == [each[rows.STEP.wandb_key] for each in replayed]
+    assert [row[rows.STEP.wandb_key] for row in history] == [row[rows.STEP.wandb_key] for row in replayed]
     for key in HEADLINE_KEYS:
         row = headline_row(key)
         sibling = MAX_SUFFIX if key != row.wandb_key else ""
         values = by_step(stack.prometheus, run, cluster_series(row, sibling))
         counted = row.instrument is Instrument.COUNTER and not sibling
-        totals: Iterator[Any] = iter([each[key] for each in replayed])
-        for each, at_wandb, total in zip(
+        totals: Iterator[Any] = iter([row[key] for row in replayed])
+        for replayed_row, at_wandb, total in zip(
             replayed, history, itertools.accumulate(totals) if counted else totals, strict=True
         ):
-            step = int(each[rows.STEP.wandb_key])
+            step = int(replayed_row[rows.STEP.wandb_key])
             assert_equal(values.pop(step), total, (key, step, "Prometheus"))
-            assert_equal(at_wandb[key], each[key], (key, step, "wandb"))
+            assert_equal(at_wandb[key], replayed_row[key], (key, step, "wandb"))
         assert not values
 
 
 def test_panels_return_data(stack: Stack, runs: dict[str, Run]) -> None:
-    """Of one of the four runs at least; the panels that may be empty are listed with the reason, and are empty."""
+    """Each query does, of one of the four runs at least; panels that may be empty are listed with the reason."""
     empty = {
         (query.dashboard, query.panel)
         for query in queries()
@@ -127,7 +127,7 @@ def test_panels_return_data(stack: Stack, runs: dict[str, Run]) -> None:
 def test_dashboards_mark_attempts(stack: Stack, runs: dict[str, Run]) -> None:
     """Every dashboard marks the begin of each attempt; each run has one, which begins once."""
     files = sorted((ROOT / "grafana" / "dashboards").glob("*.json"))
-    marks = [each for file in files for each in json.loads(file.read_text())["annotations"]["list"] if "expr" in each]
+    marks = [mark for file in files for mark in json.loads(file.read_text())["annotations"]["list"] if "expr" in mark]
     assert len(marks) == len(files)
     for mark in marks:
         for run in runs.values():

@@ -1,4 +1,4 @@
-"""Headless Chromium over its debugging pipe: two file descriptors, JSON with a NUL behind each message."""
+"""Headless Chromium over its debugging pipe: two file descriptors, JSON with a NUL after each message."""
 
 from __future__ import annotations
 
@@ -26,7 +26,7 @@ class Tab:
         self._session: str | None = None
         self._number = 0
         self.events: list[dict[str, Any]] = []
-        """What the browser told unasked: requests, console messages, exceptions."""
+        """Events of the browser: requests, console messages, exceptions."""
         target = self.call("Target.createTarget", url="about:blank")["targetId"]
         self._session = self.call("Target.attachToTarget", targetId=target, flatten=True)["sessionId"]
         for domain in ("Page", "Runtime", "Network", "Log", "Accessibility"):

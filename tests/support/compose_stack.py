@@ -59,7 +59,7 @@ class Stack:
         data, _ = self.container("wandb-bridge").get_archive("/var/lib/otel_train/wandb")
         with tarfile.open(fileobj=io.BytesIO(b"".join(data))) as archive:
             # The logs beside them are links, some to absolute paths.
-            archive.extractall(folder, [each for each in archive if each.name.endswith(".wandb")], filter="data")
+            archive.extractall(folder, [member for member in archive if member.name.endswith(".wandb")], filter="data")
         return [row for path in wandb_files(folder, run_id) for row in read_history(path)]
 
 

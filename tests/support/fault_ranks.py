@@ -35,7 +35,7 @@ def picks(step: int, rank: int) -> int:
 
 
 class Loop:
-    """What a step that goes wrong may touch."""
+    """The objects that a step that goes wrong may touch."""
 
     def __init__(self, telemetry: otel_train.Telemetry, meter: otel_train.MixingMeter) -> None:
         self.telemetry = telemetry

@@ -1,4 +1,4 @@
-"""What a ledger does, written with ordered dicts: one rank's shard, key by key."""
+"""A model of the ledger, written with ordered dicts: one rank's shard, key by key."""
 
 from collections import OrderedDict
 from typing import Any
@@ -24,19 +24,19 @@ class Model:
 
     def fetch(self, keys: list[Any]) -> list[Any]:
         """Return the state of each key, None where there is none."""
-        found = []
+        states = []
         for key in keys:
             if key in self.entries:
                 self.hits += 1
                 self.use(key, self.entries[key])
-            found.append(self.entries.get(key))
-        return found
+            states.append(self.entries.get(key))
+        return states
 
     def store(self, pairs: list[tuple[Any, Any]]) -> None:
         """Write (key, state) pairs; the last of a key counts. All are looked up before any makes room."""
         before = list(self.ring)
-        for place, (key, state) in enumerate(pairs):
-            if any(later == key for later, _ in pairs[place + 1 :]):
+        for index, (key, state) in enumerate(pairs):
+            if any(later == key for later, _ in pairs[index + 1 :]):
                 continue
             if key not in self.entries:
                 self.fresh += 1

@@ -168,7 +168,7 @@ def job(request: pytest.FixtureRequest, failures: Failures) -> dict[int, str]:
 
 @pytest.hookimpl(tryfirst=True)
 def pytest_pyfunc_call(pyfuncitem: pytest.Function) -> bool | None:
-    """Report a test that has run on ranks, in place of calling it here."""
+    """Report a test that has run on ranks, instead of calling it here."""
     if pyfuncitem.get_closest_marker("ranks") is None:
         return None
     raised: Any = pyfuncitem.funcargs["job"]

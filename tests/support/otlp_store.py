@@ -24,7 +24,7 @@ class Sent(NamedTuple):
 
     @property
     def series(self) -> tuple[str, str, bytes]:
-        """What tells its series from others."""
+        """Its series."""
         return self.instance, self.name, self.attributes
 
 

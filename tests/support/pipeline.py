@@ -1,4 +1,4 @@
-"""What telemetry passes: the collector, the bridge, and in Prometheus' place an endpoint that keeps all values."""
+"""The way of telemetry: the collector, the bridge, and instead of Prometheus an endpoint that keeps all values."""
 
 from __future__ import annotations
 

@@ -8,8 +8,8 @@ import urllib.request
 
 def free_port() -> int:
     """Return a port of the loopback that nobody listens on."""
-    with socket.create_server(("127.0.0.1", 0)) as found:
-        return int(found.getsockname()[1])
+    with socket.create_server(("127.0.0.1", 0)) as server:
+        return int(server.getsockname()[1])
 
 
 def answers(url: str) -> bool:

@@ -15,7 +15,7 @@ AT_ONCE = struct.pack("ii", 1, 0)
 
 
 class Mode(Enum):
-    """What becomes of connections."""
+    """How connections are treated."""
 
     PASS = auto()
     REFUSE = auto()
@@ -52,8 +52,8 @@ class Proxy:
             self._listener.shutdown(socket.SHUT_RDWR)
             self._listener.close()
             self._listener = None
-        for each in list(self._open):
-            _reset(each)
+        for connection in list(self._open):
+            _reset(connection)
         self._open.clear()
         self.spoiled = 0
         self._mode, self._receiver = mode, receiver or self._receiver

@@ -15,7 +15,7 @@ WHY = {"overflow": "evictions", "stale": "stale_evictions"}
 
 @dataclass
 class Drain:
-    """What one rank measured in one interval."""
+    """Measurements of one rank in one interval."""
 
     step: int
     counts: Counter[str]
@@ -95,15 +95,15 @@ class RankReplay:
     def drain(self, step: int) -> Drain:
         self.counts["picks"] = len(self.picks)
         keep = math.exp(-len(self.picks) / self.horizon)
-        known = {*self.realised, *self.target, *self.shares}
-        known |= {name for modality, shares in self.picks for name in (modality, *shares)}
+        names = {*self.realised, *self.target, *self.shares}
+        names |= {name for modality, shares in self.picks for name in (modality, *shares)}
         self.realised = {
             name: keep * self.realised.get(name, 0.0) + sum(modality == name for modality, _ in self.picks)
-            for name in known
+            for name in names
         }
         self.target = {
             name: keep * self.target.get(name, 0.0) + math.fsum(shares.get(name, 0.0) for _, shares in self.picks)
-            for name in known
+            for name in names
         }
         ages = [step - used for used in self.used.values()]
         ended = Drain(step, self.counts, ages, self.realised, self.target)
@@ -126,10 +126,10 @@ def replay(directory: Path) -> list[dict[str, float]]:
         rank = RankReplay(result["mix_horizon"], result["ledger"]["recently_evicted"])
         lines = (directory / "events" / f"rank{number}.jsonl").read_text().splitlines()
         drains = [drain for line in lines if (drain := rank.feed(json.loads(line)))]
-        if by_rank and [each.step for each in drains] != [each.step for each in by_rank[0]]:
+        if by_rank and [drain.step for drain in drains] != [drain.step for drain in by_rank[0]]:
             raise ValueError(
                 f"ranks 0 and {number} drained different steps: "
-                f"{[each.step for each in by_rank[0]]} and {[each.step for each in drains]}"
+                f"{[drain.step for drain in by_rank[0]]} and {[drain.step for drain in drains]}"
             )
         by_rank.append(drains)
     return [join(drains) for drains in zip(*by_rank, strict=True)]
@@ -164,8 +164,8 @@ def divergence(realised: list[float], target: list[float]) -> float:
     if not sum(realised) or not sum(target):
         return 0.0
     terms = []
-    for count, wanted in zip(realised, target, strict=True):
-        p, q = count / math.fsum(realised), wanted / math.fsum(target)
+    for count, goal in zip(realised, target, strict=True):
+        p, q = count / math.fsum(realised), goal / math.fsum(target)
         if p + q:
             # With d = (p - q) / (p + q) a term is (p + q) / 4 times (1 + d) ln(1 + d) + (1 - d) ln(1 - d), written
             # so that nothing cancels where the two are nearly equal.

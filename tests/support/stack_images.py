@@ -51,9 +51,9 @@ def _from_scratch(
     """Make an image of static programs, in their places of the official one."""
     with tempfile.TemporaryDirectory() as context:
         lines = ["FROM scratch"]
-        for place, program in programs.items():
+        for path, program in programs.items():
             shutil.copy2(program, Path(context) / program.name)
-            lines.append(f"COPY {program.name} /{place}")
+            lines.append(f"COPY {program.name} /{path}")
         if owned:  # a folder of the image's own user, which a new volume takes over
             (Path(context) / "empty").mkdir()
             (Path(context) / "empty" / ".keep").touch()

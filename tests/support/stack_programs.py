@@ -17,9 +17,9 @@ BUILD = ["go", "build", "-trimpath", "-ldflags=-s -w"]
 def image_version(image: str) -> str:
     """Return the version that docker-compose.yml pins an image to, without a leading v."""
     text = (ROOT / "docker-compose.yml").read_text()
-    found = re.search(rf"image: {re.escape(image)}:v?([0-9.]+)$", text, re.MULTILINE)
-    assert found, f"docker-compose.yml does not pin {image}"
-    return found[1]
+    pinned = re.search(rf"image: {re.escape(image)}:v?([0-9.]+)$", text, re.MULTILINE)
+    assert pinned, f"docker-compose.yml does not pin {image}"
+    return pinned[1]
 
 
 def go(*command: str, cwd: Path) -> None:

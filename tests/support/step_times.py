@@ -1,4 +1,4 @@
-"""How long a step's work takes within a fault and, in the same process, right before and behind it."""
+"""How long a step's work takes within a fault and, in the same process, right before and after it."""
 
 from __future__ import annotations
 
@@ -43,7 +43,7 @@ COMPARISONS: list[Comparison] = []
 
 
 def compare(fault: str, job: Job, window: Window, others: Iterable[Window] = ()) -> None:
-    """Note how the steps of a window compare to as long a time before and behind it that is in no other window."""
+    """Note how the steps of a window compare to as long a time before and after it that is in no other window."""
     begin, end = window
     length = end - begin
     inside, outside = [], []
@@ -67,4 +67,4 @@ def _within(moment: int, windows: Iterable[Window]) -> bool:
 def write(comparisons: Sequence[Comparison]) -> None:
     """Write them as JSON."""
     FILE.parent.mkdir(exist_ok=True)
-    FILE.write_text(json.dumps([asdict(each) for each in comparisons], indent=2) + "\n")
+    FILE.write_text(json.dumps([asdict(comparison) for comparison in comparisons], indent=2) + "\n")

@@ -78,6 +78,6 @@ def lone_ranks(ranks: int, program: Path, **environment: str) -> Iterator[list[R
     try:
         yield started
     finally:
-        for each in started:
-            each.process.kill()
-            each.process.wait()
+        for rank_process in started:
+            rank_process.process.kill()
+            rank_process.process.wait()

@@ -10,7 +10,7 @@ from pathlib import Path
 def wait_until(
     holds: Callable[[], bool],
     seconds: float = 30.0,
-    what: str = "what is waited for",
+    what: str = "the condition",
     *,
     log: Path | None = None,
     pause: float = 0.02,
@@ -18,17 +18,17 @@ def wait_until(
     """Wait until something holds.
 
     Args:
-        holds: Asked again and again.
+        holds: Called again and again.
         seconds: How long at most.
-        what: Its name in the failure's message.
+        what: Name of what is waited for, for the failure's message.
         log: A file that the message shows.
-        pause: Seconds between two times of asking.
+        pause: Seconds between two calls.
 
     Raises:
         AssertionError: It does not in that time.
     """
     deadline = time.monotonic() + seconds
     while not holds():
-        said = f":\n{log.read_text()}" if log is not None and time.monotonic() >= deadline else ""
-        assert time.monotonic() < deadline, f"{what} did not happen within {seconds:.0f} s{said}"
+        text = f":\n{log.read_text()}" if log is not None and time.monotonic() >= deadline else ""
+        assert time.monotonic() < deadline, f"{what} did not happen within {seconds:.0f} s{text}"
         time.sleep(pause)

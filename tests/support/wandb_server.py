@@ -97,7 +97,7 @@ class FakeWandb:
 
     @property
     def environment(self) -> dict[str, str]:
-        """What wandb needs in its environment to work against it."""
+        """Environment in which wandb works against it."""
         return {"WANDB_BASE_URL": self.url, "WANDB_API_KEY": "a" * 40}
 
     def add(self, run_id: str, row: dict[str, Any]) -> None:
