@@ -124,7 +124,8 @@ def test_commands_work_with_extras(
         if missing:
             result = run(programs / "otel-train", *command)
             assert result.returncode != 0
-            assert f"pip install 'otel-train[{','.join(missing)}] @ file://" in result.stderr
+            [line] = result.stderr.splitlines()
+            assert f"pip install 'otel-train[{','.join(missing)}] @ file://" in line
 
 
 def test_demo_passes_with_wheel(
