@@ -14,7 +14,7 @@ class OnceLogger:
     """Warnings, each cause once.
 
     Args:
-        logger: Where they go.
+        logger: Their destination.
         again_after: Seconds for which a cause must have been quiet to be logged once more; by default it never is. A
             logger that forgets causes goes on when there are more than `MOST_CAUSES`; any other says so and stops.
     """
@@ -53,7 +53,7 @@ class OutageLogger:
     """A warning when something begins to fail, and a line when it works again.
 
     Args:
-        logger: Where they go.
+        logger: Their destination.
     """
 
     def __init__(self, logger: logging.Logger) -> None:

@@ -26,7 +26,7 @@ _Taken = dict[int, tuple[int, int, float]]
 
 @dataclass(slots=True)
 class Added:
-    """How many points of a request were new, and how many were not and why."""
+    """Counts of a request's points: the new ones, and the others by reason."""
 
     new: int = 0
     duplicates: int = 0
@@ -53,7 +53,7 @@ class Arrivals:
 
     Args:
         connection: The inbox's.
-        max_series: How many series a run may have.
+        max_series: The number of series that a run may have.
     """
 
     def __init__(self, connection: sqlite3.Connection, max_series: int) -> None:

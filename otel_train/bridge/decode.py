@@ -33,7 +33,7 @@ _NO_VALUE = DataPointFlags.DATA_POINT_FLAGS_NO_RECORDED_VALUE_MASK
 
 
 class Kind(IntEnum):
-    """How a point's value becomes a row's; the numbers are stored in the inbox, so they never change."""
+    """Way in which a point's value becomes a row's; the numbers are stored in the inbox, so they never change."""
 
     VALUE = 0
     """Used as it is: a gauge, a delta sum, a sum that may fall."""

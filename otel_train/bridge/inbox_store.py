@@ -45,7 +45,7 @@ CREATE TABLE steps (
 CREATE INDEX pending ON steps (run, attempt, time_ns) WHERE ordinal IS NULL AND arrived > 0;
 CREATE INDEX sealed ON steps (run, ordinal) WHERE ordinal IS NOT NULL;
 CREATE TABLE rows (step INTEGER PRIMARY KEY REFERENCES steps, row TEXT NOT NULL);
--- Steps that wandb has and `attempts.floor_ns` does not cover, so that they are known when they come again; bounded.
+-- Steps that wandb has and `attempts.floor_ns` does not cover, to recognise them when they come again; bounded.
 CREATE TABLE past (
     run INTEGER NOT NULL, attempt INTEGER NOT NULL, time_ns INTEGER NOT NULL, partial INTEGER NOT NULL,
     PRIMARY KEY (run, attempt, time_ns)

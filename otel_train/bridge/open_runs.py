@@ -46,7 +46,7 @@ class OpenRuns:
     """The open runs, and those that wait for their turn.
 
     Args:
-        most: How many are open at once.
+        most: The number of runs that are open at once.
         idle: Seconds without a row after which a run is idle.
         turn: Seconds for which a run that is not idle stays open.
     """

@@ -10,7 +10,7 @@ from collections.abc import Iterable, Iterator, Mapping
 from dataclasses import dataclass
 
 QUIET_LINGERS = 10
-"""How many times `linger_ns` the attempt before must have been quiet until the first row of the next one is made."""
+"""Multiple of `linger_ns` for which an attempt must be quiet until the first row of the next one is made."""
 
 
 @dataclass(frozen=True, slots=True)

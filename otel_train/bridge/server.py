@@ -155,7 +155,7 @@ class Server:
     It runs on an event loop of its own: a request that is being sent slowly must not keep a thread from the others.
 
     Args:
-        inbox: Where the points go.
+        inbox: The destination of the points.
         listen: "host:port"; port 0 takes a free one.
         token: The token that senders must give in `authorization: Bearer TOKEN`; empty for no check.
         tls: Private key and certificate chain, PEM; None for plain text.

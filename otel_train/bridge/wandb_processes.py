@@ -26,7 +26,7 @@ def end_writers(folder: Path, *, grace: float = GRACE_SECONDS) -> None:
     writes there is wandb then.
 
     Args:
-        folder: Where wandb's files are; it need not exist.
+        folder: The folder with wandb's files; it need not exist.
         grace: Seconds in which they may end by themselves.
     """
     begin = time.monotonic()

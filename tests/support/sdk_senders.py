@@ -106,10 +106,10 @@ class BoundedBridge(BridgeProcess):
     """A running bridge whose disk can be made full.
 
     Args:
-        folder: Where its state and its log are; a second bridge may have it once the first is stopped.
-        options: Of the command.
+        folder: The folder of its state and its log; a second bridge may have it once the first is stopped.
+        options: Options of the command.
         listen: Its address; a free one of the loopback when empty.
-        token: What senders must give.
+        token: The token that senders must give.
     """
 
     def __init__(self, folder: Path, *options: str, listen: str = "", token: str = "") -> None:

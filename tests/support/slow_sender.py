@@ -41,7 +41,7 @@ class SlowSenders:
 
     Args:
         address: "host:port" of the receiver.
-        count: How many.
+        count: Number of connections.
     """
 
     def __init__(self, address: str, count: int) -> None:

@@ -92,7 +92,7 @@ class FakeWandb:
 
     @property
     def url(self) -> str:
-        """Where it listens."""
+        """Address that it listens on."""
         return f"http://127.0.0.1:{self._port}"
 
     @property
