@@ -94,7 +94,7 @@ def _section(blocks: Mapping[str, list[list[int]]], rounds: int, steps: int) -> 
         tables=[rows],
         notes=[
             (
-                "Behind a millisecond of other work a step's code runs cold, out of caches that hold the work's: it "
+                "After a millisecond of other work a step's code runs cold, out of caches that hold the work's: it "
                 "takes several times the hot path's time, and so do the peers'. Steps of 10 ms have a tenth of the "
                 "share."
             ),

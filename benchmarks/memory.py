@@ -44,7 +44,7 @@ def run(*, quick: bool) -> Section:
             f"Processes that have imported torch and run the same loop of {short:,} steps, one after the other without "
             f"telemetry and with it (15 headline values' meter and a loss, log_every=1), {pairs} times; resident "
             "memory by /proc/self/smaps_rollup. The pages of the ring (4096 records, in /dev/shm) count as the rank's. "
-            "The sidecar, one process for each node, is not in it: this one is none's. Then one process each for "
+            "The sidecar, one process for each node, is not in it: this one has no rank. Then one process each for "
             f"{long:,} steps."
         ),
         unit="MB",

@@ -114,7 +114,7 @@ def _check_temporality(environ: Mapping[str, str]) -> None:
         raise ConfigurationError(
             f"{_TEMPORALITY} must be cumulative, got {preference!r}: counters are sent as running totals, which "
             "survive lost requests; unset it for this job, and let a collector convert them (cumulativetodelta) "
-            "where a receiver wants deltas"
+            "where a receiver needs deltas"
         )
 
 

@@ -1,4 +1,4 @@
-"""The receiver of single events, for whoever wants to compute every value anew."""
+"""The receiver of single events, from which every value can be computed anew."""
 
 from __future__ import annotations
 

@@ -62,7 +62,7 @@ def test_wrong_variable_is_named(environ: dict[str, str], names: str) -> None:
 
 
 def test_harmless_values_are_taken() -> None:
-    """Empty variables are no variables, case does not matter, and no request takes longer than a minute."""
+    """Empty variables count as unset, case does not matter, and no request takes longer than a minute."""
     given = {ENDPOINT: " ", TEMPORALITY: "CUMULATIVE", "OTEL_EXPORTER_OTLP_TIMEOUT": "10000", INSECURE: ""}
     endpoint = Endpoint.read({**given, "OTEL_EXPORTER_OTLP_COMPRESSION": "GZIP"})
     assert (endpoint.variable, endpoint.loopback, endpoint.timeout, endpoint.compression) == ("", True, 60.0, "gzip")

@@ -3,7 +3,7 @@
 // OTLP counts UNAUTHENTICATED among the answers after which a sender must not try again: an agent whose token has
 // expired throws away what it has, and all that comes until somebody notices. This extension asks another
 // authenticator, which decides alone, and answers UNAVAILABLE where that one refuses: nobody gets in, and the
-// sender's queue keeps the data until its credentials are mended.
+// sender's queue keeps the data until its credentials are fixed.
 package retryableauth
 
 import (

@@ -23,7 +23,7 @@ SAFE = re.compile(r"[A-Za-z0-9_-]{1,64}")
 
 
 def run(data: bytes) -> None:
-    """Take a request as the bridge does; one that is no protobuf is gRPC's to refuse."""
+    """Take a request as the bridge does; one that is not protobuf is gRPC's to refuse."""
     try:
         request = ExportMetricsServiceRequest.FromString(data)
     except DecodeError:

@@ -24,7 +24,7 @@ ROUNDS = 4
 
 
 def run(data: bytes) -> None:
-    """Read the file as a ring; all that a reader may say is that it is none."""
+    """Read the file as a ring; all that a reader may say is that it is not one."""
     with TemporaryDirectory() as folder:
         path = Path(folder) / "x.ring"
         path.write_bytes(data)

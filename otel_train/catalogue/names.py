@@ -34,7 +34,7 @@ def cluster_name(name: str) -> str:
 
 
 def rank_name(name: str) -> str | None:
-    """Return the name that `cluster_name` made `name` from, or None where `name` is no cluster-wide name."""
+    """Return the name that `cluster_name` made `name` from, or None where `name` is not a cluster-wide name."""
     for index, character in enumerate(name):
         if character in "./":
             marker = f"{CLUSTER}{character}"
@@ -81,7 +81,7 @@ def headline_row(key: str) -> Metric:
     """Return the headline metric that a wandb key belongs to.
 
     Raises:
-        KeyError: `key` is none of `HEADLINE_KEYS`.
+        KeyError: `key` is not among `HEADLINE_KEYS`.
     """
     for metric in HEADLINE:
         if key == metric.wandb_key or (metric.with_max and key == metric.wandb_key + MAX_SUFFIX):
@@ -93,7 +93,7 @@ def healthy_range(key: str) -> HealthyRange:
     """Return the healthy range of a headline key; that of a maximum which is not judged holds everything.
 
     Raises:
-        KeyError: `key` is none of `HEADLINE_KEYS`.
+        KeyError: `key` is not among `HEADLINE_KEYS`.
     """
     metric = headline_row(key)
     assert metric.healthy is not None, "every headline row has a range"

@@ -115,7 +115,7 @@ class Dump:
             if not matches:
                 nearest = difflib.get_close_matches(pattern, keys, 1, 0.3)
                 hint = f"the nearest is {nearest[0]!r}" if nearest else f"there is {next(iter(keys), 'none')!r}"
-                raise ConfigurationError(f"--metric {pattern!r:.80} is none of this job's; {hint}")
+                raise ConfigurationError(f"--metric {pattern!r:.80} is not one of this job's; {hint}")
             selected |= matches
         return tuple(key for key in keys if key in selected)
 

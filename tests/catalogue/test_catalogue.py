@@ -101,7 +101,7 @@ def test_wandb_keys_follow_names(name: str, attribute: str, key: str | None) -> 
         ([0, 0], [1, 1], 0.0),
         ([1, 1], [0, 0], 0.0),
         ([5], [2], 0.0),
-        # A modality that is not wanted: p = q on the other one.
+        # A modality without a target: p = q on the other one.
         ([3, 0], [2, 0], 0.0),
         # p = (1, 0), q = (1/2, 1/2), m = (3/4, 1/4): (log2(4/3) + (log2(2/3) + log2(2)) / 2) / 2
         ([3, 0], [2, 2], (math.log2(4 / 3) + (math.log2(2 / 3) + 1) / 2) / 2),

@@ -88,7 +88,7 @@ def test_no_command_shows_help() -> None:
 
 
 def test_help_loads_nothing_heavy() -> None:
-    """The help is there at once, as it loads none of the large libraries."""
+    """The help is there at once, as it does not load the large libraries."""
     check = "import sys, otel_train.cli\nprint([name for name in sys.argv[1:] if name in sys.modules])"
     heavy = ["torch", "rich", "textual", "pyarrow", "grpc", "opentelemetry", "wandb", "numpy"]
     run = subprocess.run([sys.executable, "-c", check, *heavy], capture_output=True, text=True, check=True)

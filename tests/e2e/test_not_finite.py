@@ -1,4 +1,4 @@
-"""Scalars that are no numbers, from the training loop to the wandb file."""
+"""Scalars that are not numbers, from the training loop to the wandb file."""
 
 from __future__ import annotations
 

@@ -47,7 +47,7 @@ class Mutant:
         path = root / self.file
         text = path.read_text()
         if text.count(self.line) != 1:
-            raise ValueError(f"{self.file}: {self.line!r} stands there {text.count(self.line)} times, wanted once")
+            raise ValueError(f"{self.file}: {self.line!r} stands there {text.count(self.line)} times, expected once")
         path.write_text(text.replace(self.line, self.broken))
 
     def __str__(self) -> str:

@@ -77,7 +77,7 @@ def test_values_are_selected(tmp_path: Path) -> None:
 @pytest.mark.parametrize(
     ("arguments", "complaint"),
     [
-        (["--metric", "ledger/evictoins"], "is none of this job's; the nearest is 'ledger/evictions'"),
+        (["--metric", "ledger/evictoins"], "is not one of this job's; the nearest is 'ledger/evictions'"),
         (["--rank", "7"], "--rank 7 has no ring in"),
         (["--since", "10 minutes"], "--since must be a step or a time span such as 90s"),
         (["--format", "parquet"], "give --out FILE.parquet"),

@@ -19,8 +19,8 @@ from otel_train.trainer.model import ByteEncoder, plan_waves
 def test_shipped_configurations_have_data(path: Path) -> None:
     """Each of them loads, and every modality has files on this machine."""
     config = load_config(path)
-    found = {stream.modality for stream in find_streams(config.data, path.parent)}
-    assert found == set(config.data.modalities)
+    modalities = {stream.modality for stream in find_streams(config.data, path.parent)}
+    assert modalities == set(config.data.modalities)
 
 
 def test_globs_are_relative_to_file(tmp_path: Path) -> None:
