@@ -43,14 +43,14 @@ def main() -> None:
             states, found = ledger.fetch(batch["stream"])
             states = states.lerp(batch["tokens"], 0.1)  # what a recurrent model would do
             ledger.store(batch["stream"], states)
-            telemetry.step(step, {"state/known": found.float().mean(), "state/norm": states.norm()})
+            telemetry.step(step, {"state/held": found.float().mean(), "state/norm": states.norm()})
             if step == 30:
                 break
         telemetry.flush()
         if dist.get_rank() == 0 and telemetry.latest is not None:
             newest, values = telemetry.latest
             print(f"step {newest}: mix divergence {values['stream_mixing/mix_divergence']:.3f},")
-            print(f"{values['ledger/evictions']:.0f} evictions, {values['state/known']:.0%} of the states were there")
+            print(f"{values['ledger/evictions']:.0f} evictions, {values['state/held']:.0%} of the states were there")
     dist.destroy_process_group()
 
 

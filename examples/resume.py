@@ -49,7 +49,7 @@ def main(folder: Path) -> None:
         for step, row in zip(range(first, first + 20), dataset, strict=False):
             states, found = ledger.fetch([row["stream"]])
             ledger.store([row["stream"]], states + 1)
-            telemetry.step(step, {"state/known": found})
+            telemetry.step(step, {"state/held": found})
             if step % 10 == 0:
                 save(folder, step, parts)
     dist.destroy_process_group()

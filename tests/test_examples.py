@@ -40,7 +40,7 @@ def test_ledger_holds_states(tmp_path: Path) -> None:
     assert list(rows) == list(range(1, 31))
     assert all(row["ledger/evictions"] == 0 for row in rows.values())
     assert rows[30]["stream_mixing/mix_divergence"] < 0.01
-    assert rows[30]["state/known"] > rows[1]["state/known"] == 0
+    assert rows[30]["state/held"] > rows[1]["state/held"] == 0
 
 
 def test_own_source_sums_ranks(tmp_path: Path) -> None:
@@ -66,8 +66,8 @@ def test_resume_continues_run(tmp_path: Path) -> None:
     before = run_example("resume.py", rings / "a", str(tmp_path / "saved"), ranks=2)
     after = run_example("resume.py", rings / "b", str(tmp_path / "saved"), ranks=3)
     assert (list(before), list(after)) == (list(range(1, 21)), list(range(21, 41)))
-    assert before[1]["state/known"] == 0
-    assert after[21]["state/known"] > 0.5
+    assert before[1]["state/held"] == 0
+    assert after[21]["state/held"] > 0.5
 
 
 @pytest.mark.parametrize("path", sorted(FOLDER.glob("*.py")), ids=lambda path: path.name)

@@ -24,8 +24,8 @@ RANK = st.tuples(
 
 def add_up(packed: Sequence[Packed]) -> Packed:
     """Do what the collective does, in place."""
-    for each in packed[1:]:
-        packed[0].vector.add_(each.vector)
+    for other in packed[1:]:
+        packed[0].vector.add_(other.vector)
     return packed[0]
 
 

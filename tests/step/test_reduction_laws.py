@@ -29,8 +29,8 @@ def test_reduction_equals_event_replay(plans: list[dict[str, Any]], random: Any)
         made = [rank.run(step, plan["steps"][step - 1]) for rank, plan in zip(ranks, plans, strict=True)]
         packed = [packing.pack(step, measured, number) for number, (measured, _) in enumerate(made)]
         random.shuffle(packed)
-        for each in packed[1:]:  # as a collective does it; torch's sum over a dimension begins with a zero
-            packed[0].vector.add_(each.vector)
+        for other in packed[1:]:  # as a collective does it; torch's sum over a dimension begins with a zero
+            packed[0].vector.add_(other.vector)
         reduced = packing.unpack(packed[0], step)
         assert reduced is not None
         values = layout.by_key(*layout.split(reduced))

@@ -82,15 +82,15 @@ def test_failing_source_costs_itself(other_first: bool, tmp_path: Path, caplog: 
     other = otel_train.MixingMeter(1, ["a"], {"a": 1})
     other.open(0, "a")
     sources: list[Any] = [Source(Metric("n", Reduction.SUM)), other]
-    found = []
+    rows_of_steps = []
     with otel_train.init(sources=sources[:: -1 if other_first else 1], ring_dir=tmp_path, blocking=True) as telemetry:
         for step in (1, 2, 3):
             other.pick(0)
             values = telemetry.step(step, {"loss": 2.0}) or {}
             keys = ("n", "loss", "stream_mixing/picks", "telemetry/values_dropped")
-            found.append([values.get(key) for key in keys])
-    assert found == [[1.0, 2.0, 1.0, 0.0], [None, 2.0, 1.0, 1.0], [1.0, 2.0, 1.0, 0.0]]
-    assert ["raised OSError('gone')" in each.getMessage() for each in caplog.records] == [True]
+            rows_of_steps.append([values.get(key) for key in keys])
+    assert rows_of_steps == [[1.0, 2.0, 1.0, 0.0], [None, 2.0, 1.0, 1.0], [1.0, 2.0, 1.0, 0.0]]
+    assert ["raised OSError('gone')" in message for message in caplog.messages] == [True]
 
 
 def test_unrecorded_step_is_counted(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
@@ -125,7 +125,7 @@ def test_shared_directory_gets_no_ring(
     with otel_train.init(ring_dir=tmp_path if chosen else None, run_id="r", blocking=True) as telemetry:
         assert (telemetry.step(1, {"loss": 2.0}) or {})["loss"] == 2.0
     assert [path.name for path in tmp_path.rglob("*")] == ["results.csv"]
-    assert [each.getMessage().count("nothing is recorded on this rank") for each in caplog.records] == [1]
+    assert [message.count("nothing is recorded on this rank") for message in caplog.messages] == [1]
 
 
 def test_wrong_number_costs_one_step(tmp_path: Path) -> None:
@@ -150,7 +150,7 @@ def test_compensating_steps_are_refused(steps: tuple[int, ...]) -> None:
     """Steps that differ while their sum is right give no values."""
     plan = PackingPlan(1, 0, 3)
     packed = [plan.pack(step, [1.0], rank) for rank, step in enumerate(steps)]
-    packed[0].vector.copy_(torch.stack([each.vector for each in packed]).sum(0))
+    packed[0].vector.copy_(torch.stack([one.vector for one in packed]).sum(0))
     assert plan.unpack(packed[0], steps[0]) is None
 
 

@@ -13,10 +13,6 @@ from tests.support.mounts import mounted
 pytestmark = pytest.mark.usefixtures("external_sidecar")
 
 
-def messages(caplog: pytest.LogCaptureFixture) -> list[str]:
-    return [each.getMessage() for each in caplog.records]
-
-
 def train(directory: Path, records: int = 4096) -> dict[str, float]:
     """Train three steps and return the newest cluster-wide values."""
     with otel_train.init(ring_dir=directory, ring_records=records, close_timeout=0.01) as telemetry:
@@ -37,8 +33,8 @@ def test_ring_takes_free_quarter(
         assert reader.progress.step == 3
         assert most / 2 < reader.geometry.file_size <= most or reader.geometry.records == records
         reader.close()
-    said = [f"holds {reader.geometry.records} records instead of 4096" in each for each in messages(caplog)]
-    assert said == [True] * (records != 4096)
+    warned = [f"holds {reader.geometry.records} records instead of 4096" in message for message in caplog.messages]
+    assert warned == [True] * (records != 4096)
 
 
 def test_default_size_needs_no_warning(tmp_path: Path, caplog: pytest.LogCaptureFixture) -> None:
@@ -47,7 +43,7 @@ def test_default_size_needs_no_warning(tmp_path: Path, caplog: pytest.LogCapture
         telemetry.step(1, {f"layer{number}/norm": 1.0 for number in range(1000)})
     reader = RingReader(ring_files(tmp_path)[0])
     assert 8 * 2**20 < reader.geometry.file_size <= 16 * 2**20
-    assert messages(caplog) == []
+    assert caplog.messages == []
 
 
 def test_full_memory_costs_records_only(tmp_path: Path, caplog: pytest.LogCaptureFixture) -> None:
@@ -55,7 +51,7 @@ def test_full_memory_costs_records_only(tmp_path: Path, caplog: pytest.LogCaptur
     with mounted(tmp_path, "size=8k"):
         assert train(tmp_path)["loss"] == 3.0
         assert list(tmp_path.iterdir()) == []
-    assert ["nothing is recorded on this rank" in each for each in messages(caplog)] == [True]
+    assert ["nothing is recorded on this rank" in message for message in caplog.messages] == [True]
 
 
 def test_read_only_directory_costs_records(tmp_path: Path, caplog: pytest.LogCaptureFixture) -> None:
@@ -63,5 +59,7 @@ def test_read_only_directory_costs_records(tmp_path: Path, caplog: pytest.LogCap
     with mounted(tmp_path, "ro,mode=700"):
         assert train(tmp_path)["loss"] == 3.0
         assert train(tmp_path / "run")["loss"] == 3.0
-    said = messages(caplog)
-    assert ["nothing is recorded" in each and "Read-only file system" in each for each in said] == [True, True]
+    first, second = caplog.messages
+    for message in (first, second):
+        assert "nothing is recorded" in message
+        assert "Read-only file system" in message

@@ -43,9 +43,9 @@ def test_device_values_equal_host(value: float) -> None:
     on_host = ScalarRecorder(METRICS)
     for number in (1.0, value):
         on_host.add({"host": 1.0} | dict.fromkeys(ON_DEVICE, number))
-    wanted = layout.by_key(*on_host.drain()[:2], [0.0] * layout.peaks)
+    expected = layout.by_key(*on_host.drain()[:2], [0.0] * layout.peaks)
     (reduced,) = reducer.harvest()
-    assert layout.by_key(*layout.split(reduced.values)) == pytest.approx(wanted, nan_ok=True)
+    assert layout.by_key(*layout.split(reduced.values)) == pytest.approx(expected, nan_ok=True)
 
 
 @pytest.mark.modes

@@ -85,7 +85,7 @@ def test_killed_sidecar_restarts(
         wait_until(rank.acknowledged)
         end(process, rank)
     assert receiver.values(PICKS) == [1, 3, 6]
-    assert [each.getMessage().count("was killed or has failed") for each in caplog.records] == [1]
+    assert [message.count("was killed or has failed") for message in caplog.messages] == [1]
 
 
 def test_stopped_sidecar_stays_away(rank: Rank, receiver: OtlpReceiver, tmp_path: Path) -> None:
@@ -136,10 +136,10 @@ def test_truncated_ring_costs_itself(rank: Rank, receiver: OtlpReceiver, tmp_pat
     """A ring that is cut short ends the sidecar with SIGBUS; the next one refuses it and sends the other rings."""
     other = Rank(tmp_path, rank=1)
     with closing(SidecarProcess(tmp_path, 0.0)) as process:
-        for each in (rank, other):
-            each.record(1)
-        for each in (rank, other):
-            wait_until(each.acknowledged)
+        for ring in (rank, other):
+            ring.record(1)
+        for ring in (rank, other):
+            wait_until(ring.acknowledged)
         os.truncate(other.ring.path, 0)
         rank.record(2)
         wait_until(lambda: receiver.values(PICKS) == [1, 1, 3])

@@ -48,7 +48,7 @@ NO_STEPS = [None, "7", 3.5, float("nan"), True, -1, 2**60, torch.tensor([1, 2]),
 NO_STEPS.append(torch.empty((), dtype=torch.int64, device="meta"))
 
 
-@pytest.mark.parametrize("given", NO_STEPS, ids=lambda each: type(each).__name__)
+@pytest.mark.parametrize("given", NO_STEPS, ids=lambda value: type(value).__name__)
 @pytest.mark.parametrize("first", [True, False])
 def test_wrong_step_keeps_values(given: Any, first: bool, tmp_path: Path, caplog: pytest.LogCaptureFixture) -> None:
     """A step that is not a step number raises nothing: it is counted, warned of once, and its scalars go into the next
@@ -59,7 +59,7 @@ def test_wrong_step_keeps_values(given: Any, first: bool, tmp_path: Path, caplog
             telemetry.step(step, {"x": 3.0 if type(step) is int and 0 < step < 9 else 9.0})
         assert telemetry.refused == 2
     assert column(tmp_path, "x") == ({1: 7.0} if first else {1: 3.0, 2: 7.0})
-    assert [each.getMessage().count("a whole number from 0 to 2**53") for each in caplog.records] == [1]
+    assert [message.count("a whole number from 0 to 2**53") for message in caplog.messages] == [1]
 
 
 def counted_in_place() -> Iterator[torch.Tensor]:
@@ -106,7 +106,7 @@ def test_smaller_step_keeps_values(tmp_path: Path, caplog: pytest.LogCaptureFixt
             telemetry.step(step, {"loss": loss})
     assert column(tmp_path, "loss") == {1: 1.0, 5: 5.0, 6: 18.0, 7: 20.0}
     assert sum(filter(None, column(tmp_path, "stream_mixing/picks").values())) == 5
-    assert ["step 3 came after step 5 with loss" in each.getMessage() for each in caplog.records] == [True]
+    assert ["step 3 came after step 5 with loss" in message for message in caplog.messages] == [True]
 
 
 @pytest.mark.parametrize("log_every", [1, 2])
@@ -139,7 +139,7 @@ def test_late_repetition_joins_next_step(tmp_path: Path, caplog: pytest.LogCaptu
         telemetry.step(3, {"eval/loss": 8.0})
         telemetry.step(4)
     assert column(tmp_path, "eval/loss") == {1: None, 2: None, 3: None, 4: 8.0}
-    assert ["step 3 was given again" in each.getMessage() for each in caplog.records] == [True]
+    assert ["step 3 was given again" in message for message in caplog.messages] == [True]
 
 
 def test_added_values_are_weighted(tmp_path: Path) -> None:
@@ -159,7 +159,7 @@ def test_added_values_are_weighted(tmp_path: Path) -> None:
 
 
 @pytest.mark.parametrize(
-    "weight", [-1.0, float("nan"), float("inf"), "2", None, True, Raises()], ids=lambda each: type(each).__name__
+    "weight", [-1.0, float("nan"), float("inf"), "2", None, True, Raises()], ids=lambda value: type(value).__name__
 )
 def test_wrong_weight_costs_its_values(weight: Any, tmp_path: Path, caplog: pytest.LogCaptureFixture) -> None:
     """A weight that breaks its rule costs its own values, with one warning of the rule."""
@@ -169,7 +169,7 @@ def test_wrong_weight_costs_its_values(weight: Any, tmp_path: Path, caplog: pyte
             telemetry.add({"x": 5.0}, weight=weight)
         telemetry.step(2, {"x": 2.0})
     assert column(tmp_path, "x") == {1: 1.0, 2: 2.0}
-    assert [each.getMessage().count("a finite number of at least 0") for each in caplog.records] == [1]
+    assert [message.count("a finite number of at least 0") for message in caplog.messages] == [1]
 
 
 def test_durations_count_training_steps(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
@@ -196,7 +196,7 @@ def test_calls_after_close_warn_once(tmp_path: Path, caplog: pytest.LogCaptureFi
     for step in (2, 3):
         telemetry.step(step)
         telemetry.add({"x": 1.0})
-    assert [each.getMessage().count("step(2) came after close()") for each in caplog.records] == [1]
+    assert [message.count("step(2) came after close()") for message in caplog.messages] == [1]
     assert "otel_train.init()" in caplog.text
 
 

@@ -48,7 +48,7 @@ def test_lone_process_is_cluster(tmp_path: Path) -> None:
     assert (latest[0], latest[1]["stream_mixing/picks"], latest[1]["loss"]) == (4, 2.0, 3.5)
     records, _, _ = RingReader(ring_files(tmp_path / "rings")[0]).read(0, 100)
     # They are the same, so one record holds both. The last interval was not whole when the session ended.
-    assert [(each.sequence, each.step, each.kind) for each in records] == [
+    assert [(record.sequence, record.step, record.kind) for record in records] == [
         (0, 2, Kind.RANK),
         (0, 2, Kind.CLUSTER),
         (1, 4, Kind.RANK),
@@ -129,7 +129,7 @@ UUID = "53a3445f-bddf-4efd-b7bb-6a9d7307310e"
 
 
 @pytest.mark.parametrize(
-    ("ids", "wanted"),
+    ("ids", "expected"),
     [
         (("mine", "set", "saved", UUID), "mine"),
         ((None, "set", "saved", UUID), "set"),
@@ -139,7 +139,7 @@ UUID = "53a3445f-bddf-4efd-b7bb-6a9d7307310e"
     ],
 )
 def test_given_run_overrides_saved(
-    ids: tuple[str | None, str, str, str], wanted: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+    ids: tuple[str | None, str, str, str], expected: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """A run id that is given overrides the saved one, and that overrides torchrun's."""
     argument, variable, saved, rendezvous = ids
@@ -148,8 +148,8 @@ def test_given_run_overrides_saved(
     with session(tmp_path, run_id=argument) as telemetry:
         telemetry.load_state_dict({"run_id": saved})
         telemetry.step(1)
-        assert telemetry.state_dict() == {"run_id": wanted}
-        assert RingReader(ring_files(tmp_path / "rings")[0]).identity.run_id == wanted
+        assert telemetry.state_dict() == {"run_id": expected}
+        assert RingReader(ring_files(tmp_path / "rings")[0]).identity.run_id == expected
 
 
 def test_given_run_survives_meeting(tmp_path: Path) -> None:

@@ -59,7 +59,7 @@ def test_name_begins_with_id(rendezvous: str, begin: str) -> None:
 
 def test_ungrouped_processes_are_runs(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     """Processes of one torchrun launch without a process group are runs of their own."""
-    found = []
+    run_ids = []
     for name, text in {"TORCHELASTIC_RUN_ID": UUID, "WORLD_SIZE": "1", "OTEL_TRAIN_SIDECAR": "external"}.items():
         monkeypatch.setenv(name, text)
     for rank in ("0", "3"):
@@ -67,5 +67,5 @@ def test_ungrouped_processes_are_runs(tmp_path: Path, monkeypatch: pytest.Monkey
         with otel_train.init(ring_dir=tmp_path, close_timeout=0.0) as telemetry:
             telemetry.step(1)
             assert telemetry.identity is not None
-            found.append(telemetry.identity.run_id)
-    assert found == [UUID, f"{UUID}-3"]
+            run_ids.append(telemetry.identity.run_id)
+    assert run_ids == [UUID, f"{UUID}-3"]

@@ -45,7 +45,7 @@ def test_no_receiver_starts_no_sidecar(tmp_path: Path, caplog: pytest.LogCapture
         assert not telemetry.flush(40.0)
     assert time.monotonic() - began < 40.0
     assert sorted(path.suffix for path in tmp_path.iterdir()) == [".ring"]
-    [line] = [each.getMessage() for each in caplog.records]
+    [line] = caplog.messages
     assert "nothing is sent; `otel-train top` shows this job" in line
 
 
@@ -68,7 +68,7 @@ def test_undelivered_values_warn_once(
         telemetry.step(1, {"loss": 1.0})
         wait_until(lambda: bool(caplog.records))
         time.sleep(1.5)  # in which it is looked at again
-    line, remains = [each.getMessage() for each in caplog.records]
+    line, remains = caplog.messages
     assert f"127.0.0.1:{port}" in line
     assert "does not take what is recorded" in line
     assert "1 records are not acknowledged yet" in remains
