@@ -35,7 +35,7 @@ SHARES = st.lists(st.floats(0, 1e6), min_size=3, max_size=3)
 
 @pytest.mark.parametrize("package", PACKAGES)
 def test_public_names_are_sorted(package: str) -> None:
-    """What `__all__` promises can be had from the package."""
+    """The package has each name of `__all__`."""
     module = importlib.import_module(f"otel_train{package}")
     assert list(module.__all__) == sorted(
         module.__all__, key=lambda name: (not name.isupper(), name[0].islower(), name)
@@ -126,13 +126,13 @@ def test_small_divergence_is_exact(gap: float) -> None:
 
 @given(SHARES, SHARES)
 def test_divergence_is_symmetric(counts: list[float], targets: list[float]) -> None:
-    """Which side is called the target does not matter, and no rounding leads out of [0, 1]."""
+    """Counts and targets can change sides, and no rounding leads out of [0, 1]."""
     assert 0 <= divergence(counts, targets) <= 1
     assert divergence(counts, targets) == pytest.approx(divergence(targets, counts), abs=1e-12)
 
 
 def test_values_follow_from_vector() -> None:
-    """Sums, means, shares, maxima and their ranks are read from their places."""
+    """Sums, means, shares, maxima and their ranks are read from their indices."""
     layout = Layout(
         (rows.PICKS, rows.STALENESS_MEAN, rows.STALENESS_MAX, rows.MODALITY_SHARE, rows.EVICTIONS), ("a", "b")
     )

@@ -23,5 +23,5 @@ def test_names_are_inverse(name: str) -> None:
 
 @pytest.mark.parametrize("name", ["cluster/a/b", "cluster.a", "a/cluster.b", "a.b.cluster", "cluster"])
 def test_misplaced_cluster_is_no_marker(name: str) -> None:
-    """The word at another place, or with another separator, marks nothing."""
+    """The word in another position, or with another separator, marks nothing."""
     assert rank_name(name) is None

@@ -1,4 +1,4 @@
-"""Records of a rank that is killed arrive all the same."""
+"""The records of a rank that was killed arrive all the same."""
 
 from __future__ import annotations
 

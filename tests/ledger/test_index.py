@@ -23,7 +23,7 @@ def test_equals_a_dict(batches: list[set[int]]) -> None:
             del model[key]
         new = [key for key in batch if key not in gone][: CAPACITY - len(model)]
         index.insert(torch.tensor(new, dtype=torch.int64), torch.arange(position, position + len(new)))
-        model |= {key: position + place for place, key in enumerate(new)}
+        model |= {key: position + offset for offset, key in enumerate(new)}
         position += len(new)
         asked = [*batch, *model, 61]
         assert index.lookup(torch.tensor(asked)).tolist() == [model.get(key, -1) for key in asked]
@@ -39,7 +39,7 @@ def test_holds_many_keys() -> None:
 
 
 def test_reuse_distances_precede_the_call() -> None:
-    """Each key's reuse distance is its place before the call, whichever others leave with it."""
+    """Each key's reuse distance follows from its position before the call, whichever others leave with it."""
     keys = keys_of(torch.arange(2500))
     ring, order = EvictedKeys(len(keys)), torch.randperm(len(keys), generator=torch.Generator().manual_seed(0))
     ring.add(keys)
@@ -48,7 +48,7 @@ def test_reuse_distances_precede_the_call() -> None:
 
 
 def test_evicted_again_moves_to_end() -> None:
-    """The ring keeps one place for a key, and drops the oldest eviction first."""
+    """The ring keeps one entry for a key, and drops the oldest eviction first."""
     ring, seen = EvictedKeys(3), []
     for batch in ([1, 2, 3], [2], [4], [5, 6, 7, 8]):
         ring.add(torch.tensor(batch))

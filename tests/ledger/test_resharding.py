@@ -43,7 +43,7 @@ def test_entries_move_to_new_owners(old: int, new: int, steps: list[list[int]]) 
 
 @pytest.mark.parametrize("old", [1, 2])
 def test_smaller_ledger_keeps_newest(old: int) -> None:
-    """What finds no room is evicted, the least recently used first: counted, remembered and told of."""
+    """Entries without room are evicted, least recently used first: counted, remembered, and sent as events."""
     events: list[dict[str, Any]] = []
     ledger = StateLedger((), capacity=3, dtype=torch.int64, events=events.append)
     ledger.load_state_dict(saved_shards(old, [[1, 2, 3], [4, 5], [1]]))
@@ -89,10 +89,10 @@ def test_resume_loses_no_count(attempts: list[Any]) -> None:
     evicted += sum(state["interval"]["evictions"] for state in states)
     assert fresh - evicted == sum(len(state["keys"]) for state in states)
     held = torch.cat([state["keys"] for state in states]).tolist()
-    known = torch.cat([torch.cat([state["keys"], state["recently_evicted"]]) for state in states])
+    remembered = torch.cat([torch.cat([state["keys"], state["recently_evicted"]]) for state in states])
     written = {stable_hash(stream) for *_, steps, _ in attempts for ids in steps for stream in ids}
     assert len(held) == len(set(held))
-    assert sorted(known.tolist()) == sorted(written)
+    assert sorted(remembered.tolist()) == sorted(written)
 
 
 @pytest.mark.parametrize(
@@ -108,7 +108,7 @@ def test_resume_loses_no_count(attempts: list[Any]) -> None:
     ],
 )
 def test_foreign_state_raises(change: Any, complaint: str) -> None:
-    """The state of another class, of another version, or one that is damaged: said, with nothing changed."""
+    """The state of another class, of another version, or one that is damaged is named, with nothing changed."""
     ledger = StateLedger((), capacity=3, dtype=torch.int64)
     ledger.store([7], torch.tensor([7]))
     with pytest.raises(StateMismatchError, match=complaint):

@@ -26,13 +26,13 @@ KEYS = st.lists(st.integers(-(2**63), 2**63 - 1) | st.integers(-3, 3), max_size=
     ],
 )
 def test_keys_never_change(stream_id: str | int, key: int) -> None:
-    """A saved ledger is found again by every later version: these keys are part of its format."""
+    """Every later version finds a saved ledger again: these keys are part of its format."""
     assert stable_hash(stream_id) == key
 
 
 @pytest.mark.parametrize("stream_id", [np.int64(7), np.uint8(7), torch.tensor(7)])
 def test_accepts_numbers_of_other_libraries(stream_id: Any) -> None:
-    """As rows of a batch have them."""
+    """Ids of NumPy and tensors of one number, as a batch has them, are the same streams."""
     assert stable_hash(stream_id) == stable_hash(7)
 
 
@@ -44,7 +44,7 @@ def test_tensor_keys_equal_integer_keys(ids: list[int]) -> None:
 
 @given(KEYS, st.integers(1, 9))
 def test_route_to_owners_and_back(keys: list[int], world_size: int) -> None:
-    """Sent keys stand by owner and in their order, and the inverse brings them back."""
+    """Sent keys are sorted by owner and in their order, and the inverse brings them back."""
     given_keys = torch.tensor(keys, dtype=torch.int64)
     route = plan_route(given_keys, world_size)
     sent = given_keys[route.order]
@@ -56,6 +56,6 @@ def test_route_to_owners_and_back(keys: list[int], world_size: int) -> None:
 
 @given(KEYS)
 def test_last_equal_key_wins(keys: list[int]) -> None:
-    """Of several writes of a key the place of the last one is kept, in the order of the places."""
-    expected = sorted({key: place for place, key in enumerate(keys)}.values())
+    """Of several writes of a key the index of the last one is kept, in ascending order."""
+    expected = sorted({key: index for index, key in enumerate(keys)}.values())
     assert last_occurrences(torch.tensor(keys, dtype=torch.int64)).tolist() == expected

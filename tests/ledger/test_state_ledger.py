@@ -43,8 +43,8 @@ def apply(ledger: StateLedger, call: str, ids: list[int], state: int) -> Any:
     if call == "store":
         return ledger.store(ids, torch.arange(2 * len(ids), dtype=torch.float64).view(-1, 2) + state)
     if call == "fetch":
-        states, found = ledger.fetch(ids)
-        return [row if there else None for row, there in zip(states.tolist(), found.tolist(), strict=True)]
+        states, is_held = ledger.fetch(ids)
+        return [row if held else None for row, held in zip(states.tolist(), is_held.tolist(), strict=True)]
     if call == "end_step":
         return ledger.end_step(ledger.step)
     return ledger.drain_measurements() if call == "drain" else ledger.wipe()
@@ -53,7 +53,7 @@ def apply(ledger: StateLedger, call: str, ids: list[int], state: int) -> Any:
 def apply_to_model(model: Model, call: str, ids: list[int], state: int) -> Any:
     """Make the same call of the model."""
     if call == "store":
-        return model.store([(key, [2.0 * place + state, 2.0 * place + state + 1]) for place, key in enumerate(ids)])
+        return model.store([(key, [2.0 * index + state, 2.0 * index + state + 1]) for index, key in enumerate(ids)])
     return model.fetch(ids) if call == "fetch" else getattr(model, call)()
 
 
@@ -232,7 +232,7 @@ def test_state_of_other_form_raises() -> None:
 
 @pytest.mark.parametrize("call", ["end_step", "drain_measurements"])
 def test_stride_keeps_used_entries(call: str) -> None:
-    """What was used since the last step that ended was used in the next one that does; the rest goes by its age."""
+    """Entries used since the last step that ended count as used in the next one; the rest goes by its age."""
     ledger = StateLedger((1,), capacity=4, max_idle_steps=5)
     ledger.store(["always", "once"], torch.ones(2, 1))
     for step in (10, 20, 30):
@@ -251,7 +251,7 @@ class Own(torch.Tensor):
 
 
 def test_stores_tensor_subclasses_plain() -> None:
-    """And one that holds nothing is refused before anything is sent."""
+    """A tensor of an own class is stored as its numbers; one without data is refused before anything is sent."""
     ledger = StateLedger((1,), capacity=4)
     ledger.store(torch.tensor([1, 2]).as_subclass(Own), torch.tensor([[1.0], [2.0]]).as_subclass(Own))
     assert ledger.fetch([2, 1]).states.tolist() == [[2.0], [1.0]]

@@ -51,7 +51,7 @@ def test_any_read_counts_batch(read: Callable[[MixedBatch], Any]) -> None:
 @pytest.mark.parametrize("copies", [copy.copy, copy.deepcopy, lambda batch: pickle.loads(pickle.dumps(batch))])
 @pytest.mark.parametrize("first", [0, 1])
 def test_batch_copies_count_once(copies: Callable[[MixedBatch], MixedBatch], first: int) -> None:
-    """Whichever is read first, and also when another batch was read in between."""
+    """A batch and its copy count once, whichever is read first, also with another batch in between."""
     dataset = make()
     made = [
         MixedBatch({"pick": torch.arange(pick, pick + 2), "length": torch.ones(2)}, dataset._token) for pick in (0, 2)
@@ -63,7 +63,7 @@ def test_batch_copies_count_once(copies: Callable[[MixedBatch], MixedBatch], fir
 
 
 def test_copied_dataset_counts_own_batches() -> None:
-    """And the one that it was copied from counts none of them."""
+    """The dataset that it was copied from counts none of its batches."""
     dataset = make()
     copied = copy.deepcopy(dataset)
     for batch in islice(DataLoader(copied, batch_size=2, num_workers=1), 2):

@@ -18,7 +18,7 @@ def test_pick_numbers_never_change() -> None:
 
 @given(st.lists(st.floats(0, 1e9), min_size=1, max_size=8), st.floats(0, 1, exclude_max=True))
 def test_zero_weight_is_never_chosen(weights: list[float], position: float) -> None:
-    """Whatever the rounding."""
+    """Rounding never leads to a slot of weight 0."""
     choice = ReaderChoice(weights)
     assert choice.possible == any(weights)
     if choice.possible:

@@ -272,7 +272,7 @@ def test_unfitting_states_raise() -> None:
     ],
 )
 def test_wrong_batch_counts_nothing(change: dict[str, Any], complaint: str) -> None:
-    """What a collate function made of the rows is checked before any of them is counted."""
+    """A batch of an own collate function is checked before any of its rows is counted."""
     dataset = make()
     with pytest.raises(ConfigurationError, match=complaint):
         dataset.consume({"pick": [0, 1, 2, 3], "length": [1, 1, 1, 1], **change})

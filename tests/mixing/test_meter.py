@@ -182,7 +182,7 @@ def test_wrong_pick_counts_nothing(arguments: tuple[Any, ...], complaint: str) -
     "tokens", [5, 5.0, torch.tensor(5), torch.tensor([[5.0]]), torch.tensor([5], dtype=torch.int32)]
 )
 def test_tokens_accept_a_tensor(tokens: Any) -> None:
-    """As `batch["length"].sum()` is; the record holds numbers."""
+    """A tensor such as `batch["length"].sum()` is taken; the record holds numbers."""
     meter = MixingMeter(1, ["a"], {"a": 1})
     meter.open(0, "a")
     meter.pick(torch.tensor(0), rows=torch.tensor(2), tokens=tokens)  # type: ignore[arg-type]

@@ -110,7 +110,7 @@ def test_cycle_restarts_ended_streams() -> None:
 
 @pytest.mark.parametrize(("ranks", "rows_now"), [((4, 2), 8), ((2, 2), 8), ((2, 4), 1), ((1, 1), 3)])
 def test_schedule_resumes_at_saved_step(ranks: tuple[int, int], rows_now: int) -> None:
-    """Whatever the batch size and the number of ranks were, and are now."""
+    """The schedule goes on whatever the batch size and the number of ranks were, and are now."""
     asked: list[int] = []
 
     def schedule(step: int) -> dict[str, float]:
@@ -232,7 +232,7 @@ def test_state_of_other_data_raises() -> None:
     ],
 )
 def test_foreign_state_raises(change: Any, complaint: str) -> None:
-    """The state of another class, of an older version, or one that is damaged: said, with nothing changed."""
+    """The state of another class, of an older version, or one that is damaged is named, with nothing changed."""
     dataset = make()
     before = dataset.state_dict()
     with pytest.raises(StateMismatchError, match=complaint):

@@ -1,4 +1,4 @@
-"""A model of the ledger, written with ordered dicts: one rank's shard, key by key."""
+"""A ledger written with ordered dicts: one rank's shard, key by key."""
 
 from collections import OrderedDict
 from typing import Any

@@ -9,6 +9,10 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
+import pytest
+
+from tests.support.command import wandb_history
+
 COUNTED = ("evictions", "stale_evictions", "fresh_writes", "false_evictions")
 WHY = {"overflow": "evictions", "stale": "stale_evictions"}
 
@@ -95,15 +99,15 @@ class RankReplay:
     def drain(self, step: int) -> Drain:
         self.counts["picks"] = len(self.picks)
         keep = math.exp(-len(self.picks) / self.horizon)
-        names = {*self.realised, *self.target, *self.shares}
-        names |= {name for modality, shares in self.picks for name in (modality, *shares)}
+        modalities = {*self.realised, *self.target, *self.shares}
+        modalities |= {name for modality, shares in self.picks for name in (modality, *shares)}
         self.realised = {
             name: keep * self.realised.get(name, 0.0) + sum(modality == name for modality, _ in self.picks)
-            for name in names
+            for name in modalities
         }
         self.target = {
             name: keep * self.target.get(name, 0.0) + math.fsum(shares.get(name, 0.0) for _, shares in self.picks)
-            for name in names
+            for name in modalities
         }
         ages = [step - used for used in self.used.values()]
         ended = Drain(step, self.counts, ages, self.realised, self.target)
@@ -164,8 +168,8 @@ def divergence(realised: list[float], target: list[float]) -> float:
     if not sum(realised) or not sum(target):
         return 0.0
     terms = []
-    for count, goal in zip(realised, target, strict=True):
-        p, q = count / math.fsum(realised), goal / math.fsum(target)
+    for count, target_count in zip(realised, target, strict=True):
+        p, q = count / math.fsum(realised), target_count / math.fsum(target)
         if p + q:
             # With d = (p - q) / (p + q) a term is (p + q) / 4 times (1 + d) ln(1 + d) + (1 - d) ln(1 - d), written
             # so that nothing cancels where the two are nearly equal.
@@ -173,3 +177,15 @@ def divergence(realised: list[float], target: list[float]) -> float:
             bend = 2 * math.log(2) if abs(d) == 1 else math.log1p(-d * d) + 2 * d * math.atanh(d)
             terms.append((p + q) / 4 * bend)
     return math.fsum(terms) / math.log(2)
+
+
+def assert_rows_equal_replay(directory: Path) -> None:
+    """Compare the rows that wandb reads from its file with the replay: integers exactly, the others to 1e-9."""
+    result = json.loads((directory / "result.json").read_text())
+    rows, expected = wandb_history(directory / result["wandb_file"]), replay(directory)
+    assert [row["train/step"] for row in rows] == [values["train/step"] for values in expected]
+    assert {row["train/ranks"] for row in rows} == {result["world_size"]}
+    for row, values in zip(rows, expected, strict=True):
+        for key, value in values.items():
+            exact = isinstance(value, int) or float(value).is_integer()
+            assert row[key] == (value if exact else pytest.approx(value, rel=1e-9, abs=0)), (values["train/step"], key)

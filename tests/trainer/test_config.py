@@ -1,4 +1,4 @@
-"""What a configuration's file may not be."""
+"""Files that are not a configuration."""
 
 from __future__ import annotations
 
