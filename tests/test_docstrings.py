@@ -1,4 +1,4 @@
-"""Examples in the docstrings of what users import."""
+"""What users import: its names, and the examples in their docstrings."""
 
 from __future__ import annotations
 
@@ -12,11 +12,13 @@ import pytest
 
 from otel_train.endpoint import Endpoint
 
+PUBLIC_MODULES = ("otel_train", "otel_train.step", "otel_train.mixing", "otel_train.ledger", "otel_train.testing")
+
 
 def public_names() -> list[Any]:
     """Return the classes and functions that a user may import, each once, with their names as identifiers."""
     objects: dict[Any, str] = {}
-    for module in ("otel_train", "otel_train.step", "otel_train.mixing", "otel_train.ledger", "otel_train.testing"):
+    for module in PUBLIC_MODULES:
         for name in import_module(module).__all__:
             value = getattr(import_module(module), name)
             if inspect.isclass(value) or inspect.isfunction(value):
@@ -37,3 +39,15 @@ def test_public_examples_hold(value: Any, tmp_path: Path, monkeypatch: pytest.Mo
         doctest.DocTestRunner().run(example, out=report.append)
     assert [len(example.examples) > 0 for example in examples] == [True], f"{value.__name__} has no example"
     assert not report, "".join(report)
+
+
+@pytest.mark.parametrize("module", PUBLIC_MODULES)
+def test_public_names_are_complete(module: str) -> None:
+    """A module's `__all__` is sorted, names what is there, and leaves out no class or function that it shows."""
+    imported = import_module(module)
+    names = imported.__all__
+    assert names == sorted(names)
+    assert set(names) <= set(dir(imported))
+    shown = {name: getattr(imported, name) for name in dir(imported)}
+    own = {name for name, value in shown.items() if getattr(value, "__module__", "").startswith("otel_train")}
+    assert {name for name in own if not name.startswith("_")} <= set(names)
