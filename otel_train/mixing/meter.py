@@ -257,7 +257,8 @@ class MixingMeter:
         slots = self._slots
         active = slots.active
         last = self._last_picked_step if slots.is_full else slots.active_last_picks()
-        # The order of Layout(MIXING): see the rows' measures; the share of a modality has none of its own.
+        # The order of Layout(MIXING), by the rows' measures: the sums, then the one peak, staleness_max. The share of a
+        # modality has no measure of its own, and an age is that of catalogue.mixing_rows.
         values: list[float] = [
             picks,
             active,
