@@ -1,7 +1,8 @@
-"""The form of the package's code: names of files, lengths of modules, private names, words."""
+"""The form of the code: names of files and tests, lengths of modules, private names, words."""
 
 from __future__ import annotations
 
+import statistics
 from collections import Counter
 from pathlib import Path
 
@@ -12,9 +13,11 @@ from tools.figures import (
     docstrings_of,
     foreign_private_names,
     libraries_of,
+    names_of_tests,
     read_modules,
     same_names,
     vague_names_of,
+    words_of,
 )
 
 ROOT = Path(__file__).parents[1]
@@ -84,6 +87,13 @@ def test_docstrings_begin_with_verb() -> None:
     """A docstring begins with a verb or a noun, not with "What" or "Of the"."""
     docstrings = [(module.path.name, line, text) for module in MODULES for line, text in docstrings_of(module)]
     assert [(name, line) for name, line, text in docstrings if text.startswith(WEAK_OPENINGS)] == []
+
+
+def test_test_names_are_short() -> None:
+    """A test's name has about five words and at most seven: its docstring states the behaviour."""
+    names = names_of_tests(read_modules(ROOT / "tests"))
+    assert [name for name in names if words_of(name) > 7] == []
+    assert statistics.median(map(words_of, names)) <= 5
 
 
 def test_quick_tests_exist() -> None:
