@@ -7,7 +7,7 @@ from pathlib import Path
 
 import pytest
 
-from tests.support.command import otel_train
+from tests.support.commands import run_otel_train
 from tests.support.replay import assert_rows_equal_replay, replay
 
 
@@ -40,14 +40,14 @@ from tests.support.replay import assert_rows_equal_replay, replay
 )
 def test_shipped_configuration_equals_replay(name: str, ranks: int, unhealthy: set[str], tmp_path: Path) -> None:
     """A smoke run passes, only the stated metrics are out of range, and wandb's 15 keys are right at every step."""
-    run = otel_train("smoke", name, "--nproc", str(ranks), "--out", str(tmp_path), "--events")
+    run = run_otel_train("smoke", name, "--nproc", ranks, "--out", tmp_path, "--events")
     assert run.returncode == 0, run.stdout + run.stderr
     result = json.loads((tmp_path / "result.json").read_text())
     assert set(result["unhealthy"]) == unhealthy
     assert len(result["metrics"]) == 15
     assert len(replay(tmp_path)) == result["steps"]
     assert_rows_equal_replay(tmp_path)
-    page = otel_train("report", str(tmp_path), "-o", "-")
+    page = run_otel_train("report", tmp_path, "-o", "-")
     assert page.returncode == 0, page.stderr
     assert (f"{len(unhealthy)} of 15 figures out of range" if unhealthy else "All 15 figures") in page.stdout
 
@@ -71,7 +71,7 @@ def test_other_settings_equal_replay(settings: str, tmp_path: Path) -> None:
     data = "[data]\nmin_bytes = 600\nmax_bytes = 1500\n[data.modalities]\ncode = ['{stdlib}/*.py']\nprose = ['*.txt']\n"
     config = tmp_path / "job.toml"
     config.write_text(f"[job]\nsteps = 40\n{data}{settings}")
-    run = otel_train("smoke", str(config), "--out", str(tmp_path / "out"), "--events")
+    run = run_otel_train("smoke", config, "--out", tmp_path / "out", "--events")
     assert "rows are in the wandb file" not in run.stdout, run.stdout
     assert run.returncode in (0, 1), run.stderr
     assert_rows_equal_replay(tmp_path / "out")
@@ -91,7 +91,7 @@ def test_wrong_configuration_exits_with_2(text: str, complaint: str, tmp_path: P
     """The message names the wrong value, its rule and the remedy."""
     config = tmp_path / "job.toml"
     config.write_text(f"{text}\n[data.modalities]\ncode = ['{{stdlib}}/*.py']\n")
-    run = otel_train("smoke", str(config), "--out", str(tmp_path / "out"))
+    run = run_otel_train("smoke", config, "--out", tmp_path / "out", COLUMNS="120")
     assert (run.returncode, run.stdout) == (2, "")
     assert complaint in run.stderr
     assert len(run.stderr.splitlines()) == 1

@@ -9,7 +9,7 @@ import pytest
 
 import otel_train
 from otel_train.bridge import Bridge, BridgeConfig, delivered_steps, read_history, wandb_files
-from tests.support.command import wandb_history
+from tests.support.commands import wandb_history
 from tests.support.waiting import wait_until
 
 

@@ -10,7 +10,7 @@ import pytest
 from otel_train.bridge import Bridge, BridgeConfig, delivered_steps, wandb_files
 from otel_train.catalogue import HEADLINE_KEYS
 from otel_train.ring import RingReader, ring_files
-from tests.support.command import wandb_history
+from tests.support.commands import wandb_history
 from tests.support.environment import clean_environment
 from tests.support.torchrun import torchrun
 from tests.support.waiting import wait_until

@@ -11,7 +11,7 @@ import pytest
 
 from otel_train.catalogue import rows
 from otel_train.ring import Kind
-from tests.support.fault_job import Job, assert_each_once, running_job
+from tests.support.fault_job import assert_each_once, running_job
 from tests.support.pipeline import Pipeline
 from tests.support.small_disk import SmallDisk, small_disk
 
@@ -63,9 +63,21 @@ def test_damaged_ring_costs_itself(pipeline: Pipeline, tmp_path: Path) -> None:
     alone = {"OTEL_TRAIN_SIDECAR": "external"}
     with running_job(tmp_path / "dead", pipeline.target, *leave, rings=rings, environment=alone) as dead:
         dead.end(1)
-    torn = tear_a_record(dead)
-    steps = [step for step in dead.recorded() if step != torn]
-    junk = leave_junk(rings, dead.ring().path)
+    # One byte of one of the cluster's records in the middle of rank 0's ring is changed.
+    ring = dead.ring()
+    torn = [record for record in ring.read(0, 1000)[0] if record.kind is Kind.CLUSTER][STEPS // 2]
+    with ring.path.open("r+b") as file:
+        file.seek(ring.geometry.offset(torn.sequence) + 40)
+        byte = file.read(1)
+        file.seek(-1, os.SEEK_CUR)
+        file.write(bytes([byte[0] ^ 0xFF]))
+    steps = [step for step in dead.recorded() if step != torn.step]
+    # Beside the rings: random bytes, nothing, half a ring, and a ring with random bytes in its header.
+    noise, whole = random.Random(1), ring.path.read_bytes()
+    contents = [noise.randbytes(9000), b"", whole[: len(whole) // 2], whole[:12] + noise.randbytes(100) + whole[112:]]
+    junk = [rings / f"rank{number:05d}-1.ring" for number in range(90, 90 + len(contents))]
+    for path, content in zip(junk, contents, strict=True):
+        path.write_bytes(content)
     with running_job(tmp_path / "next", pipeline.target, "--steps", str(STEPS), rings=rings) as job:
         job.end()
         job.await_sidecars_end()
@@ -74,25 +86,3 @@ def test_damaged_ring_costs_itself(pipeline: Pipeline, tmp_path: Path) -> None:
     assert pipeline.endpoint.values_of("dead", 0, rows.RECORDS_DROPPED.name)[-1] == 1
     log = (rings / "sidecar.log").read_text()
     assert [log.count(str(path)) for path in junk] == [1] * len(junk)
-
-
-def tear_a_record(job: Job) -> int:
-    """Change one byte of one of the cluster's records in the middle of rank 0's ring, and return its step."""
-    ring = job.ring()
-    record = [record for record in ring.read(0, 1000)[0] if record.kind is Kind.CLUSTER][STEPS // 2]
-    with ring.path.open("r+b") as file:
-        file.seek(ring.geometry.offset(record.sequence) + 40)
-        byte = file.read(1)
-        file.seek(-1, os.SEEK_CUR)
-        file.write(bytes([byte[0] ^ 0xFF]))
-    return record.step
-
-
-def leave_junk(rings: Path, good: Path) -> list[Path]:
-    """Put beside the rings: random bytes, nothing, half a ring, and a ring with random bytes in its header."""
-    noise, whole = random.Random(1), good.read_bytes()
-    contents = [noise.randbytes(9000), b"", whole[: len(whole) // 2], whole[:12] + noise.randbytes(100) + whole[112:]]
-    junk = [rings / f"rank{number:05d}-1.ring" for number in range(90, 90 + len(contents))]
-    for path, content in zip(junk, contents, strict=True):
-        path.write_bytes(content)
-    return junk

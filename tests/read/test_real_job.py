@@ -13,7 +13,7 @@ import pytest
 from pyarrow import parquet
 
 from otel_train.smoke.child_process import running_process
-from tests.support.command import otel_train
+from tests.support.commands import run_otel_train
 from tests.support.torchrun import rank_environment, script, torchrun
 from tests.support.waiting import wait_until
 
@@ -23,7 +23,9 @@ Values = dict[tuple[int, int], str]
 
 def printed(*arguments: object) -> str:
     """Return the output of the command, which succeeds."""
-    return otel_train(*arguments, columns=80, check=True).stdout
+    run = run_otel_train(*arguments, COLUMNS="80", PYTHONIOENCODING="utf-8")
+    assert run.returncode == 0, run.stderr
+    return run.stdout
 
 
 def recorded(out: Path) -> Values:

@@ -5,7 +5,7 @@ from __future__ import annotations
 import itertools
 import json
 import re
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -17,7 +17,7 @@ from otel_train.render.alert_rules import alerts
 from otel_train.render.dashboards import Query, queries
 from otel_train.render.promql import cluster_series, rank_series
 from otel_train.trainer.config import find_config, load_config
-from tests.support.command import otel_train
+from tests.support.commands import run_otel_train
 from tests.support.compose_stack import ENDPOINT, Stack
 from tests.support.prometheus import Prometheus
 from tests.support.replay import replay
@@ -59,36 +59,26 @@ def runs(stack: Stack, tmp_path_factory: pytest.TempPathFactory) -> dict[str, Ru
     made = {}
     for name in CONFIGURATIONS:
         out = tmp_path_factory.mktemp(name)
-        done = otel_train("smoke", name, "--endpoint", ENDPOINT, "--events", "--out", str(out))
+        done = run_otel_train("smoke", name, "--endpoint", ENDPOINT, "--events", "--out", out)
         assert done.returncode == 0, done.stdout + done.stderr
         made[name] = Run(name, json.loads((out / "result.json").read_text())["run_id"], out)
     return made
-
-
-def steps_by_time(prometheus: Prometheus, run: Run) -> dict[int, int]:
-    """Return which step each time stamp belongs to."""
-    (samples,) = prometheus.samples(rank_series(rows.STEP) + run.matchers).values()
-    return {at: int(step) for at, step in samples}
-
-
-def by_step(prometheus: Prometheus, run: Run, series: str) -> dict[int, float]:
-    """Return a cluster-wide series' raw samples by step."""
-    steps = steps_by_time(prometheus, run)
-    (samples,) = prometheus.samples(series + run.matchers).values()
-    assert len({steps[at] for at, _ in samples}) == len(samples)
-    return {steps[at]: value for at, value in samples}
-
-
-def assert_equal(value: float, expected: float, where: object) -> None:
-    """Compare integers exactly, the others to 1e-9."""
-    exact = isinstance(expected, int) or float(expected).is_integer()
-    assert value == (expected if exact else pytest.approx(expected, rel=1e-9, abs=0)), where
 
 
 @pytest.mark.parametrize("name", CONFIGURATIONS)
 def test_both_sinks_equal_replay(name: str, stack: Stack, runs: dict[str, Run], tmp_path: Path) -> None:
     """Each headline key at each step, once; counters are cumulative in Prometheus and the interval's in wandb."""
     run, replayed = runs[name], replay(runs[name].out)
+
+    def by_step(series: str, steps: Mapping[int, int]) -> dict[int, float]:
+        (samples,) = stack.prometheus.samples(series + run.matchers).values()
+        assert len({steps[time] for time, _ in samples}) == len(samples)
+        return {steps[time]: value for time, value in samples}
+
+    def assert_equal(value: float, expected: float, where: object) -> None:
+        exact = isinstance(expected, int) or float(expected).is_integer()
+        assert value == (expected if exact else pytest.approx(expected, rel=1e-9, abs=0)), where
+
     last = cluster_series(rows.PICKS) + run.matchers
     wait_until(
         lambda: [len(samples) for samples in stack.prometheus.samples(last).values()] == [len(replayed)],
@@ -99,10 +89,12 @@ def test_both_sinks_equal_replay(name: str, stack: Stack, runs: dict[str, Run], 
     wait_until(lambda: len(stack.wandb_rows(run.run_id, tmp_path)) == len(replayed), 60, "arrival in wandb", pause=0.5)
     history = [row.values for row in stack.wandb_rows(run.run_id, tmp_path)]
     assert [row[rows.STEP.wandb_key] for row in history] == [row[rows.STEP.wandb_key] for row in replayed]
+    (numbers,) = stack.prometheus.samples(rank_series(rows.STEP) + run.matchers).values()
+    steps = {time: int(number) for time, number in numbers}
     for key in HEADLINE_KEYS:
         row = headline_row(key)
         sibling = MAX_SUFFIX if key != row.wandb_key else ""
-        values = by_step(stack.prometheus, run, cluster_series(row, sibling))
+        values = by_step(cluster_series(row, sibling), steps)
         counted = row.instrument is Instrument.COUNTER and not sibling
         totals: Iterator[Any] = iter([row[key] for row in replayed])
         for replayed_row, at_wandb, total in zip(
@@ -156,17 +148,15 @@ def test_configurations_fire_their_alerts(stack: Stack, runs: dict[str, Run]) ->
     assert not expected["healthy"]
     assert all(expected[name] for name in CONFIGURATIONS[1:])
 
+    def fired_for(run_id: str) -> set[str]:
+        samples = stack.prometheus.samples(f'ALERTS{{alertstate="firing",train_run_id="{run_id}"}}')
+        return {dict(labels)["alertname"] for labels in samples}
+
     def fired() -> dict[str, set[str]]:
-        return {name: ever_fired(stack.prometheus, run.run_id) for name, run in runs.items()}
+        return {name: fired_for(run.run_id) for name, run in runs.items()}
 
     wait_until(
         lambda: all(expected[name] <= names for name, names in fired().items()), 300, f"firing of {expected}", pause=1.0
     )
     assert fired() == expected
-    assert ever_fired(stack.prometheus, "") == set()
-
-
-def ever_fired(prometheus: Prometheus, run_id: str) -> set[str]:
-    """Return the alerts that have fired for a run, or for none."""
-    alerts_fired = prometheus.samples(f'ALERTS{{alertstate="firing",train_run_id="{run_id}"}}')
-    return {dict(labels)["alertname"] for labels in alerts_fired}
+    assert fired_for("") == set()  # without a run: the pipeline's

@@ -11,7 +11,7 @@ from typing import Any
 
 import pytest
 
-from tests.support.command import wandb_history
+from tests.support.commands import wandb_history
 
 COUNTED = ("evictions", "stale_evictions", "fresh_writes", "false_evictions")
 WHY = {"overflow": "evictions", "stale": "stale_evictions"}
