@@ -26,11 +26,6 @@ def add(inbox: Inbox, now_ns: int, *requests: Any) -> list[int]:
     return [inbox.add(decode(request).points, now_ns).new for request in requests]
 
 
-def sealed(inbox: Inbox) -> list[int | None]:
-    """Return the steps that have a row, in its order."""
-    return [row.step for row in inbox.reader.rows("run") if row.ordinal is not None]
-
-
 def test_duplicate_changes_nothing(inbox: Inbox) -> None:
     """However often and whenever a request comes again, there is one row."""
     request = step_request(1, {"loss": 0.5}, {rows.PICKS.name: 8})
@@ -114,7 +109,7 @@ def test_complete_step_waits_for_earlier(inbox: Inbox) -> None:
     assert inbox.seal("run", DUE, 5) == 0
     add(inbox, 6, step_request(1))
     inbox.seal("run", DUE, 20)
-    assert sealed(inbox) == [1, 2]
+    assert [row.step for row in inbox.reader.rows("run") if row.ordinal is not None] == [1, 2]
 
 
 @pytest.mark.parametrize("missing", ["a point", "their number"])

@@ -4,10 +4,7 @@ from __future__ import annotations
 
 import os
 import signal
-import subprocess
 import threading
-from collections.abc import Callable, Iterator
-from contextlib import ExitStack
 from pathlib import Path
 from typing import Any
 
@@ -17,35 +14,14 @@ from otel_train.bridge import Inbox, read_run, wandb_files
 from otel_train.bridge.wandb_processes import writing_processes
 from otel_train.bridge.wandb_rows import STEP_KEY
 from tests.support.bridge_processes import BridgeProcess
-from tests.support.mounts import mounted
+from tests.support.small_disk import small_disk
 from tests.support.step_requests import step_request
 from tests.support.waiting import wait_until
-
-FILLER = "filler"
 
 
 def steps(state: Path) -> list[int]:
     """Return the steps of the run's rows, over all of its files."""
     return [row.values[STEP_KEY] for row in read_run(state, "run")]
-
-
-@pytest.fixture
-def small_disk(tmp_path: Path) -> Iterator[Callable[[str], Path]]:
-    """Give what makes a directory of that name, on a disk of 64 MiB."""
-    with ExitStack() as mounts:
-
-        def make(name: str) -> Path:
-            folder = tmp_path / name
-            folder.mkdir(parents=True)
-            mounts.enter_context(mounted(folder, "size=64m"))
-            return folder
-
-        yield make
-
-
-def fill(folder: Path) -> None:
-    """Fill a directory's disk."""
-    subprocess.run(["dd", "if=/dev/zero", f"of={folder / FILLER}", "bs=64k"], capture_output=True, check=False)
 
 
 @pytest.mark.parametrize("victim", [pytest.param("bridge", marks=pytest.mark.faults), "wandb"])
@@ -102,34 +78,33 @@ def test_hanging_wandb_is_replaced(monkeypatch: pytest.MonkeyPatch, start: Any) 
 
 
 @pytest.mark.faults
-def test_full_disk_loses_nothing_acknowledged(small_disk: Callable[[str], Path]) -> None:
+def test_full_disk_loses_nothing_acknowledged(tmp_path: Path) -> None:
     """With a full disk the bridge does not acknowledge, so that a sender repeats until there is room."""
-    folder = small_disk("disk")
-    with BridgeProcess(folder) as bridge:
+    with small_disk(tmp_path / "disk", "64m") as disk, BridgeProcess(disk.folder) as bridge:
         bridge.send(*(step_request(step) for step in range(1, 11)))
-        fill(folder)
+        disk.fill()
         sender = threading.Thread(target=bridge.send, args=[step_request(step) for step in range(11, 101)])
         sender.start()
         wait_until(lambda: "refuses points" in bridge.log.read_text(), 60, "a refused request")
-        (folder / FILLER).unlink()
+        disk.clear()
         sender.join()
         bridge.wait(100)
         assert bridge.stop() == 0
-    assert steps(bridge.state) == list(range(1, 101))
+        assert steps(bridge.state) == list(range(1, 101))
 
 
 @pytest.mark.faults
-def test_failed_rows_are_written_again(small_disk: Callable[[str], Path], tmp_path: Path) -> None:
+def test_failed_rows_are_written_again(tmp_path: Path) -> None:
     """Rows that wandb dropped on a full disk, silently and also with room again, are written again."""
-    folder = small_disk("state/wandb")
-    with BridgeProcess(tmp_path) as bridge:
+    (tmp_path / "state").mkdir(mode=0o700)
+    with small_disk(tmp_path / "state" / "wandb", "64m") as disk, BridgeProcess(tmp_path) as bridge:
         bridge.send(*(step_request(step) for step in range(1, 11)))
         bridge.wait(10)
-        fill(folder)
+        disk.fill()
         bridge.send(*(step_request(step, {"loss": 0.5}) for step in range(11, 101)))
         wait_until(lambda: "become durable" in bridge.log.read_text(), 90, "the missing rows' discovery")
-        (folder / FILLER).unlink()
+        disk.clear()
         bridge.wait(100)
         assert bridge.stop() == 0
-    assert steps(bridge.state) == list(range(1, 101))
-    assert len(wandb_files(bridge.state, "run")) > 1
+        assert steps(bridge.state) == list(range(1, 101))
+        assert len(wandb_files(bridge.state, "run")) > 1

@@ -4,10 +4,12 @@ from __future__ import annotations
 
 import copy
 from collections.abc import Iterable, Mapping
+from typing import Any
 
 from opentelemetry.proto.collector.metrics.v1.metrics_service_pb2 import ExportMetricsServiceRequest
 from opentelemetry.proto.metrics.v1.metrics_pb2 import AggregationTemporality, Metric
 
+from otel_train.bridge.decode import Point, decode
 from otel_train.catalogue import cluster_name, rows
 
 SECOND = 10**9
@@ -91,3 +93,9 @@ def runs_request(runs: Iterable[str], step: int) -> ExportMetricsServiceRequest:
     for run_id in runs:
         request.MergeFrom(step_request(step, {"loss": 0.5}, run_id=run_id, number=step))
     return request
+
+
+def numbered_points(step: int, **options: Any) -> list[Point]:
+    """Return the points of a step as a sidecar sends them: a gauge, a counter, a number that grows by one."""
+    request = step_request(10 * step, {"loss": step / 2}, {rows.PICKS.name: 4 * step}, number=step, **options)
+    return list(decode(request).points)
