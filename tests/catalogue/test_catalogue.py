@@ -29,11 +29,11 @@ from otel_train.catalogue import (
 )
 from otel_train.exceptions import ConfigurationError
 
-PACKAGES = ["", ".catalogue", ".mixing", ".ledger", ".ring", ".step", ".sidecar", ".bridge", ".render", ".trainer"]
-SHARES = st.lists(st.floats(0, 1e6), min_size=3, max_size=3)
 
-
-@pytest.mark.parametrize("package", PACKAGES)
+@pytest.mark.parametrize(
+    "package",
+    ["", ".catalogue", ".mixing", ".ledger", ".ring", ".step", ".sidecar", ".bridge", ".render", ".trainer"],
+)
 def test_public_names_are_sorted(package: str) -> None:
     """The package has each name of `__all__`."""
     module = importlib.import_module(f"otel_train{package}")
@@ -124,7 +124,7 @@ def test_small_divergence_is_exact(gap: float) -> None:
     assert divergence(counts, targets) == pytest.approx(float(exact), rel=1e-9, abs=0)
 
 
-@given(SHARES, SHARES)
+@given(*[st.lists(st.floats(0, 1e6), min_size=3, max_size=3)] * 2)
 def test_divergence_is_symmetric(counts: list[float], targets: list[float]) -> None:
     """Counts and targets can change sides, and no rounding leads out of [0, 1]."""
     assert 0 <= divergence(counts, targets) <= 1

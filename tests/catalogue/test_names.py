@@ -8,10 +8,8 @@ from hypothesis import strategies as st
 
 from otel_train.catalogue import cluster_name, rank_name
 
-PIECES = st.lists(st.sampled_from(["cluster", "a", "b", ".", "/", "_max"]), min_size=1, max_size=6).map("".join)
 
-
-@given(PIECES)
+@given(st.lists(st.sampled_from(["cluster", "a", "b", ".", "/", "_max"]), min_size=1, max_size=6).map("".join))
 def test_names_are_inverse(name: str) -> None:
     """The two functions are inverse where they are defined, the word `cluster` in a key included."""
     made_from = rank_name(name)

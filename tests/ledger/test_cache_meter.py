@@ -11,28 +11,28 @@ from otel_train.ledger import LedgerMeter, stable_hash
 from tests.support.ledger_model import Model
 
 
-class CountedModel(Model):
-    """A cache that tells a meter what it does, as a user's own would."""
-
-    def __init__(self, meter: LedgerMeter, ring: int) -> None:
-        super().__init__(meter.capacity, ring)
-        self.meter = meter
-
-    def use(self, key: Any, state: Any) -> None:
-        """Tell of the store."""
-        if state is not None:
-            self.meter.store(key)
-        super().use(key, state)
-
-    def evict(self, key: Any) -> None:
-        """Tell of the eviction."""
-        self.meter.evict(key)
-        super().evict(key)
-
-
 @given(st.integers(1, 5), st.integers(1, 7), st.lists(st.lists(st.integers(0, 9), max_size=8), max_size=20))
 def test_equals_the_model(capacity: int, ring: int, batches: list[list[int]]) -> None:
     """Fresh writes, false evictions and reuse distances are those of the cache that was told about."""
+
+    class CountedModel(Model):
+        """A cache that tells a meter what it does, as a user's own would."""
+
+        def __init__(self, meter: LedgerMeter, ring: int) -> None:
+            super().__init__(meter.capacity, ring)
+            self.meter = meter
+
+        def use(self, key: Any, state: Any) -> None:
+            """Tell of the store."""
+            if state is not None:
+                self.meter.store(key)
+            super().use(key, state)
+
+        def evict(self, key: Any) -> None:
+            """Tell of the eviction."""
+            self.meter.evict(key)
+            super().evict(key)
+
     meter = LedgerMeter(capacity, recently_evicted=ring)
     model = CountedModel(meter, ring)
     for batch in batches:

@@ -8,20 +8,18 @@ from otel_train.ledger.evicted import EvictedKeys
 from otel_train.ledger.hashing import keys_of
 from otel_train.ledger.index import KeyIndex
 
-CAPACITY = 40
-KEYS = st.integers(-(2**63), 2**63 - 1) | st.integers(-60, 60)
 
-
-@given(st.lists(st.sets(KEYS, max_size=30), max_size=20))
+@given(st.lists(st.sets(st.integers(-(2**63), 2**63 - 1) | st.integers(-60, 60), max_size=30), max_size=20))
 def test_equals_a_dict(batches: list[set[int]]) -> None:
     """Every batch of inserts and removals leaves what a dict would hold."""
-    index, model, position = KeyIndex(CAPACITY), dict[int, int](), 0
+    capacity = 40
+    index, model, position = KeyIndex(capacity), dict[int, int](), 0
     for batch in batches:
         gone = [key for key in batch if key in model]
         index.remove(torch.tensor(gone, dtype=torch.int64))
         for key in gone:
             del model[key]
-        new = [key for key in batch if key not in gone][: CAPACITY - len(model)]
+        new = [key for key in batch if key not in gone][: capacity - len(model)]
         index.insert(torch.tensor(new, dtype=torch.int64), torch.arange(position, position + len(new)))
         model |= {key: position + offset for offset, key in enumerate(new)}
         position += len(new)

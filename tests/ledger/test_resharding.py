@@ -53,19 +53,18 @@ def test_smaller_ledger_keeps_newest(old: int) -> None:
     assert ledger.drain_measurements(4)[:4] == [3, 0, 6, 1]
 
 
-ATTEMPTS = st.lists(
-    st.tuples(
-        st.integers(1, 3),  # ranks
-        st.integers(1, 7),  # capacity
-        st.lists(st.lists(st.integers(0, 15), max_size=8), max_size=4),  # ids of each step
-        st.booleans(),  # whether the interval is drained before it is saved
-    ),
-    min_size=1,
-    max_size=5,
+@given(
+    st.lists(
+        st.tuples(
+            st.integers(1, 3),  # ranks
+            st.integers(1, 7),  # capacity
+            st.lists(st.lists(st.integers(0, 15), max_size=8), max_size=4),  # ids of each step
+            st.booleans(),  # whether the interval is drained before it is saved
+        ),
+        min_size=1,
+        max_size=5,
+    )
 )
-
-
-@given(ATTEMPTS)
 def test_resume_loses_no_count(attempts: list[Any]) -> None:
     """With any ranks and capacity, within an interval or not: what was written is held or was counted as evicted."""
     states: list[dict[str, Any]] = []

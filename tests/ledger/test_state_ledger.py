@@ -50,13 +50,6 @@ def apply(ledger: StateLedger, call: str, ids: list[int], state: int) -> Any:
     return ledger.drain_measurements() if call == "drain" else ledger.wipe()
 
 
-def apply_to_model(model: Model, call: str, ids: list[int], state: int) -> Any:
-    """Make the same call of the model."""
-    if call == "store":
-        return model.store([(key, [2.0 * index + state, 2.0 * index + state + 1]) for index, key in enumerate(ids)])
-    return model.fetch(ids) if call == "fetch" else getattr(model, call)()
-
-
 @given(SIZES, CALLS)
 @example(  # unused for as long as it may be, and a step longer
     {"capacity": 2, "ring": 2, "max_idle_steps": 1}, [("store", [1]), ("drain", []), ("drain", []), ("drain", [])]
@@ -67,8 +60,15 @@ def apply_to_model(model: Model, call: str, ids: list[int], state: int) -> Any:
 def test_equals_the_model(size: dict[str, Any], calls: list[tuple[str, list[int]]]) -> None:
     """Results, counts, order of use, states and the ring are those of ordered dicts after every call."""
     ledger, model = make(size), Model(**size)
+
+    def apply_to_model(call: str, ids: list[int], state: int) -> Any:
+        """Make the same call of the model."""
+        if call == "store":
+            return model.store([(key, [2.0 * index + state, 2.0 * index + state + 1]) for index, key in enumerate(ids)])
+        return model.fetch(ids) if call == "fetch" else getattr(model, call)()
+
     for number, (call, ids) in enumerate(calls):
-        assert apply(ledger, call, ids, 100 * number) == apply_to_model(model, call, ids, 100 * number)
+        assert apply(ledger, call, ids, 100 * number) == apply_to_model(call, ids, 100 * number)
         saved = ledger.state_dict()
         assert saved["keys"].tolist() == [stable_hash(key) for key in model.entries]
         assert saved["states"].tolist() == list(model.entries.values())
@@ -242,16 +242,16 @@ def test_stride_keeps_used_entries(call: str) -> None:
     assert not ledger.fetch(["once"]).found.any()
 
 
-class Own(torch.Tensor):
-    """A user's tensor class, of which no function of torch may be called."""
-
-    @classmethod
-    def __torch_function__(cls, func: Any, types: Any, args: Any = (), kwargs: Any = None) -> Any:
-        raise RuntimeError(func)
-
-
 def test_stores_tensor_subclasses_plain() -> None:
     """A tensor of an own class is stored as its numbers; one without data is refused before anything is sent."""
+
+    class Own(torch.Tensor):
+        """A user's tensor class, of which no function of torch may be called."""
+
+        @classmethod
+        def __torch_function__(cls, func: Any, types: Any, args: Any = (), kwargs: Any = None) -> Any:
+            raise RuntimeError(func)
+
     ledger = StateLedger((1,), capacity=4)
     ledger.store(torch.tensor([1, 2]).as_subclass(Own), torch.tensor([[1.0], [2.0]]).as_subclass(Own))
     assert ledger.fetch([2, 1]).states.tolist() == [[2.0], [1.0]]

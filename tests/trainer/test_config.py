@@ -10,8 +10,6 @@ from otel_train.exceptions import ConfigurationError
 from otel_train.trainer import load_config
 from otel_train.trainer.config import MAX_BYTES, MAX_MESSAGE
 
-WHOLE = '[data.modalities]\nprose = ["*.txt"]\n'
-
 
 @pytest.mark.parametrize(
     "content",
@@ -30,7 +28,7 @@ WHOLE = '[data.modalities]\nprose = ["*.txt"]\n'
 def test_wrong_file_raises_short_error(content: str, tmp_path: Path) -> None:
     """It names the file, whatever is wrong with it, and does not repeat a megabyte of it."""
     path = tmp_path / "job.toml"
-    path.write_text(WHOLE + content, errors="surrogateescape")
+    path.write_text('[data.modalities]\nprose = ["*.txt"]\n' + content, errors="surrogateescape")
     with pytest.raises(ConfigurationError, match=r"job\.toml: ") as caught:
         load_config(path)
     assert len(str(caught.value)) < MAX_MESSAGE + 200
