@@ -38,7 +38,7 @@ if TYPE_CHECKING:
 @click.option("--compare", default="", metavar="RUN2", help="Lay another run over it.")
 @click.option("--config", help="The job's TOML, or a shipped one, for its [health] ranges; RUN/job.toml unless given.")
 def report(source: str, out: Path, run: str, compare: str, config: str | None) -> None:
-    """Write a page about RUN that is one file and asks no server for anything.
+    """Write a page about RUN: one file, which does not request anything from a server.
 
     RUN is a directory with rings, the output folder of smoke or demo, a bridge's --state directory, a .wandb file, or
     the http(s) address of a Prometheus.

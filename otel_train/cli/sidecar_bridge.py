@@ -112,7 +112,7 @@ def bridge(state: Path | None, *, check: bool, **settings: Any) -> None:
 )
 @click.argument("state", required=False, metavar="[STATE]", type=UserPath(file_okay=False), default="bridge")
 @click.option("--project", default="", help="The wandb project; the bridge's --project unless given.")
-@click.option("--dry-run", is_flag=True, help="Say what would be uploaded, and ask no server.")
+@click.option("--dry-run", is_flag=True, help="Say what would be uploaded, without asking a server.")
 def sync(state: Path, project: str, *, dry_run: bool) -> None:
     """Upload a bridge's offline runs to wandb, each row once, also while the bridge runs.
 

@@ -40,12 +40,12 @@ def top(directory: Path | None, svg: Path | None, health: Path | None, *, once: 
     """Watch a running job: its step, the eleven metrics and their verdicts, the mix, and each rank.
 
     DIR is the job's OTEL_TRAIN_RING_DIR, or the output of smoke or demo; without it, your newest job on this machine.
-    It is read and nothing else, so that no step takes longer for it. A job that has ended or died is shown as it was.
+    The job is only read from, so that no step takes longer for it. A job that has ended or died is shown as it was.
 
     `!` marks the rank to look at first, and why; `*` one that is only the stalest of healthy ones. Verdicts are about
     the newest 256 log steps.
 
-    Keys: s sorts by the next column, r turns the order round, f or / filters ranks (3,8-15 or a part of a host, phase
+    Keys: s sorts by the next column, r reverses the order, f or / filters ranks (3,8-15 or a part of a host, phase
     or state; escape ends it), p pauses, arrows and pages scroll, q quits.
     """
     from otel_train.catalogue import healthy_range  # noqa: PLC0415
@@ -144,7 +144,7 @@ def dump(
     all ranks), step, time (RFC 3339, UTC), time_ns, then the values by their wandb keys (see `otel-train catalogue`; a
     histogram has none). They come rank by rank, as they were written. A value that nobody measured in an interval is
     left out (CSV: empty, Parquet: null). NaN and infinities are the texts NaN, Infinity and -Infinity, in Parquet
-    themselves. A value whose key is one of the names before gets metric/ in front.
+    themselves. A value whose key is one of these names gets the prefix metric/.
 
     Torn records are left out and counted.
     """

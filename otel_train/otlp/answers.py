@@ -110,7 +110,7 @@ def of_grpc(error: grpc.RpcError, endpoint: Endpoint) -> Answer:
     if code in (_Code.UNAUTHENTICATED, _Code.PERMISSION_DENIED):
         return Answer(verdict=Verdict.WAIT, cause=name, text=text, advice=_CREDENTIALS)
     if code in (_Code.UNIMPLEMENTED, _Code.NOT_FOUND):
-        advice = "It takes no OTLP metrics there: correct OTEL_EXPORTER_OTLP_ENDPOINT, or enable its metrics"
+        advice = "It does not take OTLP metrics there: correct OTEL_EXPORTER_OTLP_ENDPOINT, or enable its metrics"
         return Answer(verdict=Verdict.WAIT, cause=name, text=text, advice=_advice(text) or advice)
     if code in _DEFINITE | _UNCLEAR and not _advice(text):
         return Answer(verdict=Verdict.DATA, cause=name, text=text, delay=delay, definite=code in _DEFINITE)

@@ -223,7 +223,7 @@ def origin(runs: Sequence[ReportRun], now: datetime) -> Html:
             )
         )
     entries.append(tag("li", f"Made by otel-train {__version__} at {now.astimezone(UTC):%Y-%m-%d %H:%M:%S} UTC."))
-    entries.append(tag("li", "The page holds all that it shows; it asks no server for anything."))
+    entries.append(tag("li", "The page holds all that it shows; it does not request anything from a server."))
     return tag("footer", tag("h2", "How this page was made", id="making"), tag("ul", entries))
 
 

@@ -97,7 +97,7 @@ def test_gzip_falls_back_to_plain(monkeypatch: pytest.MonkeyPatch, caplog: pytes
     sending = exporter(monkeypatch, RefusingPart().address, "grpc", COMPRESSION="gzip")
     body = ExportMetricsServiceRequest(resource_metrics=[ResourceMetrics(schema_url="x" * 1000)])
     assert [sending.send(body.SerializeToString()).taken for _ in range(2)] == [True, True]
-    assert [record.getMessage().count("takes no gzip") for record in caplog.records] == [1]
+    assert [record.getMessage().count("does not take gzip") for record in caplog.records] == [1]
 
 
 @pytest.mark.parametrize(
