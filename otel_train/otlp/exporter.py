@@ -39,7 +39,7 @@ class Exporter:
             # It was not the compression: the receiver has no such service, or went away.
             connection.close()
             return second
-        logger.warning("the receiver at %s does not take %s; requests are sent without it", plain, self.endpoint.compression)
+        logger.warning("the receiver at %s does not take %s; requests go without it", plain, self.endpoint.compression)
         self._connection.close()
         self.endpoint, self._connection = plain, connection
         return second
