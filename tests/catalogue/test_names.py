@@ -1,4 +1,4 @@
-"""Cluster-wide names: made from a rank's name, and led back to it, for any key."""
+"""Names that follow from a rank's name, and lead back to it."""
 
 from __future__ import annotations
 
@@ -6,7 +6,45 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from otel_train.catalogue import cluster_name, rank_name
+from otel_train.catalogue import (
+    HEADLINE,
+    HEADLINE_KEYS,
+    cluster_name,
+    rank_name,
+    wandb_key,
+)
+
+
+def test_fifteen_headline_keys() -> None:
+    """The eleven metrics and the four maxima beside the ledger's."""
+    assert len(HEADLINE) == 11
+    assert len(set(HEADLINE_KEYS)) == 15
+
+
+@given(
+    st.text(st.characters(codec="ascii", exclude_categories=["Cc"]), min_size=1).filter(lambda x: rank_name(x) is None)
+)
+def test_cluster_name_is_invertible(name: str) -> None:
+    """No name is lost, whatever a user's key looks like."""
+    if rank_name(cluster_name(name)) is not None:
+        assert rank_name(cluster_name(name)) == name
+    assert rank_name(cluster_name("train/loss")) == "train/loss"
+
+
+@pytest.mark.parametrize(
+    ("name", "attribute", "key"),
+    [
+        ("ledger.evictions", "", "ledger/evictions"),
+        ("ledger.evictions_max", "", "ledger/evictions_max"),
+        ("ledger.evictions_max_rank", "", "ledger/evictions_max_rank"),
+        ("stream_mixing.tokens", "code", "stream_mixing/tokens/code"),
+        ("ledger.reuse_distance", "", None),
+        ("train/loss_max", "", "train/loss_max"),
+    ],
+)
+def test_wandb_keys_follow_names(name: str, attribute: str, key: str | None) -> None:
+    """Siblings and modalities get the row's key with their suffix; a user's scalar keeps its own."""
+    assert wandb_key(name, attribute) == key
 
 
 @given(st.lists(st.sampled_from(["cluster", "a", "b", ".", "/", "_max"]), min_size=1, max_size=6).map("".join))

@@ -1,10 +1,8 @@
-"""The catalogue's rows, the names that follow from them, and the values that follow from a vector."""
+"""Values that follow from a vector of measurements."""
 
 from __future__ import annotations
 
-import importlib
 import math
-import re
 from decimal import Decimal, localcontext
 
 import pytest
@@ -13,84 +11,15 @@ from hypothesis import strategies as st
 
 from otel_train.catalogue import (
     ABSENT,
-    CATALOGUE,
-    HEADLINE,
-    HEADLINE_KEYS,
     LEDGER,
     MIXING,
     Layout,
     Metric,
     Reduction,
-    cluster_name,
     divergence,
-    rank_name,
     rows,
-    wandb_key,
 )
 from otel_train.exceptions import ConfigurationError
-
-
-@pytest.mark.parametrize(
-    "package",
-    ["", ".catalogue", ".mixing", ".ledger", ".ring", ".step", ".sidecar", ".bridge", ".render", ".trainer"],
-)
-def test_public_names_are_sorted(package: str) -> None:
-    """The package has each name of `__all__`."""
-    module = importlib.import_module(f"otel_train{package}")
-    assert list(module.__all__) == sorted(
-        module.__all__, key=lambda name: (not name.isupper(), name[0].islower(), name)
-    )
-    assert [name for name in module.__all__ if not hasattr(module, name)] == []
-
-
-@pytest.mark.parametrize("metric", CATALOGUE, ids=lambda metric: metric.name)
-def test_rows_follow_naming_rules(metric: Metric) -> None:
-    """Lower case with dots, no suffix for counters, counted things in braces, a description."""
-    assert re.fullmatch(r"[a-z_]+(\.[a-z_]+)+", metric.name)
-    assert not metric.name.endswith("_total")
-    assert not metric.name.startswith("otel.")
-    assert metric.unit in ("1", "s") or re.fullmatch(r"\{[a-z]+\}", metric.unit)
-    assert metric.description.endswith(".")
-
-
-@pytest.mark.parametrize("metric", HEADLINE, ids=lambda metric: metric.name)
-def test_headline_rows_have_remedies(metric: Metric) -> None:
-    """Each says when it needs attention and what to do then; a range that everything is in is none."""
-    assert metric.remedy
-    assert metric.healthy is not None
-    assert metric.healthy.low > 0 or metric.healthy.high < math.inf
-
-
-def test_fifteen_headline_keys() -> None:
-    """The eleven metrics and the four maxima beside the ledger's."""
-    assert len(HEADLINE) == 11
-    assert len(set(HEADLINE_KEYS)) == 15
-
-
-@given(
-    st.text(st.characters(codec="ascii", exclude_categories=["Cc"]), min_size=1).filter(lambda x: rank_name(x) is None)
-)
-def test_cluster_name_is_invertible(name: str) -> None:
-    """No name is lost, whatever a user's key looks like."""
-    if rank_name(cluster_name(name)) is not None:
-        assert rank_name(cluster_name(name)) == name
-    assert rank_name(cluster_name("train/loss")) == "train/loss"
-
-
-@pytest.mark.parametrize(
-    ("name", "attribute", "key"),
-    [
-        ("ledger.evictions", "", "ledger/evictions"),
-        ("ledger.evictions_max", "", "ledger/evictions_max"),
-        ("ledger.evictions_max_rank", "", "ledger/evictions_max_rank"),
-        ("stream_mixing.tokens", "code", "stream_mixing/tokens/code"),
-        ("ledger.reuse_distance", "", None),
-        ("train/loss_max", "", "train/loss_max"),
-    ],
-)
-def test_wandb_keys_follow_names(name: str, attribute: str, key: str | None) -> None:
-    """Siblings and modalities get the row's key with their suffix; a user's scalar keeps its own."""
-    assert wandb_key(name, attribute) == key
 
 
 @pytest.mark.parametrize(
