@@ -1,4 +1,4 @@
-"""How many rows a second the bridge brings to wandb, beside a loop that only calls `wandb.log` with the same rows.
+"""Rows a second that the bridge brings to wandb, beside a loop that only calls `wandb.log` with the same rows.
 
 The real service, `otel-train bridge`, gets requests over OTLP/gRPC as a sidecar with a backlog sends them; a row counts
 when it is durable: in the inbox, in wandb's file, read back and synced. The loop runs in a process of its own and ends

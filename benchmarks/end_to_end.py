@@ -1,4 +1,4 @@
-"""How long a step takes from `telemetry.step` to an answer of Prometheus and to wandb's file, all at the defaults.
+"""Time of a step from `telemetry.step` to an answer of Prometheus and to wandb's file, all at the defaults.
 
 A job of two ranks under torchrun, its sidecar, the collector with the configuration of the compose stack, Prometheus
 with its own, and the bridge: the real programs, each a process. A step's time stamp is taken in `telemetry.step`. It is

@@ -17,7 +17,7 @@ POOLED = 10
 """Rounds whose steps give a 99th percentile together."""
 
 Step = Callable[[int], object]
-"""What is timed: takes the step's number, counted from 1."""
+"""The call that is timed: takes the step's number, counted from 1."""
 
 
 @dataclass(frozen=True, slots=True)

@@ -22,7 +22,7 @@ AFTER_TORCH = {
     "wandb": ["wandb:init"],
     "prometheus_client": ["prometheus_client"],
 }
-"""What is imported after torch, `package:attribute` where it is the attribute that loads the package."""
+"""Modules that are imported after torch, `package:attribute` where it is the attribute that loads the package."""
 
 
 def run(*, quick: bool) -> Section:

@@ -20,7 +20,7 @@ from fuzz import CORPUS, TARGETS
 
 WORDS = Path(__file__).with_name("words.dict")
 RSS_MIB = 512
-"""Of the whole process, of which the readers' libraries take up to 100."""
+"""Bound for the whole process, of which the readers' libraries take up to 100."""
 INPUT_SECONDS = 20
 """An input that takes longer is a failure: the machine may be busy, but not so busy."""
 INPUT_BYTES = 16_384

@@ -1,4 +1,4 @@
-"""Where values go: the standard `OTEL_EXPORTER_OTLP_*` variables, checked in a rank and used by the exporters."""
+"""Read where values go: the standard `OTEL_EXPORTER_OTLP_*` variables, checked in a rank and used by the exporters."""
 
 from __future__ import annotations
 

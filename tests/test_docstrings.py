@@ -1,4 +1,4 @@
-"""What users import: its names, and the examples in their docstrings."""
+"""The public names, and the examples in their docstrings."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""What the standard variables say about the receiver."""
+"""The receiver as the standard variables give it."""
 
 from __future__ import annotations
 
@@ -56,7 +56,7 @@ def test_endpoint_follows_standard(environ: dict[str, str], target: str, secure:
     ],
 )
 def test_wrong_variable_is_named(environ: dict[str, str], names: str) -> None:
-    """What can't be honoured is refused, with the variable's name."""
+    """A value that can't be honoured is refused, with the variable's name."""
     with pytest.raises(ConfigurationError, match=names):
         Endpoint.read(environ)
 

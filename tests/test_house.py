@@ -97,5 +97,5 @@ def test_test_names_are_short() -> None:
 
 
 def test_quick_tests_exist() -> None:
-    """What runs in other environments is there: pytest would refuse the whole list for one missing path."""
+    """Each path that other environments run exists: pytest would refuse the whole list for one missing path."""
     assert [path for path in QUICK_TESTS if not (ROOT / path).exists()] == []

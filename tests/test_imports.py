@@ -1,4 +1,4 @@
-"""Which part may import which: one way only, and no side pays for the other's libraries."""
+"""Imports between the parts: one way only, and a side does not pay for the other's libraries."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""What is made before the ranks have met."""
+"""Objects that are made before the ranks have met."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""How a process waits for what ends it."""
+"""The wait of a process for whatever ends it."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""What a release holds, and that its wheel works without the checkout: built and installed as a user would."""
+"""The files of a release, and its wheel, which works without the checkout: built and installed as a user would."""
 
 from __future__ import annotations
 

@@ -54,7 +54,7 @@ def test_newest_stretch_is_returned(values: list[float], statistic: Statistic, e
 
 @pytest.mark.parametrize("state", [OK, FAILING])
 def test_delivery_status_is_finding(state: str, train: Train, tmp_path: Path) -> None:
-    """Where records wait, the sidecar's note gives the receiver's address, its answer and the remedy."""
+    """The sidecar's note gives, while records wait, the receiver's address, its answer and the remedy."""
     train(tmp_path, steps=3, streams=4)
     write_status(
         tmp_path, DeliveryStatus(state=state, cause="HTTP 404", text="no", address="h:1", advice="Set the path")

@@ -68,7 +68,7 @@ def test_quoted_log_lines_exist() -> None:
 
 
 def test_reference_has_every_name() -> None:
-    """What can be imported from the package, its mixing and its ledger is on the page of the API."""
+    """Every name that the package, its mixing and its ledger export is on the page of the API."""
     shown = re.findall(r"^::: (\S+)", (DOCS / "reference/api.md").read_text(encoding="utf-8"), re.MULTILINE)
     shown_names = {target.rpartition(".")[2] for target in shown}
     public = {*otel_train.__all__, *mixing.__all__, *ledger.__all__}

@@ -28,9 +28,9 @@ from otel_train.ring import Kind, RingReader, ring_files
 from tests.support.torchrun import run_torchrun
 
 LAUNCHER = ("GROUP_", "LOCAL_", "MASTER_", "RANK", "ROLE_", "TORCHELASTIC_", "WORLD_SIZE")
-"""What the names of torchrun's variables begin with."""
+"""Prefixes of the names of torchrun's variables."""
 Failures = dict[str, dict[int, str]]
-"""Of each test, what each of its ranks raised; empty where it passed."""
+"""Errors of each test, by rank; empty where it passed."""
 
 
 class Planned(NamedTuple):

@@ -23,7 +23,7 @@ from tests.support.otlp_http import Response, http_server
 
 @dataclass(frozen=True)
 class Refusal:
-    """How requests are refused."""
+    """Ways to refuse requests."""
 
     code: grpc.StatusCode
     status: int

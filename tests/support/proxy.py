@@ -15,7 +15,7 @@ AT_ONCE = struct.pack("ii", 1, 0)
 
 
 class Mode(Enum):
-    """How connections are treated."""
+    """Ways to treat connections."""
 
     PASS = auto()
     REFUSE = auto()

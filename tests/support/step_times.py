@@ -1,4 +1,4 @@
-"""How long a step's work takes within a fault and, in the same process, right before and after it."""
+"""Time of a step's work within a fault and, in the same process, right before and after it."""
 
 from __future__ import annotations
 

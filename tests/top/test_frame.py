@@ -110,7 +110,7 @@ def test_worst_rank_is_named(changes: Changes, state: str, worst: tuple[int, boo
 
 
 def test_still_job_names_culprit(tmp_path: Path) -> None:
-    """Of the ranks at the same step the one that does not wait for the others is named."""
+    """The rank that does not wait for the others is named, of those at the same step."""
     write_job(tmp_path, 3, STEPS)
     waits = {"phase": Phase.LEDGER}
     job = snapshot_of(tmp_path, {0: waits, 1: {"phase": Phase.DATA}, 2: waits}, now=NOW + 60 * SECOND)
