@@ -54,6 +54,9 @@ def apply(ledger: StateLedger, call: str, ids: list[int], state: int) -> Any:
 @example(  # unused for as long as it may be, and a step longer
     {"capacity": 2, "ring": 2, "max_idle_steps": 1}, [("store", [1]), ("drain", []), ("drain", []), ("drain", [])]
 )
+@example(  # a fetch in another order than that of the writes
+    {"capacity": 2, "ring": 2, "max_idle_steps": None}, [("store", [1, 2]), ("fetch", [2, 1])]
+)
 @example(  # two that come back in one call, the later eviction first
     {"capacity": 1, "ring": 4, "max_idle_steps": None}, [("store", [1, 2, 3, 4]), ("store", [3, 1]), ("drain", [])]
 )
