@@ -66,7 +66,7 @@ class LedgerMeter:
         """Count look-ups that found their entry.
 
         Raises:
-            ConfigurationError: `entries` is no whole number, or negative.
+            ConfigurationError: `entries` is not a whole number, or negative.
         """
         self._interval.counts.hits += whole_number("entries", entries, least=0, remedy="give the number of look-ups")
 
@@ -155,7 +155,7 @@ class LedgerMeter:
         return self._interval.facts
 
     def end_step(self, step: int) -> None:
-        """Note the end of a step that is no log step: what comes now belongs to the next one.
+        """Note the end of a step that is not a log step: what comes now belongs to the next one.
 
         Args:
             step: The step that ends.

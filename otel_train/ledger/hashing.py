@@ -47,7 +47,7 @@ def stable_hash(stream_id: str | int) -> int:
 def _checked_number(stream_id: object) -> int:
     try:
         number = operator.index(stream_id if not isinstance(stream_id, bool) else None)  # type: ignore[arg-type]
-    except Exception:  # noqa: BLE001  # whatever it raises, it is no number
+    except Exception:  # noqa: BLE001  # whatever it raises, it is not a number
         number = 2**63
     if not -(2**63) <= number < 2**63:
         raise ShapeMismatchError(

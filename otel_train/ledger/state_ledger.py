@@ -229,7 +229,7 @@ class StateLedger:
     def wipe(self) -> None:
         """Drop every entry of this rank and clear the ring of evicted keys; the interval's counts stay.
 
-        What is wiped on purpose is no eviction, and its return no false one.
+        Entries wiped on purpose are not evictions, and their return is not a false one.
         """
         self._shard.clear()
         self._interval.emit_wipe()
@@ -259,7 +259,7 @@ class StateLedger:
 
     @outside_modes
     def end_step(self, step: int) -> None:
-        """Note the end of a step that is no log step: what comes now belongs to the next one.
+        """Note the end of a step that is not a log step: what comes now belongs to the next one.
 
         Args:
             step: The step that ends.

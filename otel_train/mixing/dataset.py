@@ -316,7 +316,7 @@ class StreamMixingDataset(IterableDataset[MixedBatch]):
     _last_picked_step, _modality_for_reader = last_picked_step, modality_for_reader
 
     def end_step(self, step: int) -> None:
-        """Note the end of a step that is no log step."""
+        """Note the end of a step that is not a log step."""
         self.meter.end_step(step)
         self._note_end()
 

@@ -231,7 +231,7 @@ class MixingMeter:
     # -- the end of a step ---------------------------------------------------------------------------------------
 
     def end_step(self, step: int) -> None:
-        """Note the end of a step that is no log step: what comes now belongs to the next one."""
+        """Note the end of a step that is not a log step: what comes now belongs to the next one."""
         if step != self._step:
             self._slots.settle(self._step, step)
         self._step = step + 1

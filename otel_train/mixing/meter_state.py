@@ -49,7 +49,7 @@ def fitted(state: Mapping[str, Any], modalities: Sequence[str]) -> dict[str, Any
     all modalities (picks, restarts, switches) stay.
 
     Raises:
-        StateMismatchError: It is no state of a meter, or no modality of it is given now.
+        StateMismatchError: It is not the state of a meter, or no modality of it is given now.
     """
     with reading_state(OWNER):
         check_meter_state(state)
@@ -93,7 +93,7 @@ def merge_meter_states(states: Sequence[Mapping[str, Any]], rank: int, world_siz
         world_size: The new world size.
 
     Raises:
-        StateMismatchError: One is no state of a meter, or they were saved at different steps.
+        StateMismatchError: One is not the state of a meter, or they were saved at different steps.
     """
     with reading_state(OWNER):
         for state in states:
