@@ -11,7 +11,7 @@ from otel_train.catalogue import rows
 from otel_train.extras import install_command
 from otel_train.read.history import History, SourceError, Track, first_names
 
-Row = tuple[int, int, dict[str, float]]
+LoggedStep = tuple[int, int, dict[str, float]]
 """Step, time in nanoseconds since the epoch, values by wandb key."""
 
 
@@ -89,7 +89,7 @@ def _history(source: str, run: str, files: Iterable[Path]) -> History:
     return history
 
 
-def _rows(files: Iterable[Path]) -> list[Row]:
+def _rows(files: Iterable[Path]) -> list[LoggedStep]:
     """Return the rows of a run that have a step, in the order of the run, whichever file they are in."""
     try:
         in_order = sorted((row for file in files for row in read_history(file)), key=lambda row: row.ordinal)
