@@ -98,7 +98,7 @@ def test_metadata_passes_index_checks(dist: Path) -> None:
         assert run.returncode == 0, run.stdout + run.stderr
     project = tomllib.loads((ROOT / "pyproject.toml").read_text())["project"]
     versions = [name.rpartition(" ")[2] for name in project["classifiers"] if "Python :: 3." in name]
-    assert versions == ["3.11", "3.12", "3.13", "3.14"]
+    assert versions == ["3.11", "3.12", "3.13"]
     assert project["requires-python"] == f">={versions[0]}"
 
 
