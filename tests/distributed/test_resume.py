@@ -15,6 +15,7 @@ from typing import Any
 
 import pytest
 import torch
+import torch.distributed as dist
 from torch.utils.data import DataLoader
 
 import otel_train
@@ -22,7 +23,6 @@ from otel_train.ledger import StateLedger
 from otel_train.mixing import StreamMixingDataset
 from otel_train.ring import RingReader, ring_files
 from otel_train.trainer.checkpoint import Checkpoints, Parts
-from tests.support.meeting import gloo_ranks
 from tests.support.torchrun import run_torchrun, script
 
 WORLD_SIZES = (4, 2, 3, 1, 4)
@@ -84,8 +84,10 @@ def train_all(out: Path) -> None:
     logging.basicConfig(level=logging.INFO, filename=out / f"log{rank}.txt")
     for attempt, world_size in enumerate(WORLD_SIZES):
         if rank < world_size:
-            with gloo_ranks(out / f"meeting{attempt}", rank, world_size):
-                (out / f"attempt{attempt}-rank{rank}.json").write_text(json.dumps(list(train(attempt, out))))
+            meeting = f"file://{out}/meeting{attempt}"
+            dist.init_process_group("gloo", init_method=meeting, rank=rank, world_size=world_size)
+            (out / f"attempt{attempt}-rank{rank}.json").write_text(json.dumps(list(train(attempt, out))))
+            dist.destroy_process_group()
 
 
 @pytest.fixture(scope="module")
