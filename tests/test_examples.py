@@ -10,6 +10,7 @@ from otel_train.ring import Kind, RingReader, ring_files
 from tests.support.torchrun import run_torchrun
 
 FOLDER = Path(__file__).parents[1] / "examples"
+pytestmark = pytest.mark.matrix
 
 
 def run_example(name: str, rings: Path, *arguments: str, ranks: int = 2) -> dict[int, dict[str, float]]:

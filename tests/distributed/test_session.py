@@ -187,7 +187,7 @@ def test_rest_makes_last_row(
 ) -> None:
     """It has the rest after the last log step, of all ranks that end with the same step; so the rows have all picks."""
     source, alike = meter(), steps == steps_of_1
-    with job.session(sources=[source], log_every=log_every, close_timeout=5.0 if alike else 0.5) as telemetry:
+    with job.session(sources=[source], log_every=log_every, close_timeout=2.0 if alike else 0.5) as telemetry:
         for step in steps_of_1 if job.rank else steps:
             source.pick(0)
             telemetry.step(step, {"loss": 1.0})
@@ -211,7 +211,7 @@ def test_other_numbers_warn_once(job: Job) -> None:
 )
 def test_micro_batches_make_one_mean(batches: tuple[list[tuple[int, int | None]], ...], mean: float, job: Job) -> None:
     """Each call of `step` counts once, and each of `add` by its weight, however many a rank makes."""
-    with job.session(close_timeout=10.0, max_in_flight=8) as telemetry:
+    with job.session(close_timeout=2.0, max_in_flight=8) as telemetry:
         for step in range(1, 6):
             for loss, tokens in batches[job.rank]:
                 values = {"loss": float(step * loss)}

@@ -46,10 +46,9 @@ def test_sessions_leave_nothing_behind(tmp_path: Path) -> None:
         seen = []
         for number in range(6):
             directory = f"{sys.argv[1]}/{number}"
-            with otel_train.init(ring_dir=directory, run_id=str(number), close_timeout=0.0) as telemetry:
+            with otel_train.init(ring_dir=directory, run_id=str(number), close_timeout=60.0) as telemetry:
                 for step in (1, 2, 3):
                     telemetry.step(step, {"loss": 2.0})
-                assert telemetry.flush(60)  # a reduction under way would keep its process group
             seen.append(counts())
         print(json.dumps([seen[0], seen[-1]]))
         sys.stdin.read()
