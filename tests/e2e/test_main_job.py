@@ -18,7 +18,7 @@ from tests.support.replay import assert_rows_equal_replay, replay
         pytest.param(name, ranks, unhealthy, marks=() if ranks == quick else pytest.mark.matrix)
         for name, quick, unhealthy in (
             ("healthy", 2, set()),
-            ("starved_reader", 4, {"stream_mixing/staleness_mean", "stream_mixing/staleness_max"}),
+            ("starved_reader", 2, {"stream_mixing/staleness_mean", "stream_mixing/staleness_max"}),
             (
                 "collapsed_mix",
                 1,
