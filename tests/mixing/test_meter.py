@@ -8,7 +8,7 @@ from typing import Any
 
 import pytest
 import torch
-from hypothesis import given, settings
+from hypothesis import example, given, settings
 from hypothesis import strategies as st
 
 from otel_train.catalogue import rows
@@ -18,6 +18,19 @@ from tests.support.meter_model import MODALITIES, MeterModel, drive, meter_actio
 
 
 @settings(max_examples=150, deadline=None)
+@example(
+    actions=[
+        ("pick", 0, 3),
+        ("weights", 3, 1),
+        ("pick", 1, 3),
+        ("restart", 1, "c"),
+        ("drain", None, None),
+        ("weights", 0, 3),
+        ("pick", 2, 3),
+    ],
+    horizon=1.0,
+    save=False,
+)
 @given(actions=meter_actions(), horizon=st.sampled_from([1.0, 20.0, 4096.0]), save=st.booleans())
 def test_values_match_definitions(actions: list[tuple[str, Any, Any]], horizon: float, save: bool) -> None:
     """Any order of events, over any intervals, saved and loaded in the midst of one or not."""
