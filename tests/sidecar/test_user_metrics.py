@@ -7,7 +7,7 @@ import math
 from pathlib import Path
 
 import pytest
-from hypothesis import HealthCheck, given, settings
+from hypothesis import HealthCheck, example, given, settings
 from hypothesis import strategies as st
 from opentelemetry.proto.collector.metrics.v1.metrics_service_pb2 import ExportMetricsServiceRequest
 
@@ -60,6 +60,7 @@ def rows_of(request: ExportMetricsServiceRequest) -> list[Row]:
 
 
 @settings(max_examples=60, deadline=None, suppress_health_check=[HealthCheck.function_scoped_fixture])
+@example(values=[math.inf if index == LAYOUT.offsets["seconds"] else 1.0 for index in range(WIDTH)])
 @given(
     values=st.lists(
         st.floats() | st.sampled_from([math.nan, math.inf, -math.inf, -0.0, 1e308, -1e308, 2.0**63]),
