@@ -6,6 +6,7 @@ import dataclasses
 import math
 from typing import Any
 
+from otel_train.catalogue.metric import Reduction
 from otel_train.catalogue.names import MAX_SUFFIX, cluster_name
 from otel_train.catalogue.rows import CATALOGUE
 
@@ -17,7 +18,7 @@ def catalogue_json() -> list[dict[str, Any]]:
         healthy = dataclasses.asdict(metric.healthy) if metric.healthy is not None else None
         if healthy is not None and math.isinf(healthy["high"]):
             healthy["high"] = None
-        reduced = metric.reduction != "local"
+        reduced = metric.reduction is not Reduction.LOCAL
         rows.append(
             {
                 "name": metric.name,

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
+
 from otel_train.catalogue.metric import HealthyRange, Metric
 from otel_train.catalogue.rows import CATALOGUE, HEADLINE
 
@@ -19,6 +21,8 @@ RESERVED_KEYS = frozenset({ATTEMPT_KEY, PARTIAL_KEY})
 """Keys of a wandb row beside those of the catalogue's metrics."""
 
 BY_NAME: dict[str, Metric] = {metric.name: metric for metric in CATALOGUE}
+Ranges = Callable[[str], HealthyRange]
+"""Gives the healthy range of a headline key."""
 
 
 def cluster_name(name: str) -> str:

@@ -15,7 +15,7 @@ from otel_train.exceptions import ConfigurationError
 from otel_train.paths import expanded
 
 if TYPE_CHECKING:
-    from otel_train.diagnose.judgement import Ranges
+    from otel_train.catalogue import Ranges
 
 
 @click.command(

@@ -13,6 +13,7 @@ from otel_train.catalogue import (
     HealthyRange,
     Metric,
     Per,
+    Ranges,
     Statistic,
     headline_row,
     healthy_range,
@@ -22,7 +23,7 @@ from otel_train.delivery import read_status
 from otel_train.diagnose.causes import explain
 from otel_train.diagnose.drift import find_drift
 from otel_train.diagnose.finding import WORST_FIRST, WRONG, Finding, Severity
-from otel_train.diagnose.judgement import WINDOW, Judgement, Ranges, judge_key, scale_of, window_means
+from otel_train.diagnose.judgement import WINDOW, Judgement, judge_key, scale_of, window_means
 from otel_train.diagnose.ranks import find_ranks
 from otel_train.diagnose.stragglers import find_stragglers
 from otel_train.number_text import rounded_number

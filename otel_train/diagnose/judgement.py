@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 
 from otel_train.catalogue import (
@@ -12,14 +12,13 @@ from otel_train.catalogue import (
     RANK_SUFFIX,
     HealthyRange,
     Per,
+    Ranges,
     Statistic,
     headline_row,
     rows,
 )
 from otel_train.read.history import mean
 
-Ranges = Callable[[str], HealthyRange]
-"""Gives the healthy range of a headline key."""
 WINDOW = 20
 """Log steps over which a mean is taken to see since when it is out of its range."""
 

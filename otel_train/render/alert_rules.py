@@ -7,10 +7,9 @@ from typing import Any
 
 import yaml
 
-from otel_train.catalogue import healthy_range
+from otel_train.catalogue import Ranges, healthy_range
 from otel_train.render.alert import Alert
 from otel_train.render.headline_alerts import headline_alerts
-from otel_train.render.health_expressions import Health
 from otel_train.render.pipeline_alerts import pipeline_alerts
 
 RUNBOOKS = "docs/runbooks/"
@@ -18,7 +17,7 @@ RUNBOOKS = "docs/runbooks/"
 _NOTICE = "# Made by `otel-train render` from the catalogue; edit otel_train/render/*_alerts.py instead.\n"
 
 
-def alerts(health: Health = healthy_range) -> tuple[Alert, ...]:
+def alerts(health: Ranges = healthy_range) -> tuple[Alert, ...]:
     """Return every alert, by area.
 
     Args:
@@ -27,7 +26,7 @@ def alerts(health: Health = healthy_range) -> tuple[Alert, ...]:
     return (*headline_alerts(health), *pipeline_alerts())
 
 
-def rules_file(health: Health = healthy_range, runbooks: str = RUNBOOKS) -> str:
+def rules_file(health: Ranges = healthy_range, runbooks: str = RUNBOOKS) -> str:
     """Return the rule file, ending in a newline.
 
     Args:

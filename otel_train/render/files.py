@@ -4,11 +4,10 @@ from __future__ import annotations
 
 from pathlib import Path
 
-from otel_train.catalogue import healthy_range
+from otel_train.catalogue import Ranges, healthy_range
 from otel_train.exceptions import ConfigurationError
 from otel_train.render.alert_rules import RUNBOOKS, alerts, rules_file
 from otel_train.render.dashboards import dashboard_json, dashboards
-from otel_train.render.health_expressions import Health
 from otel_train.render.metrics_markdown import metrics_page
 from otel_train.render.runbooks import runbook_index, runbook_page
 
@@ -27,7 +26,7 @@ def generated_files() -> dict[str, str]:
     }
 
 
-def monitoring_files(health: Health = healthy_range, runbooks: str = RUNBOOKS) -> dict[str, str]:
+def monitoring_files(health: Ranges = healthy_range, runbooks: str = RUNBOOKS) -> dict[str, str]:
     """Return the files that Prometheus and Grafana read, by path.
 
     Args:

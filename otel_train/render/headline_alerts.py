@@ -10,11 +10,12 @@ from otel_train.catalogue import (
     HealthyRange,
     Instrument,
     Metric,
+    Ranges,
     Reduction,
     rows,
 )
 from otel_train.render.alert import Alert, Severity
-from otel_train.render.health_expressions import DIVISORS, WINDOW, Health, bounded, figure, keys_of
+from otel_train.render.health_expressions import DIVISORS, WINDOW, bounded, figure, keys_of
 from otel_train.render.promql import ATTEMPT, HOST, OF_ATTEMPT, RANK, RUN, by, cluster_series, over, rank_series
 
 _CRITICAL = (
@@ -24,7 +25,7 @@ _CRITICAL = (
 )
 
 
-def headline_alerts(health: Health) -> list[Alert]:
+def headline_alerts(health: Ranges) -> list[Alert]:
     """Return the alerts of the metrics that can be out of their range.
 
     Args:

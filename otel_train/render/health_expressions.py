@@ -7,8 +7,6 @@ counter is taken per step, not per log step. All cluster-wide series of an attem
 
 from __future__ import annotations
 
-from collections.abc import Callable
-
 from otel_train.catalogue import (
     HEADLINE_KEYS,
     MAX_SUFFIX,
@@ -22,9 +20,6 @@ from otel_train.catalogue import (
 )
 from otel_train.exceptions import ConfigurationError
 from otel_train.render.promql import cluster_series, over, rank_series
-
-Health = Callable[[str], HealthyRange]
-"""Gives the range of a headline key."""
 
 WINDOW = "10m"
 DIVISORS = {Per.CLUSTER: "", Per.RANK: "per rank", Per.PICK: "per pick"}

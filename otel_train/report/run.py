@@ -6,10 +6,9 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from functools import cached_property
 
-from otel_train.catalogue import HEADLINE, HEADLINE_KEYS, Metric, headline_row, healthy_range
+from otel_train.catalogue import HEADLINE, HEADLINE_KEYS, Metric, Ranges, headline_row, healthy_range
 from otel_train.diagnose.capacity import CapacityPlan
 from otel_train.diagnose.finding import WORST_FIRST, WRONG, Finding, Severity
-from otel_train.diagnose.judgement import Ranges
 from otel_train.number_text import counted
 from otel_train.read.history import History
 from otel_train.report.judged_curve import JudgedCurve, judged_curve

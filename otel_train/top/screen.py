@@ -19,8 +19,7 @@ from textual.binding import Binding, BindingType
 from textual.events import Resize
 from textual.widgets import Footer, Input, Static
 
-from otel_train.catalogue import healthy_range
-from otel_train.diagnose.judgement import Ranges
+from otel_train.catalogue import Ranges, healthy_range
 from otel_train.exceptions import OtelTrainError
 from otel_train.read.rings import RingJob
 from otel_train.top.frame import SORTS, Arrangement, frame, selected_ranks

@@ -13,10 +13,11 @@ from otel_train.catalogue import (
     RANK_SUFFIX,
     HealthyRange,
     Phase,
+    Ranges,
     healthy_range,
     rows,
 )
-from otel_train.diagnose.judgement import Judgement, Ranges, judge
+from otel_train.diagnose.judgement import Judgement, judge
 from otel_train.number_text import duration
 from otel_train.read.history import History, Track, share_key, target_key
 from otel_train.read.rank_ring import RankState, RankStatus

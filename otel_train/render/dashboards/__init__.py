@@ -4,13 +4,12 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 
-from otel_train.catalogue import healthy_range
+from otel_train.catalogue import Ranges, healthy_range
 from otel_train.render.dashboards.data_mixing import data_mixing
 from otel_train.render.dashboards.grafana import dashboard_json
 from otel_train.render.dashboards.ledger import ledger
 from otel_train.render.dashboards.spec import Dashboard, Panel, Section, Target
 from otel_train.render.dashboards.step_and_pipeline import step_and_pipeline
-from otel_train.render.health_expressions import Health
 
 __all__ = ["Dashboard", "Panel", "Query", "Section", "Target", "dashboard_json", "dashboards", "queries"]
 
@@ -24,7 +23,7 @@ class Query:
     expression: str
 
 
-def dashboards(health: Health = healthy_range) -> tuple[Dashboard, ...]:
+def dashboards(health: Ranges = healthy_range) -> tuple[Dashboard, ...]:
     """Return the dashboards.
 
     Args:
@@ -33,7 +32,7 @@ def dashboards(health: Health = healthy_range) -> tuple[Dashboard, ...]:
     return data_mixing(health), ledger(health), step_and_pipeline()
 
 
-def queries(health: Health = healthy_range) -> list[Query]:
+def queries(health: Ranges = healthy_range) -> list[Query]:
     """Return every query of every panel."""
     return [
         Query(dashboard.name, panel.title, target.expression)

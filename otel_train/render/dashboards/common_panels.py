@@ -8,17 +8,18 @@ from otel_train.catalogue import (
     HealthyRange,
     Instrument,
     Metric,
+    Ranges,
     Statistic,
     rows,
 )
 from otel_train.render.dashboards.spec import BY_RANK, CLUSTER, RANKS, RATE, SHOWN_RANKS, Kind, Panel, Target
-from otel_train.render.health_expressions import DIVISORS, WINDOW, Health, bounded, divided, figure, keys_of
+from otel_train.render.health_expressions import DIVISORS, WINDOW, bounded, divided, figure, keys_of
 from otel_train.render.promql import HOST, OF_ATTEMPT, RANK, by, cluster_series, over, rank_series
 
 _STATISTICS = {Statistic.MEAN: "mean", Statistic.MAX: "largest", Statistic.LAST: "last"}
 
 
-def headline_panel(title: str, row: Metric, health: Health, *, unit: str = "short", width: int = 8) -> Panel:
+def headline_panel(title: str, row: Metric, health: Ranges, *, unit: str = "short", width: int = 8) -> Panel:
     """Return a headline metric's panel: the figure that its alert judges, with its range.
 
     Args:

@@ -2,14 +2,13 @@
 
 from __future__ import annotations
 
-from otel_train.catalogue import rows
+from otel_train.catalogue import Ranges, rows
 from otel_train.render.dashboards.common_panels import cluster_panel, headline_panel, named_rank_panel, ranks_panel
 from otel_train.render.dashboards.spec import CLUSTER, RATE, Dashboard, Kind, Panel, Section, Target
-from otel_train.render.health_expressions import Health
 from otel_train.render.promql import by, cluster_series, over
 
 
-def data_mixing(health: Health) -> Dashboard:
+def data_mixing(health: Ranges) -> Dashboard:
     """Return the dashboard, its thresholds from the given ranges."""
     return Dashboard(
         name="data-mixing",
@@ -40,7 +39,7 @@ def data_mixing(health: Health) -> Dashboard:
     )
 
 
-def _mix(health: Health) -> tuple[Panel, ...]:
+def _mix(health: Ranges) -> tuple[Panel, ...]:
     return (
         headline_panel("Mix divergence", rows.MIX_DIVERGENCE, health, unit="none"),
         headline_panel("Switch rate", rows.SWITCH_RATE, health, unit="percentunit"),

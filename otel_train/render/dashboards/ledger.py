@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from otel_train.catalogue import Metric, rows
+from otel_train.catalogue import Metric, Ranges, rows
 from otel_train.render.dashboards.common_panels import headline_panel, named_rank_panel, ranks_panel, worst_ranks_panel
 from otel_train.render.dashboards.spec import (
     BY_RANK,
@@ -16,11 +16,11 @@ from otel_train.render.dashboards.spec import (
     Section,
     Target,
 )
-from otel_train.render.health_expressions import WINDOW, Health
+from otel_train.render.health_expressions import WINDOW
 from otel_train.render.promql import by, cluster_series, over, rank_series
 
 
-def ledger(health: Health) -> Dashboard:
+def ledger(health: Ranges) -> Dashboard:
     """Return the dashboard, its thresholds from the given ranges."""
     return Dashboard(
         name="ledger",
