@@ -38,12 +38,6 @@ def train(job: Job, steps: range | list[int]) -> None:
     job.barrier()
 
 
-def reducer_of(telemetry: otel_train.Telemetry) -> Reducer:
-    """Return a session's reducer, which it has from the first step on."""
-    assert telemetry._running is not None
-    return telemetry._running.reducer
-
-
 def test_aggregate_equals_hand_worked_values(job: Job) -> None:
     """Rank 0 picks a once, rank 1 picks b twice: weighted means, the maximum with its rank, one divergence."""
     source = meter()
@@ -228,6 +222,12 @@ def test_micro_batches_make_one_mean(batches: tuple[list[tuple[int, int | None]]
 
 def test_reductions_in_flight_are_bounded(job: Job) -> None:
     """Rank 0 goes three steps ahead of rank 1, and does not end the fifth before rank 1 has come; it warns once."""
+
+    def reducer_of(telemetry: otel_train.Telemetry) -> Reducer:
+        """Return a session's reducer, which it has from the first step on."""
+        assert telemetry._running is not None
+        return telemetry._running.reducer
+
     store = dist.distributed_c10d._get_default_store()
     flights, came = [], []
     with job.session(max_in_flight=3, reduction_timeout=60.0) as telemetry:

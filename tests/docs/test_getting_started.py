@@ -77,13 +77,22 @@ def test_first_loop_runs(reader: Reader) -> None:
 
 def test_rings_show_clusters_loss(reader: Reader) -> None:
     """Without a receiver the commands show the job, and the cluster's loss is the mean of the ranks'."""
+
+    def losses_of(csv: str) -> dict[int, list[float]]:
+        head, *lines = csv.splitlines()
+        step = head.split(",").index("step")
+        losses: dict[int, list[float]] = {}
+        for fields in (line.split(",") for line in lines):
+            losses.setdefault(int(fields[step]), []).append(float(fields[-1]))
+        return losses
+
     seen = reader.run(reader.block("torchrun --nproc-per-node 2 train.py"), "rings")
     assert seen.returncode == 0, seen.stderr
     assert "step 50" in seen.stdout
     assert "nothing is wrong" in seen.stdout
     dump = reader.block("otel-train dump")
-    cluster = _losses(reader.run(dump, "rings").stdout)
-    ranks = _losses(reader.run(dump.replace("cluster", "rank"), "rings").stdout)
+    cluster = losses_of(reader.run(dump, "rings").stdout)
+    ranks = losses_of(reader.run(dump.replace("cluster", "rank"), "rings").stdout)
     assert [len(ranks[step]) for step in range(1, 51)] == [2] * 50
     assert cluster == {step: [pytest.approx(sum(losses) / 2)] for step, losses in ranks.items()}
 
@@ -111,12 +120,3 @@ def test_doctor_sees_wrong_mix(reader: Reader) -> None:
     seen = reader.run(reader.block("torchrun --nproc-per-node 1 mixed.py"), "rings")
     assert seen.returncode == 1
     assert re.findall(r"^WARNING mix drift.*", PAGE, re.MULTILINE)[0] in seen.stdout
-
-
-def _losses(csv: str) -> dict[int, list[float]]:
-    head, *lines = csv.splitlines()
-    step = head.split(",").index("step")
-    losses: dict[int, list[float]] = {}
-    for fields in (line.split(",") for line in lines):
-        losses.setdefault(int(fields[step]), []).append(float(fields[-1]))
-    return losses

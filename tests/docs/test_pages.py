@@ -85,21 +85,21 @@ def test_options_have_their_defaults() -> None:
     assert rows == [(parameter.name, repr(parameter.default)) for parameter in parameters]
 
 
-class _Asked(dict[str, str]):
-    """An empty environment that keeps which variables it was asked for."""
-
-    def __init__(self) -> None:
-        super().__init__()
-        self.names: set[str] = set()
-
-    def get(self, name: str, default: str | None = None) -> str | None:  # type: ignore[override]
-        self.names.add(name)
-        return default
-
-
 def test_variables_are_all_described() -> None:
     """The page of the configuration has each variable that the package reads, and no other of ours."""
-    asked = _Asked()
+
+    class Asked(dict[str, str]):
+        """An empty environment that keeps which variables it was asked for."""
+
+        def __init__(self) -> None:
+            super().__init__()
+            self.names: set[str] = set()
+
+        def get(self, name: str, default: str | None = None) -> str | None:  # type: ignore[override]
+            self.names.add(name)
+            return default
+
+    asked = Asked()
     Environment.read(asked)
     store_outlives_ranks(asked)
     sources = "\n".join(path.read_text(encoding="utf-8") for path in (ROOT / "otel_train").rglob("*.py"))

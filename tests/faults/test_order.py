@@ -25,19 +25,19 @@ EACH_ALONE = "--config=yaml:exporters::otlp/bridge::sending_queue::batch::min_si
 OPTIONS = ("listen", "token=")
 
 
-def slowly(keep: Callable[..., Any]) -> Callable[..., Any]:
-    """Have requests kept after a pause."""
-
-    def kept(*arguments: Any) -> Any:
-        time.sleep(0.8)
-        return keep(*arguments)
-
-    return kept
-
-
 @pytest.mark.parametrize("restarts", [1, 2])
 def test_restarted_collector_keeps_order(tmp_path: Path, restarts: int, monkeypatch: pytest.MonkeyPatch) -> None:
     """The request that was in flight at a restart, be it in order, comes after all others."""
+
+    def slowly(keep: Callable[..., Any]) -> Callable[..., Any]:
+        """Have requests kept after a pause."""
+
+        def kept(*arguments: Any) -> Any:
+            time.sleep(0.8)
+            return keep(*arguments)
+
+        return kept
+
     with running_endpoint() as endpoint:
         pipeline = Pipeline(tmp_path, endpoint)
         try:

@@ -27,10 +27,6 @@ def loaded(dashboard: Dashboard) -> models.Dashboard:
     return models.Dashboard.from_json(json.loads(dashboard_json(dashboard)))
 
 
-def without_empty(table: dict[str, Any]) -> dict[str, Any]:
-    return {key: value for key, value in table.items() if value != {}}
-
-
 def panels(dashboard: Dashboard) -> list[Any]:
     return [panel for panel in loaded(dashboard).panels or [] if isinstance(panel, models.Panel)]
 
@@ -38,6 +34,10 @@ def panels(dashboard: Dashboard) -> list[Any]:
 @EACH
 def test_grafana_types_read_dashboard_back(dashboard: Dashboard) -> None:
     """A dashboard that is read back through the SDK's types is written the same, apart from annotations."""
+
+    def without_empty(table: dict[str, Any]) -> dict[str, Any]:
+        return {key: value for key, value in table.items() if value != {}}
+
     again = json.dumps(loaded(dashboard), default=lambda model: model.to_json())
     before, after = (json.loads(text, object_hook=without_empty) for text in (dashboard_json(dashboard), again))
     assert before.pop("annotations")

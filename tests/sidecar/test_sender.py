@@ -130,22 +130,22 @@ def test_each_cause_is_logged_once(
     assert (len(messages), "localhost:4317" in messages[0], "start it" in messages[0]) == (3, True, True)
 
 
-class Acknowledging:
-    """An exporter whose receiver takes everything, while a rank goes on."""
-
-    def __init__(self, rank: Rank) -> None:
-        self.requests = 0
-        self._rank = rank
-
-    def send(self, _: bytes) -> Answer:
-        self.requests += 1
-        self._rank.record(1000 + self.requests)
-        return TAKEN
-
-
 @pytest.mark.parametrize(("records", "requests"), [(1, 1), (2 * BATCH_RECORDS + 1, 3)])
 def test_backlog_is_sent_without_pause(records: int, requests: int, tmp_path: Path) -> None:
     """One look sends the whole backlog; what is recorded during a request waits for the next look."""
+
+    class Acknowledging:
+        """An exporter whose receiver takes everything, while a rank goes on."""
+
+        def __init__(self, rank: Rank) -> None:
+            self.requests = 0
+            self._rank = rank
+
+        def send(self, _: bytes) -> Answer:
+            self.requests += 1
+            self._rank.record(1000 + self.requests)
+            return TAKEN
+
     rank = Rank(tmp_path, records=4 * BATCH_RECORDS)
     rank.record(*range(1, records + 1))
     exporter = Acknowledging(rank)

@@ -24,21 +24,21 @@ def compiler(monkeypatch: pytest.MonkeyPatch) -> Iterator[None]:
     torch.compiler.reset()
 
 
-class Consumer:
-    """What a batch tells that it is read."""
-
-    batches = 0
-
-    def consume_once(self, *_: object) -> None:
-        """Count."""
-        self.batches += 1
-
-
 @pytest.mark.parametrize("backend", ["eager", pytest.param("inductor", marks=pytest.mark.faults)])
 def test_compiled_step_holds_telemetry(backend: str, tmp_path: Path) -> None:
     """Picks, the ledger, added values, a step, a batch that counts itself and a reduction work inside a compiled
     function.
     """
+
+    class Consumer:
+        """What a batch tells that it is read."""
+
+        batches = 0
+
+        def consume_once(self, *_: object) -> None:
+            """Count."""
+            self.batches += 1
+
     meter = otel_train.MixingMeter(2, ["a"], {"a": 1})
     meter.open(0, "a")
     ledger = otel_train.StateLedger((4,), capacity=8)

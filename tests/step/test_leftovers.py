@@ -15,18 +15,18 @@ from otel_train.testing import OtlpReceiver
 from tests.support.waiting import wait_until
 
 
-def sidecars(directory: Path) -> list[str]:
-    lines = []
-    for path in Path("/proc").glob("[0-9]*/cmdline"):
-        try:
-            lines.append(path.read_text())
-        except OSError:
-            continue
-    return [line for line in lines if "otel_train.sidecar" in line and str(directory) in line]
-
-
 def test_sessions_leave_nothing_behind(tmp_path: Path) -> None:
     """Six sessions leave no more than one: descriptors, threads, children, process groups, rings and sidecars."""
+
+    def sidecars(directory: Path) -> list[str]:
+        lines = []
+        for path in Path("/proc").glob("[0-9]*/cmdline"):
+            try:
+                lines.append(path.read_text())
+            except OSError:
+                continue
+        return [line for line in lines if "otel_train.sidecar" in line and str(directory) in line]
+
     program = """
         import gc, json, os, sys, threading, time
         import torch.distributed as dist

@@ -35,35 +35,25 @@ def test_maximum_keeps_nan() -> None:
     assert math.isnan(recorder.drain()[1][0])
 
 
-class OwnSource:
-    """A source of a user's own."""
-
-    metrics = (Metric("hits", Reduction.SUM), Metric("depth", Reduction.MIN), Metric("cost"))
-
-    def drain_step_metrics(self, step: int | None = None) -> dict[str, Any]:  # noqa: ARG002  # the protocol's
-        """Return one interval."""
-        return {"hits": 3, "depth": 7, "cost": (10.0, 4.0)}
-
-
-class KeptList:
-    """A source that fills one list anew in each interval."""
-
-    metrics = (Metric("hits", Reduction.SUM), Metric("depth", Reduction.MAX))
-
-    def __init__(self) -> None:
-        self.kept = [3.0, 7.0]
-
-    def drain_step_metrics(self, step: int | None = None) -> dict[str, Any]:
-        """Return one interval."""
-        raise NotImplementedError(step)
-
-    def drain_measurements(self, step: int | None = None) -> list[float]:  # noqa: ARG002  # the protocol's
-        """Return one interval."""
-        return self.kept
-
-
 def test_source_list_is_not_changed() -> None:
     """A source's list is not added to, and one of another length than its metrics is refused."""
+
+    class KeptList:
+        """A source that fills one list anew in each interval."""
+
+        metrics = (Metric("hits", Reduction.SUM), Metric("depth", Reduction.MAX))
+
+        def __init__(self) -> None:
+            self.kept = [3.0, 7.0]
+
+        def drain_step_metrics(self, step: int | None = None) -> dict[str, Any]:
+            """Return one interval."""
+            raise NotImplementedError(step)
+
+        def drain_measurements(self, step: int | None = None) -> list[float]:  # noqa: ARG002  # the protocol's
+            """Return one interval."""
+            return self.kept
+
     source = KeptList()
     recorder = Recorder([source], [])
     assert [recorder.drain(step, (0.5, 1, 0.0))[:2] for step in (1, 2)] == [(3.0, 0.5)] * 2
@@ -76,6 +66,16 @@ def test_source_list_is_not_changed() -> None:
 
 def test_mapping_source_is_packed() -> None:
     """A user's source gives sums, minima and weighted means as a mapping, without the packed order."""
+
+    class OwnSource:
+        """A source of a user's own."""
+
+        metrics = (Metric("hits", Reduction.SUM), Metric("depth", Reduction.MIN), Metric("cost"))
+
+        def drain_step_metrics(self, step: int | None = None) -> dict[str, Any]:  # noqa: ARG002  # the protocol's
+            """Return one interval."""
+            return {"hits": 3, "depth": 7, "cost": (10.0, 4.0)}
+
     layout, drain = drain_of(OwnSource())
     values = drain(1)
     sums, given = values[: layout.sums], values[layout.sums :]

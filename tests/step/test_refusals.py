@@ -31,14 +31,6 @@ class Source:
         return {self.metrics[0].name: 1}
 
 
-class Text(Source):
-    """A source whose metric is a text at step 2."""
-
-    def drain_step_metrics(self, step: int | None = None) -> dict[str, Any]:
-        """Return one interval."""
-        return {self.metrics[0].name: "high" if step == 2 else 1}
-
-
 @pytest.mark.parametrize(
     "key",
     [
@@ -130,6 +122,14 @@ def test_shared_directory_gets_no_ring(
 
 def test_wrong_number_costs_one_step(tmp_path: Path) -> None:
     """A source's value that is not a number costs one step, also without a ring: the ranks' later reductions meet."""
+
+    class Text(Source):
+        """A source whose metric is a text at step 2."""
+
+        def drain_step_metrics(self, step: int | None = None) -> dict[str, Any]:
+            """Return one interval."""
+            return {self.metrics[0].name: "high" if step == 2 else 1}
+
     (tmp_path / "file").touch()
     source = Text(Metric("n", Reduction.MAX))
     with otel_train.init(sources=[source], ring_dir=tmp_path / "file", blocking=True) as telemetry:

@@ -10,7 +10,7 @@ import sys
 import sysconfig
 import zipfile
 from collections.abc import Iterator
-from contextlib import closing
+from contextlib import closing, contextmanager
 from pathlib import Path
 
 import pytest
@@ -23,7 +23,6 @@ from otel_train.testing import OtlpReceiver
 from tests.support.rank_ring import Rank
 from tests.support.waiting import wait_until
 
-MPOL_BIND = 2
 PACKAGE = Path(otel_train.__file__).parent
 JOB = """
 import sys
@@ -95,28 +94,30 @@ def test_sidecar_uses_ranks_libraries(receiver: OtlpReceiver, tmp_path: Path) ->
     assert receiver.values(cluster_name("loss")) == [2.0, 2.0, 2.0]
 
 
-@pytest.fixture
-def bound() -> Iterator[set[int]]:
-    """Bind this process to one core and one memory node, as numactl does it; return the cores that there are."""
-    cores = os.sched_getaffinity(0)
-    set_policy, number = ctypes.CDLL(None).syscall, SET_MEMPOLICY.get(platform.machine(), -1)
-    os.sched_setaffinity(0, {min(cores)})
-    set_policy(number, MPOL_BIND, ctypes.byref(ctypes.c_ulong(1)), 64)
-    yield cores
-    set_policy(number, 0, None, 0)
-    os.sched_setaffinity(0, cores)
-
-
 @pytest.mark.usefixtures("receiver")
-def test_sidecar_leaves_ranks_cores(bound: set[int], tmp_path: Path) -> None:
+def test_sidecar_leaves_ranks_cores(tmp_path: Path) -> None:
     """The sidecar is detached, has the cores and memory that a bound rank gave up, and a lower priority."""
+
+    @contextmanager
+    def bound() -> Iterator[set[int]]:
+        """Bind this process to one core and one memory node, as numactl does it; give the cores that there are."""
+        cores = os.sched_getaffinity(0)
+        set_policy, number = ctypes.CDLL(None).syscall, SET_MEMPOLICY.get(platform.machine(), -1)
+        os.sched_setaffinity(0, {min(cores)})
+        set_policy(number, 2, ctypes.byref(ctypes.c_ulong(1)), 64)  # MPOL_BIND
+        try:
+            yield cores
+        finally:
+            set_policy(number, 0, None, 0)
+            os.sched_setaffinity(0, cores)
+
     rank = Rank(tmp_path)
-    with closing(SidecarProcess(tmp_path, 0.0)) as process:
+    with bound() as cores, closing(SidecarProcess(tmp_path, 0.0)) as process:
         rank.record(1)
         wait_until(rank.acknowledged)
         proc = Path(f"/proc/{process.pid}")
         assert int((proc / "stat").read_text().rpartition(")")[2].split()[1]) != os.getpid()
-        assert os.sched_getaffinity(process.pid) >= bound
+        assert os.sched_getaffinity(process.pid) >= cores
         assert os.getpriority(os.PRIO_PROCESS, process.pid) >= NICENESS
         assert (proc / "cwd").readlink() == Path("/")
         maps = proc / "numa_maps"  # not in every kernel

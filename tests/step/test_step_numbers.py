@@ -212,21 +212,21 @@ def test_forked_child_warns_once(tmp_path: Path, caplog: pytest.LogCaptureFixtur
         assert os.waitpid(child, 0)[1] == 0
 
 
-class Broken:
-    """A source that raises at each drain."""
-
-    metrics = (Metric("n", Reduction.SUM),)
-
-    def drain_step_metrics(self, step: int | None = None) -> dict[str, Any]:
-        """Fail."""
-        raise OSError(step)
-
-
 @pytest.mark.parametrize("log_every", [1, 2])
 def test_raising_source_keeps_progress(log_every: int, tmp_path: Path) -> None:
     """A source that always raises hides no progress: a rank's step goes on in the ring, and the session ends as others
     do.
     """
+
+    class Broken:
+        """A source that raises at each drain."""
+
+        metrics = (Metric("n", Reduction.SUM),)
+
+        def drain_step_metrics(self, step: int | None = None) -> dict[str, Any]:
+            """Fail."""
+            raise OSError(step)
+
     with init(tmp_path, sources=[Broken()], log_every=log_every) as telemetry:
         for step in range(1, 6):
             telemetry.step(step, {"loss": 1.0})

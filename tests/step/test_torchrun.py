@@ -35,14 +35,14 @@ def test_unique_ids_are_kept(rendezvous: str, environ: dict[str, str], expected:
     assert launched_run_id({"TORCHELASTIC_RUN_ID": rendezvous, **environ}, "here") == expected
 
 
-def name_in_a_process(rendezvous: str, *above: str) -> str:
-    """Return what a process with this one as its agent names its run."""
-    environment = {**os.environ, "TORCHELASTIC_RUN_ID": rendezvous, "MASTER_PORT": "1"}
-    return subprocess.check_output([*above, sys.executable, "-c", PRINT], env=environment, text=True).strip()
-
-
 def test_other_ids_add_agent(monkeypatch: pytest.MonkeyPatch) -> None:
     """Another id is joined with the agent's process, also with a script between; another agent gives another one."""
+
+    def name_in_a_process(rendezvous: str, *above: str) -> str:
+        """Return what a process with this one as its agent names its run."""
+        environment = {**os.environ, "TORCHELASTIC_RUN_ID": rendezvous, "MASTER_PORT": "1"}
+        return subprocess.check_output([*above, sys.executable, "-c", PRINT], env=environment, text=True).strip()
+
     first = name_in_a_process("101")
     assert name_in_a_process("101", "sh", "-c", '"$@"; exit $?', "sh") == first
     monkeypatch.setenv("TORCHELASTIC_RUN_ID", "101")

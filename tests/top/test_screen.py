@@ -25,14 +25,6 @@ def shown(app: Top) -> list[str]:
     return [line.rstrip() for line in str(app.query_one(Static).content).splitlines()]
 
 
-def ranks_shown(app: Top) -> list[int]:
-    """Return the ranks on the screen, in their order."""
-    lines = shown(app)
-    heading = next(index for index, line in enumerate(lines) if line.lower().lstrip("- ").startswith("rank "))
-    rows = [line.lstrip("*! ").split() for line in lines[heading + 1 :]]
-    return [int(row[0]) for row in rows if row and row[0].isdigit()]
-
-
 def drive(directory: Path, steps: Callable[[Top, Pilot[None]], Awaitable[None]]) -> Top:
     """Run the view on 80 by 24 cells without a terminal, until its first frame is there, and then some steps."""
 
@@ -51,6 +43,14 @@ def drive(directory: Path, steps: Callable[[Top, Pilot[None]], Awaitable[None]])
 
 def test_keys_arrange_and_quit(tmp_path: Path) -> None:
     """Each key does as the footer says, and the arrangement holds for the next frame."""
+
+    def ranks_shown(app: Top) -> list[int]:
+        """Return the ranks on the screen, in their order."""
+        lines = shown(app)
+        heading = next(index for index, line in enumerate(lines) if line.lower().lstrip("- ").startswith("rank "))
+        rows = [line.lstrip("*! ").split() for line in lines[heading + 1 :]]
+        return [int(row[0]) for row in rows if row and row[0].isdigit()]
+
     for rank in write_job(tmp_path, 16, 3, starved=9):
         rank.ring.close(3, 3)
 
