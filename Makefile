@@ -9,7 +9,7 @@ DOCS_STAMP := $(VENV)/.docs-installed
 # torch compiled anew at each start of a rank takes seconds: machines that forbid compiled files do it here all the same.
 unexport PYTHONDONTWRITEBYTECODE
 
-.PHONY: setup demo test test-faults test-gpu test-matrix test-stack test-lowest test-pythons mutants fuzz check render docs bench stack clean
+.PHONY: setup demo test test-faults test-gpu test-matrix test-stack test-lowest test-pythons test-integrations mutants fuzz check render docs bench stack clean
 
 setup: $(STAMP)
 
@@ -56,6 +56,9 @@ test-lowest: $(STAMP)
 
 test-pythons: $(STAMP)
 	$(BIN)/python -m tools.environments pythons
+
+test-integrations: $(STAMP)
+	$(BIN)/python -m tools.environments integrations
 
 mutants: $(STAMP)
 	$(BIN)/python -m tests.mutants $(if $(QUARTER),--quarter $(QUARTER))

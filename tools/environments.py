@@ -1,10 +1,14 @@
 """
-Run the quick tests in other environments: with the oldest packages that pyproject.toml allows, and on other Pythons.
+Run tests in other environments: the oldest packages that pyproject.toml allows, other Pythons, other people's loaders.
 
     python -m tools.environments lowest
     python -m tools.environments pythons
+    python -m tools.environments integrations
+    python -m tools.environments pins            # after a change of a file of loaders: their packages, pinned anew
 
-Each environment is a folder `.venv-NAME` in the checkout. An interpreter counts if PATH has it as `python3.N`.
+Each environment is a folder `.venv-NAME` in the checkout. An interpreter counts if PATH has it as `python3.N`. Those of
+other loaders have the packages of `tests/integrations/requirements/NAME.txt` before this environment's own, so that
+torch is installed once.
 """
 
 from __future__ import annotations
@@ -13,6 +17,7 @@ import argparse
 import shutil
 import subprocess
 import sys
+import tempfile
 import tomllib
 from pathlib import Path
 
@@ -43,6 +48,9 @@ QUICK_TESTS = (
     "tests/step/test_values.py",
     "tests/top",
 )
+REQUIREMENTS = ROOT / "tests" / "integrations" / "requirements"
+# A loader runs with the torch of this environment.
+SHARED = ("torch", "torchvision")
 
 
 def run(*command: str | Path) -> None:
@@ -100,15 +108,56 @@ def check_other_pythons() -> None:
             run_quick_tests(python)
 
 
+def check_integrations() -> None:
+    """Run the tests of other loaders, in an environment for each file of requirements."""
+    for requirements in sorted(REQUIREMENTS.glob("*.txt")):
+        layer_environment(requirements)
+    run(sys.executable, "-m", "pytest", "-m", "integrations", "tests/integrations")
+
+
+def layer_environment(requirements: Path) -> None:
+    """Create an environment of pinned packages over this one, unless it is there."""
+    folder = ROOT / f".venv-{requirements.stem}"
+    stamp = folder / "installed.txt"
+    if stamp.exists() and stamp.read_text() == requirements.read_text():
+        return
+    python = create_environment(requirements.stem, sys.executable)
+    install(python, "--no-deps", "--requirements", str(requirements), constraints=None)
+    own, shared = site_packages(python), site_packages(sys.executable)
+    # The folders of a .pth file come after its own: a package of the environment hides the shared one.
+    (own / "shared.pth").write_text(f"{shared}\n")
+    stamp.write_text(requirements.read_text())
+
+
+def site_packages(python: str | Path) -> Path:
+    """Return the folder of an interpreter's packages."""
+    program = "import sysconfig; print(sysconfig.get_path('purelib'))"
+    return Path(subprocess.check_output([python, "-c", program], text=True).strip())
+
+
+def pin_integrations() -> None:
+    """Pin the loaders of each `NAME.in`, with all that they need, in `NAME.txt`."""
+    for loaders in sorted(REQUIREMENTS.glob("*.in")):
+        with tempfile.NamedTemporaryFile("w", suffix=".txt") as shared:
+            shared.write("\n".join(SHARED))
+            shared.flush()
+            options = ["--quiet", "--upgrade", "--no-header", "--no-annotate", "--excludes", shared.name]
+            run(UV, "pip", "compile", *options, loaders, "--output-file", loaders.with_suffix(".txt"))
+
+
 def run_quick_tests(python: Path) -> None:
     """Run the quick tests with an environment's interpreter."""
     run(python, "-m", "pytest", "-p", "no:cacheprovider", "--timeout", "120", *QUICK_TESTS)
 
 
+TASKS = {
+    "lowest": check_lowest_packages,
+    "pythons": check_other_pythons,
+    "integrations": check_integrations,
+    "pins": pin_integrations,
+}
+
 if __name__ == "__main__":
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    parser.add_argument("environments", choices=("lowest", "pythons"))
-    if parser.parse_args().environments == "lowest":
-        check_lowest_packages()
-    else:
-        check_other_pythons()
+    parser.add_argument("task", choices=TASKS)
+    TASKS[parser.parse_args().task]()

@@ -1,0 +1,122 @@
+"""
+What each rank of a loader's job does: train through each case, and write down what the loop consumed.
+
+Runs in the loader's own environment: torch, otel_train and the loader are there, the tools for tests are not.
+"""
+
+from __future__ import annotations
+
+import gc
+import json
+import sys
+from collections.abc import Callable, Generator, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any, NamedTuple
+
+import torch.distributed as dist
+
+import otel_train
+
+STEPS = 40
+"""Steps of a case."""
+SAVED_AFTER = 17
+"""Steps after which a resumed case is saved and begun anew."""
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Case:
+    """One way to run a loader."""
+
+    variant: str
+    """Name of what the job does in its own way, such as another mode of the loader."""
+    workers: int = 0
+    """Worker processes of each rank's loader."""
+    resumed: bool = False
+    """Whether the loop is saved after `SAVED_AFTER` steps, and a new one goes on from there."""
+
+    @property
+    def name(self) -> str:
+        """Name of the case's folder, and its id in the tests."""
+        return f"{self.variant}-{self.workers}-{'resumed' if self.resumed else 'straight'}"
+
+
+class Row(NamedTuple):
+    """A row that the loop consumed, by its payload."""
+
+    source: str
+    tokens: int
+    repeat: int = 0
+    """Number of the pass over the source's data."""
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Loading:
+    """A loader that yields tagged batches, with the meter that counts them."""
+
+    meter: Any
+    batches: Any
+    """The loader, for `meter.counted`; begun again where it ends."""
+    rows: Callable[[Any], list[Row]]
+    """Reads the rows of a batch from its payload, as the user's loop gets it."""
+    save: Callable[[], Any] = dict
+    """Returns the loader's state, for the `begin` of the loop that goes on."""
+
+
+Begin = Callable[[Case, Any], Loading]
+"""Makes the loading of a case, from the beginning (None) or from what `save` has returned."""
+
+
+def cases_of(*variants: str, workers: Sequence[int] = (0, 2)) -> list[Case]:
+    """Return the cases of some variants: each number of workers, straight and resumed."""
+    return [
+        Case(variant=variant, workers=number, resumed=resumed)
+        for variant in variants
+        for number in workers
+        for resumed in (False, True)
+    ]
+
+
+def run_cases(begin: Begin) -> None:
+    """Run the cases that the test asks for, in the folder that it names, on this rank; all in one process group."""
+    folder, *names = map(str, sys.argv[1:])
+    dist.init_process_group("gloo")
+    for name in names:
+        variant, workers, how = name.rsplit("-", 2)
+        run_case(begin, Case(variant=variant, workers=int(workers), resumed=how == "resumed"), Path(folder, name))
+        dist.barrier()
+    dist.destroy_process_group()
+
+
+def run_case(begin: Begin, case: Case, folder: Path) -> None:
+    """Run the steps of a case, in one part or two, and write each step's rows into this rank's file."""
+    consumed: list[list[Row]] = []
+    state: dict[str, Any] | None = None
+    for last in (SAVED_AFTER, STEPS) if case.resumed else (STEPS,):
+        loading = begin(case, state and state["loader"])
+        session = otel_train.init(
+            sources=[loading.meter], ring_dir=folder / "rings", run_id=case.name, max_in_flight=STEPS
+        )
+        with session as telemetry:
+            if state is not None:
+                loading.meter.load_state_dict(state["meter"])
+            batches = endless(loading)
+            for step in range(len(consumed) + 1, last + 1):
+                consumed.append(loading.rows(next(batches)))
+                telemetry.step(step)
+            state = {"loader": loading.save(), "meter": loading.meter.state_dict()}
+            batches.close()
+        del loading, batches
+        gc.collect()  # ends the workers
+    (folder / f"rank{dist.get_rank()}.json").write_text(json.dumps(consumed))
+
+
+def endless(loading: Loading) -> Generator[Any]:
+    """Yield the loader's batches, counted, pass after pass."""
+    while True:
+        number = 0
+        for batch in loading.meter.counted(loading.batches):
+            number += 1
+            yield batch
+        if not number:
+            raise RuntimeError("the loader has no batch")
