@@ -39,9 +39,10 @@ class RankModel:
         for source in self.shares:
             self.counts[source] = self.counts.get(source, 0) * keep
             self.targets[source] = self.targets.get(source, 0) * keep + len(consumed) * self.shares[source]
-        for source, length, repeat in consumed:
-            restarts += repeat > self.passes.get(source, repeat)
-            self.passes[source] = repeat
+        for source, newest in newest_passes(consumed).items():
+            restarts += max(0, newest - self.passes.get(source, newest))
+            self.passes[source] = max(newest, self.passes.get(source, newest))
+        for source, length, _ in consumed:
             tokens[source] += length
             self.counts[source] += 1
             pairs += self.previous is not None
@@ -62,6 +63,14 @@ class RankModel:
                 if share < 1
             ),
         }
+
+
+def newest_passes(consumed: Sequence[Sequence[Any]]) -> dict[str, int]:
+    """Return the newest pass of each source among some rows."""
+    newest: dict[str, int] = {}
+    for source, _, repeat in consumed:
+        newest[source] = max(repeat, newest.get(source, 0))
+    return newest
 
 
 def expected_values(ranks: Sequence[Sequence[Any]], weights: Mapping[str, float]) -> list[dict[str, float]]:
