@@ -17,6 +17,7 @@ CONTRIBUTING = Path(__file__).parents[1] / "CONTRIBUTING.md"
 MAY_IMPORT: dict[str, set[str]] = {
     "catalogue": set(),
     "mixing": {"catalogue"},
+    "integrations": {"mixing"},
     "ledger": {"catalogue"},
     "ring": {"catalogue"},
     "step": {"catalogue", "mixing", "ledger", "ring"},
