@@ -168,6 +168,9 @@ class Layout:
             # A catalogue row is there at every step, but for a duration that nobody measured.
             empty = 0.0 if metric.measures and metric.unit != "s" else None
             return [(Series(metric, metric.name), partial(_ratio, starts[0], starts[1], empty))]
+        if metric.reduction is Reduction.ALIKE:
+            stop = starts[1] + measures_of(metric)[1].size
+            return [(Series(metric, metric.name), partial(_alike, starts[0], starts[1], stop))]
         if metric.reduction is Reduction.NORM:
             return [(Series(metric, metric.name), partial(_root, starts[0], starts[1]))]
         if metric.reduction is Reduction.SHARE:
@@ -293,6 +296,11 @@ def _own_sum(index: int, sums: Vector, _peaks: Vector, _ranks: Vector) -> float 
 
 def _ratio(top: int, bottom: int, empty: float | None, sums: Vector, _peaks: Vector, _ranks: Vector) -> float | None:
     return sums[top] / sums[bottom] if sums[bottom] else empty
+
+
+def _alike(count: int, start: int, stop: int, sums: Vector, _peaks: Vector, _ranks: Vector) -> float:
+    squares = [sign * sign for sign in sums[start:stop]]
+    return math.fsum(squares) / len(squares) / sums[count] if sums[count] else 0.0
 
 
 def _root(top: int, bottom: int, sums: Vector, _peaks: Vector, _ranks: Vector) -> float | None:

@@ -38,6 +38,8 @@ class Reduction(StrEnum):
     """Jensen-Shannon divergence of the SUMmed counts against the SUMmed targets."""
     SHARE = "share"
     """Each modality's part of the SUMmed counts."""
+    ALIKE = "alike"
+    """Mean square of the SUMmed signs over the SUMmed count: how many ranks have the signs of a rank, on average."""
     HISTOGRAM = "histogram"
     """SUM of each bucket."""
     LOCAL = "local"

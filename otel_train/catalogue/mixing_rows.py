@@ -16,6 +16,8 @@ SWITCH_COUNT = Measure("stream_mixing.switches")
 PAIR_COUNT = Measure("stream_mixing.pairs")
 DECAYED_COUNTS = Measure("stream_mixing.decayed_counts", per_modality=True)
 DECAYED_TARGETS = Measure("stream_mixing.decayed_targets", per_modality=True)
+ORDER_COUNT = Measure("stream_mixing.orders")
+ORDER_SIGNS = Measure("stream_mixing.order_signs", size=4)
 
 PICKS = Metric(
     "stream_mixing.picks",
@@ -134,6 +136,16 @@ STARVED_READERS = Metric(
     wandb_key="stream_mixing/starved_readers",
     remedy="Compare the weight that is configured for the reader with the one that the mixer uses.",
 )
+ALIKE_RANKS = Metric(
+    "stream_mixing.alike_ranks",
+    Reduction.ALIKE,
+    Instrument.GAUGE,
+    "{rank}",
+    (ORDER_COUNT, ORDER_SIGNS),
+    description="Ranks that draw in one order, of which a rank is one: an estimate, right on average over steps.",
+    wandb_key="stream_mixing/alike_ranks",
+    remedy="Give each rank's mixer its rank or a seed of its own; ranks that share their data on purpose may be alike.",
+)
 MIXING: tuple[Metric, ...] = (
     PICKS,
     ACTIVE_READERS,
@@ -146,5 +158,6 @@ MIXING: tuple[Metric, ...] = (
     MODALITY_TARGET,
     TOKENS,
     STARVED_READERS,
+    ALIKE_RANKS,
 )
 """Metrics that a mixing source measures, in the order of its measurements."""

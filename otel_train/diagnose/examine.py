@@ -20,6 +20,7 @@ from otel_train.catalogue import (
     rows,
 )
 from otel_train.delivery import read_status
+from otel_train.diagnose.alike_ranks import find_alike
 from otel_train.diagnose.causes import explain
 from otel_train.diagnose.drift import find_drift
 from otel_train.diagnose.finding import WORST_FIRST, WRONG, Finding, Severity
@@ -52,6 +53,7 @@ def examine(
     findings += find_stragglers(history)
     findings += [find_metric(history, key, ranges(key)) for key in HEADLINE_KEYS]
     findings.append(find_drift(history))
+    findings += find_alike(history)
     findings += find_starved(history)
     findings += find_pipeline(history, job)
     return sorted(findings, key=lambda finding: WORST_FIRST.index(finding.severity))

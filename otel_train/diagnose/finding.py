@@ -12,14 +12,18 @@ class Severity(StrEnum):
     OK = "ok"
     UNKNOWN = "unknown"
     """The source does not tell."""
+    NOTE = "note"
+    """Nothing need be wrong: something about the run that one should have heard of."""
     WARNING = "warning"
     """Training goes on, but not as it was meant to."""
     CRITICAL = "critical"
     """Training hangs, or trains on nothing."""
 
 
-WORST_FIRST = (Severity.CRITICAL, Severity.WARNING, Severity.UNKNOWN, Severity.OK)
+WORST_FIRST = (Severity.CRITICAL, Severity.WARNING, Severity.NOTE, Severity.UNKNOWN, Severity.OK)
 """The order of findings."""
+INFORMS = (Severity.NOTE, Severity.UNKNOWN)
+"""Severities of findings that say neither that something is wrong nor that it is well."""
 WRONG = (Severity.CRITICAL, Severity.WARNING)
 """Severities of findings that somebody must look at."""
 

@@ -19,12 +19,12 @@ from otel_train.output import make_console
 from otel_train.printable import printable
 from otel_train.read.history import History
 
-_STYLES = {Severity.CRITICAL: "bold red", Severity.WARNING: "yellow"}
+_STYLES = {Severity.CRITICAL: "bold red", Severity.WARNING: "yellow", Severity.NOTE: "cyan"}
 _INDENT = 4
 
 
 def print_findings(history: History, findings: Sequence[Finding], console: Console | None = None) -> None:
-    """Print the findings that are wrong, worst first, then one line of checks that are well, and one of unknown ones.
+    """Print the findings that are wrong, worst first, then the notes, a line of unknown checks and one of those well.
 
     Args:
         history: The run.
@@ -37,7 +37,7 @@ def print_findings(history: History, findings: Sequence[Finding], console: Conso
     console.print(Text(printable(f"read from {history.source}"), style="dim"))
     explained: set[tuple[str, ...]] = set()
     wrong = [finding for finding in findings if finding.severity in WRONG]
-    for finding in wrong:
+    for finding in [*wrong, *(finding for finding in findings if finding.severity is Severity.NOTE)]:
         console.print()
         head = Text(finding.severity.upper(), style=_STYLES[finding.severity])
         head.append(printable(f" {finding.check}"), style="bold")

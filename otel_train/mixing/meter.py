@@ -13,6 +13,7 @@ from otel_train.exceptions import ConfigurationError
 from otel_train.mixing.argument_checks import checked_pick, checked_slot
 from otel_train.mixing.decayed_shares import DecayedShares
 from otel_train.mixing.meter_state import fitted, merge_meter_states
+from otel_train.mixing.pick_order import PickOrder
 from otel_train.mixing.reader_slots import EMPTY as _EMPTY
 from otel_train.mixing.reader_slots import ReaderSlots
 from otel_train.mixing.starvation import Starvation
@@ -86,6 +87,8 @@ class MixingMeter:
         """At each slot's last pick."""
         self._shares = DecayedShares(len(self.modalities), self.horizon)
         self._new_counts = self._shares.new_counts
+        self._order = PickOrder()
+        self._recent = self._order.recent
         self._tokens = [0.0] * len(self.modalities)
         self._restarts = self._switches = 0.0
         self._previous = _EMPTY
@@ -129,6 +132,9 @@ class MixingMeter:
         self._new_counts[modality] += rows
         self._last_picked_step[slot] = self._step
         self._total_picked[slot] = self._total = total
+        self._recent.append(modality)
+        if rows != 1:
+            self._recent.append(rows)
         if modality != self._previous and rows:
             if self._previous != _EMPTY:
                 self._switches += 1
@@ -270,6 +276,7 @@ class MixingMeter:
             *shares.targets,
             *self._tokens,
             self._starvation.count(total, self._modality_index) if total > self._starvation.earliest else 0.0,
+            *self._order.drain(),
             step - min(last) if last else ABSENT,
         ]
         self._restarts = self._switches = self._unpaired = 0.0

@@ -82,7 +82,7 @@ class Track:
 
 @dataclass(frozen=True, slots=True)
 class MixInterval:
-    """The exact picks of one interval, over the ranks that the source has."""
+    """The exact picks of one interval, over the ranks that the source has and that draw for themselves."""
 
     step: int
     """The step that ends the interval."""
@@ -106,7 +106,9 @@ class History:
     ranks: dict[int, Track] = field(default_factory=dict)
     """Each rank's own values; `_rank` keys are not among them."""
     mix: list[MixInterval] = field(default_factory=list)
-    """The picks of each interval, where the source has them exactly."""
+    """The picks of each interval, where the source has them exactly; of ranks that draw in one order those of one."""
+    order_groups: tuple[tuple[int, ...], ...] = ()
+    """The ranks that the source has, grouped by the order in which they draw; empty where it does not tell."""
     reuse: tuple[float, ...] = ()
     """False evictions by reuse distance, over the ranks and steps that the source has: a count for each of
     `REUSE_BOUNDS`, one for larger distances, and the sum of the distances; empty where the source has none."""

@@ -1,4 +1,7 @@
-"""The exact picks of each interval, computed from the decayed counts in the records of ranks."""
+"""The exact picks of each interval, computed from the decayed counts in the records of ranks.
+
+What ranks draw in one order was drawn once: of such ranks the picks of the first count.
+"""
 
 from __future__ import annotations
 
@@ -7,6 +10,7 @@ from collections.abc import Sequence
 
 from otel_train.catalogue import Layout, rows
 from otel_train.read.history import MixInterval
+from otel_train.read.pick_orders import OrderGroups, PickOrders
 
 
 class IntervalPicks:
@@ -17,6 +21,7 @@ class IntervalPicks:
         """Decayed counts and targets of each rank's newest record."""
         self._intervals: dict[int, dict[int, MixInterval]] = {}
         """By step and rank."""
+        self._orders = PickOrders()
 
     def add(self, rank: int, step: int, layout: Layout, sums: Sequence[float], horizon: object) -> None:
         """Undo the decay of a record: the picks are the growth of the counts since the rank's record before.
@@ -30,6 +35,7 @@ class IntervalPicks:
         """
         if any(measure.name not in layout.offsets for measure in (rows.PICK_COUNT, *rows.MIX_DIVERGENCE.measures)):
             return
+        self._orders.add(rank, step, layout, sums)
         width = len(layout.modalities)
         starts = [layout.offsets[measure.name] for measure in rows.MIX_DIVERGENCE.measures]
         counts, targets = (tuple(sums[start : start + width]) for start in starts)
@@ -51,10 +57,24 @@ class IntervalPicks:
         """Forget all but so many of the newest intervals."""
         for step in sorted(self._intervals)[:-newest]:
             del self._intervals[step]
+        self._orders.keep(newest)
 
-    def joined(self) -> list[MixInterval]:
-        """Return the picks of all ranks together, interval by interval."""
-        return [_joined(step, list(by_rank.values())) for step, by_rank in sorted(self._intervals.items())]
+    def joined(self) -> tuple[list[MixInterval], tuple[tuple[int, ...], ...]]:
+        """Return the picks of all ranks that draw for themselves, interval by interval, and the groups of ranks."""
+        orders = self._orders.compare()
+        intervals = [
+            _joined(step, _drawn_once(step, by_rank, orders)) for step, by_rank in sorted(self._intervals.items())
+        ]
+        return intervals, orders.newest
+
+
+def _drawn_once(step: int, by_rank: dict[int, MixInterval], orders: OrderGroups) -> list[MixInterval]:
+    """Return the intervals of a step without those of ranks that draw like one before them."""
+    by_key: dict[object, MixInterval] = {}
+    for rank, interval in sorted(by_rank.items()):
+        key = orders.key(rank, step)
+        by_key.setdefault((rank,) if key is None else key, interval)
+    return list(by_key.values())
 
 
 def _joined(step: int, intervals: Sequence[MixInterval]) -> MixInterval:

@@ -125,7 +125,7 @@ class RingJob:
 
     def _sum_up(self) -> None:
         """Join the ranks' picks, and the counts of losses in the rings."""
-        self.history.mix = self._picks.joined()
+        self.history.mix, self.history.order_groups = self._picks.joined()
         states = [ring.state() for ring in self.rings.values()]
         self.history.dropped = float(sum(state.dropped for state in states))
         self.history.refused = float(sum(state.refused for state in states))

@@ -12,6 +12,7 @@ _REDUCTIONS = {
     Reduction.MIN: "MIN, and its rank",
     Reduction.DIVERGENCE: "from the SUMmed counts and targets",
     Reduction.SHARE: "from the SUMs",
+    Reduction.ALIKE: "from the SUMs",
     Reduction.HISTOGRAM: "SUM of each bucket",
     Reduction.LOCAL: "none",
 }

@@ -8,7 +8,7 @@ from functools import cached_property
 
 from otel_train.catalogue import HEADLINE, HEADLINE_KEYS, Metric, Ranges, headline_row, healthy_range
 from otel_train.diagnose.capacity import CapacityPlan
-from otel_train.diagnose.finding import WORST_FIRST, WRONG, Finding, Severity
+from otel_train.diagnose.finding import INFORMS, WORST_FIRST, WRONG, Finding, Severity
 from otel_train.number_text import counted
 from otel_train.read.history import History
 from otel_train.report.judged_curve import JudgedCurve, judged_curve
@@ -76,10 +76,8 @@ class ReportRun:
 
     @property
     def verdict(self) -> Severity:
-        """The worst severity of the run that is not unknown."""
-        return next(
-            (topic.severity for topic in self.topics if topic.severity is not Severity.UNKNOWN), Severity.UNKNOWN
-        )
+        """The worst severity of the run that says whether something is wrong."""
+        return next((topic.severity for topic in self.topics if topic.severity not in INFORMS), Severity.UNKNOWN)
 
     @property
     def last_step(self) -> int:

@@ -16,12 +16,14 @@ from otel_train.report.run import ReportRun, Topic, sentence
 WORDS = {
     Severity.CRITICAL: "Critical",
     Severity.WARNING: "Out of range",
+    Severity.NOTE: "Worth knowing",
     Severity.UNKNOWN: "Not known",
     Severity.OK: "Healthy",
 }
 _SHAPES = {
     Severity.CRITICAL: "M8 1L15 5V11L8 15L1 11V5ZM5.5 5.5L10.5 10.5M10.5 5.5L5.5 10.5",
     Severity.WARNING: "M8 1.5L15.2 14.5H.8ZM8 6V10M8 12.2V12.4",
+    Severity.NOTE: "M8 1A7 7 0 1 1 7.99 1ZM8 7V12M8 4.2V4.4",
     Severity.UNKNOWN: "M8 1A7 7 0 1 1 7.99 1ZM5.8 6.2A2.3 2.3 0 1 1 8 8.6V9.6M8 11.9V12.1",
     Severity.OK: "M8 1A7 7 0 1 1 7.99 1ZM4.8 8.2L7.2 10.6L11.4 5.8",
 }

@@ -34,7 +34,8 @@ def test_decay_is_undone(picks: list[tuple[int, int]]) -> None:
             decayed = [old * keep + count for old, count in zip(decayed, new, strict=True)]
             intervals.add(rank, step, layout, record(layout, decayed, sum(new)), HORIZON)
     expected = {step: (2.0 * code, 2.0 * prose) for step, (code, prose) in enumerate(picks) if step and code + prose}
-    assert {interval.step: interval.picks for interval in intervals.joined()} == expected
+    joined, _ = intervals.joined()
+    assert {interval.step: interval.picks for interval in joined} == expected
 
 
 def test_lost_records_give_no_picks() -> None:
@@ -42,4 +43,4 @@ def test_lost_records_give_no_picks() -> None:
     layout, intervals = Layout(MIXING, ("code", "prose")), IntervalPicks()
     intervals.add(0, 1, layout, record(layout, [8.0, 8.0], 16), HORIZON)
     intervals.add(0, 3, layout, record(layout, [80.0, 80.0], 16), HORIZON)
-    assert intervals.joined() == []
+    assert intervals.joined() == ([], ())
