@@ -13,7 +13,7 @@ if TYPE_CHECKING:
     from otel_train.catalogue import Metric, Phase, Reduction
     from otel_train.exceptions import ConfigurationError, OtelTrainError
     from otel_train.ledger import LedgerMeter, StateLedger
-    from otel_train.mixing import MixingMeter, StreamMixingDataset
+    from otel_train.mixing import Collate, MixingMeter, SourceMeter, StreamMixingDataset, TaggedDataset
     from otel_train.step import (
         ClockedSource,
         DescribedSource,
@@ -31,6 +31,7 @@ if TYPE_CHECKING:
 
 _HOMES = {
     "ClockedSource": "otel_train.step",
+    "Collate": "otel_train.mixing",
     "ConfigurationError": "otel_train.exceptions",
     "DescribedSource": "otel_train.step",
     "FlatSource": "otel_train.step",
@@ -43,9 +44,11 @@ _HOMES = {
     "Reduction": "otel_train.catalogue",
     "Scalar": "otel_train.step",
     "Source": "otel_train.step",
+    "SourceMeter": "otel_train.mixing",
     "StateLedger": "otel_train.ledger",
     "SteppedSource": "otel_train.step",
     "StreamMixingDataset": "otel_train.mixing",
+    "TaggedDataset": "otel_train.mixing",
     "Telemetry": "otel_train.step",
     "WatchedSource": "otel_train.step",
     "aggregate_step_metrics": "otel_train.step",
@@ -56,6 +59,7 @@ _HOMES = {
 __version__ = "0.1.0"
 __all__ = [
     "ClockedSource",
+    "Collate",
     "ConfigurationError",
     "DescribedSource",
     "FlatSource",
@@ -68,9 +72,11 @@ __all__ = [
     "Reduction",
     "Scalar",
     "Source",
+    "SourceMeter",
     "StateLedger",
     "SteppedSource",
     "StreamMixingDataset",
+    "TaggedDataset",
     "Telemetry",
     "WatchedSource",
     "aggregate_step_metrics",

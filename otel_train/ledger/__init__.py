@@ -6,8 +6,8 @@
 
 from otel_train.event_sink import EventSink
 from otel_train.ledger.cache_meter import LedgerMeter
-from otel_train.ledger.hashing import stable_hash
 from otel_train.ledger.shard import Fetched
 from otel_train.ledger.state_ledger import StateLedger
+from otel_train.stable_hash import stable_hash
 
 __all__ = ["EventSink", "Fetched", "LedgerMeter", "StateLedger", "stable_hash"]

@@ -12,7 +12,7 @@ from otel_train.catalogue import LEDGER, Metric
 from otel_train.event_sink import EventSink
 from otel_train.exceptions import ConfigurationError
 from otel_train.ledger.cache_interval import OVERFLOW, STALE, CacheInterval, Counts, by_wandb_key
-from otel_train.ledger.hashing import stable_hash
+from otel_train.stable_hash import stable_hash
 from otel_train.untraced import untraced
 
 

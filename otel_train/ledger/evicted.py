@@ -6,8 +6,8 @@ from collections.abc import Iterator
 
 import torch
 
-from otel_train.ledger.hashing import stable_hash
 from otel_train.ledger.ordered_keys import OrderedKeys
+from otel_train.stable_hash import stable_hash
 from otel_train.torch_modes import outside_modes
 
 

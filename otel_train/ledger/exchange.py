@@ -9,7 +9,7 @@ import torch.distributed as dist
 
 from otel_train.arguments import check_ranks_meet
 from otel_train.exceptions import ConfigurationError, ShapeMismatchError
-from otel_train.ledger.hashing import stable_hash
+from otel_train.stable_hash import stable_hash
 
 _TEXT_BYTES = 512
 """Bytes of a rank's message when an exchange can't be made."""

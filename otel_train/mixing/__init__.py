@@ -6,19 +6,29 @@
 
 from otel_train.event_sink import EventSink
 from otel_train.mixing.batch import MixedBatch
+from otel_train.mixing.batch_tags import Collate, TaggedDataset
 from otel_train.mixing.dataset import StreamMixingDataset
 from otel_train.mixing.meter import MixingMeter
 from otel_train.mixing.plan import AtEnd
+from otel_train.mixing.source_meter import SourceMeter
 from otel_train.mixing.streams import FileStream, Stream
+from otel_train.mixing.tags import Tag, Tagged, pack_tag, sample_code
 from otel_train.mixing.weights import WeightSchedule
 
 __all__ = [
     "AtEnd",
+    "Collate",
     "EventSink",
     "FileStream",
     "MixedBatch",
     "MixingMeter",
+    "SourceMeter",
     "Stream",
     "StreamMixingDataset",
+    "Tag",
+    "Tagged",
+    "TaggedDataset",
     "WeightSchedule",
+    "pack_tag",
+    "sample_code",
 ]

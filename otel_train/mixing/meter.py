@@ -17,6 +17,7 @@ from otel_train.mixing.pick_order import PickOrder
 from otel_train.mixing.reader_slots import EMPTY as _EMPTY
 from otel_train.mixing.reader_slots import ReaderSlots
 from otel_train.mixing.starvation import Starvation
+from otel_train.mixing.tally import Tally
 from otel_train.mixing.weights import checked_modalities, checked_weights, target_shares
 from otel_train.untraced import untraced
 
@@ -142,20 +143,31 @@ class MixingMeter:
                 self._unpaired += 1
             self._previous = modality
 
+    def pick_batch(self, tally: Tally) -> None:
+        """Count the rows of a batch, for a meter of which slot i holds the i-th modality, where it has rows."""
+        rows = tally.rows
+        if not rows:
+            return
+        total = self._total
+        for slot, count in enumerate(tally.counts):
+            if count:
+                self._new_counts[slot] += count
+                self._tokens[slot] += tally.tokens[slot]
+                self._last_picked_step[slot] = self._step
+                self._total_picked[slot] = total + tally.last[slot] + 1
+        self._total = total + rows
+        self._order.extend(tally.indices)
+        if self._previous == _EMPTY:
+            self._unpaired += 1
+        elif tally.ends[0] != self._previous:
+            self._switches += 1
+        self._switches += tally.switches
+        self._previous = tally.ends[1]
+
     def log_pick(self, slot: int, stream: str, tokens: int) -> None:
         """Count one pick and send its event, where somebody receives events."""
         self.pick(slot, 1, tokens)
-        if self._events is not None:
-            self._events(
-                {
-                    "event": "pick",
-                    "step": self._step,
-                    "slot": slot,
-                    "stream": stream,
-                    "modality": self._modality_for_reader[slot],
-                    "tokens": tokens,
-                }
-            )
+        self._emit_slot("pick", slot, stream, tokens=tokens)
 
     def open(self, slot: int, modality: str, stream: str = "") -> None:
         """Note that an empty slot got a stream: its reader's age counts from the present step.
@@ -218,7 +230,7 @@ class MixingMeter:
         self._slots.assign(slot, modality, self._index[modality])
         self._expect()
 
-    def _emit_slot(self, event: str, slot: int, stream: str) -> None:
+    def _emit_slot(self, event: str, slot: int, stream: str, **more: int) -> None:
         if self._events is not None:
             self._events(
                 {
@@ -227,6 +239,7 @@ class MixingMeter:
                     "slot": slot,
                     "stream": stream,
                     "modality": self._modality_for_reader[slot],
+                    **more,
                 }
             )
 

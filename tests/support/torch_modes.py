@@ -20,7 +20,7 @@ from torch.overrides import TorchFunctionMode
 from torch.utils._python_dispatch import TorchDispatchMode
 
 from otel_train.ledger import LedgerMeter, StateLedger
-from otel_train.mixing import MixingMeter, StreamMixingDataset
+from otel_train.mixing import MixingMeter, SourceMeter, StreamMixingDataset
 from otel_train.step import Telemetry
 from otel_train.step.reduction import Reducer
 from otel_train.step.scalar_recorder import ScalarRecorder
@@ -142,6 +142,7 @@ CALLS: dict[str, Callable[[Call], Any]] = {
 MODES = (*CONTEXTS, *CALLS)
 OURS: dict[type, tuple[str, ...]] = {
     MixingMeter: ("open", "pick", "set_weights", "drain_measurements", "state_dict", "load_state_dict"),
+    SourceMeter: ("__init__", "count", "drain_measurements", "state_dict", "load_state_dict"),
     StreamMixingDataset: ("__init__", "consume", "drain_measurements", "state_dict", "load_state_dict"),
     StateLedger: (
         *("__init__", "fetch", "store", "wipe", "end_step", "drain_measurements"),

@@ -1,0 +1,229 @@
+"""Take the tags out of a batch, whatever a collate function made of the rows."""
+
+from __future__ import annotations
+
+import copy
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
+from typing import Any, NamedTuple
+
+import torch
+from torch.utils.data import Dataset, IterableDataset, default_collate
+
+from otel_train.arguments import MAX_SHOWN
+from otel_train.exceptions import ConfigurationError
+from otel_train.mixing.tags import PADDING, SAMPLE_KEY, TAG_KEY, Tag, Tagged
+from otel_train.torch_modes import outside_modes, plain_tensor
+
+_DEPTH = 4
+"""Levels of mappings, tuples and lists below a batch that are looked into."""
+_FIELDS = 32
+"""A longer sequence is one of rows, which are all alike: where the first has no tag, none has."""
+
+
+class Tags(NamedTuple):
+    """The tags of a batch as they were in it, in order: tensors, arrays, lists or numbers."""
+
+    words: list[Any]
+    samples: list[Any]
+
+
+def take_tags(batch: Any) -> tuple[Any, Tags]:
+    """Return a batch without its tags, and the tags: none where it has none, and is then the same object."""
+    tags = Tags([], [])
+    return _without(batch, tags, _DEPTH), tags
+
+
+def _without(part: Any, tags: Tags, depth: int) -> Any:
+    if isinstance(part, Tagged):
+        tags.words.append(part.otel_train)
+        tags.samples.append(part.otel_train_sample)
+        return part.sample
+    if isinstance(part, Mapping):
+        return _mapping_without(part, tags, depth)
+    if isinstance(part, list | tuple):
+        return _sequence_without(part, tags, depth)
+    if not isinstance(part, torch.Tensor | str | bytes | int | float) and part is not None:
+        _note_attribute(part, tags)
+    return part
+
+
+def _note_attribute(part: Any, tags: Tags) -> None:
+    """Take the tags that an object of the user's carries as attributes; they stay there."""
+    values = getattr(part, "__dict__", None) or {}
+    word = values.get(TAG_KEY)
+    if word is not None:
+        tags.words.append(word)
+        tags.samples.append(values.get(SAMPLE_KEY, PADDING))
+
+
+def _mapping_without(part: Mapping[Any, Any], tags: Tags, depth: int) -> Any:
+    if TAG_KEY in part:
+        tags.words.append(part[TAG_KEY])
+        tags.samples.append(part.get(SAMPLE_KEY, PADDING))
+        if type(part) is dict:
+            return {key: value for key, value in part.items() if key not in (TAG_KEY, SAMPLE_KEY)}
+        bare = copy.copy(part)
+        for key in (TAG_KEY, SAMPLE_KEY):
+            if key in bare:
+                del bare[key]  # type: ignore[attr-defined]
+        return bare
+    if not depth:
+        return part
+    changed = {}
+    for key, value in part.items():
+        if isinstance(value, Mapping | list | tuple):
+            bare = _without(value, tags, depth - 1)
+            if bare is not value:
+                changed[key] = bare
+    if not changed:
+        return part
+    if type(part) is dict:
+        return {**part, **changed}
+    copied: Any = copy.copy(part)
+    copied.update(changed)
+    return copied
+
+
+def _sequence_without(part: Any, tags: Tags, depth: int) -> Any:
+    if not depth or not part:
+        return part
+    if len(part) > _FIELDS and _without(part[0], Tags([], []), depth - 1) is part[0]:
+        return part
+    bare = [_without(value, tags, depth - 1) for value in part]
+    if all(new is old for new, old in zip(bare, part, strict=True)):
+        return part
+    if isinstance(part, tuple):
+        return type(part)(*bare) if hasattr(part, "_fields") else tuple(bare)
+    return bare
+
+
+@outside_modes
+def tag_tensor(value: Any) -> torch.Tensor:
+    """Return tags as a batch has them, without padding or order lost: int64 [n] on the CPU.
+
+    Raises:
+        ConfigurationError: They are not whole numbers: something has converted them.
+    """
+    if isinstance(value, torch.Tensor):
+        flat = plain_tensor(value).detach().reshape(-1)
+        if flat.dtype != torch.int64:
+            raise ConfigurationError(
+                f"the tags of a batch must be int64, got {str(flat.dtype).removeprefix('torch.')}: something has "
+                f"converted the batch; count it before, or leave {TAG_KEY!r} and {SAMPLE_KEY!r} out of the conversion"
+            )
+        return flat.cpu()
+    if isinstance(value, int):
+        return torch.tensor([value], dtype=torch.int64, device="cpu")
+    if isinstance(value, list | tuple):
+        if all(type(number) is int for number in value):
+            return torch.tensor(value, dtype=torch.int64, device="cpu")
+        return tag_tensor(value[0]) if len(value) == 1 else torch.cat([tag_tensor(part) for part in value])
+    try:
+        return tag_tensor(torch.as_tensor(value, device="cpu"))  # an array of NumPy's or another's
+    except ConfigurationError:
+        raise
+    except Exception as error:
+        raise ConfigurationError(
+            f"the tags of a batch must be a tensor, an array or a list of int64, got {type(value).__name__} "
+            f"{value!r:.{MAX_SHOWN}}; keep {TAG_KEY!r} of the rows as it is"
+        ) from error
+
+
+class Collate:
+    """A collate function for rows that are tagged and not mappings, or that keeps none of the keys it does not expect.
+
+    It gives your function the rows as they were before they were tagged, and puts the tags beside what that returns;
+    `SourceMeter.count` takes them off again. It can be pickled if your function can.
+
+    Examples:
+        >>> import torch, otel_train
+        >>> meter = otel_train.SourceMeter({"code": 1, "prose": 3})
+        >>> tag = meter.tag("code", tokens=len)
+        >>> collate = otel_train.Collate(lambda rows: torch.tensor([sum(row) for row in rows]))
+        >>> meter.count(collate([tag([1, 2]), tag([3])]))
+        tensor([3, 3])
+
+    Args:
+        collate: Makes a batch of a list of rows; by default torch's `default_collate`.
+    """
+
+    def __init__(self, collate: Callable[[list[Any]], Any] = default_collate) -> None:
+        self.collate = collate
+
+    def __call__(self, rows: Sequence[Any]) -> Tagged:
+        """Return the batch of these rows, and their tags, int64 [n]."""
+        bare, words, samples = [], [], []
+        for row in rows:
+            untagged, tags = take_tags(row)
+            bare.append(untagged)
+            words += tags.words
+            samples += tags.samples
+        return Tagged(self.collate(bare), tag_tensor(words), tag_tensor(samples))
+
+
+class TaggedDataset(Dataset[Any]):
+    """A torch dataset whose rows carry a tag: map-style or iterable, as the one that it wraps.
+
+    Whatever else the wrapped dataset has (`state_dict`, `set_epoch`, …) it has too.
+
+    Examples:
+        >>> import otel_train
+        >>> meter = otel_train.SourceMeter({"code": 1})
+        >>> rows = otel_train.TaggedDataset([{"x": 1}, {"x": 2}], meter.tag("code"))
+        >>> len(rows), meter.count(rows[1])
+        (2, {'x': 2})
+
+    Args:
+        dataset: A dataset of rows: it has `__getitem__`, or `__iter__` where it is an `IterableDataset`.
+        tag: What `SourceMeter.tag` returned.
+    """
+
+    def __new__(cls, dataset: Any, tag: Tag) -> Any:  # noqa: ARG004  # as __init__ has it
+        """Return a map-style dataset or an iterable one: torch's DataLoader distinguishes them by class."""
+        iterable = isinstance(dataset, IterableDataset) or not hasattr(dataset, "__getitem__")
+        return object.__new__(_TaggedIterable if iterable and cls is TaggedDataset else cls)
+
+    def __init__(self, dataset: Any, tag: Tag) -> None:
+        self.dataset = dataset
+        self.tag = tag
+
+    def __getnewargs__(self) -> tuple[Any, Any]:
+        return self.dataset, self.tag
+
+    def __len__(self) -> int:
+        return len(self.dataset)
+
+    def __getitem__(self, index: Any) -> Any:
+        return self.tag(self.dataset[index])
+
+    def __getattr__(self, name: str) -> Any:
+        if name == "dataset":
+            raise AttributeError(name)  # before it is there, as in a copy that is being made
+        value = getattr(self.dataset, name)
+        if name == "__getitems__":
+            return lambda indices: [self.tag(row) for row in value(indices)]
+        return value
+
+
+class _TaggedIterable(TaggedDataset, IterableDataset[Any]):
+    def __iter__(self) -> Iterator[Any]:
+        return map(self.tag, self.dataset)
+
+
+class CountedLoader:
+    """A loader whose batches are counted when they are read; it has whatever else the loader has."""
+
+    def __init__(self, loader: Iterable[Any], count: Callable[[Any], Any]) -> None:
+        self._loader = loader
+        self._count = count
+
+    def __iter__(self) -> Iterator[Any]:
+        return map(self._count, self._loader)
+
+    def __len__(self) -> int:
+        return len(self._loader)  # type: ignore[arg-type]
+
+    def __getattr__(self, name: str) -> Any:
+        if name == "_loader":
+            raise AttributeError(name)
+        return getattr(self._loader, name)
