@@ -52,8 +52,7 @@ class Tallier:
         self._codes = list(codes)
         self._index: Mapping[int, int] = {code: index for index, code in enumerate(codes)}
         self._sources = len(codes)
-        self._shift, self._table = _index_table(codes)
-        self._mask = len(self._table) - 1
+        self._shift, self._mask, self._table = _index_table(codes)
         self._passes: list[int] | None = None
         self._expected = self._table
         """The upper bits of a tag of each source in its present pass."""
@@ -144,8 +143,8 @@ class Tallier:
 
 
 @outside_modes
-def _index_table(codes: Sequence[int]) -> tuple[int, torch.Tensor]:
-    """Return a shift, and a table of 2**n entries, int64, in which n bits of a tag find its source's index.
+def _index_table(codes: Sequence[int]) -> tuple[int, int, torch.Tensor]:
+    """Return a shift, a mask of n bits, and a table of 2**n entries, int64, in which they find a tag's source's index.
 
     The bits are those above the shift of a tag without its tokens; the table is the smallest that separates all codes.
     A search in sorted codes takes as long, and starts threads for a few hundred rows.
@@ -156,7 +155,7 @@ def _index_table(codes: Sequence[int]) -> tuple[int, torch.Tensor]:
             if len(set(places)) == len(codes):
                 table = torch.zeros(1 << bits, dtype=torch.int64, device="cpu")
                 table[torch.tensor(places, device="cpu")] = torch.arange(len(codes), device="cpu")
-                return shift + REPEAT_BITS, table
+                return shift + REPEAT_BITS, (1 << bits) - 1, table
     raise AssertionError("codes are all different")
 
 
