@@ -21,6 +21,7 @@ from otel_train.catalogue.names import (
     ATTEMPT_KEY,
     BY_NAME,
     HEADLINE_KEYS,
+    JUDGED_KEYS,
     MAX_SUFFIX,
     MAX_TEXT,
     PARTIAL_KEY,
@@ -34,7 +35,18 @@ from otel_train.catalogue.names import (
     wandb_key,
 )
 from otel_train.catalogue.phase import Phase
-from otel_train.catalogue.rows import BRIDGE, CATALOGUE, HEADLINE, LEDGER, MIXING, PIPELINE, REUSE_BOUNDS, TIMING
+from otel_train.catalogue.rows import (
+    BRIDGE,
+    CATALOGUE,
+    HEADLINE,
+    JUDGED,
+    LEDGER,
+    MIXING,
+    PIPELINE,
+    REUSE_BOUNDS,
+    SAMPLES,
+    TIMING,
+)
 
 __all__ = [
     "ABSENT",
@@ -44,6 +56,8 @@ __all__ = [
     "CATALOGUE",
     "HEADLINE",
     "HEADLINE_KEYS",
+    "JUDGED",
+    "JUDGED_KEYS",
     "LEDGER",
     "LOWEST",
     "MAX_SUFFIX",
@@ -56,6 +70,7 @@ __all__ = [
     "RANK_SUFFIX",
     "RESERVED_KEYS",
     "REUSE_BOUNDS",
+    "SAMPLES",
     "TIMING",
     "HealthyRange",
     "Instrument",

@@ -14,6 +14,7 @@ from typing import NamedTuple
 
 from otel_train.catalogue.metric import Instrument, Measure, Metric, Reduction
 from otel_train.catalogue.names import MAX_SUFFIX, RANK_SUFFIX, cluster_name, wandb_key
+from otel_train.catalogue.repeat_sketch import repeated_share
 from otel_train.exceptions import ConfigurationError
 
 ABSENT = -math.inf
@@ -161,6 +162,9 @@ class Layout:
         starts = [self.offsets[measure.name] for measure in measures_of(metric)]
         if metric.reduction is Reduction.DIVERGENCE:
             return [(Series(metric, metric.name), partial(_divergence, starts[0], starts[1], len(self.modalities)))]
+        if metric.reduction is Reduction.REPEATS:
+            stop = starts[2] + measures_of(metric)[2].size
+            return [(Series(metric, metric.name), partial(_repeats, starts[0], starts[1], starts[2], stop))]
         if metric.reduction is Reduction.HISTOGRAM:
             stop = starts[0] + measures_of(metric)[0].size
             return [(Series(metric, metric.name), partial(_slice, starts[0], stop))]
@@ -317,6 +321,10 @@ def _share(index: int, start: int, stop: int, sums: Vector, _peaks: Vector, _ran
 
 def _divergence(counts: int, targets: int, width: int, sums: Vector, _peaks: Vector, _ranks: Vector) -> float:
     return divergence(sums[counts : counts + width], sums[targets : targets + width])
+
+
+def _repeats(keys: int, repeated: int, start: int, stop: int, sums: Vector, _peaks: Vector, _ranks: Vector) -> float:
+    return repeated_share(sums[keys], sums[repeated], sums[start:stop])
 
 
 def _slice(start: int, stop: int, sums: Vector, _peaks: Vector, _ranks: Vector) -> Histogram:

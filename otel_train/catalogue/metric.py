@@ -40,6 +40,8 @@ class Reduction(StrEnum):
     """Each modality's part of the SUMmed counts."""
     ALIKE = "alike"
     """Mean square of the SUMmed signs over the SUMmed count: how many ranks have the signs of a rank, on average."""
+    REPEATS = "repeats"
+    """Share of keys that are there more than once, from SUMmed counts and the SUM of the ranks' sketches."""
     HISTOGRAM = "histogram"
     """SUM of each bucket."""
     LOCAL = "local"

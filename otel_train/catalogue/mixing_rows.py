@@ -6,6 +6,7 @@
 from __future__ import annotations
 
 from otel_train.catalogue.metric import HealthyRange, Instrument, Measure, Metric, Per, Reduction, Statistic
+from otel_train.catalogue.repeat_sketch import WIDTH
 
 # Measures that several rows share stand first.
 PICK_COUNT = Measure("stream_mixing.picks")
@@ -146,6 +147,21 @@ ALIKE_RANKS = Metric(
     wandb_key="stream_mixing/alike_ranks",
     remedy="Give each rank's mixer its rank or a seed of its own; ranks that share their data on purpose may be alike.",
 )
+REPEATS = Metric(
+    "stream_mixing.repeats",
+    Reduction.REPEATS,
+    Instrument.GAUGE,
+    "1",
+    (
+        Measure("stream_mixing.sample_keys"),
+        Measure("stream_mixing.sample_repeats"),
+        Measure("stream_mixing.sample_sketch", size=WIDTH),
+    ),
+    description="Part of the newest rows of all ranks whose sample is among them more than once, in the same pass.",
+    wandb_key="stream_mixing/repeats",
+    healthy=HealthyRange(high=0.05),
+    remedy="Seed or shard the data by rank and by worker: several of them read the same samples.",
+)
 MIXING: tuple[Metric, ...] = (
     PICKS,
     ACTIVE_READERS,
@@ -161,3 +177,5 @@ MIXING: tuple[Metric, ...] = (
     ALIKE_RANKS,
 )
 """Metrics that a mixing source measures, in the order of its measurements."""
+SAMPLES: tuple[Metric, ...] = (REPEATS,)
+"""Metrics that a mixing source measures where its rows carry sample keys, in the order of its measurements."""

@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Callable
 
 from otel_train.catalogue.metric import HealthyRange, Metric
-from otel_train.catalogue.rows import CATALOGUE, HEADLINE
+from otel_train.catalogue.rows import CATALOGUE, HEADLINE, JUDGED, SAMPLES
 
 CLUSTER = "cluster"
 MAX_SUFFIX = "_max"
@@ -22,7 +22,7 @@ RESERVED_KEYS = frozenset({ATTEMPT_KEY, PARTIAL_KEY})
 
 BY_NAME: dict[str, Metric] = {metric.name: metric for metric in CATALOGUE}
 Ranges = Callable[[str], HealthyRange]
-"""Gives the healthy range of a headline key."""
+"""Gives the healthy range of a judged key."""
 
 
 def cluster_name(name: str) -> str:
@@ -79,28 +79,30 @@ HEADLINE_KEYS: tuple[str, ...] = tuple(
     for key in ((metric.wandb_key, metric.wandb_key + MAX_SUFFIX) if metric.with_max else (metric.wandb_key,))
 )
 """The 15 wandb keys of the headline metrics."""
+JUDGED_KEYS: tuple[str, ...] = (*HEADLINE_KEYS, *(metric.wandb_key for metric in SAMPLES))
+"""The keys that have a healthy range: the headline ones, and those that a job need not have."""
 
 
 def headline_row(key: str) -> Metric:
-    """Return the headline metric that a wandb key belongs to.
+    """Return the judged metric that a wandb key belongs to.
 
     Raises:
-        KeyError: `key` is not among `HEADLINE_KEYS`.
+        KeyError: `key` is not among `JUDGED_KEYS`.
     """
-    for metric in HEADLINE:
+    for metric in JUDGED:
         if key == metric.wandb_key or (metric.with_max and key == metric.wandb_key + MAX_SUFFIX):
             return metric
     raise KeyError(key)
 
 
 def healthy_range(key: str) -> HealthyRange:
-    """Return the healthy range of a headline key; that of a maximum which is not judged holds everything.
+    """Return the healthy range of a judged key; that of a maximum which is not judged holds everything.
 
     Raises:
-        KeyError: `key` is not among `HEADLINE_KEYS`.
+        KeyError: `key` is not among `JUDGED_KEYS`.
     """
     metric = headline_row(key)
-    assert metric.healthy is not None, "every headline row has a range"
+    assert metric.healthy is not None, "every judged row has a range"
     if key != metric.wandb_key and not metric.healthy.worst:
         return HealthyRange(statistic=metric.healthy.statistic, per=metric.healthy.per)
     return metric.healthy

@@ -48,7 +48,9 @@ from otel_train.catalogue.mixing_rows import (
     PAIR_COUNT,
     PICK_COUNT,
     PICKS,
+    REPEATS,
     RESTARTS,
+    SAMPLES,
     STALENESS_MAX,
     STALENESS_MEAN,
     STARVED_READERS,
@@ -98,6 +100,7 @@ __all__ = [
     "FALSE_EVICTIONS",
     "FRESH_WRITES",
     "HEADLINE",
+    "JUDGED",
     "LEDGER",
     "LEDGER_CAPACITY",
     "LEDGER_ENTRIES",
@@ -116,9 +119,11 @@ __all__ = [
     "RANKS",
     "RECORDS_DROPPED",
     "REDUCTIONS_ABANDONED",
+    "REPEATS",
     "RESTARTS",
     "REUSE_BOUNDS",
     "REUSE_DISTANCE",
+    "SAMPLES",
     "SIDECAR_RESTARTS",
     "STALENESS_MAX",
     "STALENESS_MEAN",
@@ -138,5 +143,7 @@ __all__ = [
 
 HEADLINE: tuple[Metric, ...] = MIXING[:7] + LEDGER[:4]
 """The eleven metrics that answer the 2 a.m. question."""
-CATALOGUE: tuple[Metric, ...] = MIXING + LEDGER + TIMING + PIPELINE + BRIDGE
+JUDGED: tuple[Metric, ...] = HEADLINE + SAMPLES
+"""The metrics with a healthy range: the headline ones, and those that a job need not have."""
+CATALOGUE: tuple[Metric, ...] = MIXING + SAMPLES + LEDGER + TIMING + PIPELINE + BRIDGE
 """Every row."""

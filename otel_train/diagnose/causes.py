@@ -149,6 +149,26 @@ def _waits(history: History, rank: int | None) -> Reason | None:
     )
 
 
+def _repeats(history: History, rank: int | None) -> Reason | None:
+    row = rows.REPEATS
+    own = mean([mean(values) for track in history.ranks.values() if (values := track.finite_values(row.wandb_key))])
+    total = mean(history.cluster.finite_values(row.wandb_key))
+    if math.isnan(own + total):
+        return None
+    between = 1 - (1 - total) / (1 - own) if own < 1 else 0.0
+    evidence = (
+        f"of a rank's own rows {100 * own:.0f} % are repeats, of what is left {100 * between:.0f} % are on other ranks",
+    )
+    if own >= between:
+        where = "" if rank is None else f" (first on rank {rank})"
+        return Reason(
+            f"Seed or shard the data of each worker of a loader by its number too{where}.",
+            "the workers of a rank's loader read the same samples, or a pass over the data is shorter than the window",
+            evidence,
+        )
+    return Reason("Seed or shard the data by rank.", "ranks read the same samples", evidence)
+
+
 def _picks(_: History, rank: int | None) -> Reason | None:
     return None if rank is None else Reason(rows.PICKS.remedy, f"rank {rank}'s loader yields the fewest rows")
 
@@ -160,6 +180,7 @@ _REASONS: dict[str, Callable[[History, int | None], Reason | None]] = {
     rows.STALENESS_MAX.name: _waits,
     rows.SWITCH_RATE.name: _switches,
     rows.MIX_DIVERGENCE.name: _divergence,
+    rows.REPEATS.name: _repeats,
     rows.EVICTIONS.name: _evictions,
     rows.STALE_EVICTIONS.name: _stale,
     rows.FALSE_EVICTIONS.name: _capacity,

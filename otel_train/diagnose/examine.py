@@ -8,6 +8,7 @@ from collections.abc import Sequence
 
 from otel_train.catalogue import (
     HEADLINE_KEYS,
+    JUDGED_KEYS,
     MAX_SUFFIX,
     RANK_SUFFIX,
     HealthyRange,
@@ -51,12 +52,17 @@ def examine(
         now_ns = time.time_ns() if now_ns is None else now_ns
         findings += find_ranks(job.states(), history, now_ns)
     findings += find_stragglers(history)
-    findings += [find_metric(history, key, ranges(key)) for key in HEADLINE_KEYS]
+    findings += [find_metric(history, key, ranges(key)) for key in JUDGED_KEYS if _is_expected(history, key)]
     findings.append(find_drift(history))
     findings += find_alike(history)
     findings += find_starved(history)
     findings += find_pipeline(history, job)
     return sorted(findings, key=lambda finding: WORST_FIRST.index(finding.severity))
+
+
+def _is_expected(history: History, key: str) -> bool:
+    """Tell whether a run must have a judged key: a headline one, or one that it has measured."""
+    return key in HEADLINE_KEYS or bool(history.cluster.finite_values(key))
 
 
 def find_metric(history: History, key: str, bounds: HealthyRange) -> Finding:

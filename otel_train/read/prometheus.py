@@ -19,6 +19,7 @@ from otel_train.catalogue import (
     MIXING,
     RANK_SUFFIX,
     REUSE_BOUNDS,
+    SAMPLES,
     TIMING,
     Instrument,
     Metric,
@@ -197,7 +198,7 @@ def _buckets() -> str:
 def _cluster_series() -> dict[str, _Series]:
     """Return the cluster-wide series by their names."""
     series = {}
-    for row in (*MIXING, *LEDGER, *TIMING):
+    for row in (*MIXING, *SAMPLES, *LEDGER, *TIMING):
         if row.reduction is Reduction.HISTOGRAM:
             continue
         series[cluster_series(row)] = _Series(row.name, row, row.instrument is Instrument.COUNTER)
@@ -236,7 +237,7 @@ def _read_ranks(client: _Client, history: History, matchers: str, window: int, e
     """Read each rank's own values, as far back as they are not too many."""
     of_ranks = {
         rank_series(row): _Series(row.name, row, row.instrument is Instrument.COUNTER)
-        for row in (*MIXING, *LEDGER, *TIMING)
+        for row in (*MIXING, *SAMPLES, *LEDGER, *TIMING)
         if row.reduction is not Reduction.HISTOGRAM and not row.attribute
     }
     selector = _selector([*of_ranks, rank_series(rows.STEP)], matchers)

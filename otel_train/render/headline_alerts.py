@@ -1,11 +1,11 @@
-"""One alert for each headline metric that leaves its healthy range."""
+"""One alert for each judged metric that leaves its healthy range."""
 
 from __future__ import annotations
 
 import math
 
 from otel_train.catalogue import (
-    HEADLINE,
+    JUDGED,
     RANK_SUFFIX,
     HealthyRange,
     Instrument,
@@ -32,7 +32,7 @@ def headline_alerts(health: Ranges) -> list[Alert]:
         health: Gives the range of a headline key.
     """
     alerts = []
-    for row in HEADLINE:
+    for row in JUDGED:
         judged = [(key, healthy) for key in keys_of(row) if bounded(healthy := health(key))]
         if judged:
             alerts.append(_alert(row, judged))

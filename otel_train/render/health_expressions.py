@@ -8,7 +8,7 @@ counter is taken per step, not per log step. All cluster-wide series of an attem
 from __future__ import annotations
 
 from otel_train.catalogue import (
-    HEADLINE_KEYS,
+    JUDGED_KEYS,
     MAX_SUFFIX,
     HealthyRange,
     Instrument,
@@ -32,8 +32,8 @@ _STATISTICS = {
 
 
 def keys_of(row: Metric) -> tuple[str, ...]:
-    """Return the headline keys of a row."""
-    return tuple(key for key in HEADLINE_KEYS if headline_row(key) == row)
+    """Return the judged keys of a row."""
+    return tuple(key for key in JUDGED_KEYS if headline_row(key) == row)
 
 
 def bounded(healthy: HealthyRange) -> bool:

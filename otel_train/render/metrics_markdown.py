@@ -13,6 +13,7 @@ _REDUCTIONS = {
     Reduction.DIVERGENCE: "from the SUMmed counts and targets",
     Reduction.SHARE: "from the SUMs",
     Reduction.ALIKE: "from the SUMs",
+    Reduction.REPEATS: "from SUMmed counts and a SUMmed sketch",
     Reduction.HISTOGRAM: "SUM of each bucket",
     Reduction.LOCAL: "none",
 }

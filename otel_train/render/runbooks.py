@@ -9,7 +9,7 @@ import tomllib
 from dataclasses import dataclass
 from importlib import resources
 
-from otel_train.catalogue import HEADLINE, Instrument, Metric, Reduction, external, headline_row, rows
+from otel_train.catalogue import JUDGED, Instrument, Metric, Reduction, external, headline_row, rows
 from otel_train.catalogue.external import ExternalMetric
 from otel_train.render.alert import Alert
 from otel_train.render.dashboards import Dashboard, Panel
@@ -154,13 +154,13 @@ def _facts(alert: Alert) -> str:
     if alert.keys:
         facts.append("wandb " + ", ".join(f"`{key}`" for key in alert.keys))
         healthy = headline_row(alert.keys[0]).healthy
-        assert healthy is not None, "every headline row has a range"
+        assert healthy is not None, "every judged row has a range"
         facts.append(f"healthy is {healthy} unless the job says otherwise")
     return "; ".join(facts) + "."
 
 
 def _first_sentence(alert: Alert) -> str:
-    row = next((metric for metric in HEADLINE if metric.name == alert.metric), None)
+    row = next((metric for metric in JUDGED if metric.name == alert.metric), None)
     if row is not None and row.healthy is not None:
         return f"`{row.name}` is not {row.healthy}"
     return " ".join(prose()[alert.name]["meaning"].split()).partition(". ")[0].rstrip(".")

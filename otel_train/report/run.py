@@ -6,7 +6,7 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from functools import cached_property
 
-from otel_train.catalogue import HEADLINE, HEADLINE_KEYS, Metric, Ranges, headline_row, healthy_range
+from otel_train.catalogue import HEADLINE, JUDGED, JUDGED_KEYS, Metric, Ranges, headline_row, healthy_range
 from otel_train.diagnose.capacity import CapacityPlan
 from otel_train.diagnose.finding import INFORMS, WORST_FIRST, WRONG, Finding, Severity
 from otel_train.number_text import counted
@@ -46,15 +46,15 @@ class ReportRun:
         """The findings, those of one metric together, the worst first."""
         groups: dict[str, list[Finding]] = {}
         for finding in self.findings:
-            headline = finding.check in HEADLINE_KEYS
-            groups.setdefault(headline_row(finding.check).wandb_key if headline else finding.check, []).append(finding)
-        metrics = {row.wandb_key: row for row in HEADLINE}
+            judged = finding.check in JUDGED_KEYS
+            groups.setdefault(headline_row(finding.check).wandb_key if judged else finding.check, []).append(finding)
+        metrics = {row.wandb_key: row for row in JUDGED}
         topics = [Topic(title, tuple(members), metrics.get(title)) for title, members in groups.items()]
         return sorted(topics, key=lambda topic: WORST_FIRST.index(topic.severity))
 
     @cached_property
     def judged(self) -> dict[str, JudgedCurve]:
-        """The curves of the headline metrics, by the row's wandb key."""
+        """The curves of the judged metrics, by the row's wandb key."""
         named = {
             topic.title: next((finding.rank for finding in topic.findings if finding.rank is not None), None)
             for topic in self.topics
@@ -62,11 +62,16 @@ class ReportRun:
         }
         return {
             row.wandb_key: judged_curve(self.history, row, self.ranges(row.wandb_key), named.get(row.wandb_key))
-            for row in HEADLINE
+            for row in JUDGED
         }
 
+    @cached_property
+    def rows(self) -> list[Metric]:
+        """The metrics that a report of this run shows: the headline ones, and those of the others that it has."""
+        return [row for row in JUDGED if row in HEADLINE or self.history.cluster.finite_values(row.wandb_key)]
+
     def severity(self, key: str) -> Severity:
-        """Return the severity of a headline metric."""
+        """Return the severity of a judged metric."""
         return next((topic.severity for topic in self.topics if topic.title == key), Severity.UNKNOWN)
 
     @property
@@ -102,9 +107,9 @@ class ReportRun:
 
 def sentence(run: ReportRun) -> str:
     """Return the verdict in one sentence."""
-    keys = [finding for finding in run.findings if finding.check in HEADLINE_KEYS]
+    keys = [finding for finding in run.findings if finding.check in JUDGED_KEYS]
     wrong = [finding for finding in keys if finding.severity in WRONG]
-    others = [finding for finding in run.findings if finding.check not in HEADLINE_KEYS and finding.severity in WRONG]
+    others = [finding for finding in run.findings if finding.check not in JUDGED_KEYS and finding.severity in WRONG]
     unknown = sum(finding.severity is Severity.UNKNOWN for finding in keys)
     clauses = []
     if wrong:

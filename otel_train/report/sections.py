@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-from otel_train.catalogue import HEADLINE
 from otel_train.number_text import byte_size, grouped_number, percent
 from otel_train.read.history import History, share_key, target_key
 from otel_train.report.charts import Chart, Line, Mark
@@ -25,7 +24,7 @@ def metrics(run: ReportRun, other: ReportRun | None) -> Html | None:
     """Return the headline metrics that have no card above, small."""
     shown = {topic.title for topic in run.wrong}
     tiles = []
-    for row in HEADLINE:
+    for row in run.rows:
         if row.wandb_key in shown:
             continue
         own = run.judged[row.wandb_key]

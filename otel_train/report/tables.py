@@ -7,7 +7,7 @@ from collections.abc import Sequence
 from datetime import UTC, datetime
 
 from otel_train import __version__
-from otel_train.catalogue import HEADLINE, Metric, rows
+from otel_train.catalogue import Metric, rows
 from otel_train.diagnose.finding import WRONG, Severity
 from otel_train.number_text import grouped_number
 from otel_train.read.history import History, Track, mean
@@ -238,7 +238,7 @@ def moment(time_ns: int) -> str:
 def differences(run: ReportRun, other: ReportRun) -> Html:
     """Return both runs' newest values, and their differences."""
     body = []
-    for row in HEADLINE:
+    for row in run.rows:
         own, theirs = run.judged[row.wandb_key], other.judged[row.wandb_key]
         change = theirs.last - own.last
         part = f" ({100 * change / abs(own.last):+.0f} %)" if own.last and math.isfinite(change) else ""

@@ -10,7 +10,7 @@ from importlib import resources
 from pathlib import Path
 from typing import Any
 
-from otel_train.catalogue import HEADLINE_KEYS, HealthyRange, Per, Statistic, healthy_range
+from otel_train.catalogue import HEADLINE_KEYS, JUDGED_KEYS, HealthyRange, Per, Statistic, healthy_range
 from otel_train.exceptions import ConfigurationError
 from otel_train.paths import expanded
 from otel_train.trainer.toml_reader import read_table
@@ -223,12 +223,12 @@ class TrainerConfig:
 
     def __post_init__(self) -> None:
         for key in self.health:
-            _check(key in HEADLINE_KEYS, "health must name headline keys", key, "see `otel-train catalogue`")
+            _check(key in JUDGED_KEYS, "health must name keys with a range", key, "see `otel-train catalogue`")
         for key in self.health:
             self.healthy_range(key)
 
     def healthy_range(self, key: str) -> HealthyRange:
-        """Return the range of a headline key: the catalogue's, with the values of `[health]`."""
+        """Return the range of a judged key: the catalogue's, with the values of `[health]`."""
         own = asdict(self.health.get(key, RangeConfig()))
         return replace(healthy_range(key), **{name: value for name, value in own.items() if value is not None})
 

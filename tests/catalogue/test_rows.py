@@ -9,7 +9,7 @@ import pytest
 
 from otel_train.catalogue import (
     CATALOGUE,
-    HEADLINE,
+    JUDGED,
     Metric,
 )
 
@@ -24,8 +24,8 @@ def test_rows_follow_naming_rules(metric: Metric) -> None:
     assert metric.description.endswith(".")
 
 
-@pytest.mark.parametrize("metric", HEADLINE, ids=lambda metric: metric.name)
-def test_headline_rows_have_remedies(metric: Metric) -> None:
+@pytest.mark.parametrize("metric", JUDGED, ids=lambda metric: metric.name)
+def test_judged_rows_have_remedies(metric: Metric) -> None:
     """Each says when it needs attention and what to do then; a range that everything is in is none."""
     assert metric.remedy
     assert metric.healthy is not None

@@ -89,3 +89,31 @@ def test_dropped_values_are_warning() -> None:
     [finding] = [finding for finding in find_pipeline(history, None) if finding.check == key]
     assert (finding.severity, finding.since_step, finding.rank) == (Severity.WARNING, 2, 1)
     assert finding.summary == "3 values of scalars and sources were dropped, the last at step 4"
+
+
+@pytest.mark.parametrize(
+    ("own", "total", "cause"),
+    [
+        (0.5, 0.5, "the workers of a rank's loader read the same samples"),
+        (0.0, 0.5, "ranks read the same samples"),
+        (0.2, 0.84, "ranks read the same samples"),
+        (1.0, 1.0, "the workers of a rank's loader read the same samples"),
+    ],
+)
+def test_repeats_are_explained(own: float, total: float, cause: str) -> None:
+    """Repeats within the ranks and between them have different causes; the share of each is in the evidence."""
+    key = rows.REPEATS.wandb_key
+    history = History("rings", "run", world_size=2, ranks={0: Track(), 1: Track()})
+    for step in range(1, 41):
+        history.cluster.add(step, step, {key: total})
+        for track in history.ranks.values():
+            track.add(step, step, {key: own})
+    [finding] = [finding for finding in examine(history) if finding.check == key]
+    assert (finding.severity, finding.since_step) == (Severity.WARNING, 1)
+    assert finding.cause.startswith(cause)
+    assert f"{100 * own:.0f} % are repeats" in finding.evidence[-1]
+
+
+def test_repeats_need_no_values() -> None:
+    """Of a job whose rows carry no sample keys nothing is said."""
+    assert rows.REPEATS.wandb_key not in {finding.check for finding in examine(History("rings", "run"))}

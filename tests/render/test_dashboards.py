@@ -11,7 +11,7 @@ import pytest
 from grafana_foundation_sdk.cog.plugins import register_default_plugins
 from grafana_foundation_sdk.models import dashboard as models
 
-from otel_train.catalogue import HEADLINE, HealthyRange, Per, rows
+from otel_train.catalogue import JUDGED, HealthyRange, Per, rows
 from otel_train.render import dashboards
 from otel_train.render.dashboards import Dashboard, Section, dashboard_json, queries
 from otel_train.render.dashboards.common_panels import headline_panel
@@ -84,16 +84,16 @@ def test_panels_explain_their_metrics(dashboard: Dashboard) -> None:
             assert metric.remedy in panel.description
 
 
-def test_headline_panels_draw_their_range() -> None:
-    """Each headline metric has a panel that draws the area of its range."""
+def test_judged_panels_draw_their_range() -> None:
+    """Each metric with a healthy range has a panel that draws the area of its range."""
     shown = {
         row.name
-        for row in HEADLINE
+        for row in JUDGED
         for dashboard in dashboards()
         for panel in dashboard.panels
         if row in panel.shows and panel.healthy == row.healthy
     }
-    assert shown == {row.name for row in HEADLINE}
+    assert shown == {row.name for row in JUDGED}
 
 
 def test_area_outside_range_is_red() -> None:

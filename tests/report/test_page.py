@@ -152,3 +152,13 @@ def test_few_values_are_a_page() -> None:
     parsed(page)
     assert "No values." in page
     assert 'id="mix"' not in page
+
+
+@pytest.mark.parametrize(("share", "verdict"), [(0.0, "All 16 figures"), (0.5, "1 of 16 figures out of range")])
+def test_repeats_are_shown_where_measured(share: float, verdict: str) -> None:
+    """A run whose rows carry sample keys has one figure more than others, with its chart."""
+    history = a_history()
+    history.cluster.values[rows.REPEATS.wandb_key] = [share] * len(history.cluster.steps)
+    page = page_of(a_run(history))
+    assert verdict in page
+    assert chart(page, rows.REPEATS.wandb_key) is not None

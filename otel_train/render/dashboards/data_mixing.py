@@ -43,6 +43,7 @@ def _mix(health: Ranges) -> tuple[Panel, ...]:
     return (
         headline_panel("Mix divergence", rows.MIX_DIVERGENCE, health, unit="none"),
         headline_panel("Switch rate", rows.SWITCH_RATE, health, unit="percentunit"),
+        headline_panel("Repeated samples", rows.REPEATS, health, unit="percentunit"),
         _tokens(),
     )
 
