@@ -194,6 +194,15 @@ def test_passes_are_restarts() -> None:
     assert restarts == [0, 1, 2, 94, 100 + 1, 56]
 
 
+def test_misses_count_from_last_row() -> None:
+    """A reader's misses count from its own last row, wherever in a batch that is."""
+    meter = SourceMeter({"a": 1, "b": 1})
+    meter.count_tags([pack_tag("b")] + [pack_tag("a")] * 25)
+    assert meter.drain_step_metrics(1)["stream_mixing/starved_readers"] == 1
+    meter.count_tags([pack_tag("a")] * 25 + [pack_tag("b")])
+    assert meter.drain_step_metrics(2)["stream_mixing/starved_readers"] == 0
+
+
 def test_ended_source_is_inactive() -> None:
     """A source that has ended has no active reader, until rows of it come again."""
     meter = SourceMeter({"a": 1, "b": 1})
