@@ -30,6 +30,7 @@ NAMES = (
     "memory",
     "start",
     "gpu",
+    "batch_count",
 )
 
 
