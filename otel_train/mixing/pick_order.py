@@ -10,6 +10,7 @@ from __future__ import annotations
 from array import array
 from collections import deque
 from collections.abc import Sequence
+from functools import lru_cache
 from zlib import crc32
 
 import torch
@@ -67,5 +68,11 @@ class PickOrder:
 @outside_modes
 def _hashed(indices: torch.Tensor) -> int:
     """Return a hash of 64 bits, signed: each index times an odd number that its position decides, added up."""
-    positions = torch.arange(1, 2 * len(indices), 2, dtype=torch.int64, device="cpu") * signed(INCREMENT)
-    return int(((indices + 1) * (positions ^ (positions >> 29))).sum())
+    return int(torch.dot(indices + 1, _factors(len(indices))))
+
+
+@lru_cache(maxsize=8)
+def _factors(picks: int) -> torch.Tensor:
+    """Return an odd number for each position, int64 [picks]; a loader's batches have one size, or a few."""
+    positions = torch.arange(1, 2 * picks, 2, dtype=torch.int64, device="cpu") * signed(INCREMENT)
+    return positions ^ (positions >> 29)
