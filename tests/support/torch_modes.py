@@ -8,8 +8,8 @@ from __future__ import annotations
 
 import functools
 import itertools
-import threading
 from collections.abc import Callable, Iterator
+from concurrent.futures import ThreadPoolExecutor
 from contextlib import AbstractContextManager, contextmanager
 from typing import Any
 
@@ -47,96 +47,51 @@ class OperationsForbidden(TorchDispatchMode):  # type: ignore[no-untyped-call]
 
 
 @contextmanager
-def default_device() -> Iterator[None]:
-    """Make tensors on another device, unless told otherwise."""
-    torch.set_default_device("meta")
+def setting(change: Callable[[Any], None], value: Any, before: Any) -> Iterator[None]:
+    """Change a setting of torch's, and change it back."""
+    change(value)
     try:
         yield
     finally:
-        torch.set_default_device(None)
-
-
-@contextmanager
-def default_dtype(dtype: torch.dtype) -> Iterator[None]:
-    """Make tensors of another type, unless told otherwise."""
-    before = torch.get_default_dtype()
-    torch.set_default_dtype(dtype)
-    try:
-        yield
-    finally:
-        torch.set_default_dtype(before)
-
-
-@contextmanager
-def deterministic() -> Iterator[None]:
-    """Refuse what is not deterministic."""
-    # What `torch.use_deterministic_algorithms` does; that loads the whole compiler first.
-    torch._C._set_deterministic_algorithms(True)
-    try:
-        yield
-    finally:
-        torch._C._set_deterministic_algorithms(False)
+        change(before)
 
 
 CONTEXTS: dict[str, Callable[[], AbstractContextManager[Any]]] = {
-    "default device": default_device,
-    "float16": lambda: default_dtype(torch.float16),
-    "float64": lambda: default_dtype(torch.float64),
+    "default device": lambda: setting(torch.set_default_device, "meta", None),
+    "float16": lambda: setting(torch.set_default_dtype, torch.float16, torch.float32),
+    "float64": lambda: setting(torch.set_default_dtype, torch.float64, torch.float32),
     "inference": torch.inference_mode,
     "no grad": torch.no_grad,
     "autocast": lambda: torch.autocast("cpu", dtype=torch.bfloat16),
-    "deterministic": deterministic,
+    # What `torch.use_deterministic_algorithms` does; that loads the whole compiler first.
+    "deterministic": lambda: setting(torch._C._set_deterministic_algorithms, True, False),
     "fake": FakeTensorMode,
     "function mode": FunctionsForbidden,
     "dispatch mode": OperationsForbidden,
 }
 
 
-def in_a_transform(call: Call) -> Any:
-    """Make a call inside a function that torch.func maps."""
+def in_a_transform(call: Call, transform: Callable[[Callable[[torch.Tensor], torch.Tensor]], Any]) -> Any:
+    """Make a call inside a function that torch.func transforms."""
     results: list[Any] = []
 
     def run(x: torch.Tensor) -> torch.Tensor:
         results.append(call())
         return x
 
-    torch.func.vmap(run)(torch.zeros(1))
-    return results[0]
-
-
-def in_a_gradient(call: Call) -> Any:
-    """Make a call inside a function that torch.func differentiates."""
-    results: list[Any] = []
-
-    def run(x: torch.Tensor) -> torch.Tensor:
-        results.append(call())
-        return x
-
-    torch.func.grad(run)(torch.zeros(()))
+    transform(run)
     return results[0]
 
 
 def in_a_thread(call: Call) -> Any:
     """Make a call in another thread, where torch's modes are those of a new one."""
-    results: list[Any] = []
-
-    def run() -> None:
-        try:
-            results.append(call())
-        except BaseException as error:  # noqa: BLE001  # it is the caller's
-            results.append(error)
-
-    thread = threading.Thread(target=run)
-    thread.start()
-    thread.join()
-    if isinstance(results[0], BaseException):
-        raise results[0]
-    return results[0]
+    with ThreadPoolExecutor(1) as threads:
+        return threads.submit(call).result()
 
 
 CALLS: dict[str, Callable[[Call], Any]] = {
-    "vmap": in_a_transform,
-    "grad": in_a_gradient,
+    "vmap": lambda call: in_a_transform(call, lambda run: torch.func.vmap(run)(torch.zeros(1))),
+    "grad": lambda call: in_a_transform(call, lambda run: torch.func.grad(run)(torch.zeros(()))),
     "thread": in_a_thread,
 }
 MODES = (*CONTEXTS, *CALLS)
