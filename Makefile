@@ -3,6 +3,8 @@ PYTHON ?= python3
 VENV := .venv
 BIN := $(VENV)/bin
 FUZZ_SECONDS := 30
+# Most of a test of processes is waiting for them.
+WORKERS := 2
 STAMP := $(VENV)/.installed
 BENCH_STAMP := $(VENV)/.bench-installed
 DOCS_STAMP := $(VENV)/.docs-installed
@@ -35,7 +37,7 @@ demo: $(STAMP)
 	$(BIN)/otel-train demo
 
 test: $(STAMP)
-	$(BIN)/python -m pytest
+	$(BIN)/python -m pytest --numprocesses $(WORKERS) --dist loadgroup --no-loadscope-reorder
 
 test-faults: $(STAMP)
 	$(BIN)/python -m tests.faults
