@@ -108,7 +108,7 @@ def site(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Site]:
     with running_endpoint() as endpoint, running_endpoint() as unwilling, ExitStack() as jobs:
         pipeline = Pipeline(home, endpoint)
         jobs.callback(pipeline.stop)
-        pipeline.start_bridge()
+        pipeline.bridge.start()
         site = Site(pipeline, unwilling)
         site.proxies = {"grpc": Proxy(free_port(), pipeline.grpc_port), "http": Proxy(free_port(), pipeline.http_port)}
         for name, protocol in PROTOCOLS.items():

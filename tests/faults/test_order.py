@@ -22,7 +22,6 @@ pytestmark = pytest.mark.faults
 STEPS = 6
 EACH_ALONE = "--config=yaml:exporters::otlp/bridge::sending_queue::batch::min_size: 1"
 """Has the collector send small requests as it got them, as it does large ones."""
-OPTIONS = ("listen", "token=")
 
 
 @pytest.mark.parametrize("restarts", [1, 2])
@@ -53,10 +52,10 @@ def test_restarted_collector_keeps_order(tmp_path: Path, restarts: int, monkeypa
                 pipeline.start_collector()
             # As a long backlog: what comes last comes later than a bridge waits for steps without numbers.
             monkeypatch.setattr(RequestStore, "_store", slowly(RequestStore._store))
-            address, token = (option.partition("=")[2] for option in pipeline.bridge.command if option[2:8] in OPTIONS)
-            config = BridgeConfig(state=pipeline.state, listen=address, token=token, linger=0)
+            state, address = pipeline.bridge.state, pipeline.bridge.address
+            config = BridgeConfig(state=state, listen=address, token=pipeline.token, linger=0)
             with Bridge(config):
                 assert len(pipeline.rows("run", STEPS)) == STEPS
         finally:
             pipeline.stop()
-    assert [row.values[STEP_KEY] for row in read_run(pipeline.state, "run")] == list(range(1, STEPS + 1))
+    assert [row.values[STEP_KEY] for row in read_run(state, "run")] == list(range(1, STEPS + 1))

@@ -4,10 +4,9 @@ from __future__ import annotations
 
 import os
 import signal
-import subprocess
 import sys
 import time
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Self
 
@@ -18,62 +17,59 @@ from opentelemetry.proto.collector.metrics.v1.metrics_service_pb2_grpc import Me
 from otel_train.bridge import delivered_steps
 from tests.support.environment import clean_environment
 from tests.support.ports import free_port
+from tests.support.program import Program
 from tests.support.waiting import wait_until
 
 
-class BridgeProcess:
-    """The bridge as its command runs it, on one port and one state directory over all of its starts."""
+class BridgeProcess(Program):
+    """The bridge as its command runs it, on one port and one state directory over all of its starts.
+
+    Args:
+        folder: Folder of its state and its log.
+        *options: Options of the command.
+        address: Where it listens; a free port of the loopback when empty.
+        within: A command that runs another one where that address is.
+        environment: What its environment has besides.
+    """
 
     def __init__(
-        self, folder: Path, *options: str, address: str = "", environment: Mapping[str, str] | None = None
+        self,
+        folder: Path,
+        *options: str,
+        address: str = "",
+        within: Sequence[str] = (),
+        environment: Mapping[str, str] | None = None,
     ) -> None:
         self.address = address or f"127.0.0.1:{free_port()}"
-        self.state, self.log = folder / "state", folder / "bridge.log"
-        self._command = [sys.executable, "-m", "otel_train", "bridge", "--state", str(self.state)]
-        self._command += ["--listen", self.address, *options]
-        self._environment = clean_environment(**environment or {})
-        self._process: subprocess.Popen[bytes] | None = None
+        self.state = folder / "state"
+        command = [*within, sys.executable, "-m", "otel_train", "bridge", f"--state={self.state}"]
+        command += [f"--listen={self.address}", *options]
+        super().__init__(command, folder / "bridge.log", clean_environment(**environment or {}))
 
     def start(self) -> None:
         """Start it and wait until it serves; processes that a killed one has left must end first."""
-        with self.log.open("ab") as log:
-            self._process = subprocess.Popen(self._command, stdout=log, stderr=log, env=self._environment)
+        super().start()
         address = self.state / "address"
-        process = self._process
-        wait_until(lambda: address.exists() or process.poll() is not None, 60, "the bridge", log=self.log)
-        assert process.poll() is None, self.log.read_text()
+        wait_until(lambda: address.exists() or not self.runs, 60, "the bridge", log=self.log)
+        assert self.runs, self.log.read_text()
 
     def kill(self) -> None:
-        """End it with kill -9."""
-        assert self._process is not None
-        self._process.kill()
-        self._process.wait()
+        super().kill()
         (self.state / "address").unlink(missing_ok=True)
 
     def kill_wandb(self) -> None:
         """End wandb's own process with kill -9."""
-        assert self._process is not None
         for process in Path("/proc").glob("[0-9]*"):
             status = (process / "stat").read_text().rpartition(")")[2].split() if (process / "stat").exists() else []
-            if status and status[1] == str(self._process.pid) and status[0] != "Z":
+            if status and status[1] == str(self.pid) and status[0] != "Z":
                 os.kill(int(process.name), signal.SIGKILL)
-
-    def stop(self) -> int:
-        """End it with SIGTERM and return its exit code; a second call does nothing more."""
-        assert self._process is not None
-        self._process.terminate()
-        try:
-            return self._process.wait(30)
-        finally:
-            self._process.kill()
 
     def __enter__(self) -> Self:
         self.start()
         return self
 
     def __exit__(self, *exc_info: object) -> None:
-        if self._process is not None and self._process.poll() is None:
-            self.kill()
+        self.kill()
 
     def send(self, *requests: ExportMetricsServiceRequest) -> None:
         """Send requests, each until it is acknowledged."""

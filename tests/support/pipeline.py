@@ -4,14 +4,13 @@ from __future__ import annotations
 
 import contextlib
 import secrets
-import socket
-import sys
 from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
 from pathlib import Path
 
-from otel_train.bridge import HistoryRow, delivered_steps, read_run
+from otel_train.bridge import HistoryRow, read_run
 from tests.support import stack_programs as programs
+from tests.support.bridge_processes import BridgeProcess
 from tests.support.environment import clean_environment
 from tests.support.otlp_endpoint import Endpoint, running_endpoint
 from tests.support.ports import answers, free_port
@@ -42,16 +41,15 @@ class Pipeline:
         bridge_environment: Mapping[str, str] | None = None,
     ) -> None:
         self.endpoint = endpoint
-        self.state = home / "bridge"
         self._host = host
-        token = secrets.token_urlsafe()
-        self.grpc_port, self.http_port, self._health, self._bridge_port = (free_port() for _ in range(4))
-        bridge = [sys.executable, "-m", "otel_train", "bridge"]
-        bridge += [f"--listen={host}:{self._bridge_port}", f"--state={self.state}", f"--token={token}"]
-        self.bridge = Program(
-            [*within, *bridge],
-            home / "bridge.log",
-            clean_environment(PYTHONPATH=str(programs.ROOT), **(bridge_environment or {})),
+        self.token = secrets.token_urlsafe()
+        self.grpc_port, self.http_port, self._health, bridge_port = (free_port() for _ in range(4))
+        self.bridge = BridgeProcess(
+            home,
+            f"--token={self.token}",
+            address=f"{host}:{bridge_port}",
+            within=within,
+            environment={"PYTHONPATH": str(programs.ROOT), **(bridge_environment or {})},
         )
         configs = [
             f"--config={programs.ROOT}/{name}" for name in ("collector/local.yaml", "tests/faults/collector.yaml")
@@ -65,8 +63,8 @@ class Pipeline:
                 FAULTS_HTTP_PORT=str(self.http_port),
                 FAULTS_HEALTH_PORT=str(self._health),
                 OTEL_TRAIN_PROMETHEUS=f"http://{HOST}:{endpoint.http_port}",
-                OTEL_TRAIN_BRIDGE=f"{host}:{self._bridge_port}",
-                OTEL_TRAIN_BRIDGE_TOKEN=token,
+                OTEL_TRAIN_BRIDGE=self.bridge.address,
+                OTEL_TRAIN_BRIDGE_TOKEN=self.token,
                 OTEL_TRAIN_QUEUE_DIR=str(home / "queue"),
             ),
         )
@@ -79,30 +77,16 @@ class Pipeline:
     def start_collector(self) -> None:
         """Start the collector and wait until it serves."""
         self.collector.start()
-        wait_until(self._collector_serves, 60, "the collector's start", log=self.collector.log)
-
-    def _collector_serves(self) -> bool:
-        return answers(f"http://{self._host}:{self._health}")
-
-    def start_bridge(self) -> None:
-        """Start the bridge and wait until it listens."""
-        self.bridge.start()
-        wait_until(self._bridge_listens, 60, "the bridge's start", log=self.bridge.log)
-
-    def _bridge_listens(self) -> bool:
-        try:
-            socket.create_connection((self._host, self._bridge_port), 2).close()
-            return True
-        except OSError:
-            return False
+        health = f"http://{self._host}:{self._health}"
+        wait_until(lambda: answers(health), 60, "the collector's start", log=self.collector.log)
 
     def rows(self, run_id: str, count: int) -> list[HistoryRow]:
         """Wait until the bridge has delivered so many rows of a run, and return those in wandb's files."""
-        wait_until(lambda: delivered_steps(self.state, run_id) >= count, 90, f"{count} rows", log=self.bridge.log)
+        self.bridge.wait(count, run_id)
         # wandb flushes now and then; which rows are missing then is the caller's to say.
         with contextlib.suppress(AssertionError):
-            wait_until(lambda: len(read_run(self.state, run_id)) >= count, 10, pause=0.2)
-        return read_run(self.state, run_id)
+            wait_until(lambda: len(read_run(self.bridge.state, run_id)) >= count, 10, pause=0.2)
+        return read_run(self.bridge.state, run_id)
 
     def stop(self) -> None:
         self.collector.stop()
@@ -110,12 +94,12 @@ class Pipeline:
 
 
 @contextmanager
-def running_pipeline(home: Path) -> Iterator[Pipeline]:
+def running_pipeline(home: Path, **bridge_environment: str) -> Iterator[Pipeline]:
     """Run collector, bridge and endpoint."""
     with running_endpoint() as endpoint:
-        pipeline = Pipeline(home, endpoint)
+        pipeline = Pipeline(home, endpoint, bridge_environment=bridge_environment)
         try:
-            pipeline.start_bridge()
+            pipeline.bridge.start()
             pipeline.start_collector()
             yield pipeline
         finally:

@@ -24,6 +24,17 @@ class Program:
         self.environment = environment
         self.process: subprocess.Popen[bytes] | None = None
 
+    @property
+    def runs(self) -> bool:
+        """Whether it was started and has not ended."""
+        return self.process is not None and self.process.poll() is None
+
+    @property
+    def pid(self) -> int:
+        """Its process, which was started."""
+        assert self.process is not None
+        return self.process.pid
+
     def start(self) -> None:
         with self.log.open("ab") as output:
             self.process = subprocess.Popen(
@@ -36,9 +47,11 @@ class Program:
             self.process.kill()
             self.process.wait()
 
-    def stop(self) -> None:
-        """End it in order; one that does not follow is killed."""
-        if self.process is not None and self.process.poll() is None:
-            self.process.terminate()
-            if not ended_within(self.process, GRACE):
-                self.kill()
+    def stop(self) -> int | None:
+        """End it in order and return its exit code; one that does not follow is killed."""
+        if self.process is None:
+            return None
+        self.process.terminate()
+        if not ended_within(self.process, 2 * GRACE):
+            self.kill()
+        return self.process.returncode

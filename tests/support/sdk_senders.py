@@ -116,20 +116,15 @@ class BoundedBridge(BridgeProcess):
         super().__init__(folder, *options, address=listen, environment={"OTEL_TRAIN_BRIDGE_TOKEN": token})
         self.start()
 
-    @property
-    def _pid(self) -> int:
-        assert self._process is not None
-        return self._process.pid
-
     def fill_disk(self) -> None:
         """Let it write no more to any file beyond a page, which is less than it has written."""
-        _, most = resource.prlimit(self._pid, resource.RLIMIT_FSIZE)
-        resource.prlimit(self._pid, resource.RLIMIT_FSIZE, (4096, most))
+        _, most = resource.prlimit(self.pid, resource.RLIMIT_FSIZE)
+        resource.prlimit(self.pid, resource.RLIMIT_FSIZE, (4096, most))
 
     def free_disk(self) -> None:
         """Let it write again."""
-        _, most = resource.prlimit(self._pid, resource.RLIMIT_FSIZE)
-        resource.prlimit(self._pid, resource.RLIMIT_FSIZE, (most, most))
+        _, most = resource.prlimit(self.pid, resource.RLIMIT_FSIZE)
+        resource.prlimit(self.pid, resource.RLIMIT_FSIZE, (most, most))
 
     def rows(self, count: int) -> list[HistoryRow]:
         """Wait until wandb has that many rows of the run, stop and return all there are."""
