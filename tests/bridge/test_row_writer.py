@@ -4,32 +4,80 @@ from __future__ import annotations
 
 import threading
 import time
-from collections.abc import Callable
+from collections import Counter
+from collections.abc import Callable, Iterable
+from pathlib import Path
 from typing import Any
 
 from otel_train.bridge import Inbox, read_run, wandb_files
 from otel_train.bridge.decode import decode
+from otel_train.bridge.inbox import SealedRow
 from otel_train.bridge.open_runs import OpenRuns
 from otel_train.bridge.row_order import Due
 from otel_train.bridge.row_writer import Writer
 from otel_train.bridge.wandb_rows import STEP_KEY
-from tests.support.descriptors import open_descriptors
-from tests.support.memory_sink import MemorySink
+from otel_train.bridge.wandb_sink import Opened
 from tests.support.step_requests import runs_request
 from tests.support.waiting import wait_until
+
+
+class MemorySink:
+    """A sink whose rows are durable at once; counts opens."""
+
+    patience = 30.0
+
+    def __init__(self) -> None:
+        self.opened: Counter[str] = Counter()
+        self.rows: list[tuple[str, int]] = []
+        self.open_now: set[str] = set()
+        self.most = 0
+        self._fresh: dict[str, list[int]] = {}
+
+    def prepare(self) -> None:
+        """Do nothing."""
+
+    def open(self, run_id: str, _: int | None) -> Opened:
+        """Count it."""
+        self.opened[run_id] += 1
+        self.open_now.add(run_id)
+        self.most = max(self.most, len(self.open_now))
+        self._fresh[run_id] = []
+        return Opened(0, ())
+
+    def write(self, run_id: str, sealed: SealedRow) -> None:
+        """Keep a row."""
+        self.rows.append((run_id, sealed.ordinal))
+        self._fresh[run_id].append(sealed.ordinal)
+
+    def durable(self, run_id: str) -> Iterable[int]:
+        """Return the ordinals written since the last call."""
+        fresh, self._fresh[run_id] = self._fresh[run_id], []
+        return fresh
+
+    def close(self, run_id: str) -> Iterable[int]:
+        """Remove it from the open ones."""
+        self.open_now.discard(run_id)
+        return self._fresh.pop(run_id, [])
+
+    def reset(self) -> None:
+        """Close all."""
+        self.open_now.clear()
+
+    def abort(self) -> None:
+        """Never hang."""
 
 
 def test_forty_runs_open_once(start: Callable[..., Any]) -> None:
     """Forty interleaved runs are opened once each; threads and descriptors do not grow with the rows."""
     runs = [f"run-{number}" for number in range(40)]
     bridge = start()
-    before = threading.active_count(), open_descriptors()
+    before = threading.active_count(), len(list(Path("/proc/self/fd").iterdir()))
     for step in range(1, 5):
         bridge.send(runs_request(runs, step))
         for run_id in runs:
             bridge.wait(step, run_id)
     assert threading.active_count() - before[0] <= 20
-    assert open_descriptors() - before[1] <= 3 * len(runs) + 20
+    assert len(list(Path("/proc/self/fd").iterdir())) - before[1] <= 3 * len(runs) + 20
     bridge.stop()
     assert {len(wandb_files(bridge.state, run_id)) for run_id in runs} == {1}
     assert all([row.values[STEP_KEY] for row in read_run(bridge.state, run_id)] == [1, 2, 3, 4] for run_id in runs)

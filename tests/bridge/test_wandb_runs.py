@@ -14,7 +14,7 @@ from otel_train.bridge import Inbox, read_run, wandb_files
 from otel_train.bridge.wandb_processes import writing_processes
 from otel_train.bridge.wandb_rows import STEP_KEY
 from tests.support.bridge_processes import BridgeProcess
-from tests.support.small_disk import small_disk
+from tests.support.mounts import small_disk
 from tests.support.step_requests import step_request
 from tests.support.waiting import wait_until
 

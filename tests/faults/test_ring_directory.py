@@ -12,8 +12,8 @@ import pytest
 from otel_train.catalogue import rows
 from otel_train.ring import Kind
 from tests.support.fault_job import assert_each_once, running_job
+from tests.support.mounts import SmallDisk, small_disk
 from tests.support.pipeline import Pipeline
-from tests.support.small_disk import SmallDisk, small_disk
 
 pytestmark = pytest.mark.faults
 STEPS = 40

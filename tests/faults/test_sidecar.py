@@ -15,8 +15,8 @@ from otel_train.bridge import HistoryRow
 from otel_train.catalogue import rows
 from otel_train.ring import Kind
 from tests.support.fault_job import Job, Window, assert_each_once, of_steps, running_job
+from tests.support.mounts import SmallDisk, small_disk
 from tests.support.pipeline import Pipeline
-from tests.support.small_disk import SmallDisk, small_disk
 from tests.support.step_times import compare
 from tests.support.waiting import wait_until
 

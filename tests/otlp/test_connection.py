@@ -2,12 +2,23 @@
 
 from __future__ import annotations
 
+import contextlib
+import socket
 import threading
+import time
+from collections.abc import Iterator
+from concurrent.futures import ThreadPoolExecutor
+from pathlib import Path
+from typing import Any
 
+import grpc
 import pytest
 from google.rpc.status_pb2 import Status
+from opentelemetry.proto.collector.metrics.v1 import metrics_service_pb2_grpc
 from opentelemetry.proto.collector.metrics.v1.metrics_service_pb2 import (
+    ExportMetricsPartialSuccess,
     ExportMetricsServiceRequest,
+    ExportMetricsServiceResponse,
 )
 from opentelemetry.proto.metrics.v1.metrics_pb2 import ResourceMetrics
 
@@ -15,9 +26,57 @@ from otel_train.endpoint import Endpoint
 from otel_train.otlp.answers import Verdict
 from otel_train.otlp.exporter import Exporter
 from otel_train.testing import OtlpReceiver
-from tests.support.answering_servers import RefusingPart, raw_server
-from tests.support.descriptors import open_descriptors
 from tests.support.waiting import wait_until
+
+
+@contextlib.contextmanager
+def raw_server(*parts: bytes) -> Iterator[tuple[str, list[str]]]:
+    """Run a server that answers with these bytes and then a byte at a time for 5 s.
+
+    Yields:
+        Its address, and which side ended each connection: "server" or "client".
+    """
+    ends: list[str] = []
+
+    def answer(client: socket.socket) -> None:
+        with client:
+            client.recv(1 << 16)
+            try:
+                client.sendall(b"".join(parts))
+                for _ in range(100):
+                    client.sendall(b"x")
+                    time.sleep(0.05)
+                ends.append("server")
+            except OSError:
+                ends.append("client")
+
+    with socket.create_server(("127.0.0.1", 0)) as server:
+
+        def accept() -> None:
+            with contextlib.suppress(OSError):
+                while True:
+                    threading.Thread(target=answer, args=[server.accept()[0]], daemon=True).start()
+
+        threading.Thread(target=accept, daemon=True).start()
+        yield f"127.0.0.1:{server.getsockname()[1]}", ends
+        server.shutdown(socket.SHUT_RDWR)
+
+
+class RefusingPart(metrics_service_pb2_grpc.MetricsServiceServicer):
+    """A gRPC receiver without gzip that refuses some points of each request."""
+
+    def __init__(self) -> None:
+        identity_only = [("grpc.compression_enabled_algorithms_bitset", 1)]
+        self._server = grpc.server(ThreadPoolExecutor(1), options=identity_only)
+        metrics_service_pb2_grpc.add_MetricsServiceServicer_to_server(self, self._server)  # type: ignore[no-untyped-call]
+        self.address = f"127.0.0.1:{self._server.add_insecure_port('127.0.0.1:0')}"
+        self._server.start()
+
+    def Export(self, *_: Any) -> ExportMetricsServiceResponse:  # noqa: N802  # the protocol's name
+        return ExportMetricsServiceResponse(
+            partial_success=ExportMetricsPartialSuccess(rejected_data_points=3, error_message="too new")
+        )
+
 
 PROTOCOLS = ["grpc", "http/protobuf"]
 FIRST_LINE = b"HTTP/1.1 200 OK\r\n"
@@ -35,13 +94,13 @@ def test_endless_answer_leaks_nothing(head: bytes, monkeypatch: pytest.MonkeyPat
     """Every try ends within its timeout, and leaves neither a thread nor a descriptor."""
     with raw_server(head) as (address, ends):
         sending = exporter(monkeypatch, address, "http/protobuf", TIMEOUT="0.3")
-        threads, before = threading.active_count(), open_descriptors()
+        threads, before = threading.active_count(), len(list(Path("/proc/self/fd").iterdir()))
         answers = [sending.send(b"") for _ in range(3)]
         wait_until(lambda: len(ends) == 3, what="the end of the connections")
         assert ({answer.verdict for answer in answers}, set(ends)) == ({Verdict.WAIT}, {"client"})
         assert "not ended its answer" in answers[0].text
     assert threading.active_count() <= threads + 3
-    assert open_descriptors() <= before + 2
+    assert len(list(Path("/proc/self/fd").iterdir())) <= before + 2
 
 
 @pytest.mark.parametrize("protocol", PROTOCOLS)

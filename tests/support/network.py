@@ -8,7 +8,7 @@ from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
 
-from tests.support.root import require_root
+from tests.support.mounts import require_root
 
 DEVICE = "eth0"
 NOBODY = "02:00:00:00:00:ff"
