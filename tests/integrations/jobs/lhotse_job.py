@@ -1,0 +1,84 @@
+"""lhotse: a sampler that deals batches to the ranks, and one in each worker of an iterable dataset."""
+
+from __future__ import annotations
+
+import json
+import random
+from copy import deepcopy
+from typing import Any
+
+import torch
+import torch.distributed as dist
+from lhotse import CutSet, MonoCut, SupervisionSegment
+from lhotse.dataset import DynamicCutSampler, IterableDatasetWrapper
+from lhotse.dataset.dataloading import make_worker_init_fn
+from torch.utils.data import DataLoader, Dataset
+
+from otel_train.integrations.lhotse import WithTags, track
+from tests.integrations.support.case_loop import Case, Loading, run_cases
+from tests.integrations.support.payload import WEIGHTS, numbers, rows_of, tokens_of
+
+ROWS = 120
+BATCH = 8
+
+
+class Speech(Dataset[Any]):
+    """Makes a batch of cuts."""
+
+    def __getitem__(self, cuts: CutSet) -> Any:
+        rows = []
+        for cut in cuts:
+            x = json.loads(cut.supervisions[0].text)
+            x[2] = int(cut.id.split("_repeat")[1])
+            rows.append(x)
+        return {"x": torch.tensor(rows), "ids": [cut.id for cut in cuts]}
+
+
+def cut_of(source: str, key: int) -> MonoCut:
+    """Return a cut whose text is the payload."""
+    name = f"{source}-{key}"
+    words = SupervisionSegment(id=name, recording_id=name, start=0, duration=1, text=json.dumps(numbers(source, key)))
+    return MonoCut(id=name, start=0, duration=1, channel=0, supervisions=[words])
+
+
+def tokens_of_cut(cut: Any) -> int:
+    """Return a cut's number of tokens."""
+    return tokens_of(torch.tensor(json.loads(cut.supervisions[0].text)))
+
+
+def begin(case: Case, saved: Any) -> Loading:
+    """Make the loader of a case."""
+    rank, ranks = dist.get_rank(), dist.get_world_size()
+    iterable = case.variant == "iterable"
+    cuts = {}
+    for source in WEIGHTS:
+        keys = range(rank, ROWS, ranks) if iterable else range(ROWS)
+        cuts[source] = CutSet.from_cuts(cut_of(source, key) for key in keys).repeat()
+    meter, mixed = track(cuts, WEIGHTS, tokens=tokens_of_cut, seed="randomized" if iterable else 0)
+    if case.variant == "wrong":
+        mixed = mixed.filter(of_thirds)
+    if iterable:
+        random.seed(rank)
+        sampler = DynamicCutSampler(mixed, max_cuts=BATCH, world_size=1, rank=0)
+        loader = DataLoader(
+            IterableDatasetWrapper(WithTags(Speech()), sampler),
+            batch_size=None,
+            num_workers=case.workers,
+            worker_init_fn=make_worker_init_fn(rank=rank, world_size=ranks),
+        )
+        return Loading(meter=meter, batches=loader, rows=lambda batch: rows_of(batch["x"]))
+    sampler = DynamicCutSampler(mixed, max_cuts=BATCH, shuffle=True, shuffle_buffer_size=40)
+    if saved is not None:
+        sampler.load_state_dict(deepcopy(saved))
+    loader = DataLoader(WithTags(Speech()), sampler=sampler, batch_size=None, num_workers=case.workers)
+    return Loading(meter=meter, batches=loader, rows=lambda batch: rows_of(batch["x"]), save=sampler.state_dict)
+
+
+def of_thirds(cut: Any) -> bool:
+    """Return whether a filter after the mix lets a cut through: it drops two thirds of the prose."""
+    source, key, *_ = json.loads(cut.supervisions[0].text)
+    return bool(source == 1 or key % 3 == 0)
+
+
+if __name__ == "__main__":
+    run_cases(begin)

@@ -1,0 +1,34 @@
+"""grain: `MapDataset.mix` and `IterDataset.mix`, with threads and worker processes."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+
+import pytest
+
+from tests.integrations.support.case_loop import Case, cases_of
+from tests.integrations.support.loader_job import Outcome
+
+JOB, ENVIRONMENT = "grain", "iters"
+# Its worker processes are spawned and import all: a case with them takes as long as all that have threads.
+RIGHT = [*cases_of("map"), *cases_of("iter", workers=[0]), Case(variant="iter", workers=2, resumed=True)]
+WRONG = Case(variant="wrong")
+CASES = [*RIGHT, WRONG]
+pytestmark = pytest.mark.integrations
+
+
+@pytest.mark.parametrize("case", [case.name for case in CASES])
+def test_values_match_consumed(outcomes: Mapping[str, Outcome], case: str) -> None:
+    """Each value of each step is that computed from the payload that the loops consumed."""
+    outcomes[case].check_values()
+
+
+@pytest.mark.parametrize("case", [case.name for case in RIGHT])
+def test_right_mix_is_healthy(outcomes: Mapping[str, Outcome], case: str) -> None:
+    """A mix as configured is healthy."""
+    assert outcomes[case].complaints() == []
+
+
+def test_wrong_mix_is_named(outcomes: Mapping[str, Outcome]) -> None:
+    """A filter after the mix, which drops much of one source, is seen within the case's 640 picks."""
+    assert "mix drift" in {finding.check for finding in outcomes[WRONG.name].complaints()}
