@@ -57,6 +57,9 @@ def test_private_names_stay_inside() -> None:
             "_torchdynamo_disable_msg": "marks a function as one that Dynamo skips",
             "_world": "the groups that a process belongs to",
         },
+        "transformers": {
+            "_signature_columns": "the columns of a dataset that a Trainer keeps, where it removes the others",
+        },
         "opentelemetry": {
             "_channel": "the exporter's connection, which we open with options of our own",
             "_client": "the exporter's connection",

@@ -78,12 +78,17 @@ def cases_of(*variants: str, workers: Sequence[int] = (0, 2)) -> list[Case]:
 
 
 def run_cases(begin: Begin) -> None:
-    """Run the cases that the test asks for, in the folder that it names, on this rank; all in one process group."""
+    """Train through the cases that the test asks for, each with the loader that `begin` makes."""
+    call_cases(lambda case, folder: run_case(begin, case, folder))
+
+
+def call_cases(run: Callable[[Case, Path], None]) -> None:
+    """Call a function for each case that the test asks for, with its folder, on this rank; all in one process group."""
     folder, *names = map(str, sys.argv[1:])
     dist.init_process_group("gloo")
     for name in names:
         variant, workers, how = name.rsplit("-", 2)
-        run_case(begin, Case(variant=variant, workers=int(workers), resumed=how == "resumed"), Path(folder, name))
+        run(Case(variant=variant, workers=int(workers), resumed=how == "resumed"), Path(folder, name))
         dist.barrier()
     dist.destroy_process_group()
 
@@ -108,6 +113,11 @@ def run_case(begin: Begin, case: Case, folder: Path) -> None:
             batches.close()
         del loading, batches
         gc.collect()  # ends the workers
+    write_consumed(folder, consumed)
+
+
+def write_consumed(folder: Path, consumed: Sequence[Sequence[Row]]) -> None:
+    """Write down the rows that this rank consumed in each step."""
     (folder / f"rank{dist.get_rank()}.json").write_text(json.dumps(consumed))
 
 

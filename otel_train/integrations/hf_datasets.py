@@ -1,0 +1,87 @@
+"""Hugging Face datasets, map-style or iterable, that `interleave_datasets` mixes by probabilities."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from typing import Any
+
+from datasets import Dataset, Features, IterableDataset, Value, concatenate_datasets, interleave_datasets
+from datasets.features.features import require_decoding
+
+from otel_train.mixing import SourceMeter
+from otel_train.mixing.tags import SAMPLE_KEY, TAG_KEY, Field, Tag
+
+
+def track(
+    sources: Mapping[str, Any],
+    probabilities: Sequence[float] | None = None,
+    *,
+    seed: int | None = None,
+    stopping_strategy: str = "first_exhausted",
+    tokens: Field | None = None,
+    repeat: Field | None = None,
+    sample: Field | None = None,
+    **options: Any,
+) -> tuple[SourceMeter, Any]:
+    """Tag the rows of datasets and interleave them; return a meter with their probabilities, and the dataset.
+
+        meter, dataset = hf_datasets.track({"code": code, "prose": prose}, [0.25, 0.75], seed=0, tokens="tokens")
+        dataset = split_dataset_by_node(dataset, rank, world_size).shuffle(buffer_size=1000)
+        for batch in meter.counted(DataLoader(dataset, 8, num_workers=2)): ...
+
+    Exact: picks, tokens, shares and switches of what the loop has read, whatever shards, shuffles and prefetches, over
+    a resume too. Not known: that a source begins again (`all_exhausted`), unless `repeat` tells, and that one has ended
+    (`all_exhausted_without_replacement`): call `meter.end(source)`. A `with_transform` must keep the columns
+    `otel_train` and `otel_train_sample`.
+
+    Args:
+        sources: A dataset by source: all map-style, which get a column and are not copied, or all iterable.
+        probabilities: Of each source, in order; None for each in turn.
+        seed: As for `interleave_datasets`.
+        stopping_strategy: As for `interleave_datasets`.
+        tokens: As for `SourceMeter.tag`.
+        repeat: As for `SourceMeter.tag`.
+        sample: As for `SourceMeter.tag`.
+        options: For the `SourceMeter`.
+    """
+    shares = [1.0] * len(sources) if probabilities is None else [float(share) for share in probabilities]
+    meter = SourceMeter(dict(zip(sources, shares, strict=True)), **options)
+    tagged = [
+        tag_rows(rows, meter.tag(source, tokens=tokens, repeat=repeat, sample=sample))
+        for source, rows in sources.items()
+    ]
+    probabilities = None if probabilities is None else shares
+    return meter, interleave_datasets(tagged, probabilities, seed=seed, stopping_strategy=stopping_strategy)
+
+
+def tag_rows(rows: Any, tag: Tag) -> Any:
+    """Return a dataset whose rows carry a tag."""
+    tags = {TAG_KEY: Value("int64")} | ({} if tag.sample is None else {SAMPLE_KEY: Value("int64")})
+    if isinstance(rows, IterableDataset):
+        # With known features nothing is read while the datasets are interleaved; images would be encoded anew.
+        features = rows.features
+        plain = features is not None and not any(map(require_decoding, features.values()))
+        return rows.map(tag, features=Features({**features, **tags}) if plain else None)
+    bare = rows.with_format(None)
+    fields = [field for field in (tag.tokens, tag.repeat, tag.sample) if field is not None]
+    if all(isinstance(field, str) for field in fields):
+        bare = bare.select_columns(sorted({str(field) for field in fields}) or rows.column_names[:1])
+    column = bare.map(TagAlone(tag), remove_columns=bare.column_names, features=Features(tags))
+    joined: Dataset = concatenate_datasets([rows.with_format(None), column], axis=1)
+    form = rows.format
+    columns = [*form["columns"], *tags]
+    return joined.with_format(
+        form["type"], columns, output_all_columns=form["output_all_columns"], **form["format_kwargs"]
+    )
+
+
+@dataclass(frozen=True, slots=True)
+class TagAlone:
+    """Returns the tag of a row without the row."""
+
+    tag: Tag
+
+    def __call__(self, row: Mapping[str, Any]) -> dict[str, int]:
+        """Return the values that the tag adds."""
+        return {key: value for key, value in self.tag(dict(row)).items() if key in (TAG_KEY, SAMPLE_KEY)}

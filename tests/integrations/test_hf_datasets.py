@@ -1,0 +1,35 @@
+"""Hugging Face datasets under interleave_datasets: iterable, shuffled in a buffer, and map-style."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+
+import pytest
+
+from tests.integrations.support.case_loop import Case, cases_of
+from tests.integrations.support.loader_job import Outcome
+
+JOB, ENVIRONMENT = "hf_datasets", "torch"
+# With workers datasets 5.2 can't load the state of a shuffle buffer.
+SHUFFLED = [Case(variant="shuffled", resumed=True), Case(variant="shuffled", workers=2)]
+RIGHT = [*cases_of("stream", "map"), *SHUFFLED]
+WRONG = Case(variant="wrong", workers=2)
+CASES = [*RIGHT, WRONG]
+pytestmark = pytest.mark.integrations
+
+
+@pytest.mark.parametrize("case", [case.name for case in CASES])
+def test_values_match_consumed(outcomes: Mapping[str, Outcome], case: str) -> None:
+    """Each value of each step is that computed from the payload that the loops consumed."""
+    outcomes[case].check_values()
+
+
+@pytest.mark.parametrize("case", [case.name for case in RIGHT])
+def test_right_mix_is_healthy(outcomes: Mapping[str, Outcome], case: str) -> None:
+    """A mix as configured is healthy."""
+    assert outcomes[case].complaints() == []
+
+
+def test_wrong_mix_is_named(outcomes: Mapping[str, Outcome]) -> None:
+    """Probabilities other than the meter's weights are seen."""
+    assert "mix drift" in {finding.check for finding in outcomes[WRONG.name].complaints()}
