@@ -30,10 +30,9 @@ def track(
         dataset = split_dataset_by_node(dataset, rank, world_size).shuffle(buffer_size=1000)
         for batch in meter.counted(DataLoader(dataset, 8, num_workers=2)): ...
 
-    Exact: picks, tokens, shares and switches of what the loop has read, whatever shards, shuffles and prefetches, over
-    a resume too. Not known: that a source begins again (`all_exhausted`), unless `repeat` tells, and that one has ended
-    (`all_exhausted_without_replacement`): call `meter.end(source)`. A `with_transform` must keep the columns
-    `otel_train` and `otel_train_sample`.
+    Exact: picks, tokens, shares and switches of what the loop has read, over a resume too. Not known: that a source
+    begins again, unless `repeat` tells, and that one has ended: call `meter.end(source)`. A `with_transform` must keep
+    the columns `otel_train` and `otel_train_sample`.
 
     Args:
         sources: A dataset by source: all map-style, which get a column and are not copied, or all iterable.
@@ -45,13 +44,10 @@ def track(
         sample: As for `SourceMeter.tag`.
         options: For the `SourceMeter`.
     """
-    shares = [1.0] * len(sources) if probabilities is None else [float(share) for share in probabilities]
+    shares = [1.0] * len(sources) if probabilities is None else probabilities
     meter = SourceMeter(dict(zip(sources, shares, strict=True)), **options)
-    tagged = [
-        tag_rows(rows, meter.tag(source, tokens=tokens, repeat=repeat, sample=sample))
-        for source, rows in sources.items()
-    ]
-    probabilities = None if probabilities is None else shares
+    fields = {"tokens": tokens, "repeat": repeat, "sample": sample}
+    tagged = [tag_rows(rows, meter.tag(source, **fields)) for source, rows in sources.items()]
     return meter, interleave_datasets(tagged, probabilities, seed=seed, stopping_strategy=stopping_strategy)
 
 
@@ -69,11 +65,8 @@ def tag_rows(rows: Any, tag: Tag) -> Any:
         bare = bare.select_columns(sorted({str(field) for field in fields}) or rows.column_names[:1])
     column = bare.map(TagAlone(tag), remove_columns=bare.column_names, features=Features(tags))
     joined: Dataset = concatenate_datasets([rows.with_format(None), column], axis=1)
-    form = rows.format
-    columns = [*form["columns"], *tags]
-    return joined.with_format(
-        form["type"], columns, output_all_columns=form["output_all_columns"], **form["format_kwargs"]
-    )
+    form, keep = rows.format, rows.format["output_all_columns"]
+    return joined.with_format(form["type"], [*form["columns"], *tags], output_all_columns=keep, **form["format_kwargs"])
 
 
 @dataclass(frozen=True, slots=True)

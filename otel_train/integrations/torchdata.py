@@ -38,8 +38,8 @@ def track(
     """
     if not isinstance(sampler, MultiNodeWeightedSampler):
         raise ConfigurationError(
-            f"sampler must be a MultiNodeWeightedSampler, got {type(sampler).__name__}; give Batcher, Prefetcher and Loader "
-            "what track(...) returns"
+            f"sampler must be a MultiNodeWeightedSampler, got {type(sampler).__name__}; put Batcher, Prefetcher and "
+            "Loader around what track(...) returns"
         )
     meter = SourceMeter(sampler.weights, **options)
     sampler.source_nodes = {
@@ -50,14 +50,7 @@ def track(
 
 
 class TaggedNode(BaseNode):  # type: ignore[misc]  # torchdata ships no types
-    """A node whose rows carry a tag, with the number of the pass over them; its state is the wrapped node's, and that.
-
-    Args:
-        node: The source.
-        meter: Counts its rows.
-        source: Its name.
-        fields: For `SourceMeter.tag`.
-    """
+    """A node whose rows carry a tag, with the number of the pass; its state is the wrapped node's, and that number."""
 
     def __init__(self, node: Any, meter: SourceMeter, source: str, **fields: Field | None) -> None:
         super().__init__()
@@ -79,8 +72,7 @@ class TaggedNode(BaseNode):  # type: ignore[misc]  # torchdata ships no types
 
     def next(self) -> Any:
         """Return the next row with its tag."""
-        row = next(self.node)
-        self._begun = True
+        row, self._begun = next(self.node), True
         return self._tag(row)
 
     def get_state(self) -> dict[str, Any]:

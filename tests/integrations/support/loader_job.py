@@ -88,8 +88,14 @@ def run_job(
     names = [case.name for case in cases]
     for case in names:
         (folder / case).mkdir()
-    command = torchrun(RANKS, JOBS / f"{name}_job.py", folder, *names)
-    command[0] = str(interpreter(environment))
-    done = subprocess.run(command, env=rank_environment(), capture_output=True, text=True, timeout=seconds, check=False)
-    assert done.returncode == 0, done.stdout + done.stderr
+    run_program(environment, JOBS / f"{name}_job.py", folder, *names, seconds=seconds)
     return {case: Outcome(folder / case) for case in names}
+
+
+def run_program(environment: str, program: Path, *arguments: object, seconds: float, **variables: str) -> None:
+    """Run a program on two ranks in an environment, until both have ended well; a failure shows what they printed."""
+    command = torchrun(RANKS, program, *arguments)
+    command[0] = str(interpreter(environment))
+    variables = rank_environment(**variables)
+    done = subprocess.run(command, env=variables, capture_output=True, text=True, timeout=seconds, check=False)
+    assert done.returncode == 0, done.stdout + done.stderr
