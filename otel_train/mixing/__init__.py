@@ -5,7 +5,7 @@
 """
 
 from otel_train.event_sink import EventSink
-from otel_train.mixing.batch import MixedBatch
+from otel_train.mixing.batch import MixedBatch, MixedCollate
 from otel_train.mixing.batch_tags import Collate, TaggedDataset
 from otel_train.mixing.dataset import StreamMixingDataset
 from otel_train.mixing.meter import MixingMeter
@@ -21,6 +21,7 @@ __all__ = [
     "EventSink",
     "FileStream",
     "MixedBatch",
+    "MixedCollate",
     "MixingMeter",
     "SourceMeter",
     "Stream",

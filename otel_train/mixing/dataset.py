@@ -9,19 +9,21 @@ from typing import Any, Self
 
 from torch.utils.data import IterableDataset, get_worker_info
 
-from otel_train.arguments import finite_number, whole_number
+from otel_train.arguments import whole_number
 from otel_train.catalogue import MIXING, Metric
 from otel_train.event_sink import EventSink
-from otel_train.exceptions import ConfigurationError
 from otel_train.mixing.argument_checks import batch_numbers, checked_bias, checked_rank, checked_slots
 from otel_train.mixing.batch import READERS, MixedBatch
+from otel_train.mixing.callers import calling_loader, restores_loader
+from otel_train.mixing.consumption import batch_tokens, check_next
 from otel_train.mixing.dealing import check_every_rank_reads
+from otel_train.mixing.loader_rows import LoaderRows, check_loader
 from otel_train.mixing.meter import MixingMeter
 from otel_train.mixing.pick_steps import PickSteps
-from otel_train.mixing.plan import AtEnd, MixPlan, Pick
+from otel_train.mixing.plan import AtEnd, MixPlan, Pick, checked_at_end
 from otel_train.mixing.progress import WorkerProgress
 from otel_train.mixing.resume import Job, Share, begin, checked_states, log_resume, resume, saved_streams
-from otel_train.mixing.streams import Stream, checked_streams
+from otel_train.mixing.streams import Stream, checked_streams, read_row
 from otel_train.mixing.weights import Weights, WeightSchedule, checked_weights
 from otel_train.untraced import untraced
 
@@ -34,8 +36,9 @@ class StreamMixingDataset(IterableDataset[MixedBatch]):
 
     Works alone, and under `torch.utils.data.DataLoader` with any number of workers. The workers don't split the
     streams: each plans all picks of the rank and reads the rows of its own batches, so the batches are the same for any
-    number of workers. The pick of a row that a worker made is counted when the training loop first reads the batch
-    (see `MixedBatch`); with a `collate_fn` that does not keep the mapping, hand its "pick" and "length" to `consume`.
+    number of workers. A pick is counted when the training loop first reads its batch (see `MixedBatch`), and without a
+    DataLoader when its row comes. A `collate_fn` that does not keep the mapping goes into `MixedCollate`, or its "pick"
+    and "length" are handed to `consume`.
 
     A row has the stream's own values and "stream", "modality", "slot", "position" (the row of the stream), "pick" (the
     running number of the rank's pick) and "length" (tokens).
@@ -107,10 +110,7 @@ class StreamMixingDataset(IterableDataset[MixedBatch]):
         self.seed = whole_number("seed", seed, least=-(2**63), remedy="the same on all ranks")
         self.slots = checked_slots(readers, slots, self._weights_at(1))
         self._bias = checked_bias(reader_bias, len(self.slots))
-        try:
-            self._at_end = AtEnd(at_end)
-        except ValueError:
-            raise ConfigurationError(f"at_end must be one of {', '.join(AtEnd)}, got {at_end!r}") from None
+        self._at_end = checked_at_end(at_end)
         self._job = Job(
             modalities={stream.id: stream.modality for stream in self._streams.values()},
             lengths={stream.id: len(stream) for stream in self._streams.values()},
@@ -126,8 +126,10 @@ class StreamMixingDataset(IterableDataset[MixedBatch]):
         self._open_slots()
         self._progress = WorkerProgress()
         self._times_begun = 0
-        self._counted_here = 0
-        """The number of the first pick that was not counted when its row was made, in this process."""
+        self._counted_here = self._skipped = 0
+        """The first pick that did not count when its row was made, and the first that a loader did not skip."""
+        self._untouched, self._loaded = True, False
+        """Whether no pick is counted and no state loaded; whether one is loaded and no pick counted since."""
         self._token = uuid.uuid4().hex
         READERS[self._token] = self
 
@@ -173,34 +175,37 @@ class StreamMixingDataset(IterableDataset[MixedBatch]):
     # -- reading -------------------------------------------------------------------------------------------------
 
     def __iter__(self) -> Iterator[MixedBatch]:
-        """Yield rows, from where the training loop is."""
-        worker = get_worker_info()
-        if worker is None:
+        """Yield rows, from where the training loop is.
+
+        Raises:
+            ConfigurationError: The loader would leave rows out, or take their picks away.
+        """
+        loader = calling_loader()
+        if loader is None:
             return self._rows_counted_here()
-        return self._rows_of_worker(worker.id, worker.num_workers)
+        check_loader(loader, self.rank, self.world_size, self.batch_size)
+        if (worker := get_worker_info()) is not None:
+            self._begin_worker(worker.id, worker.num_workers)
+        plan = self._plan.copy()
+        plan.set_weights(self._weights_at(self._steps.step_of(plan.index)))
+        arguments: dict[str, Any] = {"token": self._token, "batch_size": self.batch_size, "progress": self._progress}
+        return LoaderRows(plan, self._next_pick, self._read, slices=loader.slices, **arguments)
 
     def _rows_counted_here(self) -> Iterator[MixedBatch]:
         while (pick := self._next_pick(self._plan, self.meter)) is not None:
-            values, tokens = self._read(pick)
-            self._count(pick, tokens)
+            row = self._read(pick)
+            self._count(pick, row["length"])
             self._counted_here = self._plan.index
-            yield MixedBatch(values)
+            self._untouched = self._loaded = False
+            yield MixedBatch(row)
 
-    def _rows_of_worker(self, worker: int, workers: int) -> Iterator[MixedBatch]:
+    def _begin_worker(self, worker: int, workers: int) -> None:
         self._times_begun += 1
         if self._times_begun > 1:
             # A persistent worker begins again: what it had read ahead is thrown away.
             while self._plan.index < self._progress.consumed:
                 self._next_pick(self._plan)
         self._progress.begin(worker, workers, self._times_begun)
-        plan = self._plan.copy()
-        plan.set_weights(self._weights_at(self._steps.step_of(plan.index)))
-        start = plan.index
-        while (pick := self._next_pick(plan)) is not None:
-            if (pick.index - start) // self.batch_size % workers == worker:
-                values, _ = self._read(pick)
-                self._progress.read(pick.index + 1)
-                yield MixedBatch(values, self._token)
 
     def _next_pick(self, plan: MixPlan, meter: MixingMeter | None = None) -> Pick | None:
         if callable(self._weights) and self._steps.is_first(plan.index):
@@ -210,23 +215,10 @@ class StreamMixingDataset(IterableDataset[MixedBatch]):
                 meter.set_weights(weights)
         return plan.next()
 
-    def _read(self, pick: Pick) -> tuple[dict[str, Any], int]:
-        stream = self._streams[pick.stream]
-        try:
-            values, tokens = stream.read(pick.position)
-            finite_number("tokens", tokens, remedy="let read() return a row and the number of its tokens")
-        except Exception as error:
-            error.add_note(f"while reading row {pick.position} of stream {pick.stream!r} in slot {pick.slot}")
-            raise
-        return {
-            **values,
-            "stream": pick.stream,
-            "modality": stream.modality,
-            "slot": pick.slot,
-            "position": pick.position,
-            "pick": pick.index,
-            "length": tokens,
-        }, tokens
+    def _read(self, pick: Pick) -> dict[str, Any]:
+        row, tokens = read_row(self._streams[pick.stream], pick.position, pick.slot)
+        row["pick"], row["length"] = pick.index, tokens
+        return row
 
     def _count(self, pick: Pick, tokens: int) -> None:
         self.meter.log_pick(pick.slot, pick.stream, tokens)
@@ -237,42 +229,48 @@ class StreamMixingDataset(IterableDataset[MixedBatch]):
         self._progress.consume(self._plan.index)
 
     def consume(self, batch: Mapping[str, Any]) -> None:
-        """Count the picks of a batch that a worker process made, in the step that is being made.
+        """Count the picks of a batch that a DataLoader made, in the step that is being made.
 
         Called by `MixedBatch`; call it yourself where a `collate_fn` of your own makes something else of the rows. Rows
-        that no worker made are counted already when they come, and this does nothing.
+        that were read without a DataLoader are counted already when they come, and this does nothing.
 
         Args:
-            batch: "pick" and "length", each an int or an int64 tensor [rows].
+            batch: "pick" and "length", each an int or an int64 tensor [rows]. The rows may have any order; one that is
+                there twice counts once.
 
         Raises:
             ConfigurationError: The picks are not the next ones: the DataLoader's batch size is not this dataset's, or a
-                batch was left out. Or the batch has no "pick" and "length", or they are no numbers. Nothing of it is
-                counted then.
+                batch was left out, or batches come in another order. Or the batch has no "pick" and "length", or they
+                are no numbers. Nothing of it is counted then.
         """
         self._progress.await_workers()
-        picks, lengths = batch_numbers(batch, "pick"), batch_numbers(batch, "length")
-        if len(picks) != len(lengths):
-            raise ConfigurationError(
-                f"the batch has {len(picks)} picks and {len(lengths)} lengths; hand over both of every row"
-            )
-        if picks and picks[-1] < self._counted_here:
+        tokens = batch_tokens(batch)
+        if not tokens or max(tokens) < self._counted_here:
             return
-        first = self._plan.index
-        if picks != list(range(first, first + len(picks))):
-            raise ConfigurationError(
-                f"the batch holds picks {picks[0]} to {picks[-1]}, the next one is {first}: give the DataLoader the "
-                f"dataset's batch_size ({self.batch_size}) and read every batch, in order"
-            )
-        for tokens in lengths:
+        check_next(list(tokens), self._plan.index, self.batch_size, first_batch=self._untouched)
+        self._skip_to(min(tokens))
+        self._untouched = self._loaded = False
+        for length in tokens.values():
             pick = self._next_pick(self._plan, self.meter)
-            assert pick is not None, "a worker made this pick from the same plan"
-            self._count(pick, tokens)
+            assert pick is not None, "the loader made this pick from the same plan"
+            self._count(pick, length)
+
+    def _skip_to(self, index: int) -> None:
+        """Go on where a loader does that has read as far as a saved job: this one did not consume what it skips."""
+        if self._plan.index == index:
+            return
+        before = list(self._plan.playing)
+        while self._plan.index < index and self._next_pick(self._plan, self.meter) is not None:
+            pass
+        for slot, (was, now) in enumerate(zip(before, self._plan.playing, strict=True)):
+            if was is not None and now is None:
+                self.meter.close(slot, was[0])
+        self._skipped = index
 
     def consume_once(self, batch: Mapping[str, Any]) -> None:
         """Count the picks of a batch unless they are counted already, with a copy of it; called by `MixedBatch`."""
         picks = batch_numbers(batch, "pick")
-        if not picks or picks[-1] >= self._plan.index:
+        if not picks or max(picks) >= self._plan.index or min(picks) < self._skipped:
             self.consume(batch)
 
     def __deepcopy__(self, memo: dict[int, Any]) -> Self:
@@ -343,6 +341,8 @@ class StreamMixingDataset(IterableDataset[MixedBatch]):
 
     def state_dict(self) -> dict[str, Any]:
         """Return this rank's position in every stream it holds, as the training loop has consumed them."""
+        if get_worker_info() is not None:
+            return {}  # torchdata's StatefulDataLoader asks, for a worker's copy, which counts nothing
         step, picks_in_step = self._steps.present(self._plan.index)
         return {
             "world_size": self.world_size,
@@ -371,6 +371,8 @@ class StreamMixingDataset(IterableDataset[MixedBatch]):
                 Nothing is changed then.
             ConfigurationError: A rank would have no stream that it can read; on all ranks where the world size is new.
         """
+        if get_worker_info() is not None or (self._loaded and restores_loader()):
+            return  # torchdata's StatefulDataLoader has a state too, which may be older than the dataset's own
         resumed = resume(self._job, self.rank, self.modalities, checked_states(state))
         share, meter = resumed.share, resumed.meter
         if any(share.active):
@@ -388,7 +390,8 @@ class StreamMixingDataset(IterableDataset[MixedBatch]):
             meter["modality_for_reader"][slot] = None
         self.meter.load_state_dict(meter)
         self._open_slots(kept)
-        self._counted_here = 0
+        self._counted_here = self._skipped = 0
+        self._untouched, self._loaded = False, not restores_loader()
         self._progress.restart(self._plan.index)
         if self.rank == 0:
             log_resume(self._job, resumed)

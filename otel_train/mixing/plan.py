@@ -8,6 +8,7 @@ from dataclasses import dataclass
 from enum import StrEnum
 from typing import Any
 
+from otel_train.exceptions import ConfigurationError
 from otel_train.mixing.choice import ReaderChoice, reader_weights, uniform
 from otel_train.mixing.dealing import StreamStart
 
@@ -27,6 +28,18 @@ class AtEnd(StrEnum):
     """Take the next stream of its modality; the one that ran out begins again when its turn comes."""
     AGAIN = "again"
     """Begin the same stream again."""
+
+
+def checked_at_end(rule: AtEnd | str) -> AtEnd:
+    """Return the rule of this name.
+
+    Raises:
+        ConfigurationError: There is none.
+    """
+    try:
+        return AtEnd(rule)
+    except ValueError:
+        raise ConfigurationError(f"at_end must be one of {', '.join(AtEnd)}, got {rule!r}") from None
 
 
 @dataclass(frozen=True, slots=True)

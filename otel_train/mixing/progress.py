@@ -34,6 +34,8 @@ class WorkerProgress:
         self._shared = torch.zeros(_BEGUN + MOST_WORKERS, dtype=torch.int64, device="cpu")
         self._shared.share_memory_()  # type: ignore[no-untyped-call]
         self._warned = False
+        self._from = 0
+        """The pick at which the training process began or went on."""
 
     @property
     @outside_modes
@@ -63,7 +65,7 @@ class WorkerProgress:
 
     @outside_modes
     def read(self, picks: int) -> None:
-        """Note, in a worker, that it has read the row of the last of so many picks."""
+        """Note, where a DataLoader makes a batch, that it has read the row of the last of so many picks."""
         self._shared[_PRODUCED] = max(self.produced, picks)
 
     @outside_modes
@@ -74,6 +76,7 @@ class WorkerProgress:
     @outside_modes
     def restart(self, picks: int) -> None:
         """Note, in the training process, that it goes on after so many picks."""
+        self._from = picks
         self._shared[_PRODUCED] = self._shared[_CONSUMED] = picks
 
     @outside_modes
@@ -90,13 +93,14 @@ class WorkerProgress:
             time.sleep(0.001)
 
     def warn_of_lost_picks(self, picks: int) -> None:
-        """Warn once, in the training process, where workers have made picks and none of them is among its own."""
-        if not self._warned and picks == 0 and self.produced:
+        """Warn once, in the training process, where a DataLoader has made picks and none of them is among its own."""
+        if not self._warned and picks == self._from and self.produced > picks:
             self._warned = True
             logger.warning(
-                "DataLoader workers have made %d picks and none was counted: a collate_fn that keeps no mapping must "
-                "hand the rows' 'pick' and 'length' to StreamMixingDataset.consume()",
-                self.produced,
+                "the DataLoader has made %d picks, none was counted, and a resume would read the same rows again: its "
+                "collate_fn, or what wraps the dataset, keeps no MixedBatch; put the collate_fn into MixedCollate, or "
+                "hand the rows' 'pick' and 'length' to StreamMixingDataset.consume() in the training loop",
+                self.produced - self._from,
             )
 
     def __deepcopy__(self, memo: dict[int, Any]) -> WorkerProgress:

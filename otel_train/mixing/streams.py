@@ -9,7 +9,7 @@ from typing import Any, Protocol, runtime_checkable
 
 import torch
 
-from otel_train.arguments import MAX_SHOWN, whole_number
+from otel_train.arguments import MAX_SHOWN, finite_number, whole_number
 from otel_train.exceptions import ConfigurationError
 
 
@@ -110,6 +110,22 @@ class FileStream:
         row = torch.zeros(self.chunk + 1, dtype=torch.uint8, device="cpu")
         row[: len(data)] = torch.frombuffer(bytearray(data), dtype=torch.uint8)
         return {"bytes": row}, len(data) - 1
+
+
+def read_row(stream: Stream, position: int, slot: int) -> tuple[dict[str, Any], int]:
+    """Return a stream's row, with what a row has of its stream, and its number of tokens.
+
+    Raises:
+        ConfigurationError: The number of tokens is none. This and the stream's own errors get a note naming the stream.
+    """
+    try:
+        values, tokens = stream.read(position)
+        finite_number("tokens", tokens, remedy="let read() return a row and the number of its tokens")
+    except Exception as error:
+        error.add_note(f"while reading row {position} of stream {stream.id!r} in slot {slot}")
+        raise
+    row = {**values, "stream": stream.id, "modality": stream.modality, "slot": slot, "position": position}
+    return row, tokens
 
 
 def checked_streams(streams: Iterable[Stream]) -> dict[str, Stream]:

@@ -1,0 +1,60 @@
+"""Check that the rows of a batch are the next ones of the plan, and tell why they are not."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from typing import Any
+
+from otel_train.exceptions import ConfigurationError
+from otel_train.mixing.argument_checks import batch_numbers
+
+
+def batch_tokens(batch: Mapping[str, Any]) -> dict[int, Any]:
+    """Return the number of tokens of each pick of a batch, in the order of the picks.
+
+    Raises:
+        ConfigurationError: The batch has no "pick" and "length", or they are no numbers.
+    """
+    picks, lengths = batch_numbers(batch, "pick"), batch_numbers(batch, "length")
+    if len(picks) != len(lengths):
+        raise ConfigurationError(
+            f"the batch has {len(picks)} picks and {len(lengths)} lengths; hand over both of every row"
+        )
+    return dict(sorted(zip(picks, lengths, strict=True)))
+
+
+def check_next(picks: Sequence[int], expected: int, batch_size: int, *, first_batch: bool) -> None:
+    """Check that a batch's picks are the next ones.
+
+    Args:
+        picks: Their numbers, ascending.
+        expected: The next one.
+        batch_size: The dataset's.
+        first_batch: Whether the dataset has neither counted a pick nor loaded a state: it may then be a loader which
+            has read as far as a saved job, and whole batches are left out.
+
+    Raises:
+        ConfigurationError: They are not; the message gives the cause that fits, and what to do.
+    """
+    first, last = picks[0], picks[-1]
+    together = last - first + 1 == len(picks)
+    if together and (first == expected or (first_batch and first % batch_size == 0)):
+        return
+    complaint = f"the batch holds picks {first} to {last}, the next one is {expected}: "
+    if not together or (len(picks) != batch_size and first > expected):
+        raise ConfigurationError(
+            f"{complaint}give the DataLoader the dataset's batch_size ({batch_size}) and let its collate_fn keep "
+            "every row"
+        )
+    if first > expected:
+        raise ConfigurationError(
+            f"{complaint}the batches between were not read, or come later; read every batch in the order in which "
+            "they are made (in_order=True), and let the loader skip none where the dataset goes on from its own "
+            "state (a StatefulDataLoader under Lightning saves the batch that is held ahead: use a DataLoader; "
+            "transformers: ignore_data_skip=True)"
+        )
+    raise ConfigurationError(
+        f"{complaint}these are counted, so the batch comes after later ones or for the second time; keep the order "
+        "in which batches are made (in_order=True), and load the loader's state and the dataset's of one checkpoint, "
+        "or the dataset's alone"
+    )
