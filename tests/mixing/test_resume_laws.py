@@ -11,7 +11,7 @@ from hypothesis import HealthCheck, settings
 from hypothesis import strategies as st
 from hypothesis.stateful import RuleBasedStateMachine, initialize, invariant, rule, run_state_machine_as_test
 
-from otel_train.catalogue import Layout
+from otel_train.catalogue import Layout, rows
 from otel_train.exceptions import ConfigurationError
 from otel_train.mixing import StreamMixingDataset
 from tests.support.number_streams import Numbers, held
@@ -106,7 +106,8 @@ class ResumedJob(RuleBasedStateMachine):
             columns = zip(*(dataset.drain_measurements(self.step) for dataset in self.ranks), strict=True)
             sums = [sum(column) for column in columns]
             layout = Layout(StreamMixingDataset.metrics, self.ranks[0].modalities)
-            tokens = sums[layout.sums - len(self.ranks[0].modalities) - 1 : layout.sums - 1]
+            start = layout.offsets[rows.TOKENS.name]
+            tokens = sums[start : start + len(self.ranks[0].modalities)]
             assert sums[0] == self.picks
             assert tokens == [self.tokens[modality] for modality in self.ranks[0].modalities]
             self.picks, self.tokens = 0, Counter()
