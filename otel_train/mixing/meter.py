@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
-from itertools import islice
 from typing import Any
 
 from otel_train.arguments import finite_number, whole_number
@@ -12,7 +11,8 @@ from otel_train.event_sink import EventSink
 from otel_train.exceptions import ConfigurationError
 from otel_train.mixing.argument_checks import checked_pick, checked_slot
 from otel_train.mixing.decayed_shares import DecayedShares
-from otel_train.mixing.meter_state import fitted, merge_meter_states
+from otel_train.mixing.meter_state import fitted, merge_meter_states, restore_slots
+from otel_train.mixing.mixing_unit import MixingUnit, Scope, Unit
 from otel_train.mixing.pick_order import PickOrder
 from otel_train.mixing.reader_slots import EMPTY as _EMPTY
 from otel_train.mixing.reader_slots import ReaderSlots
@@ -46,6 +46,8 @@ class MixingMeter:
         weights: Weight by modality; the target shares are these, normalised.
         horizon: Picks after which a pick's part in the divergence has decayed to 1/e.
         step: The step that the first picks belong to.
+        unit: "row", or "batch" where the mixer draws one source for a whole batch: a call of `pick` is one draw then.
+        scope: "rank", or "cluster" where only the batches of all ranks together hold the mix: a rank's own starve then.
         events: Takes an event for each thing that happens; None (the default) costs nothing.
 
     Raises:
@@ -62,6 +64,8 @@ class MixingMeter:
         *,
         horizon: float = 4096,
         step: int = 1,
+        unit: Unit = "row",
+        scope: Scope = "rank",
         events: EventSink | None = None,
     ) -> None:
         slots = whole_number("slots", slots, least=0, remedy="give the number of reader slots of this rank")
@@ -70,6 +74,8 @@ class MixingMeter:
         self.horizon = finite_number("horizon", horizon, remedy="4096 picks is the default")
         if not self.horizon:
             raise ConfigurationError("horizon must be positive, got 0; 4096 picks is the default")
+        self._unit = MixingUnit(unit, scope)
+        self._by_batch, self._judged = self._unit.by_batch, self._unit.by_rank
         self._layout = Layout(self.metrics, self.modalities)
         self._index = {modality: index for index, modality in enumerate(self.modalities)}
         self._events = events
@@ -80,12 +86,13 @@ class MixingMeter:
         self._modality_index = self._slots.modality_index
         self._modality_for_reader = self._slots.modality_for_reader
         # Counts that go into a record are floats from the beginning: packing need not convert them.
-        self._total = 0.0
-        """Picks so far; the other numbers of picks are what it was at some time."""
-        self._total_drained = 0.0
+        self._total = self._total_drained = 0.0
+        """Picks so far, and at the last drain."""
+        self._draws = 0.0
+        """Draws so far: picks or, where one source is drawn for each, batches."""
         self._starvation = Starvation(slots)
         self._total_picked = self._starvation.total_picked
-        """At each slot's last pick."""
+        """Draws at each slot's last pick."""
         self._shares = DecayedShares(len(self.modalities), self.horizon)
         self._new_counts = self._shares.new_counts
         self._order = PickOrder()
@@ -94,14 +101,15 @@ class MixingMeter:
         self._restarts = self._switches = 0.0
         self._previous = _EMPTY
         self._unpaired = 0.0
-        """Picks of the interval that no pick of this rank came before."""
+        """Picks of the interval that are no draw which one of this rank came before."""
         self._weights: dict[str, float] = {}
         self.set_weights(weights)
 
     @property
     def facts(self) -> dict[str, str | float]:
         """Configuration, for people who look at a ring."""
-        return {"mixing.readers": len(self._slots), "mixing.horizon": self.horizon}
+        unit = self._unit.facts(self._total, self._draws)
+        return {"mixing.readers": len(self._slots), "mixing.horizon": self.horizon, **unit}
 
     # -- what happens at the pick site ---------------------------------------------------------------------------
 
@@ -115,8 +123,7 @@ class MixingMeter:
 
         Raises:
             ConfigurationError: The slot is none of this meter's or holds no stream, or a count is negative or not
-                a number. Nothing is counted then. This is for what calls it wrongly; nothing that happens in training
-                raises here.
+                a number. Nothing is counted then. Nothing that happens in training raises here.
         """
         plain = type(slot) is int and type(rows) is int and type(tokens) is int
         if not (plain and slot >= 0 and 1 << 53 >= rows >= 0 <= tokens):
@@ -132,7 +139,9 @@ class MixingMeter:
             raise
         self._new_counts[modality] += rows
         self._last_picked_step[slot] = self._step
-        self._total_picked[slot] = self._total = total
+        self._total = total
+        draws = rows and 1 if self._by_batch else rows
+        self._draws = self._total_picked[slot] = self._draws + draws
         self._recent.append(modality)
         if rows != 1:
             self._recent.append(rows)
@@ -142,20 +151,25 @@ class MixingMeter:
             else:
                 self._unpaired += 1
             self._previous = modality
+        if draws != rows:
+            self._unpaired += rows - draws
 
     def pick_batch(self, tally: Tally) -> None:
         """Count the rows of a batch, for a meter of which slot i holds the i-th modality, where it has rows."""
         rows = tally.rows
         if not rows:
             return
-        total = self._total
+        before = self._draws
+        draws = tally.switches + 1 if self._by_batch else rows
         for slot, count in enumerate(tally.counts):
             if count:
                 self._new_counts[slot] += count
                 self._tokens[slot] += tally.tokens[slot]
                 self._last_picked_step[slot] = self._step
-                self._total_picked[slot] = total + tally.last[slot] + 1
-        self._total = total + rows
+                self._total_picked[slot] = before + min(draws, tally.last[slot] + 1)
+        self._total += rows
+        self._draws = before + draws
+        self._unpaired += rows - draws
         self._order.extend(tally.indices)
         if self._previous == _EMPTY:
             self._unpaired += 1
@@ -232,20 +246,12 @@ class MixingMeter:
 
     def _emit_slot(self, event: str, slot: int, stream: str, **more: int) -> None:
         if self._events is not None:
-            self._events(
-                {
-                    "event": event,
-                    "step": self._step,
-                    "slot": slot,
-                    "stream": stream,
-                    "modality": self._modality_for_reader[slot],
-                    **more,
-                }
-            )
+            of_slot = {"event": event, "step": self._step, "slot": slot, "stream": stream}
+            self._events({**of_slot, "modality": self._modality_for_reader[slot], **more})
 
     def _expect(self) -> None:
         """Note that slots, modalities or weights have changed."""
-        self._starvation.expect(self._total, self._shares.shares, self._modality_index)
+        self._starvation.expect(self._draws, self._shares.shares, self._modality_index)
 
     # -- the end of a step ---------------------------------------------------------------------------------------
 
@@ -273,7 +279,7 @@ class MixingMeter:
         if picks:
             shares.drain(picks, total)
             self._total_drained = total
-        slots = self._slots
+        slots, starvation, draws = self._slots, self._starvation, self._draws
         active = slots.active
         last = self._last_picked_step if slots.is_full else slots.active_last_picks()
         # The order of Layout(MIXING), by the rows' measures: the sums, then the one peak, staleness_max. The share of a
@@ -288,7 +294,7 @@ class MixingMeter:
             *shares.counts,
             *shares.targets,
             *self._tokens,
-            self._starvation.count(total, self._modality_index) if total > self._starvation.earliest else 0.0,
+            starvation.count(draws, self._modality_index) if draws > starvation.earliest and self._judged else 0.0,
             *self._order.drain(),
             step - min(last) if last else ABSENT,
         ]
@@ -333,7 +339,7 @@ class MixingMeter:
             "previous": None if self._previous == _EMPTY else self.modalities[self._previous],
             "last_picked_step": list(self._last_picked_step),
             "modality_for_reader": list(self._modality_for_reader),
-            "surprise": self._starvation.surprises(self._total),
+            "surprise": self._starvation.surprises(self._draws),
             "interval": {
                 "picks": self._total - self._total_drained,
                 "unpaired": self._unpaired,
@@ -358,18 +364,12 @@ class MixingMeter:
         self._step = state["step"]
         self._previous = _EMPTY if state["previous"] is None else self._index[state["previous"]]
         slots = self._slots
-        slots.reset_ages(self._step)
         self._starvation = Starvation(len(slots))
         self._total_picked = self._starvation.total_picked
-        saved = zip(state["modality_for_reader"], state["last_picked_step"], state["surprise"], strict=True)
-        for slot, (modality, picked, surprise) in enumerate(islice(saved, len(slots))):
-            if modality is None or slots.modality_for_reader[slot] in (None, modality):
-                slots.assign(slot, modality, _EMPTY if modality is None else self._index[modality])
-                slots.last_picked_step[slot] = picked
-                self._starvation.surprise[slot] = surprise
+        restore_slots(state, self._index, slots, self._starvation)
         interval = state["interval"]
         self._shares.load(state["counts"], state["targets"], interval)
-        self._total = 0.0
+        self._total = self._draws = 0.0
         self._expect()
         self._total_drained = -interval["picks"]
         self._unpaired = interval["unpaired"]

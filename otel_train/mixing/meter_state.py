@@ -4,10 +4,13 @@ from __future__ import annotations
 
 import math
 from collections.abc import Iterable, Mapping, Sequence
+from itertools import islice
 from typing import Any
 
 from otel_train.arguments import check_fields, reading_state
 from otel_train.exceptions import StateMismatchError
+from otel_train.mixing.reader_slots import EMPTY, ReaderSlots
+from otel_train.mixing.starvation import Starvation
 
 OWNER = "MixingMeter"
 _FIELDS = (
@@ -79,6 +82,28 @@ def fitted(state: Mapping[str, Any], modalities: Sequence[str]) -> dict[str, Any
                 **{name: by_name(state["interval"][name]) for name in _INTERVAL_BY_MODALITY},
             },
         }
+
+
+def restore_slots(
+    state: Mapping[str, Any], index: Mapping[str, int], slots: ReaderSlots, starvation: Starvation
+) -> None:
+    """Give the slots of a meter the modalities, ages and misses of a state that `fitted` returned.
+
+    A slot that is open for another modality than the saved one keeps its own, and its age begins now.
+
+    Args:
+        state: The saved state.
+        index: The index of each modality.
+        slots: The meter's slots.
+        starvation: Its misses, none so far.
+    """
+    slots.reset_ages(state["step"])
+    saved = zip(state["modality_for_reader"], state["last_picked_step"], state["surprise"], strict=True)
+    for slot, (modality, picked, surprise) in enumerate(islice(saved, len(slots))):
+        if modality is None or slots.modality_for_reader[slot] in (None, modality):
+            slots.assign(slot, modality, EMPTY if modality is None else index[modality])
+            slots.last_picked_step[slot] = picked
+            starvation.surprise[slot] = surprise
 
 
 def merge_meter_states(states: Sequence[Mapping[str, Any]], rank: int, world_size: int) -> dict[str, Any]:

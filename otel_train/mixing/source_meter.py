@@ -14,6 +14,7 @@ from otel_train.exceptions import ConfigurationError
 from otel_train.mixing.batch_tags import CountedLoader, tag_tensor, take_tags
 from otel_train.mixing.meter import MixingMeter
 from otel_train.mixing.meter_state import check_meter_state
+from otel_train.mixing.mixing_unit import Scope, Unit
 from otel_train.mixing.tags import REPEATS, TAG_KEY, Field, Tag, source_code
 from otel_train.mixing.tally import Tallier
 from otel_train.mixing.weights import checked_modalities
@@ -52,6 +53,8 @@ class SourceMeter:
         weights: Weight by source, the same on each rank; the target shares are these, normalised.
         horizon: Picks after which a pick's part in the divergence has decayed to 1/e.
         step: The step that the first picks belong to.
+        unit: "row", or "batch" where the loader draws one source for all rows of a batch.
+        scope: "rank", or "cluster" where only the batches of all ranks together hold the mix.
 
     Raises:
         ConfigurationError: An argument breaks a rule; the message names it.
@@ -59,7 +62,15 @@ class SourceMeter:
 
     metrics: tuple[Metric, ...] = MIXING
 
-    def __init__(self, weights: Mapping[str, float], *, horizon: float = 4096, step: int = 1) -> None:
+    def __init__(
+        self,
+        weights: Mapping[str, float],
+        *,
+        horizon: float = 4096,
+        step: int = 1,
+        unit: Unit = "row",
+        scope: Scope = "rank",
+    ) -> None:
         if not isinstance(weights, Mapping):
             raise ConfigurationError(
                 f"weights must map each source to a number, got {type(weights).__name__} {weights!r:.{MAX_SHOWN}}"
@@ -68,7 +79,9 @@ class SourceMeter:
         self._codes = _distinct_codes(self.modalities)
         self._index = {source: index for index, source in enumerate(self.modalities)}
         self._tallier = Tallier(list(self._codes))
-        self._meter = MixingMeter(len(weights), self.modalities, weights, horizon=horizon, step=step)
+        self._meter = MixingMeter(
+            len(weights), self.modalities, weights, horizon=horizon, step=step, unit=unit, scope=scope
+        )
         self._passes = [_UNSEEN] * len(weights)
         self._ended: set[int] = set()
         for slot, source in enumerate(self.modalities):
