@@ -372,6 +372,8 @@ class MixingMeter:
         self._total = self._draws = 0.0
         self._expect()
         self._total_drained = -interval["picks"]
+        if interval["picks"]:
+            self._recent.append(int(interval["picks"]))  # the order begins anew, in an interval that has picks
         self._unpaired = interval["unpaired"]
         self._restarts = interval["restarts"]
         self._switches = interval["switches"]

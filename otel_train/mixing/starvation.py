@@ -20,11 +20,11 @@ class Starvation:
 
     def __init__(self, slots: int) -> None:
         self.total_picked = [0.0] * slots
-        """The number of picks at each slot's last one, or at the last call of `expect`: the meter writes it."""
+        """The number of draws at each slot's last one, or at the last call of `expect`: the meter writes it."""
         self.surprise = [0.0] * slots
         """For each slot -log of the probability of the run of misses it was in at the last call of `expect`."""
-        self.earliest = 0.0
-        """No reader is starved before that many picks."""
+        self.earliest = -math.inf
+        """No reader is starved before that many draws."""
         self._total_expected = 0.0
         self._miss_surprise = [0.0] * slots
         """Surprise that one more miss adds."""
@@ -50,7 +50,7 @@ class Starvation:
         self.surprise = self.surprises(total)
         self.total_picked[:] = [total] * len(self.surprise)
         self._total_expected = total
-        self.earliest = 0.0
+        self.earliest = -math.inf
         readers = [modality_index.count(index) for index in range(len(shares))]
         reachable = math.fsum(share for share, count in zip(shares, readers, strict=True) if count)
         for slot, modality in enumerate(modality_index):
@@ -72,5 +72,5 @@ class Starvation:
                 starved += 1
             elif one_more:
                 earliest = min(earliest, total + (STARVED_SURPRISE - surprise) / one_more)
-        self.earliest = 0.0 if starved else earliest
+        self.earliest = -math.inf if starved else earliest
         return starved
