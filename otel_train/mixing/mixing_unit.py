@@ -1,4 +1,4 @@
-"""What a mixer draws at once, and over which rows its mix is meant to hold: the loader knows, the counts don't tell."""
+"""Options of a mixer that its counts don't tell: the unit of a draw, and the rows over which the mix is meant to hold."""
 
 from __future__ import annotations
 
@@ -9,9 +9,9 @@ from otel_train.arguments import MAX_SHOWN
 from otel_train.exceptions import ConfigurationError
 
 Unit = Literal["row", "batch"]
-"""What is drawn at once: a row, or the source of all rows of a rank's batch."""
+"""Unit of a draw: a row, or all rows of a rank's batch, of one source then."""
 Scope = Literal["rank", "cluster"]
-"""What the mix holds for: each rank by itself, or the batches of all ranks together only."""
+"""Rows that hold the mix: each rank's by themselves, or the batches of all ranks together only."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -19,8 +19,8 @@ class MixingUnit:
     """The unit and the scope of a mixer.
 
     Args:
-        unit: What is drawn at once.
-        scope: What the mix holds for.
+        unit: Unit of a draw.
+        scope: Rows that hold the mix.
 
     Raises:
         ConfigurationError: One of them is none that there is.
