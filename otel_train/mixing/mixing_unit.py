@@ -1,4 +1,4 @@
-"""Options of a mixer that its counts don't tell: the unit of a draw, and the rows over which the mix is meant to hold."""
+"""Options of a mixer that its counts don't tell: the unit of a draw, and the rows that are meant to hold the mix."""
 
 from __future__ import annotations
 
