@@ -11,12 +11,17 @@ import torch
 from otel_train.arguments import check_fields, reading_state, whole_number
 from otel_train.catalogue.repeat_sketch import CELLS, LEFT_OUT, LEVEL_BITS, LEVELS, WIDTH, code_of
 from otel_train.splitmix import INCREMENT, signed
+from otel_train.torch_modes import outside_modes
 
 _MOST_KEYS = 256
 """Distinct keys that are looked at: all of a window's, or a half, a quarter … of them, chosen by their low bits."""
 _FEWEST_BATCHES = 8
 """Batches in a window at least: workers that read the same samples hand them out one after the other."""
+_BITS = 2**64 - 1
 _OWNER = "Repeats"
+
+Column = torch.Tensor | list[int]
+"""Numbers of the rows of a batch: int64 [n] on the CPU, or a list where they are few."""
 
 
 class Repeats:
@@ -56,20 +61,26 @@ class Repeats:
         for level in range(lowest):
             self._cells[level * CELLS] = LEFT_OUT
 
-    def add(self, hashes: torch.Tensor, passes: torch.Tensor | None = None) -> None:
+    @outside_modes
+    def add(self, hashes: Column, passes: Column | None = None) -> None:
         """Count a batch.
 
         Args:
-            hashes: int64 [rows] on the CPU: 64 well mixed bits of each row's sample key, as `stable_hash` gives them.
+            hashes: int64 [rows] on the CPU: 64 well mixed bits of each row's sample key, as `sample_code` gives them.
             passes: int64 [rows]: the pass over the data in which each was read; a sample of a new pass is no repeat.
         """
         rows = len(hashes)
         if not rows:
             return
-        keys = hashes if passes is None else hashes + passes * signed(INCREMENT)
-        if self._shift:
-            keys = keys[(keys & ((1 << self._shift) - 1)) == 0]
-        self._append(rows, keys.tolist())
+        mask = (1 << self._shift) - 1
+        if isinstance(hashes, torch.Tensor):
+            keys = hashes if passes is None else hashes + torch.as_tensor(passes, device="cpu") * signed(INCREMENT)
+            chosen = (keys if not mask else keys[(keys & mask) == 0]).tolist()
+        else:
+            pairs = zip(hashes, passes or [0] * rows, strict=True)
+            numbers = [signed(key + number * INCREMENT & _BITS) if number else key for key, number in pairs]
+            chosen = [key for key in numbers if not key & mask]
+        self._append(rows, chosen)
         self._evict()
         while len(self._counts) > _MOST_KEYS:
             self._halve()

@@ -15,6 +15,7 @@ from otel_train.mixing.batch_tags import CountedLoader, tag_tensor, take_tags
 from otel_train.mixing.meter import MixingMeter
 from otel_train.mixing.meter_state import check_meter_state
 from otel_train.mixing.mixing_unit import Scope, Unit
+from otel_train.mixing.sample_keys import SampleKeys
 from otel_train.mixing.tags import REPEATS, TAG_KEY, Field, Tag, source_code
 from otel_train.mixing.tally import Tallier
 from otel_train.mixing.weights import checked_modalities
@@ -55,12 +56,13 @@ class SourceMeter:
         step: The step that the first picks belong to.
         unit: "row", or "batch" where the loader draws one source for all rows of a batch.
         scope: "rank", or "cluster" where only the batches of all ranks together hold the mix.
+        samples: Whether rows carry sample keys, of which those that are read twice are counted over all ranks:
+            `stream_mixing.repeats`. A `tag(sample=…)` before telemetry is initialised sets it, too.
+        window: Newest rows of a rank whose sample keys are compared.
 
     Raises:
         ConfigurationError: An argument breaks a rule; the message names it.
     """
-
-    metrics: tuple[Metric, ...] = MIXING
 
     def __init__(
         self,
@@ -70,6 +72,8 @@ class SourceMeter:
         step: int = 1,
         unit: Unit = "row",
         scope: Scope = "rank",
+        samples: bool = False,
+        window: int = 4096,
     ) -> None:
         if not isinstance(weights, Mapping):
             raise ConfigurationError(
@@ -86,6 +90,7 @@ class SourceMeter:
         self._ended: set[int] = set()
         for slot, source in enumerate(self.modalities):
             self._meter.open(slot, source)
+        self._samples = SampleKeys(compared=samples, window=window)
         self._counted = self._told = self._told_unknown = self._told_nothing = False
 
     # -- what the loader is given --------------------------------------------------------------------------------
@@ -100,7 +105,8 @@ class SourceMeter:
             tokens: Where a row has its tokens: the key of their number or of the tokens themselves (or an index, or an
                 attribute, where rows are no mappings), or a function of the row. Without it tokens are not counted.
             repeat: Where a row has the number of the pass over its source, from 0: gives `stream_mixing.restarts`.
-            sample: Where a row has a key that distinguishes it from the other rows of the source.
+            sample: Where a row has a key that distinguishes it from the other rows of the source: gives
+                `stream_mixing.repeats`.
 
         Raises:
             ConfigurationError: The meter has no such source.
@@ -115,6 +121,8 @@ class SourceMeter:
                 raise ConfigurationError(
                     f"{name} must be a key, an index or a function of the row, got {field!r:.{MAX_SHOWN}}"
                 )
+        if sample is not None:
+            self._samples.compare()
         return Tag(source, tokens, repeat, sample)
 
     # -- where the loop reads a batch ----------------------------------------------------------------------------
@@ -143,7 +151,9 @@ class SourceMeter:
             )
         bare, tags = take_tags(batch)
         if tags.words:
-            self.count_tags(tags.words)
+            words = tag_tensor(tags.words)  # whatever is wrong raises before anything is counted
+            self._samples.count(tags)
+            self.count_tags(words)
         elif not self._told:
             self._told = True
             logger.warning("%s", _untagged(batch))
@@ -219,6 +229,11 @@ class SourceMeter:
     # -- a source of telemetry -----------------------------------------------------------------------------------
 
     @property
+    def metrics(self) -> tuple[Metric, ...]:
+        """Metrics that it measures; settled when they are first read."""
+        return MIXING + self._samples.metrics
+
+    @property
     def facts(self) -> dict[str, str | float]:
         """Configuration, for people who look at a ring."""
         return self._meter.facts
@@ -246,13 +261,15 @@ class SourceMeter:
         """End the interval with `step`; see `MixingMeter.drain_measurements`."""
         if not self._counted:
             self._warn_of_nothing()
-        return self._meter.drain_measurements(step)
+        values = self._meter.drain_measurements(step)
+        values[-1:-1] = self._samples.drain()  # before the one peak, as the layout has it
+        return values
 
     def drain_step_metrics(self, step: int | None = None) -> dict[str, float]:
         """End the interval with `step` and return this rank's own values, by wandb key."""
         if not self._counted:
             self._warn_of_nothing()
-        return self._meter.drain_step_metrics(step)
+        return {**self._meter.drain_step_metrics(step), **self._samples.values()}
 
     def _warn_of_nothing(self) -> None:
         if not self._told_nothing and not self._told:
@@ -271,6 +288,7 @@ class SourceMeter:
             "meter": self._meter.state_dict(),
             "passes": dict(zip(self.modalities, self._passes, strict=True)),
             "ended": [self.modalities[slot] for slot in sorted(self._ended)],
+            "samples": self._samples.state_dict(),
         }
 
     def load_state_dict(self, state: Mapping[str, Any]) -> None:
@@ -299,6 +317,8 @@ class SourceMeter:
                 "surprise": [surprise for _, surprise in entries],
             }
         self._meter.load_state_dict(arranged)
+        if "samples" in state:  # not in those of older versions
+            self._samples.load_state_dict(state["samples"])
         self._passes = passes
         self._ended = {slot for slot, source in enumerate(self.modalities) if source in ended}
 

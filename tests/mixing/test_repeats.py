@@ -13,6 +13,7 @@ from hypothesis import strategies as st
 
 from otel_train.catalogue import SAMPLES, Layout, healthy_range, rows
 from otel_train.exceptions import ConfigurationError, StateMismatchError
+from otel_train.mixing import SourceMeter, pack_tag
 from otel_train.mixing.repeats import Repeats
 from otel_train.splitmix import mix_tensor
 from tests.support.on_ranks import Job
@@ -177,31 +178,32 @@ def test_wrong_window_raises(window: Any) -> None:
         Repeats(window)
 
 
-class Samples:
-    """A source of the one metric."""
-
-    metrics = SAMPLES
-
-    def __init__(self) -> None:
-        self.repeats = Repeats()
-
-    def drain_measurements(self, _: int | None = None) -> list[float]:
-        return self.repeats.drain()
-
-    def drain_step_metrics(self, _: int | None = None) -> dict[str, float]:
-        return LAYOUT.by_key(self.drain_measurements(), [])
-
-
 @pytest.mark.ranks(2)
 def test_ranks_reduce_repeats(job: Job) -> None:
     """Two real ranks: nothing in common, then the same samples, then one more of them within a rank."""
-    source = Samples()
-    with job.session(sources=[source], blocking=True) as telemetry:
-        source.repeats.add(hashes([job.rank]))
-        values = [telemetry.step(1)["stream_mixing/repeats"]]
-        source.repeats.add(hashes([7, 8, 9]))
-        source.repeats.add(hashes([1 - job.rank]))
-        values.append(telemetry.step(2)["stream_mixing/repeats"])
-        source.repeats.add(hashes([7, 7]))
-        values.append(telemetry.step(3)["stream_mixing/repeats"])
+    meter, values = SourceMeter({"a": 1}, samples=True), []
+
+    def train(telemetry: Any, step: int, samples: list[int]) -> None:
+        words = torch.tensor([pack_tag("a")] * len(samples))
+        meter.count({"otel_train": words, "otel_train_sample": hashes(samples) & (2**63 - 1)})
+        values.append(telemetry.step(step)["stream_mixing/repeats"])
+
+    with job.session(sources=[meter], blocking=True) as telemetry:
+        train(telemetry, 1, [job.rank])
+        train(telemetry, 2, [7, 8, 9, 1 - job.rank])
+        train(telemetry, 3, [7, 7])
     assert values == pytest.approx([0.0, 0.5, 1 - 5 / 14])
+
+
+@given(
+    st.lists(st.tuples(st.integers(-(2**63), 2**63 - 1), st.integers(0, 255)), max_size=400),
+)
+def test_lists_count_as_tensors(pairs: list[tuple[int, int]]) -> None:
+    """A batch as lists and as tensors gives the same keys, whatever their sign and pass."""
+    keys, passes = [key for key, _ in pairs], [number for _, number in pairs]
+    one, other = Repeats(), Repeats()
+    one.add(keys, passes)
+    other.add(torch.tensor(keys, dtype=torch.int64), torch.tensor(passes, dtype=torch.int64))
+    one.add(keys)
+    other.add(torch.tensor(keys, dtype=torch.int64))
+    assert one.state_dict() == other.state_dict()
