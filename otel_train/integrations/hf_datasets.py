@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
+from functools import partial
 from typing import Any
 
 from datasets import Dataset, Features, IterableDataset, Value, concatenate_datasets, interleave_datasets
@@ -59,22 +59,21 @@ def tag_rows(rows: Any, tag: Tag) -> Any:
         features = rows.features
         plain = features is not None and not any(map(require_decoding, features.values()))
         return rows.map(tag, features=Features({**features, **tags}) if plain else None)
+    if not len(rows):
+        return rows
     bare = rows.with_format(None)
     fields = [field for field in (tag.tokens, tag.repeat, tag.sample) if field is not None]
-    if all(isinstance(field, str) for field in fields):
-        bare = bare.select_columns(sorted({str(field) for field in fields}) or rows.column_names[:1])
-    column = bare.map(TagAlone(tag), remove_columns=bare.column_names, features=Features(tags))
+    if all(isinstance(field, str) for field in fields):  # NumPy's arrays are not made into lists
+        names = sorted({str(field) for field in fields}) or rows.column_names[:1]
+        bare = bare.select_columns(names).with_format("numpy")
+    add, names = partial(tag_columns, tag), bare.column_names
+    column = bare.map(add, batched=True, remove_columns=names, features=Features(tags))
     joined: Dataset = concatenate_datasets([rows.with_format(None), column], axis=1)
     form, keep = rows.format, rows.format["output_all_columns"]
     return joined.with_format(form["type"], [*form["columns"], *tags], output_all_columns=keep, **form["format_kwargs"])
 
 
-@dataclass(frozen=True, slots=True)
-class TagAlone:
-    """Returns the tag of a row without the row."""
-
-    tag: Tag
-
-    def __call__(self, row: Mapping[str, Any]) -> dict[str, int]:
-        """Return the values that the tag adds."""
-        return {key: value for key, value in self.tag(dict(row)).items() if key in (TAG_KEY, SAMPLE_KEY)}
+def tag_columns(tag: Tag, columns: Mapping[str, Sequence[Any]]) -> dict[str, list[int]]:
+    """Return the columns that a tag adds to some rows."""
+    tagged = [tag(dict(zip(columns, row, strict=True))) for row in zip(*columns.values(), strict=True)]
+    return {key: [row[key] for row in tagged] for key in (TAG_KEY, SAMPLE_KEY) if key in tagged[0]}

@@ -11,7 +11,7 @@ from torch.utils.data import Dataset, IterableDataset, default_collate
 
 from otel_train.arguments import MAX_SHOWN
 from otel_train.exceptions import ConfigurationError
-from otel_train.mixing.tags import PADDING, SAMPLE_KEY, TAG_KEY, Tag, Tagged
+from otel_train.mixing.tags import PADDING, SAMPLE_KEY, TAG_KEY, Tagged
 from otel_train.torch_modes import outside_modes, plain_tensor
 
 _DEPTH = 4
@@ -175,15 +175,17 @@ class TaggedDataset(Dataset[Any]):
 
     Args:
         dataset: A dataset of rows: it has `__getitem__`, or `__iter__` where it is an `IterableDataset`.
-        tag: What `SourceMeter.tag` returned.
+        tag: What `SourceMeter.tag` returned, or a function that gives a row to the tag of its source.
     """
 
-    def __new__(cls, dataset: Any, tag: Tag) -> Any:  # noqa: ARG004  # as __init__ has it
+    def __new__(cls, dataset: Any, tag: Callable[[Any], Any]) -> Any:  # noqa: ARG004  # as __init__ has it
         """Return a map-style dataset or an iterable one: torch's DataLoader distinguishes them by class."""
-        iterable = isinstance(dataset, IterableDataset) or not hasattr(dataset, "__getitem__")
-        return object.__new__(_TaggedIterable if iterable and cls is TaggedDataset else cls)
+        if cls is TaggedDataset:
+            iterable = isinstance(dataset, IterableDataset) or not hasattr(dataset, "__getitem__")
+            cls = _CLASSES[iterable, _has_state(dataset)]  # noqa: PLW0642  # a copy is made by its own class
+        return object.__new__(cls)
 
-    def __init__(self, dataset: Any, tag: Tag) -> None:
+    def __init__(self, dataset: Any, tag: Callable[[Any], Any]) -> None:
         self.dataset = dataset
         self.tag = tag
 
@@ -207,7 +209,54 @@ class TaggedDataset(Dataset[Any]):
 
 class _TaggedIterable(TaggedDataset, IterableDataset[Any]):
     def __iter__(self) -> Iterator[Any]:
-        return map(self.tag, self.dataset)
+        rows = iter(self.dataset)
+        return _StatefulRows(rows, self.tag) if _has_state(rows) else map(self.tag, rows)
+
+
+class _StatefulDataset(TaggedDataset):
+    # Methods of the class: what checks for them as for a protocol does not ask __getattr__ (Python 3.12).
+    def state_dict(self) -> Any:
+        return self.dataset.state_dict()
+
+    def load_state_dict(self, state: Any) -> None:
+        self.dataset.load_state_dict(state)
+
+
+class _StatefulIterable(_StatefulDataset, _TaggedIterable):
+    pass
+
+
+_CLASSES = {
+    (False, False): TaggedDataset,
+    (False, True): _StatefulDataset,
+    (True, False): _TaggedIterable,
+    (True, True): _StatefulIterable,
+}
+"""Classes by whether the wrapped dataset is iterable, and whether it has a state."""
+
+
+class _StatefulRows:
+    """The tagged rows of an iterator that has a state."""
+
+    def __init__(self, rows: Any, tag: Callable[[Any], Any]) -> None:
+        self._rows = rows
+        self._tag = tag
+
+    def __iter__(self) -> _StatefulRows:
+        return self
+
+    def __next__(self) -> Any:
+        return self._tag(next(self._rows))
+
+    def state_dict(self) -> Any:
+        return self._rows.state_dict()
+
+    def load_state_dict(self, state: Any) -> None:
+        self._rows.load_state_dict(state)
+
+
+def _has_state(rows: Any) -> bool:
+    return hasattr(rows, "state_dict") and hasattr(rows, "load_state_dict")
 
 
 class CountedLoader:

@@ -2,8 +2,10 @@
 
 from __future__ import annotations
 
+import inspect
 import pickle
 from collections import OrderedDict, UserDict
+from collections.abc import Iterator
 from dataclasses import dataclass
 from types import MappingProxyType, SimpleNamespace
 from typing import Any, NamedTuple
@@ -11,7 +13,7 @@ from typing import Any, NamedTuple
 import numpy as np
 import pytest
 import torch
-from torch.utils.data import DataLoader
+from torch.utils.data import DataLoader, IterableDataset
 
 from otel_train.exceptions import ConfigurationError
 from otel_train.mixing import SourceMeter, Tagged, TaggedDataset, pack_tag, sample_code
@@ -140,6 +142,52 @@ def test_pinned_and_fetched_in_lists() -> None:
     loader = DataLoader(TaggedDataset(Batched(), meter.tag("a")), batch_size=4)
     assert [batch["x"].tolist() for batch in meter.counted(loader)] == [[0, 1, 2, 3]]
     assert meter.drain_step_metrics(1)["stream_mixing/picks"] == 4
+
+
+class Bare(IterableDataset[Any]):
+    """Rows without a state."""
+
+    def __iter__(self) -> Iterator[Any]:
+        return iter([{"x": 1}])
+
+
+class Counting(IterableDataset[Any]):
+    """Rows with a state; it is its own iterator."""
+
+    def __init__(self) -> None:
+        self.next = 0
+
+    def __iter__(self) -> Counting:
+        return self
+
+    def __next__(self) -> dict[str, int]:
+        self.next += 1
+        return {"x": self.next - 1}
+
+    def state_dict(self) -> dict[str, int]:
+        return {"next": self.next}
+
+    def load_state_dict(self, state: dict[str, int]) -> None:
+        self.next = state["next"]
+
+
+def test_tagged_dataset_has_state() -> None:
+    """The state of a dataset and that of its iterator go through the tags, also for who looks at the class alone."""
+    tagged = TaggedDataset(Counting(), SourceMeter({"a": 1}).tag("a"))
+    rows = iter(pickle.loads(pickle.dumps(tagged)))
+    for part in (tagged, rows):
+        assert inspect.getattr_static(part, "state_dict")
+        part.load_state_dict({"next": 5})
+        assert part.state_dict() == {"next": 5}
+    assert [next(iter(tagged))["x"], next(rows)["x"]] == [5, 5]
+
+
+@pytest.mark.parametrize("rows", [[{"x": 1}], Bare()])
+def test_tagged_dataset_invents_no_state(rows: Any) -> None:
+    """A dataset without a state has none when it is tagged: a loader would call it."""
+    tagged = TaggedDataset(rows, SourceMeter({"a": 1}).tag("a"))
+    assert not hasattr(tagged, "state_dict")
+    assert not hasattr(iter(tagged), "state_dict")
 
 
 def test_tag_and_dataset_pickle() -> None:

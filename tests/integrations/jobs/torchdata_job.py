@@ -58,8 +58,7 @@ class Passes:
 class Stream(IterableDataset[Any]):
     """The samples of both sources in turn as their weights have it, a part for each worker, with a state."""
 
-    def __init__(self, tags: dict[str, Any]) -> None:
-        self.tags = tags
+    def __init__(self) -> None:
         self.index = 0
         self.loaded = False
 
@@ -73,7 +72,7 @@ class Stream(IterableDataset[Any]):
         while True:
             source = SOURCES[0] if drawn[self.index] else SOURCES[1]
             self.index += 1
-            yield self.tags[source](sample(source, self.index))
+            yield sample(source, self.index)
 
     def state_dict(self) -> dict[str, int]:
         return {"index": self.index}
@@ -109,7 +108,8 @@ def begin_map(case: Case) -> tuple[Any, Any]:
 def begin_stream(case: Case) -> tuple[Any, Any]:
     """Return a meter and a StatefulDataLoader over an iterable dataset that has a state."""
     meter = otel_train.SourceMeter(WEIGHTS)
-    dataset = Stream({source: meter.tag(source, tokens="tokens") for source in SOURCES})
+    tags = [meter.tag(source, tokens="tokens") for source in SOURCES]
+    dataset = otel_train.TaggedDataset(Stream(), lambda row: tags[row["x"][0] - 1](row))
     return meter, StatefulDataLoader(dataset, BATCH, num_workers=case.workers)
 
 
