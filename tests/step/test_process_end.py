@@ -24,11 +24,13 @@ def test_ring_records_session_end(tmp_path: Path) -> None:
     """The ring has how a session ended: by its user, with its process, after which exception, or not at all; every
     step is recorded.
     """
-    # Each case ends a process of its own, all of which one has forked: torch is imported once.
+    # Each case ends a process of its own, all of which one has forked: torch is imported once. Frozen, its objects are
+    # not looked through, and so not copied, at the end of each.
     program = """
-        import multiprocessing, os, sys
+        import gc, multiprocessing, os, sys
         import torch
         import otel_train
+        gc.freeze()
         directory, *cases = sys.argv[1:]
         children = []
         for number, case in enumerate(cases):
