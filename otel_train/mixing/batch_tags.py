@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import copy
-from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterable, Iterator, Mapping, MutableMapping, Sequence
 from typing import Any, NamedTuple
 
 import torch
@@ -11,13 +11,13 @@ from torch.utils.data import Dataset, IterableDataset, default_collate
 
 from otel_train.arguments import MAX_SHOWN
 from otel_train.exceptions import ConfigurationError
-from otel_train.mixing.tags import PADDING, SAMPLE_KEY, TAG_KEY, Tagged
+from otel_train.mixing.tags import PADDING, SAMPLE_KEY, TAG_KEY, UNTAGGED, Tagged
 from otel_train.torch_modes import outside_modes, plain_tensor
 
 _DEPTH = 4
 """Levels of mappings, tuples and lists below a batch that are looked into."""
 _FIELDS = 32
-"""A longer sequence is one of rows, which are all alike: where the first has no tag, none has."""
+"""A longer sequence is one of rows: where none has a tag itself and the first has none inside, no row has."""
 
 
 class Tags(NamedTuple):
@@ -49,23 +49,23 @@ def _without(part: Any, tags: Tags, depth: int) -> Any:
 
 def _note_attribute(part: Any, tags: Tags) -> None:
     """Take the tags that an object of the user's carries as attributes; they stay there."""
-    values = getattr(part, "__dict__", None) or {}
-    word = values.get(TAG_KEY)
-    if word is not None:
+    # By getattr: with slots, and in a graph of torch_geometric's, they are in no `__dict__`.
+    word = getattr(part, TAG_KEY, None)
+    if isinstance(word, int | list | tuple) or hasattr(word, "dtype"):  # not what an object makes up for any name
         tags.words.append(word)
-        tags.samples.append(values.get(SAMPLE_KEY, PADDING))
+        tags.samples.append(getattr(part, SAMPLE_KEY, PADDING))
 
 
 def _mapping_without(part: Mapping[Any, Any], tags: Tags, depth: int) -> Any:
     if TAG_KEY in part:
         tags.words.append(part[TAG_KEY])
         tags.samples.append(part.get(SAMPLE_KEY, PADDING))
-        if type(part) is dict:
+        if type(part) is dict or not isinstance(part, MutableMapping):
             return {key: value for key, value in part.items() if key not in (TAG_KEY, SAMPLE_KEY)}
         bare = copy.copy(part)
         for key in (TAG_KEY, SAMPLE_KEY):
             if key in bare:
-                del bare[key]  # type: ignore[attr-defined]
+                del bare[key]
         return bare
     if not depth:
         return part
@@ -77,17 +77,22 @@ def _mapping_without(part: Mapping[Any, Any], tags: Tags, depth: int) -> Any:
                 changed[key] = bare
     if not changed:
         return part
-    if type(part) is dict:
+    if type(part) is dict or not isinstance(part, MutableMapping):
         return {**part, **changed}
-    copied: Any = copy.copy(part)
+    copied = copy.copy(part)
     copied.update(changed)
     return copied
+
+
+def _is_tagged(row: Any) -> bool:
+    return (type(row) is dict and TAG_KEY in row) or isinstance(row, Tagged)
 
 
 def _sequence_without(part: Any, tags: Tags, depth: int) -> Any:
     if not depth or not part:
         return part
-    if len(part) > _FIELDS and _without(part[0], Tags([], []), depth - 1) is part[0]:
+    alike = len(part) > _FIELDS and not any(map(_is_tagged, part))
+    if alike and _without(part[0], Tags([], []), depth - 1) is part[0]:
         return part
     bare = [_without(value, tags, depth - 1) for value in part]
     if all(new is old for new, old in zip(bare, part, strict=True)):
@@ -156,8 +161,12 @@ class Collate:
         for row in rows:
             untagged, tags = take_tags(row)
             bare.append(untagged)
-            words += tags.words
-            samples += tags.samples
+            if tags.words or row is None:  # None is no row: a collate function that gets it leaves it out
+                words += tags.words
+                samples += tags.samples
+            else:
+                words.append(UNTAGGED)
+                samples.append(PADDING)
         return Tagged(self.collate(bare), tag_tensor(words), tag_tensor(samples))
 
 
@@ -195,16 +204,20 @@ class TaggedDataset(Dataset[Any]):
     def __len__(self) -> int:
         return len(self.dataset)
 
+    def __bool__(self) -> bool:
+        return bool(self.dataset)  # one without a length is true, and `len` would raise
+
     def __getitem__(self, index: Any) -> Any:
         return self.tag(self.dataset[index])
 
     def __getattr__(self, name: str) -> Any:
-        if name == "dataset":
-            raise AttributeError(name)  # before it is there, as in a copy that is being made
-        value = getattr(self.dataset, name)
+        value = _attribute_of(self, "dataset", name)
         if name == "__getitems__":
             return lambda indices: [self.tag(row) for row in value(indices)]
         return value
+
+    def __setattr__(self, name: str, value: Any) -> None:
+        _set_attribute_of(self, "dataset", name, value)
 
 
 class _TaggedIterable(TaggedDataset, IterableDataset[Any]):
@@ -272,7 +285,32 @@ class CountedLoader:
     def __len__(self) -> int:
         return len(self._loader)  # type: ignore[arg-type]
 
+    def __bool__(self) -> bool:
+        return bool(self._loader)
+
     def __getattr__(self, name: str) -> Any:
-        if name == "_loader":
-            raise AttributeError(name)
-        return getattr(self._loader, name)
+        return _attribute_of(self, "_loader", name)
+
+    def __setattr__(self, name: str, value: Any) -> None:
+        _set_attribute_of(self, "_loader", name, value)
+
+
+def _attribute_of(wrapper: Any, inner: str, name: str) -> Any:
+    """Return an attribute that a wrapper has from what it wraps.
+
+    Special ones are a class's own: with the wrapped one's `__deepcopy__` a copy would be untagged.
+    """
+    special = name.startswith("__") and name != "__getitems__"
+    if name == inner or special or inner not in vars(wrapper):  # in a copy that is being made it is not there yet
+        raise AttributeError(f"{type(wrapper).__name__!r} object has no attribute {name!r}")
+    return getattr(vars(wrapper)[inner], name)
+
+
+def _set_attribute_of(wrapper: Any, inner: str, name: str, value: Any) -> None:
+    """Set an attribute where it is: an epoch that a loop sets must reach the dataset."""
+    wrapped = vars(wrapper).get(inner)
+    own = name in vars(wrapper) or hasattr(type(wrapper), name)
+    if own or wrapped is None or name == inner or not hasattr(wrapped, name):
+        object.__setattr__(wrapper, name, value)
+    else:
+        setattr(wrapped, name, value)

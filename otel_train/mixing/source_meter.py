@@ -88,6 +88,8 @@ class SourceMeter:
         )
         self._passes = [_UNSEEN] * len(weights)
         self._ended: set[int] = set()
+        self._with_sample: dict[str, bool] = {}
+        """Whether the rows of each source that was tagged have sample keys."""
         for slot, source in enumerate(self.modalities):
             self._meter.open(slot, source)
         self._samples = SampleKeys(compared=samples, window=window)
@@ -106,10 +108,10 @@ class SourceMeter:
                 attribute, where rows are no mappings), or a function of the row. Without it tokens are not counted.
             repeat: Where a row has the number of the pass over its source, from 0: gives `stream_mixing.restarts`.
             sample: Where a row has a key that distinguishes it from the other rows of the source: gives
-                `stream_mixing.repeats`.
+                `stream_mixing.repeats`. For all sources or for none.
 
         Raises:
-            ConfigurationError: The meter has no such source.
+            ConfigurationError: The meter has no such source, or an argument breaks a rule.
         """
         if source not in self._index:
             raise ConfigurationError(
@@ -121,6 +123,13 @@ class SourceMeter:
                 raise ConfigurationError(
                     f"{name} must be a key, an index or a function of the row, got {field!r:.{MAX_SHOWN}}"
                 )
+        self._with_sample[source] = sample is not None
+        if len(set(self._with_sample.values())) > 1:
+            without = next(name for name, given in self._with_sample.items() if not given)
+            raise ConfigurationError(
+                f"sample must be given for each source or for none, and is not for {without!r}: rows with "
+                "different keys can't be collated; make a new meter, and tag all sources alike"
+            )
         if sample is not None:
             self._samples.compare()
         return Tag(source, tokens, repeat, sample)
@@ -181,8 +190,8 @@ class SourceMeter:
         if tally.unknown and not self._told_unknown:
             self._told_unknown = True
             logger.warning(
-                "%d rows of a batch are tagged with a source that this meter does not have (it has %s): they are not "
-                "counted; make the meter with every source of the job",
+                "%d rows of a batch carry no tag, or that of a source which this meter does not have (it has %s): they "
+                "are not counted; make the meter with every source of the job, and tag the rows of each",
                 tally.unknown,
                 ", ".join(self.modalities),
             )

@@ -25,6 +25,8 @@ SAMPLE_KEY = "otel_train_sample"
 """Name under which it has the hash of its sample key, where the tag was made with `sample`."""
 PADDING = -1
 """Value that stands for no row: what a collator fills a packed row with."""
+UNTAGGED = 0
+"""Tag of a row that has none, among rows that have: no source has the code 0."""
 CODE_BITS, REPEAT_BITS, TOKEN_BITS = 28, 8, 27
 REPEATS = 1 << REPEAT_BITS
 MAX_TOKENS = (1 << TOKEN_BITS) - 1
@@ -57,7 +59,7 @@ class Tagged(NamedTuple):
 
 def source_code(source: str) -> int:
     """Return the hash of a source's name, as a tag carries it: 28 bits, the same everywhere."""
-    return stable_hash(source) & ((1 << CODE_BITS) - 1)
+    return stable_hash(source) & ((1 << CODE_BITS) - 1) or 1  # 0 is that of `UNTAGGED`
 
 
 def sample_code(key: object) -> int:
@@ -129,9 +131,13 @@ class Tag:
     def __call__(self, row: Any) -> Any:
         """Return a row with its tag: a copy of a mapping with one key more, or `Tagged(row, tag)` of anything else.
 
+        A tag that the row has already is replaced. None stays None: by that a dataset says that it has no such row.
+
         Raises:
             ConfigurationError: The row lacks a value that the tag was told of, or it is not of the kind that is needed.
         """
+        if row is None:
+            return None
         bare = row.sample if isinstance(row, Tagged) else row
         tokens = 0 if self.tokens is None else _number_of_tokens(self._value(bare, "tokens", self.tokens))
         repeat = 0 if self.repeat is None else _whole("repeat", self._value(bare, "repeat", self.repeat))
@@ -140,11 +146,14 @@ class Tag:
         if self.sample is not None:
             sample = sample_code((self.source, _plain(self._value(bare, "sample", self.sample))))
         if not isinstance(bare, Mapping):
-            return Tagged(bare, word, sample)
+            return Tagged(sample=bare, otel_train=word, otel_train_sample=sample)
         values = {TAG_KEY: word} if self.sample is None else {TAG_KEY: word, SAMPLE_KEY: sample}
         if type(bare) is not dict and isinstance(bare, MutableMapping):
             tagged = copy.copy(bare)
-            tagged.update(values)
+            try:
+                tagged.update(values)
+            except Exception:  # noqa: BLE001  # it takes no number: a TensorDict of several elements
+                return Tagged(sample=bare, otel_train=word, otel_train_sample=sample)
             return tagged
         return {**bare, **values}
 
