@@ -48,7 +48,8 @@ QUICK_TESTS = (
     "tests/step/test_values.py",
     "tests/top",
 )
-REQUIREMENTS = ROOT / "tests" / "integrations" / "requirements"
+TESTS = ROOT / "tests" / "integrations"
+REQUIREMENTS = TESTS / "requirements"
 # A loader runs with the torch of this environment.
 SHARED = ("torch", "torchvision")
 
@@ -112,7 +113,8 @@ def check_integrations() -> None:
     """Run the tests of other loaders, in an environment for each file of requirements."""
     for requirements in sorted(REQUIREMENTS.glob("*.txt")):
         layer_environment(requirements)
-    run(sys.executable, "-m", "pytest", "-m", "integrations", "tests/integrations")
+    # A file's tests share a job, most of which is waiting.
+    run(sys.executable, "-m", "pytest", "-m", "integrations", "--numprocesses", "2", "--dist", "loadfile", TESTS)
 
 
 def layer_environment(requirements: Path) -> None:

@@ -37,8 +37,10 @@ def track(
         >>> from otel_train.integrations import torch_datasets
         >>> sampler = WeightedRandomSampler([0.5, 0.5, 3.0], 8)
         >>> meter, dataset = torch_datasets.track({"code": [1, 2], "prose": [3]}, sampler)
-        >>> meter.drain_step_metrics()["stream_mixing/modality_target/prose"], dataset[2].sample
-        (0.75, 3)
+        >>> meter.count(dataset[2])
+        3
+        >>> meter.drain_step_metrics()["stream_mixing/modality_target/prose"]
+        0.75
 
     Args:
         sources: A map-style dataset by source; the rows of the first come first, as in `ConcatDataset`.

@@ -55,25 +55,25 @@ class TaggedNode(BaseNode):  # type: ignore[misc]  # torchdata ships no types
     def __init__(self, node: Any, meter: SourceMeter, source: str, **fields: Field | None) -> None:
         super().__init__()
         self.node = node
-        self.repeat = 0
-        self._begun = False
-        self._tag = meter.tag(source, repeat=lambda _: self.repeat, **fields)
+        self.repeat, self._begun = 0, False
+        self._tag = meter.tag(source, repeat=self.repeat_of, **fields)  # a method can be pickled
 
     def reset(self, initial_state: dict[str, Any] | None = None) -> None:
         """Begin again, or at a state."""
         super().reset(initial_state)
-        if initial_state is None:
-            self.repeat += self._begun
-        else:
-            self.repeat = initial_state.get(REPEAT_KEY, 0)
-            initial_state = {key: value for key, value in initial_state.items() if key != REPEAT_KEY}
-        self._begun = initial_state is not None
-        self.node.reset(initial_state)
+        state = None if initial_state is None else {**initial_state}
+        self.repeat = self.repeat + self._begun if state is None else state.pop(REPEAT_KEY, 0)
+        self._begun = state is not None
+        self.node.reset(state)
 
     def next(self) -> Any:
         """Return the next row with its tag."""
         row, self._begun = next(self.node), True
         return self._tag(row)
+
+    def repeat_of(self, _row: Any) -> int:
+        """Return the number of the present pass."""
+        return self.repeat
 
     def get_state(self) -> dict[str, Any]:
         """Return the state of the wrapped node, and the number of the pass."""

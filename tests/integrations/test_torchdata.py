@@ -12,7 +12,8 @@ from tests.integrations.support.loader_job import Outcome
 JOB, ENVIRONMENT = "torchdata", "torch"
 RIGHT = cases_of("nodes", "map", "stream")
 WRONG = Case(variant="wrong", workers=2)
-CASES = [*RIGHT, WRONG]
+DOUBLED = Case(variant="doubled", workers=2)
+CASES = [*RIGHT, WRONG, DOUBLED]
 pytestmark = pytest.mark.integrations
 
 
@@ -43,3 +44,8 @@ def test_source_begins_again(outcomes: Mapping[str, Outcome]) -> None:
 def test_wrong_mix_is_named(outcomes: Mapping[str, Outcome]) -> None:
     """A sampler with other weights than the meter is seen."""
     assert "mix drift" in {finding.check for finding in outcomes[WRONG.name].complaints()}
+
+
+def test_doubled_rows_are_named(outcomes: Mapping[str, Outcome]) -> None:
+    """Workers that read the same rows have a right mix, and repeats."""
+    assert "stream_mixing/repeats" in {finding.check for finding in outcomes[DOUBLED.name].complaints()}

@@ -2,12 +2,13 @@
 
 from __future__ import annotations
 
+import os
 from collections.abc import Iterator
 from typing import Any
 
 import torch
 import torch.distributed as dist
-from torch.utils.data import IterableDataset, WeightedRandomSampler, get_worker_info
+from torch.utils.data import DataLoader, IterableDataset, WeightedRandomSampler, get_worker_info
 from torchdata import nodes
 from torchdata.stateful_dataloader import StatefulDataLoader
 
@@ -95,6 +96,28 @@ def begin_nodes(case: Case) -> tuple[Any, Any]:
     return meter, nodes.Loader(nodes.Prefetcher(collated, 4))
 
 
+class InWorkers(IterableDataset[Any]):
+    """Nodes inside of a DataLoader's workers: their sampler chooses the same in each, and their sources don't shard."""
+
+    def __init__(self, sampler: Any) -> None:
+        self.sampler = sampler
+
+    def __iter__(self) -> Iterator[Any]:
+        return iter(nodes.Loader(self.sampler))
+
+
+def begin_doubled(case: Case) -> tuple[Any, Any]:
+    """Return a meter and a DataLoader whose workers read the very same rows."""
+    sources = {source: nodes.IterableWrapper(Passes(source, 1000)) for source in SOURCES}
+    meter, sampler = torchdata.track(nodes.MultiNodeWeightedSampler(sources, WEIGHTS), tokens="tokens", sample=key_of)
+    return meter, DataLoader(InWorkers(sampler), BATCH, num_workers=case.workers, multiprocessing_context="forkserver")
+
+
+def key_of(row: Any) -> tuple[int, int]:
+    """Return what distinguishes a sample: its rank, since ranks have the same keys in this job, and its key."""
+    return int(os.environ["RANK"]), int(row["x"][1])
+
+
 def begin_map(case: Case) -> tuple[Any, Any]:
     """Return a meter and a StatefulDataLoader over map-style datasets of unequal sizes."""
     sources = {"code": Documents("code", 50), "prose": Documents("prose", 300)}
@@ -115,11 +138,13 @@ def begin_stream(case: Case) -> tuple[Any, Any]:
 
 def begin(case: Case, saved: Any) -> Loading:
     """Make the loader of a case."""
-    make = {"map": begin_map, "stream": begin_stream}.get(case.variant, begin_nodes)
+    make = {"map": begin_map, "stream": begin_stream, "doubled": begin_doubled}.get(case.variant, begin_nodes)
     meter, loader = make(case)
     if saved is not None:
         loader.load_state_dict(saved)
-    return Loading(meter=meter, batches=loader, rows=lambda batch: rows_of(batch["x"]), save=loader.state_dict)
+    return Loading(
+        meter=meter, batches=loader, rows=lambda batch: rows_of(batch["x"]), save=getattr(loader, "state_dict", dict)
+    )
 
 
 if __name__ == "__main__":
