@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 import math
 from collections import Counter
+from collections.abc import Iterable
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
@@ -26,6 +27,7 @@ class Drain:
     ages: list[int]
     realised: dict[str, float]
     target: dict[str, float]
+    tokens: Counter[str]
 
 
 @dataclass
@@ -40,6 +42,7 @@ class RankReplay:
     realised: dict[str, float] = field(default_factory=dict)
     target: dict[str, float] = field(default_factory=dict)
     picks: list[tuple[str, dict[str, float]]] = field(default_factory=list)
+    tokens: Counter[str] = field(default_factory=Counter)
     held: set[int] = field(default_factory=set)
     ring: dict[int, None] = field(default_factory=dict)  # oldest eviction first
     counts: Counter[str] = field(default_factory=Counter)
@@ -58,6 +61,7 @@ class RankReplay:
                 del self.used[event["slot"]]
             case "pick":
                 self.pick(event["slot"], event["step"], event["modality"])
+                self.tokens[event["modality"]] += event["tokens"]
             case "store":
                 self.store(event["key"])
             case "evict":
@@ -110,8 +114,8 @@ class RankReplay:
             for name in modalities
         }
         ages = [step - used for used in self.used.values()]
-        ended = Drain(step, self.counts, ages, self.realised, self.target)
-        self.counts, self.picks = Counter(), []
+        ended = Drain(step, self.counts, ages, self.realised, self.target, self.tokens)
+        self.counts, self.picks, self.tokens = Counter(), [], Counter()
         return ended
 
 
@@ -160,6 +164,17 @@ def join(drains: tuple[Drain, ...]) -> dict[str, float]:
     for name in COUNTED:
         values[f"ledger/{name}"] = sums[name]
         values[f"ledger/{name}_max"] = max(drain.counts[name] for drain in drains)
+    return values
+
+
+def by_modality(drain: Drain, modalities: Iterable[str]) -> dict[str, float]:
+    """Return one rank's values of each modality: shares and targets, 0 before any pick, and tokens."""
+    values: dict[str, float] = {}
+    for name in modalities:
+        for key, counts in (("modality_share", drain.realised), ("modality_target", drain.target)):
+            whole = math.fsum(counts.values())
+            values[f"stream_mixing/{key}/{name}"] = counts[name] / whole if whole else 0.0
+        values[f"stream_mixing/tokens/{name}"] = drain.tokens[name]
     return values
 
 
