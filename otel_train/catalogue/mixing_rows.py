@@ -29,7 +29,8 @@ PICKS = Metric(
     description="Picks made: the mixer chose a reader for one row of a batch.",
     wandb_key="stream_mixing/picks",
     healthy=HealthyRange(low=1.0, per=Per.RANK),
-    remedy="Check that every rank's loader yields batches: a rank without picks trains on nothing.",
+    remedy="Check that each rank's loader yields rows, and that the training process counts them: picks in a worker's "
+    "copy of a meter are lost.",
 )
 ACTIVE_READERS = Metric(
     "stream_mixing.active_readers",
@@ -94,7 +95,7 @@ MIX_DIVERGENCE = Metric(
     (DECAYED_COUNTS, DECAYED_TARGETS),
     description="Jensen-Shannon divergence (base 2) of the realised modality shares against the target shares.",
     wandb_key="stream_mixing/mix_divergence",
-    healthy=HealthyRange(high=0.05, statistic=Statistic.LAST),
+    healthy=HealthyRange(high=0.01, statistic=Statistic.LAST),
     remedy="Compare the modality shares with their targets and give the missing modality slots, streams or weight.",
 )
 MODALITY_SHARE = Metric(

@@ -63,6 +63,7 @@ def report(source: str, out: Path, run: str, compare: str, config: str | None) -
 def _examined(source: str, run: str, config: str | None) -> ReportRun:
     from otel_train.diagnose.capacity import advise  # noqa: PLC0415
     from otel_train.diagnose.examine import examine  # noqa: PLC0415
+    from otel_train.diagnose.fitted_ranges import fitted_ranges  # noqa: PLC0415
     from otel_train.read.load import load  # noqa: PLC0415
     from otel_train.report import ReportRun  # noqa: PLC0415
 
@@ -72,6 +73,6 @@ def _examined(source: str, run: str, config: str | None) -> ReportRun:
         history=loaded.history,
         findings=examine(loaded.history, job=loaded.job, ranges=ranges),
         plan=advise(loaded.history),
-        ranges=ranges,
+        ranges=fitted_ranges(loaded.history, ranges),
         config=path.read_text() if path is not None else "",
     )

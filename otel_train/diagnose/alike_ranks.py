@@ -20,6 +20,8 @@ _SHOWN = 4
 def find_alike(history: History) -> list[Finding]:
     """Return the ranks that draw in the same order; nothing where none do."""
     row = rows.ALIKE_RANKS
+    if complementary(history):
+        return []
     groups = [group for group in history.order_groups if len(group) > 1 and _information(history, group[0])]
     if groups:
         alike = sum(map(len, groups))
@@ -29,14 +31,11 @@ def find_alike(history: History) -> list[Finding]:
         if len(groups) > 1:
             summary = f"{alike} of {told} ranks draw in the same order as another, in {len(groups)} groups"
     else:
-        values = [value for value in history.cluster.finite_values(row.wandb_key) if value]
-        # Each value is a mean of squares; of n ranks that draw for themselves one has the variance 2 (1 - 1 / n).
-        error = math.sqrt(2 / rows.ORDER_SIGNS.size / len(values)) if values else math.inf
-        size = mean(values)
+        size, error = _estimate(history)
         seen = sum(map(len, history.order_groups))
         if size <= 1 + _DEVIATIONS * error or seen >= history.world_size or not _information(history, None):
             return []
-        lines = [f"by the signs of their orders' hashes over {len(values)} log steps"]
+        lines = [f"by the signs of their orders' hashes over {len(history.cluster.steps)} log steps"]
         summary = f"about {size:.1f} of {history.world_size} ranks draw in the same order as any one of them"
     return [
         Finding(
@@ -50,11 +49,39 @@ def find_alike(history: History) -> list[Finding]:
     ]
 
 
+def complementary(history: History) -> bool:
+    """Tell whether ranks hold the mix together only, row by row: equal orders are parts of it then, not one draw."""
+    return history.facts.get("mixing.scope") == "cluster" and history.facts.get("mixing.unit") != "batch"
+
+
+def size_of_alike(history: History) -> float:
+    """Return how many ranks a rank draws alike with, itself included, on average; 1 where it can't be told."""
+    if complementary(history):
+        return 1.0
+    ranks = sum(map(len, history.order_groups))
+    if ranks and ranks >= history.world_size:
+        return ranks / len(history.order_groups)
+    size, error = _estimate(history)
+    return size if size > 1 + _DEVIATIONS * error else 1.0
+
+
+def _estimate(history: History) -> tuple[float, float]:
+    """Return the size of the groups by the cluster's values, and its standard error where no ranks are alike.
+
+    Each value is a mean of squares; of n ranks that draw for themselves a square has the variance 2 (1 - 1 / n).
+    """
+    values = [value for value in history.cluster.finite_values(rows.ALIKE_RANKS.wandb_key) if value]
+    return mean(values, 1.0), math.sqrt(2 / rows.ORDER_SIGNS.size / max(1, len(values)))
+
+
 def _information(history: History, rank: int | None) -> bool:
     """Tell whether a rank has drawn enough for its order to say who drew it."""
     targets = [target for _, _, target in shares(history.cluster, history.modalities)]
     track = history.cluster if rank is None else history.ranks[rank]
     picks = math.fsum(track.finite_values(rows.PICKS.wandb_key))
+    drawn_at_once = history.facts.get("mixing.unit_rows", 1.0)
+    if isinstance(drawn_at_once, int | float) and drawn_at_once > 1:
+        picks /= drawn_at_once
     if rank is None and history.world_size:
         picks /= history.world_size
     # Two draws by the same shares agree with the sum of their squares.

@@ -130,7 +130,8 @@ def _switches(history: History, _: int | None) -> Reason | None:
     if not targets:
         return None
     random = 1 - math.fsum(target * target for target in targets)
-    return Reason(rows.SWITCH_RATE.remedy, evidence=(f"picks drawn by the targets alone would give {random:.2f}",))
+    at_once = "batches" if history.facts.get("mixing.unit") == "batch" else "rows"
+    return Reason(rows.SWITCH_RATE.remedy, evidence=(f"{at_once} that are drawn by the targets give {random:.2f}",))
 
 
 def _waits(history: History, rank: int | None) -> Reason | None:
@@ -169,8 +170,14 @@ def _repeats(history: History, rank: int | None) -> Reason | None:
     return Reason("Seed or shard the data by rank.", "ranks read the same samples", evidence)
 
 
-def _picks(_: History, rank: int | None) -> Reason | None:
-    return None if rank is None else Reason(rows.PICKS.remedy, f"rank {rank}'s loader yields the fewest rows")
+def _picks(history: History, rank: int | None) -> Reason | None:
+    if not _sum(history.cluster, rows.PICKS):
+        return Reason(
+            "Count in the training process: tag the rows with otel_train.SourceMeter and read the batches through its "
+            "counted(), or call MixingMeter.pick in the loop itself.",
+            "the meter was told of no pick: picks in a DataLoader worker's copy of it reach nobody",
+        )
+    return None if rank is None else Reason(rows.PICKS.remedy, f"of rank {rank}'s rows the fewest are counted")
 
 
 _REASONS: dict[str, Callable[[History, int | None], Reason | None]] = {

@@ -183,16 +183,28 @@ def joined(intervals: Sequence[MixInterval]) -> tuple[list[float], list[float]]:
     return picks, [target / whole for target in targets]
 
 
+def drawn(interval: MixInterval) -> MixInterval:
+    """Return an interval with its draws for picks: what was drawn at once was drawn once."""
+    if interval.rows == 1:
+        return interval
+    return MixInterval(interval.step, tuple(pick / interval.rows for pick in interval.picks), interval.shares)
+
+
 def find_drift(history: History) -> Finding:
     """Return whether the picks drift from the targets of the mix."""
     check = "mix drift"
     if not history.mix:
         why = "the source has no exact picks; the verdict rests on the divergence and its range alone"
         return Finding(check=check, severity=Severity.UNKNOWN, summary=why)
-    test = test_mix(history.mix)
+    if history.facts.get("mixing.scope") == "cluster" and len(history.ranks) < history.world_size:
+        why = "the ranks hold the mix together only, and the source has the picks of some"
+        return Finding(check=check, severity=Severity.UNKNOWN, summary=why)
+    test = test_mix([drawn(interval) for interval in history.mix])
     first, last = history.mix[0].step, history.mix[-1].step
     picks = math.fsum(math.fsum(interval.picks) for interval in history.mix)
-    looked = f"{picks:.0f} picks of steps {first} to {last} against the targets in force"
+    draws = math.fsum(math.fsum(interval.picks) / interval.rows for interval in history.mix)
+    in_draws = f", in {draws:.0f} draws," if draws < picks else ""
+    looked = f"{picks:.0f} picks{in_draws} of steps {first} to {last} against the targets in force"
     if test.detected is None:
         summary = "the picks are as the targets have them"
         return Finding(

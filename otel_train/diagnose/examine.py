@@ -25,8 +25,10 @@ from otel_train.diagnose.alike_ranks import find_alike
 from otel_train.diagnose.causes import explain
 from otel_train.diagnose.drift import find_drift
 from otel_train.diagnose.finding import WORST_FIRST, WRONG, Finding, Severity
+from otel_train.diagnose.fitted_ranges import fitted_ranges
 from otel_train.diagnose.judgement import WINDOW, Judgement, judge_key, scale_of, window_means
 from otel_train.diagnose.ranks import find_ranks
+from otel_train.diagnose.starved import find_starved
 from otel_train.diagnose.stragglers import find_stragglers
 from otel_train.number_text import rounded_number
 from otel_train.read.history import History, Track, mean
@@ -34,6 +36,8 @@ from otel_train.read.rings import RingJob
 
 CRITICAL = (rows.PICKS, rows.MIX_DIVERGENCE, rows.FALSE_EVICTIONS)
 """Metrics that make the model learn the wrong thing where they are out of range; their alerts are critical too."""
+_OF_PICKS = (rows.STALENESS_MEAN, rows.STALENESS_MAX, rows.SWITCH_RATE, rows.MIX_DIVERGENCE)
+"""Metrics that say nothing where nothing was picked."""
 
 
 def examine(
@@ -44,10 +48,11 @@ def examine(
     Args:
         history: The run.
         job: Its rings, where they are here: no other source has the ranks' present state.
-        ranges: Gives the range of a headline key.
+        ranges: Gives the range of a headline key; the catalogue's are fitted to the run.
         now_ns: The present time, nanoseconds since the epoch.
     """
     findings: list[Finding] = []
+    ranges = fitted_ranges(history, ranges)
     if job is not None:
         now_ns = time.time_ns() if now_ns is None else now_ns
         findings += find_ranks(job.states(), history, now_ns)
@@ -76,6 +81,8 @@ def find_metric(history: History, key: str, bounds: HealthyRange) -> Finding:
     judgement = judge_key(key, values, scale, bounds)
     if math.isnan(judgement.judged):
         return Finding(check=key, severity=Severity.UNKNOWN, summary=f"it can't be compared with {bounds}")
+    if row in _OF_PICKS and not picks:
+        return Finding(check=key, severity=Severity.UNKNOWN, summary="no pick was counted")
     summary = f"{rounded_number(judgement.judged)}{_unit(bounds)}, healthy is {bounds}"
     if judgement.healthy:
         return Finding(check=key, severity=Severity.OK, summary=summary)
@@ -133,30 +140,6 @@ def named_rank(track: Track, row: Metric) -> int | None:
         if not math.isnan(value) and not math.isnan(rank):
             weights[int(rank)] = weights.get(int(rank), 0.0) + value
     return max(weights, key=lambda rank: weights[rank]) if weights and max(weights.values()) > 0 else None
-
-
-def find_starved(history: History) -> list[Finding]:
-    """Return the readers that wait longer than their weights explain; nothing where there are none."""
-    row = rows.STARVED_READERS
-    points = list(history.cluster.finite(row.wandb_key))
-    starved = [(step, count) for step, count in points if count]
-    if not starved or points[-1][1] == 0:
-        return []
-    begin = next((step for (_, last), (step, _) in zip(points[-2::-1], points[:0:-1], strict=True) if not last), None)
-    ranks = sorted(rank for rank, track in history.ranks.items() if track.last(row.wandb_key) > 0)
-    return [
-        Finding(
-            check=row.wandb_key,
-            severity=Severity.WARNING,
-            summary=f"{points[-1][1]:.0f} readers wait longer than their weights explain",
-            since_step=starved[0][0] if begin is None else begin,
-            rank=ranks[0] if ranks else None,
-            chance=1e-6,
-            evidence=(f"on ranks {', '.join(map(str, ranks))}",) if ranks else (),
-            cause="the mixer does not use the weight that is configured for a slot",
-            remedy=row.remedy,
-        )
-    ]
 
 
 def find_pipeline(history: History, job: RingJob | None) -> list[Finding]:

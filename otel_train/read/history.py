@@ -90,6 +90,8 @@ class MixInterval:
     """Picks of each modality."""
     shares: tuple[float, ...]
     """Target share of each modality, in force at these picks."""
+    rows: float = 1.0
+    """Picks that were drawn at once, on average: those of a batch where one modality is drawn for all of it."""
 
 
 @dataclass(slots=True)

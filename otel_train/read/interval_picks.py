@@ -6,11 +6,14 @@ What ranks draw in one order was drawn once: of such ranks the picks of the firs
 from __future__ import annotations
 
 import math
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 
 from otel_train.catalogue import Layout, rows
 from otel_train.read.history import MixInterval
 from otel_train.read.pick_orders import OrderGroups, PickOrders
+from otel_train.ring import Fact
+
+_NEEDED = (rows.PICK_COUNT, rows.PAIR_COUNT, *rows.MIX_DIVERGENCE.measures)
 
 
 class IntervalPicks:
@@ -22,8 +25,10 @@ class IntervalPicks:
         self._intervals: dict[int, dict[int, MixInterval]] = {}
         """By step and rank."""
         self._orders = PickOrders()
+        self._complementary = False
+        """Whether the ranks hold the mix together only: equal orders are parts of it then, not the same draws."""
 
-    def add(self, rank: int, step: int, layout: Layout, sums: Sequence[float], horizon: object) -> None:
+    def add(self, rank: int, step: int, layout: Layout, sums: Sequence[float], facts: Mapping[str, Fact]) -> None:
         """Undo the decay of a record: the picks are the growth of the counts since the rank's record before.
 
         Args:
@@ -31,11 +36,14 @@ class IntervalPicks:
             step: The step that ends the interval.
             layout: The layout of the record.
             sums: Its sums.
-            horizon: The job's fact about the decay, in picks; without it nothing is computed.
+            facts: The job's; without that about the decay nothing is computed.
         """
-        if any(measure.name not in layout.offsets for measure in (rows.PICK_COUNT, *rows.MIX_DIVERGENCE.measures)):
+        horizon = facts.get("mixing.horizon")
+        if any(measure.name not in layout.offsets for measure in _NEEDED):
             return
-        self._orders.add(rank, step, layout, sums)
+        self._complementary = facts.get("mixing.scope") == "cluster" and facts.get("mixing.unit") != "batch"
+        if not self._complementary:
+            self._orders.add(rank, step, layout, sums)
         width = len(layout.modalities)
         starts = [layout.offsets[measure.name] for measure in rows.MIX_DIVERGENCE.measures]
         counts, targets = (tuple(sums[start : start + width]) for start in starts)
@@ -51,7 +59,10 @@ class IntervalPicks:
         # Where records in between were overwritten, the counts before are not those of the record before.
         if total > 0 and math.fsum(new) == picks:
             shares = tuple(aim / total for aim in aims)
-            self._intervals.setdefault(step, {})[rank] = MixInterval(step, new, shares)
+            # Each draw makes a pair with the one before it.
+            pairs = sums[layout.offsets[rows.PAIR_COUNT.name]] if facts.get("mixing.unit") == "batch" else picks
+            at_once = max(1.0, picks / pairs) if pairs else 1.0
+            self._intervals.setdefault(step, {})[rank] = MixInterval(step, new, shares, at_once)
 
     def keep(self, newest: int) -> None:
         """Forget all but so many of the newest intervals."""
@@ -83,4 +94,6 @@ def _joined(step: int, intervals: Sequence[MixInterval]) -> MixInterval:
     picks = tuple(map(sum, zip(*(interval.picks for interval in intervals), strict=True)))
     everything = sum(totals) or 1.0
     weighted = [[share * total for share in interval.shares] for interval, total in zip(intervals, totals, strict=True)]
-    return MixInterval(step, picks, tuple(sum(column) / everything for column in zip(*weighted, strict=True)))
+    draws = sum(total / interval.rows for interval, total in zip(intervals, totals, strict=True)) or 1.0
+    shares = tuple(sum(column) / everything for column in zip(*weighted, strict=True))
+    return MixInterval(step, picks, shares, max(1.0, everything / draws))

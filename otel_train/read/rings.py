@@ -121,7 +121,7 @@ class RingJob:
             reuse = sums[start : start + measure.size]
             before = self.history.reuse or (0.0,) * measure.size
             self.history.reuse = tuple(a + b for a, b in zip(before, reuse, strict=True))
-        self._picks.add(rank, record.step, layout, sums, ring.reader.facts.get("mixing.horizon"))
+        self._picks.add(rank, record.step, layout, sums, ring.reader.facts)
 
     def _sum_up(self) -> None:
         """Join the ranks' picks, and the counts of losses in the rings."""

@@ -19,7 +19,7 @@ from otel_train.render.health_expressions import DIVISORS, WINDOW, bounded, figu
 from otel_train.render.promql import ATTEMPT, HOST, OF_ATTEMPT, RANK, RUN, by, cluster_series, over, rank_series
 
 _CRITICAL = (
-    rows.PICKS,  # a rank trains on nothing
+    rows.PICKS,  # a rank trains on nothing, or nobody knows on what
     rows.MIX_DIVERGENCE,  # the model learns another mix than the configured one, and can't unlearn it
     rows.FALSE_EVICTIONS,  # streams go on from an empty state: the result is wrong, not late
 )

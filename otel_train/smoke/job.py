@@ -7,14 +7,17 @@ import os
 import sys
 import time
 import uuid
-from collections.abc import Callable
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
+from otel_train.catalogue import Ranges
+from otel_train.diagnose.fitted_ranges import fitted_ranges
 from otel_train.diagnose.judgement import Judgement, judge
 from otel_train.exceptions import ConfigurationError, JobError
 from otel_train.paths import absolute
+from otel_train.read.history import History
 from otel_train.read.load import RINGS_FOLDER
 from otel_train.smoke.child_process import cause, ended_within, running_process
 from otel_train.smoke.receiver import given_receiver, own_bridge
@@ -179,11 +182,20 @@ def run_smoke(options: SmokeOptions, on_progress: Callable[[int, int], None] = l
         world_size=options.nproc,
         run_id=run_id,
         rows=len(history),
-        judgements=judge(history, options.nproc, config.healthy_range),
+        judgements=judge(history, options.nproc, _ranges_of(history, options.nproc, config)),
         wandb_file=wandb_file,
     )
     (out / "result.json").write_text(json.dumps(result.as_json(), indent=2) + "\n")
     return result
+
+
+def _ranges_of(history: Sequence[Mapping[str, float]], world_size: int, config: TrainerConfig) -> Ranges:
+    """Return the job's healthy ranges: few picks can't be as near to their targets as many."""
+    run = History("the wandb file", "", world_size=world_size)
+    for step, values in enumerate(history, start=1):
+        run.cluster.add(step, 0, values)
+    run.infer_from_cluster()
+    return fitted_ranges(run, config.healthy_range)
 
 
 def _job_command(options: SmokeOptions, out: Path) -> list[str]:

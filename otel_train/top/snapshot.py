@@ -17,6 +17,7 @@ from otel_train.catalogue import (
     healthy_range,
     rows,
 )
+from otel_train.diagnose.fitted_ranges import fitted_ranges
 from otel_train.diagnose.judgement import Judgement, judge
 from otel_train.number_text import duration
 from otel_train.read.history import History, Track, share_key, target_key
@@ -145,7 +146,7 @@ def take_snapshot(
         cluster if cluster.steps else max(history.ranks.values(), key=lambda track: len(track.steps), default=cluster)
     )
     ranks = tuple(_rank(state, history.ranks.get(state.identity.rank), now_ns) for state in states)
-    metrics = _metrics(cluster, history.world_size, ranges)
+    metrics = _metrics(cluster, history.world_size, fitted_ranges(history, ranges))
     step_seconds = source.last(rows.STEP_DURATION.wandb_key)
     state, alarming = _state(ranks, step_seconds)
     seen = min((rank.seen for rank in ranks), default=math.nan)

@@ -114,13 +114,17 @@ def mixed_job(
     for step, batch in zip(range(1, steps + 1), batches, strict=False):
         drained = []
         for rank, (meter, sources) in enumerate(zip(meters, batch, strict=True)):
-            for source in sources:
-                meter.pick(source)
+            if history.facts["mixing.unit"] == "batch":
+                meter.pick(sources[0], rows=len(sources))
+            else:
+                for source in sources:
+                    meter.pick(source)
+            history.facts |= meter.facts
             values = meter.drain_measurements(step)
             sums, peaks = values[: layout.sums], values[layout.sums :]
             drained.append((sums, peaks))
             history.ranks[rank].add(step, step, layout.by_key(sums, peaks))
-            intervals.add(rank, step, layout, sums, meter.horizon)
+            intervals.add(rank, step, layout, sums, history.facts)
         sums = [sum(column) for column in zip(*(sums for sums, _ in drained), strict=True)]
         candidates = [peaks[0] for _, peaks in drained]
         peak = max(candidates)
