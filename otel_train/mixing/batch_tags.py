@@ -134,6 +134,23 @@ def tag_tensor(value: Any) -> torch.Tensor:
         ) from error
 
 
+def untagged_message(batch: Any) -> str:
+    """Return what to say of a batch without tags."""
+    if isinstance(batch, Mapping):
+        shown = f"a mapping with {', '.join(map(str, batch))}"[:200]
+        reason = (
+            f"whatever collates or filters the rows must keep {TAG_KEY!r} (transformers' Trainer drops each key that "
+            "forward() does not name, unless remove_unused_columns=False)"
+        )
+    else:
+        shown = f"a {type(batch).__name__}"
+        reason = "wrap the collate function: DataLoader(..., collate_fn=otel_train.Collate(your_function))"
+    return (
+        f"a batch carries no tag, so its rows are not counted: tag the rows with SourceMeter.tag, and {reason}; "
+        f"the batch is {shown}"
+    )
+
+
 class Collate:
     """A collate function for rows that are tagged and not mappings, or that keeps none of the keys it does not expect.
 

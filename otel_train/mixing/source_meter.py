@@ -6,17 +6,19 @@ import logging
 from collections.abc import Iterable, Mapping, Sequence
 from typing import Any
 
+import torch
 from torch.utils.data import get_worker_info
 
 from otel_train.arguments import MAX_SHOWN, check_fields, reading_state
 from otel_train.catalogue import MIXING, Metric
 from otel_train.exceptions import ConfigurationError
-from otel_train.mixing.batch_tags import CountedLoader, tag_tensor, take_tags
+from otel_train.mixing.batch_tags import CountedLoader, Tags, tag_tensor, take_tags, untagged_message
 from otel_train.mixing.meter import MixingMeter
 from otel_train.mixing.meter_state import check_meter_state
 from otel_train.mixing.mixing_unit import Scope, Unit
 from otel_train.mixing.sample_keys import SampleKeys
-from otel_train.mixing.tags import REPEATS, TAG_KEY, Field, Tag, source_code
+from otel_train.mixing.tag_copies import TagCopies
+from otel_train.mixing.tags import REPEATS, Field, Tag, source_code
 from otel_train.mixing.tally import Tallier
 from otel_train.mixing.weights import checked_modalities
 from otel_train.untraced import untraced
@@ -93,6 +95,7 @@ class SourceMeter:
         for slot, source in enumerate(self.modalities):
             self._meter.open(slot, source)
         self._samples = SampleKeys(compared=samples, window=window)
+        self._copies = TagCopies()
         self._counted = self._told = self._told_unknown = self._told_nothing = False
 
     # -- what the loader is given --------------------------------------------------------------------------------
@@ -146,8 +149,8 @@ class SourceMeter:
         A batch without a tag comes back as it is; the first one is warned of.
 
         Args:
-            batch: What the loader gave: a mapping, a tuple, an object, nested or not. Tags on a device are copied to
-                the CPU first, which waits for it.
+            batch: What the loader gave: a mapping, a tuple, an object, nested or not. Tags on a GPU are copied back
+                without a wait, and counted when the step ends.
 
         Raises:
             ConfigurationError: It is called in a DataLoader's worker process, whose counts nobody would see, or the
@@ -160,13 +163,30 @@ class SourceMeter:
             )
         bare, tags = take_tags(batch)
         if tags.words:
-            words = tag_tensor(tags.words)  # whatever is wrong raises before anything is counted
-            self._samples.count(tags)
-            self.count_tags(words)
+            self._take(tags)
         elif not self._told:
             self._told = True
-            logger.warning("%s", _untagged(batch))
+            logger.warning("%s", untagged_message(batch))
         return bare
+
+    def _take(self, tags: Tags) -> None:
+        if self._copies.begin(tags):
+            self._counted = True
+            if self._copies.are_many:
+                self._settle()
+            return
+        self._settle()
+        self._add(tags)
+
+    def _settle(self) -> None:
+        """Count the batches whose tags were on a GPU."""
+        for tags in self._copies.finish():
+            self._add(tags)
+
+    def _add(self, tags: Tags) -> None:
+        words = tag_tensor(tags.words)  # whatever is wrong raises before anything is counted
+        self._samples.count(tags)
+        self._add_words(words)
 
     def count_tags(self, words: Any) -> None:
         """Count rows by their tags alone, for a loader that carries them in a way of its own.
@@ -177,7 +197,11 @@ class SourceMeter:
         Raises:
             ConfigurationError: They are not whole numbers.
         """
-        tally = self._tallier.add_up(tag_tensor(words), self._passes)
+        self._settle()
+        self._add_words(tag_tensor(words))
+
+    def _add_words(self, words: torch.Tensor) -> None:
+        tally = self._tallier.add_up(words, self._passes)
         self._counted = True
         if self._ended:
             for slot in [slot for slot in self._ended if tally.counts[slot]]:
@@ -218,6 +242,7 @@ class SourceMeter:
         """
         if source not in self._index:
             raise ConfigurationError(f"source must be one of {', '.join(self.modalities)}, got {source!r:.{MAX_SHOWN}}")
+        self._settle()
         slot = self._index[source]
         if slot not in self._ended:
             self._ended.add(slot)
@@ -233,6 +258,7 @@ class SourceMeter:
         Raises:
             ConfigurationError: A weight breaks a rule; the message names it.
         """
+        self._settle()
         self._meter.set_weights(weights)
 
     # -- a source of telemetry -----------------------------------------------------------------------------------
@@ -250,6 +276,7 @@ class SourceMeter:
     @property
     def last_picked_step(self) -> list[int]:
         """Step of each source's last row; the caller's to change."""
+        self._settle()
         return self._meter.last_picked_step
 
     @property
@@ -264,10 +291,12 @@ class SourceMeter:
 
     def end_step(self, step: int) -> None:
         """Note the end of a step that is not a log step."""
+        self._settle()
         self._meter.end_step(step)
 
     def drain_measurements(self, step: int | None = None) -> list[float]:
         """End the interval with `step`; see `MixingMeter.drain_measurements`."""
+        self._settle()
         if not self._counted:
             self._warn_of_nothing()
         values = self._meter.drain_measurements(step)
@@ -276,6 +305,7 @@ class SourceMeter:
 
     def drain_step_metrics(self, step: int | None = None) -> dict[str, float]:
         """End the interval with `step` and return this rank's own values, by wandb key."""
+        self._settle()
         if not self._counted:
             self._warn_of_nothing()
         return {**self._meter.drain_step_metrics(step), **self._samples.values()}
@@ -293,6 +323,7 @@ class SourceMeter:
 
     def state_dict(self) -> dict[str, Any]:
         """Return what must be saved: the counts and ages by source, and the pass that each is in."""
+        self._settle()
         return {
             "meter": self._meter.state_dict(),
             "passes": dict(zip(self.modalities, self._passes, strict=True)),
@@ -325,6 +356,7 @@ class SourceMeter:
                 "last_picked_step": [picked for picked, _ in entries],
                 "surprise": [surprise for _, surprise in entries],
             }
+        self._settle()
         self._meter.load_state_dict(arranged)
         if "samples" in state:  # not in those of older versions
             self._samples.load_state_dict(state["samples"])
@@ -359,20 +391,3 @@ def _distinct_codes(sources: Sequence[str]) -> dict[int, str]:
                 f"the sources {other!r} and {source!r} have the same hash of 28 bits; rename one of them"
             )
     return codes
-
-
-def _untagged(batch: Any) -> str:
-    """Return what to say of a batch without tags."""
-    if isinstance(batch, Mapping):
-        shown = f"a mapping with {', '.join(map(str, batch))}"[:200]
-        reason = (
-            f"whatever collates or filters the rows must keep {TAG_KEY!r} (transformers' Trainer drops each key that "
-            "forward() does not name, unless remove_unused_columns=False)"
-        )
-    else:
-        shown = f"a {type(batch).__name__}"
-        reason = "wrap the collate function: DataLoader(..., collate_fn=otel_train.Collate(your_function))"
-    return (
-        f"a batch carries no tag, so its rows are not counted: tag the rows with SourceMeter.tag, and {reason}; "
-        f"the batch is {shown}"
-    )

@@ -7,6 +7,8 @@ from pathlib import Path
 import pytest
 import torch
 
+from otel_train.exceptions import ConfigurationError
+from otel_train.mixing import SourceMeter, pack_tag
 from otel_train.ring import Kind, RingReader, ring_files
 from tests.support.torchrun import run_torchrun, script
 
@@ -68,3 +70,20 @@ def test_step_never_waits_for_gpu(tmp_path: Path) -> None:
             values[record.step] = (row["loss"], row["peak"], row["peak_rank"])
     mean = (ranks - 1) / 2
     assert values == {step: (step + mean, step + ranks - 1, ranks - 1) for step in range(1, steps + 1)}
+
+
+def test_count_never_waits_for_gpu() -> None:
+    """Tags that are on the GPU with their batch are counted in the step that read it, and the loop does not wait."""
+    meter = SourceMeter({"a": 1, "b": 1})
+    work = torch.randn(2048, 2048, device="cuda")
+    for step in range(1, 21):
+        words = torch.tensor([pack_tag("a", 3)] * step + [pack_tag("b", 5)] * 200, device="cuda")
+        for _ in range(20):
+            work = torch.tanh(work @ work)
+        torch.cuda.set_sync_debug_mode("error")
+        meter.count({"x": work, "otel_train": words, "otel_train_sample": words})
+        torch.cuda.set_sync_debug_mode("default")
+        values = meter.drain_step_metrics(step)
+        assert (values["stream_mixing/tokens/a"], values["stream_mixing/tokens/b"]) == (3 * step, 1000)
+    with pytest.raises(ConfigurationError, match="int64"):
+        meter.count({"otel_train": torch.ones(2, device="cuda")})
