@@ -40,7 +40,8 @@ def track(
     weights = dict.fromkeys(names, 0.0)
     for name, (_, weight) in zip(names, config["dataset_weights"], strict=True):
         weights[name] += weight
-    return SourceMeter(weights, **options), CountedLoader(loader, partial(_tagged, names, tokens))
+    tagged = partial(_tagged, names, tokens, sample_code if options.get("samples") else None)
+    return SourceMeter(weights, **options), CountedLoader(loader, tagged)
 
 
 def _name(config: Any, source: str | None) -> str:
@@ -56,12 +57,12 @@ def _name(config: Any, source: str | None) -> str:
     return str(name)
 
 
-def _tagged(names: list[str], tokens: Tokens | None, batch: Any) -> Tagged:
+def _tagged(names: list[str], tokens: Tokens | None, code: Callable[[Any], int] | None, batch: Any) -> Tagged:
     key = batch["__restore_key__"] if isinstance(batch, Mapping) else batch.__restore_key__
     samples = list(_samples(key))
     counts = [0] * len(samples) if tokens is None else map(int, tokens(batch))
     words = [pack_tag(names[index], count) for (index, *_), count in zip(samples, counts, strict=True)]
-    return Tagged(batch, words, list(map(sample_code, samples)))
+    return Tagged(batch, words) if code is None else Tagged(batch, words, list(map(code, samples)))
 
 
 def _samples(key: tuple[Any, ...]) -> Iterator[tuple[Any, ...]]:

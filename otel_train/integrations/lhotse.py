@@ -33,8 +33,8 @@ def track(
         weights: Weight by name; equal ones by default.
         tokens: Returns the number of tokens of a cut, such as its frames.
         stop_early: Of `CutSet.mux`.
-        seed: Of `CutSet.mux`. Its default draws the same order on each rank: right under a sampler that deals batches
-            to the ranks, while all ranks and workers of an `IterableDatasetWrapper` then read the same cuts.
+        seed: Of `CutSet.mux`. Its default draws alike on each rank: right under a sampler that deals batches to the
+            ranks, while those of an `IterableDatasetWrapper` then read the same cuts (`stream_mixing.repeats` rises).
         options: Of the `SourceMeter`.
     """
     from lhotse import CutSet  # noqa: PLC0415  # only who uses lhotse has it

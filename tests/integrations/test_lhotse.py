@@ -12,7 +12,8 @@ from tests.integrations.support.loader_job import Outcome
 JOB, ENVIRONMENT = "lhotse", "iters"
 RIGHT = cases_of("sampler", "iterable")
 WRONG = Case(variant="wrong", workers=2)
-CASES = [*RIGHT, WRONG]
+TWICE = Case(variant="twice", workers=2)
+CASES = [*RIGHT, WRONG, TWICE]
 pytestmark = pytest.mark.integrations
 
 
@@ -31,3 +32,8 @@ def test_right_mix_is_healthy(outcomes: Mapping[str, Outcome], case: str) -> Non
 def test_wrong_mix_is_named(outcomes: Mapping[str, Outcome]) -> None:
     """A filter after the mix, which drops much of one source, is seen within the case's 640 picks."""
     assert "mix drift" in {finding.check for finding in outcomes[WRONG.name].complaints()}
+
+
+def test_cuts_read_twice_are_named(outcomes: Mapping[str, Outcome]) -> None:
+    """Workers and ranks that read the same cuts, as with the default seed and no shards, are seen."""
+    assert "stream_mixing/repeats" in {finding.check for finding in outcomes[TWICE.name].complaints()}

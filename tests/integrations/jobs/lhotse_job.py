@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import random
+from collections.abc import Iterator
 from copy import deepcopy
 from typing import Any
 
@@ -12,7 +13,7 @@ import torch.distributed as dist
 from lhotse import CutSet, MonoCut, SupervisionSegment
 from lhotse.dataset import DynamicCutSampler, IterableDatasetWrapper
 from lhotse.dataset.dataloading import make_worker_init_fn
-from torch.utils.data import DataLoader, Dataset
+from torch.utils.data import DataLoader, Dataset, get_worker_info
 
 from otel_train.integrations.lhotse import WithTags, track
 from tests.integrations.support.case_loop import Case, Loading, run_cases
@@ -34,6 +35,20 @@ class Speech(Dataset[Any]):
         return {"x": torch.tensor(rows), "ids": [cut.id for cut in cuts]}
 
 
+class Shard:
+    """This rank's and this worker's part of a source's cuts, as `CutSet.from_shar` has it of shards on disk."""
+
+    def __init__(self, source: str) -> None:
+        self.source = source
+        self.rank, self.ranks = dist.get_rank(), dist.get_world_size()
+
+    def __iter__(self) -> Iterator[MonoCut]:
+        worker = get_worker_info()
+        number, workers = (worker.id, worker.num_workers) if worker else (0, 1)
+        parts = self.ranks * workers
+        yield from (cut_of(self.source, key) for key in range(self.rank * workers + number, ROWS, parts))
+
+
 def cut_of(source: str, key: int) -> MonoCut:
     """Return a cut whose text is the payload."""
     name = f"{source}-{key}"
@@ -49,15 +64,15 @@ def tokens_of_cut(cut: Any) -> int:
 def begin(case: Case, saved: Any) -> Loading:
     """Make the loader of a case."""
     rank, ranks = dist.get_rank(), dist.get_world_size()
-    iterable = case.variant == "iterable"
-    cuts = {}
-    for source in WEIGHTS:
-        keys = range(rank, ROWS, ranks) if iterable else range(ROWS)
-        cuts[source] = CutSet.from_cuts(cut_of(source, key) for key in keys).repeat()
-    meter, mixed = track(cuts, WEIGHTS, tokens=tokens_of_cut, seed="randomized" if iterable else 0)
+    sharded = case.variant == "iterable"
+    cuts = {
+        source: CutSet(Shard(source) if sharded else [cut_of(source, key) for key in range(ROWS)]).repeat()
+        for source in WEIGHTS
+    }
+    meter, mixed = track(cuts, WEIGHTS, tokens=tokens_of_cut, seed="randomized" if sharded else 0)
     if case.variant == "wrong":
         mixed = mixed.filter(of_thirds)
-    if iterable:
+    if sharded or case.variant == "twice":
         random.seed(rank)
         sampler = DynamicCutSampler(mixed, max_cuts=BATCH, world_size=1, rank=0)
         loader = DataLoader(

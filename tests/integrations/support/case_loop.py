@@ -111,8 +111,8 @@ def run_case(begin: Begin, case: Case, folder: Path) -> None:
                 telemetry.step(step)
             state = {"loader": loading.save(), "meter": loading.meter.state_dict()}
             batches.close()
-        del loading, batches
-        gc.collect()  # ends the workers
+        del loading, batches, session, telemetry
+        gc.collect()  # ends the workers, and leaves no process group to those of the next part
     write_consumed(folder, consumed)
 
 
