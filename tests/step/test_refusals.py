@@ -75,7 +75,8 @@ def test_failing_source_costs_itself(other_first: bool, tmp_path: Path, caplog: 
     other.open(0, "a")
     sources: list[Any] = [Source(Metric("n", Reduction.SUM)), other]
     rows_of_steps = []
-    with otel_train.init(sources=sources[:: -1 if other_first else 1], ring_dir=tmp_path, blocking=True) as telemetry:
+    ordered = sources[:: -1 if other_first else 1]
+    with otel_train.init(sources=ordered, ring_dir=tmp_path, blocking=True, close_timeout=0.01) as telemetry:
         for step in (1, 2, 3):
             other.pick(0)
             values = telemetry.step(step, {"loss": 2.0}) or {}
@@ -87,7 +88,7 @@ def test_failing_source_costs_itself(other_first: bool, tmp_path: Path, caplog: 
 
 def test_unrecorded_step_is_counted(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     """A step that can't be recorded counts as an abandoned reduction, in the ring too, and while the job runs."""
-    with otel_train.init(ring_dir=tmp_path, blocking=True) as telemetry:
+    with otel_train.init(ring_dir=tmp_path, blocking=True, close_timeout=0.01) as telemetry:
         telemetry.step(1)
         assert telemetry._running is not None
         with monkeypatch.context() as patched:
@@ -138,7 +139,7 @@ def test_wrong_number_costs_one_step(tmp_path: Path) -> None:
 
 def test_flush_survives_lost_ring(tmp_path: Path) -> None:
     """A flush raises nothing when somebody has removed the ring from /dev/shm."""
-    with otel_train.init(ring_dir=tmp_path) as telemetry:
+    with otel_train.init(ring_dir=tmp_path, close_timeout=0.01) as telemetry:
         telemetry.step(1)
         for path in tmp_path.iterdir():
             path.unlink()
