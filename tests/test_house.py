@@ -60,6 +60,11 @@ def test_private_names_stay_inside() -> None:
         "transformers": {
             "_signature_columns": "the columns of a dataset that a Trainer keeps, where it removes the others",
         },
+        "litdata": {
+            "_batching_method": "the unit of a draw",
+            "_datasets": "the sources of a mix",
+            "_weights": "the weights of a mix",
+        },
         "opentelemetry": {
             "_channel": "the exporter's connection, which we open with options of our own",
             "_client": "the exporter's connection",

@@ -51,7 +51,7 @@ QUICK_TESTS = (
 TESTS = ROOT / "tests" / "integrations"
 REQUIREMENTS = TESTS / "requirements"
 # A loader runs with the torch of this environment.
-SHARED = ("torch", "torchvision")
+SHARED = ("torch",)
 
 
 def run(*command: str | Path) -> None:

@@ -55,7 +55,8 @@ class WithTags(Dataset[Any]):
 
     def __getitem__(self, cuts: Any) -> Tagged:
         customs = [part.custom for cut in cuts for part in _parts(cut) if TAG_KEY in (part.custom or ())]
-        return Tagged(self.dataset[cuts], *([custom[key] for custom in customs] for key in (TAG_KEY, SAMPLE_KEY)))
+        tags = {key: [custom[key] for custom in customs] for key in (TAG_KEY, SAMPLE_KEY)}
+        return Tagged(sample=self.dataset[cuts], **tags)
 
 
 def _with_tag(tag: Tag, cut: Any) -> Any:

@@ -77,4 +77,4 @@ def _yielded(function: Callable[[Any], Iterable[Any]], item: Any) -> Iterator[An
 def _with(tags: Tags, item: Any) -> Any:
     if item is None or not tags.words:
         return item  # a stage drops None
-    return Tagged(item, *(values[0] if len(values) == 1 else values for values in tags))
+    return Tagged(*(values[0] if len(values) == 1 else values for values in (tags.words, [item], tags.samples)))

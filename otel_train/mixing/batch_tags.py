@@ -184,7 +184,7 @@ class Collate:
             else:
                 words.append(UNTAGGED)
                 samples.append(PADDING)
-        return Tagged(self.collate(bare), tag_tensor(words), tag_tensor(samples))
+        return Tagged(tag_tensor(words), self.collate(bare), tag_tensor(samples))
 
 
 class TaggedDataset(Dataset[Any]):

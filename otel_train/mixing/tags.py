@@ -39,7 +39,9 @@ Field = str | int | Callable[[Any], Any]
 class Tagged(NamedTuple):
     """A row that is not a mapping, or a batch of such, beside its tag.
 
-    torch's default collate, its pinning of memory and what moves batches to a device keep a named tuple as it is.
+    torch's default collate, its pinning of memory and what moves batches to a device keep a named tuple as it is. The
+    tag comes first: whoever takes the first field's length for the batch's (mosaicml-streaming's loader, for its
+    position) is right, whatever the rows are.
 
     Examples:
         >>> import otel_train
@@ -49,10 +51,10 @@ class Tagged(NamedTuple):
         (('text', 3), ('text', 3))
     """
 
-    sample: Any
-    """The row, or the batch that a collate function made of rows."""
     otel_train: Any
     """Tag of the row, or int64 [rows] of the batch."""
+    sample: Any
+    """The row, or the batch that a collate function made of rows."""
     otel_train_sample: Any = PADDING
     """Hash of the sample key, or int64 [rows]; `PADDING` without one."""
 
@@ -129,7 +131,7 @@ class Tag:
     sample: Field | None = None
 
     def __call__(self, row: Any) -> Any:
-        """Return a row with its tag: a copy of a mapping with one key more, or `Tagged(row, tag)` of anything else.
+        """Return a row with its tag: a copy of a mapping with one key more, or a `Tagged` of anything else.
 
         A tag that the row has already is replaced. None stays None: by that a dataset says that it has no such row.
 
@@ -146,7 +148,7 @@ class Tag:
         if self.sample is not None:
             sample = sample_code((self.source, _plain(self._value(bare, "sample", self.sample))))
         if not isinstance(bare, Mapping):
-            return Tagged(sample=bare, otel_train=word, otel_train_sample=sample)
+            return Tagged(word, bare, sample)
         values = {TAG_KEY: word} if self.sample is None else {TAG_KEY: word, SAMPLE_KEY: sample}
         if type(bare) is not dict and isinstance(bare, MutableMapping):
             tagged = copy.copy(bare)

@@ -13,10 +13,10 @@ from typing import Any, NamedTuple
 import numpy as np
 import pytest
 import torch
-from torch.utils.data import DataLoader, IterableDataset
+from torch.utils.data import DataLoader, IterableDataset, default_collate
 
 from otel_train.exceptions import ConfigurationError
-from otel_train.mixing import SourceMeter, Tagged, TaggedDataset, pack_tag, sample_code
+from otel_train.mixing import Collate, SourceMeter, Tagged, TaggedDataset, pack_tag, sample_code
 from otel_train.mixing.batch_tags import tag_tensor, take_tags
 
 WORD = pack_tag("a", tokens=3)
@@ -92,7 +92,7 @@ def test_wrong_row_says_why(row: Any, field: dict[str, Any], message: str) -> No
         {"left": {"x": 1, "otel_train": torch.tensor([[WORD, -1]])}, "right": 2},
         SimpleNamespace(x=1, otel_train=torch.tensor([WORD])),
         [{"x": n, "otel_train": WORD if n == 0 else -1} for n in range(99)],
-        Tagged(torch.zeros(2), torch.tensor([WORD], dtype=torch.int64)),
+        Tagged(torch.tensor([WORD], dtype=torch.int64), torch.zeros(2)),
         {"x": 1, "otel_train": [torch.tensor([WORD]), torch.tensor([-1, -1])]},
     ],
 )
@@ -223,3 +223,9 @@ def test_wrong_arguments_say_why(call: Any, message: str) -> None:
     """What is given wrong is a clear error."""
     with pytest.raises(ConfigurationError, match=message):
         call()
+
+
+def test_first_field_counts_rows() -> None:
+    """A batch of rows that are no mappings begins with its tags, so that its first field tells its length."""
+    rows = [SourceMeter({"a": 1}).tag("a")(("x", "y"))] * 3
+    assert [len(batch[0]) for batch in (default_collate(rows), Collate(dict)(rows))] == [3, 3]

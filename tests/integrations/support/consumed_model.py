@@ -22,12 +22,14 @@ class RankModel:
     """One rank's part of the mix."""
 
     shares: Mapping[str, float]
+    by_batch: bool = False
+    """Whether a batch's rows are one draw."""
     counts: dict[str, float] = field(default_factory=dict)
     targets: dict[str, float] = field(default_factory=dict)
     last: dict[str, int] = field(default_factory=dict)
     """Step of each source's last pick."""
     missed: dict[str, int] = field(default_factory=dict)
-    """Picks since each source's last one."""
+    """Draws since each source's last one."""
     passes: dict[str, int] = field(default_factory=dict)
     previous: str | None = None
 
@@ -45,11 +47,12 @@ class RankModel:
         for source, length, _ in consumed:
             tokens[source] += length
             self.counts[source] += 1
+            self.last[source] = step
+        for source, _, _ in consumed[:1] if self.by_batch else consumed:
             pairs += self.previous is not None
             switches += self.previous not in (None, source)
             self.previous = source
             self.missed = {other: self.missed.get(other, 0) + 1 for other in self.shares} | {source: 0}
-            self.last[source] = step
         return {
             "picks": len(consumed),
             "ages": [step - self.last.get(source, 1) for source in self.shares],
@@ -73,20 +76,26 @@ def newest_passes(consumed: Sequence[Sequence[Any]]) -> dict[str, int]:
     return newest
 
 
-def expected_values(ranks: Sequence[Sequence[Any]], weights: Mapping[str, float]) -> list[dict[str, float]]:
+def expected_values(
+    ranks: Sequence[Sequence[Any]], weights: Mapping[str, float], unit: str = "row", scope: str = "rank"
+) -> list[dict[str, float]]:
     """Return each step's values by wandb key.
 
     Args:
         ranks: For each rank, its steps' rows: source, tokens, number of the pass.
         weights: Weight by source.
+        unit: Of a draw: a row, or a rank's batch, all of one source.
+        scope: Rows that hold the mix: each rank's, or those of all ranks, where no rank's own wait means anything.
     """
     whole = sum(weights.values())
     shares = {source: weight / whole for source, weight in weights.items()}
-    models = [RankModel(shares) for _ in ranks]
+    models = [RankModel(shares, unit == "batch") for _ in ranks]
     values = []
     for step, by_rank in enumerate(zip(*ranks, strict=True), start=1):
         parts = [model.take(step, consumed) for model, consumed in zip(models, by_rank, strict=True)]
         values.append(joined(parts, models))
+        if scope == "cluster":
+            values[-1][rows.STARVED_READERS.wandb_key] = 0
     return values
 
 

@@ -41,6 +41,8 @@ class Outcome:
 
     folder: Path
     weights: Mapping[str, float] = field(default_factory=lambda: WEIGHTS)
+    unit: str = "row"
+    scope: str = "rank"
 
     @property
     def consumed(self) -> list[list[Any]]:
@@ -60,7 +62,7 @@ class Outcome:
 
     def check_values(self) -> None:
         """Compare each value of each step with that computed from the rows that were consumed."""
-        expected, values = expected_values(self.consumed, self.weights), self.values
+        expected, values = expected_values(self.consumed, self.weights, self.unit, self.scope), self.values
         assert list(values) == list(range(1, len(expected) + 1))
         for step, row in enumerate(expected, start=1):
             recorded = {key: values[step][key] for key in row}

@@ -37,6 +37,6 @@ def tokens_of(x: torch.Tensor) -> int:
     return int(x[_HEAD:].sum())
 
 
-def rows_of(x: torch.Tensor) -> list[Row]:
-    """Return the rows of a batch's payload, int64 [rows, 16]."""
-    return [Row(SOURCES[int(row[0]) - 1], tokens_of(row), int(row[2])) for row in x]
+def rows_of(x: torch.Tensor, repeat: int = 0) -> list[Row]:
+    """Return the rows of a batch's payload, int64 [rows, 16], in the pass that the payload has or `repeat` tells."""
+    return [Row(SOURCES[int(row[0]) - 1], tokens_of(row), int(row[2]) or repeat) for row in x]

@@ -1,0 +1,29 @@
+"""Names of the sources of a loader."""
+
+from __future__ import annotations
+
+import pytest
+
+from otel_train.exceptions import ConfigurationError
+from otel_train.integrations.source_names import source_names
+
+
+@pytest.mark.parametrize(
+    ("paths", "names", "message"),
+    [
+        (["/a/train", "/b/train"], None, "do not tell the sources apart"),
+        (["/a/train", None], None, "do not tell the sources apart"),
+        (["", "/"], None, "do not tell the sources apart"),
+        (["/a", "/b"], ["a"], "one for each of the 2 sources"),
+        (["/a", "/b"], "ab", "one for each of the 2 sources"),
+    ],
+)
+def test_unclear_names_are_refused(paths: list[str | None], names: list[str] | None, message: str) -> None:
+    """Paths that end alike need names, and names must be as many as the sources."""
+    with pytest.raises(ConfigurationError, match=message):
+        source_names(paths, names)
+
+
+def test_given_names_may_be_equal() -> None:
+    """Several streams may be one source."""
+    assert source_names(["/a", "/b", "/c"], ("x", "x", "y")) == ["x", "x", "y"]
