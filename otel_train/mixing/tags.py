@@ -148,7 +148,7 @@ class Tag:
         if self.sample is not None:
             sample = sample_code((self.source, _plain(self._value(bare, "sample", self.sample))))
         if not isinstance(bare, Mapping):
-            return Tagged(word, bare, sample)
+            return Tagged(sample=bare, otel_train=word, otel_train_sample=sample)
         values = {TAG_KEY: word} if self.sample is None else {TAG_KEY: word, SAMPLE_KEY: sample}
         if type(bare) is not dict and isinstance(bare, MutableMapping):
             tagged = copy.copy(bare)

@@ -29,8 +29,8 @@ def batch_of(samples: Any, repeats: Any) -> dict[str, torch.Tensor]:
     [
         (batch_of([4, 5], [0, 3]), [4, 5], [0, 3]),
         (batch_of([4, -1, 5], [1, -1, 3]), [4, 5], [1, 3]),
-        (Tagged("rows", batch_of([], [0, 0])["otel_train"], -1), [], []),
-        (Tagged("rows", torch.tensor([pack_tag("a", repeat=2)] * 2), torch.tensor([-1, 6])), [6], [2]),
+        (Tagged(batch_of([], [0, 0])["otel_train"], "rows", -1), [], []),
+        (Tagged(torch.tensor([pack_tag("a", repeat=2)] * 2), "rows", torch.tensor([-1, 6])), [6], [2]),
         # One key for each packed row of two segments, and keys that fit no number of tags.
         (batch_of([4, 5], [1, 1, 3, -1]), [4, 5], [1, 3]),
         (batch_of([4, 5], [1, 1, 3]), [4, 5], [0, 0]),
