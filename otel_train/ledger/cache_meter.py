@@ -13,11 +13,12 @@ from otel_train.event_sink import EventSink
 from otel_train.exceptions import ConfigurationError
 from otel_train.ledger.cache_interval import OVERFLOW, STALE, CacheInterval, Counts, by_wandb_key
 from otel_train.stable_hash import stable_hash
+from otel_train.training_counter import TrainingCounter
 from otel_train.untraced import untraced
 
 
 @untraced
-class LedgerMeter:
+class LedgerMeter(TrainingCounter, counting="hit store evict"):
     """Measures of one rank's cache: the cache decides, and reports to the meter.
 
     A key must be reported on one rank only, the one that holds it. A call costs about a microsecond; a false eviction

@@ -19,11 +19,12 @@ from otel_train.mixing.reader_slots import ReaderSlots
 from otel_train.mixing.starvation import Starvation
 from otel_train.mixing.tally import Tally
 from otel_train.mixing.weights import checked_modalities, checked_weights, target_shares
+from otel_train.training_counter import TAG_ROWS, TrainingCounter
 from otel_train.untraced import untraced
 
 
 @untraced
-class MixingMeter:
+class MixingMeter(TrainingCounter, counting="pick pick_batch restart", instead=TAG_ROWS):
     """Measures of one rank's mixer.
 
     A loader of the user's own opens its slots and counts each row for the slot that it came from; a session drains it.
@@ -396,4 +397,4 @@ class MixingMeter:
 
     def __getstate__(self) -> dict[str, Any]:
         # A DataLoader's worker gets a copy that counts nothing; the sink of events stays with the training process.
-        return {**self.__dict__, "_events": None}
+        return {**super().__getstate__(), "_events": None}
