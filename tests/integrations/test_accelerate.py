@@ -12,7 +12,7 @@ from tests.integrations.support.loader_job import Outcome
 JOB, ENVIRONMENT = "accelerate", "torch"
 CASES = [
     *cases_of("shard", "dispatch", "stream"),
-    *cases_of("stream_shard", "tuples", "collated", workers=(2,)),
+    *cases_of("stream_shard", "tuples", "collated", "split", "stateful", workers=(2,)),
 ]
 pytestmark = pytest.mark.integrations
 

@@ -94,11 +94,19 @@ def rows(batch: Any) -> list[Row]:
 
 def begin(case: Case, saved: Any) -> Loading:
     """Make the loader of a case."""
-    modes = {"shard": False, "stream": None, "stream_shard": False}
-    options = DataLoaderConfiguration(dispatch_batches=modes.get(case.variant, True))
+    modes = {"shard": False, "stream": None, "stream_shard": False, "stateful": False}
+    options = DataLoaderConfiguration(
+        dispatch_batches=modes.get(case.variant, True),
+        split_batches=case.variant == "split",
+        use_stateful_dataloader=case.variant == "stateful",
+    )
     accelerator = Accelerator(dataloader_config=options)
     meter, loader = (make_stream if case.variant.startswith("stream") else make_map)(case)
     batches = accelerator.prepare(loader)
+    if case.variant == "stateful":
+        if saved is not None:
+            batches.load_state_dict(saved)
+        return Loading(meter=meter, batches=batches, rows=rows, save=batches.state_dict)
     if saved is not None:
         batches = SkippedOnce(accelerator.skip_first_batches(batches, saved), batches)
     return Loading(meter=meter, batches=batches, rows=rows, save=lambda: SAVED_AFTER)
