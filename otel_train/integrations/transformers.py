@@ -64,7 +64,6 @@ class KeptTags:
 
     def __call__(self, rows: Sequence[Any]) -> Any:
         """Return the batch of these rows."""
-        batch, words, samples = Collate(self.collator)(rows)
-        if len(words):
-            batch[TAG_KEY], batch[SAMPLE_KEY] = words, samples
+        batch, *tags = Collate(self.collator)(rows)
+        batch[TAG_KEY], batch[SAMPLE_KEY] = tags
         return batch
