@@ -10,7 +10,7 @@ import torch.distributed as dist
 
 from otel_train.integrations.grain import track
 from tests.integrations.support.case_loop import Case, Loading, run_cases
-from tests.integrations.support.payload import WEIGHTS, numbers, rows_of, tokens_of
+from tests.integrations.support.payload import LATER, WEIGHTS, numbers, rows_of, tokens_of
 
 ROWS = 100
 BATCH = 8
@@ -37,19 +37,20 @@ def of_thirds(element: Any) -> bool:
 
 def begin(case: Case, saved: Any) -> Loading:
     """Make the loader of a case."""
+    weights = LATER if case.variant == "sources" and saved is not None else WEIGHTS
     sources = {}
-    for source in WEIGHTS:
+    for source in weights:
         part = grain.MapDataset.source(Documents(source))[dist.get_rank() :: dist.get_world_size()]
         length = len(part)
         sources[source] = part.shuffle(seed=1).map_with_index(
             lambda index, row, length=length: stamped(row, index // length)
         )
     reading = grain.ReadOptions(num_threads=4, prefetch_buffer_size=16)
-    if case.variant == "iter":
+    if case.variant in ("iter", "sources"):
         parts = {source: part.repeat().to_iter_dataset(reading) for source, part in sources.items()}
-        meter, mixed = track(parts, WEIGHTS, tokens="tokens", repeat=lambda row: int(row["x"][2]))
+        meter, mixed = track(parts, weights, tokens="tokens", repeat=lambda row: int(row["x"][2]))
     else:
-        meter, mixed = track(sources, WEIGHTS, tokens="tokens")
+        meter, mixed = track(sources, weights, tokens="tokens")
         mixed = mixed.repeat()
         mixed = (mixed.filter(of_thirds) if case.variant == "wrong" else mixed).to_iter_dataset(reading)
     if case.workers:

@@ -12,6 +12,7 @@ from dataclasses import dataclass, field
 from typing import Any
 
 from otel_train.catalogue import rows
+from tests.integrations.support.case_loop import SAVED_AFTER
 
 HORIZON = 4096
 STARVED = -math.log(1e-6)
@@ -31,7 +32,18 @@ class RankModel:
     missed: dict[str, int] = field(default_factory=dict)
     """Draws since each source's last one."""
     passes: dict[str, int] = field(default_factory=dict)
+    begun: dict[str, int] = field(default_factory=dict)
+    """Step in which each source that came later began."""
     previous: str | None = None
+
+    def change(self, step: int, shares: Mapping[str, float]) -> None:
+        """Go on with other sources: what those that are gone have counted is dropped, the new ones begin."""
+        self.begun = {source: self.begun.get(source, 1) if source in self.shares else step for source in shares}
+        for counts in (self.counts, self.targets, self.last, self.missed, self.passes):
+            for source in set(counts) - set(shares):
+                del counts[source]
+        self.previous = self.previous if self.previous in shares else None
+        self.shares = shares
 
     def take(self, step: int, consumed: Sequence[Sequence[Any]]) -> dict[str, Any]:
         """Take the rows of a step and return what this rank adds to the cluster's values."""
@@ -55,7 +67,7 @@ class RankModel:
             self.missed = {other: self.missed.get(other, 0) + 1 for other in self.shares} | {source: 0}
         return {
             "picks": len(consumed),
-            "ages": [step - self.last.get(source, 1) for source in self.shares],
+            "ages": [step - self.last.get(source, self.begun.get(source, 1)) for source in self.shares],
             "pairs": pairs,
             "switches": switches,
             "restarts": restarts,
@@ -77,7 +89,11 @@ def newest_passes(consumed: Sequence[Sequence[Any]]) -> dict[str, int]:
 
 
 def expected_values(
-    ranks: Sequence[Sequence[Any]], weights: Mapping[str, float], unit: str = "row", scope: str = "rank"
+    ranks: Sequence[Sequence[Any]],
+    weights: Mapping[str, float],
+    unit: str = "row",
+    scope: str = "rank",
+    later: Mapping[str, float] | None = None,
 ) -> list[dict[str, float]]:
     """Return each step's values by wandb key.
 
@@ -86,17 +102,25 @@ def expected_values(
         weights: Weight by source.
         unit: Of a draw: a row, or a rank's batch, all of one source.
         scope: Rows that hold the mix: each rank's, or those of all ranks, where no rank's own wait means anything.
+        later: Weights after `SAVED_AFTER` steps, if they are others.
     """
-    whole = sum(weights.values())
-    shares = {source: weight / whole for source, weight in weights.items()}
-    models = [RankModel(shares, unit == "batch") for _ in ranks]
+    models = [RankModel(shares_of(weights), unit == "batch") for _ in ranks]
     values = []
     for step, by_rank in enumerate(zip(*ranks, strict=True), start=1):
+        if later is not None and step == SAVED_AFTER + 1:
+            for model in models:
+                model.change(step, shares_of(later))
         parts = [model.take(step, consumed) for model, consumed in zip(models, by_rank, strict=True)]
         values.append(joined(parts, models))
         if scope == "cluster":
             values[-1][rows.STARVED_READERS.wandb_key] = 0
     return values
+
+
+def shares_of(weights: Mapping[str, float]) -> dict[str, float]:
+    """Return each source's part of the picks."""
+    whole = sum(weights.values())
+    return {source: weight / whole for source, weight in weights.items()}
 
 
 def joined(parts: Sequence[Mapping[str, Any]], models: Sequence[RankModel]) -> dict[str, float]:

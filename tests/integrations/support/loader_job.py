@@ -43,6 +43,8 @@ class Outcome:
     weights: Mapping[str, float] = field(default_factory=lambda: WEIGHTS)
     unit: str = "row"
     scope: str = "rank"
+    later: Mapping[str, float] | None = None
+    """Weights of a resumed case from where it went on, if they are others."""
 
     @property
     def consumed(self) -> list[list[Any]]:
@@ -62,7 +64,8 @@ class Outcome:
 
     def check_values(self) -> None:
         """Compare each value of each step with that computed from the rows that were consumed."""
-        expected, values = expected_values(self.consumed, self.weights, self.unit, self.scope), self.values
+        expected = expected_values(self.consumed, self.weights, self.unit, self.scope, self.later)
+        values = self.values
         assert list(values) == list(range(1, len(expected) + 1))
         for step, row in enumerate(expected, start=1):
             recorded = {key: values[step][key] for key in row}
