@@ -5,12 +5,13 @@ from __future__ import annotations
 import contextlib
 import ctypes
 import json
+import os
 import secrets
 from collections import Counter
 from collections.abc import Sequence
 from dataclasses import dataclass, field, replace
 from typing import Any
-from weakref import WeakKeyDictionary
+from weakref import WeakKeyDictionary, WeakSet
 
 import torch
 import torch.distributed as dist
@@ -188,6 +189,23 @@ _OWN_COUNT = 1 << 32
 """Begin of the count that these groups are named after: far beyond the job's own."""
 
 
+_ALIVE: WeakSet[dist.ProcessGroup] = WeakSet()
+"""Groups that this process has made for itself."""
+
+
+def _keep_in_child() -> None:
+    """Keep these groups in a process that was forked, such as a DataLoader's worker, for good.
+
+    Gloo's destructor waits for threads, which a child does not have: it hung, or crashed, when it collected the garbage
+    of a session that its parent had closed.
+    """
+    for group in list(_ALIVE):
+        ctypes.pythonapi.Py_IncRef(ctypes.py_object(group))
+
+
+os.register_at_fork(after_in_child=_keep_in_child)
+
+
 def _new_group(ranks: tuple[int, ...], backend: str, salt: int) -> dist.ProcessGroup:
     """Return a new group over `ranks`; a collective over these ranks only.
 
@@ -210,4 +228,5 @@ def _new_group(ranks: tuple[int, ...], backend: str, salt: int) -> dist.ProcessG
     finally:
         core._world.group_count = before  # noqa: SLF001
     assert isinstance(group, dist.ProcessGroup), "this rank is one of them"
+    _ALIVE.add(group)
     return group

@@ -2,6 +2,9 @@
 
 from __future__ import annotations
 
+import gc
+import os
+import signal
 import sys
 import time
 from typing import Any
@@ -286,3 +289,18 @@ def test_leaving_rank_stops_nobody(job: Job) -> None:
     progress = job.ring().progress
     assert (progress.step, progress.closed) == (20, True)
     assert progress.abandoned >= 16
+
+
+def test_worker_outlives_closed_session(job: Job) -> None:
+    """A forked worker that collects the garbage of a session which its parent has closed goes on: it used to hang."""
+    gc.disable()
+    with job.session(sources=[meter()], blocking=True) as telemetry:
+        telemetry.step(1)
+    del telemetry
+    worker = os.fork()
+    if not worker:
+        signal.alarm(20)
+        gc.collect()
+        os._exit(0)
+    gc.enable()
+    assert os.waitpid(worker, 0)[1] == 0

@@ -12,7 +12,7 @@ from tests.integrations.support.payload import LATER
 
 JOB, ENVIRONMENT = "grain", "iters"
 # Its worker processes are spawned and import all: a case with them takes as long as all that have threads.
-RIGHT = [*cases_of("map"), *cases_of("iter", workers=[0]), Case(variant="iter", workers=2, resumed=True)]
+RIGHT = [*cases_of("map"), *cases_of("iter", workers=[0])]
 WRONG = Case(variant="wrong")
 CHANGED = Case(variant="sources", resumed=True)
 CASES = [*RIGHT, WRONG, CHANGED]
