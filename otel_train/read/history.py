@@ -91,7 +91,7 @@ class MixInterval:
     shares: tuple[float, ...]
     """Target share of each modality, in force at these picks."""
     rows: float = 1.0
-    """Picks that were drawn at once, on average: those of a batch where one modality is drawn for all of it."""
+    """Picks that were drawn at once, on average: those of a batch of one modality, or of workers that draw alike."""
 
 
 @dataclass(slots=True)

@@ -11,6 +11,7 @@ from collections.abc import Mapping, Sequence
 from otel_train.catalogue import Layout, rows
 from otel_train.read.history import MixInterval
 from otel_train.read.pick_orders import OrderGroups, PickOrders
+from otel_train.read.repeated_draws import repetition
 from otel_train.ring import Fact
 
 _NEEDED = (rows.PICK_COUNT, rows.PAIR_COUNT, *rows.MIX_DIVERGENCE.measures)
@@ -73,9 +74,15 @@ class IntervalPicks:
     def joined(self) -> tuple[list[MixInterval], tuple[tuple[int, ...], ...]]:
         """Return the picks of all ranks that draw for themselves, interval by interval, and the groups of ranks."""
         orders = self._orders.compare()
-        intervals = [
-            _joined(step, _drawn_once(step, by_rank, orders)) for step, by_rank in sorted(self._intervals.items())
-        ]
+        steps = sorted(self._intervals.items())
+        times = 1.0
+        if not self._complementary:
+            of_ranks: dict[int, list[MixInterval]] = {}
+            for _, by_rank in steps:
+                for rank, interval in by_rank.items():
+                    of_ranks.setdefault(rank, []).append(interval)
+            times = repetition(of_ranks.values())
+        intervals = [_joined(step, _drawn_once(step, by_rank, orders), times) for step, by_rank in steps]
         return intervals, orders.newest
 
 
@@ -88,7 +95,7 @@ def _drawn_once(step: int, by_rank: dict[int, MixInterval], orders: OrderGroups)
     return list(by_key.values())
 
 
-def _joined(step: int, intervals: Sequence[MixInterval]) -> MixInterval:
+def _joined(step: int, intervals: Sequence[MixInterval], times: float) -> MixInterval:
     """Add up the ranks' picks; the shares are those of all picks together."""
     totals = [sum(interval.picks) for interval in intervals]
     picks = tuple(map(sum, zip(*(interval.picks for interval in intervals), strict=True)))
@@ -96,4 +103,4 @@ def _joined(step: int, intervals: Sequence[MixInterval]) -> MixInterval:
     weighted = [[share * total for share in interval.shares] for interval, total in zip(intervals, totals, strict=True)]
     draws = sum(total / interval.rows for interval, total in zip(intervals, totals, strict=True)) or 1.0
     shares = tuple(sum(column) / everything for column in zip(*weighted, strict=True))
-    return MixInterval(step, picks, shares, max(1.0, everything / draws))
+    return MixInterval(step, picks, shares, max(1.0, everything / draws) * times)
