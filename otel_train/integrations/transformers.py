@@ -64,6 +64,6 @@ class KeptTags:
 
     def __call__(self, rows: Sequence[Any]) -> Any:
         """Return the batch of these rows."""
-        batch, *tags = Collate(self.collator)(rows)
-        batch[TAG_KEY], batch[SAMPLE_KEY] = tags
-        return batch
+        tagged = Collate(self.collator)(rows)
+        tagged.sample[TAG_KEY], tagged.sample[SAMPLE_KEY] = tagged.otel_train, tagged.otel_train_sample
+        return tagged.sample

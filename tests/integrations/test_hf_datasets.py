@@ -6,6 +6,7 @@ from collections.abc import Mapping
 
 import pytest
 
+from otel_train.catalogue import rows
 from tests.integrations.support.case_loop import Case, cases_of
 from tests.integrations.support.loader_job import Outcome
 
@@ -33,3 +34,9 @@ def test_right_mix_is_healthy(outcomes: Mapping[str, Outcome], case: str) -> Non
 def test_wrong_mix_is_named(outcomes: Mapping[str, Outcome]) -> None:
     """Probabilities other than the meter's weights are seen."""
     assert "mix drift" in {finding.check for finding in outcomes[WRONG.name].complaints()}
+
+
+def test_equal_orders_are_noted(outcomes: Mapping[str, Outcome]) -> None:
+    """After split_dataset_by_node the ranks draw alike, which is told, unless each shuffles with a seed of its own."""
+    assert outcomes["stream-2-straight"].notes() == {rows.ALIKE_RANKS.wandb_key}
+    assert outcomes["shuffled-2-straight"].notes() == set()

@@ -14,7 +14,7 @@ import pytest
 
 from otel_train.catalogue import rows
 from otel_train.diagnose.examine import examine
-from otel_train.diagnose.finding import WRONG, Finding
+from otel_train.diagnose.finding import WRONG, Finding, Severity
 from otel_train.read.rings import RingJob
 from otel_train.ring import Kind, RingReader, ring_files
 from tests.integrations.support.case_loop import Case
@@ -73,13 +73,19 @@ class Outcome:
 
     def complaints(self) -> list[Finding]:
         """Return what `otel-train doctor` finds wrong with the mix."""
-        job = RingJob(self.folder / "rings")
-        wrong = [finding for finding in examine(job.history) if finding.severity in WRONG]
-        return [finding for finding in wrong if not finding.check.startswith(SPEED)]
+        return [finding for finding in self._examined() if finding.severity in WRONG]
+
+    def notes(self) -> set[str]:
+        """Return the checks of which it tells something that need not be wrong."""
+        return {finding.check for finding in self._examined() if finding.severity is Severity.NOTE}
+
+    def _examined(self) -> list[Finding]:
+        findings = examine(RingJob(self.folder / "rings").history)
+        return [finding for finding in findings if not finding.check.startswith(SPEED)]
 
 
 def run_job(
-    name: str, environment: str, cases: Iterable[Case], folder: Path, seconds: float = 200
+    name: str, environment: str, cases: Iterable[Case], folder: Path, seconds: float = 280
 ) -> dict[str, Outcome]:
     """Run the cases of `jobs/NAME_job.py` on two ranks, and return what they have left, by the case's name.
 
