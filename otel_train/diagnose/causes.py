@@ -164,7 +164,8 @@ def _repeats(history: History, rank: int | None) -> Reason | None:
         where = "" if rank is None else f" (first on rank {rank})"
         return Reason(
             f"Seed or shard the data of each worker of a loader by its number too{where}.",
-            "the workers of a rank's loader read the same samples, or a pass over the data is shorter than the window",
+            "the workers of a rank's loader read the same samples, or the window has several passes over the data "
+            "(tags need repeat= then), or draws with replacement from little of it",
             evidence,
         )
     return Reason("Seed or shard the data by rank.", "ranks read the same samples", evidence)

@@ -132,6 +132,20 @@ def test_right_schemes_are_healthy(scheme: Scheme, world_size: int) -> None:
     assert judged(scheme, world_size) in HEALTHY
 
 
+@pytest.mark.parametrize("world_size", [2, 8])
+def test_long_passes_are_healthy(world_size: int) -> None:
+    """Three shuffled passes, dealt to the ranks, without their number: at a border few samples are repeated."""
+    ranks, values = [Repeats(128) for _ in range(world_size)], []
+    for number in range(3):
+        order = torch.randperm(world_size * 16 * 40, generator=torch.Generator().manual_seed(number))
+        for rows_of_step in order.split(world_size * 16):
+            for rank, repeats in enumerate(ranks):
+                repeats.add(hashes(rows_of_step[rank::world_size]))
+            values.append(share(*ranks))
+    assert math.fsum(values) / len(values) in HEALTHY
+    assert max(values) > 0
+
+
 @pytest.mark.parametrize("world_size", [1, 2])
 def test_new_pass_is_no_repeat(world_size: int) -> None:
     """A small source that all ranks go through again and again repeats nothing where the pass is given."""
