@@ -10,18 +10,19 @@ import torch
 
 from otel_train.arguments import check_fields, reading_state, whole_number
 from otel_train.catalogue.repeat_sketch import CELLS, LEFT_OUT, LEVEL_BITS, LEVELS, WIDTH, code_of
-from otel_train.splitmix import INCREMENT, signed
+from otel_train.mixing.tags import REPEAT_SHIFT, REPEATS
+from otel_train.mixing.tally import FEW
+from otel_train.splitmix import INCREMENT
 from otel_train.torch_modes import outside_modes
 
 _MOST_KEYS = 256
 """Distinct keys that are looked at: all of a window's, or a half, a quarter … of them, chosen by their low bits."""
 _FEWEST_BATCHES = 8
 """Batches in a window at least: workers that read the same samples hand them out one after the other."""
-_BITS = 2**64 - 1
 _OWNER = "Repeats"
-
-Column = torch.Tensor | list[int]
-"""Numbers of the rows of a batch: int64 [n] on the CPU, or a list where they are few."""
+_BITS = 2**63 - 1
+_OF_PASS = INCREMENT << 32
+"""Distance of a sample's keys in two passes: the low bits, which choose the keys that are looked at, stay."""
 
 
 class Repeats:
@@ -62,28 +63,37 @@ class Repeats:
             self._cells[level * CELLS] = LEFT_OUT
 
     @outside_modes
-    def add(self, hashes: Column, passes: Column | None = None) -> None:
-        """Count a batch.
+    def add(self, hashes: torch.Tensor, tags: torch.Tensor | None = None) -> int:
+        """Count a batch, and return how many of its rows have a key.
 
         Args:
-            hashes: int64 [rows] on the CPU: 64 well mixed bits of each row's sample key, as `sample_code` gives them.
-            passes: int64 [rows]: the pass over the data in which each was read; a sample of a new pass is no repeat.
+            hashes: int64 [rows] on the CPU, the hash of each row's sample key as `sample_code` makes it; negative for
+                a row without one, which is not counted.
+            tags: int64 [rows] as `pack_tag` makes them, of which the pass is used: a sample of a new pass is no repeat.
         """
-        rows = len(hashes)
-        if not rows:
-            return
         mask = (1 << self._shift) - 1
-        if isinstance(hashes, torch.Tensor):
-            keys = hashes if passes is None else hashes + torch.as_tensor(passes, device="cpu") * signed(INCREMENT)
-            chosen = (keys if not mask else keys[(keys & mask) == 0]).tolist()
+        rows = len(hashes)
+        words = hashes.new_zeros(rows) if tags is None else tags
+        if rows > FEW:
+            if int(hashes.min()) < 0:
+                has_key = hashes >= 0
+                hashes, words = hashes[has_key], words[has_key]
+                rows = len(hashes)
+            if mask:
+                is_chosen = (hashes & mask) == 0
+                hashes, words = hashes[is_chosen], words[is_chosen]
+            pairs = list(zip(hashes.tolist(), words.tolist(), strict=True))
         else:
-            pairs = zip(hashes, passes or [0] * rows, strict=True)
-            numbers = [signed(key + number * INCREMENT & _BITS) if number else key for key, number in pairs]
-            chosen = [key for key in numbers if not key & mask]
-        self._append(rows, chosen)
+            pairs = [pair for pair in zip(hashes.tolist(), words.tolist(), strict=True) if pair[0] >= 0]
+            rows = len(pairs)
+            pairs = [pair for pair in pairs if not pair[0] & mask]
+        if not rows:
+            return 0
+        self._append(rows, [key + (word >> REPEAT_SHIFT) % REPEATS * _OF_PASS & _BITS for key, word in pairs])
         self._evict()
         while len(self._counts) > _MOST_KEYS:
             self._halve()
+        return rows
 
     def _append(self, rows: int, keys: list[int]) -> None:
         counts, sketch_mask = self._counts, self._sketch_mask

@@ -11,15 +11,12 @@ import torch
 from otel_train.catalogue import SAMPLES, Layout, Metric
 from otel_train.exceptions import ConfigurationError
 from otel_train.mixing.batch_tags import Tags, tag_tensor
-from otel_train.mixing.repeats import Column, Repeats
-from otel_train.mixing.tags import REPEAT_SHIFT, REPEATS
-from otel_train.mixing.tally import FEW
+from otel_train.mixing.repeats import Repeats
 from otel_train.torch_modes import outside_modes
 
 logger = logging.getLogger(__name__)
 
 _LAYOUT = Layout(SAMPLES)
-_LAST_PASS = REPEATS - 1
 _UNCOMPARED = (
     "batches carry sample keys, which are not compared: make the meter with SourceMeter(..., samples=True), or its "
     "tags with tag(..., sample=...) before telemetry is initialised"
@@ -64,9 +61,7 @@ class SampleKeys:
             ConfigurationError: Keys that are compared are not whole numbers.
         """
         if self._compared:
-            keys, passes = tagged_samples(tags)
-            self._repeats.add(keys, passes)
-            if not len(keys):
+            if not self._repeats.add(*tagged_samples(tags)):
                 self._warn(_NO_KEYS)
         elif not self._is_seen and _has_keys(tags):
             self._warn(_UNCOMPARED)
@@ -100,32 +95,25 @@ class SampleKeys:
 
 def _has_keys(tags: Tags) -> bool:
     try:
-        return bool(len(tagged_samples(tags)[0]))
+        return bool((tagged_samples(tags)[0] >= 0).any())
     except ConfigurationError:  # nobody needs them
         return False
 
 
-def tagged_samples(tags: Tags) -> tuple[Column, Column]:
-    """Return the hashes of the sample keys, int64 [n] on the CPU, of the rows that have one, and the passes, int64 [n].
+def tagged_samples(tags: Tags) -> tuple[torch.Tensor, torch.Tensor]:
+    """Return the hash of each row's sample key, int64 [n] on the CPU, negative without one, and a tag, int64 [n].
 
-    A batch may have one key for several tags, those of the segments of a packed row: the pass is the first segment's.
-    Few rows come as lists: a loop costs less than the operations of torch.
+    A batch may have one key for several tags, those of the segments of a packed row: the tag is the first segment's.
 
     Raises:
         ConfigurationError: They are not whole numbers.
     """
     parts = [_part(*pair) for pair in zip(tags.samples, tags.words, strict=True)]
     keys, words = parts[0] if len(parts) == 1 else (torch.cat(column) for column in zip(*parts, strict=True))
-    if len(keys) <= FEW:
-        pairs = [pair for pair in zip(keys.tolist(), words.tolist(), strict=True) if pair[0] >= 0]
-        return [key for key, _ in pairs], [word >> REPEAT_SHIFT & _LAST_PASS for _, word in pairs]
-    passes = words >> REPEAT_SHIFT & _LAST_PASS
-    has_key = keys >= 0
-    return (keys, passes) if bool(has_key.all()) else (keys[has_key], passes[has_key])
+    return keys, words
 
 
 def _part(samples: Any, words: Any) -> tuple[torch.Tensor, torch.Tensor]:
-    """Return the keys of a part of a batch and a tag for each."""
     keys, tags = tag_tensor(samples), tag_tensor(words)
     if len(keys) != len(tags):
         # A lone key is the mark of rows without one; of tags in another number than one or more a key none has a pass.

@@ -15,6 +15,7 @@ from otel_train.catalogue import SAMPLES, Layout, healthy_range, rows
 from otel_train.exceptions import ConfigurationError, StateMismatchError
 from otel_train.mixing import SourceMeter, pack_tag
 from otel_train.mixing.repeats import Repeats
+from otel_train.mixing.tags import REPEAT_SHIFT
 from otel_train.splitmix import mix_tensor
 from tests.support.on_ranks import Job
 
@@ -23,7 +24,11 @@ HEALTHY = healthy_range(rows.REPEATS.wandb_key)
 
 
 def hashes(samples: Any) -> torch.Tensor:
-    return mix_tensor(torch.as_tensor(samples, dtype=torch.int64) + 1)
+    return mix_tensor(torch.as_tensor(samples, dtype=torch.int64) + 1) & (2**63 - 1)
+
+
+def tags_of(passes: Any) -> torch.Tensor:
+    return torch.as_tensor(passes, dtype=torch.int64) << REPEAT_SHIFT | pack_tag("a", tokens=7)
 
 
 def share(*ranks: Repeats) -> float:
@@ -48,7 +53,7 @@ def test_own_repeats_are_exact(batches: list[list[tuple[int, int]]], window: int
     for batch in batches:
         repeats.add(
             hashes([sample for sample, _ in batch]),
-            torch.tensor([number for _, number in batch], dtype=torch.int64),
+            tags_of([number for _, number in batch]),
         )
     held = [batch for batch in batches if batch]
     while len(held) > 8 and sum(map(len, held)) > window:
@@ -138,9 +143,9 @@ def test_long_passes_are_healthy(world_size: int) -> None:
     ranks, values = [Repeats(128) for _ in range(world_size)], []
     for number in range(3):
         order = torch.randperm(world_size * 16 * 40, generator=torch.Generator().manual_seed(number))
-        for rows_of_step in order.split(world_size * 16):
-            for rank, repeats in enumerate(ranks):
-                repeats.add(hashes(rows_of_step[rank::world_size]))
+        for rows_of_step in order.view(40, world_size, 16):
+            for repeats, batch in zip(ranks, rows_of_step, strict=True):
+                repeats.add(hashes(batch))
             values.append(share(*ranks))
     assert math.fsum(values) / len(values) in HEALTHY
     assert max(values) > 0
@@ -153,7 +158,7 @@ def test_new_pass_is_no_repeat(world_size: int) -> None:
     for number in range(1, 11):
         for rank, repeats in enumerate(ranks):
             batch = torch.arange(rank, 40, world_size)
-            repeats.add(hashes(batch), torch.full_like(batch, number % 256))
+            repeats.add(hashes(batch), tags_of([number % 256] * len(batch)))
     assert share(*ranks) == 0
 
 
@@ -199,7 +204,7 @@ def test_ranks_reduce_repeats(job: Job) -> None:
 
     def train(telemetry: Any, step: int, samples: list[int]) -> None:
         words = torch.tensor([pack_tag("a")] * len(samples))
-        meter.count({"otel_train": words, "otel_train_sample": hashes(samples) & (2**63 - 1)})
+        meter.count({"otel_train": words, "otel_train_sample": hashes(samples)})
         values.append(telemetry.step(step)["stream_mixing/repeats"])
 
     with job.session(sources=[meter], blocking=True) as telemetry:
@@ -209,15 +214,27 @@ def test_ranks_reduce_repeats(job: Job) -> None:
     assert values == pytest.approx([0.0, 0.5, 1 - 5 / 14])
 
 
-@given(
-    st.lists(st.tuples(st.integers(-(2**63), 2**63 - 1), st.integers(0, 255)), max_size=400),
-)
-def test_lists_count_as_tensors(pairs: list[tuple[int, int]]) -> None:
-    """A batch as lists and as tensors gives the same keys, whatever their sign and pass."""
-    keys, passes = [key for key, _ in pairs], [number for _, number in pairs]
+@given(st.lists(st.tuples(st.integers(-1, 2**63 - 1), st.integers(0, 255)), max_size=400))
+def test_few_rows_count_as_many(pairs: list[tuple[int, int]]) -> None:
+    """A batch gives the same keys whether Python looks through it or torch, rows without a key left out."""
+    keys = torch.tensor([key for key, _ in pairs], dtype=torch.int64)
+    tags, ways = tags_of([number for _, number in pairs]), []
+    for few in (0, 1000):
+        repeats = Repeats()
+        with pytest.MonkeyPatch.context() as patch:
+            patch.setattr("otel_train.mixing.repeats.FEW", few)
+            for _ in range(2):
+                repeats.add(keys, tags)
+                repeats.add(keys)
+        ways.append(repeats.state_dict())
+    assert ways[0] == ways[1]
+    assert sum(rows_of for rows_of, _ in ways[0]["batches"]) == 4 * sum(key >= 0 for key, _ in pairs)
+
+
+@pytest.mark.parametrize("number", [1, 2, 255])
+def test_keys_of_passes_differ(number: int) -> None:
+    """A rank in one pass and a rank in another have nothing in common, in the sketch neither."""
     one, other = Repeats(), Repeats()
-    one.add(keys, passes)
-    other.add(torch.tensor(keys, dtype=torch.int64), torch.tensor(passes, dtype=torch.int64))
-    one.add(keys)
-    other.add(torch.tensor(keys, dtype=torch.int64))
-    assert one.state_dict() == other.state_dict()
+    one.add(hashes(range(200)), tags_of([0] * 200))
+    other.add(hashes(range(200)), tags_of([number] * 200))
+    assert share(one, other) == 0

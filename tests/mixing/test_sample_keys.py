@@ -14,6 +14,7 @@ import otel_train
 from otel_train.mixing import Collate, SourceMeter, Tagged, TaggedDataset, pack_tag, sample_code
 from otel_train.mixing.batch_tags import take_tags
 from otel_train.mixing.sample_keys import tagged_samples
+from otel_train.mixing.tags import REPEAT_SHIFT
 
 KEY = "stream_mixing/repeats"
 
@@ -40,13 +41,11 @@ def batch_of(samples: Any, repeats: Any) -> dict[str, torch.Tensor]:
 )
 def test_keys_meet_their_passes(batch: Any, keys: list[int], passes: list[int]) -> None:
     """Each key comes with the pass of its row; rows without a key, and padding, are left out."""
-    assert tagged_samples(take_tags(batch)[1]) == (keys, passes)
-    many = {name: value.repeat(200) for name, value in batch.items()} if isinstance(batch, dict) else {}
-    if many and len(many["otel_train"]) == len(many["otel_train_sample"]):
-        assert [torch.as_tensor(column).tolist() for column in tagged_samples(take_tags(many)[1])] == [
-            keys * 200,
-            passes * 200,
-        ]
+    hashes, tags = tagged_samples(take_tags(batch)[1])
+    pairs = zip(hashes.tolist(), tags.tolist(), strict=True)
+    assert [(key, word >> REPEAT_SHIFT & 255) for key, word in pairs if key >= 0] == list(
+        zip(keys, passes, strict=True)
+    )
 
 
 class Shard(IterableDataset[Any]):
