@@ -37,7 +37,7 @@ demo: $(STAMP)
 	$(BIN)/otel-train demo
 
 test: $(STAMP)
-	$(BIN)/python -m pytest --numprocesses $(WORKERS) --dist loadgroup --no-loadscope-reorder
+	$(BIN)/python -m pytest --numprocesses $(WORKERS) --dist loadfile --no-loadscope-reorder
 
 test-faults: $(STAMP)
 	$(BIN)/python -m tests.faults

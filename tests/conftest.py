@@ -20,15 +20,6 @@ settings.load_profile(os.environ.get("HYPOTHESIS_PROFILE", "project"))
 pytest_plugins = ["tests.support.on_ranks", "tests.support.train_job"]
 
 
-@pytest.hookimpl(tryfirst=True)
-def pytest_collection_modifyitems(config: pytest.Config, items: list[pytest.Item]) -> None:
-    """Keep a file's tests in one worker, which share its fixtures, and all that run on ranks, which share a job."""
-    if config.getoption("dist", "no") == "loadgroup":
-        for item in items:
-            on_ranks = item.get_closest_marker("ranks") is not None
-            item.add_marker(pytest.mark.xdist_group("ranks" if on_ranks else item.location[0]))
-
-
 def pytest_generate_tests(metafunc: pytest.Metafunc) -> None:
     """Run a test with the mark `modes` once in each mode that a training process may have set in torch."""
     if metafunc.definition.get_closest_marker("modes") is not None:

@@ -10,6 +10,7 @@ test begins without a process group and without torchrun's variables.
 from __future__ import annotations
 
 import datetime as dt
+import fcntl
 import json
 import logging
 import os
@@ -144,17 +145,25 @@ def failures(request: pytest.FixtureRequest, tmp_path_factory: pytest.TempPathFa
             planned.append(Planned(item.nodeid, item.function, parameters, world_size, **mark.kwargs))
     planned.sort(key=lambda test: (test.leaves, -test.world_size))
     ranks = max(test.world_size for test in planned)
-    folder = tmp_path_factory.mktemp("ranks")
-    (folder / "plan").write_bytes(pickle.dumps(planned))
-    trouble = "this rank did not get that far"
-    try:
-        run_torchrun(ranks, "-m", __name__, folder, seconds=280)
-    except Exception as error:  # noqa: BLE001  # it is the failure of each test that it kept from running
-        trouble = f"{trouble}; the job: {error}"
+    # The workers of pytest-xdist have the folder above theirs in common: the first one runs the job for all.
+    base = tmp_path_factory.getbasetemp()
+    folder = (base.parent if "PYTEST_XDIST_WORKER" in os.environ else base) / "ranks"
+    folder.mkdir(exist_ok=True)
+    with (folder / "trouble").open("a+") as trouble:
+        fcntl.flock(trouble, fcntl.LOCK_EX)
+        if not (folder / "plan").exists():
+            (folder / "plan").write_bytes(pickle.dumps(planned))
+            trouble.write("this rank did not get that far")
+            try:
+                run_torchrun(ranks, "-m", __name__, folder, seconds=280)
+            except Exception as error:  # noqa: BLE001  # it is the failure of each test that it kept from running
+                trouble.write(f"; the job: {error}")
+        trouble.seek(0)
+        missing = trouble.read()
     outcomes = [_outcomes(folder / f"rank{rank}") for rank in range(ranks)]
     return {
         test.name: {
-            rank: text for rank in range(test.world_size) if (text := outcomes[rank].get(test.name, trouble)) != ""
+            rank: text for rank in range(test.world_size) if (text := outcomes[rank].get(test.name, missing)) != ""
         }
         for test in planned
     }
