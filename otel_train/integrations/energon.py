@@ -62,7 +62,8 @@ def _tagged(names: list[str], tokens: Tokens | None, code: Callable[[Any], int] 
     samples = list(_samples(key))
     counts = [0] * len(samples) if tokens is None else map(int, tokens(batch))
     words = [pack_tag(names[index], count) for (index, *_), count in zip(samples, counts, strict=True)]
-    return Tagged(batch, words) if code is None else Tagged(batch, words, list(map(code, samples)))
+    tagged = Tagged(otel_train=words, sample=batch)
+    return tagged if code is None else tagged._replace(otel_train_sample=list(map(code, samples)))
 
 
 def _samples(key: tuple[Any, ...]) -> Iterator[tuple[Any, ...]]:

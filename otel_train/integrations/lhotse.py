@@ -33,8 +33,7 @@ def track(
         weights: Weight by name; equal ones by default.
         tokens: Returns the number of tokens of a cut, such as its frames.
         stop_early: Of `CutSet.mux`.
-        seed: Of `CutSet.mux`. Its default draws alike on each rank: right under a sampler that deals batches to the
-            ranks, while those of an `IterableDatasetWrapper` then read the same cuts (`stream_mixing.repeats` rises).
+        seed: Of `CutSet.mux`. Its default draws alike on each rank: right under a sampler that deals out batches.
         options: Of the `SourceMeter`.
     """
     from lhotse import CutSet  # noqa: PLC0415  # only who uses lhotse has it
@@ -60,10 +59,10 @@ class WithTags(Dataset[Any]):
 
 
 def _with_tag(tag: Tag, cut: Any) -> Any:
-    _, word, sample = tag(cut)
-    # As lhotse has it, a mixed cut's custom fields are those of its first part that is no padding.
+    row = tag(cut)  # a mixed cut's custom fields are, as lhotse has it, those of its first part that is no padding
     own = next(part for part in _parts(cut) if type(part).__name__ != "PaddingCut")
-    tagged = replace(own, custom={**(own.custom or {}), TAG_KEY: word, SAMPLE_KEY: sample})
+    fields = {TAG_KEY: row.otel_train, SAMPLE_KEY: row.otel_train_sample}
+    tagged = replace(own, custom={**(own.custom or {}), **fields})
     if own is cut:
         return tagged
     return replace(cut, tracks=[replace(part, cut=tagged) if part.cut is own else part for part in cut.tracks])

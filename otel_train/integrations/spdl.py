@@ -25,8 +25,7 @@ def track(
 ) -> tuple[SourceMeter, Any]:
     """Merge sources as SPDL's `MergeIterator` does, and return the meter and the merged items.
 
-    Exact, with any number of threads and any order of the output. Not seen: items that a stage drops. SPDL keeps no
-    state: what a job that begins anew reads again counts again.
+    Exact, with any number of threads and any order of the output. Not seen: what a stage drops. SPDL keeps no state.
 
     Args:
         sources: Iterables by name.
@@ -77,4 +76,5 @@ def _yielded(function: Callable[[Any], Iterable[Any]], item: Any) -> Iterator[An
 def _with(tags: Tags, item: Any) -> Any:
     if item is None or not tags.words:
         return item  # a stage drops None
-    return Tagged(*(values[0] if len(values) == 1 else values for values in (tags.words, [item], tags.samples)))
+    word, sample = (values[0] if len(values) == 1 else values for values in tags)
+    return Tagged(otel_train=word, sample=item, otel_train_sample=sample)

@@ -10,7 +10,7 @@ from tests.integrations.support.case_loop import Case, cases_of
 from tests.integrations.support.loader_job import Outcome
 
 JOB, ENVIRONMENT = "lhotse", "iters"
-RIGHT = cases_of("sampler", "iterable")
+RIGHT = [*cases_of("sampler", "iterable"), Case(variant="joined", workers=2)]
 WRONG = Case(variant="wrong", workers=2)
 TWICE = Case(variant="twice", workers=2)
 CASES = [*RIGHT, WRONG, TWICE]

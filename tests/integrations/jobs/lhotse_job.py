@@ -10,7 +10,8 @@ from typing import Any
 
 import torch
 import torch.distributed as dist
-from lhotse import CutSet, MonoCut, SupervisionSegment
+from lhotse import CutSet, MonoCut, Recording, SupervisionSegment
+from lhotse.cut import MixedCut
 from lhotse.dataset import DynamicCutSampler, IterableDatasetWrapper
 from lhotse.dataset.dataloading import make_worker_init_fn
 from torch.utils.data import DataLoader, Dataset, get_worker_info
@@ -28,9 +29,9 @@ class Speech(Dataset[Any]):
 
     def __getitem__(self, cuts: CutSet) -> Any:
         rows = []
-        for cut in cuts:
-            x = json.loads(cut.supervisions[0].text)
-            x[2] = int(cut.id.split("_repeat")[1])
+        for part in (part for cut in cuts for part in parts_of(cut)):
+            x = json.loads(part.supervisions[0].text)
+            x[2] = int(part.id.split("_repeat")[1])
             rows.append(x)
         return {"x": torch.tensor(rows), "ids": [cut.id for cut in cuts]}
 
@@ -53,7 +54,20 @@ def cut_of(source: str, key: int) -> MonoCut:
     """Return a cut whose text is the payload."""
     name = f"{source}-{key}"
     words = SupervisionSegment(id=name, recording_id=name, start=0, duration=1, text=json.dumps(numbers(source, key)))
-    return MonoCut(id=name, start=0, duration=1, channel=0, supervisions=[words])
+    recording = Recording(id=name, sources=[], sampling_rate=100, num_samples=100, duration=1, channel_ids=[0])
+    return MonoCut(id=name, start=0, duration=1, channel=0, supervisions=[words], recording=recording)
+
+
+def parts_of(cut: Any) -> list[Any]:
+    """Return the cuts that have been joined into one."""
+    return [track.cut for track in cut.tracks if track.cut.supervisions] if isinstance(cut, MixedCut) else [cut]
+
+
+def joined(cuts: CutSet) -> CutSet:
+    """Join each two cuts of a batch, and pad them."""
+    whole = list(cuts)
+    pairs = [first.append(second) for first, second in zip(whole[::2], whole[1::2], strict=False)]
+    return CutSet([*pairs, *whole[len(whole) - len(whole) % 2 :]]).pad(duration=3)
 
 
 def tokens_of_cut(cut: Any) -> int:
@@ -83,6 +97,8 @@ def begin(case: Case, saved: Any) -> Loading:
         )
         return Loading(meter=meter, batches=loader, rows=lambda batch: rows_of(batch["x"]))
     sampler = DynamicCutSampler(mixed, max_cuts=BATCH, shuffle=True, shuffle_buffer_size=40)
+    if case.variant == "joined":
+        sampler.map(joined)
     if saved is not None:
         sampler.load_state_dict(deepcopy(saved))
     loader = DataLoader(WithTags(Speech()), sampler=sampler, batch_size=None, num_workers=case.workers)
