@@ -59,10 +59,16 @@ def fitted_ranges(history: History, ranges: Ranges = healthy_range) -> Ranges:
         if draws is None or fit is None or own != healthy_range(key):
             return own
         if key not in fitted:
-            fitted[key] = fit(draws, own)
+            exact = fit(draws, own)
+            fitted[key] = replace(exact, low=_short(exact.low), high=_short(exact.high))
         return fitted[key]
 
     return bounds
+
+
+def _short(bound: float) -> float:
+    """Return a bound as people read it, to two digits."""
+    return float(f"{bound:.2g}")
 
 
 def _draws_of(history: History) -> Draws | None:
