@@ -24,24 +24,24 @@ def sketch(*ranks: set[int]) -> list[float]:
     return cells
 
 
-def share_of_lone_keys(*ranks: set[int]) -> float:
-    """Return what the sketch must give: over the keys with a cell of their own, from the keys themselves."""
-    copies = Counter(key for keys in ranks for key in keys)
-    owners: dict[int, list[int]] = {}
-    for key in copies:
-        owners.setdefault(code_of(key)[0], []).append(key)
-    lone: list[int] = []
-    for level in reversed(range(LEVELS)):
-        cells = [owners.get(level * CELLS + cell, []) for cell in range(CELLS)]
-        if sum(len(keys) < 2 for keys in cells) < 3:
-            break
-        lone += [keys[0] for keys in cells if len(keys) == 1]
-    return 1 - len(lone) / sum(copies[key] for key in lone) if lone else 0.0
-
-
 @given(st.lists(st.sets(st.integers(0, 400), max_size=60), min_size=1, max_size=9), st.integers(0, 2**64 - 1))
 def test_sketch_finds_lone_keys(ranks: list[set[int]], seed: int) -> None:
     """Any keys on any ranks, in any order of these: the share is that of the keys that have a cell of their own."""
+
+    def share_of_lone_keys(*ranks: set[int]) -> float:
+        """Return what the sketch must give: over the keys with a cell of their own, from the keys themselves."""
+        copies = Counter(key for keys in ranks for key in keys)
+        owners: dict[int, list[int]] = {}
+        for key in copies:
+            owners.setdefault(code_of(key)[0], []).append(key)
+        lone: list[int] = []
+        for level in reversed(range(LEVELS)):
+            cells = [owners.get(level * CELLS + cell, []) for cell in range(CELLS)]
+            if sum(len(keys) < 2 for keys in cells) < 3:
+                break
+            lone += [keys[0] for keys in cells if len(keys) == 1]
+        return 1 - len(lone) / sum(copies[key] for key in lone) if lone else 0.0
+
     hashed = [{mix(key + seed) for key in keys} for keys in ranks]
     count = sum(map(len, hashed))
     share = repeated_share(count, 0, sketch(*hashed))

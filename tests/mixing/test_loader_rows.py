@@ -161,16 +161,16 @@ def test_resumed_loop_warns_too(caplog: pytest.LogCaptureFixture) -> None:
     assert "made 4 picks, none was counted" in caplog.text
 
 
-class Nested(Numbers):
-    """A stream whose rows hold tensors in other things."""
-
-    def read(self, position: int) -> tuple[dict[str, Any], int]:
-        """Return a row."""
-        return {"views": [torch.zeros(2), {"deep": torch.zeros(2)}], "name": "x"}, position + 1
-
-
 def test_device_move_reaches_nested() -> None:
     """What `to` moves is as deep as what a framework would move, counts nothing, and never reads from the device."""
+
+    class Nested(Numbers):
+        """A stream whose rows hold tensors in other things."""
+
+        def read(self, position: int) -> tuple[dict[str, Any], int]:
+            """Return a row."""
+            return {"views": [torch.zeros(2), {"deep": torch.zeros(2)}], "name": "x"}, position + 1
+
     dataset = StreamMixingDataset([Nested("s", "a")], {"a": 1}, readers=1, batch_size=2)
     [batch] = islice(DataLoader(dataset, batch_size=2), 1)
     moved = batch.to("meta")

@@ -17,18 +17,18 @@ from tests.support.mixing_schemes import Scheme, alike_ranks, in_groups, indepen
 KEY = rows.ALIKE_RANKS.wandb_key
 
 
-def signs_of(intervals: list[list[int]]) -> list[tuple[float, ...]]:
-    """Return what an order of picks contributes, interval by interval."""
-    order = PickOrder()
-    signs = []
-    for picks in intervals:
-        order.recent.extend(picks)
-        signs.append(order.drain())
-    return signs
-
-
 def test_orders_once_different_stay_different() -> None:
     """After one pick of another modality, or two that changed places, the signs go apart and don't meet again."""
+
+    def signs_of(intervals: list[list[int]]) -> list[tuple[float, ...]]:
+        """Return what an order of picks contributes, interval by interval."""
+        order = PickOrder()
+        signs = []
+        for picks in intervals:
+            order.recent.extend(picks)
+            signs.append(order.drain())
+        return signs
+
     rng = random.Random(1)
     same = [rng.choices(range(3), k=8) for _ in range(1600)]
     for first in ([1, 0], [0, 0], [300, 0]):

@@ -47,30 +47,6 @@ class Willing:
         return lambda: name
 
 
-class Columns(MutableMapping[str, Any]):
-    """A mapping that takes tensors of its own length only, as a TensorDict."""
-
-    def __init__(self, values: dict[str, torch.Tensor]) -> None:
-        self.values_by_name = values
-
-    def __getitem__(self, name: str) -> torch.Tensor:
-        return self.values_by_name[name]
-
-    def __setitem__(self, name: str, value: Any) -> None:
-        if len(value) != len(next(iter(self.values_by_name.values()))):
-            raise RuntimeError("batch dimension mismatch")
-        self.values_by_name[name] = value
-
-    def __delitem__(self, name: str) -> None:
-        del self.values_by_name[name]
-
-    def __iter__(self) -> Iterator[str]:
-        return iter(self.values_by_name)
-
-    def __len__(self) -> int:
-        return len(self.values_by_name)
-
-
 class Numbers(Dataset[Any]):
     """Rows that hold the epoch which the loop has set; copies itself by a method of its own."""
 
@@ -82,13 +58,6 @@ class Numbers(Dataset[Any]):
 
     def __deepcopy__(self, memo: dict[int, Any]) -> Numbers:
         return Numbers()
-
-
-class NoRows(IterableDataset[Any]):
-    """A dataset without a length."""
-
-    def __iter__(self) -> Iterator[Any]:
-        return iter(())
 
 
 def picks_of(batch: Any) -> float:
@@ -127,6 +96,30 @@ def test_fixed_mapping_loses_tag() -> None:
 
 def test_mapping_may_refuse_number() -> None:
     """A row that takes no single number stays as it is, beside its tag."""
+
+    class Columns(MutableMapping[str, Any]):
+        """A mapping that takes tensors of its own length only, as a TensorDict."""
+
+        def __init__(self, values: dict[str, torch.Tensor]) -> None:
+            self.values_by_name = values
+
+        def __getitem__(self, name: str) -> torch.Tensor:
+            return self.values_by_name[name]
+
+        def __setitem__(self, name: str, value: Any) -> None:
+            if len(value) != len(next(iter(self.values_by_name.values()))):
+                raise RuntimeError("batch dimension mismatch")
+            self.values_by_name[name] = value
+
+        def __delitem__(self, name: str) -> None:
+            del self.values_by_name[name]
+
+        def __iter__(self) -> Iterator[str]:
+            return iter(self.values_by_name)
+
+        def __len__(self) -> int:
+            return len(self.values_by_name)
+
     row = Columns({"ids": torch.arange(3)})
     tagged = SourceMeter({"a": 1}).tag("a", tokens="ids")(row)
     assert tagged.sample is row
@@ -195,6 +188,13 @@ def test_setting_reaches_dataset() -> None:
 
 def test_no_length_is_true() -> None:
     """A dataset or loader without a length is true, as the wrapped one is; with one it goes by that."""
+
+    class NoRows(IterableDataset[Any]):
+        """A dataset without a length."""
+
+        def __iter__(self) -> Iterator[Any]:
+            return iter(())
+
     meter = SourceMeter({"a": 1})
     assert TaggedDataset(NoRows(), meter.tag("a"))
     assert meter.counted(iter([]))
