@@ -377,9 +377,15 @@ class SourceMeter:
         for state in states:
             check_fields(state, _FIELDS, _OWNER)
         with reading_state(_OWNER):
-            self._meter.load_resharded([state["meter"] for state in states], rank, world_size)
             former = states[rank % len(states)]
-            self._passes = [int(former["passes"].get(source, _UNSEEN)) for source in self.modalities]
+            passes = [int(former["passes"].get(source, _UNSEEN)) for source in self.modalities]
+            ended = set.intersection(*(set(state["ended"]) for state in states))
+            self._meter.load_resharded([state["meter"] for state in states], rank, world_size)
+        self._passes = passes
+        for slot in self._ended.copy():
+            self._reopen(slot)
+        for source in ended & set(self.modalities):
+            self.end(source)
 
 
 def _distinct_codes(sources: Sequence[str]) -> dict[int, str]:

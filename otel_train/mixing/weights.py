@@ -50,7 +50,7 @@ def checked_modalities(modalities: Sequence[str]) -> tuple[str, ...]:
         raise ConfigurationError(
             f"modalities must be names, distinct and at least one, got {modalities!r:.{MAX_SHOWN}}"
         )
-    return names
+    return tuple(map(str.__str__, names))  # plain ones: those of enums and of NumPy are shown and pickled otherwise
 
 
 def target_shares(weights: Mapping[str, float]) -> list[float]:

@@ -6,7 +6,7 @@ from collections.abc import Callable, Collection, Mapping, Sequence
 from operator import itemgetter
 from typing import Any, NamedTuple
 
-from otel_train.catalogue import MAX_TEXT, TIMING, Layout, Metric
+from otel_train.catalogue import MAX_TEXT, TIMING, Layout, Metric, rows
 from otel_train.exceptions import ConfigurationError
 from otel_train.ring import Schema
 from otel_train.step.clock import Interval
@@ -47,6 +47,7 @@ class Recorder:
     ) -> None:
         self._tell = dropped
         drained = [drain_of(source, self._drop) for source in sources]
+        _check_one_mix([(type(source).__name__, layout) for source, (layout, _) in zip(sources, drained, strict=True)])
         modalities = {layout.modalities for layout, _ in drained if layout.modalities}
         for name in (name for names in modalities for name in names):
             if not isinstance(name, str) or not 0 < len(name) <= MAX_TEXT or not name.isprintable():
@@ -171,3 +172,12 @@ class Recorder:
     def drain(self, step: int, interval: Interval) -> tuple[float, ...]:
         """End the interval with `step`; see `measure` and `complete`."""
         return self.complete(self.measure(step, strict=True), interval)
+
+
+def _check_one_mix(layouts: Sequence[tuple[str, Layout]]) -> None:
+    meters = [name for name, layout in layouts if rows.PICKS in layout.metrics]
+    if len(meters) > 1:
+        raise ConfigurationError(
+            f"sources: {' and '.join(meters)} each measure the mix, of which a job has one: make one meter for both, "
+            "with the sources of all loaders, and count every loader's rows with it"
+        )

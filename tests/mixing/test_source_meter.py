@@ -2,9 +2,12 @@
 
 from __future__ import annotations
 
+import enum
+import io
 from collections.abc import Iterator
 from typing import Any
 
+import numpy as np
 import pytest
 import torch
 from hypothesis import given, settings
@@ -40,6 +43,12 @@ def test_values_equal_picks(batches: list[list[tuple[str, int]]], save: bool) ->
         assert values.keys() == expected.keys()
         for key in values.keys() - {ALIKE_RANKS.wandb_key}:  # a batch is hashed as a whole
             assert values[key] == pytest.approx(expected[key], rel=1e-12), key
+
+
+class Kind(str, enum.Enum):  # noqa: UP042  # a StrEnum is shown as its text
+    """Names of sources as many a configuration has them."""
+
+    CODE = "a"
 
 
 class Stream(IterableDataset[Any]):
@@ -251,3 +260,28 @@ def test_resume_with_other_world_size(saved: int, present: int) -> None:
     values = [meter.drain_step_metrics(1) for meter in resumed]
     assert sum(value["stream_mixing/picks"] for value in values) == sum(range(1, saved + 1))
     assert sum(value["stream_mixing/active_readers"] for value in values) == 2 * present
+
+
+def test_other_ranks_keep_ends() -> None:
+    """A source that had ended on all ranks has ended on those of another number; one that some still read has not."""
+    meters = [SourceMeter({"a": 1, "b": 1, "c": 1}) for _ in range(2)]
+    for meter in meters:
+        meter.count_tags([pack_tag("a"), pack_tag("b"), pack_tag("c")])
+        meter.end("b")
+    meters[0].end("c")
+    resumed = SourceMeter({"c": 1, "b": 1, "a": 1})
+    resumed.end("a")
+    resumed.load_resharded([meter.state_dict() for meter in meters], 0, 3)
+    assert resumed.modality_for_reader == ["c", None, "a"]
+
+
+@pytest.mark.parametrize("name", [np.str_("a"), Kind.CODE])
+def test_names_become_plain_text(name: str) -> None:
+    """A name that is a kind of text becomes plain text, in keys and in what is saved."""
+    meter = SourceMeter({name: 1})
+    meter.count(meter.tag(name, tokens=len)([1, 2, 3]))
+    saved = io.BytesIO()
+    torch.save(meter.state_dict(), saved)
+    saved.seek(0)
+    assert torch.load(saved, weights_only=True)["meter"]["modalities"] == ["a"]
+    assert meter.drain_step_metrics(1)["stream_mixing/tokens/a"] == 3

@@ -10,6 +10,7 @@ import torch
 
 from otel_train.catalogue import ABSENT, Metric, Reduction
 from otel_train.exceptions import ConfigurationError
+from otel_train.mixing import MixingMeter, SourceMeter
 from otel_train.step.recorder import Recorder
 from otel_train.step.scalar_recorder import ScalarRecorder
 from otel_train.step.value_source import drain_of
@@ -80,3 +81,10 @@ def test_mapping_source_is_packed() -> None:
     values = drain(1)
     sums, given = values[: layout.sums], values[layout.sums :]
     assert layout.by_key(sums, layout.complete_peaks(sums, given)) == {"hits": 3.0, "depth": 7.0, "cost": 2.5}
+
+
+def test_meter_of_mix_is_one() -> None:
+    """Two meters of the mix can't go into one record, whatever they hold: the error says how one does for both."""
+    for second in ("a", "b"):
+        with pytest.raises(ConfigurationError, match="SourceMeter and MixingMeter each measure the mix"):
+            Recorder([SourceMeter({"a": 1}), MixingMeter(1, [second], {second: 1})], ())
