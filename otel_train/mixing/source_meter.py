@@ -18,7 +18,7 @@ from otel_train.mixing.meter_state import check_meter_state
 from otel_train.mixing.mixing_unit import Scope, Unit
 from otel_train.mixing.sample_keys import SampleKeys
 from otel_train.mixing.tag_copies import TagCopies
-from otel_train.mixing.tags import REPEATS, Field, Tag, source_code
+from otel_train.mixing.tags import REPEATS, Field, Tag, distinct_codes
 from otel_train.mixing.tally import Tallier
 from otel_train.mixing.weights import checked_modalities
 from otel_train.untraced import untraced
@@ -36,7 +36,7 @@ class SourceMeter:
 
     Each source's rows get a tag where they are made; the loader shuffles, batches and prefetches as it likes; a row
     counts when the training loop reads its batch. Each source is a modality and has one reader, which is open from the
-    beginning, so that a source that never comes is seen.
+    beginning, so that a source that never comes is seen; one with the weight 0 has none.
 
     Examples:
         >>> import otel_train
@@ -82,7 +82,7 @@ class SourceMeter:
                 f"weights must map each source to a number, got {type(weights).__name__} {weights!r:.{MAX_SHOWN}}"
             )
         self.modalities = checked_modalities(tuple(weights))
-        self._codes = _distinct_codes(self.modalities)
+        self._codes = distinct_codes(self.modalities)
         self._index = {source: index for index, source in enumerate(self.modalities)}
         self._tallier = Tallier(list(self._codes))
         self._meter = MixingMeter(
@@ -92,8 +92,9 @@ class SourceMeter:
         self._ended: set[int] = set()
         self._with_sample: dict[str, bool] = {}
         """Whether the rows of each source that was tagged have sample keys."""
-        for slot, source in enumerate(self.modalities):
-            self._meter.open(slot, source)
+        self._idle: set[int] = set()
+        """Sources with the weight 0: no reader waits for their rows."""
+        self._note_weights(weights)
         self._samples = SampleKeys(compared=samples, window=window)
         self._copies = TagCopies()
         self._counted = self._told = self._told_unknown = self._told_nothing = False
@@ -203,9 +204,9 @@ class SourceMeter:
     def _add_words(self, words: torch.Tensor) -> None:
         tally = self._tallier.add_up(words, self._passes)
         self._counted = True
-        if self._ended:
-            for slot in [slot for slot in self._ended if tally.counts[slot]]:
-                self._reopen(slot)
+        if self._ended and (come := {slot for slot in self._ended if tally.counts[slot]}):
+            self._ended -= come
+            self._fit_readers()
         self._meter.pick_batch(tally)
         if any(tally.passes):
             self._count_passes(tally.passes)
@@ -231,7 +232,7 @@ class SourceMeter:
                 self._passes[slot] = passes
             elif passes:
                 self._passes[slot] = (self._passes[slot] + passes) % REPEATS
-                for _ in range(passes):
+                for _ in range(0 if slot in self._idle else passes):
                     self._meter.restart(slot)
 
     def end(self, source: str) -> None:
@@ -244,22 +245,33 @@ class SourceMeter:
             raise ConfigurationError(f"source must be one of {', '.join(self.modalities)}, got {source!r:.{MAX_SHOWN}}")
         self._settle()
         slot = self._index[source]
-        if slot not in self._ended:
-            self._ended.add(slot)
-            self._meter.close(slot)
+        self._ended.add(slot)
+        self._fit_readers()
 
-    def _reopen(self, slot: int) -> None:
-        self._ended.discard(slot)
-        self._meter.open(slot, self.modalities[slot])
+    def _fit_readers(self) -> None:
+        """Have a reader for each source whose rows are to come, and for no other."""
+        for slot, reader in enumerate(self._meter.modality_for_reader):
+            is_open = slot not in self._ended and slot not in self._idle
+            if is_open and reader is None:
+                self._meter.open(slot, self.modalities[slot])
+            elif reader is not None and not is_open:
+                self._meter.close(slot)
 
     def set_weights(self, weights: Mapping[str, float]) -> None:
         """Change the weights; rows counted from now on count towards their shares.
+
+        A source with the weight 0 has no reader: nothing waits for its rows, though they count if they come.
 
         Raises:
             ConfigurationError: A weight breaks a rule; the message names it.
         """
         self._settle()
         self._meter.set_weights(weights)
+        self._note_weights(weights)
+
+    def _note_weights(self, weights: Mapping[str, float]) -> None:
+        self._idle = {slot for slot, source in enumerate(self.modalities) if not weights.get(source, 0)}
+        self._fit_readers()
 
     # -- a source of telemetry -----------------------------------------------------------------------------------
 
@@ -349,10 +361,11 @@ class SourceMeter:
             new = (int(saved["step"]), 0.0)
             entries = [slots.get(source, new) for source in self.modalities]
             ended = set(state["ended"])
+            closed = set(saved["modalities"]) - set(saved["modality_for_reader"])
             passes = [int(state["passes"].get(source, _UNSEEN)) for source in self.modalities]
             arranged = {
                 **saved,
-                "modality_for_reader": [None if source in ended else source for source in self.modalities],
+                "modality_for_reader": [None if source in closed else source for source in self.modalities],
                 "last_picked_step": [picked for picked, _ in entries],
                 "surprise": [surprise for _, surprise in entries],
             }
@@ -362,6 +375,7 @@ class SourceMeter:
             self._samples.load_state_dict(state["samples"])
         self._passes = passes
         self._ended = {slot for slot, source in enumerate(self.modalities) if source in ended}
+        self._fit_readers()
 
     def load_resharded(self, states: Sequence[Mapping[str, Any]], rank: int, world_size: int) -> None:
         """Go on from what the meters of all ranks of a job of another world size returned.
@@ -377,23 +391,10 @@ class SourceMeter:
         for state in states:
             check_fields(state, _FIELDS, _OWNER)
         with reading_state(_OWNER):
-            former = states[rank % len(states)]
-            passes = [int(former["passes"].get(source, _UNSEEN)) for source in self.modalities]
+            former = states[rank % len(states)]["passes"]
+            passes = [int(former.get(source, _UNSEEN)) for source in self.modalities]
             ended = set.intersection(*(set(state["ended"]) for state in states))
             self._meter.load_resharded([state["meter"] for state in states], rank, world_size)
         self._passes = passes
-        for slot in self._ended.copy():
-            self._reopen(slot)
-        for source in ended & set(self.modalities):
-            self.end(source)
-
-
-def _distinct_codes(sources: Sequence[str]) -> dict[int, str]:
-    codes: dict[int, str] = {}
-    for source in sources:
-        other = codes.setdefault(source_code(source), source)
-        if other != source:
-            raise ConfigurationError(
-                f"the sources {other!r} and {source!r} have the same hash of 28 bits; rename one of them"
-            )
-    return codes
+        self._ended = {slot for slot, source in enumerate(self.modalities) if source in ended}
+        self._fit_readers()

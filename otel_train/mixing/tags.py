@@ -11,7 +11,7 @@ from __future__ import annotations
 import copy
 import math
 import operator
-from collections.abc import Callable, Mapping, MutableMapping
+from collections.abc import Callable, Mapping, MutableMapping, Sequence
 from dataclasses import dataclass
 from typing import Any, NamedTuple
 
@@ -62,6 +62,22 @@ class Tagged(NamedTuple):
 def source_code(source: str) -> int:
     """Return the hash of a source's name, as a tag carries it: 28 bits, the same everywhere."""
     return stable_hash(source) & ((1 << CODE_BITS) - 1) or 1  # 0 is that of `UNTAGGED`
+
+
+def distinct_codes(sources: Sequence[str]) -> dict[int, str]:
+    """Return the sources by their codes.
+
+    Raises:
+        ConfigurationError: Two have the same code.
+    """
+    codes: dict[int, str] = {}
+    for source in sources:
+        other = codes.setdefault(source_code(source), source)
+        if other != source:
+            raise ConfigurationError(
+                f"the sources {other!r} and {source!r} have the same hash of 28 bits; rename one of them"
+            )
+    return codes
 
 
 def sample_code(key: object) -> int:

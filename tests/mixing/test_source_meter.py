@@ -18,7 +18,7 @@ from otel_train.catalogue.rows import ALIKE_RANKS
 from otel_train.exceptions import ConfigurationError, StateMismatchError
 from otel_train.mixing import Collate, MixingMeter, SourceMeter, TaggedDataset, pack_tag
 
-WEIGHTS = {"a": 1, "b": 2, "c": 0}
+WEIGHTS = {"a": 1, "b": 2, "c": 0.5}
 
 
 @settings(max_examples=60, deadline=None)
@@ -285,3 +285,24 @@ def test_names_become_plain_text(name: str) -> None:
     saved.seek(0)
     assert torch.load(saved, weights_only=True)["meter"]["modalities"] == ["a"]
     assert meter.drain_step_metrics(1)["stream_mixing/tokens/a"] == 3
+
+
+def test_weight_zero_waits_for_nothing() -> None:
+    """A source with the weight 0 has no reader that waits; its rows count, and with a weight it is waited for anew."""
+    meter = SourceMeter({"a": 1, "b": 1, "c": 0})
+    for step in range(1, 30):
+        meter.count_tags([pack_tag("a"), pack_tag("b"), pack_tag("c", repeat=step)][: 3 if step < 3 else 2])
+        values = meter.drain_step_metrics(step)
+    assert (values["stream_mixing/active_readers"], values["stream_mixing/staleness_max"]) == (2, 0)
+    assert values["stream_mixing/modality_share/c"] > 0
+    meter.set_weights({"a": 1, "c": 1})
+    meter.count_tags([pack_tag("a"), pack_tag("b", repeat=6)])
+    resumed = SourceMeter({"c": 1, "a": 1, "b": 1})
+    resumed.load_state_dict(meter.state_dict())
+    for one, stale in ((meter, 0), (resumed, 0)):
+        values = one.drain_step_metrics(30)
+        assert values["stream_mixing/staleness_max"] == stale
+        one.count_tags([pack_tag("a")])
+        assert one.drain_step_metrics(31)["stream_mixing/staleness_max"] == 1
+    assert meter.modality_for_reader == ["a", None, "c"]
+    assert resumed.modality_for_reader == ["c", "a", "b"]
