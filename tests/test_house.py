@@ -41,6 +41,7 @@ def test_private_names_stay_inside() -> None:
         "os": {"_exit": "ends a process whose threads hang"},
         "typing": {"_replace": "public: the copy of a named tuple with other fields"},
         "torch": {
+            "_utils": "holds the map that torch documents for collating a type of one's own",
             "_C": "modes, and Dynamo's callbacks",
             "_FrameAction": "has Dynamo skip a frame",
             "_FrameExecStrategy": "has Dynamo skip a frame",

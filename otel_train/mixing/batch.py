@@ -14,6 +14,7 @@ from otel_train.exceptions import ConfigurationError
 from otel_train.mixing.callers import check_not_dispatched, makes_batch
 from otel_train.untraced import untraced
 
+_collating: Any = torch.utils.data._utils.collate  # noqa: SLF001  # torch documents it as the way to add a type
 READERS: WeakValueDictionary[str, Any] = WeakValueDictionary()
 """The datasets of this process by their token; each has `consume_once(batch)`."""
 ROW_KEYS = ("stream", "modality", "slot", "position", "pick", "length")
@@ -135,6 +136,18 @@ class MixedBatch(dict[str, Any]):
     def __reduce__(self) -> tuple[Callable[..., MixedBatch], tuple[Any, ...]]:
         # Pickling happens in the worker's queue thread and must not count as reading.
         return MixedBatch, (dict(dict.items(self)), self._token, self._picks)
+
+
+def _collate_rows(rows: Sequence[MixedBatch], *, collate_fn_map: Any = None) -> MixedBatch:
+    """Make a batch of rows as torch's default collate does, without asking for each value whether it is read."""
+    values = {
+        name: _collating.collate([dict.__getitem__(row, name) for row in rows], collate_fn_map=collate_fn_map)
+        for name in dict.keys(rows[0])
+    }
+    return MixedBatch(values, rows[0].token)
+
+
+_collating.default_collate_fn_map[MixedBatch] = _collate_rows
 
 
 class MixedCollate:

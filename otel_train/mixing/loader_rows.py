@@ -102,16 +102,16 @@ class LoaderRows(Iterator[Any]):
                 rows.append(self._row())
             except StopIteration:
                 break
-        if not rows:
+        slices = self._slices
+        if not rows or (slices is not None and not slices.completes and len(rows) < slices.rows):
             raise StopIteration
         while self._repeats > 0:
             # What they hold does not matter, but a collate function wants to see the names that all rows have.
             self._ready += [MixedBatch({**dict(dict.items(row)), "pick": -1}, self._token) for row in rows if row]
             self._repeats -= len(rows)
-        if (slices := self._slices) is not None:
-            if slices.completes:
-                # As accelerate does with the last batch; rows that a batch has twice count once.
-                rows += [rows[index % len(rows)] for index in range(slices.rows - len(rows))]
+        if slices is not None:
+            # As accelerate does with the last batch; rows that a batch has twice count once.
+            rows += [rows[index % len(rows)] for index in range(slices.rows - len(rows))]
             before = slices.process * slices.rows
             rows = [None] * before + rows + [None] * (slices.rows * slices.processes - before - len(rows))
         self._ready += rows

@@ -115,7 +115,8 @@ def accelerate_loop(part: Part) -> None:
         )
     )
     rows = BATCH * (dist.get_world_size() if split else 1)
-    loader = DataLoader(part.dataset, batch_size=rows, num_workers=part.case.workers)
+    dropping = "dropping" in part.case.variant
+    loader = DataLoader(part.dataset, batch_size=rows, num_workers=part.case.workers, drop_last=dropping)
     if "dispatched" in part.case.variant:
         refusal = ""
         try:
@@ -218,24 +219,25 @@ LOOPS: dict[str, Callable[[Part], None]] = {
 }
 
 
-def streams() -> Iterator[Documents]:
-    """Yield two streams of each source, one for each rank, none of which ends."""
+def streams(length: int) -> Iterator[Documents]:
+    """Yield two streams of each source, one for each rank."""
     for number in range(2):
         for source in SOURCES:
-            yield Documents(f"{source}{number}", source, 1000 * number, 900)
+            yield Documents(f"{source}{number}", source, 1000 * number, length)
 
 
 def run(case: Case, folder: Path) -> None:
     """Train in one part, or in two with what is saved between them."""
     words = case.variant.split("-")
-    micro = 2 if "accumulated" in words else 1
+    micro, ends = 2 if "accumulated" in words else 1, bool({"completing", "dropping"} & set(words))
     consumed: list[list[Row]] = []
     keys: list[int] = []
     states: dict[str, Any] = {}
     for last in (SAVED_AFTER, STEPS) if case.resumed else (STEPS,):
         dataset = StreamMixingDataset(
-            streams(), WEIGHTS, slots=SOURCES, batch_size=BATCH // micro, rows_per_step=BATCH, seed=7
-        )
+            streams(45 if ends else 900), WEIGHTS, slots=SOURCES, batch_size=BATCH // micro, rows_per_step=BATCH,
+            seed=7, at_end="next",
+        )  # fmt: skip
         if states and not {"alone", "skipping"} & set(words):
             dataset.load_state_dict(states["dataset"])
         part = Part(case, folder, dataset, last, consumed, keys, states)
