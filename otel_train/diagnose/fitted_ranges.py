@@ -11,7 +11,7 @@ import math
 from collections.abc import Callable
 from dataclasses import dataclass, replace
 
-from otel_train.catalogue import HealthyRange, Ranges, healthy_range, rows
+from otel_train.catalogue import MOST_COUNTED, HealthyRange, Ranges, healthy_range, rows
 from otel_train.diagnose.alike_ranks import size_of_alike
 from otel_train.read.history import History, mean, target_key
 
@@ -20,6 +20,8 @@ _DEVIATIONS = 4.0
 _QUANTILE = 4.75
 """Standard deviations above which a normal number is once in a million: the divergence is looked at at every step."""
 _HORIZON = 4096.0
+_LEAST_SHARE = 1e-12
+"""A source of a smaller target share counts as one that has none."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -75,9 +77,9 @@ def _draws_of(history: History) -> Draws | None:
     """Return what a run has drawn; None where it has no picks, or its targets are not known."""
     cluster, facts, world = history.cluster, history.facts, max(1, history.world_size)
     newest = {name: cluster.last(target_key(name)) for name in history.modalities}
-    targets = tuple(target for target in newest.values() if target > 0)
-    picks = cluster.finite_values(rows.PICKS.wandb_key)
-    if not targets or not math.fsum(picks):
+    targets = tuple(target for target in newest.values() if _LEAST_SHARE < target <= 1)
+    picks = [count for count in cluster.finite_values(rows.PICKS.wandb_key) if 1 <= count < MOST_COUNTED]
+    if not targets or not picks:
         return None
     rows_of_draw = max(1.0, _number(facts.get("mixing.unit_rows"), 1.0))
     alike = min(size_of_alike(history), world)
@@ -141,7 +143,7 @@ def _mean_age(draws: Draws, own: HealthyRange) -> HealthyRange:
     scales = _scales(draws)
     if not scales:
         return own
-    means = [1 / math.expm1(1 / scale) for scale in scales]
+    means = [math.exp(-1 / scale) / -math.expm1(-1 / scale) for scale in scales]
     surprise, number = math.log(draws.looks * RUNS), draws.ranks * len(scales)
     spread = math.sqrt(2 * surprise * mean([scale * scale for scale in scales]) / number)
     return replace(own, high=max(own.high, mean(means) + spread + surprise * max(scales) / number))

@@ -8,7 +8,7 @@ from __future__ import annotations
 import math
 from collections.abc import Mapping, Sequence
 
-from otel_train.catalogue import Layout, rows
+from otel_train.catalogue import MOST_COUNTED, Layout, rows
 from otel_train.read.history import MixInterval
 from otel_train.read.pick_orders import OrderGroups, PickOrders
 from otel_train.read.repeated_draws import repetition
@@ -51,7 +51,7 @@ class IntervalPicks:
         before = self._newest.get(rank)
         self._newest[rank] = counts, targets
         picks = sums[layout.offsets[rows.PICKS.name]]
-        if before is None or not picks or not isinstance(horizon, int | float) or not horizon > 0:
+        if before is None or not 0 < picks < MOST_COUNTED or not isinstance(horizon, int | float) or not horizon > 0:
             return
         keep = math.exp(-picks / horizon)
         new = tuple(max(0.0, round(now - old * keep)) for now, old in zip(counts, before[0], strict=True))

@@ -2,11 +2,17 @@
 
 from __future__ import annotations
 
-import pytest
+from io import StringIO
+from typing import cast
 
+import pytest
+from rich.console import Console
+
+from otel_train.catalogue import rows
 from otel_train.diagnose.alike_ranks import find_alike
 from otel_train.diagnose.examine import examine, exit_code
 from otel_train.diagnose.finding import Severity
+from otel_train.diagnose.terminal import print_findings
 from tests.support.mixing_schemes import (
     Scheme,
     alike_ranks,
@@ -53,6 +59,17 @@ def test_different_ranks_are_not_noted(ranks: int, *, groups_known: bool) -> Non
         if not groups_known:
             history.order_groups = ()
         assert find_alike(history) == []
+
+
+def test_note_is_printed_with_remedy() -> None:
+    """A terminal shows a note with what to do, and says that nothing is wrong."""
+    history = mixed_job(alike_ranks, weights=WEIGHTS, steps=40)
+    console = Console(file=StringIO(), width=200)
+    print_findings(history, examine(history), console)
+    shown = cast("StringIO", console.file).getvalue()
+    assert "NOTE stream_mixing/alike_ranks: 2 of 2 ranks draw in the same order" in shown
+    assert rows.ALIKE_RANKS.remedy in shown
+    assert shown.rstrip().endswith("nothing is wrong")
 
 
 def test_one_source_is_no_order() -> None:

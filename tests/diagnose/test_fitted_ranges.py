@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Mapping
 from typing import Any
 
@@ -11,7 +12,7 @@ from otel_train.catalogue import HealthyRange, healthy_range, rows
 from otel_train.diagnose.examine import examine
 from otel_train.diagnose.finding import WRONG
 from otel_train.diagnose.fitted_ranges import fitted_ranges
-from otel_train.read.history import History
+from otel_train.read.history import History, target_key
 from tests.support.mixing_schemes import (
     Scheme,
     alike_ranks,
@@ -114,6 +115,22 @@ def test_starved_reader_is_out_of_range() -> None:
     """A fitted range does not explain the age of a reader that is never picked."""
     history = mixed_job(one_source_a_batch, weights=TWO, real=[0.0, 1.0], steps=300, options=BATCH)
     assert {rows.STALENESS_MAX.wandb_key, rows.STARVED_READERS.wandb_key} <= wrong_checks(history)
+
+
+@pytest.mark.parametrize(("weights", "size"), [(TWO, 3000), ({"code": 1.0, "prose": 1e-300}, 8)])
+def test_extreme_draws_have_a_range(weights: Mapping[str, float], size: int) -> None:
+    """Thousands of rows in a step, and a weight that is next to nothing."""
+    assert wrong_checks(mixed_job(independent_rows, weights=weights, rows=size, steps=4)) == set()
+
+
+@pytest.mark.parametrize("value", [-1e299, 1e-320, 1e299, math.inf, math.nan])
+@pytest.mark.parametrize("key", [rows.PICKS.wandb_key, target_key("code"), rows.ALIKE_RANKS.wandb_key])
+def test_damaged_values_have_a_verdict(key: str, value: float) -> None:
+    """Values that mean nothing cost themselves; nobody who looks gets an exception."""
+    history = mixed_job(one_source_a_batch, weights=TWO, steps=5, options=BATCH)
+    history.cluster.values[key] = [value] * 5
+    history.order_groups = ()
+    assert examine(history)
 
 
 def test_untold_meter_is_explained() -> None:
