@@ -128,6 +128,13 @@ def _switches(draws: Draws, own: HealthyRange) -> HealthyRange:
     return replace(own, low=max(0.0, min(own.low, low)), high=max(own.high, high))
 
 
+def _active(draws: Draws, own: HealthyRange) -> HealthyRange:
+    """Ask for no more readers than the sources have: one for one source, where each has one."""
+    if math.isnan(draws.readers):
+        return own
+    return replace(own, low=min(own.low, max(1.0, draws.readers * len(draws.targets))))
+
+
 def _largest_age(draws: Draws, own: HealthyRange) -> HealthyRange:
     """Allow the longest wait that the smallest weight explains."""
     if not draws.by_rank:
@@ -159,6 +166,7 @@ def _scales(draws: Draws) -> list[float]:
 
 
 _FITS: dict[str, Callable[[Draws, HealthyRange], HealthyRange]] = {
+    rows.ACTIVE_READERS.wandb_key: _active,
     rows.STALENESS_MEAN.wandb_key: _mean_age,
     rows.STALENESS_MAX.wandb_key: _largest_age,
     rows.SWITCH_RATE.wandb_key: _switches,

@@ -141,3 +141,9 @@ def test_untold_meter_is_explained() -> None:
     assert picks.cause == "the meter was told of no pick: picks in a DataLoader worker's copy of it reach nobody"
     assert "SourceMeter" in picks.remedy
     assert wrong_checks(history) == {rows.PICKS.wandb_key}
+
+
+def test_lone_source_is_healthy() -> None:
+    """A job of one source has one reader on each rank and never switches; nothing of that is wrong."""
+    assert wrong_checks(mixed_job(independent_rows, weights={"only": 1.0}, steps=50)) == set()
+    assert fitted_ranges(mixed_job(independent_rows, weights=TWO, steps=50))(rows.ACTIVE_READERS.wandb_key).low == 2
