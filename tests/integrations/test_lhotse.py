@@ -10,10 +10,13 @@ from tests.integrations.support.case_loop import Case, cases_of
 from tests.integrations.support.loader_job import Outcome
 
 JOB, ENVIRONMENT = "lhotse", "iters"
-RIGHT = [*cases_of("sampler", "iterable"), Case(variant="joined", workers=2)]
+ITERABLE = cases_of("iterable")
+RIGHT = [*cases_of("sampler"), *(case for case in ITERABLE if not case.resumed), Case(variant="joined", workers=2)]
+# What reads in workers has no state: all that it had read comes again.
+AGAIN = [case for case in ITERABLE if case.resumed]
 WRONG = Case(variant="wrong", workers=2)
 TWICE = Case(variant="twice", workers=2)
-CASES = [*RIGHT, WRONG, TWICE]
+CASES = [*RIGHT, *AGAIN, WRONG, TWICE]
 pytestmark = pytest.mark.integrations
 
 
@@ -34,6 +37,7 @@ def test_wrong_mix_is_named(outcomes: Mapping[str, Outcome]) -> None:
     assert "mix drift" in {finding.check for finding in outcomes[WRONG.name].complaints()}
 
 
-def test_cuts_read_twice_are_named(outcomes: Mapping[str, Outcome]) -> None:
-    """Workers and ranks that read the same cuts, as with the default seed and no shards, are seen."""
-    assert "stream_mixing/repeats" in {finding.check for finding in outcomes[TWICE.name].complaints()}
+@pytest.mark.parametrize("case", [case.name for case in (*AGAIN, TWICE)])
+def test_cuts_read_twice_are_named(outcomes: Mapping[str, Outcome], case: str) -> None:
+    """Cuts that come again are seen: by ranks and workers with the default seed and no shards, or after a resume."""
+    assert "stream_mixing/repeats" in {finding.check for finding in outcomes[case].complaints()}
