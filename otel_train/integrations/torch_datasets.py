@@ -7,7 +7,7 @@ from itertools import pairwise
 from typing import Any
 
 import torch
-from torch.utils.data import ConcatDataset
+from torch.utils.data import ConcatDataset, IterableDataset
 
 from otel_train.exceptions import ConfigurationError
 from otel_train.mixing import SourceMeter, TaggedDataset
@@ -44,20 +44,23 @@ def track(
 
     Args:
         sources: A map-style dataset by source; the rows of the first come first, as in `ConcatDataset`.
-        sampler: Draws the rows: a `WeightedRandomSampler`, whose weights add up to those of the sources. Without one,
-            or with one that has no weights, each row is as likely as another, and a source's weight is its length.
+        sampler: Draws the rows, or batches: a `WeightedRandomSampler`, whose weights add up to those of the sources.
+            Without one, or with one that has no weights, each row is as likely as another: lengths are the weights.
         tokens: As for `SourceMeter.tag`.
         repeat: As for `SourceMeter.tag`.
         sample: As for `SourceMeter.tag`.
         options: For the `SourceMeter`.
 
     Raises:
-        ConfigurationError: The sampler has weights for another number of rows.
+        ConfigurationError: A dataset is iterable, or the sampler has weights for another number of rows.
     """
     ends = [0]
-    for rows in sources.values():
+    for source, rows in sources.items():
+        if isinstance(rows, IterableDataset) or not hasattr(rows, "__len__"):
+            kind = type(rows).__name__
+            raise ConfigurationError(f"{source!r} must be map-style, got {kind}: tag it by TaggedDataset instead")
         ends.append(ends[-1] + len(rows))
-    row_weights = getattr(sampler, "weights", None)
+    row_weights = getattr(getattr(sampler, "sampler", sampler), "weights", None)  # a batch sampler has a sampler
     row_weights = torch.ones(ends[-1]) if row_weights is None else torch.as_tensor(row_weights, dtype=torch.float64)
     if len(row_weights) != ends[-1]:
         raise ConfigurationError(f"the sampler has weights for {len(row_weights)} rows, the sources have {ends[-1]}")

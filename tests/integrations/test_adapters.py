@@ -6,7 +6,7 @@ import doctest
 from pathlib import Path
 
 import pytest
-from torch.utils.data import RandomSampler, WeightedRandomSampler
+from torch.utils.data import BatchSampler, RandomSampler, WeightedRandomSampler
 
 from otel_train.exceptions import ConfigurationError
 from otel_train.integrations import torch_datasets
@@ -14,6 +14,7 @@ from tests.support.torchrun import ROOT
 
 FOLDER = ROOT / "otel_train" / "integrations"
 ADAPTERS = [path for path in sorted(FOLDER.glob("*.py")) if "\ndef track(" in path.read_text()]
+WEIGHTED = WeightedRandomSampler([3.0] * 2 + [1 / 3] * 6, 8)
 SOURCES = {"code": [{"x": 0}] * 2, "prose": [{"x": 1}] * 6}
 
 
@@ -31,7 +32,12 @@ def test_example_of_datasets_holds() -> None:
 
 @pytest.mark.parametrize(
     ("sampler", "share"),
-    [(None, 0.75), (RandomSampler(range(8)), 0.75), (WeightedRandomSampler([3.0] * 2 + [1 / 3] * 6, 8), 0.25)],
+    [
+        (None, 0.75),
+        (RandomSampler(range(8)), 0.75),
+        (WEIGHTED, 0.25),
+        (BatchSampler(WEIGHTED, 4, drop_last=False), 0.25),
+    ],
 )
 def test_targets_are_the_samplers(sampler: object, share: float) -> None:
     """Targets are a sampler's weights, added up by source, else the lengths."""
@@ -44,3 +50,9 @@ def test_sampler_of_other_rows_is_refused() -> None:
     """A sampler that has weights for other rows than the sources' is an error with both numbers."""
     with pytest.raises(ConfigurationError, match=r"weights for 3 rows.* have 8"):
         torch_datasets.track(SOURCES, WeightedRandomSampler([1.0] * 3, 3))
+
+
+def test_iterable_source_is_refused() -> None:
+    """A dataset that can't be indexed is an error that names it and what to use."""
+    with pytest.raises(ConfigurationError, match=r"'code' must be map-style, got list_iterator"):
+        torch_datasets.track({"code": iter([1])})
