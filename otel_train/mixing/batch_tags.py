@@ -225,7 +225,12 @@ class TaggedDataset(Dataset[Any]):
         return bool(self.dataset)  # one without a length is true, and `len` would raise
 
     def __getitem__(self, index: Any) -> Any:
-        return self.tag(self.dataset[index])
+        rows = self.dataset[index]
+        if isinstance(index, slice):
+            index = range(*index.indices(len(self.dataset)))
+        # Several at once, as with a sampler of batches and batch_size=None.
+        several = isinstance(index, list | range) or getattr(index, "ndim", 0) > 0
+        return _with_tags(rows, self.tag) if several and _is_batch(rows, len(index)) else self.tag(rows)
 
     def __getattr__(self, name: str) -> Any:
         value = _attribute_of(self, "dataset", name)
@@ -235,6 +240,33 @@ class TaggedDataset(Dataset[Any]):
 
     def __setattr__(self, name: str, value: Any) -> None:
         _set_attribute_of(self, "dataset", name, value)
+
+
+def _is_batch(rows: Any, count: int) -> bool:
+    """Tell a batch of so many rows from one row, for which an index of several parts may stand, too."""
+    columns = rows.values() if isinstance(rows, Mapping) else rows if isinstance(rows, tuple) else [rows]
+    try:
+        return {len(column) for column in columns} == {count}
+    except TypeError:
+        return False
+
+
+def _with_tags(rows: Any, tag: Callable[[Any], Any]) -> Any:
+    """Return several rows with a tag for each: a list of rows, or columns in a mapping, a tuple or one tensor."""
+    if isinstance(rows, list):
+        return [tag(row) for row in rows]
+    if isinstance(rows, Mapping):
+        names = list(rows)
+        tagged = [tag(dict(zip(names, values, strict=True))) for values in zip(*rows.values(), strict=True)]
+    else:
+        tagged = [tag(row) for row in (zip(*rows, strict=True) if isinstance(rows, tuple) else rows)]
+    tags = [take_tags(row)[1] for row in tagged]
+    words = tag_tensor([word for row in tags for word in row.words])
+    samples = tag_tensor([sample for row in tags for sample in row.samples])
+    if not isinstance(rows, Mapping):
+        return Tagged(sample=rows, otel_train=words, otel_train_sample=samples)
+    keys = {SAMPLE_KEY: samples} if any(SAMPLE_KEY in row for row in tagged) else {}
+    return {**rows, TAG_KEY: words, **keys}
 
 
 class _TaggedIterable(TaggedDataset, IterableDataset[Any]):

@@ -7,6 +7,7 @@ from collections.abc import Iterator, MutableMapping
 from types import MappingProxyType
 from typing import Any
 
+import numpy as np
 import pytest
 import torch
 from torch.utils.data import DataLoader, Dataset, IterableDataset, default_collate
@@ -200,3 +201,48 @@ def test_no_length_is_true() -> None:
     assert meter.counted(iter([]))
     assert not TaggedDataset([], meter.tag("a"))
     assert not meter.counted([])
+
+
+class Table(Dataset[Any]):
+    """Columns, of which a list of indices or a slice takes several rows at once, as datasets' and TensorDataset do."""
+
+    def __init__(self, form: str) -> None:
+        self.form = form
+        self.x, self.n = torch.arange(12.0), torch.arange(12)
+
+    def __len__(self) -> int:
+        return 12
+
+    def __getitem__(self, index: Any) -> Any:
+        x, n = self.x[index], self.n[index]
+        rows = {"mapping": {"x": x, "n": n}, "tuple": (x, n), "tensor": n}
+        listed = self.form not in rows and n.ndim
+        return [{"x": x[at], "n": n[at]} for at in range(len(x))] if listed else rows.get(self.form, rows["mapping"])
+
+
+@pytest.mark.parametrize("indices", [list, torch.tensor, np.array, lambda batch: slice(batch[0], batch[-1] + 1)])
+@pytest.mark.parametrize(("form", "field"), [("mapping", "n"), ("tuple", 1), ("tensor", int), ("list", "n")])
+def test_rows_read_at_once_count(form: str, field: Any, indices: Any) -> None:
+    """A dataset that is asked for a whole batch has a tag for each row of it."""
+    meter = SourceMeter({"a": 1}, samples=True)
+    tagged = TaggedDataset(Table(form), meter.tag("a", tokens=field, sample=field))
+    sampler = [indices([0, 1, 2, 3, 4]), indices([5, 6, 7])]
+    loader: Any = DataLoader(tagged, batch_size=None, sampler=sampler)
+    for batch, (picks, tokens) in zip(meter.counted(loader), [(5, 10), (3, 18)], strict=True):
+        assert "otel_train" not in repr(batch)
+        values = meter.drain_step_metrics()
+        assert (values["stream_mixing/picks"], values["stream_mixing/tokens/a"]) == (picks, tokens)
+    assert values["stream_mixing/repeats"] == 0
+    assert meter.count(tagged[3]) is not None
+    assert meter.drain_step_metrics()["stream_mixing/picks"] == 1
+
+
+def test_index_of_parts_is_one_row() -> None:
+    """An index that is a list may name one row: it is a batch only where there is a row for each part."""
+
+    class Clips(Dataset[Any]):
+        def __getitem__(self, index: list[int]) -> dict[str, Any]:
+            return {"frames": torch.zeros(index[1], 2), "label": index[0]}
+
+    tagged = TaggedDataset(Clips(), SourceMeter({"a": 1}).tag("a", tokens="frames"))
+    assert tagged[[3, 2]]["otel_train"] == pack_tag("a", tokens=4)
