@@ -76,7 +76,7 @@ def _estimate(history: History) -> tuple[float, float]:
 
 def _information(history: History, rank: int | None) -> bool:
     """Tell whether a rank has drawn enough for its order to say who drew it."""
-    targets = [target for _, _, target in shares(history.cluster, history.modalities)]
+    realised = [share for _, share, _ in shares(history.cluster, history.modalities)]
     track = history.cluster if rank is None else history.ranks[rank]
     picks = math.fsum(track.finite_values(rows.PICKS.wandb_key))
     drawn_at_once = history.facts.get("mixing.unit_rows", 1.0)
@@ -85,5 +85,5 @@ def _information(history: History, rank: int | None) -> bool:
     if rank is None and history.world_size:
         picks /= history.world_size
     # Two draws by the same shares agree with the sum of their squares.
-    agree = math.fsum(target * target for target in targets)
+    agree = math.fsum(share * share for share in realised)
     return 0 < agree < 1 and -math.log(agree) * picks > _LEAST_INFORMATION

@@ -75,4 +75,5 @@ def test_note_is_printed_with_remedy() -> None:
 def test_one_source_is_no_order() -> None:
     """Where there is nothing to draw, equal orders mean nothing; neither do a few picks."""
     assert find_alike(mixed_job(alike_ranks, weights={"code": 1.0}, steps=40)) == []
+    assert find_alike(mixed_job(independent_rows, weights=WEIGHTS, real=[0.0, 1.0], steps=40)) == []
     assert find_alike(mixed_job(alike_ranks, weights=WEIGHTS, rows=2, steps=3)) == []
