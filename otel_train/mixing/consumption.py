@@ -2,11 +2,14 @@
 
 from __future__ import annotations
 
+import logging
 from collections.abc import Mapping, Sequence
 from typing import Any
 
 from otel_train.exceptions import ConfigurationError
 from otel_train.mixing.argument_checks import batch_numbers
+
+logger = logging.getLogger(__name__)
 
 
 def batch_tokens(batch: Mapping[str, Any]) -> dict[int, Any]:
@@ -57,4 +60,14 @@ def check_next(picks: Sequence[int], expected: int, batch_size: int, *, first_ba
         f"{complaint}these are counted, so the batch comes after later ones or for the second time; keep the order "
         "in which batches are made (in_order=True), and load the loader's state and the dataset's of one checkpoint, "
         "or the dataset's alone"
+    )
+
+
+def log_skip(first: int, last: int) -> None:
+    """Log that a loader has gone on by itself, past some picks."""
+    logger.warning(
+        "the loader went on by itself, past picks %d to %d, which are not counted: load the dataset's own state to "
+        "have the counts before",
+        first,
+        last,
     )

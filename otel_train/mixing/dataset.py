@@ -15,7 +15,7 @@ from otel_train.event_sink import EventSink
 from otel_train.mixing.argument_checks import batch_numbers, checked_bias, checked_rank, checked_slots
 from otel_train.mixing.batch import READERS, MixedBatch
 from otel_train.mixing.callers import calling_loader, restores_loader
-from otel_train.mixing.consumption import batch_tokens, check_next
+from otel_train.mixing.consumption import batch_tokens, check_next, log_skip
 from otel_train.mixing.dealing import check_every_rank_reads
 from otel_train.mixing.loader_rows import LoaderRows, check_loader
 from otel_train.mixing.meter import MixingMeter
@@ -259,6 +259,7 @@ class StreamMixingDataset(IterableDataset[MixedBatch]):
         """Go on where a loader does that has read as far as a saved job: this one did not consume what it skips."""
         if self._plan.index == index:
             return
+        log_skip(self._plan.index, index - 1)
         before = list(self._plan.playing)
         while self._plan.index < index and self._next_pick(self._plan, self.meter) is not None:
             pass

@@ -222,13 +222,14 @@ def test_rows_of_batch_in_any_order(picks: list[int]) -> None:
 
 
 @WORKERS
-def test_fast_forward_of_fresh_dataset(workers: int) -> None:
+def test_fast_forward_of_fresh_dataset(workers: int, caplog: pytest.LogCaptureFixture) -> None:
     """A framework that reads as far as a saved job and throws it away goes on there: what it skips does not count."""
     dataset = make()
     loop = islice(ahead(DataLoader(dataset, batch_size=4, num_workers=workers)), 6, 9)
     assert [payload(batch) for batch in loop] == expected(9)[6:]
     assert dataset.drain_step_metrics()[PICKS] == 12
     assert dataset.state_dict()["plan"]["index"] == 36
+    assert [record.getMessage().split(",")[1] for record in caplog.records] == [" past picks 0 to 23"]
 
 
 @WORKERS
