@@ -40,3 +40,10 @@ def test_equal_orders_are_noted(outcomes: Mapping[str, Outcome]) -> None:
     """After split_dataset_by_node the ranks draw alike, which is told, unless each shuffles with a seed of its own."""
     assert outcomes["stream-2-straight"].notes() == {rows.ALIKE_RANKS.wandb_key}
     assert outcomes["shuffled-2-straight"].notes() == set()
+
+
+@pytest.mark.parametrize("case", [case.name for case in RIGHT if case.variant != "shuffled"])
+def test_no_sample_repeats(outcomes: Mapping[str, Outcome], case: str) -> None:
+    """No sample is read twice, in workers, on the two ranks, or after a resume."""
+    repeats = [row[rows.REPEATS.wandb_key] for row in outcomes[case].values.values()]
+    assert max(repeats) <= 0.05  # across ranks it is an estimate

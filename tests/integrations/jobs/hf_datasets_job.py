@@ -28,7 +28,7 @@ def rows(source: str, shards: list[int], size: int) -> Iterator[dict[str, Any]]:
     for shard in shards:
         for index in range(size):
             x = numbers(source, shard * size + index)
-            yield {"x": x, "length": sum(x[3:])}
+            yield {"x": x, "length": sum(x[3:]), "key": x[1]}
 
 
 def stream(source: str) -> Any:
@@ -52,7 +52,7 @@ def begin(case: Case, saved: Any) -> Loading:
     probabilities = [0.5, 0.5] if case.variant == "wrong" else PROBABILITIES
     strategy = "first_exhausted" if case.variant == "stream" else "all_exhausted"
     meter, dataset = hf_datasets.track(
-        sources, probabilities, seed=5, stopping_strategy=strategy, tokens="length", sample=None
+        sources, probabilities, seed=5, stopping_strategy=strategy, tokens="length", sample="key"
     )
     if case.variant == "wrong":
         meter.set_weights(WEIGHTS)
