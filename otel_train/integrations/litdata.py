@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Mapping, Sequence
 from typing import TYPE_CHECKING, Any
 
-from otel_train.integrations.source_names import source_names, weights_by_name
+from otel_train.integrations.source_names import check_kind, source_names, weights_by_name
 from otel_train.integrations.tagging_class import tag_results
 from otel_train.mixing import SourceMeter
 from otel_train.mixing.tags import Field
@@ -41,8 +41,9 @@ def track(
         options: Of the `SourceMeter`; `unit` is that of the batching method unless given.
 
     Raises:
-        ConfigurationError: The names do not fit the datasets.
+        ConfigurationError: It is no such dataset, or the names do not fit.
     """
+    check_kind(dataset, "_weights", "CombinedStreamingDataset")
     datasets, method, shares = dataset._datasets, dataset._batching_method, dataset._weights  # noqa: SLF001
     names = source_names([part.input_dir.url or part.input_dir.path for part in datasets], names)
     options = {"unit": "batch" if method == "per_stream" else "row"} | options
@@ -50,21 +51,27 @@ def track(
     for part, name in zip(datasets, names, strict=True):
         reading = part.otel_train_reading = _Reading()
         reading.tag = meter.tag(name, tokens=tokens, repeat=reading.epoch_of, sample=sample)
+        tag_results(part, "__iter__", _begun)
         tag_results(part, "__next__", _tagged)
     return meter, dataset
 
 
 class _Reading:
-    """Epoch of the sample that is being tagged."""
+    """The pass over a dataset that is being read."""
 
     tag: Any = None
-    epoch = 0
+    epoch = -1
 
     def epoch_of(self, _: Any) -> int:
         return self.epoch
 
 
-def _tagged(dataset: Any, sample: Any) -> Any:
+def _begun(dataset: Any, iterator: Any) -> Any:
+    # The loader tells its datasets the epoch, but not the copies in workers that persist.
     reading = dataset.otel_train_reading
-    reading.epoch = max(0, dataset.current_epoch - 1)
-    return reading.tag(sample)
+    reading.epoch = max(dataset.current_epoch - 1, reading.epoch + 1)
+    return iterator
+
+
+def _tagged(dataset: Any, sample: Any) -> Any:
+    return dataset.otel_train_reading.tag(sample)

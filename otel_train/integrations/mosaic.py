@@ -6,7 +6,7 @@ from collections.abc import Mapping, Sequence
 from numbers import Integral
 from typing import Any
 
-from otel_train.integrations.source_names import source_names, weights_by_name
+from otel_train.integrations.source_names import check_kind, source_names, weights_by_name
 from otel_train.integrations.tagging_class import tag_results
 from otel_train.mixing import SourceMeter
 from otel_train.mixing.tags import Field
@@ -39,8 +39,9 @@ def track(
         options: Of the `SourceMeter`; `unit` and `scope` are those of the batching method unless given.
 
     Raises:
-        ConfigurationError: The names do not fit the streams.
+        ConfigurationError: It is no such dataset, or the names do not fit.
     """
+    check_kind(dataset, "batching_method", "StreamingDataset of mosaicml-streaming")
     streams, method = dataset.streams, dataset.batching_method
     names = source_names([stream.remote or stream.local for stream in streams], names)
     options = {

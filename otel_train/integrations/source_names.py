@@ -3,8 +3,17 @@
 from __future__ import annotations
 
 from collections.abc import Iterable, Sequence
+from typing import Any
 
 from otel_train.exceptions import ConfigurationError
+
+
+def check_kind(dataset: Any, attribute: str, kind: str) -> None:
+    """Raise ConfigurationError where a dataset, which has an attribute, should be given and something else is."""
+    if not hasattr(dataset, attribute):
+        raise ConfigurationError(
+            f"track needs a {kind}, got {type(dataset).__name__}; put loaders and stages around what it returns"
+        )
 
 
 def source_names(paths: Sequence[str | None], names: Sequence[str] | None = None) -> list[str]:

@@ -15,7 +15,7 @@ def tag_results(instance: Any, method: str, tag: Callable[..., Any]) -> None:
     """Have a method of one object return its results with a tag; the object stays picklable if it was.
 
     Args:
-        instance: Of a class without slots.
+        instance: Of a class without slots. What an earlier call had a method return is forgotten.
         method: Name of the method; it may be a special one, such as `__getitem__`.
         tag: A module's function: gets the object, a result and the method's arguments, and returns the tagged result.
 
@@ -27,25 +27,37 @@ def tag_results(instance: Any, method: str, tag: Callable[..., Any]) -> None:
         >>> rows[1], isinstance(rows, Rows)
         (('b', 1), True)
     """
-    base: Any = type(instance)
-    instance.__class__ = _subclass(base, method, tag)
+    plain: tuple[Any, Tags] = (type(instance), ())
+    base, tags = getattr(type(instance), "otel_train_tags", plain)
+    others = [pair for pair in tags if pair[0] != method]
+    instance.__class__ = _subclass(base, (*others, (method, tag)))
+
+
+Tags = tuple[tuple[str, Callable[..., Any]], ...]
+"""Methods by name, and what tags their results."""
 
 
 @cache
-def _subclass(base: Any, method: str, tag: Callable[..., Any]) -> type:
-    result = getattr(base, method)
+def _subclass(base: Any, tags: Tags) -> type:
+    def reduce(self: Any, protocol: Any) -> Any:
+        # No module has this class: it is made anew where the object is unpickled, as in a worker that is spawned.
+        create, arguments, *state = base.__reduce_ex__(self, protocol)
+        plain = [base if part is type(self) else part for part in (create, *arguments)]
+        return _create, (base, tags, *plain), *state
 
+    names = {"__module__": base.__module__, "__doc__": base.__doc__, "__reduce_ex__": reduce}
+    methods = {method: _tagging(getattr(base, method), tag) for method, tag in tags}
+    return type(base.__name__, (base,), {**names, **methods, "otel_train_tags": (base, tags)})
+
+
+def _tagging(result: Callable[..., Any], tag: Callable[..., Any]) -> Callable[..., Any]:
     def tagged(self: Any, *arguments: Any) -> Any:
         return tag(self, result(self, *arguments), *arguments)
 
-    def reduce(self: Any, protocol: Any) -> Any:
-        # No module has this class: it is made anew where the object is unpickled, as in a worker that is spawned.
-        create, (_, *rest), *state = base.__reduce_ex__(self, protocol)
-        return _create, (create, base, method, tag, *rest), *state
-
-    names = {"__module__": base.__module__, "__doc__": base.__doc__}
-    return type(base.__name__, (base,), {**names, method: tagged, "__reduce_ex__": reduce})
+    return tagged
 
 
-def _create(create: Any, base: Any, method: str, tag: Callable[..., Any], *rest: Any) -> Any:
-    return create(_subclass(base, method, tag), *rest)
+def _create(base: Any, tags: Tags, create: Callable[..., Any], *arguments: Any) -> Any:
+    instance = create(*arguments)
+    instance.__class__ = _subclass(base, tags)
+    return instance

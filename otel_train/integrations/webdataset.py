@@ -4,9 +4,10 @@ from __future__ import annotations
 
 import copy
 from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass
 from typing import Any
 
-from otel_train.integrations.source_names import source_names, weights_by_name
+from otel_train.integrations.source_names import check_kind, source_names, weights_by_name
 from otel_train.mixing import SourceMeter, TaggedDataset
 from otel_train.mixing.tags import Field, Tag
 
@@ -24,7 +25,7 @@ def track(
 
     Exact with any number of workers, and through a `WebLoader`'s stages, as long as they keep the samples' keys: where
     one makes tuples, have "otel_train" among its fields and call `meter.count_tags` with that column. Passes are not
-    known. With `longest` the probabilities of the others grow when a dataset has ended; the targets stay.
+    known. With `longest` the probabilities of the others grow when a dataset ends; the targets stay.
 
     Args:
         mix: A `RandomMix` or `RoundRobin`.
@@ -35,8 +36,9 @@ def track(
         options: Of the `SourceMeter`.
 
     Raises:
-        ConfigurationError: The names are not as many as the datasets.
+        ConfigurationError: It is no mix, or the names are not as many as its datasets.
     """
+    check_kind(mix, "datasets", "RandomMix or RoundRobin")
     names = source_names([None] * len(mix.datasets), names)
     probabilities = getattr(mix, "probs", None) or [1.0] * len(names)
     meter = SourceMeter(weights or weights_by_name(names, probabilities), **options)
@@ -62,7 +64,7 @@ def track_shards(
     Args:
         dataset: A `WebDataset`, before a stage that drops "__url__".
         weights: Weight by source: what the shards should come to.
-        source: Returns the name of the source of a shard's URL; picklable, for worker processes.
+        source: Returns the source of a shard's URL; picklable, for worker processes.
         tokens: As `SourceMeter.tag` has it.
         sample: As there.
         options: Of the `SourceMeter`.
@@ -72,9 +74,10 @@ def track_shards(
     return meter, dataset.map(_ShardTags(tags, source))
 
 
+@dataclass(frozen=True)
 class _ShardTags:
-    def __init__(self, tags: Mapping[str, Tag], source: Callable[[str], str]) -> None:
-        self.tags, self.source = tags, source
+    tags: Mapping[str, Tag]
+    source: Callable[[str], str]
 
     def __call__(self, sample: Mapping[str, Any]) -> Any:
         return self.tags[self.source(sample["__url__"])](sample)

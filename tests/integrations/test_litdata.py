@@ -11,7 +11,7 @@ from tests.integrations.support.case_loop import Case, cases_of
 from tests.integrations.support.loader_job import Outcome
 
 JOB, ENVIRONMENT = "litdata", "streams"
-RIGHT = [*cases_of("stratified"), *cases_of("pairs", "all", workers=[2])]
+RIGHT = [*cases_of("stratified"), *cases_of("pairs", "all", "persistent", workers=[2])]
 WRONG = [Case(variant="wrong", workers=2), *cases_of("per_stream")]
 CASES = [*RIGHT, *WRONG]
 pytestmark = pytest.mark.integrations

@@ -2,9 +2,13 @@
 
 from __future__ import annotations
 
+from typing import Any
+
 import pytest
+from torch.utils.data import DataLoader
 
 from otel_train.exceptions import ConfigurationError
+from otel_train.integrations import litdata, mosaic, webdataset
 from otel_train.integrations.source_names import source_names
 
 
@@ -27,3 +31,10 @@ def test_unclear_names_are_refused(paths: list[str | None], names: list[str] | N
 def test_given_names_may_be_equal() -> None:
     """Several streams may be one source."""
     assert source_names(["/a", "/b", "/c"], ("x", "x", "y")) == ["x", "x", "y"]
+
+
+@pytest.mark.parametrize("track", [litdata.track, mosaic.track, lambda mix: webdataset.track(mix, ["a"])])
+def test_other_objects_are_refused(track: Any) -> None:
+    """A loader in the dataset's place is named."""
+    with pytest.raises(ConfigurationError, match="got DataLoader; put loaders"):
+        track(DataLoader([1]))

@@ -59,7 +59,10 @@ def begin(case: Case, saved: Any) -> Loading:
     meter, tagged = integration.track(
         dataset, weights=WEIGHTS if case.variant == "wrong" else None, tokens=1 if pairs else "tokens"
     )
-    loader = litdata.StreamingDataLoader(tagged, batch_size=BATCH, num_workers=case.workers)
+    persistent = case.variant == "persistent"
+    loader = litdata.StreamingDataLoader(
+        tagged, batch_size=BATCH, num_workers=case.workers, persistent_workers=persistent
+    )
     if saved is not None:
         loader.load_state_dict(saved["loader"])
     epochs = Epochs(loader, saved["epoch"] if saved else 0)
