@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import copy
 from collections.abc import Callable, Mapping, Sequence
-from dataclasses import dataclass
+from functools import partial
 from typing import Any
 
 from otel_train.integrations.source_names import check_kind, source_names, weights_by_name
@@ -43,10 +43,8 @@ def track(
     probabilities = getattr(mix, "probs", None) or [1.0] * len(names)
     meter = SourceMeter(weights or weights_by_name(names, probabilities), **options)
     tagged = copy.copy(mix)
-    tagged.datasets = [
-        TaggedDataset(dataset, meter.tag(name, tokens=tokens, sample=sample))
-        for dataset, name in zip(mix.datasets, names, strict=True)
-    ]
+    tags = [meter.tag(name, tokens=tokens, sample=sample) for name in names]
+    tagged.datasets = [TaggedDataset(*pair) for pair in zip(mix.datasets, tags, strict=True)]
     return meter, tagged
 
 
@@ -71,13 +69,8 @@ def track_shards(
     """
     meter = SourceMeter(weights, **options)
     tags = {name: meter.tag(name, tokens=tokens, sample=sample) for name in weights}
-    return meter, dataset.map(_ShardTags(tags, source))
+    return meter, dataset.map(partial(_tagged, tags, source))
 
 
-@dataclass(frozen=True)
-class _ShardTags:
-    tags: Mapping[str, Tag]
-    source: Callable[[str], str]
-
-    def __call__(self, sample: Mapping[str, Any]) -> Any:
-        return self.tags[self.source(sample["__url__"])](sample)
+def _tagged(tags: Mapping[str, Tag], source: Callable[[str], str], sample: Mapping[str, Any]) -> Any:
+    return tags[source(sample["__url__"])](sample)

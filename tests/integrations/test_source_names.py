@@ -5,7 +5,8 @@ from __future__ import annotations
 from typing import Any
 
 import pytest
-from torch.utils.data import DataLoader
+import torch
+from torch.utils.data import DataLoader, TensorDataset
 
 from otel_train.exceptions import ConfigurationError
 from otel_train.integrations import litdata, mosaic, webdataset
@@ -37,4 +38,4 @@ def test_given_names_may_be_equal() -> None:
 def test_other_objects_are_refused(track: Any) -> None:
     """A loader in the dataset's place is named."""
     with pytest.raises(ConfigurationError, match="got DataLoader; put loaders"):
-        track(DataLoader([1]))
+        track(DataLoader(TensorDataset(torch.zeros(1))))

@@ -79,4 +79,4 @@ def begin(case: Case, saved: Any) -> Loading:
 
 
 if __name__ == "__main__":
-    run_cases(begin)
+    run_cases(begin, {"per_stream": 200})  # a step is one draw

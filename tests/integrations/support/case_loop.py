@@ -9,7 +9,7 @@ from __future__ import annotations
 import gc
 import json
 import sys
-from collections.abc import Callable, Generator, Sequence
+from collections.abc import Callable, Generator, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, NamedTuple
@@ -77,9 +77,14 @@ def cases_of(*variants: str, workers: Sequence[int] = (0, 2)) -> list[Case]:
     ]
 
 
-def run_cases(begin: Begin) -> None:
-    """Train through the cases that the test asks for, each with the loader that `begin` makes."""
-    call_cases(lambda case, folder: run_case(begin, case, folder))
+def run_cases(begin: Begin, steps: Mapping[str, int] | None = None) -> None:
+    """Train through the cases that the test asks for, each with the loader that `begin` makes.
+
+    Args:
+        begin: Makes the loading of a case.
+        steps: By variant, where `STEPS` are too few.
+    """
+    call_cases(lambda case, folder: run_case(begin, case, folder, (steps or {}).get(case.variant, STEPS)))
 
 
 def call_cases(run: Callable[[Case, Path], None]) -> None:
@@ -93,14 +98,14 @@ def call_cases(run: Callable[[Case, Path], None]) -> None:
     dist.destroy_process_group()
 
 
-def run_case(begin: Begin, case: Case, folder: Path) -> None:
+def run_case(begin: Begin, case: Case, folder: Path, steps: int = STEPS) -> None:
     """Run the steps of a case, in one part or two, and write each step's rows into this rank's file."""
     consumed: list[list[Row]] = []
     state: dict[str, Any] | None = None
-    for last in (SAVED_AFTER, STEPS) if case.resumed else (STEPS,):
+    for last in (SAVED_AFTER, steps) if case.resumed else (steps,):
         loading = begin(case, state and state["loader"])
         session = otel_train.init(
-            sources=[loading.meter], ring_dir=folder / "rings", run_id=case.name, max_in_flight=STEPS
+            sources=[loading.meter], ring_dir=folder / "rings", run_id=case.name, max_in_flight=steps
         )
         with session as telemetry:
             if state is not None:
