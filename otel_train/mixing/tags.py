@@ -165,6 +165,11 @@ class Tag:
             sample = sample_code((self.source, _plain(self._value(bare, "sample", self.sample))))
         if not isinstance(bare, Mapping):
             return Tagged(sample=bare, otel_train=word, otel_train_sample=sample)
+        if TAG_KEY in bare and isinstance(bare[TAG_KEY], str | bytes | float | bool | Mapping):
+            raise ConfigurationError(
+                f"a row of {self.source!r} has {TAG_KEY!r} = {bare[TAG_KEY]!r:.{MAX_SHOWN}}, which is no tag; "
+                "rename it: the tag has that key"
+            )
         values = {TAG_KEY: word} if self.sample is None else {TAG_KEY: word, SAMPLE_KEY: sample}
         if type(bare) is not dict and isinstance(bare, MutableMapping):
             tagged = copy.copy(bare)

@@ -246,3 +246,13 @@ def test_index_of_parts_is_one_row() -> None:
 
     tagged = TaggedDataset(Clips(), SourceMeter({"a": 1}).tag("a", tokens="frames"))
     assert tagged[[3, 2]]["otel_train"] == pack_tag("a", tokens=4)
+
+
+def test_own_value_is_not_replaced() -> None:
+    """A tag replaces a tag, of a row or a packed one, or a column's None; under its key nothing else may be lost."""
+    tag = SourceMeter({"a": 1}).tag("a", tokens=lambda _: 3)
+    for former in (None, pack_tag("b"), [pack_tag("b"), -1], torch.tensor([pack_tag("b")])):
+        assert tag({"otel_train": former})["otel_train"] == WORD
+    for own in ("mine", 1.5, True):
+        with pytest.raises(ConfigurationError, match="which is no tag; rename it"):
+            tag({"otel_train": own})
