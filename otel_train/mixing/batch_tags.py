@@ -212,8 +212,8 @@ class TaggedDataset(Dataset[Any]):
         return object.__new__(cls)
 
     def __init__(self, dataset: Any, tag: Callable[[Any], Any]) -> None:
+        self.tag = tag  # before the dataset, which may have a `tag` of its own
         self.dataset = dataset
-        self.tag = tag
 
     def __getnewargs__(self) -> tuple[Any, Any]:
         return self.dataset, self.tag
@@ -325,8 +325,8 @@ class CountedLoader:
     """A loader whose batches are counted when they are read; it has whatever else the loader has."""
 
     def __init__(self, loader: Iterable[Any], count: Callable[[Any], Any]) -> None:
+        self._count = count  # before the loader, which may be one of these
         self._loader = loader
-        self._count = count
 
     def __iter__(self) -> Iterator[Any]:
         return map(self._count, self._loader)

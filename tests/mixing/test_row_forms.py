@@ -14,6 +14,7 @@ from torch.utils.data import DataLoader, Dataset, IterableDataset, default_colla
 
 from otel_train.exceptions import ConfigurationError
 from otel_train.mixing import Collate, SourceMeter, Tagged, TaggedDataset, pack_tag
+from otel_train.mixing.batch_tags import CountedLoader
 
 WORD = pack_tag("a", tokens=3)
 
@@ -256,3 +257,22 @@ def test_own_value_is_not_replaced() -> None:
     for own in ("mine", 1.5, True):
         with pytest.raises(ConfigurationError, match="which is no tag; rename it"):
             tag({"otel_train": own})
+
+
+def test_wrapped_loader_keeps_its_count() -> None:
+    """A loader that tags its batches as they are read, around which another one counts, goes on tagging."""
+    meter = SourceMeter({"code": 1})
+    tagged = CountedLoader([{"x": 1}, {"x": 2}], meter.tag("code"))
+    assert list(meter.counted(tagged)) == [{"x": 1}, {"x": 2}]
+    assert meter.drain_step_metrics(1)["stream_mixing/picks"] == 2
+
+
+def test_tagged_dataset_keeps_inner_tag() -> None:
+    """A dataset with a `tag` of its own, such as one that is tagged already, keeps it."""
+
+    class Rows(list[int]):
+        tag = "the user's"
+
+    dataset = TaggedDataset(Rows([3]), SourceMeter({"code": 1}).tag("code"))
+    assert dataset[0].sample == 3
+    assert dataset.dataset.tag == "the user's"
