@@ -91,7 +91,7 @@ def begin_nodes(case: Case) -> tuple[Any, Any]:
     if case.variant == "wrong":
         meter.set_weights(WEIGHTS)
     collated = nodes.ParallelMapper(
-        nodes.Batcher(sampler, BATCH), torch.utils.data.default_collate, num_workers=case.workers, method="process"
+        nodes.Batcher(sampler, BATCH), torch.utils.data.default_collate, num_workers=case.workers, method="thread"
     )
     return meter, nodes.Loader(nodes.Prefetcher(collated, 4))
 

@@ -108,5 +108,11 @@ def run_program(environment: str, program: Path, *arguments: object, seconds: fl
     command = torchrun(RANKS, program, *arguments)
     command[0] = str(interpreter(environment))
     variables = rank_environment(**variables)
-    done = subprocess.run(command, env=variables, capture_output=True, text=True, timeout=seconds, check=False)
-    assert done.returncode == 0, done.stdout + done.stderr
+    with subprocess.Popen(
+        command, env=variables, stdout=subprocess.PIPE, stderr=subprocess.STDOUT, text=True
+    ) as launcher:
+        try:
+            output, _ = launcher.communicate(timeout=seconds)
+        finally:
+            launcher.terminate()  # torchrun ends its ranks, which a killed one leaves behind
+    assert launcher.returncode == 0, output
