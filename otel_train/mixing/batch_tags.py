@@ -124,7 +124,7 @@ def tag_tensor(value: Any) -> torch.Tensor:
             return torch.tensor(value, dtype=torch.int64, device="cpu")
         return tag_tensor(value[0]) if len(value) == 1 else torch.cat([tag_tensor(part) for part in value])
     try:
-        return tag_tensor(torch.as_tensor(value, device="cpu"))  # an array of NumPy's or another's
+        return tag_tensor(torch.as_tensor(value, dtype=None, device="cpu"))  # an array of NumPy's or another's
     except ConfigurationError:
         raise
     except Exception as error:

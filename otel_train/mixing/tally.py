@@ -118,7 +118,7 @@ class Tallier:
             words, indices = words[right], indices[right]
             ahead = self._passes_ahead(words, indices)
         rows = len(indices)
-        positions = torch.arange(rows, device="cpu")
+        positions = torch.arange(rows, dtype=torch.int64, device="cpu")
         last = torch.full((self._sources,), -1, dtype=torch.int64, device="cpu")
         tokens = (words & MAX_TOKENS).to(torch.float64)
         return Tally(
@@ -154,7 +154,8 @@ def _index_table(codes: Sequence[int]) -> tuple[int, int, torch.Tensor]:
             places = [(code >> shift) & ((1 << bits) - 1) for code in codes]
             if len(set(places)) == len(codes):
                 table = torch.zeros(1 << bits, dtype=torch.int64, device="cpu")
-                table[torch.tensor(places, device="cpu")] = torch.arange(len(codes), device="cpu")
+                indices = torch.tensor(places, dtype=torch.int64, device="cpu")
+                table[indices] = torch.arange(len(codes), dtype=torch.int64, device="cpu")
                 return shift + REPEAT_BITS, (1 << bits) - 1, table
     raise AssertionError("codes are all different")
 
