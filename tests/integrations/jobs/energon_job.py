@@ -2,8 +2,10 @@
 
 from __future__ import annotations
 
+import atexit
 import io
 import json
+import shutil
 import tarfile
 import tempfile
 from functools import cache
@@ -41,6 +43,7 @@ field_map:
 def data_folder() -> Path:
     """Return a folder with a dataset for each source, and the blends of them."""
     folder = Path(tempfile.mkdtemp(prefix="energon-"))
+    atexit.register(shutil.rmtree, folder)
     for source in SOURCES:
         names = [f"{number}.tar" for number in range(SHARDS)]
         (folder / source).mkdir()
