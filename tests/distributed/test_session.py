@@ -293,7 +293,8 @@ def test_leaving_rank_stops_nobody(job: Job) -> None:
 
 def test_worker_outlives_closed_session(job: Job) -> None:
     """A forked worker that collects the garbage of a session which its parent has closed goes on: it used to hang."""
-    gc.collect()  # of the tests before, whose own groups would hang the worker
+    gc.collect()
+    gc.freeze()  # what the tests before left: their own groups would hang the worker
     gc.disable()
     with job.session(sources=[meter()], blocking=True) as telemetry:
         telemetry.step(1)
@@ -304,4 +305,5 @@ def test_worker_outlives_closed_session(job: Job) -> None:
         gc.collect()
         os._exit(0)
     gc.enable()
+    gc.unfreeze()
     assert os.waitpid(worker, 0)[1] == 0
