@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from itertools import groupby
+from collections import defaultdict
 from typing import Any
 
 import yaml
@@ -33,10 +33,10 @@ def rules_file(health: Ranges = healthy_range, runbooks: str = RUNBOOKS) -> str:
         health: Gives the range of a headline key.
         runbooks: The address that the pages' names are appended to.
     """
-    groups = [
-        {"name": f"otel_train.{name}", "rules": [_rule(alert, runbooks) for alert in of_group]}
-        for name, of_group in groupby(alerts(health), key=lambda alert: alert.group)
-    ]
+    rules: dict[str, list[dict[str, Any]]] = defaultdict(list)  # Prometheus refuses a file that names a group twice
+    for alert in alerts(health):
+        rules[alert.group].append(_rule(alert, runbooks))
+    groups = [{"name": f"otel_train.{name}", "rules": of_group} for name, of_group in rules.items()]
     return _NOTICE + yaml.dump({"groups": groups}, Dumper=_Dumper, sort_keys=False, width=1000, allow_unicode=True)
 
 

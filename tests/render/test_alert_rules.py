@@ -76,8 +76,9 @@ def test_counter_range_needs_mean() -> None:
 
 
 def test_rule_file_holds_every_alert() -> None:
-    """The rule file has each alert, with severity, metric and a link below the given address."""
+    """The rule file has each alert, with severity, metric and a link below the given address, and no group twice."""
     groups = yaml.safe_load(rules_file(runbooks="https://wiki.example/runbooks/"))["groups"]
+    assert len({group["name"] for group in groups}) == len(groups)
     rules = {rule["alert"]: rule for group in groups for rule in group["rules"]}
     assert set(rules) == {alert.name for alert in alerts()}
     for alert in alerts():
