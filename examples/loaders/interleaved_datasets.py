@@ -35,7 +35,8 @@ def main() -> None:
 
     meter, dataset = hf_datasets.track(sources, list(PROBABILITIES.values()), seed=0, tokens="length")
     dataset = split_dataset_by_node(dataset, dist.get_rank(), dist.get_world_size())
-    loader = DataLoader(dataset.shuffle(buffer_size=100).with_format("torch"), batch_size=8, num_workers=2)
+    dataset = dataset.shuffle(seed=0, buffer_size=100)  # the same on each rank: another would take the same shards
+    loader = DataLoader(dataset.with_format("torch"), batch_size=8, num_workers=2)
 
     with otel_train.init(sources=[meter]) as telemetry:
         for step, batch in enumerate(telemetry.timed(meter.counted(loader)), start=1):

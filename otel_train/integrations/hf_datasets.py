@@ -27,7 +27,7 @@ def track(
     """Tag the rows of datasets and interleave them; return a meter with their probabilities, and the dataset.
 
         meter, dataset = hf_datasets.track({"code": code, "prose": prose}, [0.25, 0.75], seed=0, tokens="tokens")
-        dataset = split_dataset_by_node(dataset, rank, world_size).shuffle(buffer_size=1000)
+        dataset = split_dataset_by_node(dataset, rank, world_size).shuffle(seed=0, buffer_size=1000)  # one seed for all
         for batch in meter.counted(DataLoader(dataset, 8, num_workers=2)): ...
 
     Exact: picks, tokens, shares and switches of what the loop has read, over a resume too. Not known: that a source

@@ -15,7 +15,8 @@ JOB, ENVIRONMENT = "hf_datasets", "torch"
 SHUFFLED = [Case(variant="shuffled", resumed=True), Case(variant="shuffled", workers=2)]
 RIGHT = [*cases_of("stream", "map"), *SHUFFLED]
 WRONG = Case(variant="wrong", workers=2)
-CASES = [*RIGHT, WRONG]
+REREAD = Case(variant="reread", workers=2)
+CASES = [*RIGHT, WRONG, REREAD]
 pytestmark = pytest.mark.integrations
 
 
@@ -39,10 +40,15 @@ def test_wrong_mix_is_named(outcomes: Mapping[str, Outcome]) -> None:
 def test_equal_orders_are_noted(outcomes: Mapping[str, Outcome]) -> None:
     """After split_dataset_by_node the ranks draw alike, which is told, unless each shuffles with a seed of its own."""
     assert outcomes["stream-2-straight"].notes() == {rows.ALIKE_RANKS.wandb_key}
-    assert outcomes["shuffled-2-straight"].notes() == set()
+    assert outcomes[REREAD.name].notes() == set()
 
 
-@pytest.mark.parametrize("case", [case.name for case in RIGHT if case.variant != "shuffled"])
+def test_seed_of_rank_is_named(outcomes: Mapping[str, Outcome]) -> None:
+    """Ranks that shuffle with a seed of their own read some shards twice, which is seen."""
+    assert {finding.check for finding in outcomes[REREAD.name].complaints()} == {rows.REPEATS.wandb_key}
+
+
+@pytest.mark.parametrize("case", [case.name for case in RIGHT])
 def test_no_sample_repeats(outcomes: Mapping[str, Outcome], case: str) -> None:
     """No sample is read twice, in workers, on the two ranks, or after a resume."""
     repeats = [row[rows.REPEATS.wandb_key] for row in outcomes[case].values.values()]

@@ -57,8 +57,9 @@ def begin(case: Case, saved: Any) -> Loading:
     if case.variant == "wrong":
         meter.set_weights(WEIGHTS)
     dataset = split_dataset_by_node(dataset, dist.get_rank(), dist.get_world_size())
-    if case.variant == "shuffled":
-        dataset = dataset.shuffle(seed=dist.get_rank(), buffer_size=50)
+    if case.variant in ("shuffled", "reread"):
+        # The shards are shuffled before they are split: with another seed a rank takes some that the other one has.
+        dataset = dataset.shuffle(seed=dist.get_rank() if case.variant == "reread" else 3, buffer_size=50)
     if case.variant != "map":
         dataset = dataset.with_format("torch")
     loader = StatefulDataLoader(dataset, BATCH, sampler=sampler, num_workers=case.workers)
