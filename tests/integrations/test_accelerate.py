@@ -6,14 +6,16 @@ from collections.abc import Mapping
 
 import pytest
 
-from tests.integrations.support.case_loop import cases_of
+from tests.integrations.support.case_loop import Case, cases_of
 from tests.integrations.support.loader_job import Outcome
 
 JOB, ENVIRONMENT = "accelerate", "torch"
-CASES = [
+RIGHT = [
     *cases_of("shard", "dispatch", "stream"),
     *cases_of("stream_shard", "tuples", "collated", "split", "stateful", workers=(2,)),
 ]
+WRONG = Case(variant="wrong")
+CASES = [*RIGHT, WRONG]
 pytestmark = pytest.mark.integrations
 
 
@@ -23,10 +25,15 @@ def test_values_match_consumed(outcomes: Mapping[str, Outcome], case: str) -> No
     outcomes[case].check_values()
 
 
-@pytest.mark.parametrize("case", [case.name for case in CASES])
+@pytest.mark.parametrize("case", [case.name for case in RIGHT])
 def test_right_mix_is_healthy(outcomes: Mapping[str, Outcome], case: str) -> None:
     """A mix as configured is healthy."""
     assert outcomes[case].complaints() == []
+
+
+def test_wrong_mix_is_named(outcomes: Mapping[str, Outcome]) -> None:
+    """A sampler with other weights than those that are meant is seen, also where process 0 reads for all."""
+    assert "mix drift" in {finding.check for finding in outcomes[WRONG.name].complaints()}
 
 
 def test_filled_batches_count(outcomes: Mapping[str, Outcome]) -> None:

@@ -10,11 +10,13 @@ from tests.integrations.support.case_loop import Case, cases_of
 from tests.integrations.support.loader_job import Outcome
 
 JOB, ENVIRONMENT = "transformers", "torch"
-CASES = [
+RIGHT = [
     *cases_of("columns"),
     Case(variant="stream", workers=2, resumed=True),
     Case(variant="accumulated", workers=2),
 ]
+WRONG = Case(variant="wrong")
+CASES = [*RIGHT, WRONG]
 pytestmark = pytest.mark.integrations
 
 
@@ -24,7 +26,12 @@ def test_values_match_consumed(outcomes: Mapping[str, Outcome], case: str) -> No
     outcomes[case].check_values()
 
 
-@pytest.mark.parametrize("case", [case.name for case in CASES])
+@pytest.mark.parametrize("case", [case.name for case in RIGHT])
 def test_right_mix_is_healthy(outcomes: Mapping[str, Outcome], case: str) -> None:
     """A mix as configured is healthy."""
     assert outcomes[case].complaints() == []
+
+
+def test_wrong_mix_is_named(outcomes: Mapping[str, Outcome]) -> None:
+    """Probabilities other than those that are meant are seen."""
+    assert "mix drift" in {finding.check for finding in outcomes[WRONG.name].complaints()}

@@ -73,7 +73,8 @@ def make_map(case: Case) -> tuple[Any, Any]:
     """Return a meter and a loader of map-style datasets that a sampler mixes."""
     tuples = case.variant in ("tuples", "collated")
     sources = {source: Documents(source, 40 + 40 * n, tuples=tuples) for n, source in enumerate(SOURCES)}
-    row_weights = [WEIGHTS[source] / len(rows) for source, rows in sources.items() for _ in range(len(rows))]
+    weights = dict.fromkeys(SOURCES, 1.0) if case.variant == "wrong" else WEIGHTS
+    row_weights = [weights[source] / len(rows) for source, rows in sources.items() for _ in range(len(rows))]
     sampler = WeightedRandomSampler(row_weights, PASS, generator=torch.Generator().manual_seed(3))
     meter, dataset = torch_datasets.track(sources, sampler, tokens=1 if tuples else "tokens")
     collate = otel_train.Collate(default_collate) if case.variant == "collated" else None
@@ -102,6 +103,8 @@ def begin(case: Case, saved: Any) -> Loading:
     )
     accelerator = Accelerator(dataloader_config=options)
     meter, loader = (make_stream if case.variant.startswith("stream") else make_map)(case)
+    if case.variant == "wrong":
+        meter.set_weights(WEIGHTS)
     batches = accelerator.prepare(loader)
     if case.variant == "stateful":
         if saved is not None:

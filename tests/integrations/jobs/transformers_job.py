@@ -74,8 +74,14 @@ def run(case: Case, folder: Path) -> None:
         if case.variant == "stream":
             sources = {source: rows.to_iterable_dataset(num_shards=2) for source, rows in sources.items()}
         meter, rows = hf_datasets.track(
-            sources, PROBABILITIES, seed=1, stopping_strategy="all_exhausted", tokens="length"
+            sources,
+            [0.5, 0.5] if case.variant == "wrong" else PROBABILITIES,
+            seed=1,
+            stopping_strategy="all_exhausted",
+            tokens="length",
         )
+        if case.variant == "wrong":
+            meter.set_weights(WEIGHTS)
         micro = 2 if case.variant == "accumulated" else 1
         args = TrainingArguments(
             output_dir=str(folder / "trainer"), max_steps=STEPS, per_device_train_batch_size=BATCH // micro,
