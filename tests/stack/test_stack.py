@@ -27,6 +27,10 @@ from tests.support.waiting import wait_until
 pytestmark = [pytest.mark.stack, pytest.mark.timeout(900)]
 CONFIGURATIONS = ("healthy", "starved_reader", "collapsed_mix", "undersized_ledger")
 MAY_BE_EMPTY = {
+    (
+        "data-mixing",
+        "Repeated samples",
+    ): "only rows that carry sample keys can be seen twice, and those of this job do not",
     ("step-and-pipeline", "Data points given up or refused"): "a counter of failures begins with the first of them",
 }
 """Panels (dashboard, title) with a query that returns nothing while all goes well, and why."""
