@@ -92,6 +92,7 @@ def test_wrong_row_says_why(row: Any, field: dict[str, Any], message: str) -> No
         {"left": {"x": 1, "otel_train": torch.tensor([[WORD, -1]])}, "right": 2},
         SimpleNamespace(x=1, otel_train=torch.tensor([WORD])),
         [{"x": n, "otel_train": WORD if n == 0 else -1} for n in range(99)],
+        [({"x": n, "otel_train": WORD if n == 0 else -1}, n) for n in range(99)],
         Tagged(torch.tensor([WORD], dtype=torch.int64), torch.zeros(2)),
         {"x": 1, "otel_train": [torch.tensor([WORD]), torch.tensor([-1, -1])]},
     ],
