@@ -10,6 +10,7 @@ import torch
 
 from otel_train.catalogue import SAMPLES, Layout, Metric
 from otel_train.exceptions import ConfigurationError
+from otel_train.log_once import OnceLogger
 from otel_train.mixing.batch_tags import Tags, tag_tensor
 from otel_train.mixing.repeats import Repeats
 from otel_train.torch_modes import outside_modes
@@ -17,6 +18,7 @@ from otel_train.torch_modes import outside_modes
 logger = logging.getLogger(__name__)
 
 _LAYOUT = Layout(SAMPLES)
+_CAUSE = "sample keys"
 _UNCOMPARED = (
     "batches carry sample keys, which are not compared: make the meter with SourceMeter(..., samples=True), or its "
     "tags with tag(..., sample=...) before telemetry is initialised"
@@ -41,7 +43,8 @@ class SampleKeys:
     def __init__(self, *, compared: bool, window: int) -> None:
         self._compared = compared
         self._repeats = Repeats(window)
-        self._is_declared = self._is_seen = self._is_told = False
+        self._is_declared = self._is_seen = False
+        self._warnings = OnceLogger(logger)
 
     def compare(self) -> None:
         """Compare them from now on; too late once the metrics have been read, since these stay as they are."""
@@ -62,15 +65,10 @@ class SampleKeys:
         """
         if self._compared:
             if not self._repeats.add(*tagged_samples(tags)):
-                self._warn(_NO_KEYS)
+                self._warnings.warn(_CAUSE, _NO_KEYS)
         elif not self._is_seen and _has_keys(tags):
-            self._warn(_UNCOMPARED)
+            self._warnings.warn(_CAUSE, _UNCOMPARED)
         self._is_seen = True
-
-    def _warn(self, message: str) -> None:
-        if not self._is_told:
-            self._is_told = True
-            logger.warning(message)
 
     def drain(self) -> list[float]:
         """Return the measurements of `metrics`."""

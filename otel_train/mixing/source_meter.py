@@ -12,6 +12,7 @@ from torch.utils.data import get_worker_info
 from otel_train.arguments import MAX_SHOWN, check_fields, reading_state
 from otel_train.catalogue import MIXING, Metric
 from otel_train.exceptions import ConfigurationError
+from otel_train.log_once import OnceLogger
 from otel_train.mixing.batch_tags import CountedLoader, Tags, tag_tensor, take_tags, untagged_message
 from otel_train.mixing.meter import MixingMeter
 from otel_train.mixing.meter_state import check_meter_state
@@ -97,7 +98,9 @@ class SourceMeter:
         self._note_weights(weights)
         self._samples = SampleKeys(compared=samples, window=window)
         self._copies = TagCopies()
-        self._counted = self._told = self._told_unknown = self._told_nothing = False
+        self._warnings = OnceLogger(logger)
+        self._has_batches = False
+        """Whether a batch was counted, or one without a tag was warned of."""
 
     # -- what the loader is given --------------------------------------------------------------------------------
 
@@ -165,14 +168,13 @@ class SourceMeter:
         bare, tags = take_tags(batch)
         if tags.words:
             self._take(tags)
-        elif not self._told:
-            self._told = True
-            logger.warning("%s", untagged_message(batch))
+        else:
+            self._has_batches = True
+            self._warnings.warn("untagged", "%s", untagged_message(batch))
         return bare
 
     def _take(self, tags: Tags) -> None:
         if self._copies.begin(tags):
-            self._counted = True
             if self._copies.are_many:
                 self._settle()
             return
@@ -203,7 +205,7 @@ class SourceMeter:
 
     def _add_words(self, words: torch.Tensor) -> None:
         tally = self._tallier.add_up(words, self._passes)
-        self._counted = True
+        self._has_batches = True
         if self._ended and (come := {slot for slot in self._ended if tally.counts[slot]}):
             self._ended -= come
             self._fit_readers()
@@ -212,9 +214,9 @@ class SourceMeter:
             self._count_passes(tally.passes)
         elif _UNSEEN in self._passes:
             self._note_first_passes(tally.counts)
-        if tally.unknown and not self._told_unknown:
-            self._told_unknown = True
-            logger.warning(
+        if tally.unknown:
+            self._warnings.warn(
+                "unknown",
                 "%d rows of a batch carry no tag, or that of a source which this meter does not have (it has %s): they "
                 "are not counted; make the meter with every source of the job, and tag the rows of each",
                 tally.unknown,
@@ -309,8 +311,7 @@ class SourceMeter:
     def drain_measurements(self, step: int | None = None) -> list[float]:
         """End the interval with `step`; see `MixingMeter.drain_measurements`."""
         self._settle()
-        if not self._counted:
-            self._warn_of_nothing()
+        self._warn_of_nothing()
         values = self._meter.drain_measurements(step)
         values[-1:-1] = self._samples.drain()  # before the one peak, as the layout has it
         return values
@@ -318,14 +319,13 @@ class SourceMeter:
     def drain_step_metrics(self, step: int | None = None) -> dict[str, float]:
         """End the interval with `step` and return this rank's own values, by wandb key."""
         self._settle()
-        if not self._counted:
-            self._warn_of_nothing()
+        self._warn_of_nothing()
         return {**self._meter.drain_step_metrics(step), **self._samples.values()}
 
     def _warn_of_nothing(self) -> None:
-        if not self._told_nothing and not self._told:
-            self._told_nothing = True
-            logger.warning(
+        if not self._has_batches:
+            self._warnings.warn(
+                "nothing",
                 "no batch has been counted before the end of step %d: read batches through "
                 "SourceMeter.counted(loader), or give each to SourceMeter.count(batch), in the training process",
                 self._meter.step,
