@@ -67,6 +67,17 @@ class MemorySink:
         """Never hang."""
 
 
+class UnsyncedSink(MemorySink):
+    """A sink whose rows are durable when their run is closed; counts looks."""
+
+    looks = 0
+
+    def durable(self, _: str) -> Iterable[int]:
+        """Return nothing."""
+        self.looks += 1
+        return ()
+
+
 def test_forty_runs_open_once(start: Callable[..., Any]) -> None:
     """Forty interleaved runs are opened once each; threads and descriptors do not grow with the rows."""
     runs = [f"run-{number}" for number in range(40)]
@@ -108,3 +119,15 @@ def test_idle_run_is_reopened(inbox: Inbox) -> None:
         wait_until(lambda count=step: len(sink.rows) == count and not sink.open_now, 30, "the end of the idle run")  # type: ignore[misc]
     assert writer.stop(10)
     assert sink.opened == {"run": 2}
+
+
+def test_unsynced_row_stays_undelivered(inbox: Inbox) -> None:
+    """A row that the sink has, and does not call durable, is kept until it does."""
+    sink = UnsyncedSink()
+    writer = Writer(inbox, sink, Due(settle_ns=10**12, linger_ns=0), open_runs=OpenRuns(9, 60), interval=0.01)
+    writer.start()
+    inbox.add(decode(runs_request(["run"], 1)).points, time.time_ns())
+    wait_until(lambda: sink.looks >= 2, 30, "two looks")
+    assert len(inbox.undelivered("run")) == 1
+    assert writer.stop(10)
+    assert not inbox.undelivered("run")
