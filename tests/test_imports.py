@@ -17,7 +17,7 @@ CONTRIBUTING = Path(__file__).parents[1] / "CONTRIBUTING.md"
 MAY_IMPORT: dict[str, set[str]] = {
     "catalogue": set(),
     "mixing": {"catalogue"},
-    "integrations": {"mixing"},
+    "integrations": {"mixing", "step"},
     "ledger": {"catalogue"},
     "ring": {"catalogue"},
     "step": {"catalogue", "mixing", "ledger", "ring"},

@@ -1,0 +1,216 @@
+"""The session of a trainer's fit: begun and ended with it, one for each fit of a process, in one run while steps go on.
+
+The adapters of trainers are made of it. A trainer's hooks call `begin`, `add`, `step`, `log` and `end`; its checkpoint
+has `state_dict()`.
+"""
+
+from __future__ import annotations
+
+import inspect
+import logging
+from collections.abc import Mapping, Sequence
+from typing import Any, Protocol
+
+import torch.distributed as dist
+
+from otel_train.exceptions import ConfigurationError, StateMismatchError
+from otel_train.log_once import OnceLogger
+from otel_train.step import Source, Telemetry, init
+
+logger = logging.getLogger(__name__)
+
+_OUTSIDE = "telemetry: %s came outside of a fit, and nothing of it is recorded"
+
+
+class SavedMeter(Source, Protocol):
+    """A source that a checkpoint keeps, such as a `SourceMeter`."""
+
+    def state_dict(self) -> dict[str, Any]:
+        """Return what it goes on from."""
+
+    def load_state_dict(self, state: Mapping[str, Any]) -> None:
+        """Go on from a state."""
+
+    def load_resharded(self, states: Sequence[Mapping[str, Any]], rank: int, world_size: int) -> None:
+        """Go on from the states of the ranks of a job of another world size."""
+
+
+class FitSession:
+    """A session for each fit: `otel_train.init` when it begins, `close` when it ends.
+
+    It may be pickled and copied: the copy has no open session, and begins one of its own. A fit that goes on where the
+    one before ended, or from a checkpoint, is an attempt of the same run; one that starts over is a run of its own,
+    unless the user or the launcher names the run.
+
+    Examples:
+        >>> from otel_train.integrations.fit_session import FitSession
+        >>> fit = FitSession(log_every=2)
+        >>> for last in (2, 4):
+        ...     fit.begin(step=last - 2)
+        ...     for step in (last - 1, last):
+        ...         fit.add({"train/loss": 8.0 - step}, weight=16)
+        ...         _ = fit.step(step)
+        ...     fit.end()
+        >>> fit.last_step, sorted(fit.state_dict())
+        (4, ['run_id'])
+
+    Args:
+        meter: A source whose state is a checkpoint's too.
+        sources: As `otel_train.init` takes them.
+        telemetry: An open session of the user's own, which all fits use and none ends.
+        options: Further arguments of `otel_train.init`. Of those that exist in a process group only, `process_group`
+            may be a function that returns it when a fit begins.
+
+    Raises:
+        ConfigurationError: An option is none of `init`'s, or there is a session that has its own already.
+    """
+
+    def __init__(
+        self,
+        *,
+        meter: SavedMeter | None = None,
+        sources: Sequence[Source] = (),
+        telemetry: Telemetry | None = None,
+        **options: Any,
+    ) -> None:
+        if telemetry is not None and (sources or options):
+            raise ConfigurationError(
+                f"{', '.join(['sources'] * bool(sources) + list(options))} and telemetry were given; give these to the "
+                "otel_train.init() that made the session"
+            )
+        try:
+            inspect.signature(init).bind_partial(**options)
+        except TypeError as error:
+            raise ConfigurationError(f"options must be arguments of otel_train.init(): {error}") from error
+        self.meter = meter
+        self.last_step = 0
+        """Newest step that has ended, or that the fit which began goes on from."""
+        own = [] if meter is None or meter in sources else [meter]
+        self._options = {**options, "sources": [*own, *sources]}
+        self._users = telemetry
+        self._telemetry: Telemetry | None = None
+        self._run: dict[str, Any] = {}
+        """State of the newest session."""
+        self._loaded: dict[str, Any] = {}
+        """State of a checkpoint that the next fit goes on from."""
+        self._warnings = OnceLogger(logger)
+
+    # -- a fit ---------------------------------------------------------------------------------------------------
+
+    @property
+    def telemetry(self) -> Telemetry | None:
+        """Session of the fit under way; None outside of one."""
+        return self._telemetry
+
+    def begin(self, step: int = 0) -> None:
+        """Begin the session of a fit, on each rank; one that is open still, after a failed fit, is ended.
+
+        Args:
+            step: Steps that were taken before, by this process or according to a checkpoint.
+
+        Raises:
+            ConfigurationError: As `otel_train.init`.
+            StateMismatchError: The state that was loaded does not fit.
+        """
+        self.end()
+        run = self._loaded or (self._run if step and step >= self.last_step else {})
+        if self._loaded:
+            self._load_meter(self._loaded)
+        telemetry = self._users
+        if telemetry is None:
+            options = dict(self._options)
+            if callable(options.get("process_group")):
+                options["process_group"] = options["process_group"]()
+            telemetry = init(**options)
+        self._telemetry, self.last_step = telemetry, step
+        if run.get("run_id") and run["run_id"] != telemetry.state_dict()["run_id"]:
+            telemetry.load_state_dict({"run_id": run["run_id"]})
+        self._loaded = {}
+
+    def step(self, step: int, metrics: Mapping[str, Any] | None = None) -> dict[str, float] | None:
+        """End a step; see `Telemetry.step`."""
+        if self._telemetry is None:
+            self._warnings.warn("step", _OUTSIDE, f"step({step})")
+            return None
+        self.last_step = step
+        return self._telemetry.step(step, metrics)
+
+    def add(self, metrics: Mapping[str, Any], *, weight: float = 1.0) -> None:
+        """Add scalars to the step that is being made; see `Telemetry.add`."""
+        if self._telemetry is None:
+            self._warnings.warn("add", _OUTSIDE, "add()")
+        else:
+            self._telemetry.add(metrics, weight=weight)
+
+    def log(self, metrics: Mapping[str, Any], step: int | None = None, *, weight: float = 1.0) -> None:
+        """Log values that belong to no step's end, such as an evaluation's.
+
+        Args:
+            metrics: Scalars as `add` takes them.
+            step: The step that they belong to; the newest one by default.
+            weight: How much they count in their means.
+        """
+        del step  # they go into the step that is being made
+        self.add(metrics, weight=weight)
+
+    def end(self) -> None:
+        """End the session of a fit, if one is open: with the exception that is being handled where this is called."""
+        telemetry, self._telemetry = self._telemetry, None
+        if telemetry is None:
+            return
+        if telemetry is not self._users:
+            telemetry.close()
+        self._run = telemetry.state_dict()
+
+    # -- its checkpoint ------------------------------------------------------------------------------------------
+
+    def state_dict(self, *, gathered: bool = False) -> dict[str, Any]:
+        """Return what a checkpoint must hold: the run's id, and the meter's state.
+
+        Args:
+            gathered: Whether all ranks call it together, for one checkpoint of all: it then has each rank's meter. By
+                default it has this one's, for a checkpoint of each rank's own.
+        """
+        if self._telemetry is not None:
+            self._run = self._telemetry.state_dict()
+        state = {"run_id": (self._loaded or self._run).get("run_id", "")}
+        if self.meter is None:
+            return state
+        own = self.meter.state_dict()
+        meters: list[Any] = [own]
+        if gathered and dist.is_available() and dist.is_initialized():
+            meters = [own] * dist.get_world_size()
+            dist.all_gather_object(meters, own)
+        return {**state, "meters" if gathered else "meter": meters if gathered else own}
+
+    def load_state_dict(self, state: Mapping[str, Any]) -> None:
+        """Have the next fit go on from a checkpoint.
+
+        Raises:
+            StateMismatchError: It is no state of this class.
+        """
+        if not isinstance(state, Mapping) or not isinstance(state.get("run_id"), str):
+            raise StateMismatchError(f"the state of a fit's telemetry must have a 'run_id', got {state!r:.100}")
+        self._loaded = dict(state)
+
+    def _load_meter(self, state: Mapping[str, Any]) -> None:
+        if self.meter is None:
+            return
+        distributed = dist.is_available() and dist.is_initialized()
+        rank, world_size = (dist.get_rank(), dist.get_world_size()) if distributed else (0, 1)
+        meters = state.get("meters")
+        if meters is None:
+            if "meter" in state:
+                self.meter.load_state_dict(state["meter"])
+        elif len(meters) == world_size:
+            self.meter.load_state_dict(meters[rank])
+        else:
+            self.meter.load_resharded(meters, rank, world_size)
+
+    def __getstate__(self) -> dict[str, Any]:
+        state = self.state_dict() if self._telemetry is not None else {}
+        return {
+            **vars(self),
+            "_telemetry": None,
+            "_run": {"run_id": state.get("run_id") or self._run.get("run_id", "")},
+        }
