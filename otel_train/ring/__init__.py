@@ -1,7 +1,8 @@
 """The ring: a memory-mapped log of records between a rank and its node's sidecar."""
 
 from otel_train.ring.directory import default_base, default_bases, is_ours, prepare_directory
-from otel_train.ring.file_format import MAX_RECORDS, Cursor, End, Kind, Record
+from otel_train.ring.file_format import MAX_RECORDS, MOST_LATE_KEYS, Cursor, End, Kind, Record
+from otel_train.ring.late_keys import LateValue
 from otel_train.ring.reader import Progress, RingReader, ring_files
 from otel_train.ring.retention import KeptRun, clean_beside, look_at_run, remove_run
 from otel_train.ring.ring_size import RingSize, make_ring
@@ -14,12 +15,14 @@ __all__ = [
     "LOCK_NAME",
     "MAX_ATTRIBUTES",
     "MAX_RECORDS",
+    "MOST_LATE_KEYS",
     "Cursor",
     "End",
     "Fact",
     "Identity",
     "KeptRun",
     "Kind",
+    "LateValue",
     "Progress",
     "Record",
     "RingReader",

@@ -7,6 +7,7 @@
     256    two cursor slots (the sidecar's): generation, cursor, dropped, time of the rank's newest values sent, points
            refused, position that requests have reached, running totals at the cursor and there, check value
     ...    schema: JSON
+    ...    key table: rows of size, check value, JSON; they are appended as keys come, and never change
     ...    records, each: sequence, step, time stamp, kind and ordinal, values, check value
 
 All integers are little-endian. The writer updates the number of records written after a record is whole, and a record
@@ -22,6 +23,12 @@ A record has one of three kinds, and room for the same values whichever it has: 
 
 `RingReader.read` gives a BOTH record as two, a RANK and a CLUSTER record of one sequence number, so that only two
 kinds leave it.
+
+A *late key* is one that the schema has not: it came after the first step. Each row of the key table adds one, so the
+ring has several schemas in turn. All records have the size that the schema gives them; the values of late keys stand in
+*parts*, records of their own right before the record that they belong to, as (index in the table, total, weight) in a
+row. That record tells that it has parts, and each part which of how many it is. A *logged* record has nothing but
+parts: values that were not made by the step that it names, as those of an evaluation.
 """
 
 from __future__ import annotations
@@ -34,10 +41,11 @@ from mmap import mmap
 from typing import NamedTuple
 from zlib import crc32
 
+from otel_train.catalogue import Layout
 from otel_train.exceptions import RingError
 
 MAGIC = b"OTELTRN1"
-VERSION = 3
+VERSION = 4
 FIXED = struct.Struct("<8sIIIIqqIIIIQ")
 """magic, version, header size, record size, records, pid, pid start, slot size, schema offset, schema size, schema crc,
 creation time."""
@@ -59,8 +67,26 @@ PAGE = 4096
 MAX_SCHEMA = 1 << 20
 MAX_VALUES = 1 << 16
 MAX_RECORDS = 1 << 24
+MOST_LATE_KEYS = 128
+KEY_TABLE_SIZE = 32 << 10
+KEY_ROW = struct.Struct("<II")
+"""Bytes and check value of the JSON that follows; a row without bytes is not written yet."""
+LATE = 3
+"""float64 of a late value: index in the key table, total, weight."""
+NO_KEY = -1.0
+"""Index that fills up the last part."""
 ORDINAL_SHIFT = 8
 """Bits of a record's kind; the higher bits are the ordinal of a record that has the cluster's values, else 0."""
+KIND_MASK = 7
+"""The bits of `Kind`, or `PART`."""
+PART = 4
+"""Kind of a part; above it stand its index among the parts of its record and, `PART_SHIFT` higher, their number."""
+PART_SHIFT = 16
+LOGGED = 8
+"""Bit of a record whose only values are its parts'."""
+PARTS_SHIFT = 4
+MOST_TOLD = 15
+"""The number of its parts that a record tells at most, in the bits from `PARTS_SHIFT` on."""
 COUNTS = 1 << 60
 """Bound of all counts, such as records: sums of two still fit the integers of the ring and of OTLP."""
 SUFFIX = ".ring"
@@ -88,6 +114,9 @@ class End(IntEnum):
     """Its process ended."""
 
 
+_NO_LAYOUT = Layout(())
+
+
 class Record(NamedTuple):
     """One record as it was read."""
 
@@ -98,6 +127,22 @@ class Record(NamedTuple):
     values: tuple[float, ...]
     ordinal: int = 0
     """Running number among the ring's records with the cluster's values, from 1; 0 for a record without them."""
+    layout: Layout = _NO_LAYOUT
+    """The offsets of the measures in `values`. A late key that has no value in this record is absent there."""
+    logged: bool = False
+    """Whether the values were logged beside the steps: the layout has late keys only."""
+    parts: int = 0
+    """Records right before it that hold its late values."""
+
+    @property
+    def first(self) -> int:
+        """Sequence number of its first part, or its own."""
+        return self.sequence - self.parts
+
+    def by_key(self) -> dict[str, float]:
+        """Return the values by wandb key, with the ranks of the peaks where the values are the cluster's."""
+        sums, peaks, peak_ranks = self.layout.split(self.values)
+        return self.layout.by_key(sums, peaks, peak_ranks if self.kind is Kind.CLUSTER else ())
 
 
 class Cursor(NamedTuple):
@@ -156,9 +201,19 @@ class Geometry:
         return CURSOR_OFFSET + 2 * self.slot_size
 
     @property
+    def table_offset(self) -> int:
+        """Offset of the key table."""
+        return self.schema_offset + self.schema_size
+
+    @property
     def header_size(self) -> int:
         """Offset of the records: the header takes whole pages."""
-        return -(-(self.schema_offset + self.schema_size) // PAGE) * PAGE
+        return -(-(self.table_offset + KEY_TABLE_SIZE) // PAGE) * PAGE
+
+    @property
+    def most_parts(self) -> int:
+        """The parts that a record has at most: they leave the other half of the ring to others."""
+        return min(-(-LATE * MOST_LATE_KEYS // max(1, self.values)), self.records // 2) if self.values else 0
 
     @property
     def file_size(self) -> int:

@@ -7,20 +7,26 @@ import fcntl
 import mmap
 import os
 import weakref
+from collections.abc import Sequence
 from operator import itemgetter
 from pathlib import Path
 from typing import NamedTuple
 from zlib import crc32
 
-from otel_train.catalogue import MOST_COUNTED, Phase
-from otel_train.exceptions import ConfigurationError, RingError
+from otel_train.catalogue import MOST_COUNTED, Layout, Metric, Phase
+from otel_train.exceptions import RingError
 from otel_train.ring.file_format import (
     COUNTS,
     CURSOR_OFFSET,
     ERROR,
     ERROR_OFFSET,
     FIXED,
+    KIND_MASK,
+    LOGGED,
+    MOST_TOLD,
     ORDINAL_SHIFT,
+    PART,
+    PARTS_SHIFT,
     PHASE,
     PHASE_OFFSET,
     PROGRESS,
@@ -33,11 +39,12 @@ from otel_train.ring.file_format import (
     newest_cursor,
     unpack_header,
 )
+from otel_train.ring.late_keys import KeyTable, load_parts, part_of, part_word
 from otel_train.ring.schema import load_schema
 from otel_train.ring.writer_process import is_alive
 
 _KINDS = {int(kind): kind for kind in Kind}
-_KIND_MASK = (1 << ORDINAL_SHIFT) - 1
+_KINDS_IN_FILE = {*_KINDS, PART}
 _ENDS = {int(end): end for end in End}
 _PHASES = {int(phase): phase for phase in Phase}
 
@@ -88,19 +95,33 @@ class RingReader:
         if crc32(encoded) != self.header.schema_crc:
             raise RingError(f"{path} is damaged: its schema does not fit its check value; move it away")
         self.schema, self.identity, self.facts = load_schema(encoded, str(path))
-        try:
-            self.layout = self.schema.layout()
-        except (ConfigurationError, IndexError) as error:
-            raise RingError(f"{path} is damaged: its metrics don't go together ({error}); move it away") from error
-        width = self.layout.sums + 2 * self.layout.peaks
-        if (self.geometry.values, self.geometry.totals) != (width, 2 * self.layout.sums):
+        self._table = KeyTable(self.schema, self.geometry, str(path))
+        base = self._table.base
+        if (self.geometry.values, self.geometry.totals) != (base.sums + 2 * base.peaks, 2 * base.sums):
             raise RingError(f"{path} is damaged: its records do not fit its schema; move it away")
+        self._table.read(self._file)
         self._struct = self.geometry.record_struct
-        self._counted = self.layout.counted
+        self._most_parts = self.geometry.most_parts
+        self._counted = base.counted
         # Twice, so that it is a tuple of any number of them.
         self._counts = itemgetter(*self._counted, *self._counted) if self._counted else None
         self._slot = self.geometry.slot_struct
         self._generation, _ = newest_cursor(self._file, self.geometry)
+
+    @property
+    def base_layout(self) -> Layout:
+        """The layout of the schema, without late keys."""
+        return self._table.base
+
+    @property
+    def layout(self) -> Layout:
+        """The layout of the schema and the late keys, which come after its sums; `read` may make a new one."""
+        return self._table.all
+
+    @property
+    def late_keys(self) -> tuple[Metric, ...]:
+        """The late keys that the ring has by now, as far as the last `read` tells."""
+        return self._table.keys
 
     @property
     def progress(self) -> Progress:
@@ -149,37 +170,80 @@ class RingReader:
 
         Returns:
             The whole records, the position after the last one looked at, and how many were overwritten or torn. A
-            record of the kind BOTH comes as two, RANK and CLUSTER, of the same sequence number.
+            record of the kind BOTH comes as two, RANK and CLUSTER, of the same sequence number. Parts count as records
+            in the position and among those that are lost, but are given as values of theirs only, and the position is
+            never between the two.
+
+        Raises:
+            RingError: The ring is damaged.
         """
         written = self.progress.written
-        start = max(position, written - self.geometry.records)
-        lost = start - position
-        end = min(written, start + limit)
+        self._table.read(self._file)  # a key is there before a record that has a value of it
+        sequence = max(position, written - self.geometry.records)
+        lost = sequence - position
+        end = min(written, sequence + limit)
         records: list[Record] = []
-        for sequence in range(start, end):
-            record = self._record(sequence)
-            if record is None:
+        while sequence < end:
+            stored = self._stored(sequence)
+            if stored is None:
                 lost += 1
-            elif record.kind is Kind.BOTH:
-                records += record._replace(kind=Kind.RANK, ordinal=0), record._replace(kind=Kind.CLUSTER)
+            elif stored[2] & KIND_MASK == PART:
+                index, count = part_of(stored[2])
+                end = max(end, min(written, sequence + 1 + count - index))
             else:
-                records.append(record)
+                record = self._record(sequence, *stored)
+                if record.kind is Kind.BOTH:
+                    records += record._replace(kind=Kind.RANK, ordinal=0), record._replace(kind=Kind.CLUSTER)
+                else:
+                    records.append(record)
+            sequence += 1
         return records, max(end, position), lost
 
-    def _record(self, sequence: int) -> Record | None:
+    def _record(self, sequence: int, step: int, time_ns: int, word: int, values: Sequence[float]) -> Record:
+        """Return a record with the late values of its parts; without these where one is torn or overwritten."""
+        table, layout, parts = self._table, self._table.all, 0
+        logged = bool(word & LOGGED)
+        if table.keys or logged:
+            read = self._parts(sequence, step, time_ns, word)
+            parts = len(read)
+            late = load_parts([number for part in read for number in part], len(table.keys)) if read else table.no_late
+            layout, values = (table.late, late) if logged else (layout, [*table.joined(values, late)])
+        kind = _KINDS[word & KIND_MASK]
+        return Record(sequence, step, time_ns, kind, tuple(values), word >> ORDINAL_SHIFT, layout, logged, parts)
+
+    def _parts(self, sequence: int, step: int, time_ns: int, word: int) -> list[Sequence[float]]:
+        """Return the values of a record's parts, or none of them where one is missing."""
+        told = word >> PARTS_SHIFT & MOST_TOLD
+        last = self._stored(sequence - 1) if told else None
+        if last is None or last[2] & KIND_MASK != PART:
+            return []
+        count = part_of(last[2])[1]
+        parts = [self._stored(sequence - count + index) for index in range(count)]
+        whole = [
+            part[3]
+            for index, part in enumerate(parts)
+            if part is not None and part[:3] == (step, time_ns, part_word(index, count))
+        ]
+        return whole if len(whole) == count and min(count, MOST_TOLD) == told else []
+
+    def _stored(self, sequence: int) -> tuple[int, int, int, Sequence[float]] | None:
+        """Return step, time stamp, word and values of a record or part that is whole; the word holds its kind."""
         offset = self.geometry.offset(sequence)
         data = self._file[offset : offset + self.geometry.record_size]
         if int.from_bytes(data[-8:], "little") != crc32(data[:-8]):
             return None
         stored, step, time_ns, word, *values = self._struct.unpack_from(data)
-        ordinal, kind = word >> ORDINAL_SHIFT, word & _KIND_MASK
-        if stored != sequence or kind not in _KINDS:
+        kind = word & KIND_MASK
+        if stored != sequence or kind not in _KINDS_IN_FILE:
             return None
+        if kind == PART:
+            index, count = part_of(word)
+            return (step, time_ns, word, values) if index < count <= self._most_parts else None
         if self._counts is not None and not abs(sum(self._counts(values))) < MOST_COUNTED:
             # The rank drops a count that is not finite, unless it was on a GPU: it must cost itself, not all totals.
             for index, limit in self._counted.items():
                 values[index] = values[index] if abs(values[index]) < limit else 0.0
-        return Record(sequence, step, time_ns, _KINDS[kind], tuple(values), ordinal)
+        return step, time_ns, word, values
 
     # -- the sidecar's cursor ------------------------------------------------------------------------------------
 

@@ -91,6 +91,41 @@ def load_schema(data: bytes, path: str) -> tuple[Schema, Identity, dict[str, Fac
     return schema, identity, facts
 
 
+def dump_key(metric: Metric) -> bytes:
+    """Return the JSON of a late key in a ring's table.
+
+    Raises:
+        RingError: It is not a mean or a norm of the user's own.
+    """
+    if not _can_be_late(metric):
+        raise RingError(
+            f"key {metric.name!r:.80} can't be added to a ring that is written: it must be a mean or a norm"
+        )
+    (row,) = Schema((metric,)).describe()
+    return json.dumps(row).encode()
+
+
+def load_key(data: bytes, path: str) -> Metric:
+    """Read what `dump_key` wrote.
+
+    Raises:
+        RingError: It is damaged.
+    """
+    try:
+        row = json.loads(data)
+        json.dumps(row, ensure_ascii=False).encode()
+        metric = _metric(row)
+        dump_key(metric)
+    except (ValueError, TypeError, KeyError, RecursionError, OtelTrainError) as error:
+        raise RingError(f"{path} is damaged: a key can't be read ({error!s:.200}); move it away") from error
+    return metric
+
+
+def _can_be_late(metric: Metric) -> bool:
+    two_sums = metric.reduction in (Reduction.MEAN, Reduction.NORM)
+    return two_sums and metric.instrument is Instrument.GAUGE and metric.name not in BY_NAME
+
+
 def _usable(facts: Any) -> dict[str, Fact]:
     """Return the facts that a ring can carry: they are for people, and must damage nothing.
 

@@ -14,7 +14,7 @@ from pathlib import Path
 from typing import cast
 from zlib import crc32
 
-from otel_train.catalogue import Phase
+from otel_train.catalogue import Metric, Phase
 from otel_train.descriptors import open_private, standard_descriptors
 from otel_train.exceptions import RingError
 from otel_train.ring.directory import NEW_SUFFIX
@@ -23,7 +23,10 @@ from otel_train.ring.file_format import (
     END_OFFSET,
     ERROR,
     ERROR_OFFSET,
+    LOGGED,
+    MOST_TOLD,
     ORDINAL_SHIFT,
+    PARTS_SHIFT,
     PHASE,
     PHASE_OFFSET,
     PROGRESS_OFFSET,
@@ -35,6 +38,7 @@ from otel_train.ring.file_format import (
     newest_cursor,
     pack_header,
 )
+from otel_train.ring.late_keys import LateValue, NewKeys, dump_parts, part_word
 from otel_train.ring.schema import Fact, Identity, Schema, dump_schema
 from otel_train.ring.writer_process import start_time
 
@@ -97,6 +101,8 @@ class RingWriter:
             self._file, descriptor = _allocate(path.with_suffix(NEW_SUFFIX), self.geometry.file_size)
         self._unlock = weakref.finalize(self, os.close, descriptor)
         _OPEN.add(self)
+        self._no_values = (0.0,) * self.geometry.values
+        self._new_keys = NewKeys(schema, self.geometry)
         header = pack_header(self.geometry, os.getpid(), start_time(os.getpid()), crc32(encoded), time.time_ns())
         self._file[: len(header)] = header
         self._file[self.geometry.schema_offset : self.geometry.schema_offset + len(encoded)] = encoded
@@ -110,7 +116,30 @@ class RingWriter:
         self._released: int | None = None
         """Records that were acknowledged when the mapping was given back."""
 
-    def write(self, step: int, time_ns: int, kind: int, values: Sequence[float]) -> None:
+    def add_key(self, metric: Metric) -> int | None:
+        """Add a key that came after the first step, and return its index among them; again for the same name.
+
+        Args:
+            metric: A mean or a norm of the user's own.
+
+        Returns:
+            The index that `write` takes; None where the ring has no room for one more.
+
+        Raises:
+            RingError: It can't be such a key, or it is in the schema.
+        """
+        return self._new_keys.add(metric, self._file) if self._released is None else None
+
+    def write(
+        self,
+        step: int,
+        time_ns: int,
+        kind: int,
+        values: Sequence[float],
+        late: Sequence[LateValue] = (),
+        *,
+        logged: bool = False,
+    ) -> None:
         """Append one record; the oldest is overwritten when the ring is full.
 
         Args:
@@ -118,7 +147,14 @@ class RingWriter:
             time_ns: Its time stamp, nanoseconds since the epoch.
             kind: Whose values these are, one of `Kind`; a record with the cluster's values gets the next ordinal.
             values: float64 [geometry.values].
+            late: Index (from `add_key`), total and weight of each late key that has a value.
+            logged: Whether the values were logged beside the steps: the record has the late ones only, `values` are
+                left out, and the rank's progress stays. Its time stamp needs a millisecond of its own: stores that
+                count in them refuse a second value of a series in one.
         """
+        if late or logged:
+            self._write_late(step, time_ns, kind, values, late, logged=logged)
+            return
         sequence = self.written
         offset = self._first + sequence % self._records * self._size
         file = self._file
@@ -134,6 +170,43 @@ class RingWriter:
             _pack_progress(file, PROGRESS_OFFSET, sequence + 1, step, time_ns)
         else:  # the cluster's values of a step came back when the rank is at a later one
             _pack_written(file, PROGRESS_OFFSET, sequence + 1)
+
+    def _write_late(
+        self,
+        step: int,
+        time_ns: int,
+        kind: int,
+        values: Sequence[float],
+        late: Sequence[LateValue],
+        *,
+        logged: bool,
+    ) -> None:
+        """Append a record with late values: its parts, then itself; a reader sees all of them or none."""
+        parts, sequence = dump_parts(late, self.geometry), self.written
+        for index, part in enumerate(parts):
+            self._put(sequence, step, time_ns, part_word(index, len(parts)), part)
+            sequence += 1
+        if kind != Kind.RANK:
+            self._numbered += _NEXT_ORDINAL
+            kind |= self._numbered
+        word = kind | min(len(parts), MOST_TOLD) << PARTS_SHIFT
+        if logged:
+            self._put(sequence, step, time_ns, word | LOGGED, self._no_values)
+        else:
+            self._put(sequence, step, time_ns, word, values)
+        self.written = sequence + 1
+        if step > self._step and not logged:
+            self._step = step
+            _pack_progress(self._file, PROGRESS_OFFSET, sequence + 1, step, time_ns)
+        else:
+            _pack_written(self._file, PROGRESS_OFFSET, sequence + 1)
+
+    def _put(self, sequence: int, step: int, time_ns: int, word: int, values: Sequence[float]) -> None:
+        """Write a record that no reader looks at yet."""
+        offset = self.geometry.offset(sequence)
+        self._pack(self._file, offset, sequence, step, time_ns, word, *values)
+        end = offset + self._body
+        _pack_check(self._file, end, crc32(self._view[offset:end]))
 
     def mark(self, step: int, time_ns: int) -> None:
         """Note that a step has ended without a record, so that a look at the ring tells how far the rank is.

@@ -58,7 +58,7 @@ LIVE: list[RingWriter] = []
 
 
 @pytest.mark.parametrize(
-    ("bound", "value", "kept"), [("KEPT_RUNS", 3, 3), ("KEPT_BYTES", 80_000, 2), ("KEPT_SECONDS", 86400 * 2.5, 2)]
+    ("bound", "value", "kept"), [("KEPT_RUNS", 3, 3), ("KEPT_BYTES", 140_000, 2), ("KEPT_SECONDS", 86400 * 2.5, 2)]
 )
 def test_newest_ended_runs_are_kept(
     bound: str, value: float, kept: int, base: Path, monkeypatch: pytest.MonkeyPatch
