@@ -7,13 +7,11 @@ It needs what tests/integrations/requirements/torch.in names.
 from __future__ import annotations
 
 import tempfile
-from typing import Any
 
 import torch
 from datasets import Dataset
-from transformers import Trainer, TrainerCallback, TrainingArguments
+from transformers import Trainer, TrainingArguments
 
-import otel_train
 from otel_train.integrations import hf_datasets, transformers
 
 
@@ -29,26 +27,15 @@ class Model(torch.nn.Module):
         return {"loss": (self.linear(ids.float()).squeeze(1) - labels).square().mean()}
 
 
-class EachStep(TrainerCallback):  # type: ignore[misc]  # transformers is not there when types are checked
-    """Tells the session of each step."""
-
-    def __init__(self, telemetry: otel_train.Telemetry) -> None:
-        self.telemetry = telemetry
-
-    def on_step_end(self, _args: Any, state: Any, _control: Any, **_others: Any) -> None:
-        """End a step of the optimizer."""
-        self.telemetry.step(state.global_step)
-
-
 def main() -> None:
     """Train for fifty steps."""
     row = {"ids": [1] * 16, "length": 16, "labels": 1.0}
     sources = {source: Dataset.from_list([row] * 1000) for source in ("code", "prose")}
     meter, dataset = hf_datasets.track(sources, [0.25, 0.75], seed=0, tokens="length")
-    with tempfile.TemporaryDirectory() as folder, otel_train.init(sources=[meter]) as telemetry:
+    with tempfile.TemporaryDirectory() as folder:
         args = TrainingArguments(folder, max_steps=50, use_cpu=True, report_to="none", save_strategy="no")
-        trainer = Trainer(Model(), args, train_dataset=dataset, callbacks=[EachStep(telemetry)])
-        meter, trainer = transformers.track(trainer, meter)
+        callback = transformers.OtelTrainCallback(meter=meter)
+        trainer = Trainer(Model(), args, train_dataset=dataset, callbacks=[callback])
         trainer.train()
 
 

@@ -1,69 +1,117 @@
-"""transformers' Trainer, which drops each column that the model's forward does not name."""
+"""transformers' Trainer: a session for each train(), with each step's own loss over all ranks, and what it logs."""
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
-from dataclasses import dataclass
+from functools import partial
+from pathlib import Path
 from typing import Any
 
-from transformers import Trainer
+import torch
+from transformers import TrainerCallback
+from transformers.integrations.integration_utils import rewrite_logs
+from transformers.trainer_utils import PREFIX_CHECKPOINT_DIR
 
 from otel_train.exceptions import ConfigurationError
-from otel_train.mixing import Collate, SourceMeter
-from otel_train.mixing.tags import SAMPLE_KEY, TAG_KEY
+from otel_train.integrations.fit_session import FitSession, SavedMeter
+from otel_train.integrations.meter_files import read_meters, write_meter
+from otel_train.integrations.transformers_hooks import SeenMethod, calling_trainer
+from otel_train.integrations.transformers_tags import track
+from otel_train.mixing import SourceMeter
+
+__all__ = ["OtelTrainCallback", "track"]
+
+_STATE = "OtelTrain"
+"""Name of the run's id among the states of callbacks, which each checkpoint has."""
+_METHODS = {"training_step": "", "_get_grad_norm": "train/grad_norm", "_get_learning_rate": "train/learning_rate"}
+"""Methods of the Trainer whose results are recorded, and the key of those that are a step's."""
+_OF_THE_RUN = {"train_runtime", "train_samples_per_second", "train_steps_per_second", "train_loss", "total_flos"}
 
 
-def track(trainer: Any, meter: SourceMeter) -> tuple[SourceMeter, Any]:
-    """Have a Trainer keep the tags of its training rows and count each batch when it trains on it; return both.
+class OtelTrainCallback(TrainerCallback):  # type: ignore[misc]  # its types are not there
+    """Records what a Trainer trains: `Trainer(..., callbacks=[OtelTrainCallback()])`.
 
-        meter, rows = hf_datasets.track({"code": code, "prose": prose}, [0.25, 0.75], tokens="length")
-        meter, trainer = transformers.track(Trainer(model, args, train_dataset=rows), meter)
-
-    Exact: every value of what the Trainer trains on, with any collator, gradient accumulation and removal of columns,
-    with map-style and iterable datasets; what it skips at a resume or evaluates does not count. Not known: when the
-    Trainer saves, so that a callback must save `meter.state_dict()` beside the checkpoint.
+    Exact: `train/loss` of each step, over its micro-batches and over the tokens of all ranks; the `train/grad_norm` and
+    `train/learning_rate` of each step; whatever else the Trainer logs, with its step, under the name that its own wandb
+    callback has for it. Its checkpoints keep the run. Not known: the rows or tokens of a batch whose model takes no
+    `num_items_in_batch`: such batches count alike, as they do in training. What is evaluated outside of train() is not
+    recorded.
 
     Args:
-        trainer: One that has not begun; its training batches are mappings.
-        meter: Made the tags of its training dataset's rows.
-
-    Raises:
-        ConfigurationError: It is no Trainer, or of a version that selects its columns in another way.
+        meter: A `SourceMeter`, which counts what is trained on, as with `track`, and which checkpoints keep.
+        options: Further arguments of `FitSession`, which gives them to `otel_train.init`.
     """
-    select_columns = getattr(trainer, "_set_signature_columns_if_needed", None)
-    if not isinstance(trainer, Trainer) or select_columns is None:
-        raise ConfigurationError(
-            f"trainer must be a Trainer as transformers 5.23 has it, got {type(trainer).__name__}; set "
-            "remove_unused_columns=False, and give each batch to meter.count in compute_loss"
-        )
-    make_loader, train_step = trainer.get_train_dataloader, trainer.training_step
 
-    def get_train_dataloader() -> Any:
-        select_columns()
-        # No public option keeps a column that the model does not name.
-        collator, columns = trainer.data_collator, trainer._signature_columns  # noqa: SLF001
-        trainer.data_collator = KeptTags(collator)
-        trainer._signature_columns = [*columns, TAG_KEY, SAMPLE_KEY]  # noqa: SLF001
-        try:
-            return make_loader()
-        finally:  # evaluation has its own batches, of which nothing takes the tags
-            trainer.data_collator, trainer._signature_columns = collator, columns  # noqa: SLF001
+    def __init__(self, *, meter: SavedMeter | None = None, **options: Any) -> None:
+        self.fit = FitSession(meter=meter, **options)
+        self.on_step_begin()
 
-    def training_step(model: Any, inputs: Any, *args: Any, **kwargs: Any) -> Any:
-        return train_step(model, meter.count(inputs), *args, **kwargs)
+    def on_step_begin(self, *_args: Any, **_others: Any) -> None:
+        """Forget micro-batches that no step ended."""
+        self._losses: list[torch.Tensor] = []
+        self._weight = 1.0
+        self._values: dict[str, Any] = {}
 
-    trainer.get_train_dataloader, trainer.training_step = get_train_dataloader, training_step
-    return meter, trainer
+    def on_init_end(self, *_args: Any, **_others: Any) -> None:
+        """Have the Trainer keep the tags of its rows."""
+        if isinstance(self.fit.meter, SourceMeter):
+            track(calling_trainer()[0], self.fit.meter)
 
+    def on_train_begin(self, args: Any, state: Any, _control: Any, **_others: Any) -> None:
+        """Begin the session, and end that of a train() which an exception has left."""
+        trainer, checkpoint = calling_trainer()
+        meter = self.fit.meter
+        if isinstance(meter, SourceMeter) and getattr(trainer.get_train_dataloader, "meter", None) is not meter:
+            raise ConfigurationError(
+                "OtelTrainCallback(meter=...) must be given to the Trainer as callbacks=[...], and was added later; do "
+                "that, or call otel_train.integrations.transformers.track(trainer, meter) before train()"
+            )
+        for name, key in _METHODS.items():
+            method = getattr(trainer, name, None)
+            if method is not None and getattr(method, "owner", None) is not self:
+                setattr(trainer, name, SeenMethod(method, self, partial(self._see, key, trainer), self.fit.end))
+        saved = (state.stateful_callbacks or {}).get(_STATE)
+        if saved and state.global_step:
+            meters = read_meters(checkpoint, args.process_index, args.world_size) if checkpoint else {}
+            self.fit.load_state_dict({**saved["attributes"], **meters})
+        self.fit.begin(state.global_step)
 
-@dataclass(frozen=True, slots=True)
-class KeptTags:
-    """A collator that gives another one the rows without their tags, and puts the tags into its batch."""
+    def _see(self, key: str, trainer: Any, result: Any, arguments: dict[str, Any]) -> None:
+        if self.fit.telemetry is None:
+            return
+        if key:
+            self._values[key] = result
+            return
+        self._losses.append(result.detach())
+        tokens, args = arguments.get("num_items_in_batch"), trainer.args
+        # By default all ranks divide by the tokens of all: then the mean over the ranks is right for their losses.
+        if tokens is not None and args.world_size > 1 and not args.average_tokens_across_devices:
+            self._weight = float(tokens)  # the Trainer itself waits for the GPU here
 
-    collator: Callable[[list[Any]], Any]
+    def on_step_end(self, _args: Any, state: Any, _control: Any, **_others: Any) -> None:
+        """End a step."""
+        if self._losses and self._weight:  # without a token the loss is 0/0
+            losses = torch.stack(self._losses)
+            loss = losses.sum(dtype=torch.promote_types(losses.dtype, torch.float32))
+            self.fit.add({"train/loss": loss}, weight=self._weight)
+        self.fit.step(state.global_step, {**self._values, "train/epoch": state.epoch})
+        telemetry = self.fit.telemetry
+        if telemetry is not None:
+            state.stateful_callbacks[_STATE] = {"args": {}, "attributes": telemetry.state_dict()}
 
-    def __call__(self, rows: Sequence[Any]) -> Any:
-        """Return the batch of these rows."""
-        tagged = Collate(self.collator)(rows)
-        tagged.sample[TAG_KEY], tagged.sample[SAMPLE_KEY] = tagged.otel_train, tagged.otel_train_sample
-        return tagged.sample
+    def on_log(self, _args: Any, state: Any, _control: Any, logs: Any = None, **_others: Any) -> None:
+        """Record what else the Trainer logs: evaluations, and what a subclass or another callback adds."""
+        new = rewrite_logs({key: value for key, value in (logs or {}).items() if key not in _OF_THE_RUN})
+        for key in ("train/loss" if self._losses else "", "train/epoch", *self._values):
+            new.pop(key, None)  # the step has it
+        if new:
+            self.fit.log(new, state.global_step)
+
+    def on_save(self, args: Any, state: Any, _control: Any, **_others: Any) -> None:
+        """Write this rank's meter beside the checkpoint, of which rank 0 has written the rest."""
+        if self.fit.meter is not None and not state.is_hyper_param_search:
+            folder = Path(args.output_dir, f"{PREFIX_CHECKPOINT_DIR}-{state.global_step}")
+            write_meter(folder, self.fit.state_dict()["meter"], args.process_index, args.world_size)
+
+    def on_train_end(self, *_args: Any, **_others: Any) -> None:
+        """End the session."""
+        self.fit.end()
