@@ -1,0 +1,102 @@
+"""A fit whose steps end by a logger's calls, `log(values, step)`, as trackers have them."""
+
+from __future__ import annotations
+
+import logging
+from collections.abc import Mapping
+from typing import Any
+
+from otel_train.integrations.fit_session import FitSession
+from otel_train.log_once import OnceLogger
+from otel_train.step import Telemetry
+from otel_train.step.step_number import step_number
+
+
+class LoggedFit:
+    """A session that begins with its first value.
+
+    A larger step than before ends with the call. The same one with the same keys, as a micro-batch has, counts in its
+    means; other keys, and earlier steps, are logged beside it, as an evaluation. As long as no call has a step each
+    ends the next one, as in wandb.
+
+    Examples:
+        >>> from otel_train.integrations.fit_session import FitSession
+        >>> from otel_train.integrations.logged_fit import LoggedFit
+        >>> fit = LoggedFit(FitSession(run_id="pilot"))
+        >>> for step in (10, 20):
+        ...     fit.log({"train/loss": 8.0 - step / 10}, step)
+        >>> fit.log({"eval/loss": 6.5}, 20)
+        >>> fit.state_dict()
+        {'run_id': 'pilot', 'step': 20}
+        >>> fit.end()
+
+    Args:
+        session: Begun and ended by this.
+    """
+
+    def __init__(self, session: FitSession) -> None:
+        self._session = session
+        self._loaded = 0
+        self._last: int | None = None
+        """Step that has ended last in the session under way."""
+        self._keys: set[str] = set()
+        """Keys that it came with."""
+        self._numbered = False
+        """Whether a call had a step."""
+        self._warnings = OnceLogger(logging.getLogger(__name__))
+
+    @property
+    def telemetry(self) -> Telemetry | None:
+        """Session under way; None before the first value and after the end."""
+        return self._session.telemetry
+
+    def log(self, values: Mapping[str, Any], step: Any = None) -> None:
+        """Record the values of a call.
+
+        Args:
+            values: Scalars as `Telemetry.step` takes them.
+            step: The step that they belong to.
+        """
+        number = self._number(step)
+        session = self._open((number or 1) - 1)
+        self._numbered |= number is not None
+        if number is None and not self._numbered:
+            number = session.last_step + 1
+        again = number == self._last and values.keys() <= self._keys
+        if number is not None and (self._last is None or number > self._last or again):
+            if not again:
+                self._last, self._keys = number, set(values)
+            session.step(number, values)
+        else:
+            session.log(values, number)
+
+    def add(self, values: Mapping[str, Any], *, weight: float = 1.0) -> None:
+        """Add the values of a micro-batch to the step that the next call of `log` ends."""
+        self._open(0).add(values, weight=weight)
+
+    def end(self) -> None:
+        """End the session; a later value begins another one, in the same run if its step follows."""
+        self._session.end()
+        self._last, self._numbered = None, False
+
+    def state_dict(self, *, gathered: bool = False) -> dict[str, Any]:
+        """Return the session's state and its newest step; see `FitSession.state_dict`."""
+        return {**self._session.state_dict(gathered=gathered), "step": self._loaded or self._session.last_step}
+
+    def load_state_dict(self, state: Mapping[str, Any]) -> None:
+        """Go on in the run of a checkpoint with the session that begins next."""
+        self._session.load_state_dict(state)
+        self._loaded = int(state.get("step", 0))
+
+    def _open(self, before: int) -> FitSession:
+        if self._session.telemetry is None:
+            self._session.begin(max(before, self._loaded))
+            self._loaded = 0
+        return self._session
+
+    def _number(self, step: Any) -> int | None:
+        try:
+            return None if step is None else step_number(step)
+        except ValueError as error:
+            self._warnings.warn("step", "telemetry: values are recorded as if they had no step: %s", error)
+            return None
