@@ -77,3 +77,13 @@ def test_examples_stay_short(path: Path) -> None:
     lines = path.read_text().splitlines()
     assert len(lines) < 60
     assert lines[2].startswith("Run it ")
+
+
+def test_losses_come_by_source(tmp_path: Path) -> None:
+    """The loss falls in the source that can be learnt, stays in the noisy one, and the whole lies between."""
+    rows = run_example("loss_by_source.py", tmp_path)
+    assert list(rows) == list(range(1, 21))
+    last = rows[20]
+    assert last["train/loss/code"] < 0.5
+    assert last["train/loss/prose"] > 2.0
+    assert last["train/loss/code"] < last["train/loss"] < last["train/loss/prose"]

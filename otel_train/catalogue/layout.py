@@ -168,6 +168,8 @@ class Layout:
         if metric.reduction is Reduction.HISTOGRAM:
             stop = starts[0] + measures_of(metric)[0].size
             return [(Series(metric, metric.name), partial(_slice, starts[0], stop))]
+        if metric.reduction is Reduction.MEAN and metric.attribute:
+            return self._plan_by_source(metric, starts)
         if metric.reduction is Reduction.MEAN:
             # A catalogue row is there at every step, but for a duration that nobody measured.
             empty = 0.0 if metric.measures and metric.unit != "s" else None
@@ -197,6 +199,17 @@ class Layout:
                 (Series(metric, metric.name + MAX_SUFFIX + RANK_SUFFIX), partial(_peak_rank, index)),
             ]
         return pairs
+
+    def _plan_by_source(self, metric: Metric, starts: Sequence[int]) -> list[tuple[Series, Computation]]:
+        """Return the series of a user's mean by source: the whole, then that of each modality."""
+        top, bottom, width = starts[0], starts[2], 1 + len(self.modalities)
+        pairs: list[tuple[Series, Computation]] = [
+            (Series(metric, metric.name), partial(_ratio_of_all, (top, top + width), (bottom, bottom + width)))
+        ]
+        return pairs + [
+            (Series(metric, metric.name, modality), partial(_ratio, top + index, bottom + index, None))
+            for index, modality in enumerate(self.modalities, start=1)
+        ]
 
     def split(self, values: Vector) -> tuple[Vector, Vector, Vector]:
         """Return the sums, the peaks and the peaks' ranks of a record's values, float64 [sums + peaks + peaks]."""
@@ -281,11 +294,19 @@ class Layout:
 
 
 def measures_of(metric: Metric) -> tuple[Measure, ...]:
-    """Return the measures of `metric`; a user's scalar has its own value, and a count where it is a mean."""
+    """Return the measures of `metric`; a user's scalar has its own value, and a count where it is a mean.
+
+    A user's mean by source has both for what is of no source, and for each modality.
+    """
     if metric.measures:
         return metric.measures
+    total, count = f"{metric.name}:total", f"{metric.name}:count"
+    if metric.attribute:
+        # What is of no source of the job's, then a value for each: a run of totals, and one of counts.
+        by_source = (Measure(f"{total} by source", per_modality=True), Measure(f"{count} by source", per_modality=True))
+        return (Measure(total), by_source[0], Measure(count), by_source[1])
     if metric.reduction in (Reduction.MEAN, Reduction.NORM):
-        return (Measure(f"{metric.name}:total"), Measure(f"{metric.name}:count"))
+        return (Measure(total), Measure(count))
     return (Measure(metric.name),)
 
 
@@ -300,6 +321,13 @@ def _own_sum(index: int, sums: Vector, _peaks: Vector, _ranks: Vector) -> float 
 
 def _ratio(top: int, bottom: int, empty: float | None, sums: Vector, _peaks: Vector, _ranks: Vector) -> float | None:
     return sums[top] / sums[bottom] if sums[bottom] else empty
+
+
+def _ratio_of_all(
+    top: tuple[int, int], bottom: tuple[int, int], sums: Vector, _peaks: Vector, _ranks: Vector
+) -> float | None:
+    count = sum(sums[bottom[0] : bottom[1]])
+    return sum(sums[top[0] : top[1]]) / count if count else None
 
 
 def _alike(count: int, start: int, stop: int, sums: Vector, _peaks: Vector, _ranks: Vector) -> float:

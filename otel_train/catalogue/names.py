@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Callable
 
 from otel_train.catalogue.metric import HealthyRange, Metric
-from otel_train.catalogue.rows import CATALOGUE, HEADLINE, JUDGED, SAMPLES
+from otel_train.catalogue.rows import CATALOGUE, HEADLINE, JUDGED, MODALITY_SHARE, SAMPLES
 
 CLUSTER = "cluster"
 MAX_SUFFIX = "_max"
@@ -13,6 +13,10 @@ RANK_SUFFIX = "_rank"
 MAX_TEXT = 512
 """Characters of a run's id, a metric's name or an attribute's value; the bridge takes no longer ones."""
 
+BY_SOURCE = MODALITY_SHARE.attribute
+"""The attribute by which the series of a user's scalar by source differ."""
+MOST_BY_SOURCE = 16_384
+"""Series by source that a job's own scalars have at most, all together."""
 ATTEMPT_KEY = "train/attempt"
 """The wandb key of the attempt that a row belongs to."""
 PARTIAL_KEY = "telemetry/partial"
@@ -66,7 +70,7 @@ def wandb_key(name: str, attribute_value: str = "") -> str | None:
                 base, suffix = base[: -len(ending)], ending + suffix
                 break
         else:
-            return name  # a user's scalar is logged under its own name
+            return f"{name}/{attribute_value}" if attribute_value else name  # a user's scalar has its own name
     key = BY_NAME[base].wandb_key
     if not key:
         return None

@@ -151,6 +151,15 @@ def untagged_message(batch: Any) -> str:
     )
 
 
+def unknown_message(rows: int, sources: Sequence[str]) -> str:
+    """Return what to say of rows of a batch whose source a meter does not have."""
+    return (
+        f"{rows} rows of a batch carry no tag, or that of a source which this meter does not have (it has "
+        f"{', '.join(sources)}): they are not counted; make the meter with every source of the job, and tag the rows "
+        "of each"
+    )
+
+
 class Collate:
     """A collate function for rows that are tagged and not mappings, or that keeps none of the keys it does not expect.
 

@@ -8,6 +8,7 @@ from typing import Any
 
 from otel_train.exceptions import ConfigurationError
 from otel_train.mixing.argument_checks import batch_numbers
+from otel_train.mixing.plan import Pick
 
 logger = logging.getLogger(__name__)
 
@@ -24,6 +25,34 @@ def batch_tokens(batch: Mapping[str, Any]) -> dict[int, Any]:
             f"the batch has {len(picks)} picks and {len(lengths)} lengths; hand over both of every row"
         )
     return dict(sorted(zip(picks, lengths, strict=True)))
+
+
+class LastBatch:
+    """The rows of the batch that was counted last, for a loss by source.
+
+    Args:
+        slots: The modality of each slot.
+        modalities: All of them, in order.
+    """
+
+    def __init__(self, slots: Sequence[str], modalities: Sequence[str]) -> None:
+        self._slots = [modalities.index(modality) for modality in slots]
+        self._picks: Any = None
+        self._sources: dict[int, int] = {}
+
+    def begin(self, picks: Any) -> None:
+        """Begin with a batch, of which these are the picks' numbers, one a row."""
+        self._picks, self._sources = picks, {}
+
+    def add(self, pick: Pick) -> None:
+        """Note one of its picks."""
+        self._sources[pick.index] = self._slots[pick.slot]
+
+    def sources(self) -> list[int] | None:
+        """Return the index of the modality of each row, -1 for one whose pick is not of the batch; None without one."""
+        if self._picks is None:
+            return None
+        return [self._sources.get(pick, -1) for pick in batch_numbers({"pick": self._picks}, "pick")]
 
 
 def check_next(picks: Sequence[int], expected: int, batch_size: int, *, first_batch: bool) -> None:

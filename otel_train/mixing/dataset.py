@@ -15,7 +15,7 @@ from otel_train.event_sink import EventSink
 from otel_train.mixing.argument_checks import batch_numbers, checked_bias, checked_rank, checked_slots
 from otel_train.mixing.batch import READERS, MixedBatch
 from otel_train.mixing.callers import calling_loader, restores_loader
-from otel_train.mixing.consumption import batch_tokens, check_next, log_skip
+from otel_train.mixing.consumption import LastBatch, batch_tokens, check_next, log_skip
 from otel_train.mixing.dealing import check_every_rank_reads
 from otel_train.mixing.loader_rows import LoaderRows, check_loader
 from otel_train.mixing.meter import MixingMeter
@@ -120,7 +120,7 @@ class StreamMixingDataset(IterableDataset[MixedBatch]):
         )
         share = begin(self._job, self.rank)
         self._check_share(share)
-        self._steps = PickSteps(self.rows_per_step)
+        self._steps, self._last_batch = PickSteps(self.rows_per_step), LastBatch(self.slots, self.modalities)
         self.meter = MixingMeter(len(self.slots), self.modalities, self._weights_at(1), horizon=horizon, events=events)
         self._take(share)
         self._open_slots()
@@ -157,11 +157,9 @@ class StreamMixingDataset(IterableDataset[MixedBatch]):
             rank=self.rank,
             at_end=self._at_end,
         )
-        plan.index = share.index
-        plan.finished = list(share.finished)
+        plan.index, plan.finished = share.index, list(share.finished)
         plan.fill(share.starts)
-        self._plan = plan
-        self._owners = share.owners
+        self._plan, self._owners = plan, share.owners
         self._steps.restart(share.step, share.index, share.picks_in_step)
         weights = self._weights_at(share.step)
         plan.set_weights(weights)
@@ -180,8 +178,7 @@ class StreamMixingDataset(IterableDataset[MixedBatch]):
         Raises:
             ConfigurationError: The loader would leave rows out, or take their picks away.
         """
-        loader = calling_loader()
-        if loader is None:
+        if (loader := calling_loader()) is None:
             return self._rows_counted_here()
         check_loader(loader, self.rank, self.world_size, self.batch_size)
         if (worker := get_worker_info()) is not None:
@@ -250,10 +247,16 @@ class StreamMixingDataset(IterableDataset[MixedBatch]):
         check_next(list(tokens), self._plan.index, self.batch_size, first_batch=self._untouched)
         self._skip_to(min(tokens))
         self._untouched = self._loaded = False
+        self._last_batch.begin(batch["pick"])
         for length in tokens.values():
             pick = self._next_pick(self._plan, self.meter)
             assert pick is not None, "the loader made this pick from the same plan"
             self._count(pick, length)
+            self._last_batch.add(pick)
+
+    def row_sources(self) -> list[int] | None:
+        """Return the index of the modality of each row of the last batch of a DataLoader; see `RowSource`."""
+        return self._last_batch.sources()
 
     def _skip_to(self, index: int) -> None:
         """Go on where a loader does that has read as far as a saved job: this one did not consume what it skips."""
@@ -317,26 +320,25 @@ class StreamMixingDataset(IterableDataset[MixedBatch]):
     def end_step(self, step: int) -> None:
         """Note the end of a step that is not a log step."""
         self.meter.end_step(step)
-        self._note_end()
+        self._note_end(step)
 
     def drain_measurements(self, step: int | None = None) -> list[float]:
         """End the interval with `step`; see `MixingMeter.drain_measurements`."""
         self._progress.warn_of_lost_picks(self._plan.index)
         values = self.meter.drain_measurements(step)
-        if step is not None:
-            self._note_end()
+        self._note_end(step)
         return values
 
     def drain_step_metrics(self, step: int | None = None) -> dict[str, float]:
         """End the interval with `step` and return this rank's own values, by wandb key."""
         self._progress.warn_of_lost_picks(self._plan.index)
         values = self.meter.drain_step_metrics(step)
-        if step is not None:
-            self._note_end()
+        self._note_end(step)
         return values
 
-    def _note_end(self) -> None:
-        self._steps.end(self.meter.step - 1, self._plan.index, scheduled=callable(self._weights))
+    def _note_end(self, step: int | None) -> None:
+        if step is not None:
+            self._steps.end(self.meter.step - 1, self._plan.index, scheduled=callable(self._weights))
 
     # -- state ---------------------------------------------------------------------------------------------------
 

@@ -13,7 +13,8 @@ from otel_train.arguments import MAX_SHOWN, check_fields, reading_state
 from otel_train.catalogue import MIXING, Metric
 from otel_train.exceptions import ConfigurationError
 from otel_train.log_once import OnceLogger
-from otel_train.mixing.batch_tags import CountedLoader, Tags, tag_tensor, take_tags, untagged_message
+from otel_train.mixing.batch_tags import CountedLoader, Tags, tag_tensor, take_tags, unknown_message, untagged_message
+from otel_train.mixing.last_rows import LastRows
 from otel_train.mixing.meter import MixingMeter
 from otel_train.mixing.meter_state import check_meter_state
 from otel_train.mixing.mixing_unit import Scope, Unit
@@ -86,6 +87,7 @@ class SourceMeter:
         self._codes = distinct_codes(self.modalities)
         self._index = {source: index for index, source in enumerate(self.modalities)}
         self._tallier = Tallier(list(self._codes))
+        self._rows = LastRows(self._tallier)
         self._meter = MixingMeter(
             len(weights), self.modalities, weights, horizon=horizon, step=step, unit=unit, scope=scope
         )
@@ -166,6 +168,7 @@ class SourceMeter:
                 "the training loop, where the batch is read"
             )
         bare, tags = take_tags(batch)
+        self._rows.note(tags.words)
         if tags.words:
             self._take(tags)
         else:
@@ -201,7 +204,12 @@ class SourceMeter:
             ConfigurationError: They are not whole numbers.
         """
         self._settle()
+        self._rows.note([words])
         self._add_words(tag_tensor(words))
+
+    def row_sources(self) -> torch.Tensor | None:
+        """Return the index of the source of each row of the last batch; see `RowSource`."""
+        return self._rows.sources()
 
     def _add_words(self, words: torch.Tensor) -> None:
         tally = self._tallier.add_up(words, self._passes)
@@ -215,13 +223,7 @@ class SourceMeter:
         elif _UNSEEN in self._passes:
             self._note_first_passes(tally.counts)
         if tally.unknown:
-            self._warnings.warn(
-                "unknown",
-                "%d rows of a batch carry no tag, or that of a source which this meter does not have (it has %s): they "
-                "are not counted; make the meter with every source of the job, and tag the rows of each",
-                tally.unknown,
-                ", ".join(self.modalities),
-            )
+            self._warnings.warn("unknown", "%s", unknown_message(tally.unknown, self.modalities))
 
     def _note_first_passes(self, counts: Sequence[int]) -> None:
         self._passes = [
@@ -246,8 +248,7 @@ class SourceMeter:
         if source not in self._index:
             raise ConfigurationError(f"source must be one of {', '.join(self.modalities)}, got {source!r:.{MAX_SHOWN}}")
         self._settle()
-        slot = self._index[source]
-        self._ended.add(slot)
+        self._ended.add(self._index[source])
         self._fit_readers()
 
     def _fit_readers(self) -> None:
@@ -358,8 +359,7 @@ class SourceMeter:
             check_meter_state(saved)
             ages = zip(saved["last_picked_step"], saved["surprise"], strict=True)
             slots = dict(zip(saved["modalities"], ages, strict=True))
-            new = (int(saved["step"]), 0.0)
-            entries = [slots.get(source, new) for source in self.modalities]
+            entries = [slots.get(source, (int(saved["step"]), 0.0)) for source in self.modalities]
             ended = set(state["ended"])
             closed = set(saved["modalities"]) - set(saved["modality_for_reader"])
             passes = [int(state["passes"].get(source, _UNSEEN)) for source in self.modalities]

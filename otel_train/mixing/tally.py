@@ -57,6 +57,27 @@ class Tallier:
         self._expected = self._table
         """The upper bits of a tag of each source in its present pass."""
 
+    @property
+    def tables(self) -> tuple[torch.Tensor, torch.Tensor]:
+        """Two tables, int64 on the CPU, for `indices_of`: of the sources' indices, and of their codes."""
+        return self._table, torch.tensor(self._codes, dtype=torch.int64, device="cpu")
+
+    @outside_modes
+    def indices_of(self, words: torch.Tensor, tables: tuple[torch.Tensor, torch.Tensor]) -> torch.Tensor:
+        """Return the index of each row's source, int64 [n] on the device of the tags: nothing here waits for a GPU.
+
+        Args:
+            words: int64 [n], the tags in the order of the rows, on any device.
+            tables: `tables`, on that device.
+
+        Returns:
+            -1 for a row of an unknown source or without a tag, -2 for padding.
+        """
+        table, codes = tables
+        indices = table.index_select(0, (words >> self._shift + REPEAT_SHIFT) & self._mask)
+        unknown = codes.index_select(0, indices) != words >> CODE_SHIFT
+        return indices.masked_fill_(unknown, -1).masked_fill_(words < 0, -2)
+
     @outside_modes
     def add_up(self, words: torch.Tensor, passes: Sequence[int]) -> Tally:
         """Return the sums of a batch.

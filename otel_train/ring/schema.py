@@ -7,7 +7,7 @@ from collections.abc import Mapping, Sequence
 from dataclasses import asdict, dataclass, field, fields
 from typing import Any
 
-from otel_train.catalogue import BY_NAME, MAX_TEXT, Instrument, Layout, Metric, Reduction
+from otel_train.catalogue import BY_NAME, BY_SOURCE, MAX_TEXT, MOST_BY_SOURCE, Instrument, Layout, Metric, Reduction
 from otel_train.exceptions import OtelTrainError, RingError
 
 _LARGEST = 2**63 // 10**6
@@ -53,9 +53,22 @@ class Schema:
         """Return the offsets of the measures in a record."""
         return Layout(self.metrics, self.modalities)
 
+    @property
+    def by_source(self) -> int:
+        """How many series by source the metrics have that are not the catalogue's."""
+        by_source = sum(bool(metric.attribute) for metric in self.metrics if metric.name not in BY_NAME)
+        return by_source * len(self.modalities)
+
     def describe(self) -> list[list[str]]:
-        """Return one row for each metric, which all ranks must agree on: name, unit, instrument, reduction."""
-        return [[metric.name, metric.unit, str(metric.instrument), str(metric.reduction)] for metric in self.metrics]
+        """Return one row for each metric, which all ranks must agree on.
+
+        Each is its name, unit, instrument and reduction, and of a user's metric by source the attribute.
+        """
+        return [
+            [metric.name, metric.unit, str(metric.instrument), str(metric.reduction)]
+            + ([metric.attribute] if metric.attribute and metric.name not in BY_NAME else [])
+            for metric in self.metrics
+        ]
 
 
 def dump_schema(schema: Schema, identity: Identity, facts: Mapping[str, Fact]) -> bytes:
@@ -65,7 +78,7 @@ def dump_schema(schema: Schema, identity: Identity, facts: Mapping[str, Fact]) -
             "identity": asdict(identity),
             "modalities": schema.modalities,
             "metrics": [
-                row if metric.name in BY_NAME else [*row, metric.description]
+                row if metric.name in BY_NAME else [*row[:4], metric.description, *row[4:]]
                 for row, metric in zip(schema.describe(), schema.metrics, strict=True)
             ],
             "facts": _usable(facts),
@@ -85,7 +98,9 @@ def load_schema(data: bytes, path: str) -> tuple[Schema, Identity, dict[str, Fac
         identity = _identity(content["identity"])
         facts = _usable(content.pop("facts", {}))
         json.dumps(content, ensure_ascii=False).encode()  # half a surrogate pair can be read, but not be sent
-        schema = Schema(tuple(map(_metric, content["metrics"])), tuple(map(_modality, content["modalities"])))
+        schema = _few_by_source(
+            Schema(tuple(map(_metric, content["metrics"])), tuple(map(_modality, content["modalities"])))
+        )
     except (ValueError, TypeError, KeyError, RecursionError, OtelTrainError) as error:
         raise RingError(f"{path} is damaged: its schema can't be read ({error!s:.200}); move it away") from error
     return schema, identity, facts
@@ -123,7 +138,15 @@ def load_key(data: bytes, path: str) -> Metric:
 
 def _can_be_late(metric: Metric) -> bool:
     two_sums = metric.reduction in (Reduction.MEAN, Reduction.NORM)
-    return two_sums and metric.instrument is Instrument.GAUGE and metric.name not in BY_NAME
+    plain = metric.instrument is Instrument.GAUGE and not metric.attribute
+    return two_sums and plain and metric.name not in BY_NAME
+
+
+def _few_by_source(schema: Schema) -> Schema:
+    """Return the schema; a few bytes of JSON must not make millions of series."""
+    if schema.by_source > MOST_BY_SOURCE:
+        raise ValueError(f"it has {schema.by_source} series by source, more than {MOST_BY_SOURCE}")
+    return schema
 
 
 def _usable(facts: Any) -> dict[str, Fact]:
@@ -169,16 +192,23 @@ def _modality(name: Any) -> str:
 def _metric(row: Sequence[Any]) -> Metric:
     if not all(isinstance(part, str) for part in row):
         raise ValueError(f"a metric is {row!r:.80}")
-    name, unit, instrument, reduction, *description = row
+    name, unit, instrument, reduction, *more = row
     own = BY_NAME.get(name)
     if own is None:
         metric = Metric(
-            name, Reduction(reduction), Instrument(instrument), unit=unit, description="".join(description[:1])
+            name,
+            Reduction(reduction),
+            Instrument(instrument),
+            unit=unit,
+            description="".join(more[:1]),
+            attribute="".join(more[1:2]),
         )
         if metric.reduction not in _PLAIN:
             raise ValueError(f"{name} is not in the catalogue and has the reduction {reduction}")
         if metric.instrument not in (Instrument.GAUGE, Instrument.COUNTER):
             raise ValueError(f"{name} is not in the catalogue and has the instrument {instrument}")
+        if metric.attribute and (metric.attribute, metric.reduction) != (BY_SOURCE, Reduction.MEAN):
+            raise ValueError(f"{name} is a {reduction} by {metric.attribute:.80}")
         return metric
     if (own.unit, str(own.instrument), str(own.reduction)) != (unit, instrument, reduction):
         raise ValueError(f"{name} has another unit, instrument or reduction than in this release")

@@ -8,12 +8,14 @@ gives) and `scalar_recorder` (the user's scalars), joined by `recorder`; `packin
 from otel_train.step.aggregate import aggregate_step_metrics, reduce_loss_metrics
 from otel_train.step.declarations import Scalar
 from otel_train.step.options import SessionOptions
+from otel_train.step.per_row import PerRow
 from otel_train.step.session import init
 from otel_train.step.source_protocols import (
     ClockedSource,
     DescribedSource,
     FlatSource,
     ModalSource,
+    RowSource,
     Source,
     SteppedSource,
     WatchedSource,
@@ -25,6 +27,8 @@ __all__ = [
     "DescribedSource",
     "FlatSource",
     "ModalSource",
+    "PerRow",
+    "RowSource",
     "Scalar",
     "SessionOptions",
     "Source",

@@ -7,6 +7,7 @@ from typing import Any
 
 import torch
 
+from otel_train.step.per_row import PerRow
 from otel_train.torch_modes import outside_modes
 
 MOST_EARLY = 10_000
@@ -38,6 +39,8 @@ class EarlyScalars:
 
 @outside_modes
 def _by_value(value: Any) -> Any:
+    if isinstance(value, PerRow):
+        return value.by_value()
     try:
         return value.detach().clone() if isinstance(value, torch.Tensor) else value
     except Exception:  # noqa: BLE001  # a tensor that can't be read: it is dropped when it would be, with its reason

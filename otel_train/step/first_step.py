@@ -10,13 +10,14 @@ from typing import Any
 
 import torch
 
-from otel_train.catalogue import Metric
+from otel_train.catalogue import BY_SOURCE, Metric
 from otel_train.exceptions import ConfigurationError, RingError
 from otel_train.log_once import OnceLogger
 from otel_train.ring import Fact, Identity, RingSize, RingWriter, Schema, make_ring, ring_path
 from otel_train.step.attempts import warn_of_other_jobs
 from otel_train.step.dtensors import natural_reduction
 from otel_train.step.options import SessionOptions
+from otel_train.step.per_row import PerRow
 from otel_train.step.rank_group import RankGroup
 from otel_train.step.recorder import Recorder
 from otel_train.step.schema_agreement import agree_schema
@@ -38,6 +39,7 @@ def agree_recorder(
     *,
     options: Mapping[str, Fact],
     dropped: Dropped,
+    modalities: Sequence[str] = (),
 ) -> Recorder:
     """Return the recorder of the sources and the first step's scalars, on which all ranks agree.
 
@@ -48,13 +50,14 @@ def agree_recorder(
         group: The ranks; every one of them calls this.
         options: What must be the same on all ranks; see `shared_options`.
         dropped: Called for each value that is dropped.
+        modalities: The job's, where no source has any.
 
     Raises:
         SchemaMismatchError: The ranks do not measure the same things.
         ConfigurationError: A key or a source breaks a rule, on this rank or another, or the ranks' options differ.
     """
     try:
-        recorder = _make_recorder(sources, declared, scalars, dropped, ranks=group.job_ranks)
+        recorder = _make_recorder(sources, declared, scalars, dropped, ranks=group.job_ranks, modalities=modalities)
     except Exception as error:
         # Whatever a user's source raises, too: the other ranks must not wait for this one.
         agree_schema(None, group, str(error) if isinstance(error, ConfigurationError) else f"sources: {error!r:.400}")
@@ -79,6 +82,7 @@ def _make_recorder(
     dropped: Dropped,
     *,
     ranks: Sequence[int],
+    modalities: Sequence[str],
 ) -> Recorder:
     if not isinstance(scalars, Mapping):
         raise ConfigurationError(f"extra_metrics must be a mapping of numbers by key, got {scalars!r:.80}")
@@ -86,14 +90,19 @@ def _make_recorder(
         check_user_key(key)
     keys = sorted(declared.keys() | scalars.keys())
     metrics = [declared.get(key) or Metric(key) for key in keys]
-    metrics = [
-        replace(metric, reduction=natural_reduction(scalars.get(metric.name), metric.reduction)) for metric in metrics
-    ]
-    recorder = Recorder(sources, metrics, dropped, ranks=ranks)
+    metrics = [_natural_row(metric, scalars.get(metric.name), modalities) for metric in metrics]
+    recorder = Recorder(sources, metrics, dropped, ranks=ranks, modalities=modalities)
     for metric in recorder.schema.metrics:
         check_row(metric)
-    check_names(recorder.schema.metrics)
+    check_names(recorder.schema.metrics, recorder.schema.modalities)
     return recorder
+
+
+def _natural_row(metric: Metric, value: Any, modalities: Sequence[str]) -> Metric:
+    """Return a scalar's row as its first value has it: a norm of which each rank has a part, or a mean by source."""
+    if isinstance(value, PerRow) and modalities and metric == Metric(metric.name):
+        return replace(metric, attribute=BY_SOURCE)
+    return replace(metric, reduction=natural_reduction(value, metric.reduction))
 
 
 def open_ring(

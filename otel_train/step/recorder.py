@@ -6,7 +6,7 @@ from collections.abc import Callable, Collection, Mapping, Sequence
 from operator import itemgetter
 from typing import Any, NamedTuple
 
-from otel_train.catalogue import MAX_TEXT, TIMING, Layout, Metric, rows
+from otel_train.catalogue import MAX_TEXT, MOST_BY_SOURCE, TIMING, Layout, Metric, rows
 from otel_train.exceptions import ConfigurationError
 from otel_train.ring import Schema
 from otel_train.step.clock import Interval
@@ -32,6 +32,7 @@ class Recorder:
         scalars: The user's scalars.
         dropped: Called for each value that is dropped, with its name and the reason.
         ranks: The ranks of the job that values are reduced over; None for all.
+        modalities: The job's, where no source has any.
 
     Raises:
         ConfigurationError: An object is not a source, or two sources have the same metric.
@@ -44,35 +45,42 @@ class Recorder:
         dropped: Dropped = lambda _name, _reason: None,
         *,
         ranks: Collection[int] | None = None,
+        modalities: Sequence[str] = (),
     ) -> None:
         self._tell = dropped
         drained = [drain_of(source, self._drop) for source in sources]
         _check_one_mix([(type(source).__name__, layout) for source, (layout, _) in zip(sources, drained, strict=True)])
-        modalities = {layout.modalities for layout, _ in drained if layout.modalities}
-        for name in (name for names in modalities for name in names):
+        given = {layout.modalities for layout, _ in drained if layout.modalities} or {tuple(modalities)}
+        for name in (name for names in given for name in names):
             if not isinstance(name, str) or not 0 < len(name) <= MAX_TEXT or not name.isprintable():
                 raise ConfigurationError(
                     f"modalities must have 1 to {MAX_TEXT} printable characters each, got {name!r:.80}"
                 )
-        if len(modalities) > 1:
-            raise ConfigurationError(f"sources have different modalities: {sorted(modalities)}; give them the same")
+        if len(given) > 1:
+            raise ConfigurationError(f"sources have different modalities: {sorted(given)}; give them the same")
         self.schema = Schema(
             (*(metric for layout, _ in drained for metric in layout.metrics), *TIMING, *scalars),
-            modalities.pop() if modalities else (),
+            given.pop(),
         )
+        if self.schema.by_source > MOST_BY_SOURCE:
+            raise ConfigurationError(
+                f"scalars by source must have at most {MOST_BY_SOURCE} series, got {self.schema.by_source}: "
+                f"{len(self.schema.modalities)} sources; declare fewer with by="
+            )
         self.layout = self.schema.layout()
         # Most ranks have one source or two: a loop over all of them would cost a fifth of the step.
         self._first, *others = [drain for _, drain in drained] or [lambda _: []]
         self._others = list(enumerate(others, start=1))
         self._sources = [(type(source).__name__, layout) for source, (layout, _) in zip(sources, drained, strict=True)]
         self._ends = [end for source in sources if (end := end_step_of(source)) is not None]
-        self._scalars = ScalarRecorder(scalars, ranks) if scalars else None
+        self._scalars = ScalarRecorder(scalars, ranks, self.schema.modalities) if scalars else None
         self._dropped = 0.0
         """Values of the interval that were dropped."""
         self.device: DevicePart | None = None
         """The scalars' part of the interval drained last that is still on a GPU; see `Measurements`."""
         self._source_values = sum(layout.sums + len(layout.given_peaks) for layout, _ in drained)
-        self._in_order = self._order([*(layout for layout, _ in drained), Layout(TIMING), Layout(tuple(scalars))])
+        own = Layout(tuple(scalars), self.schema.modalities)
+        self._in_order = self._order([*(layout for layout, _ in drained), Layout(TIMING), own])
 
     def _order(self, parts: Sequence[Layout]) -> Callable[[list[float]], tuple[float, ...]]:
         """Return what brings the parts' values, a zero in front of the last part's, into a record's order."""

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import math
 from collections.abc import Collection, Mapping, Sequence
+from functools import partial
 from typing import Any, NamedTuple
 
 import torch
@@ -12,11 +13,17 @@ from otel_train.catalogue import ABSENT, LOWEST, NOTHING, Instrument, Metric, Re
 from otel_train.exceptions import ConfigurationError
 from otel_train.step.dtensors import is_dtensor, part_of, share_of
 from otel_train.step.number_reading import NO_COUNT, counts_up, problem_of, read_number, reason_of
+from otel_train.step.per_row import PerRow
+from otel_train.step.source_scalars import SourceScalars
 from otel_train.torch_modes import in_a_mode, outside_modes, plain_tensor
 
 DevicePart = tuple[torch.Tensor, torch.Tensor]
 """Sums and peaks that are on a GPU, float64 [sums] and float64 [peaks], in the order of the host's lists."""
 UNKNOWN_KEY = "was not there at the first step; give it there, as None where it has no value yet"
+NO_SOURCES = (
+    'has values by row, and is not declared by source; give otel_train.Scalar(..., by="modality") of that key to '
+    "init(metrics=…)"
+)
 _EXACT = {torch.float64, torch.float32, torch.float16, torch.bfloat16, torch.int64, torch.int32, torch.uint8}
 """Types that a sum of float64 takes as they are."""
 
@@ -38,16 +45,24 @@ class ScalarRecorder:
     Args:
         metrics: The scalars; a mean or norm takes two sums (total and count), a sum one, a maximum or minimum one peak.
         ranks: The ranks of the job that they are reduced over; None for all.
+        sources: The job's, of which a mean by source has two sums each besides its own.
     """
 
-    def __init__(self, metrics: Sequence[Metric], ranks: Collection[int] | None = None) -> None:
+    def __init__(
+        self, metrics: Sequence[Metric], ranks: Collection[int] | None = None, sources: Sequence[str] = ()
+    ) -> None:
         self._ranks = ranks
         self._slots: dict[str, _Slot] = {}
+        self._by_source = SourceScalars(sources)
+        self._offsets_by_source: dict[str, int] = {}
         sums: list[float] = []
         self._peak_count = 0
         for metric in metrics:
             counter = metric.instrument is Instrument.COUNTER
-            if metric.reduction in (Reduction.MAX, Reduction.MIN):
+            if metric.attribute:
+                self._offsets_by_source[metric.name] = len(sums)
+                sums += [0.0] * self._by_source.width
+            elif metric.reduction in (Reduction.MAX, Reduction.MIN):
                 self._slots[metric.name] = _Slot(metric.reduction, self._peak_count, counter)
                 self._peak_count += 1
             elif metric.reduction in (Reduction.MEAN, Reduction.SUM, Reduction.NORM):
@@ -90,7 +105,7 @@ class ScalarRecorder:
             try:
                 reason = self._add_any(key, value, weight)
             except Exception as error:  # noqa: BLE001  # a value's own methods raise what they like: it costs itself
-                reason = reason_of(error)
+                reason = NO_SOURCES if isinstance(value, PerRow) and key in self._slots else reason_of(error)
             if reason:
                 dropped[key] = reason
         return dropped
@@ -99,7 +114,10 @@ class ScalarRecorder:
         """Add any value, and return why it is dropped, or an empty text."""
         slot = self._slots.get(key)
         if slot is None:
-            return UNKNOWN_KEY
+            offset = self._offsets_by_source.get(key)
+            if offset is None:
+                return UNKNOWN_KEY
+            return self._by_source.add(value, weight, self._sums, offset, partial(self._sums_on, offset))
         if value is None:
             return ""
         if isinstance(value, torch.Tensor):
@@ -150,23 +168,32 @@ class ScalarRecorder:
             if candidate > self._peaks[offset] or math.isnan(candidate):
                 self._peaks[offset] = candidate
 
+    def _on_device(self, device: torch.device) -> DevicePart:
+        """Return the interval's sums and peaks that are on a GPU: the given one, unless another has them already."""
+        if self._device is None:
+            self._device = (
+                torch.full((len(self._empty),), NOTHING, dtype=torch.float64, device=device),
+                torch.full((self._peak_count,), ABSENT, dtype=torch.float64, device=device),
+            )
+            self._device_slots = (self._device[0].unbind(), self._device[1].unbind())
+        return self._device
+
+    def _sums_on(self, offset: int, device: torch.device) -> torch.Tensor:
+        """Return where a mean by source is accumulated on a GPU, float64 [2, 1 + sources]."""
+        return self._on_device(device)[0][offset : offset + self._by_source.width].view(2, -1)
+
     @outside_modes
     def _add_on_device(self, slot: _Slot, value: torch.Tensor, weight: float) -> str:
         reduction, offset, _ = slot
-        if self._device is None:
-            self._device = (
-                torch.full((len(self._empty),), NOTHING, dtype=torch.float64, device=value.device),
-                torch.full((self._peak_count,), ABSENT, dtype=torch.float64, device=value.device),
-            )
-            self._device_slots = (self._device[0].unbind(), self._device[1].unbind())
+        on_device = self._on_device(value.device)
         sums, peaks = self._device_slots
         value = value.detach()
         if value.layout is not torch.strided:
             value = value.to_dense()
         if value.dtype not in _EXACT:
             value = (value.dequantize() if value.is_quantized else value).to(torch.float64)
-        if value.device != self._device[0].device:
-            value = value.to(self._device[0].device, non_blocking=True)
+        if value.device != on_device[0].device:
+            value = value.to(on_device[0].device, non_blocking=True)
         if value.dim():
             value = value.reshape(())
         if reduction is Reduction.MEAN:

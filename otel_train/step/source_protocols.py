@@ -20,8 +20,8 @@ EndStep = Callable[[int], None]
 class Source(Protocol):
     """Anything that measures something each step: our dataset, ledger and meters, or a class of the user's own.
 
-    It may also be a `ModalSource`, a `SteppedSource`, a `ClockedSource`, a `FlatSource`, a `DescribedSource` and a
-    `WatchedSource`.
+    It may also be a `ModalSource`, a `RowSource`, a `SteppedSource`, a `ClockedSource`, a `FlatSource`, a
+    `DescribedSource` and a `WatchedSource`.
 
     Examples:
         >>> import otel_train
@@ -162,6 +162,25 @@ class WatchedSource(Source, Protocol):
         """Take what is to be called with a `Phase` before and after a wait; called once, at the first step."""
 
 
+class RowSource(ModalSource, Protocol):
+    """A source that can tell the modality of each row of the batch that the training loop has, for losses by source.
+
+    Examples:
+        >>> import otel_train
+        >>> meter: otel_train.RowSource = otel_train.SourceMeter({"code": 1, "prose": 3})
+        >>> tags = [meter.tag(source)({"x": 1}) for source in ("prose", "code", "prose")]
+        >>> bare = [meter.count(row) for row in tags]          # batches of one row
+        >>> meter.row_sources()
+        tensor([1])
+    """
+
+    def row_sources(self) -> Any:
+        """Return the index of each row's modality in the batch that was counted last: int64 [rows], on any device.
+
+        -1 stands for none of them, -2 for padding, which is no row; None for a batch that is not known.
+        """
+
+
 def modalities_of(source: Source) -> tuple[str, ...]:
     """Return a source's modalities, none where it is not a `ModalSource`."""
     return tuple(getattr(source, "modalities", ()))
@@ -187,6 +206,12 @@ def flat_drain_of(source: Source) -> FlatDrain | None:
 def facts_of(source: Source) -> dict[str, Fact]:
     """Return how a source is set up; nothing where it is not a `DescribedSource`."""
     return dict(getattr(source, "facts", {}))
+
+
+def row_sources_of(source: Source) -> Callable[[], Any] | None:
+    """Return a source's `row_sources`; None where it is not a `RowSource`."""
+    row_sources: Callable[[], Any] | None = getattr(source, "row_sources", None)
+    return row_sources
 
 
 def watch_source(source: Source, enter: Callable[[Phase], None]) -> None:

@@ -22,6 +22,7 @@ from otel_train.step.early_scalars import MOST_EARLY, EarlyScalars
 from otel_train.step.first_step import agree_recorder, open_ring, session_facts, shared_options, watch_phases
 from otel_train.step.membership import Membership
 from otel_train.step.options import SessionOptions
+from otel_train.step.per_row import RowBinding
 from otel_train.step.process_end import ProcessEnd
 from otel_train.step.rank_group import RankGroup
 from otel_train.step.recording import Recording
@@ -83,6 +84,7 @@ class Telemetry:
         self._keep_run_id = keep_run_id
         self._sources = tuple(sources)
         self._declared = declared_metrics(metrics)
+        self._rows = RowBinding(metrics, self._declared, self._sources)
         self._group = RankGroup.alone()
         self._sidecar: SidecarProcess | None = None
         self._delivers = True
@@ -104,7 +106,9 @@ class Telemetry:
 
     # -- the training loop ---------------------------------------------------------------------------------------
 
-    def step(self, step: int, extra_metrics: Mapping[str, Any] | None = None) -> dict[str, float] | None:
+    def step(
+        self, step: int, extra_metrics: Mapping[str, Any] | None = None, *, by: Any = None
+    ) -> dict[str, float] | None:
         """Note the end of a step: record it and, at a log step, begin the reduction over the ranks.
 
         A step may be given several times, by micro-batches or by an evaluation: its scalars are those of all its calls,
@@ -122,6 +126,7 @@ class Telemetry:
                 step's keys count for the whole session; None, or leaving a key out later, stands for no value, and
                 what no rank gives in an interval is absent. What is not a number is dropped, counted and logged once. A
                 DTensor stands for the whole that its parts make.
+            by: Sources of the batch's rows, for values by row (`PerRow`); those of the meter's last batch when None.
 
         Returns:
             With `blocking=True` the cluster-wide values of this step by wandb key, at its first call; else None.
@@ -135,6 +140,8 @@ class Telemetry:
                 self._step_off(step)
             return None
         now = time.perf_counter()
+        if self._rows.needed or by is not None:
+            extra_metrics = self._rows.bind(extra_metrics, by)
         if type(step) is not int or not self._last_step < step <= LARGEST_STEP:
             number = self._admission.admit(step, extra_metrics, self._last_step, self._running)
             if number is None:
@@ -144,7 +151,7 @@ class Telemetry:
         self._last_step = step
         return running.step(step, extra_metrics, now)
 
-    def add(self, metrics: Mapping[str, Any], *, weight: float = 1.0) -> None:
+    def add(self, metrics: Mapping[str, Any], *, weight: float = 1.0, by: Any = None) -> None:
         """Add scalars to the step that is being made, without ending it: once a micro-batch, say.
 
             for batch in micro_batches:
@@ -153,7 +160,8 @@ class Telemetry:
 
         Args:
             metrics: Scalars as `step` takes them; their keys are agreed on at the first step, as its own are.
-            weight: How much they count in their means; of no meaning for sums, maxima and minima.
+            weight: How much they count in their means; of no meaning for sums, maxima and minima, and values by row.
+            by: As `step` takes it.
         """
         if not self._enabled:
             if self._off:
@@ -161,6 +169,8 @@ class Telemetry:
             return
         try:
             weight = checked_weight(weight)
+            if self._rows.needed or by is not None:
+                metrics = self._rows.bind(metrics, by)
             if self._running is not None:
                 self._running.repeats = False
                 self._running.release()
@@ -240,7 +250,13 @@ class Telemetry:
         shared = shared_options(self.options, self._facts)
         first = {**self._early.newest(), **scalars} if isinstance(scalars, Mapping) else scalars
         recorder = agree_recorder(
-            self._sources, self._declared, first, self._group, options=shared, dropped=self._warn_of_dropped
+            self._sources,
+            self._declared,
+            first,
+            self._group,
+            options=shared,
+            dropped=self._warn_of_dropped,
+            modalities=self._rows.modalities,
         )
         # State may have been loaded on rank 0 only: its run id holds for all, as it did for the first id.
         self._run_id = self._group.gather(self._run_id)[0]

@@ -2,12 +2,13 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Iterator
+from collections.abc import Iterable, Iterator, Sequence
 from functools import cache
 from typing import Any
 
 from otel_train.catalogue import (
     BY_NAME,
+    BY_SOURCE,
     CATALOGUE,
     MAX_SUFFIX,
     RANK_SUFFIX,
@@ -71,9 +72,14 @@ def check_row(metric: Metric) -> None:
         return
     check_user_key(metric.name)
     name = metric.name
-    if metric.reduction not in PLAIN_REDUCTIONS or metric.measures or metric.attribute or metric.with_max:
+    if metric.attribute and (metric.attribute != BY_SOURCE or metric.reduction is not Reduction.MEAN):
         raise ConfigurationError(
-            f"metric {name!r} must be a plain mean, sum, max, min or norm, without measures, attribute or with_max; "
+            f"metric {name!r}: by source ({BY_SOURCE}) there are means only, got a {metric.reduction} by "
+            f"{metric.attribute!r:.80}; declare it without by="
+        )
+    if metric.reduction not in PLAIN_REDUCTIONS or metric.measures or metric.with_max:
+        raise ConfigurationError(
+            f"metric {name!r} must be a plain mean, sum, max, min or norm, without measures or with_max; "
             "declare a Scalar of its own for each number"
         )
     longest = _LONGEST - max(len(cluster_name(sibling)) - len(name) for sibling in _siblings(metric))
@@ -103,11 +109,12 @@ def check_row(metric: Metric) -> None:
             )
 
 
-def check_names(metrics: Iterable[Metric]) -> None:
+def check_names(metrics: Iterable[Metric], modalities: Sequence[str] = ()) -> None:
     """Check that no two metrics share a name somewhere: as sent, in wandb, or as Prometheus translates it.
 
     Args:
         metrics: All that a job measures, each checked by itself.
+        modalities: Those of the job: a mean by source has a key in wandb for each.
 
     Raises:
         ConfigurationError: Two do, or one of them and one of the catalogue's; the message names both.
@@ -116,7 +123,7 @@ def check_names(metrics: Iterable[Metric]) -> None:
     for metric in metrics:
         if metric.name in BY_NAME:
             continue
-        for where, name in _names(metric):
+        for where, name in (*_names(metric), *_keys_by_source(metric, modalities)):
             owner = owners.setdefault((where, name), repr(metric.name))
             if owner != repr(metric.name):
                 raise ConfigurationError(
@@ -143,6 +150,13 @@ def _siblings(metric: Metric) -> list[str]:
     if metric.with_max:
         return [metric.name, metric.name + MAX_SUFFIX, metric.name + MAX_SUFFIX + RANK_SUFFIX]
     return [metric.name]
+
+
+def _keys_by_source(metric: Metric, modalities: Sequence[str]) -> Iterator[tuple[str, str]]:
+    """Yield the wandb keys of a user's scalar by source."""
+    if metric.attribute:
+        for modality in modalities:
+            yield _IN_WANDB, f"{metric.name}/{modality}"
 
 
 def _names(metric: Metric) -> Iterator[tuple[str, str]]:

@@ -5,6 +5,7 @@ from __future__ import annotations
 import itertools
 import math
 from pathlib import Path
+from typing import Any
 
 import pytest
 from hypothesis import HealthCheck, example, given, settings
@@ -14,8 +15,8 @@ from opentelemetry.proto.collector.metrics.v1.metrics_service_pb2 import ExportM
 import otel_train
 from otel_train.bridge.decode import StepId, decode
 from otel_train.bridge.wandb_rows import Arrived, Row, SeriesKey, build_row
-from otel_train.catalogue import LEDGER, MIXING, Instrument, Metric, Reduction
-from otel_train.ring import Identity, Kind, RingWriter, Schema, ring_files, ring_path
+from otel_train.catalogue import BY_SOURCE, LEDGER, MIXING, TIMING, Instrument, Metric, Reduction
+from otel_train.ring import Identity, Kind, RingReader, RingWriter, Schema, ring_files, ring_path
 from otel_train.sidecar.feed import RingFeed
 from tests.support.rank_ring import FIRST_TIME, SECOND
 
@@ -25,7 +26,8 @@ OWN = (
     Metric("max", Reduction.MAX),
     Metric("seconds", Reduction.SUM, Instrument.COUNTER, unit="s", description="Seconds on the GPU."),
 )
-SCHEMA = Schema((*MIXING, *LEDGER, *OWN), ("a", "b"))
+LOSS = Metric("train/loss", attribute=BY_SOURCE)
+SCHEMA = Schema((*MIXING, *LEDGER, *OWN, LOSS), ("a", "b"))
 LAYOUT = SCHEMA.layout()
 WIDTH = LAYOUT.sums + 2 * LAYOUT.peaks
 RINGS = itertools.count()
@@ -43,6 +45,12 @@ def sent(path: Path) -> ExportMetricsServiceRequest:
             break
     feed.reader.close()
     return request
+
+
+def metrics_of(request: ExportMetricsServiceRequest) -> dict[str, Any]:
+    """Return a request's metrics by name."""
+    scopes = [scope for resource in request.resource_metrics for scope in resource.scope_metrics]
+    return {metric.name: metric for scope in scopes for metric in scope.metrics}
 
 
 def rows_of(request: ExportMetricsServiceRequest) -> list[Row]:
@@ -99,12 +107,29 @@ def test_user_metrics_arrive_as_declared(tmp_path: Path, monkeypatch: pytest.Mon
         {"seconds": 0.0},
         {"mean": 3.0, "sum": 3.0, "max": 3.0, "seconds": 0.25},
     ]
-    metrics = {
-        metric.name: metric
-        for resource in request.resource_metrics
-        for scope in resource.scope_metrics
-        for metric in scope.metrics
-    }
-    seconds = metrics["cluster/seconds"]
+    seconds = metrics_of(request)["cluster/seconds"]
     assert (seconds.unit, seconds.description, seconds.sum.is_monotonic) == ("s", "Seconds on the GPU.", True)
     assert [point.as_double for point in seconds.sum.data_points] == [0.25, 0.25, 0.5]
+
+
+def test_losses_arrive_by_source(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """A rank's and the cluster's loss come whole and by source; a source without rows has neither point nor key."""
+    monkeypatch.setenv("OTEL_TRAIN_SIDECAR", "external")
+    loss = otel_train.Scalar("train/loss", by=("code", "prose"), unit="1")
+    with otel_train.init(ring_dir=tmp_path, metrics=[loss], close_timeout=0.01) as telemetry:
+        telemetry.step(1, {"train/loss": [1.0, 3.0, 8.0]}, by=["code", "code", None])
+        telemetry.step(2, {"train/loss": [2.0]}, by=["prose"])
+    request = sent(ring_files(tmp_path)[0])
+    rows = [{key: value for key, value in row.items() if key.startswith("train/loss")} for row in rows_of(request)]
+    assert rows == [
+        {"train/loss": 4.0, "train/loss/code": 2.0},
+        {"train/loss": 2.0, "train/loss/prose": 2.0},
+    ]
+    for name in ("train/loss", "train/cluster/loss"):
+        metric = metrics_of(request)[name]
+        points = [
+            (*((label.key, label.value.string_value) for label in point.attributes), point.as_double)
+            for point in metric.gauge.data_points
+        ]
+        assert points == [(4.0,), (("modality", "code"), 2.0), (2.0,), (("modality", "prose"), 2.0)]
+    assert RingReader(ring_files(tmp_path)[0]).schema == Schema((*TIMING, loss.as_metric()), ("code", "prose"))
