@@ -61,6 +61,14 @@ def test_private_names_stay_inside() -> None:
         "transformers": {
             "_signature_columns": "the columns of a dataset that a Trainer keeps, where it removes the others",
         },
+        "lightning": {
+            "_computed": "a value of an epoch, which Lightning has computed over its batches",
+            "_forked_name": "the key of a value that is logged for steps and epochs both",
+            "_forward_cache": "a value of a step, as self.log has reduced it",
+            "_logged_metrics": "values as loggers get them; the public property computes more of them",
+            "_logger_connector": "has the values that loggers get",
+            "_results": "the values that self.log was given",
+        },
         "litdata": {
             "_batching_method": "the unit of a draw",
             "_datasets": "the sources of a mix",

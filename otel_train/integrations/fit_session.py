@@ -16,6 +16,7 @@ import torch.distributed as dist
 from otel_train.exceptions import ConfigurationError, StateMismatchError
 from otel_train.log_once import OnceLogger
 from otel_train.step import Source, Telemetry, init
+from otel_train.step.rank_group import GroupLike
 
 logger = logging.getLogger(__name__)
 
@@ -52,7 +53,7 @@ class FitSession:
         ...         _ = fit.step(step)
         ...     fit.end()
         >>> fit.last_step, sorted(fit.state_dict())
-        (4, ['run_id'])
+        (4, ['run_id', 'step'])
 
     Args:
         meter: A source whose state is a checkpoint's too.
@@ -102,27 +103,26 @@ class FitSession:
         """Session of the fit under way; None outside of one."""
         return self._telemetry
 
-    def begin(self, step: int = 0) -> None:
+    def begin(self, step: int = 0, *, process_group: GroupLike | None = None) -> None:
         """Begin the session of a fit, on each rank; one that is open still, after a failed fit, is ended.
 
         Args:
-            step: Steps that were taken before, by this process or according to a checkpoint.
+            step: Steps that were taken before. Where a state was loaded it has their number.
+            process_group: The ranks to reduce over where the user has named none.
 
         Raises:
             ConfigurationError: As `otel_train.init`.
             StateMismatchError: The state that was loaded does not fit.
         """
         self.end()
-        run = self._loaded or (self._run if step and step >= self.last_step else {})
+        run = self._loaded or (self._run if step >= self.last_step else {})
         if self._loaded:
             self._load_meter(self._loaded)
         telemetry = self._users
         if telemetry is None:
-            options = dict(self._options)
-            if callable(options.get("process_group")):
-                options["process_group"] = options["process_group"]()
-            telemetry = init(**options)
-        self._telemetry, self.last_step = telemetry, step
+            group = self._options.get("process_group", process_group)
+            telemetry = init(**{**self._options, "process_group": group() if callable(group) else group})
+        self._telemetry, self.last_step = telemetry, int(self._loaded.get("step", step))
         if run.get("run_id") and run["run_id"] != telemetry.state_dict()["run_id"]:
             telemetry.load_state_dict({"run_id": run["run_id"]})
         self._loaded = {}
@@ -165,7 +165,7 @@ class FitSession:
     # -- its checkpoint ------------------------------------------------------------------------------------------
 
     def state_dict(self, *, gathered: bool = False) -> dict[str, Any]:
-        """Return what a checkpoint must hold: the run's id, and the meter's state.
+        """Return what a checkpoint must hold: the run's id, the steps so far, and the meter's state.
 
         Args:
             gathered: Whether all ranks call it together, for one checkpoint of all: it then has each rank's meter. By
@@ -173,7 +173,8 @@ class FitSession:
         """
         if self._telemetry is not None:
             self._run = self._telemetry.state_dict()
-        state = {"run_id": (self._loaded or self._run).get("run_id", "")}
+        step = self._loaded.get("step", self.last_step)
+        state = {"run_id": (self._loaded or self._run).get("run_id", ""), "step": step}
         if self.meter is None:
             return state
         own = self.meter.state_dict()

@@ -68,10 +68,13 @@ def _reported() -> BaseException | None:
 
 
 def error_name(error: BaseException | None) -> str:
-    """Return an exception's name, and an exit code where it is one; empty for a good end."""
+    """Return an exception's name, and an exit code where it is one; empty for a good end.
+
+    A trainer's own kind of SystemExit has a name, and no code: Lightning's at SIGTERM.
+    """
     if error is None or isinstance(error, _GOOD):
         return ""
-    if isinstance(error, SystemExit):
+    if type(error) is SystemExit:
         if not error.code:
             return ""
         if error.__context__ is None:

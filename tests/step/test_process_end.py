@@ -89,6 +89,10 @@ def test_ring_records_session_end(tmp_path: Path) -> None:
     assert ends == expected
 
 
+class Terminated(SystemExit):
+    """What a trainer raises at a signal."""
+
+
 def raised(error: BaseException, context: BaseException | None = None) -> BaseException:
     """Return an exception as it is when it has been raised while another one was handled."""
     error.__context__ = context
@@ -105,6 +109,7 @@ def raised(error: BaseException, context: BaseException | None = None) -> BaseEx
         (SystemExit(0), ""),
         (SystemExit("no data"), "SystemExit('no data')"),
         (raised(SystemExit(1), ValueError()), "ValueError"),
+        (Terminated(), f"{__name__}.Terminated"),
         (SessionCopyError(), "otel_train.exceptions.SessionCopyError"),
     ],
 )

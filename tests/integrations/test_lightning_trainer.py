@@ -1,0 +1,159 @@
+"""Lightning's Trainer with our callback: the rings have the means of what each rank has logged, step by step."""
+
+from __future__ import annotations
+
+import json
+import subprocess
+import sys
+from collections import defaultdict
+from collections.abc import Iterator, Mapping, Sequence
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from otel_train.catalogue import rows
+from otel_train.ring import End, Kind, RingReader, ring_files
+from tests.integrations.support.loader_job import JOBS, RANKS, Outcome, interpreter, run_program
+from tests.support.torchrun import rank_environment
+
+GOES_ON = {
+    "plain": (False, True, True),
+    "accumulated": (False,),
+    "manual": (False,),
+    "resumed": (False, True),
+    "twice": (False, True, False),
+    "failing": (False, False, False),
+}
+"""For each fit of a case, whether it goes on where the one before ended."""
+pytestmark = pytest.mark.integrations
+Means = dict[str, float]
+Events = list[list[Any]]
+
+
+@pytest.fixture(scope="module")
+def folder(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """Run all cases on two ranks, and return their folder."""
+    folder = tmp_path_factory.mktemp("lightning")
+    cases = [*GOES_ON, "metered"]
+    for case in cases:
+        (folder / case).mkdir()
+    run_program("torch", JOBS / "lightning_trainer_job.py", folder, *cases, seconds=200)
+    return folder
+
+
+def fits(folder: Path) -> Iterator[list[Events]]:
+    """Yield the events of each fit, by rank."""
+    by_rank = []
+    for rank in range(RANKS):
+        parts: list[Events] = [[]]
+        for event in json.loads((folder / f"rank{rank}.json").read_text()):
+            if event == ["end"]:
+                parts.append([])
+            else:
+                parts[-1].append(event)
+        by_rank.append(parts[:-1])
+    for ranks in zip(*by_rank, strict=True):
+        yield list(ranks)
+
+
+def means(ranks: Sequence[Events], kind: str, end: str) -> list[Means]:
+    """Return the weighted means over ranks of what was logged before each end of a kind."""
+    sums: list[dict[str, list[float]]] = [defaultdict(lambda: [0.0, 0.0])]
+    for number, events in enumerate(with_sums(ranks)):
+        index = 0
+        for event in events:
+            if event == [end]:
+                index += 1
+                if len(sums) == index:
+                    sums.append(defaultdict(lambda: [0.0, 0.0]))
+            elif event[0] == kind:
+                total = sums[index][event[1]]
+                total[0] += event[2] * event[3]
+                total[1] += event[3]
+        assert number == 0 or len(sums) == index + 1
+    return [{name: total / count for name, (total, count) in named.items()} for named in sums[:-1]]
+
+
+def with_sums(ranks: Sequence[Events]) -> list[Events]:
+    """Return the events with what Lightning has summed over the ranks in the place of each one's own."""
+    synced = [[event for event in events if event[1:2] == ["synced"]] for events in ranks]
+    for together in zip(*synced, strict=True):
+        total = sum(event[2] for event in together)
+        for event in together:
+            event[2] = total
+    return list(ranks)
+
+
+def sessions(folder: Path, kind: Kind = Kind.CLUSTER) -> list[dict[int, Mapping[str, float]]]:
+    """Return the values of each session of rank 0, by step."""
+    readers = [RingReader(path) for path in ring_files(folder / "rings")]
+    return [
+        {
+            record.step: reader.layout.by_key(*reader.layout.split(record.values))
+            for record in reader.read(0, sys.maxsize)[0]
+            if record.kind is kind
+        }
+        for reader in sorted(readers, key=lambda reader: reader.identity.attempt)
+        if reader.identity.rank == 0
+    ]
+
+
+@pytest.mark.parametrize("case", GOES_ON)
+def test_steps_have_means(folder: Path, case: str) -> None:
+    """Each step has the weighted mean of each value over micro-batches and ranks, under its number, and no other."""
+    last = 0
+    recorded = sessions(folder / case)
+    for number, ranks in enumerate(fits(folder / case)):
+        last *= GOES_ON[case][number]
+        expected = means(ranks, "step", "ends")
+        if not expected:
+            continue
+        assert list(recorded[number])[: len(expected)] == list(range(last + 1, last + len(expected) + 1))
+        for values, named in zip(recorded[number].values(), expected, strict=False):
+            own = {rows.VALUES_DROPPED.wandb_key} | {
+                key for key in values if key.startswith(("train/step", "train/data", "train/ranks"))
+            }
+            assert {key: value for key, value in values.items() if key not in own} == pytest.approx(named, rel=1e-6)
+        last += len(expected)
+
+
+def test_ends_are_recorded(folder: Path) -> None:
+    """A session that an exception, an interrupt or SIGTERM ends is closed on each rank, and says which."""
+    readers = [RingReader(path) for path in ring_files(folder / "failing" / "rings")]
+    readers.sort(key=lambda reader: (reader.identity.attempt, reader.identity.rank))
+    assert [reader.progress.end for reader in readers] == [End.CLOSED] * 6
+    errors = [reader.error.rpartition(".")[2] for reader in readers]
+    assert errors == [error for error in ("ValueError", "KeyboardInterrupt", "SIGTERMException") for _ in range(RANKS)]
+
+
+@pytest.mark.parametrize(("case", "runs"), [("plain", 1), ("resumed", 1), ("twice", 2), ("failing", 3)])
+def test_fits_share_run(folder: Path, case: str, runs: int) -> None:
+    """What goes on is in the same run, on all ranks, and what starts over in another one."""
+    readers = [RingReader(path) for path in ring_files(folder / case / "rings")]
+    assert len({reader.identity.run_id for reader in readers}) == runs
+
+
+def test_meter_counts_trained_rows(folder: Path) -> None:
+    """Each value of each step is that of the rows that were trained on, in the process that goes on too."""
+    outcome = Outcome(folder / "metered")
+    outcome.check_values()
+    assert outcome.complaints() == []
+
+
+@pytest.mark.parametrize("strategies", [("ddp_fork", "ddp_spawn"), ("ddp",)], ids=["processes", "script"])
+def test_launched_ranks_meet(tmp_path: Path, strategies: tuple[str, ...]) -> None:
+    """Ranks that Lightning starts itself are those of one job, however it does, and have their common means."""
+    for strategy in strategies:
+        (tmp_path / strategy).mkdir()
+    command = [str(interpreter("torch")), str(JOBS / "lightning_launch_job.py"), str(tmp_path), *strategies]
+    done = subprocess.run(command, env=rank_environment(), capture_output=True, text=True, timeout=200, check=False)
+    assert done.returncode == 0, done.stdout + done.stderr
+    for strategy in strategies:
+        losses = [json.loads((tmp_path / strategy / f"rank{rank}.json").read_text()) for rank in range(RANKS)]
+        [recorded] = sessions(tmp_path / strategy)
+        assert [values["train/loss"] for values in recorded.values()] == pytest.approx(
+            [sum(loss * count for loss, count in step) / 5 for step in zip(*losses, strict=True)], rel=1e-6
+        )
+        identities = [RingReader(path).identity for path in ring_files(tmp_path / strategy / "rings")]
+        assert sorted((own.rank, own.local_rank, own.world_size) for own in identities) == [(0, 0, 2), (1, 1, 2)]
