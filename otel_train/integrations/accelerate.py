@@ -81,7 +81,7 @@ class OtelTrainTracker(GeneralTracker):  # type: ignore[misc]  # its types are n
         return self._fit.state_dict(gathered=True)
 
     def load_state_dict(self, state: Mapping[str, Any]) -> None:
-        """Go on in the run of a checkpoint with the session that begins next."""
+        """Go on in the run of a checkpoint with the session that begins next; one that is open ends."""
         self._fit.load_state_dict(state)
 
     def _ranks(self) -> Any:

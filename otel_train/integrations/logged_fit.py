@@ -84,7 +84,11 @@ class LoggedFit:
         return {**self._session.state_dict(gathered=gathered), "step": self._loaded or self._session.last_step}
 
     def load_state_dict(self, state: Mapping[str, Any]) -> None:
-        """Go on in the run of a checkpoint with the session that begins next."""
+        """Go on in the run of a checkpoint with the session that begins next; one that is open ends.
+
+        A script that goes back to a checkpoint while it trains makes its steps again, in an attempt of their own.
+        """
+        self.end()
         self._session.load_state_dict(state)
         self._loaded = int(state.get("step", 0))
 

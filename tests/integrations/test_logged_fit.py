@@ -99,6 +99,20 @@ def test_loaded_state_is_gone_on_from(make: Callable[[], LoggedFit], tmp_path: P
     assert len({reader.identity.run_id for reader in readers(tmp_path)}) == 1
 
 
+def test_rollback_begins_another_attempt(make: Callable[[], LoggedFit], tmp_path: Path) -> None:
+    """A state that is loaded while steps are made begins an attempt in the same run, which makes steps again."""
+    fit = make()
+    fit.log({"loss": 1.0}, 1)
+    state = fit.state_dict()
+    fit.log({"loss": 9.0}, 2)
+    fit.load_state_dict(state)
+    fit.log({"loss": 3.0}, 2)
+    fit.end()
+    assert recorded(tmp_path) == [(1, 1.0), (2, 9.0), (2, 3.0)]
+    assert len({reader.identity.attempt for reader in readers(tmp_path)}) == 2
+    assert len({reader.identity.run_id for reader in readers(tmp_path)}) == 1
+
+
 @pytest.mark.parametrize(
     ("environment", "warns"),
     [
