@@ -23,7 +23,7 @@ RSS_MIB = 512
 """Bound for the whole process, of which the readers' libraries take up to 100."""
 INPUT_SECONDS = 20
 """An input that takes longer is a failure: the machine may be busy, but not so busy."""
-INPUT_BYTES = 16_384
+INPUT_BYTES = 65_536
 _STATISTIC = re.compile(r"^stat::(\w+): +(\d+)$", re.MULTILINE)
 
 

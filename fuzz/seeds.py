@@ -16,8 +16,9 @@ from fuzz.targets.ring_content import RECORDS, build
 from otel_train.bridge import BridgeConfig, wandb_files
 from otel_train.bridge.wandb_file import FILE_HEADER
 from otel_train.catalogue import Metric, Reduction, rows
-from otel_train.ring import Identity, Kind, RingWriter, Schema
+from otel_train.ring import Identity, Kind, RingReader, RingWriter, Schema
 from otel_train.ring.file_format import CURSOR_OFFSET, PROGRESS, PROGRESS_OFFSET
+from otel_train.ring.schema import dump_key
 from otel_train.trainer import shipped_configs
 from tests.support.running_bridge import RunningBridge
 from tests.support.step_requests import step_request
@@ -35,7 +36,7 @@ def otlp() -> Iterator[Seed]:
 
 
 def rings() -> Iterator[tuple[str, RingWriter]]:
-    """Give a ring of user's scalars and one of catalogue rows, full and then some."""
+    """Give a ring of user's scalars and one of catalogue rows, full and then some, and one with late keys."""
     schemas = {
         "scalars": Schema((Metric("loss", unit="1"), Metric("gain", Reduction.MAX), Metric("n", Reduction.SUM))),
         "catalogue": Schema((rows.PICKS, rows.TOKENS, rows.MODALITY_SHARE, rows.REUSE_DISTANCE), ("code",)),
@@ -47,6 +48,10 @@ def rings() -> Iterator[tuple[str, RingWriter]]:
             for step in range(RECORDS):
                 ring.write(step, 1000 + step, (Kind.RANK, Kind.CLUSTER)[step % 2], [1.0] * ring.geometry.values)
             yield name, ring
+            late = [(ring.add_key(Metric(f"late/{index}")) or 0, 1.0, 1.0) for index in range(2)]
+            ring.write(5, 2000, Kind.CLUSTER, [1.0] * ring.geometry.values, late[:1])
+            ring.write(5, 2001, Kind.BOTH, (), late, logged=True)
+            yield f"late-{name}", ring
 
 
 def ring() -> Iterator[Seed]:
@@ -63,7 +68,8 @@ def ring_content() -> Iterator[Seed]:
         parts += [(CURSOR_OFFSET + index * geometry.slot_size, geometry.slot_struct.size) for index in range(2)]
         parts += [(geometry.offset(index), geometry.record_struct.size) for index in range(RECORDS)]
         schema = file[geometry.schema_offset : geometry.schema_offset + geometry.schema_size]
-        content = b"".join(file[offset : offset + size] for offset, size in parts)
+        keys = [dump_key(key) for key in RingReader(made.path).late_keys]
+        content = b"".join(file[offset : offset + size] for offset, size in parts) + b"\n".join(keys)
         assert build(schema, content)[geometry.header_size :] == file[geometry.header_size :]
         yield name, schema + b"\0" + content
 

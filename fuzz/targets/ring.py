@@ -52,8 +52,10 @@ def _read(reader: RingReader) -> None:
 
 def _send_ones(reader: RingReader) -> None:
     """Encode a step that counts 1 of each: names and identity can be sent, or the file should have been refused."""
-    builder = PointBuilder(Origin(reader.identity, reader.layout))
-    builder.add_cluster(1, 1, [1.0] * reader.geometry.values, [1.0] * reader.geometry.totals)
+    layout = reader.layout
+    builder = PointBuilder(Origin(reader.identity, reader.base_layout))
+    values = [1.0] * (layout.sums + 2 * layout.peaks)
+    builder.add_cluster(1, 1, values, [1.0] * reader.geometry.totals, layout=layout)
     sent = _encode(builder)
     # The SDK leaves out an attribute that it can't encode: what a rank says would be taken for rank 0's.
     assert len(sent.resource.attributes) == len(resource_of(reader.identity).attributes)

@@ -1,4 +1,4 @@
-"""A ring file whose sizes and check values are right whatever stands in it: schema, NUL, progress, slots, records."""
+"""A ring file whose sizes and check values fit whatever is in it: schema, NUL, progress, slots, records, key rows."""
 
 from __future__ import annotations
 
@@ -7,7 +7,15 @@ from zlib import crc32
 
 from fuzz.targets import ring
 from otel_train.exceptions import OtelTrainError
-from otel_train.ring.file_format import CURSOR_OFFSET, PROGRESS, PROGRESS_OFFSET, Geometry, pack_header
+from otel_train.ring.file_format import (
+    CURSOR_OFFSET,
+    KEY_ROW,
+    KEY_TABLE_SIZE,
+    PROGRESS,
+    PROGRESS_OFFSET,
+    Geometry,
+    pack_header,
+)
 from otel_train.ring.schema import load_schema
 
 RECORDS = 4
@@ -41,6 +49,14 @@ def build(schema: bytes, content: bytes) -> bytes:
         put(CURSOR_OFFSET + index * geometry.slot_size, geometry.slot_struct.size)
     for index in range(RECORDS):
         put(geometry.offset(index), geometry.record_struct.size)
+    # What is left are the rows of the key table, one a line.
+    offset = geometry.table_offset
+    for row in parts.read().split(b"\n"):
+        end = offset + KEY_ROW.size + len(row)
+        if end > geometry.table_offset + KEY_TABLE_SIZE:
+            break
+        file[offset:end] = KEY_ROW.pack(len(row), crc32(row)) + row
+        offset = end
     return bytes(file)
 
 

@@ -141,10 +141,11 @@ def dump(
     DIR is the job's OTEL_TRAIN_RING_DIR, or the output of smoke or demo; without it, your newest job on this machine.
 
     One object or row is one record: run, attempt, rank, kind (rank: its own values of an interval; cluster: those of
-    all ranks), step, time (RFC 3339, UTC), time_ns, then the values by their wandb keys (see `otel-train catalogue`; a
-    histogram has none). They come rank by rank, as they were written. A value that nobody measured in an interval is
-    left out (CSV: empty, Parquet: null). NaN and infinities are the texts NaN, Infinity and -Infinity, in Parquet
-    themselves. A value whose key is one of these names gets the prefix metric/.
+    all ranks; rank_logged, cluster_logged: what telemetry.log gave to that step), step, time (RFC 3339, UTC), time_ns,
+    then the values by their wandb keys (see `otel-train catalogue`; a histogram has none). They come rank by rank, as
+    they were written. A value that nobody measured in an interval is left out (CSV: empty, Parquet: null). NaN and
+    infinities are the texts NaN, Infinity and -Infinity, in Parquet themselves. A value whose key is one of these names
+    gets the prefix metric/.
 
     Torn records are left out and counted.
     """

@@ -15,6 +15,8 @@ from otel_train.ring import Kind, Record, RingReader, ring_files
 
 FIELDS = ("run", "attempt", "rank", "kind", "step", "time", "time_ns")
 """Columns of each row before the values."""
+LOGGED_SUFFIX = "_logged"
+"""End of the kind of a row with values that were logged beside the steps."""
 PREFIX = "metric/"
 """Prefix of a value's name that is one of `FIELDS`."""
 READ_AT_ONCE = 512
@@ -132,16 +134,15 @@ class Dump:
             yield from self._rows_of(reader, after)
 
     def _rows_of(self, reader: RingReader, after: int | None) -> Iterator[Row]:
-        identity, layout, names = reader.identity, reader.layout, self.names()
+        identity, names = reader.identity, self.names()
         fixed: Row = {"run": identity.run_id, "attempt": identity.attempt, "rank": identity.rank}
         for record in self._records(reader):
             if not self._selects(record, after):
                 continue
-            sums, peaks, peak_ranks = layout.split(record.values)
-            values = layout.by_key(sums, peaks, peak_ranks if record.kind is Kind.CLUSTER else ())
+            values = record.by_key()
             row: Row = {
                 **fixed,
-                "kind": record.kind.name.lower(),
+                "kind": record.kind.name.lower() + LOGGED_SUFFIX * record.logged,
                 "step": record.step,
                 "time": rfc3339(record.time_ns),
                 "time_ns": record.time_ns,

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import math
+from bisect import bisect_left
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 
@@ -29,26 +30,60 @@ class Track:
     """Time at which each step ended, nanoseconds since the epoch."""
     values: dict[str, list[float]] = field(default_factory=dict)
     """By wandb key, as long as `steps`; NaN where a step has no such value."""
+    _ahead: set[int] = field(default_factory=set, repr=False, compare=False)
+    """Steps that have nothing but merged values, and are newer than all others."""
 
     def add(self, step: int, time_ns: int, values: Mapping[str, float]) -> None:
-        """Add a step after the others; an older one replaces those from there on."""
+        """Add a step after the others; an older one replaces those from there on, but for what was merged ahead."""
+        ahead: list[tuple[int, int, dict[str, float]]] = []
         while self.steps and self.steps[-1] >= step:
+            if self.steps[-1] in self._ahead:
+                ahead.append(self._row(-1))
             self.steps.pop()
             self.times_ns.pop()
             for column in self.values.values():
                 column.pop()
+        self._ahead.clear()
+        self._insert(len(self.steps), step, time_ns, values)
+        for row in ahead:
+            self.merge(*row)
+
+    def merge(self, step: int, time_ns: int, values: Mapping[str, float]) -> None:
+        """Add values to a step, without replacing others: a step that is not there is inserted in its order."""
+        index = bisect_left(self.steps, step)
+        if index == len(self.steps) or self.steps[index] != step:
+            if index == len(self.steps) or self.steps[index] in self._ahead:
+                self._ahead.add(step)
+            if index < len(self.steps):
+                time_ns = min(time_ns, self.times_ns[index])
+            self._insert(index, step, max(time_ns, self.times_ns[index - 1]) if index else time_ns, {})
+        self._add_columns(values)
+        for key, value in values.items():
+            self.values[key][index] = value
+
+    def begin_attempt(self) -> None:
+        """Note that what follows is another attempt's: what was merged ahead is replaced with the rest."""
+        self._ahead.clear()
+
+    def _insert(self, index: int, step: int, time_ns: int, values: Mapping[str, float]) -> None:
+        self._add_columns(values)
+        self.steps.insert(index, step)
+        self.times_ns.insert(index, time_ns)
+        for key, column in self.values.items():
+            column.insert(index, values.get(key, math.nan))
+
+    def _add_columns(self, values: Mapping[str, float]) -> None:
         for key in values.keys() - self.values.keys():
             self.values[key] = [math.nan] * len(self.steps)
-        self.steps.append(step)
-        self.times_ns.append(time_ns)
-        for key, column in self.values.items():
-            column.append(values.get(key, math.nan))
+
+    def _row(self, index: int) -> tuple[int, int, dict[str, float]]:
+        values = {key: column[index] for key, column in self.values.items()}
+        present = {key: value for key, value in values.items() if not math.isnan(value)}
+        return self.steps[index], self.times_ns[index], present
 
     def rows(self) -> Iterator[tuple[int, int, dict[str, float]]]:
-        """Yield (step, time, values) of each step, without the values that it lacks."""
-        for index, (step, time_ns) in enumerate(zip(self.steps, self.times_ns, strict=True)):
-            values = {key: column[index] for key, column in self.values.items()}
-            yield step, time_ns, {key: value for key, value in values.items() if not math.isnan(value)}
+        """Return (step, time, values) of each step, without the values that it lacks."""
+        return map(self._row, range(len(self.steps)))
 
     def keep(self, newest: int) -> None:
         """Forget all but so many of the newest steps."""

@@ -2,12 +2,12 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Collection, Iterator
 from dataclasses import dataclass
 from enum import StrEnum
 from pathlib import Path
 
-from otel_train.catalogue import Phase
+from otel_train.catalogue import Layout, Phase
 from otel_train.printable import printable
 from otel_train.ring import Identity, Record, RingReader, is_stopped
 
@@ -73,17 +73,24 @@ class RankRing:
         self.reader = RingReader(path)
         self.identity = self.reader.identity
         self._position = 0
-        self.selected: tuple[int, ...] | None = None
-        """Indices of the series that are read, where only some are."""
+        self._indices: tuple[Layout, tuple[int, ...]] | None = None
+        """Layout of the newest record, and the indices in it of the series that are read, where only some are."""
+
+    def selected(self, layout: Layout, keys: Collection[str]) -> tuple[int, ...]:
+        """Return the indices in a record's layout of the series with these wandb keys, the same at each call."""
+        if self._indices is None or self._indices[0] is not layout:
+            self._indices = layout, layout.indices_of(keys)
+        return self._indices[1]
 
     def records(self, newest: int | None = None) -> Iterator[Record]:
         """Yield the records since the last call, or only so many of the newest among them."""
         if newest is not None:
             self._position = max(self._position, self.reader.progress.written - newest)
         while True:
-            records, self._position, lost = self.reader.read(self._position, READ_AT_ONCE)
+            begin = self._position
+            records, self._position, _ = self.reader.read(begin, READ_AT_ONCE)
             yield from records
-            if len(records) + lost < READ_AT_ONCE:
+            if self._position - begin < READ_AT_ONCE:
                 return
 
     def state(self) -> RankState:

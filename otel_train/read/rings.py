@@ -103,18 +103,19 @@ class RingJob:
         )
 
     def _take(self, rank: int, ring: RankRing, record: Record) -> None:
-        layout = ring.reader.layout
-        sums, peaks, peak_ranks = layout.split(record.values)
-        if record.kind is Kind.CLUSTER:
-            self.history.cluster.add(record.step, record.time_ns, layout.by_key(sums, peaks, peak_ranks))
+        track = self.history.cluster
+        if record.kind is Kind.RANK:
+            track = self.history.ranks.setdefault(rank, Track())
+        if record.logged:
+            # Those of the newest steps only, where older ones are forgotten.
+            if self._newest is None or (track.steps and record.step >= track.steps[0]):
+                track.merge(record.step, record.time_ns, self._selected(ring, record))
             return
-        track = self.history.ranks.setdefault(rank, Track())
-        if self._rank_keys is not None:
-            if ring.selected is None:
-                ring.selected = layout.indices_of(self._rank_keys)
-            track.add(record.step, record.time_ns, layout.some_by_key(ring.selected, sums, peaks))
+        track.add(record.step, record.time_ns, self._selected(ring, record))
+        if record.kind is Kind.CLUSTER or self._rank_keys is not None:
             return
-        track.add(record.step, record.time_ns, layout.by_key(sums, peaks))
+        layout = record.layout
+        sums, _, _ = layout.split(record.values)
         [measure] = rows.REUSE_DISTANCE.measures
         start = layout.offsets.get(measure.name)
         if start is not None:
@@ -122,6 +123,12 @@ class RingJob:
             before = self.history.reuse or (0.0,) * measure.size
             self.history.reuse = tuple(a + b for a, b in zip(before, reuse, strict=True))
         self._picks.add(rank, record.step, layout, sums, ring.reader.facts)
+
+    def _selected(self, ring: RankRing, record: Record) -> dict[str, float]:
+        if self._rank_keys is None or record.kind is Kind.CLUSTER:
+            return record.by_key()
+        sums, peaks, _ = record.layout.split(record.values)
+        return record.layout.some_by_key(ring.selected(record.layout, self._rank_keys), sums, peaks)
 
     def _sum_up(self) -> None:
         """Join the ranks' picks, and the counts of losses in the rings."""

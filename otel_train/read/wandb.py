@@ -7,7 +7,7 @@ from collections.abc import Iterable
 from pathlib import Path
 
 from otel_train.bridge.wandb_file import SUFFIX, read_history, run_ids_of_files, wandb_files
-from otel_train.catalogue import rows
+from otel_train.catalogue import ATTEMPT_KEY, rows
 from otel_train.extras import install_command
 from otel_train.read.history import History, SourceError, Track, first_names
 
@@ -57,9 +57,7 @@ def prepend_older_steps(history: History, state: Path) -> None:
     """Add the cluster's steps that the rings have overwritten, from a bridge's files, before those of the rings."""
     first = history.cluster.steps[0] if history.cluster.steps else math.inf
     older = Track()
-    for step, time_ns, values in _rows(wandb_files(state, history.run_id)):
-        if step < first:
-            older.add(step, time_ns, values)
+    _add_rows(older, (row for row in _rows(wandb_files(state, history.run_id)) if row[0] < first))
     if not older.steps:
         return
     for step, time_ns, values in history.cluster.rows():
@@ -81,12 +79,26 @@ def _run_ids(state: Path) -> list[str]:
 
 def _history(source: str, run: str, files: Iterable[Path]) -> History:
     history = History(source, run)
-    for step, time_ns, values in _rows(files):
-        history.cluster.add(step, time_ns, values)
+    _add_rows(history.cluster, _rows(files))
     if not history.cluster.steps:
         raise SourceError(f"{source}: no step is in there yet")
     history.infer_from_cluster()
     return history
+
+
+def _add_rows(track: Track, logged: Iterable[LoggedStep]) -> None:
+    """Add rows in the order of a run; an attempt's row of a step that it had is of values logged beside the steps."""
+    attempt, newest = math.nan, -1
+    for step, time_ns, values in logged:
+        of = values.get(ATTEMPT_KEY, math.nan)
+        if of != attempt:
+            attempt, newest = of, -1
+            track.begin_attempt()
+        if step > newest:
+            track.add(step, time_ns, values)
+            newest = step
+        else:
+            track.merge(step, time_ns, values)
 
 
 def _rows(files: Iterable[Path]) -> list[LoggedStep]:

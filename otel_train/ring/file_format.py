@@ -133,6 +133,8 @@ class Record(NamedTuple):
     """Whether the values were logged beside the steps: the layout has late keys only."""
     parts: int = 0
     """Records right before it that hold its late values."""
+    partial: bool = False
+    """Whether it has lost its late values: one of its parts is torn or overwritten."""
 
     @property
     def first(self) -> int:

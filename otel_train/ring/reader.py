@@ -201,15 +201,15 @@ class RingReader:
 
     def _record(self, sequence: int, step: int, time_ns: int, word: int, values: Sequence[float]) -> Record:
         """Return a record with the late values of its parts; without these where one is torn or overwritten."""
-        table, layout, parts = self._table, self._table.all, 0
+        table, layout, parts, partial = self._table, self._table.all, 0, False
         logged = bool(word & LOGGED)
         if table.keys or logged:
             read = self._parts(sequence, step, time_ns, word)
-            parts = len(read)
+            parts, partial = len(read), not read and bool(word >> PARTS_SHIFT & MOST_TOLD)
             late = load_parts([number for part in read for number in part], len(table.keys)) if read else table.no_late
             layout, values = (table.late, late) if logged else (layout, [*table.joined(values, late)])
-        kind = _KINDS[word & KIND_MASK]
-        return Record(sequence, step, time_ns, kind, tuple(values), word >> ORDINAL_SHIFT, layout, logged, parts)
+        kind, ordinal = _KINDS[word & KIND_MASK], word >> ORDINAL_SHIFT
+        return Record(sequence, step, time_ns, kind, tuple(values), ordinal, layout, logged, parts, partial)
 
     def _parts(self, sequence: int, step: int, time_ns: int, word: int) -> list[Sequence[float]]:
         """Return the values of a record's parts, or none of them where one is missing."""

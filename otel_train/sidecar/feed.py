@@ -31,7 +31,7 @@ class Batch:
     live: PointBuilder | None
     """Points that describe the sending, at the present."""
     records: int
-    """Records of the ring that the cursor moves over."""
+    """Records in it, sent or not."""
     repeated: bool
     """Whether the receiver may have some of it: a request that held it was not answered."""
     cursor: Cursor
@@ -67,15 +67,13 @@ class RingFeed:
         if self._cursor.sent < self._cursor.position:
             self._cursor = self._cursor._replace(sent=self._cursor.position, sent_totals=self._cursor.totals)
         self._interval_ns = int(rank_interval * 1e9)
-        # A record of a rank that is alone is two: its own and the cluster's.
-        self._most = max(1, min(BATCH_RECORDS, MAX_POINTS // (2 * len(self.reader.layout.series))))
         self.limit = self._most
         """Records in the next batch at most; the sender lowers it to find what a receiver refuses."""
         self._left_out: dict[str, float] = {}
         """Metrics that the receiver refuses for good, and when they are tried again."""
         self._suspected: set[str] = set()
         """Metrics that it refused in one record."""
-        self._origin = Origin(self.reader.identity, self.reader.layout)
+        self._origin = Origin(self.reader.identity, self.reader.base_layout)
         self._unanswered = self._cursor.sent
         """The position that a request without an answer has reached."""
         self._order = self._order_before()
@@ -85,7 +83,7 @@ class RingFeed:
 
     def _order_before(self) -> RecordOrder:
         """Return the order as an earlier sidecar has left it, from the last records that it had read."""
-        identity, cursor, width = self.reader.identity, self._cursor, self.reader.layout.sums
+        identity, cursor, width = self.reader.identity, self._cursor, self._width
         stride = self.reader.facts.get("telemetry.log_every")
         order = RecordOrder(
             self._interval_ns,
@@ -99,12 +97,22 @@ class RingFeed:
         for record in reversed([record for record in records if record.sequence < cursor.position]):
             # The totals at the cursor are those of its newest record.
             before.append((record, tuple(own)))
-            if record.kind is Kind.RANK:
+            if record.kind is Kind.RANK and not record.logged:
                 own = [total - value for total, value in zip(own, record.values, strict=False)]
-        if cursor.position and (not before or before[-1][0].sequence > 0):
+        if cursor.position and (not before or before[-1][0].first > 0):
             order.note_loss()  # those before them are not read, or overwritten
         order.resume(before[::-1])
         return order
+
+    @property
+    def _most(self) -> int:
+        # A record of a rank that is alone is two: its own and the cluster's.
+        return max(1, min(BATCH_RECORDS, MAX_POINTS // (2 * len(self.reader.layout.series))))
+
+    @property
+    def _width(self) -> int:
+        """Sums that are added up: late keys are gauges, and have no totals."""
+        return self.reader.base_layout.sums
 
     @property
     def position(self) -> int:
@@ -119,7 +127,7 @@ class RingFeed:
     @property
     def drained(self) -> bool:
         """Whether all that was recorded has been acknowledged."""
-        return self._cursor.position >= self.reader.progress.written and self._order.unsent is None
+        return self._cursor.position >= self.reader.progress.written and not self._order.waits
 
     def next(self, max_bytes: int = MAX_BYTES, *, live: bool = True) -> Batch | None:
         """Return the next batch without moving the cursor, or None when there is nothing to do.
@@ -138,20 +146,20 @@ class RingFeed:
             del self._left_out[name]
         self._order.note_time(clock_ns)
         cursor, order = self._cursor, self._order.copy()
-        records, position, lost = self._read(self.limit)
+        records, position, lost = self._read(min(self.limit, self._most))
         builder = PointBuilder(self._origin)
         totals = cursor.totals
         if lost:
             totals = self._totals_before(records, position)
             order.note_loss()
-        width = self.reader.layout.sums
+        width = self._width
         own, cluster = list(totals[:width]), list(totals[width:])
         now_ns = time.time_ns()
         for outgoing in order.give_up(clock_ns):
             self._add(builder, *outgoing)
         for number, record in enumerate(records, start=1):
             sums = own if record.kind is Kind.RANK else cluster
-            for index, value in enumerate(record.values[:width]):
+            for index, value in enumerate(() if record.logged else record.values[:width]):
                 sums[index] += value
             for outgoing in order.take(record, tuple(sums)):
                 self._add(builder, *outgoing)
@@ -180,7 +188,7 @@ class RingFeed:
         return Batch(
             metrics=builder if builder.points else None,
             live=live_points,
-            records=position - cursor.position - lost,
+            records=len({record.sequence for record in records if record.sequence < position}),
             repeated=cursor.position < self._unanswered,
             cursor=end,
             order=order,
@@ -194,25 +202,25 @@ class RingFeed:
         if not lost or not records:
             return records, position, lost
         for index in range(1, len(records)):
-            if records[index].sequence > records[index - 1].sequence + 1:
+            if records[index].first > records[index - 1].sequence + 1:
                 del records[index:]
                 break
-        return records, records[-1].sequence + 1, records[0].sequence - self._cursor.position
+        return records, records[-1].sequence + 1, records[0].first - self._cursor.position
 
     def _totals_before(self, records: Sequence[Record], position: int) -> tuple[float, ...]:
         """Return the totals before the first of these records, where those before them are lost.
 
         A request may have had these with the lost ones counted: they must be sent with the same values again.
         """
-        first, sent = records[0].sequence if records else position, self._cursor.sent
+        first, sent = records[0].first if records else position, self._cursor.sent
         if first >= sent or sent > self.reader.progress.written:
             return self._cursor.sent_totals if first >= sent else self._cursor.totals
-        width = self.reader.layout.sums
+        width = self._width
         totals = list(self._cursor.sent_totals)
         records, _, lost = self.reader.read(first, sent - first)
         if lost:  # they are overwritten at this moment
             return self._cursor.totals
-        for record in records:
+        for record in [record for record in records if not record.logged]:
             start = 0 if record.kind is Kind.RANK else width
             for index, value in enumerate(record.values[:width], start):
                 totals[index] -= value
@@ -231,11 +239,20 @@ class RingFeed:
 
     @staticmethod
     def _add(builder: PointBuilder, record: Record, totals: tuple[float, ...], names_step: bool) -> None:  # noqa: FBT001
-        step, time_ns, values = record.step, record.time_ns, record.values
+        step, time_ns, values, layout = record.step, record.time_ns, record.values, record.layout
         if record.kind is Kind.RANK:
-            builder.add_rank(step, time_ns, values, totals, names_step=names_step)
-        else:
-            builder.add_cluster(step, time_ns, values, totals, ordinal=record.ordinal, names_step=names_step)
+            builder.add_rank(step, time_ns, values, totals, names_step=names_step, layout=layout)
+            return
+        builder.add_cluster(
+            step,
+            time_ns,
+            values,
+            totals,
+            ordinal=record.ordinal,
+            names_step=names_step,
+            layout=layout,
+            partial=record.partial,
+        )
 
     def probe(self) -> PointBuilder:
         """Return live points, for finding out whether a receiver takes anything."""

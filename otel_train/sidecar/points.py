@@ -14,12 +14,15 @@ from opentelemetry.sdk.util.instrumentation import InstrumentationScope
 
 from otel_train.catalogue import Instrument, Layout, Phase, cluster_name, rows
 from otel_train.catalogue import Metric as Row
+from otel_train.catalogue import Series as Entry
 from otel_train.ring import Identity
 from otel_train.sidecar.point_templates import Series
 
 SCOPE = InstrumentationScope("otel_train")
 LIVE_SUFFIX = "/sidecar"
 """End of the `service.instance.id` of the points that describe a rank's state and the sending."""
+KEPT_LAYOUTS = 4
+"""Layouts of a ring whose series are kept; each late key makes new ones, and the old ones are of no more use."""
 
 
 def resource_of(identity: Identity) -> Resource:
@@ -52,11 +55,11 @@ def _live(empty: Any) -> Any:
 
 
 class Origin:
-    """Resource and series of all points of one ring, made once.
+    """Resource and series of all points of one ring, made once; those of late keys when they come.
 
     Args:
         identity: Whose points these are.
-        layout: The offsets of the measures in its records.
+        layout: The offsets of the measures in its records, without late keys.
     """
 
     def __init__(self, identity: Identity, layout: Layout) -> None:
@@ -67,15 +70,12 @@ class Origin:
         self.live = _live(self.empty)
         """The same for live points: their times are the present's, and a record yet to be sent is older."""
         self.layout = layout
-        start_ns = identity.attempt * 1_000_000
-        self.rank, self.cluster = (
-            [
-                Series(name, entry.metric, entry.instrument, start_ns, attribute=entry.attribute_value)
-                for name, entry in zip(names, layout.series, strict=True)
-            ]
-            for names in ([entry.name for entry in layout.series], [entry.cluster_name for entry in layout.series])
-        )
-        """The layout's series, for one rank's values and for the cluster's."""
+        self._start_ns = start_ns = identity.attempt * 1_000_000
+        self._series: dict[tuple[str, str], Series] = {}
+        """By name and attribute."""
+        self._of_layouts: dict[Layout, tuple[list[Series], list[Series]]] = {}
+        self.metrics: dict[tuple[str, str], Any] = {}
+        """The metrics without a point."""
         points = rows.STEP_POINTS
         self.step = Series(rows.STEP.name, rows.STEP, Instrument.GAUGE, start_ns, integer=True)
         self.step_points = Series(cluster_name(points.name), points, points.instrument, start_ns, integer=True)
@@ -87,16 +87,29 @@ class Origin:
             for value in ([phase.name.lower() for phase in Phase] if row.attribute else [""])
         }
         """By name and, where it has an attribute, by that: a phase."""
-        every = [
-            *self.rank,
-            *self.cluster,
-            self.step,
-            self.step_points,
-            self.step_ordinal,
-            *self.pipeline.values(),
-        ]
-        self.metrics = {series.key: series.metric for series in every}
-        """The metrics without a point."""
+        for series in (self.step, self.step_points, self.step_ordinal, *self.pipeline.values()):
+            self.metrics[series.key] = series.metric
+        self.series_of(layout)
+
+    def series_of(self, layout: Layout) -> tuple[list[Series], list[Series]]:
+        """Return a layout's series, for one rank's values and for the cluster's."""
+        if layout not in self._of_layouts:
+            while len(self._of_layouts) >= KEPT_LAYOUTS:
+                del self._of_layouts[next(iter(self._of_layouts))]
+            self._of_layouts[layout] = (
+                [self._one(entry.name, entry) for entry in layout.series],
+                [self._one(entry.cluster_name, entry) for entry in layout.series],
+            )
+        return self._of_layouts[layout]
+
+    def _one(self, name: str, entry: Entry) -> Series:
+        key = name, entry.attribute_value
+        if key not in self._series:
+            attribute = entry.attribute_value
+            made = Series(name, entry.metric, entry.instrument, self._start_ns, attribute=attribute)
+            self._series[key] = made
+            self.metrics[made.key] = made.metric
+        return self._series[key]
 
 
 class Part(NamedTuple):
@@ -128,7 +141,14 @@ class PointBuilder:
         """Bytes of the points."""
 
     def add_rank(
-        self, step: int, time_ns: int, values: Sequence[float], totals: Sequence[float], *, names_step: bool = True
+        self,
+        step: int,
+        time_ns: int,
+        values: Sequence[float],
+        totals: Sequence[float],
+        *,
+        names_step: bool = True,
+        layout: Layout | None = None,
     ) -> None:
         """Add a rank's own values.
 
@@ -138,9 +158,11 @@ class PointBuilder:
             values: float64 [sums + peaks ...], the interval's.
             totals: float64 [sums], of all intervals so far, this one included.
             names_step: Whether `train.step` is added too.
+            layout: The offsets of the measures in `values`; None where they are the origin's.
         """
-        sums, peaks, _ = self._origin.layout.split(values)
-        self._add_all(self._origin.rank, time_ns, (sums, peaks, ()), totals)
+        layout = layout or self._origin.layout
+        sums, peaks, _ = layout.split(values)
+        self._add_all(layout, self._origin.series_of(layout)[0], time_ns, (sums, peaks, ()), totals)
         if names_step:
             self._add(self._origin.step, time_ns, step)
 
@@ -153,6 +175,8 @@ class PointBuilder:
         *,
         ordinal: int = 0,
         names_step: bool = True,
+        layout: Layout | None = None,
+        partial: bool = False,
     ) -> None:
         """Add the cluster's values.
 
@@ -163,12 +187,16 @@ class PointBuilder:
             totals: float64 [sums], of all intervals so far, this one included.
             ordinal: Running number of the attempt's cluster record; 0 where it is unknown.
             names_step: Whether `train.step` is added too.
+            layout: The offsets of the measures in `values`; None where they are the origin's.
+            partial: Whether values are missing that may have been sent: how many points there are is left out then.
         """
-        count = self._add_all(self._origin.cluster, time_ns, self._origin.layout.split(values), totals)
+        layout = layout or self._origin.layout
+        count = self._add_all(layout, self._origin.series_of(layout)[1], time_ns, layout.split(values), totals)
         if ordinal:
             self._add(self._origin.step_ordinal, time_ns, ordinal)
             count += 1
-        self._add(self._origin.step_points, time_ns, count + 1)
+        if not partial:
+            self._add(self._origin.step_points, time_ns, count + 1)
         if names_step:
             self._add(self._origin.step, time_ns, step)
 
@@ -178,6 +206,7 @@ class PointBuilder:
 
     def _add_all(
         self,
+        layout: Layout,
         all_series: Sequence[Series],
         time_ns: int,
         parts: tuple[Sequence[float], Sequence[float], Sequence[float]],
@@ -185,7 +214,7 @@ class PointBuilder:
     ) -> int:
         sums, peaks, ranks = parts
         points, count, size = self._points, 0, 0
-        for series, value in zip(all_series, self._origin.layout.exported(sums, totals, peaks, ranks), strict=True):
+        for series, value in zip(all_series, layout.exported(sums, totals, peaks, ranks), strict=True):
             if value is not None:
                 point = series.pack(time_ns, value)
                 points[series.key].append(point)

@@ -2,7 +2,10 @@
 
 A rank that reduces with others writes its own record of a step at once and the cluster's of the same step when the
 reduction is complete, often after its own of the next one. They are of one resource and share `train.step`, so a
-rank's record waits until the cluster's records of all earlier steps are there, or are given up.
+rank's record waits until the cluster's record of its step or of a later one is there, or is given up.
+
+Values that were logged beside the steps have records of their own, which are sent whatever the interval is: the rank's
+has the time of the call, the cluster's a time just before that of the step whose reduction brought them together.
 """
 
 from __future__ import annotations
@@ -49,6 +52,7 @@ class RecordOrder:
         "_expects_cluster",
         "_interval_ns",
         "_lost",
+        "_named",
         "_newest_ns",
         "_open",
         "_stride",
@@ -66,6 +70,8 @@ class RecordOrder:
         self._cluster_ns = self._cluster_step = 0
         self._lost = False
         """Whether records were lost before the next one."""
+        self._named = -1
+        """Sequence number of the rank's logged record that was sent last, which may be the cluster's too."""
         self._blocked_ns = 0
         """Since when a record waits for the cluster's of an earlier step; 0 when none does."""
         self._open: deque[tuple[Record, tuple[float, ...]]] = deque()
@@ -79,6 +85,7 @@ class RecordOrder:
         other._newest_ns, other._blocked_ns, other._stride = self._newest_ns, self._blocked_ns, self._stride
         other._cluster_ns, other._cluster_step = self._cluster_ns, self._cluster_step
         other._open, other.unsent, other._lost = self._open.copy(), self.unsent, self._lost
+        other._named = self._named
         return other
 
     def resume(self, records: list[tuple[Record, tuple[float, ...]]]) -> None:
@@ -87,10 +94,10 @@ class RecordOrder:
             if record.kind is Kind.CLUSTER:
                 self._expects_cluster = True
                 self._resolve(record.time_ns)
-                self._cluster_ns, self._cluster_step = max(self._cluster_ns, record.time_ns), record.step
-                self._newest_ns = max(self._newest_ns, record.time_ns)
-            else:
-                self._append(record, totals)
+                self._note_cluster(record)
+                continue
+            self._append(record, totals)
+            if not record.logged:
                 self.unsent = (record, totals) if record.time_ns > self.rank_time_ns else None
         if not self._expects_cluster:
             self._open.clear()
@@ -102,20 +109,26 @@ class RecordOrder:
             self._blocked_ns = 0
             while self._open and self._open[0][0].time_ns <= record.time_ns:
                 yield from self._if_due(*self._open.popleft())
-            names_step = record.time_ns > self.rank_time_ns
-            self._cluster_ns, self._cluster_step = record.time_ns, record.step
-            self._newest_ns = max(self._newest_ns, record.time_ns)
+            names_step = record.sequence != self._named if record.logged else record.time_ns > self.rank_time_ns
+            self._note_cluster(record)
             yield Outgoing(record, totals, names_step)
-            if self._open:
-                yield from self._if_due(*self._open[0])
             return
-        self.unsent = (record, totals)
-        if not self._expects_cluster:
+        if not record.logged:
+            self.unsent = (record, totals)
+        if self._expects_cluster:
+            self._append(record, totals)
+        else:
             yield from self._if_due(record, totals)
-            return
-        self._append(record, totals)
-        if len(self._open) == 1:
-            yield from self._if_due(record, totals)
+
+    @property
+    def waits(self) -> bool:
+        """Whether there is a record that is to be sent, were there no later one."""
+        return self.unsent is not None or any(record.logged for record, _ in self._open)
+
+    def _note_cluster(self, record: Record) -> None:
+        self._newest_ns = max(self._newest_ns, record.time_ns)
+        if not record.logged:
+            self._cluster_ns, self._cluster_step = max(self._cluster_ns, record.time_ns), record.step
 
     def note_loss(self) -> None:
         """Note that records before the next one were overwritten: the cluster's of their steps may still come."""
@@ -155,12 +168,17 @@ class RecordOrder:
 
     def show(self) -> Iterator[Outgoing]:
         """Yield the rank's newest record though it is not due: no later one comes soon."""
+        while self._open and self._open[0][0].logged:
+            yield from self._if_due(*self._open.popleft())
         if self.unsent is not None and (not self._open or self._open[0][0].sequence == self.unsent[0].sequence):
             yield from self._send(*self.unsent)
             self.unsent = None
 
     def _if_due(self, record: Record, totals: tuple[float, ...]) -> Iterator[Outgoing]:
-        if record.sequence != LOST and record.time_ns - self.rank_time_ns >= self._interval_ns:
+        if record.logged:
+            self._named, self._newest_ns = record.sequence, max(self._newest_ns, record.time_ns)
+            yield Outgoing(record, totals, names_step=True)
+        elif record.sequence != LOST and record.time_ns - self.rank_time_ns >= self._interval_ns:
             yield from self._send(record, totals)
 
     def _send(self, record: Record, totals: tuple[float, ...]) -> Iterator[Outgoing]:

@@ -84,10 +84,7 @@ class _GivenReceiver:
             if reader.identity.run_id == self._run_id:
                 begin, end = self._positions.get(path, 0), reader.cursor.position
                 records, self._positions[path], _ = reader.read(begin, end - begin)
-                layout = reader.layout
-                self._rows += [
-                    layout.by_key(*layout.split(record.values)) for record in records if record.kind is Kind.CLUSTER
-                ]
+                self._rows += [record.by_key() for record in records if record.kind is Kind.CLUSTER]
         return len(self._rows)
 
     def problem(self) -> str:

@@ -16,8 +16,9 @@ from otel_train.otlp.answers import Answer, Verdict
 from otel_train.ring import Kind
 from otel_train.sidecar.points import LIVE_SUFFIX
 from tests.support.otlp_store import Sent, Store
-from tests.support.rank_ring import Rank, feeds, sender
+from tests.support.rank_ring import Rank, feeds, sender, time_of
 
+MILLISECOND = 10**6
 AWAY = Answer(verdict=Verdict.WAIT, cause="UNAVAILABLE", unanswered=True)
 OVERWRITTEN = [*["step"] * 6, "lost", *["step"] * 6]
 """A request whose acknowledgement is lost, and then a part of its records."""
@@ -29,16 +30,30 @@ def run(actions: Sequence[str], directory: Path, interval: float, *, alone: bool
     acknowledged: list[list[Sent]] = []
     rings, sending = feeds(directory, interval), sender(store, directory)
     step = reduced = 0
-    for action in (*actions, "look"):
+    logged: list[int] = []
+    """The step of each value that was logged and not reduced yet."""
+
+    def reduce() -> None:
+        nonlocal reduced
+        reduced += 1
+        carried = [at for at in logged if at < reduced]
+        for number, at in enumerate(carried):
+            stamp = time_of(reduced) - (len(carried) - number) * MILLISECOND
+            rank.log(at, stamp, a=number, b=reduced)
+        del logged[: len(carried)]
+        rank.record(reduced)
+
+    for count, action in enumerate((*actions, "look"), start=1):
         if action == "step":
             step += 1
             rank.record(step, kind=Kind.BOTH if alone else Kind.RANK)
             if step - reduced > 4 and not alone:  # the training thread waits for the oldest reduction
-                reduced += 1
-                rank.record(reduced)
+                reduce()
         elif action == "reduced" and reduced < step and not alone:
-            reduced += 1
-            rank.record(reduced)
+            reduce()
+        elif action == "log":
+            logged.append(step)
+            rank.log(step, time_of(step) + count * MILLISECOND, Kind.BOTH if alone else Kind.RANK, a=step, b=count)
         elif action == "kill":
             rings, sending = feeds(directory, interval), sender(store, directory)
         elif action == "small":
@@ -62,9 +77,14 @@ def run(actions: Sequence[str], directory: Path, interval: float, *, alone: bool
 @example(actions=[*OVERWRITTEN[:7], "small", "one", *OVERWRITTEN[7:]], interval=0.0, alone=True)
 # Another sidecar goes on, and the ring no longer holds what the one before it knew to be lost.
 @example(actions=[*["step"] * 15, "one", "step", "step", "kill", "small"], interval=0.0, alone=False)
+# The acknowledgement of logged values is lost, then one of their parts.
+@example(actions=[*["step"] * 8, "log", *["step"] * 7, "reduced", "lost", "lost", "step"], interval=0.0, alone=False)
+@example(actions=["log", *["step", "log"] * 4, "reduced", "reduced", "kill", "reduced"], interval=3.0, alone=False)
 @given(
     actions=st.lists(
-        st.sampled_from([*["step"] * 3, "reduced", "reduced", "look", "look", "lost", "away", "one", "kill", "small"]),
+        st.sampled_from(
+            [*["step"] * 3, "reduced", "reduced", "look", "look", "lost", "away", "one", "kill", "small", "log"]
+        ),
         min_size=20,
         max_size=50,
     ),

@@ -68,6 +68,7 @@ def test_overwritten_records_are_counted(receiver: OtlpReceiver, tmp_path: Path)
     rank = Rank(tmp_path, records=8)
     rank.record(*range(1, 20))
     rank.record(20, kind=Kind.RANK)
+    rank.ring.close(20, 0)
     with serving(tmp_path):
         wait_until(lambda: receiver.values(rows.RECORDS_DROPPED.name) != [])
     assert receiver.values(rows.RECORDS_DROPPED.name) == [12]

@@ -9,7 +9,7 @@ from pathlib import Path
 
 import pytest
 
-from otel_train.catalogue import LEDGER, MIXING
+from otel_train.catalogue import LEDGER, MIXING, Metric
 from otel_train.endpoint import Endpoint
 from otel_train.ring import Identity, Kind, RingReader, RingWriter, Schema, ring_files, ring_path
 from otel_train.sidecar import Sidecar
@@ -37,10 +37,13 @@ class Rank:
         rank: Number of the rank.
         records: Records that the ring holds.
         first_time: Time stamp of step 0.
+        attempt: Number of the attempt.
     """
 
-    def __init__(self, directory: Path, rank: int = 0, records: int = 64, first_time: int = FIRST_TIME) -> None:
-        self.identity = Identity(run_id="run", attempt=7, rank=rank, world_size=2)
+    def __init__(
+        self, directory: Path, rank: int = 0, records: int = 64, first_time: int = FIRST_TIME, attempt: int = 7
+    ) -> None:
+        self.identity = Identity(run_id="run", attempt=attempt, rank=rank, world_size=2)
         self.ring = RingWriter(ring_path(directory, self.identity), SCHEMA, self.identity, records=records)
         self.layout = SCHEMA.layout()
         self._first_time = first_time
@@ -52,6 +55,11 @@ class Rank:
             sums[self.layout.offsets["stream_mixing.picks"]] = sums[self.layout.offsets["ledger.evictions"]] = step
             values = sums + [1.0] * (2 * self.layout.peaks)
             self.ring.write(step, time_of(step, self._first_time), kind, values)
+
+    def log(self, step: int, time_ns: int, kind: Kind = Kind.CLUSTER, **values: float) -> None:
+        """Write a record of values that were logged beside the steps, under keys that begin with `late/`."""
+        late = [(self.ring.add_key(Metric(f"late/{name}")) or 0, value, 1.0) for name, value in values.items()]
+        self.ring.write(step, time_ns, kind, (), late, logged=True)
 
     def acknowledged(self) -> bool:
         """Tell whether the sidecar has noted that all was acknowledged: killed before that, it sends some again."""
