@@ -80,9 +80,7 @@ class OtelTrainCallback(Callback):  # type: ignore[misc]  # its types are not th
         """Log the values of the epoch before, which Lightning computes after all hooks at its end."""
         before, self._before = self._before, None
         if before is not None:
-            values = {
-                key: value for key, value in logged.newest_values(trainer).items() if value is not before.get(key)
-            }
+            values = {name: new for name, new in logged.newest_values(trainer).items() if new is not before.get(name)}
             logged.log_weighted(self.fit, values, self._epoch_weights)
 
     def on_validation_start(self, *_: Any) -> None:

@@ -15,7 +15,7 @@ import pytest
 from otel_train.catalogue import rows
 from otel_train.ring import End, Kind, RingReader, ring_files
 from tests.integrations.support.loader_job import JOBS, RANKS, Outcome, interpreter, run_program
-from tests.support.torchrun import rank_environment
+from tests.support.torchrun import ROOT, rank_environment
 
 GOES_ON = {
     "plain": (False, True, True),
@@ -141,19 +141,41 @@ def test_meter_counts_trained_rows(folder: Path) -> None:
     assert outcome.complaints() == []
 
 
-@pytest.mark.parametrize("strategies", [("ddp_fork", "ddp_spawn"), ("ddp",)], ids=["processes", "script"])
-def test_launched_ranks_meet(tmp_path: Path, strategies: tuple[str, ...]) -> None:
-    """Ranks that Lightning starts itself are those of one job, however it does, and have their common means."""
+def test_launched_ranks_meet(tmp_path: Path) -> None:
+    """Processes that Lightning forks or spawns are the ranks of one job, and have their common means."""
+    strategies = ("ddp_fork", "ddp_spawn")
     for strategy in strategies:
         (tmp_path / strategy).mkdir()
-    command = [str(interpreter("torch")), str(JOBS / "lightning_launch_job.py"), str(tmp_path), *strategies]
-    done = subprocess.run(command, env=rank_environment(), capture_output=True, text=True, timeout=200, check=False)
-    assert done.returncode == 0, done.stdout + done.stderr
+    run_alone(JOBS / "lightning_launch_job.py", tmp_path, *strategies)
     for strategy in strategies:
         losses = [json.loads((tmp_path / strategy / f"rank{rank}.json").read_text()) for rank in range(RANKS)]
+        expected = [sum(loss * count for loss, count in step) / 5 for step in zip(*losses, strict=True)]
         [recorded] = sessions(tmp_path / strategy)
-        assert [values["train/loss"] for values in recorded.values()] == pytest.approx(
-            [sum(loss * count for loss, count in step) / 5 for step in zip(*losses, strict=True)], rel=1e-6
-        )
-        identities = [RingReader(path).identity for path in ring_files(tmp_path / strategy / "rings")]
-        assert sorted((own.rank, own.local_rank, own.world_size) for own in identities) == [(0, 0, 2), (1, 1, 2)]
+        assert [values["train/loss"] for values in recorded.values()] == pytest.approx(expected, rel=1e-6)
+        check_two_ranks(tmp_path / strategy)
+
+
+def test_example_starts_ranks(tmp_path: Path) -> None:
+    """The example, which Lightning runs again for its other rank, has right rows, a loss and an evaluation."""
+    path = ROOT / "examples" / "trainers" / "lightning_callback.py"
+    assert len(path.read_text().splitlines()) < 60
+    run_alone(path, OTEL_TRAIN_RING_DIR=str(tmp_path / "rings"))
+    [recorded] = sessions(tmp_path)
+    assert list(recorded) == list(range(1, 21))
+    assert all(values[rows.PICKS.wandb_key] == 64 for values in recorded.values())
+    assert recorded[20]["train/loss"] < recorded[1]["train/loss"]
+    check_two_ranks(tmp_path)
+
+
+def run_alone(program: Path, *arguments: object, **variables: str) -> None:
+    """Run a program in one process, which starts the others."""
+    command = [str(interpreter("torch")), str(program), *map(str, arguments)]
+    environment = rank_environment(**variables)
+    done = subprocess.run(command, env=environment, capture_output=True, text=True, timeout=200, check=False)
+    assert done.returncode == 0, done.stdout + done.stderr
+
+
+def check_two_ranks(folder: Path) -> None:
+    """Check that the rings are of two ranks of one machine."""
+    identities = [RingReader(path).identity for path in ring_files(folder / "rings")]
+    assert sorted((own.rank, own.local_rank, own.world_size) for own in identities) == [(0, 0, 2), (1, 1, 2)]

@@ -1,4 +1,4 @@
-"""Fits whose ranks Lightning starts itself: by forking, by spawning, or by running this program again."""
+"""Fits whose ranks Lightning starts itself, by forking and by spawning, under the package's old name."""
 
 from __future__ import annotations
 
@@ -7,14 +7,14 @@ import sys
 from pathlib import Path
 from typing import Any
 
-import lightning
+import pytorch_lightning
 import torch
 from torch.utils.data import DataLoader, TensorDataset
 
 from otel_train.integrations.lightning import OtelTrainCallback
 
 
-class Model(lightning.LightningModule):  # type: ignore[misc]  # its types are not there
+class Model(pytorch_lightning.LightningModule):  # type: ignore[misc]  # its types are not there
     """A model that writes down the loss of each batch of its rank."""
 
     def __init__(self, folder: Path) -> None:
@@ -50,7 +50,7 @@ def main() -> None:
     for strategy in strategies:
         folder = Path(root, strategy)
         callback = OtelTrainCallback(ring_dir=folder / "rings", max_in_flight=100, close_timeout=0.2)
-        trainer = lightning.Trainer(
+        trainer = pytorch_lightning.Trainer(
             accelerator="cpu", devices=2, strategy=strategy, max_epochs=1, logger=False, callbacks=[callback],
             enable_progress_bar=False, enable_model_summary=False, enable_checkpointing=False,
             use_distributed_sampler=False,
