@@ -20,6 +20,8 @@ class ClusterLogger:
 
     def __init__(self, logger: Any, trainer: Any, fit: FitSession, every: int) -> None:
         self.logger, self.trainer, self.fit, self.every = logger, trainer, fit, every
+        self.keys: dict[str, None] = {}
+        """Keys that were logged with a step."""
 
     def log(self, metrics: Mapping[str, Any], step: int) -> None:
         """Record the metrics of a step, or of what comes beside it, on each rank."""
@@ -27,6 +29,7 @@ class ClusterLogger:
         in_step = step > self.fit.last_step
         if in_step:  # else it is a validation's, after the step
             ends = step % self.every == 0
+            self.keys |= dict.fromkeys(shared)
             values = self.fit.step(step, shared if ends else dict.fromkeys(shared))
         self.logger.log({**shared, **(values or {})}, step)
 

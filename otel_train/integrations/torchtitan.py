@@ -69,11 +69,12 @@ def track(
     fit = FitSession(meter=counter, **{**defaults, **options})
     processor.logger = ClusterLogger(processor.logger, trainer, fit, {**defaults, **options}["log_every"])
     if isinstance(trainer.checkpointer, CheckpointManager) and trainer.checkpointer.enable:
-        keep_in_checkpoints(trainer.checkpointer, fit)
+        keep_in_checkpoints(trainer.checkpointer, fit, processor.logger.keys)
     train, read, take_step = trainer.train, trainer.batch_generator, trainer.train_step
 
     def batch_generator(loader: Any) -> Iterator[Any]:
         fit.begin(trainer.step)  # a checkpoint has been loaded
+        fit.add(dict.fromkeys(processor.logger.keys))
         batches = read(loader) if fit.telemetry is None else fit.telemetry.timed(read(loader))
         return iter(batches if counter is None else counter.counted(batches))
 

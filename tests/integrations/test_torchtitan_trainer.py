@@ -4,12 +4,15 @@ from __future__ import annotations
 
 import json
 from collections.abc import Mapping
+from pathlib import Path
 
 import pytest
 
+from otel_train.catalogue import rows
 from otel_train.ring import RingReader, ring_files
 from tests.integrations.support.case_loop import Case
-from tests.integrations.support.loader_job import RANKS, Outcome
+from tests.integrations.support.loader_job import JOBS, RANKS, Outcome, run_program
+from tests.support.torchrun import ROOT
 
 JOB, ENVIRONMENT = "torchtitan_trainer", "titan"
 EACH = [Case(variant="each"), Case(variant="each", resumed=True)]
@@ -91,3 +94,25 @@ def test_resumed_run_goes_on(outcomes: Mapping[str, Outcome]) -> None:
     assert len({reader.identity.run_id for reader in readers}) == 1
     ends = sorted((reader.identity.attempt, reader.error) for reader in readers)
     assert [error for _, error in ends] == ["KeyboardInterrupt"] * RANKS + [""] * RANKS
+
+
+def test_example_logs_mix(tmp_path: Path) -> None:
+    """The example's registry works in torchtitan's own program: each interval has the loss and picks of both ranks."""
+    options = {"training.steps": 20, "training.seq_len": 16, "training.local_batch_size": 4, "metrics.log_freq": 5}
+    arguments = [text for name, value in options.items() for text in (f"--{name}", value)]
+    run_program(
+        ENVIRONMENT, JOBS / "torchtitan_main_job.py", *arguments, "--dump_folder", tmp_path / "titan", seconds=200,
+        OTEL_TRAIN_RING_DIR=str(tmp_path / "rings"),
+    )  # fmt: skip
+    outcome = Outcome(tmp_path)
+    assert list(outcome.values) == [5, 10, 15, 20]
+    assert all(values[rows.PICKS.wandb_key] == RANKS * 4 * 5 for values in outcome.values.values())
+    assert all(values["train/loss"] > 0 for values in outcome.values.values())
+    assert outcome.complaints() == []
+
+
+def test_example_stays_short() -> None:
+    """The example has under 60 lines, and its docstring says how to run it."""
+    lines = (ROOT / "examples" / "trainers" / "torchtitan_registry.py").read_text().splitlines()
+    assert len(lines) < 60
+    assert lines[2].startswith("Run it")

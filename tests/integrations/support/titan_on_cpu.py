@@ -74,7 +74,7 @@ class Model(BaseModel):  # type: ignore[misc]  # its types are not there
         self.embedding = Embedding.Config(num_embeddings=VOCABULARY, embedding_dim=8).build()
         self.head = Linear.Config(in_features=8, out_features=VOCABULARY).build()
 
-    def forward(self, x: torch.Tensor) -> torch.Tensor:
+    def forward(self, x: torch.Tensor, **_others: Any) -> torch.Tensor:
         """Return the logits; of a stage of a pipeline, what it makes of the stage before."""
         for layer in (self.embedding, self.head):
             x = x if layer is None else layer(x)
