@@ -45,3 +45,9 @@ REFUSED = ExternalMetric(
     "Give the collector more memory, or bring the receiver back whose queue is full.",
 )
 UPTIME = ExternalMetric("otelcol_process_uptime_seconds_total", "Seconds since the collector began.")
+
+LOSS = ExternalMetric(
+    "train_cluster_loss",
+    "The loss that the job logs as train/loss: of each source where it is declared by source, and of all rows.",
+    "Look at the data of a source whose loss rises while the others fall, and at its weight.",
+)

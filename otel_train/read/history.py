@@ -139,6 +139,9 @@ class History:
     world_size: int = 0
     """Ranks of the job; 0 where it is not known."""
     modalities: tuple[str, ...] = ()
+    """Those of the mix; none where the job does not measure one."""
+    sources: tuple[str, ...] = ()
+    """Sources that scalars are given by, where those are not the mix's."""
     cluster: Track = field(default_factory=Track)
     ranks: dict[int, Track] = field(default_factory=dict)
     """Each rank's own values; `_rank` keys are not among them."""
@@ -164,6 +167,16 @@ class History:
         self.modalities = tuple(key.removeprefix(prefix) for key in self.cluster.values if key.startswith(prefix))
         ranks = self.cluster.last(rows.RANKS.wandb_key)
         self.world_size = 0 if math.isnan(ranks) else round(ranks)
+
+    def by_source(self) -> dict[str, list[str]]:
+        """Return the keys of each scalar that is given by source, a source each, by the key of the whole."""
+        keys: dict[str, list[str]] = {}
+        for source in self.sources or self.modalities:
+            for key in self.cluster.values:
+                whole = key.removesuffix(f"/{source}")
+                if whole != key and whole in self.cluster.values:
+                    keys.setdefault(whole, []).append(key)
+        return keys
 
 
 def share_key(modality: str) -> str:

@@ -93,12 +93,14 @@ class RingJob:
         of_attempt = [ring for ring in self._open.values() if ring is not None and ring.identity.attempt == attempt]
         self.rings = {ring.identity.rank: ring for ring in of_attempt}
         first = of_attempt[0]
+        schema = first.reader.schema
         self._picks = IntervalPicks()
         self.history = History(
             source=f"the rings in {self.directory}",
             run_id=first.identity.run_id,
             world_size=first.identity.world_size,
-            modalities=first.reader.schema.modalities,
+            modalities=schema.modalities if rows.MODALITY_SHARE in schema.metrics else (),
+            sources=schema.modalities,
             facts=dict(first.reader.facts),
         )
 

@@ -9,6 +9,7 @@ from datetime import datetime
 from importlib import resources
 
 from otel_train.report import sections, tables
+from otel_train.report.losses import losses
 from otel_train.report.markup import Html, outside, tag
 from otel_train.report.run import ReportRun, sentence
 from otel_train.report.user_scalars import scalars
@@ -33,6 +34,7 @@ def render_report(run: ReportRun, other: ReportRun | None = None, *, now: dateti
         ("mix", "Shares", sections.mix(run, other)),
         ("ledger", "Ledger", sections.ledger(run, other)),
         ("ranks", "Ranks", tables.ranks(runs)),
+        ("sources", "Sources", losses(run, other)),
         ("training", "Training", scalars(run, other)),
         ("checks", "Checks", other_checks(runs)),
         ("pipeline", "Pipeline", tables.pipeline(runs)),

@@ -62,8 +62,10 @@ def scalars(run: ReportRun, other: ReportRun | None) -> Html | None:
 
 
 def own_scalars(*histories: History | None) -> list[str]:
-    """Return the keys that are not the catalogue's."""
+    """Return the keys that are not the catalogue's, without those by source."""
     ours = {row.wandb_key for row in CATALOGUE if row.wandb_key}
+    for history in filter(None, histories):
+        ours.update(*history.by_source().values())
     keys = dict.fromkeys(key for history in histories if history is not None for key in sorted(history.cluster.values))
     return [key for key in keys if _base(key) not in ours]
 

@@ -54,7 +54,7 @@ def train(config: TrainerConfig, base: Path, events_dir: Path | None = None) -> 
         telemetry = stack.enter_context(
             otel_train.init(
                 sources=[dataset, ledger],
-                metrics=[otel_train.Scalar(TOKENS_KEY, "sum")],
+                metrics=[otel_train.Scalar(LOSS_KEY, by="modality"), otel_train.Scalar(TOKENS_KEY, "sum")],
                 log_every=config.telemetry.log_every,
                 blocking=config.telemetry.blocking,
                 rank_interval=config.telemetry.rank_interval,
@@ -74,8 +74,9 @@ def train(config: TrainerConfig, base: Path, events_dir: Path | None = None) -> 
             logger.info("all %d steps were made already", config.job.steps)
             return float(loss)
         for step, batch in enumerate(telemetry.timed(loader), start=saved + 1):
-            loss = train_step(batch, model, optimizer, ledger, device)
-            telemetry.step(step, {LOSS_KEY: loss, TOKENS_KEY: batch["length"].sum()})
+            loss, by_row = train_step(batch, model, optimizer, ledger, device)
+            losses = otel_train.PerRow(by_row, weights=batch["length"])
+            telemetry.step(step, {LOSS_KEY: losses, TOKENS_KEY: batch["length"].sum()})
             if rank == 0 and step % 10 == 0:
                 logger.info("step %d: loss %.3f", step, float(loss))
             if save is not None and config.checkpoint.due(step, config.job.steps):
@@ -91,15 +92,15 @@ def train_step(
     optimizer: torch.optim.Optimizer,
     ledger: StateLedger,
     device: torch.device,
-) -> torch.Tensor:
+) -> tuple[torch.Tensor, torch.Tensor]:
     """Train on one batch, with each stream's state taken from the ledger and put back.
 
     Returns:
-        The loss, detached.
+        The loss, and that of each row, float [rows], both detached.
     """
     streams, waves = plan_waves(batch["stream"])
     states, _ = ledger.fetch(streams)
-    loss, after = model(
+    loss, after, by_row = model(
         batch["bytes"].to(device),
         batch["length"].to(device),
         (batch["position"] == 0).to(device),
@@ -110,7 +111,7 @@ def train_step(
     loss.backward()
     optimizer.step()
     ledger.store(streams, after)
-    return torch.as_tensor(loss).detach()
+    return torch.as_tensor(loss).detach(), torch.as_tensor(by_row)
 
 
 def build_dataset(config: TrainerConfig, base: Path, events: EventLog | None) -> StreamMixingDataset:

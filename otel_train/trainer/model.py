@@ -26,7 +26,7 @@ class ByteEncoder(nn.Module):
 
     def forward(
         self, rows: Tensor, lengths: Tensor, begins: Tensor, states: Tensor, waves: list[tuple[Tensor, Tensor]]
-    ) -> tuple[Tensor, Tensor]:
+    ) -> tuple[Tensor, Tensor, Tensor]:
         """Predict each row's next bytes, row after row where a batch has several of one stream.
 
         Args:
@@ -37,9 +37,10 @@ class ByteEncoder(nn.Module):
             waves: (rows, streams) index pairs, int64 each: the rows that can be encoded together, in order.
 
         Returns:
-            The mean cross-entropy over all predicted bytes, and the states after the rows, float [S, H], detached.
+            The mean cross-entropy over all predicted bytes; the states after the rows, float [S, H], detached; and the
+            mean cross-entropy of each row, float [B], detached.
         """
-        total = rows.new_zeros((), dtype=torch.float32)
+        by_row = rows.new_zeros(len(rows), dtype=torch.float32)
         states = states.clone()
         for row_index, stream_index in waves:
             data = rows[row_index].long()
@@ -49,10 +50,11 @@ class ByteEncoder(nn.Module):
             losses = functional.cross_entropy(
                 self.project(output).flatten(0, 1), data[:, 1:].flatten(), reduction="none"
             )
-            total = total + (losses * mask.flatten()).sum()
+            by_row = by_row.index_add(0, row_index, (losses.view_as(mask) * mask).sum(1))
             # Truncated back-propagation: the gradient stops where a row ends.
             states[stream_index] = last[0].detach().to(states.dtype)
-        return total / lengths.sum().clamp(min=1), states
+        loss = by_row.sum() / lengths.sum().clamp(min=1)
+        return loss, states, by_row.detach() / lengths.clamp(min=1)
 
 
 def plan_waves(streams: list[str]) -> tuple[list[str], list[tuple[Tensor, Tensor]]]:

@@ -7,8 +7,21 @@ from pathlib import Path
 
 import pytest
 
-from tests.support.commands import run_otel_train
+from tests.support.commands import run_otel_train, wandb_history
 from tests.support.replay import assert_rows_equal_replay, replay
+
+
+def assert_losses_make_whole(folder: Path) -> None:
+    """Check that each row's losses by source, by the tokens of the sources, make its loss; none without tokens."""
+    rows = wandb_history(folder / json.loads((folder / "result.json").read_text())["wandb_file"])
+    for row in rows:
+        prefix = "stream_mixing/tokens/"
+        tokens = {key.removeprefix(prefix): value for key, value in row.items() if key.startswith(prefix)}
+        losses = {key.removeprefix("train/loss/"): row[key] for key in row if key.startswith("train/loss/")}
+        assert losses.keys() == {source for source, count in tokens.items() if count}
+        whole = sum(losses[source] * tokens[source] for source in losses) / sum(tokens.values())
+        assert row["train/loss"] == pytest.approx(whole, rel=1e-9)
+    assert rows
 
 
 @pytest.mark.e2e
@@ -47,6 +60,7 @@ def test_shipped_configuration_equals_replay(name: str, ranks: int, unhealthy: s
     assert len(result["metrics"]) == 15
     assert len(replay(tmp_path)) == result["steps"]
     assert_rows_equal_replay(tmp_path)
+    assert_losses_make_whole(tmp_path)
     page = run_otel_train("report", tmp_path, "-o", "-")
     assert page.returncode == 0, page.stderr
     assert (f"{len(unhealthy)} of 15 figures out of range" if unhealthy else "All 15 figures") in page.stdout
@@ -75,6 +89,7 @@ def test_other_settings_equal_replay(settings: str, tmp_path: Path) -> None:
     assert "rows are in the wandb file" not in run.stdout, run.stdout
     assert run.returncode in (0, 1), run.stderr
     assert_rows_equal_replay(tmp_path / "out")
+    assert_losses_make_whole(tmp_path / "out")
 
 
 @pytest.mark.parametrize(

@@ -4,6 +4,9 @@ from __future__ import annotations
 
 from pathlib import Path
 
+import pytest
+
+import otel_train
 from otel_train.read.rings import RingJob
 from otel_train.top.snapshot import RANK_KEYS
 from tests.support.job_rings import ATTEMPT, EVICTIONS, FakeRank, write_job
@@ -55,3 +58,14 @@ def test_newest_records_suffice(tmp_path: Path) -> None:
     assert glance.history.ranks[1].steps == list(range(18, 24))
     for key in RANK_KEYS:
         assert glance.history.ranks[1].values[key] == whole.history.ranks[1].values[key][-6:]
+
+
+def test_named_sources_are_no_mix(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """A loss by source of a job that measures no mix names its sources, and no modality that has a share."""
+    monkeypatch.setenv("OTEL_TRAIN_SIDECAR", "external")
+    loss = otel_train.Scalar("train/loss", by=("code", "a/b"))
+    with otel_train.init(metrics=[loss], ring_dir=tmp_path, close_timeout=0.01) as telemetry:
+        telemetry.step(1, {"train/loss": [1.0, 3.0], "train/loss/other": 2.0}, by=["code", "a/b"])
+    history = RingJob(tmp_path).history
+    assert (history.modalities, history.sources) == ((), ("code", "a/b"))
+    assert history.by_source() == {"train/loss": ["train/loss/code", "train/loss/a/b"]}

@@ -162,3 +162,21 @@ def test_repeats_are_shown_where_measured(share: float, verdict: str) -> None:
     page = page_of(a_run(history))
     assert verdict in page
     assert chart(page, rows.REPEATS.wandb_key) is not None
+
+
+def test_rising_source_comes_first() -> None:
+    """A loss by source has a chart for each source, beside the whole, and none among the other scalars."""
+    history = a_history(scalars=("train/loss", "train/loss/code", "train/loss/prose", "train/loss/other"))
+    history.cluster.values["train/loss/prose"] = [2 + step / 60 for step in range(60)]
+    page = page_of(a_run(history))
+    titles = [svg.findtext("title") or "" for svg in parsed(page).iterfind(SVG)]
+    losses = ["train/loss/prose", "train/loss/code", "train/loss", "train/loss/other"]
+    assert [title for title in titles if title.startswith("train/loss")] == losses
+    assert page.index('id="sources"') < page.index('id="training"')
+    assert [path.get("class") for path in chart(page, "train/loss/prose") if "line" in (path.get("class") or "")] == [
+        "line main",
+        "line target",
+    ]
+    compared = page_of(a_run(history), a_run(a_history(scalars=("train/loss", "train/loss/code"))))
+    assert compared.count("B, code") > 0
+    assert 'id="sources"' not in page_of(a_run(a_history()))

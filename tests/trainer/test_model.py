@@ -14,13 +14,15 @@ def test_rows_of_stream_in_turn() -> None:
     rows = torch.randint(0, 256, (3, 9), dtype=torch.uint8)
     lengths, begins = torch.full((3,), 8), torch.tensor([True, False, True])
     distinct, waves = plan_waves(["a", "a", "b"])
-    _, together = model(rows, lengths, begins, torch.zeros(2, 8), waves)
+    loss, together, by_row = model(rows, lengths, begins, torch.zeros(2, 8), waves)
     state = torch.zeros(1, 8)
     for row in (0, 1):
         one = slice(row, row + 1)
-        _, state = model(rows[one], lengths[one], begins[one], state, plan_waves(["a"])[1])
+        alone, state, _ = model(rows[one], lengths[one], begins[one], state, plan_waves(["a"])[1])
+        torch.testing.assert_close(by_row[row], alone.detach())
     assert distinct == ["a", "b"]
     torch.testing.assert_close(together[0], state[0])
+    torch.testing.assert_close(by_row.mean(), loss.detach())  # rows of one length
 
 
 def test_wrong_state_changes_loss() -> None:

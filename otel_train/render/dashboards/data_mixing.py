@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from otel_train.catalogue import Ranges, rows
+from otel_train.catalogue import BY_SOURCE, Ranges, external, rows
 from otel_train.render.dashboards.common_panels import cluster_panel, headline_panel, named_rank_panel, ranks_panel
 from otel_train.render.dashboards.spec import CLUSTER, RATE, Dashboard, Kind, Panel, Section, Target
 from otel_train.render.promql import by, cluster_series, over
@@ -15,7 +15,7 @@ def data_mixing(health: Ranges) -> Dashboard:
         title="otel_train: Data mixing",
         description="Is the data mixed as configured, does a stream starve, and on which rank?",
         sections=(
-            Section(title="The mix", panels=(_shares(), _distance(), *_mix(health))),
+            Section(title="The mix", panels=(_shares(), _distance(), *_mix(health), _losses())),
             Section(
                 title="The readers",
                 panels=(
@@ -87,4 +87,19 @@ def _tokens() -> Panel:
         shows=(rows.TOKENS,),
         targets=(Target(expression=rate, legend=f"{{{{{label}}}}}"),),
         unit="short",
+    )
+
+
+def _losses() -> Panel:
+    loss = external.LOSS.name + CLUSTER.removesuffix("}")
+    return Panel(
+        title="Loss by source",
+        shows=(external.LOSS,),
+        targets=(
+            Target(expression=by("max", (BY_SOURCE,), f'{loss},{BY_SOURCE}!=""}}'), legend=f"{{{{{BY_SOURCE}}}}}"),
+            Target(expression=f'max({loss},{BY_SOURCE}=""}})', legend="all rows", dashed=True),
+        ),
+        unit="none",
+        note='Empty unless the job declares otel_train.Scalar("train/loss", by="modality").',
+        width=16,
     )
