@@ -166,7 +166,7 @@ def find_pipeline(history: History, job: RingJob | None) -> list[Finding]:
 
 
 def _find_dropped_values(history: History) -> list[Finding]:
-    """Return the values that ranks have dropped, such as keys that came after the first step; nothing without any."""
+    """Return the values that ranks have dropped, such as those of keys beyond the bound; nothing without any."""
     row = rows.VALUES_DROPPED
     dropped = [(step, value) for step, value in history.cluster.finite(row.wandb_key) if value > 0]
     if not dropped:
@@ -180,7 +180,7 @@ def _find_dropped_values(history: History) -> list[Finding]:
             summary=f"{count:.0f} values of scalars and sources were dropped, the last at step {dropped[-1][0]}",
             since_step=dropped[0][0],
             rank=min(ranks, default=None),
-            cause="a key that the first step did not have, a value that is not a number, or a source that raises",
+            cause="a value that is not a number, a key that is reserved or one too many, or a source that raises",
             remedy=row.remedy,
         )
     ]

@@ -2,11 +2,11 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Sequence
+from collections.abc import Sequence
 from mmap import mmap
 from zlib import crc32
 
-from otel_train.catalogue import Layout, Metric
+from otel_train.catalogue import NOTHING, Layout, Metric, Reduction
 from otel_train.exceptions import ConfigurationError, RingError
 from otel_train.ring.file_format import (
     KEY_ROW,
@@ -44,14 +44,26 @@ def dump_parts(late: Sequence[LateValue], geometry: Geometry) -> list[list[float
     return [stream[begin : begin + width] for begin in range(0, len(stream), max(1, width))]
 
 
-def load_parts(parts: Sequence[float], keys: int) -> list[float]:
-    """Return total and weight of each late key, float64 [2 * keys]; 0 and 0 for one without a value."""
-    sums = [0.0] * (2 * keys)
+def load_parts(parts: Sequence[float], keys: int) -> list[tuple[float, float]]:
+    """Return total and weight of each late key; zeros for one without a value."""
+    pairs = [(0.0, 0.0)] * keys
     for index, total, weight in zip(*(parts[offset::LATE] for offset in range(LATE)), strict=False):
         if 0 <= index < keys:
-            sums[2 * int(index)] += total
-            sums[2 * int(index) + 1] += weight
-    return sums
+            before = pairs[int(index)]
+            pairs[int(index)] = before[0] + total, before[1] + weight
+    return pairs
+
+
+def _is_same(metric: Metric, own: Metric | None) -> bool:
+    """Tell whether a metric is the schema's of that name, where it has one: a description is for people."""
+    return own is None or Schema((metric,)).describe() == Schema((own,)).describe()
+
+
+def _flat(metric: Metric, pair: tuple[float, float]) -> tuple[float, ...]:
+    """Return a key's total and weight as a layout has them: a sum is one number, `NOTHING` where it has no value."""
+    if metric.reduction is Reduction.SUM:
+        return (pair[0] + 0.0 if pair[1] else NOTHING,)
+    return pair
 
 
 class NewKeys:
@@ -63,7 +75,7 @@ class NewKeys:
     """
 
     def __init__(self, schema: Schema, geometry: Geometry) -> None:
-        self._own = {metric.name for metric in schema.metrics}
+        self._own = {metric.name: metric for metric in schema.metrics}
         self._indices: dict[str, int] = {}
         self._end = geometry.table_offset
         self._limit = self._end + KEY_TABLE_SIZE if geometry.most_parts else 0
@@ -72,13 +84,13 @@ class NewKeys:
         """Write a key's row unless it is there, and return its index; None where there is no room for one more.
 
         Raises:
-            RingError: It can't be a late key, or the schema has it.
+            RingError: It can't be a late key, or the schema has another metric of that name.
         """
         if metric.name in self._indices:
             return self._indices[metric.name]
         row, begin = dump_key(metric), self._end + KEY_ROW.size
-        if metric.name in self._own:
-            raise RingError(f"key {metric.name!r:.80} can't be added to a ring whose schema has it")
+        if not _is_same(metric, self._own.get(metric.name)):
+            raise RingError(f"key {metric.name!r:.80} can't be added to a ring whose schema has another such metric")
         if len(self._indices) >= MOST_LATE_KEYS or begin + len(row) > self._limit:
             return None
         file[begin : begin + len(row)] = row
@@ -101,16 +113,17 @@ class KeyTable:
 
     def __init__(self, schema: Schema, geometry: Geometry, path: str) -> None:
         self._schema, self._path = schema, path
+        self._own = {metric.name: metric for metric in schema.metrics}
         self._next = geometry.table_offset
         self._limit = self._next + KEY_TABLE_SIZE
         self.keys: tuple[Metric, ...] = ()
-        """The late keys."""
+        """The late keys; one of the schema's is among them where a value of it was logged beside the steps."""
+        self._new: list[int] = []
+        """Indices of those that the schema lacks."""
         self.base = self.all = self._layout(schema.metrics)
         """The layouts of the schema, and of the schema and the late keys: these come after its sums."""
         self.late = Layout(())
         """The layout of the late keys alone."""
-        self.no_late: Sequence[float] = ()
-        """The sums of the late keys where none has a value."""
 
     def read(self, file: mmap) -> None:
         """Read the rows that were added; one that is not whole yet will be read by a later call.
@@ -125,10 +138,14 @@ class KeyTable:
             if not size or end > self._limit or crc32(row := file[begin + KEY_ROW.size : end]) != check:
                 break
             keys.append(load_key(row, self._path))
+            if not _is_same(keys[-1], self._own.get(keys[-1].name)):
+                raise RingError(f"{self._path} is damaged: a key is not as its schema has it; move it away")
             begin = end
         if begin != self._next:
-            self.all, self.late = self._layout((*self._schema.metrics, *keys)), Layout(keys)
-            self._next, self.keys, self.no_late = begin, tuple(keys), (0.0,) * self.late.sums
+            self._new = [index for index, key in enumerate(keys) if key.name not in self._own]
+            self.all = self._layout((*self._schema.metrics, *(keys[index] for index in self._new)))
+            self.late = self._layout(keys)
+            self._next, self.keys = begin, tuple(keys)
 
     def _layout(self, metrics: Sequence[Metric]) -> Layout:
         try:
@@ -138,13 +155,22 @@ class KeyTable:
                 f"{self._path} is damaged: its metrics don't go together ({error}); move it away"
             ) from error
 
-    def joined(self, values: Sequence[float], late: Sequence[float]) -> Iterator[float]:
-        """Yield a record's values in the order of `all`.
+    def logged(self, late: Sequence[tuple[float, float]]) -> list[float]:
+        """Return the values of a logged record in the order of `late`.
+
+        Args:
+            late: Total and weight of each late key.
+        """
+        return [number for key, pair in zip(self.keys, late, strict=True) for number in _flat(key, pair)]
+
+    def joined(self, values: Sequence[float], late: Sequence[tuple[float, float]]) -> list[float]:
+        """Return a record's values in the order of `all`.
 
         Args:
             values: float64 [base.sums + 2 * base.peaks].
-            late: float64 [late.sums].
+            late: Total and weight of each late key.
         """
-        yield from values[: self.base.sums]
-        yield from late
-        yield from values[self.base.sums :]
+        joined = list(values[: self.base.sums])
+        for index in self._new:
+            joined += _flat(self.keys[index], late[index])
+        return joined + list(values[self.base.sums :])

@@ -206,8 +206,8 @@ class RingReader:
         if table.keys or logged:
             read = self._parts(sequence, step, time_ns, word)
             parts, partial = len(read), not read and bool(word >> PARTS_SHIFT & MOST_TOLD)
-            late = load_parts([number for part in read for number in part], len(table.keys)) if read else table.no_late
-            layout, values = (table.late, late) if logged else (layout, [*table.joined(values, late)])
+            late = load_parts([number for part in read for number in part], len(table.keys))
+            layout, values = (table.late, table.logged(late)) if logged else (layout, table.joined(values, late))
         kind, ordinal = _KINDS[word & KIND_MASK], word >> ORDINAL_SHIFT
         return Record(sequence, step, time_ns, kind, tuple(values), ordinal, layout, logged, parts, partial)
 

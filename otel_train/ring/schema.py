@@ -110,11 +110,11 @@ def dump_key(metric: Metric) -> bytes:
     """Return the JSON of a late key in a ring's table.
 
     Raises:
-        RingError: It is not a mean or a norm of the user's own.
+        RingError: It is not a mean, a norm or a sum of the user's own.
     """
     if not _can_be_late(metric):
         raise RingError(
-            f"key {metric.name!r:.80} can't be added to a ring that is written: it must be a mean or a norm"
+            f"key {metric.name!r:.80} can't be added to a ring that is written: it must be a mean, a norm or a sum"
         )
     (row,) = Schema((metric,)).describe()
     return json.dumps(row).encode()
@@ -137,9 +137,9 @@ def load_key(data: bytes, path: str) -> Metric:
 
 
 def _can_be_late(metric: Metric) -> bool:
-    two_sums = metric.reduction in (Reduction.MEAN, Reduction.NORM)
+    joins = metric.reduction in (Reduction.MEAN, Reduction.NORM, Reduction.SUM)
     plain = metric.instrument is Instrument.GAUGE and not metric.attribute
-    return two_sums and plain and metric.name not in BY_NAME
+    return joins and plain and metric.name not in BY_NAME
 
 
 def _few_by_source(schema: Schema) -> Schema:

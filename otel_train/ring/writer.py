@@ -120,13 +120,14 @@ class RingWriter:
         """Add a key that came after the first step, and return its index among them; again for the same name.
 
         Args:
-            metric: A mean or a norm of the user's own.
+            metric: A mean, norm or sum of the user's own. The schema may have it too, where a value of it was logged
+                beside the steps.
 
         Returns:
             The index that `write` takes; None where the ring has no room for one more.
 
         Raises:
-            RingError: It can't be such a key, or it is in the schema.
+            RingError: It can't be such a key, or the schema has another metric of that name.
         """
         return self._new_keys.add(metric, self._file) if self._released is None else None
 

@@ -1,4 +1,4 @@
-"""Decide which calls of `step` end a step, and keep the values of those that end none."""
+"""Decide which calls end a step, and keep the values of those that end none."""
 
 from __future__ import annotations
 
@@ -6,9 +6,10 @@ from collections.abc import Mapping
 from typing import Any
 
 from otel_train.log_once import OnceLogger
-from otel_train.step.early_scalars import EarlyScalars
+from otel_train.step.early_scalars import MOST_EARLY, EarlyScalars
+from otel_train.step.per_row import RowBinding
 from otel_train.step.recording import Recording
-from otel_train.step.step_number import step_number
+from otel_train.step.step_number import checked_weight, step_number
 
 
 class Admission:
@@ -16,13 +17,15 @@ class Admission:
 
     Args:
         early: Takes the scalars of calls before the first step.
+        rows: Binds values by row to their sources.
         warnings: The session's.
     """
 
-    def __init__(self, early: EarlyScalars, warnings: OnceLogger) -> None:
+    def __init__(self, early: EarlyScalars, rows: RowBinding, warnings: OnceLogger) -> None:
         self.refused = 0
         """Calls that ended no step: their argument is not a step number, or is smaller than the last one."""
         self._early = early
+        self._rows = rows
         self._warnings = warnings
 
     def admit(
@@ -49,6 +52,40 @@ class Admission:
         except Exception as error:  # noqa: BLE001  # nothing of ours raises into the training loop
             self._warnings.warn("admit", "telemetry: a call of step() is left out: %r", error)
         return None
+
+    def add(self, scalars: Mapping[str, Any], weight: Any, by: Any, running: Recording | None) -> None:
+        """Add scalars to the step that is being made; see `Telemetry.add`."""
+        try:
+            weight = checked_weight(weight)
+            if self._rows.needed or by is not None:
+                scalars = self._rows.bind(scalars, by)
+            if running is not None:
+                running.repeats = False
+                running.release()
+                running.add(scalars, weight)
+            elif not self._early.add(scalars, weight):
+                self._warn_of_early("add")
+        except Exception as error:  # noqa: BLE001  # as above
+            self._warnings.warn("add", "telemetry: add() has dropped its values: %r", error)
+
+    def log(
+        self, scalars: Mapping[str, Any], step: Any, weight: Any, last_step: int, running: Recording | None
+    ) -> None:
+        """Record scalars under a step, the last one that ended where it is None; see `Telemetry.log`."""
+        try:
+            weight = checked_weight(weight)
+            number = max(0, last_step) if step is None else step_number(step)
+            if running is not None:
+                running.log(number, scalars, weight)
+            elif not self._early.add(scalars, weight, number):
+                self._warn_of_early("log")
+        except Exception as error:  # noqa: BLE001  # as above
+            self._warnings.warn("log", "telemetry: log() has dropped its values: %r", error)
+
+    def _warn_of_early(self, call: str) -> None:
+        self._warnings.warn(
+            "early", "telemetry: %s() drops values: the first step is not made after %d calls", call, MOST_EARLY
+        )
 
     def _number(self, step: Any, scalars: Mapping[str, Any], last_step: int, running: Recording | None) -> int | None:
         """Return the number of a step that ends, or of the last one, which is given again; None for all others."""

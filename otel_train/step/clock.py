@@ -3,10 +3,24 @@
 from __future__ import annotations
 
 import time
+from collections.abc import Callable, Iterable, Iterator
+from typing import TypeVar
+
+from otel_train.catalogue import Phase
+from otel_train.ring import RingWriter
+
+T = TypeVar("T")
+# Looked up once: an attribute of an enum has a cost.
+_COMPUTE, _DATA = Phase.COMPUTE, Phase.DATA
 
 Interval = tuple[float, int, float]
 """Length of an interval: seconds, steps of training (0 where that is unknown, and then the rest is 0 too), and seconds
 of it that were spent waiting for data. A plain tuple: making a named one takes as long as writing a record."""
+
+
+LOG_APART_NS = 1_000_000
+"""Nanoseconds between the time stamps of values beside the steps and those before them: stores that count in
+milliseconds keep one value of a series in each."""
 
 
 class StepClock:
@@ -16,6 +30,8 @@ class StepClock:
         self.newest = self._began = time.perf_counter()
         """Time at which the newest step ended, by the steady clock."""
         self._last_time_ns = 0
+        self._stamped = self.newest
+        """Time of the newest stamp, by the steady clock."""
         self.wait = 0.0
         """Seconds of the interval that were spent waiting for data."""
         self.last_step: int | None = None
@@ -28,15 +44,26 @@ class StepClock:
         a millisecond would be one to Prometheus.
 
         Args:
-            now: The present time by the steady clock.
+            now: The present time by the steady clock, at which a step has ended.
         """
         time_ns = time.time_ns()
-        half_ns = (now - self.newest) * 5e8
+        half_ns = (now - self._stamped) * 5e8
         if time_ns - self._last_time_ns <= half_ns:
             time_ns = self._last_time_ns + max(1, int(half_ns))
-        self.newest = now
+        self.newest = self._stamped = now
         self._last_time_ns = time_ns
         return time_ns
+
+    def stamp_beside(self, now: float) -> int:
+        """Return the time stamp of values beside the steps: as `stamp`, in a later millisecond than the last stamp.
+
+        Args:
+            now: The present time by the steady clock.
+        """
+        newest, least_ns = self.newest, self._last_time_ns + LOG_APART_NS
+        self._last_time_ns = max(self.stamp(now), least_ns)
+        self.newest = newest
+        return self._last_time_ns
 
     def end_interval(self, now: float, step: int) -> Interval:
         """End the interval and return how long it was.
@@ -54,3 +81,26 @@ class StepClock:
         interval = (now - self._began, steps, self.wait) if steps else (0.0, 0, 0.0)
         self._began, self.last_step, self.wait = now, step, 0.0
         return interval
+
+    def timed(self, loader: Iterable[T], ring: Callable[[], RingWriter | None]) -> Iterator[T]:
+        """Yield what `loader` yields; what its consumer waits for it is waiting for data.
+
+        Args:
+            loader: Any iterable.
+            ring: Returns the ring that tells in which phase the training thread is.
+        """
+        iterator = iter(loader)
+        while True:
+            told = ring()
+            if told is not None:
+                told.enter(_DATA)
+            begin = time.perf_counter()
+            try:
+                batch = next(iterator)
+            except StopIteration:
+                return
+            finally:
+                if told is not None:
+                    told.enter(_COMPUTE)
+            self.wait += time.perf_counter() - begin
+            yield batch

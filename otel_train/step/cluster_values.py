@@ -12,6 +12,7 @@ import torch
 
 from otel_train.catalogue import Phase
 from otel_train.ring import Kind, RingWriter
+from otel_train.step.late_values import LateValue
 from otel_train.step.missing_ranks import find_missing
 from otel_train.step.packing import Reduced
 from otel_train.step.recorder import Measurements
@@ -59,15 +60,42 @@ class ClusterValues:
         """The newest step whose reduction was launched; negative before the first."""
         return self._reducer.last_step
 
-    def record(self, step: int, time_ns: int, kind: Kind, values: Sequence[float]) -> None:
-        """Write a record of this rank's."""
+    def record(
+        self, step: int, time_ns: int, kind: Kind, values: Sequence[float], late: Sequence[LateValue] = ()
+    ) -> None:
+        """Write a record of this rank's.
+
+        Args:
+            step: The step.
+            time_ns: Its time stamp.
+            kind: Whether the values are the cluster's too.
+            values: float64 [sums + peaks + peaks].
+            late: Values under late keys.
+        """
         ring = self._ring
         if ring is None:
             return
         with self._lock:
             if ring.abandoned != self._reducer.abandoned:
                 ring.abandoned = self._reducer.abandoned
-            ring.write(step, time_ns, kind, values)
+            if late:
+                ring.write(step, time_ns, kind, values, _indexed(ring, late))
+            else:
+                ring.write(step, time_ns, kind, values)
+
+    def log(self, step: int, time_ns: int, values: Sequence[LateValue]) -> None:
+        """Record what this rank has logged beside the steps, and give it to the next reduction.
+
+        Args:
+            step: The step that it was logged for.
+            time_ns: Its time stamp.
+            values: The values.
+        """
+        with self._lock:
+            alone = self._reducer.group.handle is None
+            if self._ring is not None and (late := _indexed(self._ring, values)):
+                self._ring.write(step, time_ns, Kind.BOTH if alone else Kind.RANK, (), late, logged=True)
+            self._reducer.log([value for value in values if value.device is not None] if alone else values)
 
     @outside_modes
     def reduce(self, step: int, time_ns: int, measured: Measurements | None, wait: float | None = None) -> None:
@@ -104,8 +132,13 @@ class ClusterValues:
         if self._writes and not self._closed:
             assert self._ring is not None
             for reduced in landed:
-                self._ring.write(reduced.step, reduced.time_ns, _CLUSTER, reduced.values)
-        self.newest = landed[-1]
+                late = _indexed(self._ring, reduced.late) if reduced.late else ()
+                if late or not reduced.logged:
+                    values = reduced.values
+                    self._ring.write(reduced.step, reduced.time_ns, _CLUSTER, values, late, logged=reduced.logged)
+        for reduced in landed:
+            if not reduced.logged:
+                self.newest = reduced
 
     def settle(self, timeout: float) -> bool:
         """Wait until no step's reduction is under way, `timeout` seconds at most, and tell whether that is so."""
@@ -142,7 +175,7 @@ class ClusterValues:
         missing = find_missing(reducer.group, oldest.number, lambda: reducer.oldest is oldest)
         with self._lock:
             if missing and reducer.oldest is oldest and not oldest.complete():
-                reducer.name_missing(missing, oldest.step)
+                reducer.warnings.missing(missing, oldest.step)
 
     # -- the end -------------------------------------------------------------------------------------------------
 
@@ -187,3 +220,9 @@ class ClusterValues:
                 reducer.group.let_go()
                 reducer.group.destroy()
         return reducer.ended
+
+
+def _indexed(ring: RingWriter, late: Sequence[LateValue]) -> list[tuple[int, float, float]]:
+    """Return values as a ring takes them: what is still on a GPU, and a key for which it has no room, is left out."""
+    indices = [(ring.add_key(value.metric), value) for value in late if value.device is None]
+    return [(index, value.total, value.weight) for index, value in indices if index is not None]

@@ -10,7 +10,7 @@ from typing import Any
 
 import torch
 
-from otel_train.catalogue import BY_SOURCE, Metric
+from otel_train.catalogue import BY_SOURCE, Instrument, Metric, Reduction
 from otel_train.exceptions import ConfigurationError, RingError
 from otel_train.log_once import OnceLogger
 from otel_train.ring import Fact, Identity, RingSize, RingWriter, Schema, make_ring, ring_path
@@ -41,12 +41,12 @@ def agree_recorder(
     dropped: Dropped,
     modalities: Sequence[str] = (),
 ) -> Recorder:
-    """Return the recorder of the sources and the first step's scalars, on which all ranks agree.
+    """Return the recorder of the sources and the first step's scalars, those of any rank, on which all ranks agree.
 
     Args:
         sources: The sources.
         declared: The user's metrics by name.
-        scalars: The first step's: its keys count, whatever the values are.
+        scalars: This rank's at the first step: its keys count, whatever the values are.
         group: The ranks; every one of them calls this.
         options: What must be the same on all ranks; see `shared_options`.
         dropped: Called for each value that is dropped.
@@ -57,13 +57,22 @@ def agree_recorder(
         ConfigurationError: A key or a source breaks a rule, on this rank or another, or the ranks' options differ.
     """
     try:
-        recorder = _make_recorder(sources, declared, scalars, dropped, ranks=group.job_ranks, modalities=modalities)
+        metrics = _first_metrics(declared, scalars, modalities)
+        recorder = _make_recorder(sources, metrics, dropped, ranks=group.job_ranks, modalities=modalities)
     except Exception as error:
         # Whatever a user's source raises, too: the other ranks must not wait for this one.
         agree_schema(None, group, str(error) if isinstance(error, ConfigurationError) else f"sources: {error!r:.400}")
         raise  # not reached: agreeing on a problem raises it on every rank
-    agree_schema(recorder.schema, group, options=options)
-    return recorder
+    rows = agree_schema(recorder.schema, group, options=options, scalars=len(metrics))
+    if len(rows) == len(metrics):
+        return recorder
+    own = {metric.name: metric for metric in metrics}
+    every = [own.get(row[0]) or _metric_of(*row) for row in rows]
+    return _make_recorder(sources, every, dropped, ranks=group.job_ranks, modalities=modalities)
+
+
+def _metric_of(name: str, unit: str, instrument: str, reduction: str, attribute: str = "") -> Metric:
+    return Metric(name, Reduction(reduction), Instrument(instrument), unit=unit, attribute=attribute)
 
 
 def shared_options(options: SessionOptions, facts: Mapping[str, Fact]) -> dict[str, Fact]:
@@ -75,22 +84,26 @@ def shared_options(options: SessionOptions, facts: Mapping[str, Fact]) -> dict[s
     return shared | {name: facts[name] for name in _SHARED_FACTS if name in facts}
 
 
+def _first_metrics(
+    declared: Mapping[str, Metric], scalars: Mapping[str, Any], modalities: Sequence[str]
+) -> list[Metric]:
+    """Return the metrics that are declared, and those of the first step's scalars, by name."""
+    if not isinstance(scalars, Mapping):
+        raise ConfigurationError(f"extra_metrics must be a mapping of numbers by key, got {scalars!r:.80}")
+    for key in scalars:
+        check_user_key(key)
+    metrics = [declared.get(key) or Metric(key) for key in sorted(declared.keys() | scalars.keys())]
+    return [_natural_row(metric, scalars.get(metric.name), modalities) for metric in metrics]
+
+
 def _make_recorder(
     sources: Sequence[Source],
-    declared: Mapping[str, Metric],
-    scalars: Mapping[str, Any],
+    metrics: Sequence[Metric],
     dropped: Dropped,
     *,
     ranks: Sequence[int],
     modalities: Sequence[str],
 ) -> Recorder:
-    if not isinstance(scalars, Mapping):
-        raise ConfigurationError(f"extra_metrics must be a mapping of numbers by key, got {scalars!r:.80}")
-    for key in scalars:
-        check_user_key(key)
-    keys = sorted(declared.keys() | scalars.keys())
-    metrics = [declared.get(key) or Metric(key) for key in keys]
-    metrics = [_natural_row(metric, scalars.get(metric.name), modalities) for metric in metrics]
     recorder = Recorder(sources, metrics, dropped, ranks=ranks, modalities=modalities)
     for metric in recorder.schema.metrics:
         check_row(metric)

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import datetime as dt
+from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Any
 
@@ -28,6 +29,10 @@ class Flight:
     """Vector of this rank, replaced by the result."""
     device: DevicePart | None = None
     """Part of the values that is still on a GPU."""
+    late: Sequence[tuple[int, torch.Tensor]] = ()
+    """Offset in the vector of each value under a late key that is still on a GPU, and that value, float64 []."""
+    logs: bool = False
+    """Whether it has values that were logged beside the steps."""
     extra: bool = False
     """Whether it is not a step of the session, and is launched only because peers launch theirs."""
     closes: bool = False
@@ -42,6 +47,11 @@ class Flight:
     """CUDA event after what `device` is made of, where the launch has to wait."""
     copied: Any = None
     """CUDA event after that copy."""
+
+    @property
+    def owed(self) -> bool:
+        """Whether it has something of the session's."""
+        return self.logs or not self.extra
 
     def complete(self) -> bool:
         """Tell whether the result is there, or the reduction has failed."""
@@ -74,12 +84,12 @@ class Collective:
             flight: It was packed by the training thread just now.
             waits: Whether its launch has to wait.
         """
-        if flight.device is None:
+        if flight.device is None and not flight.late:
             return
         if self._stream is None:
             # A gloo group reduces on the CPU, so a scalar on a GPU must come here first: this waits for it.
-            self._add_device_part(flight.packed.vector, flight.device)
-            flight.device = None
+            self._add_device_part(flight.packed.vector, flight)
+            flight.device, flight.late = None, ()
         elif waits:
             flight.ready = torch.cuda.Event()  # type: ignore[no-untyped-call]
             flight.ready.record()
@@ -101,18 +111,21 @@ class Collective:
         with torch.cuda.stream(stream):
             flight.pinned = pinned = flight.packed.vector.pin_memory()
             on_gpu = pinned.to(self._group.device, non_blocking=True)
-            if flight.device is not None:
-                for part in flight.device:
-                    part.record_stream(stream)
-                self._add_device_part(on_gpu, flight.device)
+            for part in (*(flight.device or ()), *(value for _, value in flight.late)):
+                part.record_stream(stream)
+            self._add_device_part(on_gpu, flight)
             flight.work = dist.all_reduce(on_gpu, group=self._group.handle, async_op=True)
             flight.work.wait()  # NCCL: makes this stream wait, not the host
             pinned.copy_(on_gpu, non_blocking=True)
             flight.copied = torch.cuda.Event()  # type: ignore[no-untyped-call]
             flight.copied.record(stream)
 
-    def _add_device_part(self, vector: torch.Tensor, device: DevicePart) -> None:
-        sums, peaks = device
+    def _add_device_part(self, vector: torch.Tensor, flight: Flight) -> None:
+        for offset, value in flight.late:
+            vector[offset] += value.to(vector.device)
+        if flight.device is None:
+            return
+        sums, peaks = flight.device
         end = HEADER + self._plan.sums
         if len(sums):
             vector[end - len(sums) : end] += sums.to(vector.device)

@@ -1,11 +1,16 @@
 """Put a step's measurements into one vector whose SUM over the ranks gives every sum, mean and maximum. Pure.
 
     [1, step, step squared modulo a prime, 0, sums ..., the first peak of rank 0, of rank 1, ..., the second peak ...,
-    ..., rank 0's sign of presence, rank 1's, ...]
+    ..., rank 0's sign of presence, rank 1's, ...,
+    ranks with late values, the first late key's total, weight and two marks, the second's ...]
 
 A rank fills its own slot of each peak and leaves zeros in the others', so that adding the vectors up brings all
 candidates together; a peak that a rank has no value for is -inf, which adding zeros does not change. A rank without
 values for a step takes part with zeros, no candidates, and a sign of presence that says so: the others' values stay.
+
+A late key is one that came after the first step; its slot is agreed on beside the reductions. Its value belongs to the
+step of the vector, or was logged for a step of its own: the sum of these steps, and in one number how many ranks there
+are and a check value, show then whether all of them mean the same step.
 
 Values outside the vector are flat, in the order of a ring's record: [sums ..., peaks ..., the ranks of the peaks ...].
 """
@@ -22,12 +27,17 @@ from typing import NamedTuple
 import torch
 
 from otel_train.catalogue import ABSENT, NOTHING, Layout
+from otel_train.step.late_values import LateValue
 from otel_train.torch_modes import outside_modes
 
 HEADER = 4
 """Numbers before the sums: how many ranks have values, their steps and the squares of these, which show a mismatch,
 and how many ranks have closed their session."""
 _HEADER = struct.Struct(f"={HEADER}d")
+LATE_WIDTH = 4
+"""Numbers of a late key: total, weight, and of logged values the sum of the steps and of the marks."""
+_CHECK, _CHECKS = 2**20, 2**16
+"""Factor and number of check values in a mark; a sum over 100,000 ranks is exact."""
 _PRIME = 2**31 - 1
 _FEW = 128
 """Candidates for peaks that Python looks through itself."""
@@ -83,13 +93,25 @@ class Reduced:
         time_ns: Its time stamp.
         values: What `values` is to be; or what returns it, which is called when they are first read: on most ranks
             never.
+        late: Values under late keys.
+        logged: Whether these are all that there is: they were logged for the step beside its own values.
     """
 
-    __slots__ = ("_read", "_values", "step", "time_ns")
+    __slots__ = ("_read", "_values", "late", "logged", "step", "time_ns")
 
-    def __init__(self, step: int, time_ns: int, values: Sequence[float] | Callable[[], Sequence[float]]) -> None:
+    def __init__(
+        self,
+        step: int,
+        time_ns: int,
+        values: Sequence[float] | Callable[[], Sequence[float]],
+        late: Sequence[LateValue] = (),
+        *,
+        logged: bool = False,
+    ) -> None:
         self.step = step
         self.time_ns = time_ns
+        self.late = late
+        self.logged = logged
         self._read = values if callable(values) else None
         self._values: Sequence[float] = () if callable(values) else values
 
@@ -118,6 +140,27 @@ class Packed(NamedTuple):
     """float64 [peaks, world size], its peaks."""
 
 
+class LateSlot(NamedTuple):
+    """A late key's slot of a reduction."""
+
+    number: int
+    total: float
+    weight: float
+    step: int | None
+    """Step that the value was logged for; None where it belongs to the step of the reduction."""
+    agreed: bool
+    """Whether all ranks mean that step."""
+
+
+def _common_step(steps: float, marks: float) -> tuple[int | None, bool]:
+    """Return the step that a slot's ranks have logged a value for, and whether it is one step."""
+    if not marks:
+        return None, True
+    checks, count = divmod(int(marks), _CHECK)
+    step, rest = divmod(int(steps), count or 1)
+    return step, not rest and checks == count * int(_square(step) % _CHECKS)
+
+
 class PackingPlan:
     """The shape of the packed vector for a schema and a world size.
 
@@ -125,11 +168,14 @@ class PackingPlan:
         sums: Sums of the schema.
         peaks: Peaks of the schema.
         world_size: Ranks that are reduced over.
+        late_keys: Late keys that have a slot.
     """
 
-    def __init__(self, sums: int, peaks: int, world_size: int) -> None:
-        self.sums, self.peaks, self.world_size = sums, peaks, world_size
-        self.size = HEADER + sums + world_size * (peaks + 1)
+    def __init__(self, sums: int, peaks: int, world_size: int, late_keys: int = 0) -> None:
+        self.sums, self.peaks, self.world_size, self.late_keys = sums, peaks, world_size, late_keys
+        self.late = HEADER + sums + world_size * (peaks + 1)
+        """Offset of the late keys' part."""
+        self.size = self.late + (1 + LATE_WIDTH * late_keys if late_keys else 0)
         """float64 in the packed vector."""
         self.absent = (NOTHING,) * sums + (ABSENT,) * peaks
         """The values of a rank that has none."""
@@ -141,12 +187,12 @@ class PackingPlan:
         self._tops = torch.empty(peaks, 1, dtype=torch.float64, device="cpu")
         self._equal = bytearray(max(1, world_size * peaks))
         self._is_top = torch.frombuffer(self._equal, dtype=torch.bool)[: world_size * peaks].view(peaks, world_size)
-        self._empty = bytes(8 * self.size) if self._few is not None else b""
+        self._empty = bytes(8 * self.late) if self._few is not None else b""
 
     @classmethod
-    def of(cls, layout: Layout, world_size: int) -> PackingPlan:
+    def of(cls, layout: Layout, world_size: int, late_keys: int = 0) -> PackingPlan:
         """Return the plan for a layout."""
-        return cls(layout.sums, layout.peaks, world_size)
+        return cls(layout.sums, layout.peaks, world_size, late_keys)
 
     def pack(self, step: int, values: Sequence[float], rank: int, out: Packed | None = None) -> Packed:
         """Return what `rank`, which has values of the step, puts into the reduction.
@@ -191,11 +237,42 @@ class PackingPlan:
             vector = torch.frombuffer(buffer, dtype=torch.float64)
             candidates = vector[self._slots : self._signs].view(self.peaks, self.world_size)
             return Packed(buffer, memoryview(buffer).cast("d"), vector, candidates)
+        # What no rank has filled is still zero after the sum.
+        if self.late_keys and out.doubles[self.late]:
+            out.vector[self.late :].zero_()
         if self._empty:
-            out.buffer[:] = self._empty
+            out.buffer[: len(self._empty)] = self._empty
         else:
-            out.vector.zero_()
+            out.vector[: self.late].zero_()
         return out
+
+    def put_late(self, packed: Packed, number: int, value: LateValue) -> None:
+        """Put a value under a late key into what a rank packed, but for its part on a GPU.
+
+        Args:
+            packed: What `pack` or `pack_absent` returned.
+            number: The key's, less than `late_keys`.
+            value: The value.
+        """
+        doubles, start = packed.doubles, self.late + 1 + LATE_WIDTH * number
+        doubles[self.late] = 1.0
+        doubles[start] = value.total
+        doubles[start + 1] = value.weight
+        if value.step is not None:
+            doubles[start + 2] = value.step
+            doubles[start + 3] = 1.0 + _CHECK * (_square(value.step) % _CHECKS)
+
+    def late_slots(self, packed: Packed) -> list[LateSlot]:
+        """Return the slots of late keys that ranks have filled, added up over the ranks."""
+        doubles, start = packed.doubles, self.late
+        if not self.late_keys or not doubles[start]:
+            return []
+        weights = doubles[start + 2 :: LATE_WIDTH].tolist()
+        slots = []
+        for number in [number for number, weight in enumerate(weights) if weight]:
+            total, weight, steps, marks = doubles[start + 1 + LATE_WIDTH * number :][:LATE_WIDTH]
+            slots.append(LateSlot(number, total, weight, *_common_step(steps, marks)))
+        return slots
 
     def everybody(self, packed: Packed, step: int) -> bool:
         """Tell whether all ranks packed values of this step, and none has closed.
@@ -209,7 +286,7 @@ class PackingPlan:
 
     def signs(self, packed: Packed) -> list[RankSign]:
         """Return the sign of each rank in a reduction."""
-        return [RankSign.decode(number) for number in packed.doubles[self._signs :]]
+        return [RankSign.decode(number) for number in packed.doubles[self._signs : self.late]]
 
     @outside_modes
     def unpack(self, packed: Packed, step: int) -> list[float] | None:

@@ -10,6 +10,8 @@ from otel_train.catalogue import MAX_TEXT, MOST_BY_SOURCE, TIMING, Layout, Metri
 from otel_train.exceptions import ConfigurationError
 from otel_train.ring import Schema
 from otel_train.step.clock import Interval
+from otel_train.step.late_scalars import LateScalars
+from otel_train.step.late_values import LateValue
 from otel_train.step.scalar_recorder import UNKNOWN_KEY, DevicePart, ScalarRecorder
 from otel_train.step.source_protocols import Source, end_step_of
 from otel_train.step.value_source import Dropped, drain_of, flatten
@@ -22,6 +24,13 @@ class Measurements(NamedTuple):
     """float64 [layout.sums + 2 * layout.peaks], in a ring record's order: sums, peaks, zeros for the peaks' ranks."""
     device: DevicePart | None = None
     """The scalars' part that is still on a GPU; it belongs to the last of the sums and of the peaks."""
+    late: Sequence[LateValue] = ()
+    """Values under keys that came after the first step."""
+
+    @property
+    def on_device(self) -> bool:
+        """Whether a part of them is still on a GPU."""
+        return self.device is not None or any(value.device is not None for value in self.late)
 
 
 class Recorder:
@@ -74,6 +83,8 @@ class Recorder:
         self._sources = [(type(source).__name__, layout) for source, (layout, _) in zip(sources, drained, strict=True)]
         self._ends = [end for source in sources if (end := end_step_of(source)) is not None]
         self._scalars = ScalarRecorder(scalars, ranks, self.schema.modalities) if scalars else None
+        self.late = LateScalars(self.schema.metrics, ranks)
+        """The scalars whose keys came after the first step."""
         self._dropped = 0.0
         """Values of the interval that were dropped."""
         self.device: DevicePart | None = None
@@ -114,10 +125,21 @@ class Recorder:
                 dropped = dict.fromkeys(scalars, UNKNOWN_KEY)
             else:
                 dropped = self._scalars.add(scalars, weight)
+            if dropped:
+                late = {key: scalars[key] for key, reason in dropped.items() if reason is UNKNOWN_KEY}
+                dropped = {key: reason for key, reason in dropped.items() if reason is not UNKNOWN_KEY}
+                dropped |= self.late.add(late, weight)
         except Exception as error:  # noqa: BLE001  # a mapping of the user's own, or none at all
             dropped = {"extra_metrics": f"must be a mapping of numbers by key, got {scalars!r:.80} ({error!r:.80})"}
         for key, reason in dropped.items():
             self._drop(key, reason)
+
+    def log(self, scalars: Mapping[str, Any], weight: float, step: int) -> list[LateValue]:
+        """Return scalars that were logged for a step beside the steps; one that can't be read costs itself only."""
+        logged, dropped = self.late.logged(scalars, weight, step)
+        for key, reason in dropped.items():
+            self._drop(key, reason)
+        return logged
 
     def end_step(self, step: int) -> None:
         """Tell the sources of the end of a step that is not a log step; one that raises costs the others nothing."""

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import time
 from collections.abc import Mapping
 from typing import Any
 
@@ -10,6 +11,7 @@ from otel_train.log_once import OnceLogger
 from otel_train.ring import Kind, RingWriter
 from otel_train.step.clock import Interval, StepClock
 from otel_train.step.cluster_values import ClusterValues
+from otel_train.step.late_values import by_key
 from otel_train.step.options import SessionOptions
 from otel_train.step.packing import Reduced
 from otel_train.step.recorder import Measurements, Recorder
@@ -128,6 +130,13 @@ class Recording:
         self._open = True
         self.recorder.add(scalars, weight)
 
+    def log(self, step: int, scalars: Mapping[str, Any], weight: float) -> None:
+        """Record scalars that belong to no step boundary; see `Telemetry.log`."""
+        self.release()
+        values = self.recorder.log(scalars, weight, step)
+        if values:
+            self.cluster.log(step, self._clock.stamp_beside(time.perf_counter()), values)
+
     def release(self) -> None:
         """Emit the row that is held, if there is one: nothing is added to its step any more."""
         row, self._held = self._held, None
@@ -187,14 +196,14 @@ class Recording:
         step, time_ns, measured, interval = row
         values = self.recorder.complete(measured, interval)
         self._open = False
-        device = self.recorder.device
-        if self._alone and device is None:
+        late = self.recorder.late.drain()
+        measurements = Measurements(values, self.recorder.device, late)
+        if self._alone and not measurements.on_device:
             # What the one rank measured is the cluster's, and it has all the maxima.
-            self.cluster.record(step, time_ns, _BOTH, values)
-            self.cluster.newest = Reduced(step, time_ns, values)
+            self.cluster.record(step, time_ns, _BOTH, values, late)
+            self.cluster.newest = Reduced(step, time_ns, values, late)
             return None
-        self.cluster.record(step, time_ns, _RANK, values)
-        measurements = Measurements(values, device)
+        self.cluster.record(step, time_ns, _RANK, values, late)
         if reduces:
             self.cluster.reduce(step, time_ns, measurements, self._wait)
         return measurements
@@ -202,7 +211,8 @@ class Recording:
     def values(self, reduced: Reduced) -> dict[str, float]:
         """Return the cluster's values by wandb key."""
         layout = self.recorder.layout
-        return layout.by_key(*layout.split(reduced.values))
+        values = layout.by_key(*layout.split(reduced.values))
+        return values | by_key(reduced.late) if reduced.late else values
 
     def _leave_out(self, step: int, time_ns: int, error: Exception, *, logs: bool) -> None:
         """Go on after a step that could not be recorded."""

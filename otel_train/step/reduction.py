@@ -2,22 +2,23 @@
 
 from __future__ import annotations
 
-import logging
 import time
 from collections import deque
-from collections.abc import Collection, Mapping, Sequence
+from collections.abc import Sequence
 
 from otel_train.catalogue import Layout
-from otel_train.log_once import OnceLogger
+from otel_train.ring import MOST_LATE_KEYS
 from otel_train.step.alignment import Alignment
+from otel_train.step.clock import LOG_APART_NS
 from otel_train.step.flight import Collective, Flight
+from otel_train.step.late_values import LateValue
+from otel_train.step.logged_values import LoggedValues
 from otel_train.step.packed_vectors import PackedVectors
 from otel_train.step.packing import PackingPlan, Presence, RankSign, Reduced
 from otel_train.step.rank_group import RankGroup
 from otel_train.step.recorder import Measurements
+from otel_train.step.reduction_warnings import ReductionWarnings
 from otel_train.torch_modes import outside_modes
-
-logger = logging.getLogger(__name__)
 
 PATIENCE = 1.0
 """Seconds that a training thread which needs no values at once waits for peers at most, once."""
@@ -48,7 +49,7 @@ class Reducer:
 
     @outside_modes
     def __init__(self, layout: Layout, group: RankGroup, *, max_in_flight: int, timeout: float) -> None:
-        self.plan = PackingPlan.of(layout, group.world_size)
+        self.plan = PackingPlan.of(layout, group.world_size, MOST_LATE_KEYS)
         self.group = group
         self.abandoned = 0
         """Steps of this rank whose reduction was thrown away, or left out."""
@@ -67,15 +68,18 @@ class Reducer:
         self._alignment = Alignment(max_in_flight + self._most_waiting)
         self._landed: list[Reduced] = []
         self._vectors = PackedVectors(self.plan, group)
-        self._named: set[int] = set()
-        """Ranks that were warned of as missing, by their rank in the job."""
-        self._warnings = OnceLogger(logger)
+        self.warnings = ReductionWarnings()
+        """Warnings about them."""
+        self._landed_ns = 0
+        """The time stamp of what landed last."""
         self._time_ns = 0
         """The time stamp of the newest step that was launched."""
         self._closing: Flight | None = None
         """Flight that closes the session; its values, if any, are of an interval that had not ended."""
         self._rest: Measurements | None = None
         self._some_closed = self._all_closed = False
+        self._logs = LoggedValues()
+        """Values that were logged beside the steps and wait for the next reduction."""
 
     # -- launching -----------------------------------------------------------------------------------------------
 
@@ -90,9 +94,9 @@ class Reducer:
         if self.stopped or (measured is None and self.group.handle is None):
             self.abandoned += 1
             return
-        if measured is not None and self.group.handle is None and measured.device is None:
+        if measured is not None and self.group.handle is None and not (measured.on_device or self._logs):
             # One rank: what it measured is the cluster's.
-            self._landed.append(Reduced(step, time_ns, measured.values))
+            self._landed.append(Reduced(step, time_ns, measured.values, measured.late))
             return
         has_room = len(self._flights) < self._max_in_flight or self._make_room()
         if not has_room or not self._alignment.follows(step):
@@ -101,7 +105,18 @@ class Reducer:
                 self.abandoned += 1
                 return
         self._time_ns = time_ns
-        self._submit(self._vectors.pack(step, time_ns, measured))
+        flight = self._vectors.pack(step, time_ns, measured)
+        if self._logs or (measured is not None and measured.late):
+            self._put_late(flight, measured)
+        self._submit(flight)
+
+    def log(self, values: Sequence[LateValue]) -> None:
+        """Give values that were logged beside the steps to the next reduction."""
+        self._logs.add(values)
+
+    def _put_late(self, flight: Flight, measured: Measurements | None) -> None:
+        late = () if measured is None else measured.late
+        self._vectors.put_late(flight, [*late, *self._logs.take()])
 
     def _comes_to(self, step: int, time_ns: int, *, has_room: bool) -> bool:
         """Take note of a step, make up for those that were missed, and tell whether this one is to be reduced."""
@@ -126,11 +141,7 @@ class Reducer:
         if len(self._flights) >= self._max_in_flight and not self.lags:
             self._land_oldest(min(self._timeout, PATIENCE))
             if not (self.overdue or self.stopped):
-                self._warnings.warn(
-                    "slow",
-                    "telemetry: a step is shorter than its reduction; the training thread waits for it. "
-                    "Raise log_every",
-                )
+                self.warnings.slow()
         return not self.stopped and len(self._waiting) < self._most_waiting
 
     def _submit(self, flight: Flight) -> None:
@@ -138,7 +149,7 @@ class Reducer:
             self.abandoned += not flight.extra
             return
         waits = len(self._flights) >= self._max_in_flight
-        if flight.device is not None:
+        if flight.device is not None or flight.late:
             self._collective.prepare(flight, waits=waits)
         flight.number = self._alignment.count
         self._alignment.count += 1
@@ -187,8 +198,8 @@ class Reducer:
 
     def _owed(self) -> int:
         """Return how many of the session's steps are under way and not complete."""
-        under_way = sum(not flight.extra and not flight.complete() for flight in self._flights)
-        return under_way + sum(not flight.extra for flight in self._waiting)
+        under_way = sum(flight.owed and not flight.complete() for flight in self._flights)
+        return under_way + sum(flight.owed for flight in self._waiting)
 
     @outside_modes
     def harvest(self) -> list[Reduced]:
@@ -230,8 +241,10 @@ class Reducer:
             self._flights.appendleft(flight)
             self._stop(f"the one of step {flight.step} failed ({error})")
             return
+        late = self._land_logs(flight)
         if self.plan.everybody(flight.packed, flight.step) or self._is_of_others(flight):
-            self._landed.append(self._vectors.reduced(flight))
+            self._landed.append(self._vectors.reduced(flight, late))
+            self._landed_ns = flight.time_ns
         else:
             self.abandoned += not flight.extra
             self._vectors.give_back(flight)
@@ -239,6 +252,29 @@ class Reducer:
             self._launch_waiting()
         if self.overdue and not self._waiting and len(self._flights) < self._max_in_flight:
             self.overdue = False
+
+    def _land_logs(self, flight: Flight) -> list[LateValue]:
+        """Land the values that were logged beside the steps, and return those under late keys that belong to the step.
+
+        They came with this flight, whichever step the ranks took part for.
+        """
+        values, torn = self._vectors.late_values(flight)
+        steps = sorted({value.step for value in values if value.step is not None})
+        for number, step in enumerate(steps):
+            logged = [value for value in values if value.step == step]
+            self._landed.append(Reduced(step, self._time_between(flight, len(steps) - number), (), logged, logged=True))
+        for key in torn:
+            self.warnings.torn(key)
+        return [value for value in values if value.step is None]
+
+    def _time_between(self, flight: Flight, before: int) -> int:
+        """Return the time stamp of values that are not the step's which they came with: that many before the step's.
+
+        A millisecond earlier, where that is after what landed last: stores that count in them keep one value in each.
+        """
+        earlier = flight.time_ns - before * LOG_APART_NS
+        self._landed_ns = min(max(self._landed_ns + 1, earlier), flight.time_ns - before)
+        return self._landed_ns
 
     def _stop(self, why: str) -> None:
         """Reduce no more: the group's next collective would fail, or meet another one."""
@@ -248,7 +284,7 @@ class Reducer:
         self.stopped = True
         self.abandoned += lost
         if lost or self._closing is None:
-            logger.warning("telemetry: no more cluster-wide values, a reduction is lost: %s. Training goes on", why)
+            self.warnings.stopped(why)
 
     # -- who takes part ------------------------------------------------------------------------------------------
 
@@ -260,39 +296,12 @@ class Reducer:
         absent = [rank for rank, sign in jobs if sign.presence is not Presence.PRESENT]
         is_of_others = len(absent) < len(signs) and set(steps.values()) == {flight.step}
         if is_of_others:
-            self.name_missing(absent, flight.step)
+            self.warnings.missing(absent, flight.step)
         elif len(set(steps.values())) > 1:
             self._alignment.correct(flight.number, flight.step, max(steps.values()))
-            self._say_mismatch(steps)
+            self.warnings.mismatch(steps)
         self._look_who_closed(signs, flight)
         return is_of_others and not flight.closes
-
-    def _say_mismatch(self, steps: Mapping[int, int]) -> None:
-        self._warnings.warn(
-            "mismatch",
-            "telemetry: the ranks are not at the same step (%s); what does not belong together is thrown away. "
-            "Give all ranks the same steps",
-            ", ".join(f"rank {rank}: {step}" for rank, step in list(steps.items())[:8]),
-        )
-
-    def name_missing(self, ranks: Collection[int], step: int) -> None:
-        """Say once of each rank that it takes no part.
-
-        Args:
-            ranks: By their number in the job.
-            step: The first step that it was seen at.
-        """
-        fresh = sorted(set(ranks) - self._named)
-        if fresh:
-            self._named.update(fresh)
-            logger.warning(
-                "telemetry: %s %s no part in the reduction of step %d (it has no values, ended its loop earlier, or is "
-                "late); the others' values stay, train/ranks counts whose they are",
-                "rank" if len(fresh) == 1 else "ranks",
-                f"{', '.join(map(str, fresh[:8]))}{' and others' if len(fresh) > 8 else ''} "
-                f"{'takes' if len(fresh) == 1 else 'take'}",
-                step,
-            )
 
     # -- the end -------------------------------------------------------------------------------------------------
 
@@ -313,13 +322,16 @@ class Reducer:
             timeout: Seconds that it takes at most.
         """
         deadline = time.monotonic() + timeout
-        if self.group.handle is None:
-            if rest is not None:
-                self.launch(step, time_ns, rest)
-        elif not self.stopped and (rest is not None or not self._collective.on_gpu):
+        if self.group.handle is None and rest is not None:
+            self.launch(step, time_ns, rest)
+            rest = None
+        takes_part = self.group.handle is not None and not self._collective.on_gpu
+        if not self.stopped and (rest is not None or self._logs or takes_part):
             self._rest = rest
             sign = RankSign(step, Presence.CLOSED if rest is None else Presence.CLOSED_EARLY)
             self._closing = self._vectors.absent(sign, time_ns, extra=True)
+            if self._logs:
+                self._put_late(self._closing, None)
             self._submit(self._closing)
         while self._flights and (self._owed() or self._rest is not None) and time.monotonic() < deadline:
             self._land_oldest(deadline - time.monotonic())
@@ -329,18 +341,14 @@ class Reducer:
 
     def _count_unfinished(self) -> None:
         """Count what is not going to be recorded, and warn of it."""
-        unfinished = [flight for flight in (*self._flights, *self._waiting) if not flight.extra]
+        unfinished = [flight for flight in (*self._flights, *self._waiting) if flight.owed]
         for flight in unfinished:
-            flight.extra = True
+            flight.extra, flight.logs = True, False
         lost = len(unfinished) + (self._rest is not None)
         self._rest = None
         self.abandoned += lost
         if lost:
-            logger.warning(
-                "telemetry: %d log steps up to the end are not in the cluster's values: not all ranks came to them, "
-                "or closed at the same step, within close_timeout",
-                lost,
-            )
+            self.warnings.unfinished(lost)
 
     def _look_who_closed(self, signs: Sequence[RankSign], flight: Flight) -> None:
         """Do the rest where all ranks have closed, and where not, take part in what the others launch."""
@@ -370,7 +378,10 @@ class Reducer:
         assert self._closing is not None
         time_ns, rest, self._rest = self._closing.time_ns, self._rest, None
         if rest is not None and self._closing.step == step:
-            self._submit(self._vectors.pack(step, time_ns, rest))
+            flight = self._vectors.pack(step, time_ns, rest)
+            if rest.late or self._logs:
+                self._put_late(flight, rest)
+            self._submit(flight)
         else:
             self.abandoned += rest is not None
             self._submit(self._vectors.absent(RankSign(step, Presence.ABSENT), time_ns, extra=True))

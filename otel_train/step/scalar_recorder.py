@@ -19,7 +19,8 @@ from otel_train.torch_modes import in_a_mode, outside_modes, plain_tensor
 
 DevicePart = tuple[torch.Tensor, torch.Tensor]
 """Sums and peaks that are on a GPU, float64 [sums] and float64 [peaks], in the order of the host's lists."""
-UNKNOWN_KEY = "was not there at the first step; give it there, as None where it has no value yet"
+UNKNOWN_KEY = "is not among the metrics"
+"""Reason of a key that was not there at the first step."""
 NO_SOURCES = (
     'has values by row, and is not declared by source; give otel_train.Scalar(..., by="modality") of that key to '
     "init(metrics=…)"
@@ -55,29 +56,45 @@ class ScalarRecorder:
         self._slots: dict[str, _Slot] = {}
         self._by_source = SourceScalars(sources)
         self._offsets_by_source: dict[str, int] = {}
-        sums: list[float] = []
+        self._means: dict[str, int] = {}
+        """Offsets of the means."""
+        self._empty: list[float] = []
         self._peak_count = 0
         for metric in metrics:
-            counter = metric.instrument is Instrument.COUNTER
-            if metric.attribute:
-                self._offsets_by_source[metric.name] = len(sums)
-                sums += [0.0] * self._by_source.width
-            elif metric.reduction in (Reduction.MAX, Reduction.MIN):
-                self._slots[metric.name] = _Slot(metric.reduction, self._peak_count, counter)
-                self._peak_count += 1
-            elif metric.reduction in (Reduction.MEAN, Reduction.SUM, Reduction.NORM):
-                self._slots[metric.name] = _Slot(metric.reduction, len(sums), counter)
-                sums += [NOTHING] if metric.reduction is Reduction.SUM else [0.0, 0.0]
-            else:
-                raise ConfigurationError(
-                    f"metric {metric.name!r}: a scalar is a mean, sum, max, min or norm, got {metric.reduction}"
-                )
-        self._empty = sums
-        self._means = {key: slot.offset for key, slot in self._slots.items() if slot.reduction is Reduction.MEAN}
+            self._assign(metric)
         self._device: DevicePart | None = None
         self._device_slots: tuple[Sequence[torch.Tensor], Sequence[torch.Tensor]] = ((), ())
         """Views of its elements."""
         self._reset()
+
+    def _assign(self, metric: Metric) -> None:
+        counter = metric.instrument is Instrument.COUNTER
+        if metric.attribute:
+            self._offsets_by_source[metric.name] = len(self._empty)
+            self._empty += [0.0] * self._by_source.width
+        elif metric.reduction in (Reduction.MAX, Reduction.MIN):
+            self._slots[metric.name] = _Slot(metric.reduction, self._peak_count, counter)
+            self._peak_count += 1
+        elif metric.reduction in (Reduction.MEAN, Reduction.SUM, Reduction.NORM):
+            self._slots[metric.name] = _Slot(metric.reduction, len(self._empty), counter)
+            if metric.reduction is Reduction.MEAN:
+                self._means[metric.name] = len(self._empty)
+            self._empty += [NOTHING] if metric.reduction is Reduction.SUM else [0.0, 0.0]
+        else:
+            raise ConfigurationError(
+                f"metric {metric.name!r}: a scalar is a mean, sum, max, min or norm, got {metric.reduction}"
+            )
+
+    def extend(self, metric: Metric) -> None:
+        """Add a mean or norm to the scalars, after the others; the interval goes on."""
+        begin = len(self._empty)
+        self._assign(metric)
+        added = self._empty[begin:]
+        self._sums += added
+        if self._device is not None:
+            sums, peaks = self._device
+            self._device = torch.cat([sums, torch.full_like(sums[:1], NOTHING).expand(len(added))]), peaks
+            self._device_slots = (self._device[0].unbind(), self._device[1].unbind())
 
     def _reset(self) -> None:
         self._sums = self._empty.copy()

@@ -10,7 +10,7 @@ from pathlib import Path
 from types import TracebackType
 from typing import Any, NoReturn, Self, TypeVar
 
-from otel_train.catalogue import Metric, Phase
+from otel_train.catalogue import Metric
 from otel_train.event_sink import EventSink
 from otel_train.exceptions import SessionCopyError, StateMismatchError
 from otel_train.log_once import OnceLogger
@@ -18,7 +18,7 @@ from otel_train.ring import End, Fact, Identity, RingWriter
 from otel_train.step.admission import Admission
 from otel_train.step.clock import StepClock
 from otel_train.step.declarations import Scalar, declared_metrics
-from otel_train.step.early_scalars import MOST_EARLY, EarlyScalars
+from otel_train.step.early_scalars import EarlyScalars
 from otel_train.step.first_step import agree_recorder, open_ring, session_facts, shared_options, watch_phases
 from otel_train.step.membership import Membership
 from otel_train.step.options import SessionOptions
@@ -29,14 +29,12 @@ from otel_train.step.recording import Recording
 from otel_train.step.reduction import Reducer
 from otel_train.step.sidecar_process import SidecarProcess, wait_until
 from otel_train.step.source_protocols import Source, clock_of
-from otel_train.step.step_number import LARGEST_STEP, checked_weight, step_number, text_of
+from otel_train.step.step_number import LARGEST_STEP, step_number, text_of
 from otel_train.untraced import untraced
 
 logger = logging.getLogger(__name__)
 
 T = TypeVar("T")
-# Looked up once: an attribute of an enum has a cost.
-_COMPUTE, _DATA = Phase.COMPUTE, Phase.DATA
 _CLOSED = (
     "telemetry: %s came after close(), and nothing is recorded any more; begin another session with otel_train.init()"
 )
@@ -99,7 +97,7 @@ class Telemetry:
         self._clock = StepClock()
         self._warnings = OnceLogger(logger)
         self._early = EarlyScalars()
-        self._admission = Admission(self._early, self._warnings)
+        self._admission = Admission(self._early, self._rows, self._warnings)
         # A ledger that drops what sits unused goes by steps: training must not change when telemetry is off.
         self._clocked = [end_step for source in sources if (end_step := clock_of(source)) is not None]
         self._process_end = ProcessEnd(self._end_with_process, self._leave_forked_child) if self._enabled else None
@@ -122,10 +120,11 @@ class Telemetry:
                 value: NumPy's, a tensor of one element (one on a GPU is waited for). A call with another number ends
                 no step: that is logged once, and its scalars go into the next step.
             extra_metrics: Scalars of the user's own by key: numbers or tensors of one element, which are never
-                synchronised. Means over steps and ranks unless declared otherwise in `init(metrics=…)`. The first
-                step's keys count for the whole session; None, or leaving a key out later, stands for no value, and
-                what no rank gives in an interval is absent. What is not a number is dropped, counted and logged once. A
-                DTensor stands for the whole that its parts make.
+                synchronised. Means over steps and ranks unless declared otherwise in `init(metrics=…)`. A key may
+                come, and stay away, at any step and on any rank: None, or leaving it out, stands for no value, and what
+                no rank gives in an interval is absent. (Keys of the first step cost less than later ones, of which
+                there may be 128.) What is not a number is dropped, counted and logged once. A DTensor stands for the
+                whole that its parts make.
             by: Sources of the batch's rows, for values by row (`PerRow`); those of the meter's last batch when None.
 
         Returns:
@@ -159,33 +158,40 @@ class Telemetry:
             telemetry.step(step)
 
         Args:
-            metrics: Scalars as `step` takes them; their keys are agreed on at the first step, as its own are.
+            metrics: Scalars as `step` takes them.
             weight: How much they count in their means; of no meaning for sums, maxima and minima, and values by row.
             by: As `step` takes it.
         """
-        if not self._enabled:
-            if self._off:
-                self._warnings.warn("off", self._off, "add()")
-            return
-        try:
-            weight = checked_weight(weight)
-            if self._rows.needed or by is not None:
-                metrics = self._rows.bind(metrics, by)
-            if self._running is not None:
-                self._running.repeats = False
-                self._running.release()
-                self._running.add(metrics, weight)
-            elif not self._early.add(metrics, weight):
-                self._warnings.warn(
-                    "early", "telemetry: add() drops values: the first step is not made after %d calls", MOST_EARLY
-                )
-        except Exception as error:  # noqa: BLE001  # the failure contract: nothing of ours raises into the training loop
-            self._warnings.warn("add", "telemetry: add() has dropped its values: %r", error)
+        if self._records("add()"):
+            self._admission.add(metrics, weight, by, self._running)
+
+    def log(self, metrics: Mapping[str, Any], step: int | None = None, *, weight: float = 1.0) -> None:
+        """Record scalars that belong to no step boundary, such as an evaluation's, under the step that they belong to.
+
+            if step % 500 == 0:
+                telemetry.log({"eval/loss": evaluate(model)})
+
+        They become a row of their own in wandb, with that `train/step`, when the next reduction or `close` has brought
+        them together; a call ends no step, and any rank may make it at any time. Means are over the ranks that have
+        called it for the step.
+
+        Args:
+            metrics: Scalars as `step` takes them; a maximum or minimum goes to `step` or `add` instead.
+            step: The step that they belong to; None for the last one that has ended.
+            weight: How much they count in their means: the samples that were evaluated, say.
+        """
+        if self._records("log()"):
+            self._admission.log(metrics, step, weight, self._last_step, self._running)
+
+    def _records(self, call: str) -> bool:
+        """Tell whether calls are recorded, and the user, once, why not where that is not expected."""
+        if not self._enabled and self._off:
+            self._warnings.warn("off", self._off, call)
+        return self._enabled
 
     def _step_off(self, step: Any) -> None:
         """Tell the sources that training depends on of a step, and the user, once, why nothing is recorded."""
-        if self._off:
-            self._warnings.warn("off", self._off, f"step({text_of(step)})")
+        self._records(f"step({text_of(step)})")
         try:
             number = step if type(step) is int else step_number(step)
             if number > self._last_step:
@@ -204,27 +210,11 @@ class Telemetry:
     def latest(self) -> tuple[int, dict[str, float]] | None:
         """The newest step whose cluster-wide values have come back, and those by wandb key; None before the first."""
         newest = self._running.cluster.newest if self._running is not None else None
-        if self._running is None or newest is None:
-            return None
-        return newest.step, self._running.values(newest)
+        return None if self._running is None or newest is None else (newest.step, self._running.values(newest))
 
     def timed(self, loader: Iterable[T]) -> Iterator[T]:
-        """Yield what `loader` yields, and measure how long each step waits for it (`train.data.wait`)."""
-        iterator = iter(loader)
-        while True:
-            ring = self._running.ring if self._running is not None else None
-            if ring is not None:
-                ring.enter(_DATA)
-            begin = time.perf_counter()
-            try:
-                batch = next(iterator)
-            except StopIteration:
-                return
-            finally:
-                if ring is not None:
-                    ring.enter(_COMPUTE)
-            self._clock.wait += time.perf_counter() - begin
-            yield batch
+        """Return what yields what `loader` yields, and measures how long each step waits for it (`train.data.wait`)."""
+        return self._clock.timed(loader, lambda: self._running.ring if self._running is not None else None)
 
     # -- recording -----------------------------------------------------------------------------------------------
 
@@ -287,8 +277,11 @@ class Telemetry:
             warnings=self._warnings,
             events=self._events,
         )
-        for early, weight in self._early.take():
-            running.add(early, weight)
+        for early, weight, logged_for in self._early.take():
+            if logged_for is None:
+                running.add(early, weight)
+            else:
+                running.log(logged_for, early, weight)
         self._running = running
         return running
 
@@ -366,6 +359,10 @@ class Telemetry:
             self._sidecar.close()
         running = self._running
         if running is None:
+            if self._early:
+                self._warnings.warn(
+                    "unmade", "telemetry: values that came before the first step are lost: it never came"
+                )
             self._group.destroy()
             return
         ended = self._clock.newest

@@ -65,14 +65,24 @@ def test_loss_metrics_are_means_or_totals(job: Job) -> None:
 
 
 def test_other_keys_raise_everywhere(job: Job) -> None:
-    """A key that rank 1 alone gives, in a call and at a session's first step, is named; nobody waits for who raised."""
+    """In a blocking call a key that rank 1 alone gives is named; nobody waits for who raised."""
     with pytest.raises(SchemaMismatchError, match=r"^metric 'y' is given by rank 1 and not by rank 0"):
         otel_train.reduce_loss_metrics({"x": 1.0, **({"y": 1.0} if job.rank else {})})
+
+
+def test_first_keys_are_joined(job: Job) -> None:
+    """A session's first step may have other keys on each rank; one that they declare differently is named."""
+    with job.session(blocking=True) as telemetry:
+        values = telemetry.step(1, {"loss": 1.0 + job.rank, f"of{job.rank}": 5.0})
+    assert {"loss": 1.5, "of0": 5.0, "of1": 5.0}.items() <= (values or {}).items()
+    declared = [otel_train.Scalar("x", "sum")] if job.rank else []
     with (
-        job.session() as telemetry,
-        pytest.raises(SchemaMismatchError, match=r"^metric 'extra' is given by rank 1 and not by rank 0"),
+        job.session("other", metrics=declared) as telemetry,
+        pytest.raises(
+            SchemaMismatchError, match=r"^metric 'x' is \['', 'gauge', 'mean'\] on rank 0 and .*'sum'\] on rank 1"
+        ),
     ):
-        telemetry.step(1, {"loss": 1.0, **({"extra": 1.0} if job.rank else {})})
+        telemetry.step(1, {"x": 1.0})
 
 
 def test_wrong_key_raises_everywhere(job: Job) -> None:

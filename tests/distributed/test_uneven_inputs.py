@@ -41,6 +41,6 @@ def test_steps_have_their_ranks_values(job: Job) -> None:
     assert job.cluster("stream_mixing/picks") == {step: 1.0 if step in alone else 2.0 for step in steps}
     assert job.cluster("train/ranks") == {step: 1.0 if step in alone else 2.0 for step in steps}
     if job.rank == 0:
-        assert sum(waited > 0.5 for waited in seconds) <= epochs
+        assert sum(waited > 0.5 for waited in seconds[1:]) <= epochs  # the first step makes the ring
         (warning,) = job.warnings
         assert "rank 1 takes no part in the reduction of step 26" in warning

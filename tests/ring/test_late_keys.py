@@ -88,15 +88,14 @@ def test_logged_record_has_late_values_only(tmp_path: Path) -> None:
     "metric",
     [
         Metric("late", Reduction.MAX),
-        Metric("late", Reduction.SUM),
         Metric("late", Reduction.SUM, Instrument.COUNTER),
         rows.PICKS,
-        Metric("train/loss"),
+        Metric("train/loss", Reduction.NORM),
     ],
-    ids=["max", "sum", "counter", "catalogue", "there"],
+    ids=["max", "counter", "catalogue", "other"],
 )
 def test_other_keys_are_refused(metric: Metric, tmp_path: Path) -> None:
-    """Only a mean or a norm of the user's own that the schema has not can come late."""
+    """Only a mean, norm or sum of the user's own can come late, and no other metric than the schema's of that name."""
     with pytest.raises(RingError, match="can't be added to a ring"):
         make(tmp_path).add_key(metric)
 
@@ -250,3 +249,20 @@ def test_damaged_byte_costs_little(at: int, byte: int) -> None:
             return
     for record in read:
         assert late_of(record).items() <= {f"late/{index}": float(index) for index in range(20)}.items()
+
+
+def test_key_of_schema_is_logged(tmp_path: Path) -> None:
+    """Values of the schema's own keys are logged too, a sum among them; their steps' records are as before."""
+    tokens = Metric("tokens", Reduction.SUM, description="told to people only")
+    ring = make(tmp_path, schema=Schema((Metric("train/loss"), tokens)))
+    indices = [
+        ring.add_key(metric) for metric in (Metric("tokens", Reduction.SUM), Metric("train/loss"), Metric("new"))
+    ]
+    late = [(index or 0, 2.0 * number, 4.0) for number, index in enumerate(indices, 1)]
+    ring.write(7, 1, Kind.RANK, (3.0, 1.0, 5.0), late[2:])
+    ring.write(3, 2, Kind.RANK, (), late, logged=True)
+    records, _, _ = RingReader(ring.path).read(0, 9)
+    assert [record.by_key() for record in records] == [
+        {"train/loss": 3.0, "tokens": 5.0, "new": 1.5},
+        {"tokens": 2.0, "train/loss": 1.0, "new": 1.5},
+    ]

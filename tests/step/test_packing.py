@@ -11,6 +11,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from otel_train.catalogue import ABSENT, LEDGER, MIXING, Layout, Metric, Reduction, rows
+from otel_train.step.late_values import LateValue
 from otel_train.step.packing import Packed, PackingPlan
 
 PEAK = Metric("peak", Reduction.MAX)
@@ -80,3 +81,39 @@ def test_different_steps_give_nothing(steps: tuple[int, int]) -> None:
     plan = PackingPlan(1, 1, 2)
     reduced = add_up([plan.pack(step, [1.0, 1.0], rank) for rank, step in enumerate(steps)])
     assert [plan.unpack(reduced, step) for step in steps] == [None, None]
+
+
+LATE = st.tuples(
+    st.integers(0, 5), st.floats(allow_nan=False), st.floats(0.5, 2.0**20), st.none() | st.integers(0, 2**40)
+)
+
+
+@settings(max_examples=60, deadline=None)
+@given(st.lists(st.lists(LATE, max_size=4), min_size=1, max_size=6), st.integers(1, 2**31))
+def test_late_slots_add_up(ranks: list[list[tuple[int, float, float, int | None]]], step: int) -> None:
+    """Each late key's total and weight are those of the ranks that have it; logged ones of two steps don't agree; a
+    vector that is used again has none of them; the other values stay as they are.
+    """
+    plan = PackingPlan.of(LAYOUT, len(ranks), 6)
+    packed = [plan.pack(step, [1.0] * (plan.sums + plan.peaks), rank) for rank in range(len(ranks))]
+    given_values: dict[int, list[LateValue]] = {}
+    for own, late in zip(packed, ranks, strict=True):
+        for number, total, weight, logged_for in {value[0]: value for value in late}.values():
+            value = LateValue(Metric("late"), total, weight, logged_for)
+            plan.put_late(own, number, value)
+            given_values.setdefault(number, []).append(value)
+    reduced = add_up(packed)
+    slots = {slot.number: slot for slot in plan.late_slots(reduced)}
+    assert slots.keys() == given_values.keys()
+    for number, values in given_values.items():
+        steps = {value.step for value in values}
+        assert slots[number].weight == pytest.approx(math.fsum(value.weight for value in values))
+        assert slots[number].total == pytest.approx(sum(value.total for value in values), nan_ok=True)
+        if None not in steps:  # a key is logged, or it is not
+            assert slots[number].agreed == (len(steps) == 1)
+        if len(steps) == 1:
+            assert slots[number].step == values[0].step
+    unpacked = plan.unpack(reduced, step)
+    assert unpacked is not None
+    assert unpacked[0] == len(ranks)
+    assert plan.late_slots(plan.pack(step, [1.0] * (plan.sums + plan.peaks), 0, reduced)) == []

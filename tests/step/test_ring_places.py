@@ -22,7 +22,9 @@ def train(directory: Path, records: int = 4096) -> dict[str, float]:
         return telemetry.latest[1]
 
 
-@pytest.mark.parametrize(("size", "most", "records"), [("4m", 2**20, 4096), ("200k", 51200, None), ("20k", 20480, 64)])
+@pytest.mark.parametrize(
+    ("size", "most", "records"), [("4m", 2**20, 4096), ("200k", 51200, None), ("120k", 122880, 64)]
+)
 def test_ring_takes_free_quarter(
     size: str, most: int, records: int | None, tmp_path: Path, caplog: pytest.LogCaptureFixture
 ) -> None:

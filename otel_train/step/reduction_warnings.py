@@ -1,0 +1,79 @@
+"""Tell the user what is wrong with the reductions, each thing once."""
+
+from __future__ import annotations
+
+import logging
+from collections.abc import Collection, Mapping
+
+from otel_train.log_once import OnceLogger
+
+logger = logging.getLogger(__name__)
+
+
+class ReductionWarnings:
+    """The warnings of one rank's reductions."""
+
+    def __init__(self) -> None:
+        self._named: set[int] = set()
+        """Ranks that were warned of as missing, by their rank in the job."""
+        self._once = OnceLogger(logger)
+
+    def slow(self) -> None:
+        """Warn that the training thread waits for reductions."""
+        self._once.warn(
+            "slow",
+            "telemetry: a step is shorter than its reduction; the training thread waits for it. Raise log_every",
+        )
+
+    def mismatch(self, steps: Mapping[int, int]) -> None:
+        """Warn that ranks are at different steps.
+
+        Args:
+            steps: By rank in the job.
+        """
+        self._once.warn(
+            "mismatch",
+            "telemetry: the ranks are not at the same step (%s); what does not belong together is thrown away. "
+            "Give all ranks the same steps",
+            ", ".join(f"rank {rank}: {step}" for rank, step in list(steps.items())[:8]),
+        )
+
+    def missing(self, ranks: Collection[int], step: int) -> None:
+        """Warn, once of each rank, that it takes no part.
+
+        Args:
+            ranks: By their number in the job.
+            step: The first step that it was seen at.
+        """
+        fresh = sorted(set(ranks) - self._named)
+        if fresh:
+            self._named.update(fresh)
+            logger.warning(
+                "telemetry: %s %s no part in the reduction of step %d (it has no values, ended its loop earlier, or is "
+                "late); the others' values stay, train/ranks counts whose they are",
+                "rank" if len(fresh) == 1 else "ranks",
+                f"{', '.join(map(str, fresh[:8]))}{' and others' if len(fresh) > 8 else ''} "
+                f"{'takes' if len(fresh) == 1 else 'take'}",
+                step,
+            )
+
+    def torn(self, key: str) -> None:
+        """Warn that ranks logged a key for different steps at the same time."""
+        self._once.warn(
+            f"torn {key}",
+            "telemetry: ranks have logged %r for different steps at the same time; what does not belong together is "
+            "in each rank's own records only. Give log() the same step on all ranks",
+            key,
+        )
+
+    def stopped(self, why: str) -> None:
+        """Warn that nothing is reduced any more."""
+        logger.warning("telemetry: no more cluster-wide values, a reduction is lost: %s. Training goes on", why)
+
+    def unfinished(self, count: int) -> None:
+        """Warn that so many log steps were not reduced in time at the end."""
+        logger.warning(
+            "telemetry: %d log steps up to the end are not in the cluster's values: not all ranks came to them, or "
+            "closed at the same step, within close_timeout",
+            count,
+        )
