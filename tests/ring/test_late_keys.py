@@ -4,8 +4,11 @@ from __future__ import annotations
 
 import math
 import random
+import subprocess
+import sys
 import tempfile
 from pathlib import Path
+from textwrap import dedent
 
 import pytest
 from hypothesis import HealthCheck, given, settings
@@ -266,3 +269,37 @@ def test_key_of_schema_is_logged(tmp_path: Path) -> None:
         {"train/loss": 3.0, "tokens": 5.0, "new": 1.5},
         {"tokens": 2.0, "train/loss": 1.0, "new": 1.5},
     ]
+
+
+def test_killed_writer_leaves_whole_records(tmp_path: Path) -> None:
+    """While a process writes as fast as it can, and after it was killed, each record has all of its own late values."""
+    program = """
+        import itertools, sys
+        from pathlib import Path
+        from tests.ring.test_late_keys import keys_of, make, write
+        ring = make(Path(sys.argv[1]), records=256)
+        print(flush=True)
+        for step in itertools.count(1):
+            write(ring, step, [(index, float(step), 1.0) for index in keys_of(ring, step % 50)], logged=step % 3 == 0)
+    """
+    command = [sys.executable, "-c", dedent(program), str(tmp_path)]
+    with subprocess.Popen(command, cwd=Path(__file__).parents[2], stdout=subprocess.PIPE) as process:
+        assert process.stdout is not None
+        process.stdout.readline()
+        reader, position, seen = RingReader(ring_path(tmp_path, IDENTITY)), 0, 0
+        while seen < 3000:
+            records, position, _ = reader.read(position, 64)
+            seen += sum(map(check_step, records))
+        process.kill()
+    records, position, lost = reader.read(0, 10**6)
+    assert position == reader.progress.written
+    assert sum(map(check_step, records)) > 10
+    assert lost >= position - 256
+
+
+def check_step(record: Record) -> bool:
+    """Check that the late values of a step are all there or, where they are overwritten, none; tell which."""
+    late, step = late_of(record), record.step
+    assert late == {f"late/{number}": step for number in range(step % 50)} or record.partial
+    assert record.logged == (step % 3 == 0)
+    return bool(late)

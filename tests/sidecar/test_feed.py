@@ -93,6 +93,21 @@ def test_hanging_rank_shows_its_phase(tmp_path: Path, monkeypatch: pytest.Monkey
     assert {age.attributes for age in ages} == {(("phase", "data"),)}
 
 
+def test_lost_steps_are_waited_for(tmp_path: Path) -> None:
+    """A sidecar that goes on after records were overwritten shows no step before the cluster's values of those."""
+    rank = Rank(tmp_path, records=8, first_time=time.time_ns() - 100 * SECOND)
+    rank.record(*range(1, 15), kind=Kind.RANK)
+    rank.record(*range(1, 8))
+    rank.record(15, kind=Kind.RANK)
+    for _ in range(2):
+        feed, sent = RingFeed(rank.ring.path, 0.0), list[int]()
+        while (batch := feed.next(live=False)) is not None:
+            parts = batch.metrics.parts(10**6) if batch.metrics is not None else []
+            sent += [point.time_ns for part in parts for point in points_of(part.body) if point.name == rows.STEP.name]
+            feed.commit(batch)
+    assert sent == []
+
+
 def test_live_times_never_go_back(rank: Rank, monkeypatch: pytest.MonkeyPatch) -> None:
     """Times of live points rise though a clock is set back: many stores refuse what is older than the last point."""
     feed, now = RingFeed(rank.ring.path, rank_interval=1.0), time.time_ns()
