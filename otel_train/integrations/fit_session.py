@@ -8,7 +8,8 @@ from __future__ import annotations
 
 import inspect
 import logging
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
+from contextlib import contextmanager
 from typing import Any, Protocol
 
 import torch.distributed as dist
@@ -114,10 +115,13 @@ class FitSession:
             ConfigurationError: As `otel_train.init`.
             StateMismatchError: The state that was loaded does not fit.
         """
-        self.end()
-        run = self._loaded or (self._run if step >= self.last_step else {})
         if self._loaded:
             self._load_meter(self._loaded)
+        self._open(step, process_group)
+
+    def _open(self, step: int, process_group: GroupLike | None) -> None:
+        self.end()
+        run = self._loaded or (self._run if step >= self.last_step else {})
         telemetry = self._users
         if telemetry is None:
             group = self._options.get("process_group", process_group)
@@ -126,6 +130,23 @@ class FitSession:
         if run.get("run_id") and run["run_id"] != telemetry.state_dict()["run_id"]:
             telemetry.load_state_dict({"run_id": run["run_id"]})
         self._loaded = {}
+
+    @contextmanager
+    def evaluating(self) -> Iterator[None]:
+        """Have a session for what an evaluation logs: the fit's, or outside of one its own, in the last fit's run.
+
+        Where a state was loaded it is that of the checkpoint which is evaluated.
+        """
+        if self._telemetry is not None:
+            yield
+            return
+        run, last = self._run, self.last_step
+        self._open(last, None)
+        try:
+            yield
+        finally:
+            self.end()
+            self._run, self.last_step = run or self._run, max(last, self.last_step)
 
     def step(self, step: int, metrics: Mapping[str, Any] | None = None) -> dict[str, float] | None:
         """End a step; see `Telemetry.step`."""

@@ -88,15 +88,10 @@ class OtelTrainCallback(Callback):  # type: ignore[misc]  # its types are not th
         self._step.end()
 
     def on_validation_end(self, trainer: Any, *_: Any) -> None:
-        """Log the values of an evaluation; one outside of a fit has a session of its own, in the fit's run."""
-        if trainer.sanity_checking:
-            return
-        is_alone = self.fit.telemetry is None
-        if is_alone:
-            self.fit.begin(self.fit.last_step)
-        logged.log_weighted(self.fit, logged.epoch_values(trainer), logged.epoch_weights(trainer))
-        if is_alone:
-            self.fit.end()
+        """Log the values of an evaluation; the sanity check is none."""
+        if not trainer.sanity_checking:
+            with self.fit.evaluating():
+                logged.log_weighted(self.fit, logged.epoch_values(trainer), logged.epoch_weights(trainer))
 
     on_test_end = on_validation_end
 

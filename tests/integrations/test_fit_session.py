@@ -143,6 +143,26 @@ def test_state_is_loaded_once(made: Any, tmp_path: Path) -> None:
     assert (first, second == "before") == ("before", False)
 
 
+def test_evaluation_changes_no_fit(made: Any, tmp_path: Path) -> None:
+    """An evaluation outside of a fit, of a checkpoint of another run too, is logged there, and the fit goes on."""
+    session = made()
+    fit(session, 1, 2)
+    with session.evaluating():
+        session.log({"eval/loss": 1.0})
+    session.load_state_dict({"run_id": "other", "step": 1})
+    with session.evaluating():
+        assert session.last_step == 1
+        session.log({"eval/loss": 1.0})
+    assert session.last_step == 2
+    session.begin(step=2)
+    with session.evaluating():
+        session.log({"eval/loss": 1.0})
+    session.step(3)
+    session.end()
+    runs = {tuple(recorded(reader)): reader.identity.run_id for reader in rings(tmp_path)}
+    assert runs[1, 2] == runs[3,] != "other"
+
+
 @pytest.mark.parametrize("state", [None, {}, {"run_id": 3}])
 def test_wrong_state_is_refused(made: Any, state: Any) -> None:
     """What is no state is refused when it is loaded."""
