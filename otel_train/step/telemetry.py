@@ -20,6 +20,7 @@ from otel_train.step.clock import StepClock
 from otel_train.step.declarations import Scalar, declared_metrics
 from otel_train.step.early_scalars import EarlyScalars
 from otel_train.step.first_step import agree_recorder, open_ring, session_facts, shared_options, watch_phases
+from otel_train.step.late_scalars import TOO_MANY
 from otel_train.step.membership import Membership
 from otel_train.step.options import SessionOptions
 from otel_train.step.per_row import RowBinding
@@ -286,7 +287,8 @@ class Telemetry:
         return running
 
     def _warn_of_dropped(self, name: str, reason: str) -> None:
-        self._warnings.warn(f"value {name!r}", "telemetry: %r is dropped: it %s", name, reason)
+        cause = reason if reason is TOO_MANY else f"value {name!r}"
+        self._warnings.warn(cause, "telemetry: %r is dropped: it %s", name, reason)
 
     # -- state ---------------------------------------------------------------------------------------------------
 

@@ -16,7 +16,7 @@ from torch._subclasses import FakeTensorMode
 import otel_train
 from otel_train import Scalar
 from otel_train.catalogue import BY_NAME, MIXING, Instrument, Layout, Metric, Reduction, rows
-from otel_train.ring import Kind, RingReader, ring_files
+from otel_train.ring import MOST_LATE_KEYS, Kind, RingReader, ring_files
 from otel_train.step.recorder import Recorder
 
 pytestmark = pytest.mark.usefixtures("external_sidecar")
@@ -168,13 +168,25 @@ def test_wrong_scalars_cost_no_step(scalars: Any, tmp_path: Path) -> None:
     assert ("x" in values, values[rows.RANKS.wandb_key], values[DROPPED]) == (False, 1.0, 1.0)
 
 
-def test_new_keys_fill_no_log(tmp_path: Path, caplog: pytest.LogCaptureFixture) -> None:
-    """Keys that have the step in them stop being logged after so many."""
+def test_bad_keys_fill_no_log(tmp_path: Path, caplog: pytest.LogCaptureFixture) -> None:
+    """Keys that are refused, and have the step in them, stop being logged after so many."""
     with otel_train.init(close_timeout=0.01, ring_dir=tmp_path) as telemetry:
         for step in range(1, 300):
-            telemetry.step(step, {f"loss at {step}": 1.0})
+            telemetry.step(step, {f"_loss at {step}": 1.0} if step > 1 else None)
     assert 50 < len(caplog.records) < 150
     assert "no more are logged" in caplog.messages[-1]
+
+
+def test_keys_have_one_bound(tmp_path: Path, caplog: pytest.LogCaptureFixture) -> None:
+    """So many late keys are recorded; those beyond are dropped and counted, and one warning says so."""
+    with otel_train.init(close_timeout=0.01, ring_dir=tmp_path, blocking=True) as telemetry:
+        telemetry.step(1)
+        recorded = 0
+        for step in range(2, 302):
+            values = telemetry.step(step, {f"loss at {step}": 1.0}) or {}
+            recorded += f"loss at {step}" in values
+    assert recorded == MOST_LATE_KEYS
+    assert [message.count("is one of more than 128 keys") for message in caplog.messages] == [1]
 
 
 class Given:
