@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import subprocess
 import sys
 from collections import defaultdict
 from collections.abc import Mapping
@@ -11,9 +12,9 @@ from pathlib import Path
 import pytest
 
 from otel_train.ring import End, Kind, RingReader, ring_files
-from tests.integrations.support.loader_job import JOBS, RANKS, Outcome, run_program
+from tests.integrations.support.loader_job import JOBS, RANKS, Outcome, interpreter, run_program
 from tests.support.ports import free_port
-from tests.support.torchrun import ROOT
+from tests.support.torchrun import ROOT, rank_environment
 
 CASES = ("straight", "resumed", "repeated", "counted", "declared_main", "undeclared_main", "failed")
 pytestmark = pytest.mark.integrations
@@ -99,6 +100,14 @@ def test_ends_are_recorded(folder: Path) -> None:
         case: (rings(folder / case)[0].progress.end, rings(folder / case)[0].error) for case in ("straight", "failed")
     }
     assert ends == {"straight": (End.CLOSED, ""), "failed": (End.CLOSED, "ArithmeticError")}
+
+
+def test_spawned_tracker_has_both(tmp_path: Path) -> None:
+    """A tracker that is pickled to processes of `mp.spawn` begins a session in each, all of one run."""
+    command = [*map(str, (interpreter("torch"), JOBS / "accelerate_spawn_job.py", tmp_path / "rings", free_port()))]
+    done = subprocess.run(command, env=rank_environment(), capture_output=True, text=True, timeout=120, check=False)
+    assert done.returncode == 0, done.stderr
+    assert recorded(tmp_path)["train/loss"] == {1: 5.5, 2: 11.0}
 
 
 def test_example_learns(tmp_path: Path) -> None:
