@@ -14,6 +14,8 @@ from otel_train.mixing.batch import READERS, MixedBatch
 from otel_train.ring import Kind, RingReader, ring_files
 
 STEPS = range(1, 9)
+LATE = 4
+"""Steps before a key comes."""
 
 
 @pytest.fixture(autouse=True)
@@ -26,8 +28,8 @@ def compiler(monkeypatch: pytest.MonkeyPatch) -> Iterator[None]:
 
 @pytest.mark.parametrize("backend", ["eager", pytest.param("inductor", marks=pytest.mark.faults)])
 def test_compiled_step_holds_telemetry(backend: str, tmp_path: Path) -> None:
-    """Picks, the ledger, added values, a step, a batch that counts itself and a reduction work inside a compiled
-    function.
+    """Picks, the ledger, values that are added, by row, late and logged beside a step, the step itself, a batch that
+    counts itself and a reduction work inside a compiled function.
     """
 
     class Consumer:
@@ -39,31 +41,44 @@ def test_compiled_step_holds_telemetry(backend: str, tmp_path: Path) -> None:
             """Count."""
             self.batches += 1
 
-    meter = otel_train.MixingMeter(2, ["a"], {"a": 1})
-    meter.open(0, "a")
+    meter = otel_train.MixingMeter(2, ["code", "prose"], {"code": 1, "prose": 1})
+    meter.open(0, "code")
     ledger = otel_train.StateLedger((4,), capacity=8)
     consumer = READERS["consumer"] = Consumer()
-    telemetry = otel_train.init(sources=[meter, ledger], ring_dir=tmp_path, close_timeout=0.01)
+    by_row = otel_train.Scalar("rows", by="modality")
+    telemetry = otel_train.init(sources=[meter, ledger], metrics=[by_row], ring_dir=tmp_path, close_timeout=0.01)
     reduced = []
 
     def train(step: int, batch: MixedBatch) -> None:
         state = ledger.fetch([f"stream{step % 3}"]).states
         meter.pick(0, tokens=4)
-        loss = (batch["x"] + state.sum()).square().mean()
+        losses = (batch["x"] + state.sum()).square() * batch["scale"]
+        loss = losses.mean()
         ledger.store([f"stream{step % 3}"], loss.expand(1, 4))
         telemetry.add({"added": loss * 2}, weight=2.0)
         reduced.append(otel_train.reduce_loss_metrics({"loss": loss}))
-        telemetry.step(step, {"loss": loss})
+        if step > LATE:
+            telemetry.add({"late": loss * 3})
+        telemetry.log({"logged": loss * 4}, step)
+        telemetry.step(step, {"loss": loss, "rows": otel_train.PerRow(losses, by=["code", "prose"])})
 
     compiled = torch.compile(train, backend=backend)
     with telemetry:
         for step in STEPS:
-            compiled(step, MixedBatch({"x": torch.full((2,), float(step))}, "consumer"))
-    reader = RingReader(ring_files(tmp_path)[0])
-    rows = [record for record in reader.read(0, 100)[0] if record.kind is Kind.CLUSTER]
-    values = [reader.layout.by_key(*reader.layout.split(row.values)) for row in rows]
+            batch = {"x": torch.full((2,), float(step)), "scale": torch.tensor([0.5, 1.5])}
+            compiled(step, MixedBatch(batch, "consumer"))
+    records = RingReader(ring_files(tmp_path)[0]).read(0, 100)[0]
+    rows = [record for record in records if record.kind is not Kind.RANK and not record.logged]
+    values = [row.by_key() for row in rows]
     assert [row.step for row in rows] == list(STEPS)
-    assert [value["loss"] for value in values[:3]] == [1.0, 4.0, 9.0]
+    losses = [value["loss"] for value in values]
+    assert losses[:3] == [1.0, 4.0, 9.0]
+    assert [value["rows/code"] for value in values] == pytest.approx([loss / 2 for loss in losses])
+    assert [value["rows"] for value in values] == pytest.approx(losses)
+    assert [value.get("late") for value in values[:LATE]] == [None] * LATE
+    assert [value["late"] for value in values[LATE:]] == pytest.approx([3 * loss for loss in losses[LATE:]])
+    logged = {row.step: row.by_key() for row in records if row.kind is not Kind.RANK and row.logged}
+    assert [logged[step]["logged"] for step in STEPS] == pytest.approx([4 * loss for loss in losses])
     assert [value["added"] for value in values] == pytest.approx([2 * value["loss"] for value in values])
     assert [value["stream_mixing/picks"] for value in values] == [1.0] * len(STEPS)
     assert [value["ledger/fresh_writes"] for value in values] == [1.0] * 3 + [0.0] * (len(STEPS) - 3)
