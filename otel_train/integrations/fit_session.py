@@ -171,8 +171,10 @@ class FitSession:
             step: The step that they belong to; the newest one by default.
             weight: How much they count in their means.
         """
-        del step  # they go into the step that is being made
-        self.add(metrics, weight=weight)
+        if self._telemetry is None:
+            self._warnings.warn("log", _OUTSIDE, "log()")
+        else:
+            self._telemetry.log(metrics, self.last_step if step is None else step, weight=weight)
 
     def end(self) -> None:
         """End the session of a fit, if one is open: with the exception that is being handled where this is called."""

@@ -43,7 +43,8 @@ def recorded(case: Path) -> dict[str, dict[int, float]]:
     for reader in rings(case):
         for record in reader.read(0, sys.maxsize)[0]:
             if record.kind in (Kind.CLUSTER, Kind.BOTH):
-                for key, value in reader.layout.by_key(*reader.layout.split(record.values)).items():
+                for key, value in record.by_key().items():
+                    assert record.step not in values[key], f"{key} has two values at step {record.step}"
                     values[key][record.step] = value
     return values
 

@@ -108,8 +108,24 @@ def test_calls_outside_warn_once(made: Any, tmp_path: Path, caplog: pytest.LogCa
     session.add({"train/loss": 9.0})
     session.log({"eval/loss": 9.0})
     assert session.step(2) is None
-    assert caplog.messages == [fit_session._OUTSIDE % call for call in ("add()", "step(2)")]
+    assert caplog.messages == [fit_session._OUTSIDE % call for call in ("add()", "log()", "step(2)")]
     assert [recorded(reader) for reader in rings(tmp_path)] == [[1]]
+
+
+def test_logged_values_keep_their_step(made: Any, tmp_path: Path) -> None:
+    """What belongs to no step's end is recorded beside the steps, under its step or the newest one."""
+    session = made()
+    session.begin(step=4)
+    session.log({"eval/loss": 1.0})
+    session.step(5, {"train/loss": 5.0})
+    session.log({"eval/loss": 2.0}, weight=3)
+    session.log({"eval/loss": 3.0}, step=2)
+    session.end()
+    (reader,) = rings(tmp_path)
+    records = [record for record in reader.read(0, sys.maxsize)[0] if record.kind is not Kind.RANK]
+    logged = {record.step: record.by_key()["eval/loss"] for record in records if record.logged}
+    assert logged == {4: 1.0, 5: 2.0, 2: 3.0}
+    assert [record.step for record in records if not record.logged] == [5]
 
 
 def test_checkpoint_goes_on_in_run(made: Any, tmp_path: Path) -> None:

@@ -22,7 +22,7 @@ from otel_train import Scalar
 from otel_train.integrations import logging_ranks
 from otel_train.integrations.accelerate import OtelTrainTracker
 
-STEPS, SAVED_AFTER, MICRO = 12, 7, 2
+STEPS, SAVED_AFTER, MICRO, HELD_OUT = 12, 7, 2, 13
 _STORE = vars(dist)["TCPStore"]("127.0.0.1", int(os.environ["JOB_PORT"]), 2, is_master=os.environ["RANK"] == "0")
 _GROUPS = itertools.count()
 
@@ -48,10 +48,11 @@ class Script:
         self.logged: list[tuple[int, str, float, float]] = []
         # 42 rows: the last batch of a pass is short, and accelerate fills it up from the first ones.
         rows: Any = [torch.full((4,), float(row)) for row in range(42)]
+        self.held_rows = held_rows = rows[:HELD_OUT]
         model = torch.nn.Linear(4, 1)
         optimizer = torch.optim.SGD(model.parameters(), lr=1e-5)
-        self.model, self.optimizer, self.loader = self.accelerator.prepare(
-            model, optimizer, DataLoader(rows, batch_size=4)
+        self.model, self.optimizer, self.loader, self.held_out = self.accelerator.prepare(
+            model, optimizer, DataLoader(rows, batch_size=4), DataLoader(held_rows, batch_size=4)
         )
 
     def batches(self) -> Iterator[torch.Tensor]:
@@ -91,8 +92,26 @@ def train(script: Script, first: int, last: int) -> None:
             rate = torch.tensor(steps * 10.0**script.rank)
             script.accelerator.log({"train/rate": rate, "train/rows": 8, "phase": "warm"}, step=steps)
             script.note(steps, "train/rate", rate)
+            if steps % 5 == 0:
+                evaluate(script, steps)
             if steps == last:
                 return
+
+
+def evaluate(script: Script, steps: int) -> None:
+    """Log an evaluation of all rows that accelerate gathers, one of this process' own, and one of the main process."""
+    model, gathered = script.accelerator.unwrap_model(script.model), []
+    with torch.no_grad():
+        for batch in script.held_out:
+            losses = model(batch).square().flatten()
+            gathered.append(script.accelerator.gather_for_metrics(losses))
+        exact = model(torch.stack(script.held_rows)).square().mean()
+    script.accelerator.log({"eval/loss": torch.cat(gathered).mean(), "eval/own": losses.mean()}, step=steps)
+    script.note(steps, "eval/loss", exact)
+    script.note(steps, "eval/own", losses.mean())
+    if script.accelerator.is_main_process:
+        script.accelerator.log({"eval/main": steps * 2.0}, step=steps)
+        script.note(steps, "eval/main", steps * 2.0)
 
 
 def straight(folder: Path) -> None:

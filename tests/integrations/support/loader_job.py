@@ -53,13 +53,14 @@ class Outcome:
 
     @property
     def values(self) -> dict[int, dict[str, float]]:
-        """The cluster's values by step, as the rings of rank 0 have them."""
+        """The cluster's values by step, as the rings of rank 0 have them, with what was logged beside the steps."""
         readers = [RingReader(path) for path in ring_files(self.folder / "rings")]
         values: dict[int, dict[str, float]] = {}
         for reader in sorted(readers, key=lambda reader: reader.identity.attempt):
             if reader.identity.rank == 0:
-                records = [record for record in reader.read(0, sys.maxsize)[0] if record.kind is Kind.CLUSTER]
-                values |= {record.step: reader.layout.by_key(*reader.layout.split(record.values)) for record in records}
+                for record in reader.read(0, sys.maxsize)[0]:
+                    if record.kind is Kind.CLUSTER:
+                        values.setdefault(record.step, {}).update(record.by_key())
         return values
 
     def check_values(self) -> None:
