@@ -199,6 +199,17 @@ class Recorder:
             measured += peaks
         return self._in_order(measured)
 
+    def own(self, values: Sequence[float]) -> Sequence[float]:
+        """Return what `complete` returned as the rank's own record has it: without what is still on a GPU.
+
+        A mean whose total is there would be zero, or that of some of its values.
+        """
+        if self._scalars is None or self.device is None:
+            return values
+        end = self.layout.sums
+        start = end - len(self.device[0])
+        return [*values[:start], *self._scalars.own(values[start:end]), *values[end:]]
+
     def drain(self, step: int, interval: Interval) -> tuple[float, ...]:
         """End the interval with `step`; see `measure` and `complete`."""
         return self.complete(self.measure(step, strict=True), interval)

@@ -203,7 +203,7 @@ class Recording:
             self.cluster.record(step, time_ns, _BOTH, values, late)
             self.cluster.newest = Reduced(step, time_ns, values, late)
             return None
-        self.cluster.record(step, time_ns, _RANK, values, late)
+        self.cluster.record(step, time_ns, _RANK, self.recorder.own(values), late)
         if reduces:
             self.cluster.reduce(step, time_ns, measurements, self._wait)
         return measurements

@@ -65,6 +65,8 @@ class ScalarRecorder:
         self._device: DevicePart | None = None
         self._device_slots: tuple[Sequence[torch.Tensor], Sequence[torch.Tensor]] = ((), ())
         """Views of its elements."""
+        self._unknown: set[int] = set()
+        """Offsets of the interval's sums that are not known here, since a part of them is still on a GPU."""
         self._reset()
 
     def _assign(self, metric: Metric) -> None:
@@ -213,6 +215,8 @@ class ScalarRecorder:
             value = value.to(on_device[0].device, non_blocking=True)
         if value.dim():
             value = value.reshape(())
+        if reduction not in (Reduction.MAX, Reduction.MIN):
+            self._unknown.add(offset)
         if reduction is Reduction.MEAN:
             sums[offset].add_(value, alpha=weight)  # one kernel: it adds in float64, whatever the value's type
             self._sums[offset + 1] += weight
@@ -227,6 +231,19 @@ class ScalarRecorder:
             candidate = -value if reduction is Reduction.MIN else value
             torch.maximum(peaks[offset], candidate.clamp(min=LOWEST), out=peaks[offset])
         return ""
+
+    def own(self, sums: Sequence[float]) -> list[float]:
+        """Return an interval's sums without those that are not known here, which are absent instead, and forget these.
+
+        Args:
+            sums: float64 [sums], as `drain` has returned them.
+        """
+        own = list(sums)
+        for offset in self._unknown:
+            width = 1 if math.copysign(1.0, self._empty[offset]) < 0 else 2
+            own[offset : offset + width] = self._empty[offset : offset + width]
+        self._unknown.clear()
+        return own
 
     def drain(self) -> tuple[list[float], list[float], DevicePart | None]:
         """End the interval.

@@ -57,6 +57,18 @@ def test_small_types_lose_nothing(dtype: torch.dtype) -> None:
     assert (device[0].tolist(), device[1].tolist()) == ([0.0, -384.0, 0.0, -384.0], [-128.0, 128.0])
 
 
+def test_rank_knows_host_values_only() -> None:
+    """What is on a device is absent among the rank's own values, not zero; in the next interval it is there again."""
+    layout, recorder = Layout(METRICS), accumulate(3.0)
+    recorder.add({"mean": 5.0})
+    sums, peaks, device = recorder.drain()
+    assert device is not None
+    assert layout.by_key(recorder.own(sums), peaks) == {"host": 1.0}
+    recorder.add({"mean": 5.0, "total": 2.0})
+    sums, peaks, _ = recorder.drain()
+    assert layout.by_key(recorder.own(sums), peaks) == {"mean": 5.0, "total": 2.0}
+
+
 def test_next_interval_begins_empty() -> None:
     """An interval begins empty, and has no device's part where no value came from one."""
     recorder = accumulate(5.0)
