@@ -5,7 +5,8 @@
     192    phase: what the training thread does, and since when (the writer's)
     208    name of the exception that the session ended with (the writer's)
     256    two cursor slots (the sidecar's): generation, cursor, dropped, time of the rank's newest values sent, points
-           refused, position that requests have reached, running totals at the cursor and there, check value
+           refused, position that requests have reached, time of the rank's newest logged values sent, running totals at
+           the cursor and there, check value
     ...    schema: JSON
     ...    key table: rows of size, check value, JSON; they are appended as keys come, and never change
     ...    records, each: sequence, step, time stamp, kind and ordinal, values, check value
@@ -164,6 +165,8 @@ class Cursor(NamedTuple):
     """The position that a request has reached, acknowledged or not."""
     sent_totals: tuple[float, ...] = ()
     """Totals at `sent`: points that are sent again after records were overwritten must have the same values."""
+    logged_time_ns: int = 0
+    """The time stamp of the newest values that the rank logged beside the steps and that were acknowledged."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -190,12 +193,12 @@ class Geometry:
     @property
     def slot_struct(self) -> struct.Struct:
         """A cursor slot without its check value: generation, then the cursor's fields, both totals last."""
-        return struct.Struct(f"<QQQqQQ{2 * self.totals}d")
+        return struct.Struct(f"<QQQqQQq{2 * self.totals}d")
 
     @property
     def slot_size(self) -> int:
         """Bytes of a cursor slot, the check value included."""
-        return 56 + 16 * self.totals
+        return 64 + 16 * self.totals
 
     @property
     def schema_offset(self) -> int:
@@ -279,7 +282,7 @@ def unpack_header(data: bytes, file_size: int, path: str) -> Header:
     version, header_size, record_size, records, pid, pid_start, slot_size, schema_at, schema_size, crc, created = fields
     if version != VERSION:
         raise RingError(f"{path} has ring version {version}, this otel_train reads {VERSION}; use the writer's release")
-    geometry = Geometry((record_size - 40) // 8, (slot_size - 56) // 16, records, schema_size)
+    geometry = Geometry((record_size - 40) // 8, (slot_size - 64) // 16, records, schema_size)
     plausible = (
         geometry.plausible
         and geometry.record_size == record_size
@@ -299,9 +302,11 @@ def newest_cursor(file: mmap, geometry: Geometry) -> tuple[int, Cursor]:
     for index in range(2):
         start = CURSOR_OFFSET + index * geometry.slot_size
         data = file[start : start + geometry.slot_size]
-        generation, position, dropped, rank_time_ns, refused, sent, *sums = geometry.slot_struct.unpack_from(data)
+        generation, position, dropped, rank_time_ns, refused, sent, logged_ns, *sums = geometry.slot_struct.unpack_from(
+            data
+        )
         plausible = max(generation, position, dropped, refused, sent) < COUNTS
         if plausible and generation > best[0] and int.from_bytes(data[-8:], "little") == crc32(data[:-8]):
             totals, sent_totals = tuple(sums[: geometry.totals]), tuple(sums[geometry.totals :])
-            best = (generation, Cursor(position, dropped, totals, rank_time_ns, refused, sent, sent_totals))
+            best = (generation, Cursor(position, dropped, totals, rank_time_ns, refused, sent, sent_totals, logged_ns))
     return best

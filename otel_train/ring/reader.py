@@ -256,7 +256,7 @@ class RingReader:
         """Note what has been sent and acknowledged."""
         generation = self._generation + 1
         counts = (cursor.position, cursor.dropped, cursor.rank_time_ns, cursor.refused, cursor.sent)
-        body = self._slot.pack(generation, *counts, *cursor.totals, *cursor.sent_totals)
+        body = self._slot.pack(generation, *counts, cursor.logged_time_ns, *cursor.totals, *cursor.sent_totals)
         start = CURSOR_OFFSET + generation % 2 * self.geometry.slot_size
         self._file[start : start + self.geometry.slot_size] = body + crc32(body).to_bytes(8, "little")
         self._generation = generation

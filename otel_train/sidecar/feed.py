@@ -89,6 +89,7 @@ class RingFeed:
             self._interval_ns,
             expects_cluster=identity.rank == 0 and identity.world_size > 1,
             rank_time_ns=cursor.rank_time_ns,
+            logged_time_ns=cursor.logged_time_ns,
             stride=stride if isinstance(stride, int) else 1,
         )
         records, _, _ = self.reader.read(max(0, cursor.position - BATCH_RECORDS), min(BATCH_RECORDS, cursor.position))
@@ -175,6 +176,7 @@ class RingFeed:
             dropped=cursor.dropped + lost,
             totals=(*own, *cluster),
             rank_time_ns=order.rank_time_ns,
+            logged_time_ns=order.logged_time_ns,
             refused=cursor.refused + builder.leave_out(self._left_out),
         )
         if position >= cursor.sent:

@@ -42,6 +42,7 @@ class RecordOrder:
         interval_ns: Between two exports of the rank's own values.
         expects_cluster: Whether the ring will have the cluster's records, before one was seen.
         rank_time_ns: The time of the rank's newest values that were sent.
+        logged_time_ns: The same of values that it logged beside the steps.
         stride: Steps between two records of the same kind.
     """
 
@@ -56,16 +57,27 @@ class RecordOrder:
         "_newest_ns",
         "_open",
         "_stride",
+        "logged_time_ns",
         "rank_time_ns",
         "unsent",
     )
 
-    def __init__(self, interval_ns: int, *, expects_cluster: bool, rank_time_ns: int = 0, stride: int = 1) -> None:
+    def __init__(
+        self,
+        interval_ns: int,
+        *,
+        expects_cluster: bool,
+        rank_time_ns: int = 0,
+        logged_time_ns: int = 0,
+        stride: int = 1,
+    ) -> None:
         self._interval_ns = interval_ns
         self._expects_cluster = expects_cluster
         self.rank_time_ns = rank_time_ns
         """The time of the rank's newest values that were sent."""
-        self._newest_ns = rank_time_ns
+        self.logged_time_ns = logged_time_ns
+        """The time of the newest values that the rank logged beside the steps and that were sent."""
+        self._newest_ns = max(rank_time_ns, logged_time_ns)
         self._stride = stride
         self._cluster_ns = self._cluster_step = 0
         self._lost = False
@@ -85,7 +97,7 @@ class RecordOrder:
         other._newest_ns, other._blocked_ns, other._stride = self._newest_ns, self._blocked_ns, self._stride
         other._cluster_ns, other._cluster_step = self._cluster_ns, self._cluster_step
         other._open, other.unsent, other._lost = self._open.copy(), self.unsent, self._lost
-        other._named = self._named
+        other._named, other.logged_time_ns = self._named, self.logged_time_ns
         return other
 
     def resume(self, records: list[tuple[Record, tuple[float, ...]]]) -> None:
@@ -96,7 +108,8 @@ class RecordOrder:
                 self._resolve(record.time_ns)
                 self._note_cluster(record)
                 continue
-            self._append(record, totals)
+            if not record.logged or record.time_ns > self.logged_time_ns:
+                self._append(record, totals)
             if not record.logged:
                 self.unsent = (record, totals) if record.time_ns > self.rank_time_ns else None
         if not self._expects_cluster:
@@ -176,7 +189,8 @@ class RecordOrder:
 
     def _if_due(self, record: Record, totals: tuple[float, ...]) -> Iterator[Outgoing]:
         if record.logged:
-            self._named, self._newest_ns = record.sequence, max(self._newest_ns, record.time_ns)
+            self._named, self.logged_time_ns = record.sequence, record.time_ns
+            self._newest_ns = max(self._newest_ns, record.time_ns)
             yield Outgoing(record, totals, names_step=True)
         elif record.sequence != LOST and record.time_ns - self.rank_time_ns >= self._interval_ns:
             yield from self._send(record, totals)

@@ -66,6 +66,27 @@ def test_own_late_values_arrive(receiver: OtlpReceiver, tmp_path: Path) -> None:
     assert receiver.values("late/a") == [0.5]
 
 
+def test_delivered_logs_are_not_sent_again(rank: Rank) -> None:
+    """A sidecar that starts after the end sends the last logged values, which no step follows, but not once more."""
+    rank.record(1, kind=Kind.RANK)
+    rank.record(1)
+    rank.log(1, time_of(2), Kind.RANK, e=5.0)
+    first = RingFeed(rank.ring.path, 0.0)
+    batch = first.next()
+    assert batch is not None
+    first.commit(batch)
+    rank.ring.close(1, time_of(2))
+    second = RingFeed(rank.ring.path, 0.0)
+    assert not second.drained
+    batch = second.next()
+    assert batch is not None
+    assert batch.metrics is not None
+    assert "late/e" in batch.metrics.names
+    second.commit(batch)
+    third = RingFeed(rank.ring.path, 0.0)
+    assert (third.drained, third.next()) == (True, None)
+
+
 def test_totals_leave_logged_values_out(rank: Rank) -> None:
     """Sidecars that go on one after the other have the totals of one from the beginning: logged values add nothing."""
     rank.record(1, 2, kind=Kind.RANK)
