@@ -31,6 +31,7 @@ NAMES = (
     "start",
     "gpu",
     "batch_count",
+    "by_source",
 )
 
 

@@ -8,7 +8,7 @@ from typing import Any
 import torch
 
 from otel_train.mixing.batch_tags import tag_tensor
-from otel_train.mixing.tally import Tallier
+from otel_train.mixing.tally import Tallier, Tally
 from otel_train.torch_modes import outside_modes, plain_tensor
 
 
@@ -22,6 +22,7 @@ class LastRows:
     def __init__(self, tallier: Tallier) -> None:
         self._tallier = tallier
         self._words: Sequence[Any] | None = None
+        self._counted: torch.Tensor | list[int] | None = None
         self._sources: torch.Tensor | None = None
         self._tables: dict[torch.device, tuple[torch.Tensor, torch.Tensor]] = {}
 
@@ -31,7 +32,13 @@ class LastRows:
 
     def note(self, words: Sequence[Any]) -> None:
         """Note the tags of a batch, as they were in it; none where it had none."""
-        self._words, self._sources = words or None, None
+        self._words, self._counted, self._sources = words or None, None, None
+
+    @outside_modes
+    def take(self, tally: Tally) -> None:
+        """Take what was counted of that batch: where all its rows are of known sources, it says theirs in order."""
+        if self._words is not None and len(self._words) == 1 and isinstance(self._words[0], torch.Tensor):
+            self._counted = tally.indices if len(tally.indices) == self._words[0].numel() else None
 
     @outside_modes
     def sources(self) -> torch.Tensor | None:
@@ -39,6 +46,9 @@ class LastRows:
 
         -1 stands for no source that is known, -2 for padding.
         """
+        if self._sources is None and self._counted is not None:
+            indices = self._counted
+            self._sources = indices if isinstance(indices, torch.Tensor) else tag_tensor(indices)
         if self._sources is None and self._words is not None:
             parts = [
                 plain_tensor(part).detach().reshape(-1) if isinstance(part, torch.Tensor) else tag_tensor(part)

@@ -21,7 +21,7 @@ from otel_train.mixing.mixing_unit import Scope, Unit
 from otel_train.mixing.sample_keys import SampleKeys
 from otel_train.mixing.tag_copies import TagCopies
 from otel_train.mixing.tags import REPEATS, Field, Tag, distinct_codes
-from otel_train.mixing.tally import Tallier
+from otel_train.mixing.tally import Tallier, Tally
 from otel_train.mixing.weights import checked_modalities
 from otel_train.untraced import untraced
 
@@ -182,17 +182,17 @@ class SourceMeter:
                 self._settle()
             return
         self._settle()
-        self._add(tags)
+        self._rows.take(self._add(tags))
 
     def _settle(self) -> None:
         """Count the batches whose tags were on a GPU."""
         for tags in self._copies.finish():
             self._add(tags)
 
-    def _add(self, tags: Tags) -> None:
+    def _add(self, tags: Tags) -> Tally:
         words = tag_tensor(tags.words)  # whatever is wrong raises before anything is counted
         self._samples.count(tags)
-        self._add_words(words)
+        return self._add_words(words)
 
     def count_tags(self, words: Any) -> None:
         """Count rows by their tags alone, for a loader that carries them in a way of its own.
@@ -205,13 +205,13 @@ class SourceMeter:
         """
         self._settle()
         self._rows.note([words])
-        self._add_words(tag_tensor(words))
+        self._rows.take(self._add_words(tag_tensor(words)))
 
     def row_sources(self) -> torch.Tensor | None:
         """Return the index of the source of each row of the last batch; see `RowSource`."""
         return self._rows.sources()
 
-    def _add_words(self, words: torch.Tensor) -> None:
+    def _add_words(self, words: torch.Tensor) -> Tally:
         tally = self._tallier.add_up(words, self._passes)
         self._has_batches = True
         if self._ended and (come := {slot for slot in self._ended if tally.counts[slot]}):
@@ -224,6 +224,7 @@ class SourceMeter:
             self._note_first_passes(tally.counts)
         if tally.unknown:
             self._warnings.warn("unknown", "%s", unknown_message(tally.unknown, self.modalities))
+        return tally
 
     def _note_first_passes(self, counts: Sequence[int]) -> None:
         self._passes = [
@@ -373,8 +374,7 @@ class SourceMeter:
         self._meter.load_state_dict(arranged)
         if "samples" in state:  # not in those of older versions
             self._samples.load_state_dict(state["samples"])
-        self._passes = passes
-        self._ended = {slot for slot, source in enumerate(self.modalities) if source in ended}
+        self._passes, self._ended = passes, {slot for slot, name in enumerate(self.modalities) if name in ended}
         self._fit_readers()
 
     def load_resharded(self, states: Sequence[Mapping[str, Any]], rank: int, world_size: int) -> None:
@@ -395,6 +395,5 @@ class SourceMeter:
             passes = [int(former.get(source, _UNSEEN)) for source in self.modalities]
             ended = set.intersection(*(set(state["ended"]) for state in states))
             self._meter.load_resharded([state["meter"] for state in states], rank, world_size)
-        self._passes = passes
-        self._ended = {slot for slot, source in enumerate(self.modalities) if source in ended}
+        self._passes, self._ended = passes, {slot for slot, name in enumerate(self.modalities) if name in ended}
         self._fit_readers()

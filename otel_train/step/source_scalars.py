@@ -16,7 +16,7 @@ from otel_train.torch_modes import outside_modes, plain_tensor
 _NO_SOURCE, _PADDING = -1, -2
 _BEFORE, _AFTER = 2, 1
 """Bins before those of the sources, for padding and for no source, and after, for indices beyond."""
-_ONE = torch.ones((), dtype=torch.float64, device="cpu")
+_CPU = torch.device("cpu")
 
 DeviceSums = Callable[[torch.device], torch.Tensor]
 """Returns where a scalar is accumulated on a GPU: float64 [2, 1 + sources]."""
@@ -32,7 +32,7 @@ class SourceScalars:
     def __init__(self, sources: Sequence[str]) -> None:
         self._index = {source: index for index, source in enumerate(sources)}
         self._bins = 1 + len(sources)
-        self._ones = {"cpu": _ONE}
+        self._ones: dict[torch.device, torch.Tensor] = {}
 
     @property
     def width(self) -> int:
@@ -103,17 +103,18 @@ class SourceScalars:
         weights = None if weights is None else _moved(weights, device)
         totals, counts = _row_sums(_moved(values, device), weights, sources.numel())
         bins = _moved((sources.reshape(-1) + _BEFORE).clamp_(0, self._bins + _BEFORE - 1), device)
-        scratch = torch.zeros(2, _BEFORE + self._bins - 1 + _AFTER, dtype=torch.float64, device=device)
-        scratch[0].index_add_(0, bins, totals)
-        scratch[1].index_add_(0, bins, self._one(device).expand(len(bins)) if counts is None else counts)
-        scratch[:, 1].add_(scratch[:, -1])
-        target.add_all(scratch[:, 1:-1])
+        width = _BEFORE + self._bins - 1 + _AFTER
+        if device.type == "cpu":
+            target.add_all(*(_counted(bins, weights, width) for weights in (totals, counts)))
+        else:
+            counts = self._one(device).expand(len(bins)) if counts is None else counts
+            target.add_on_device(scattered(bins, totals, counts, width))
         return ""
 
     def _one(self, device: torch.device) -> torch.Tensor:
-        one = self._ones.get(str(device))
+        one = self._ones.get(device)
         if one is None:
-            one = self._ones[str(device)] = torch.ones((), dtype=torch.float64, device=device)
+            one = self._ones[device] = torch.ones((), dtype=torch.float64, device=device)
         return one
 
     def _add_whole(self, values: torch.Tensor, rows: PerRow, weight: float, target: _Target) -> str:
@@ -162,14 +163,41 @@ class _Target:
         else:
             self._sums[self._offset + index] += number
 
-    def add_all(self, added: torch.Tensor) -> None:
-        """Add to all of them: float64 [2, bins] on any device."""
-        if added.is_cuda:
-            self._device_sums(added.device).add_(added)
-            return
-        sums = self._sums
-        for index, number in enumerate([number for part in added.tolist() for number in part], start=self._offset):
-            sums[index] += number
+    def add_all(self, totals: Sequence[float], counts: Sequence[float]) -> None:
+        """Add to all of them."""
+        sums, offset = self._sums, self._offset
+        for index, (total, count) in enumerate(zip(totals, counts, strict=True), start=offset):
+            sums[index] += total
+            sums[index + self._bins] += count
+
+    def add_on_device(self, added: torch.Tensor) -> None:
+        """Add to all of them: float64 [2, bins] on a GPU."""
+        self._device_sums(added.device).add_(added)
+
+
+def _counted(bins: torch.Tensor, weights: torch.Tensor | None, width: int) -> list[float]:
+    """Return the sum of each bin but the first, of those that are of no source in front; all on the CPU."""
+    _, none, *sources, beyond = torch.bincount(bins, weights, width).tolist()
+    return [none + beyond, *sources]
+
+
+def scattered(bins: torch.Tensor, totals: torch.Tensor, counts: torch.Tensor, width: int) -> torch.Tensor:
+    """Return the totals and the counts of each bin but the first, of those that are of no source in front.
+
+    Args:
+        bins: int64 [rows], less than `width`.
+        totals: float64 [rows], on the same device.
+        counts: float64 [rows], on the same device.
+        width: Number of bins: padding, no source, the sources, an index beyond them.
+
+    Returns:
+        float64 [2, 1 + sources] on that device, which is not waited for.
+    """
+    sums = torch.zeros(2, width, dtype=torch.float64, device=bins.device)
+    sums[0].index_add_(0, bins, totals)
+    sums[1].index_add_(0, bins, counts)
+    sums[:, 1].add_(sums[:, -1])
+    return sums[:, 1:-1]
 
 
 def _row_sums(
@@ -206,7 +234,7 @@ def _row_sums(
         weights = weights.reshape(-1, *[1] * (values.dim() - 1)).expand_as(values)
     else:
         raise ValueError(f"has {list(values.shape)} values and {list(weights.shape)} weights; give one for each row")
-    products = torch.where(weights == 0, 0.0, values * weights)
+    products = (values * weights).masked_fill_(weights == 0, 0.0)
     if per_row:
         return products.reshape(-1), weights.reshape(-1)
     return products.flatten(1).sum(1), weights.flatten(1).sum(1)
@@ -238,7 +266,7 @@ def _number(value: Any) -> float | torch.Tensor:
 def _device_of(*tensors: torch.Tensor | None) -> torch.device:
     """Return the first one's device that is a GPU, or the CPU: nothing may be waited for, so all come to it."""
     on_gpu = (tensor.device for tensor in tensors if tensor is not None and tensor.is_cuda)
-    return next(on_gpu, _ONE.device)
+    return next(on_gpu, _CPU)
 
 
 def _moved(tensor: torch.Tensor, device: torch.device) -> torch.Tensor:

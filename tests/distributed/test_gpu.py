@@ -7,6 +7,8 @@ from pathlib import Path
 import pytest
 import torch
 
+import otel_train
+from otel_train import Scalar
 from otel_train.exceptions import ConfigurationError
 from otel_train.mixing import SourceMeter, pack_tag
 from otel_train.ring import Kind, RingReader, ring_files
@@ -89,3 +91,58 @@ def test_count_never_waits_for_gpu() -> None:
         assert (values["stream_mixing/tokens/a"], values["stream_mixing/tokens/b"]) == (3 * step, 1000)
     with pytest.raises(ConfigurationError, match="int64"):
         meter.count({"otel_train": torch.ones(2, device="cuda")})
+
+
+def test_rows_never_wait_for_gpu(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Losses on the GPU are reduced there by sources on either side, tags too, and no call waits for the GPU."""
+    monkeypatch.setenv("OTEL_TRAIN_SIDECAR", "external")
+    names, steps = ("code", "prose", "math"), 20
+    meter = SourceMeter(dict.fromkeys(names, 1))
+    declared = [Scalar(f"loss/{form}", by="modality") for form in ("tags", "device", "host", "tokens", "sums")]
+    expected: dict[int, dict[str, float]] = {}
+    work, generator = torch.randn(2048, 2048, device="cuda"), torch.Generator().manual_seed(0)
+    with otel_train.init(sources=[meter], metrics=declared, ring_dir=tmp_path, close_timeout=20.0) as telemetry:
+        for step in range(1, steps + 1):
+            sources = torch.randint(0, 3 if step > 4 else 2, (10 + step,), generator=generator)
+            losses, tokens = torch.rand(10 + step, generator=generator), torch.randint(0, 9, (10 + step,))
+            words = torch.tensor([pack_tag(names[source], 1) for source in sources.tolist()])
+            on_gpu = {
+                "otel_train": words.cuda(),
+                "losses": losses.cuda(),
+                "of": sources.cuda(),
+                "tokens": tokens.cuda(),
+            }
+            for _ in range(20):
+                work = torch.tanh(work @ work)
+            rows = on_gpu["losses"] + work.sum() * 0
+            total = torch.zeros(3, device="cuda").index_add_(0, on_gpu["of"], rows)
+            if step > 2:  # the first ones make pinned memory, and copy the meter's tables
+                torch.cuda.set_sync_debug_mode("error")
+            meter.count(on_gpu)
+            telemetry.add({"loss/tags": rows})
+            telemetry.add({"loss/device": rows}, by=on_gpu["of"])
+            telemetry.add({"loss/host": rows.to(torch.float64)}, by=sources)
+            telemetry.add({"loss/tokens": otel_train.PerRow(rows, on_gpu["tokens"], sources)})
+            telemetry.add({"loss/sums": {name: (total[index], 1) for index, name in enumerate(names)}})
+            torch.cuda.set_sync_debug_mode("default")
+            telemetry.step(step)
+            expected[step] = {}
+            for index, name in [*enumerate(names), (None, "")]:
+                chosen = sources == index if index is not None else torch.ones_like(sources, dtype=torch.bool)
+                key = f"/{name}" if name else ""
+                if chosen.any():
+                    mean = losses.double()[chosen].mean().item()
+                    expected[step] |= {f"loss/{form}{key}": mean for form in ("tags", "device", "host")}
+                if (weights := tokens[chosen].double()).sum():
+                    expected[step][f"loss/tokens{key}"] = float(
+                        (losses.double()[chosen] * weights).sum() / weights.sum()
+                    )
+                expected[step][f"loss/sums{key}"] = losses.double()[chosen].sum().item() / (1 if name else 3)
+    reader = RingReader(ring_files(tmp_path)[0])
+    records = [record for record in reader.read(0, 10_000)[0] if record.kind is Kind.CLUSTER]
+    assert [record.step for record in records] == list(expected)
+    for record in records:
+        row = reader.layout.by_key(*reader.layout.split(record.values))
+        assert {key: row[key] for key in row if key.startswith("loss/")} == pytest.approx(
+            expected[record.step], rel=1e-5, abs=1e-6
+        )

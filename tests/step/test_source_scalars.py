@@ -21,6 +21,7 @@ from otel_train.step.rank_group import RankGroup
 from otel_train.step.recorder import Measurements
 from otel_train.step.reduction import Reducer
 from otel_train.step.scalar_recorder import ScalarRecorder
+from otel_train.step.source_scalars import scattered
 
 SOURCES = ("code", "prose", "math")
 LOSS = Metric("loss", attribute=BY_SOURCE)
@@ -165,6 +166,24 @@ def test_ranks_calls_add_up(ranks: list[list[Call]]) -> None:
         if (count := math.fsum(weight for _, weight in pairs))
     }
     assert LAYOUT.by_key(sums, ()) == pytest.approx(expected, rel=1e-9, abs=1e-6)
+
+
+def _double(numbers: list[float]) -> torch.Tensor:
+    return torch.tensor(numbers, dtype=torch.float64)
+
+
+@given(st.lists(ROW, max_size=40))
+def test_device_counts_as_host(rows: list[tuple[float, float, int]]) -> None:
+    """What a GPU does gives the host's totals and counts; padding counts nothing, an index beyond is of no source."""
+    bins = [0 if value < -9e5 else 5 if value > 9e5 else source + 2 for value, _, source in rows]
+    totals, counts = ([row[part] for row in rows] for part in (0, 1))
+    of_device = scattered(torch.tensor(bins, dtype=torch.int64), _double(totals), _double(counts), 6)
+    expected = [[0.0] * 4, [0.0] * 4]
+    for index, total, count in zip(bins, totals, counts, strict=True):
+        if index:
+            expected[0][(index - 1) % 4] += total
+            expected[1][(index - 1) % 4] += count
+    assert of_device.tolist() == [pytest.approx(numbers) for numbers in expected]
 
 
 def test_device_part_joins_vector() -> None:
