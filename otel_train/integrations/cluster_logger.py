@@ -14,6 +14,9 @@ _LOSS = "loss_metrics/global_avg_loss"
 _OF_LAST_STAGE = (_LOSS, "loss_metrics/global_max_loss", "validation_metrics/loss")
 """Keys of which only the last stage of a pipeline has the value."""
 
+_PEAK = "memory/max_"
+"""Part of the keys of maxima, which only a step can have."""
+
 
 class ClusterLogger:
     """A logger of a rank that records what it is given, and gives another one the cluster's values."""
@@ -26,11 +29,13 @@ class ClusterLogger:
     def log(self, metrics: Mapping[str, Any], step: int) -> None:
         """Record the metrics of a step, or of what comes beside it, on each rank."""
         shared, values = self._with_loss(metrics), None
-        in_step = step > self.fit.last_step
-        if in_step:  # else it is a validation's, after the step
-            ends = step % self.every == 0
+        in_step = step > self.fit.last_step  # else it is a validation's, after the step
+        ends = in_step and step % self.every == 0
+        if in_step:
             self.keys |= dict.fromkeys(shared)
             values = self.fit.step(step, shared if ends else dict.fromkeys(shared))
+        if not ends:
+            self.fit.log({key: value for key, value in shared.items() if _PEAK not in key}, step)
         self.logger.log({**shared, **(values or {})}, step)
 
     def close(self) -> None:

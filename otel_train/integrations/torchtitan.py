@@ -17,8 +17,7 @@ from otel_train.integrations.fit_session import FitSession
 from otel_train.mixing import SourceMeter
 from otel_train.step import Scalar
 
-_PEAKS = [f"{of}memory/max_{kind}" for of in ("", "validation_metrics/") for kind in ("active", "reserved")]
-_DECLARED = [Scalar(f"{peak}({unit})", "max") for peak in _PEAKS for unit in ("GiB", "%")]
+_DECLARED = [Scalar(f"memory/max_{kind}({unit})", "max") for kind in ("active", "reserved") for unit in ("GiB", "%")]
 _DECLARED += [Scalar(f"memory/num_{events}", "sum") for events in ("alloc_retries", "ooms")]
 
 
@@ -40,8 +39,8 @@ def track(
     values, and goes into the row of its own loggers too: means, the largest of peak memory, sums of retries and OOMs.
     What it has reduced by itself stays as it is; `train/loss` is its global_avg_loss. At these steps the call waits for
     its one reduction, as torchtitan has for the loss just before: the asynchronous values that are there by then are
-    those of `log_freq` steps earlier. No other step waits. Not recorded yet: what is logged beside these steps, at step
-    1 and by a validation.
+    those of `log_freq` steps earlier. No other step waits. What is logged beside these steps, at step 1 and by a
+    validation, has a row of its own, as means without peaks of memory, and is not added to torchtitan's own row.
 
     Args:
         trainer: One that has not begun, or a `Trainer.Config`.

@@ -11,6 +11,7 @@ import pytest
 
 from otel_train.integrations.cluster_logger import ClusterLogger
 from otel_train.integrations.fit_session import FitSession
+from otel_train.ring import Kind, RingReader, ring_files
 
 LOSS = "loss_metrics/global_avg_loss"
 
@@ -65,7 +66,21 @@ def test_validation_ends_no_step(fit: FitSession, caplog: pytest.LogCaptureFixtu
     logger.log({LOSS: 3.0}, 2)
     logger.log({"validation_metrics/loss": 4.0}, 2)
     assert written.rows[2] == (2, {"validation_metrics/loss": 4.0})
+    assert fit.telemetry is not None
+    assert fit.telemetry.latest is not None
+    assert fit.telemetry.latest[1][LOSS] == 3.0
     assert caplog.messages == []
+
+
+def test_rest_is_beside_steps(fit: FitSession) -> None:
+    """What ends no interval is recorded under its step, without peaks of memory."""
+    logger = logger_before(Written(), fit)
+    logger.log({LOSS: 5.0, "memory/max_active(GiB)": 1.0}, 1)
+    assert fit.telemetry is not None
+    assert fit.telemetry.ring_dir is not None
+    [path] = ring_files(fit.telemetry.ring_dir)
+    logged = [record for record in RingReader(path).read(0, 9)[0] if record.logged and record.kind is Kind.CLUSTER]
+    assert [(record.step, record.by_key()) for record in logged] == [(1, {LOSS: 5.0, "train/loss": 5.0})]
 
 
 def test_logger_before_closes_other(fit: FitSession) -> None:

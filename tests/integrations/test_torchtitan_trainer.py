@@ -72,12 +72,27 @@ def test_losses_match_records(outcomes: Mapping[str, Outcome], name: str) -> Non
 
 
 @names
+def test_validations_have_rows(outcomes: Mapping[str, Outcome], name: str) -> None:
+    """What is logged beside the intervals, at step 1 and by a validation, is recorded under its step."""
+    recorded = outcomes[name].values
+    first = 15 if name == OLDER.name else 1
+    for step in [1, *range(6, STEPS + 1, 6)]:
+        if step >= first:
+            losses, labels = zip(*parts_of(outcomes[name], "validation", step), strict=True)
+            loss = recorded[step]["validation_metrics/loss"]
+            assert loss == pytest.approx(sum(losses) / sum(labels), rel=1e-5), f"step {step}"
+    if first == 1:
+        assert recorded[1]["train/loss"] == pytest.approx(expected_values(outcomes[name], 1)["train/loss"], rel=1e-5)
+
+
+@names
 def test_own_log_has_cluster(outcomes: Mapping[str, Outcome], name: str) -> None:
     """The log of torchtitan itself has the values of all ranks, the mix among them, as the rings do."""
     values = outcomes[name].values
     logged = json.loads((outcomes[name].folder / "logged.json").read_text())
     for step in logged_steps(name):
         row = {key: value for key, value in values[step].items() if key.startswith(SHARED[name == PIPELINE.name])}
+        row = {key: value for key, value in row.items() if not key.startswith("validation")}
         assert {key: logged[str(step)][key] for key in row} == pytest.approx(row, rel=1e-5), f"step {step}"
         assert {"loss_metrics/global_avg_loss", "stream_mixing/mix_divergence"} <= row.keys()
 
@@ -105,8 +120,9 @@ def test_example_logs_mix(tmp_path: Path) -> None:
         OTEL_TRAIN_RING_DIR=str(tmp_path / "rings"),
     )  # fmt: skip
     outcome = Outcome(tmp_path)
-    assert list(outcome.values) == [5, 10, 15, 20]
-    assert all(values[rows.PICKS.wandb_key] == RANKS * 4 * 5 for values in outcome.values.values())
+    assert list(outcome.values) == [1, 5, 10, 15, 20]
+    picks = [values.get(rows.PICKS.wandb_key) for values in outcome.values.values()]
+    assert picks == [None, *[RANKS * 4 * 5] * 4]
     assert all(values["train/loss"] > 0 for values in outcome.values.values())
     assert outcome.complaints() == []
 

@@ -139,7 +139,7 @@ def configured(case: Case, folder: Path, fails_at: int) -> Any:
         tokenizer=titan.Words.Config(),
         metrics=Processor.Config(log_freq=1 if case.variant == "each" else 5, enable_tensorboard=True),
         validator=Validator.Config(
-            enable=True, freq=4, steps=2, dataloader=Loader.Config(validates=True, tagged=False)
+            enable=True, freq=6, steps=2, dataloader=Loader.Config(validates=True, tagged=False)
         ),
         checkpoint=CheckpointManager.Config(enable=True, interval=SAVED_AFTER // 2),
         dump_folder=str(folder / "titan"),
