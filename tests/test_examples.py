@@ -14,17 +14,16 @@ pytestmark = pytest.mark.matrix
 
 
 def run_example(name: str, rings: Path, *arguments: str, ranks: int = 2) -> dict[int, dict[str, float]]:
-    """Run an example under torchrun, and return the cluster's values of each log step."""
+    """Run an example under torchrun, and return the cluster's values of each step, with those logged beside it."""
     program = (FOLDER / name, *arguments)
     run_torchrun(ranks, *program, OTEL_TRAIN_RING_DIR=str(rings), OTEL_TRAIN_RUN_ID="example")
     readers = [RingReader(path) for path in ring_files(rings)]
     reader = next(reader for reader in readers if reader.identity.rank == 0)
-    records = reader.read(0, 1000)[0]
-    return {
-        record.step: reader.layout.by_key(*reader.layout.split(record.values))
-        for record in records
-        if record.kind in (Kind.CLUSTER, Kind.BOTH)
-    }
+    rows: dict[int, dict[str, float]] = {}
+    for record in reader.read(0, 1000)[0]:
+        if record.kind in (Kind.CLUSTER, Kind.BOTH):
+            rows.setdefault(record.step, {}).update(record.by_key())
+    return rows
 
 
 def test_own_loop_learns(tmp_path: Path) -> None:
@@ -87,3 +86,12 @@ def test_losses_come_by_source(tmp_path: Path) -> None:
     assert last["train/loss/code"] < 0.5
     assert last["train/loss/prose"] > 2.0
     assert last["train/loss/code"] < last["train/loss"] < last["train/loss/prose"]
+
+
+def test_plain_ddp_has_all_steps(tmp_path: Path) -> None:
+    """A step that one rank lacks is the other's, both are there in the second epoch, and an evaluation has its step."""
+    rows = run_example("trainers/plain_ddp.py", tmp_path)
+    assert sorted(rows) == list(range(1, 41))
+    assert sorted(step for step, row in rows.items() if row["train/ranks"] == 1) == [*range(16, 21), *range(36, 41)]
+    assert rows[35]["train/loss"] < rows[1]["train/loss"]
+    assert sorted(step for step, row in rows.items() if "eval/loss" in row) == [20, 40]
