@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from contextlib import nullcontext
 from functools import partial
 from pathlib import Path
 from typing import Any
@@ -14,7 +15,7 @@ from transformers.trainer_utils import PREFIX_CHECKPOINT_DIR
 from otel_train.exceptions import ConfigurationError
 from otel_train.integrations.fit_session import FitSession, SavedMeter
 from otel_train.integrations.meter_files import read_meters, write_meter
-from otel_train.integrations.transformers_hooks import SeenMethod, calling_trainer
+from otel_train.integrations.transformers_hooks import SeenMethod, calling_trainer, time_batches
 from otel_train.integrations.transformers_tags import track
 from otel_train.mixing import SourceMeter
 
@@ -23,18 +24,18 @@ __all__ = ["OtelTrainCallback", "track"]
 _STATE = "OtelTrain"
 """Name of the run's id among the states of callbacks, which each checkpoint has."""
 _METHODS = {"training_step": "", "_get_grad_norm": "train/grad_norm", "_get_learning_rate": "train/learning_rate"}
-"""Methods of the Trainer whose results are recorded, and the key of those that are a step's."""
+"""Methods whose results are recorded, and the key of those that are a step's."""
 _OF_THE_RUN = {"train_runtime", "train_samples_per_second", "train_steps_per_second", "train_loss", "total_flos"}
 
 
 class OtelTrainCallback(TrainerCallback):  # type: ignore[misc]  # its types are not there
     """Records what a Trainer trains: `Trainer(..., callbacks=[OtelTrainCallback()])`.
 
-    Exact: `train/loss` of each step, over its micro-batches and over the tokens of all ranks; the `train/grad_norm` and
-    `train/learning_rate` of each step; whatever else the Trainer logs, with its step, under the name that its own wandb
-    callback has for it. Its checkpoints keep the run. Not known: the rows or tokens of a batch whose model takes no
-    `num_items_in_batch`: such batches count alike, as they do in training. What is evaluated outside of train() is not
-    recorded.
+    Exact: `train/loss` of each step, over its micro-batches and over the tokens of all ranks; the `train/grad_norm`,
+    `train/learning_rate` and `train/data_wait` of each step; whatever else the Trainer logs, with its step, under the
+    name that its own wandb callback has for it. Its checkpoints keep the run. Not known: the rows or tokens of a batch
+    whose model takes no `num_items_in_batch`: such batches count alike, as they do in training. What is evaluated
+    before any train() is not recorded.
 
     Args:
         meter: A `SourceMeter`, which counts what is trained on, as with `track`, and which checkpoints keep.
@@ -69,6 +70,7 @@ class OtelTrainCallback(TrainerCallback):  # type: ignore[misc]  # its types are
             method = getattr(trainer, name, None)
             if method is not None and getattr(method, "owner", None) is not self:
                 setattr(trainer, name, SeenMethod(method, self, partial(self._see, key, trainer), self.fit.end))
+        time_batches(trainer, self.fit)
         saved = (state.stateful_callbacks or {}).get(_STATE)
         if saved and state.global_step:
             meters = read_meters(checkpoint, args.process_index, args.world_size) if checkpoint else {}
@@ -76,22 +78,21 @@ class OtelTrainCallback(TrainerCallback):  # type: ignore[misc]  # its types are
         self.fit.begin(state.global_step)
 
     def _see(self, key: str, trainer: Any, result: Any, arguments: dict[str, Any]) -> None:
-        if self.fit.telemetry is None:
-            return
         if key:
             self._values[key] = result
-            return
-        self._losses.append(result.detach())
-        tokens, args = arguments.get("num_items_in_batch"), trainer.args
-        # By default all ranks divide by the tokens of all: then the mean over the ranks is right for their losses.
-        if tokens is not None and args.world_size > 1 and not args.average_tokens_across_devices:
-            self._weight = float(tokens)  # the Trainer itself waits for the GPU here
+        elif self.fit.telemetry is not None:
+            self._losses.append(result.detach())
+            tokens, args = arguments.get("num_items_in_batch"), trainer.args
+            # By default all ranks divide by the tokens of all: then the mean over the ranks is right for their losses.
+            if tokens is not None and args.world_size > 1 and not args.average_tokens_across_devices:
+                self._weight = float(tokens)  # the Trainer itself waits for the GPU here
 
     def on_step_end(self, _args: Any, state: Any, _control: Any, **_others: Any) -> None:
         """End a step."""
         if self._losses and self._weight:  # without a token the loss is 0/0
-            losses = torch.stack(self._losses)
-            loss = losses.sum(dtype=torch.promote_types(losses.dtype, torch.float32))
+            loss = self._losses[0]
+            if len(self._losses) > 1:
+                loss = torch.stack(self._losses).sum(dtype=torch.promote_types(loss.dtype, torch.float32))
             self.fit.add({"train/loss": loss}, weight=self._weight)
         self.fit.step(state.global_step, {**self._values, "train/epoch": state.epoch})
         telemetry = self.fit.telemetry
@@ -103,8 +104,9 @@ class OtelTrainCallback(TrainerCallback):  # type: ignore[misc]  # its types are
         new = rewrite_logs({key: value for key, value in (logs or {}).items() if key not in _OF_THE_RUN})
         for key in ("train/loss" if self._losses else "", "train/epoch", *self._values):
             new.pop(key, None)  # the step has it
-        if new:
-            self.fit.log(new, state.global_step)
+        if new:  # after a fit, each evaluation has a session of its own in that fit's run
+            with self.fit.evaluating() if self.fit.last_step else nullcontext():
+                self.fit.log(new, state.global_step)
 
     def on_save(self, args: Any, state: Any, _control: Any, **_others: Any) -> None:
         """Write this rank's meter beside the checkpoint, of which rank 0 has written the rest."""

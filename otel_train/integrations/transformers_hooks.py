@@ -11,6 +11,7 @@ from typing import Any
 from transformers import Trainer
 
 from otel_train.exceptions import ConfigurationError
+from otel_train.integrations.fit_session import FitSession
 
 
 @dataclass(frozen=True, slots=True)
@@ -34,6 +35,22 @@ class SeenMethod:
             raise
         self.see(result, {**dict(zip(("model", "inputs", "num_items_in_batch"), args, strict=False)), **kwargs})
         return result
+
+
+def time_batches(trainer: Any, fit: FitSession) -> None:
+    """Have the sessions of a fit measure how long a Trainer waits for its batches; once for each Trainer."""
+    take = getattr(trainer, "get_batch_samples", None)
+    if take is None or getattr(take, "fit", None) is fit:
+        return
+
+    def get_batch_samples(*args: Any, **kwargs: Any) -> Any:
+        telemetry = fit.telemetry
+        if telemetry is not None and args:
+            args = (telemetry.timed(args[0]), *args[1:])
+        return take(*args, **kwargs)
+
+    setattr(get_batch_samples, "fit", fit)  # noqa: B010  # a function has no such attribute for mypy
+    trainer.get_batch_samples = get_batch_samples
 
 
 def calling_trainer() -> tuple[Any, Path | None]:

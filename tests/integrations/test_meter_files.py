@@ -54,3 +54,22 @@ def test_meter_goes_on_from_file(tmp_path: Path) -> None:
     fit.begin()
     fit.end()
     assert meter.step == 1
+
+
+@pytest.mark.parametrize("content", [None, b"", b"PK\x03\x04"])
+def test_unread_meter_begins_anew(tmp_path: Path, content: bytes | None, caplog: pytest.LogCaptureFixture) -> None:
+    """A file that is missing or damaged costs the meter its past, which is logged, and nobody the training."""
+    saved(tmp_path, 2)
+    path = tmp_path / "checkpoint-5" / "otel_train_meter_1.pt"
+    path.unlink()
+    if content is not None:
+        path.write_bytes(content)
+    assert read_meters(tmp_path / "checkpoint-5", 1, 2) == {}
+    assert "rank 1's meter begins anew" in caplog.text
+
+
+def test_full_disk_is_logged(tmp_path: Path, caplog: pytest.LogCaptureFixture) -> None:
+    """A meter that can't be written is logged, and the training goes on."""
+    (tmp_path / "checkpoint-5").write_text("no folder")
+    saved(tmp_path, 1)
+    assert "the meter of rank 0 is not saved" in caplog.text

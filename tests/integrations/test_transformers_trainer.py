@@ -9,18 +9,23 @@ from typing import Any
 
 import pytest
 
-from otel_train.ring import RingReader, ring_files
+from otel_train.bridge import read_history, read_run
 from tests.integrations.support.case_loop import Case
 from tests.integrations.support.loader_job import RANKS, Outcome, run_program
+from tests.integrations.support.trainer_record import Means, recorded_means, sessions
+from tests.support.bridge_processes import BridgeProcess
 from tests.support.torchrun import ROOT
 
 JOB, ENVIRONMENT = "transformers_trainer", "torch"
 STEPS = 12
 WEIGHTED = ("tokens", "own_tokens", "function")
 """Variants whose loss is a mean over all tokens; that of the others is one over batches."""
-PLAIN = [Case(variant=variant) for variant in (*WEIGHTED, "averaging")]
+PLAIN = [Case(variant=variant) for variant in (*WEIGHTED, "averaging", "subclass")]
 RESUMED = Case(variant="tokens", resumed=True)
-CASES = [*PLAIN, RESUMED]
+EVALUATED = Case(variant="subclass")
+FITS = Case(variant="fits")
+TRAINED = [*PLAIN, RESUMED]
+CASES = [*TRAINED, FITS]
 pytestmark = pytest.mark.integrations
 
 
@@ -29,8 +34,14 @@ def records(outcome: Outcome) -> list[dict[str, Any]]:
     return [json.loads((outcome.folder / f"rank{rank}.json").read_text()) for rank in range(RANKS)]
 
 
+def expected_losses(variant: str, outcome: Outcome, fit: int) -> dict[int, float]:
+    """Return the loss of each step of a fit from the sums and counts of each rank's micro-batches."""
+    fits = [record["fits"][fit] for record in records(outcome)]
+    return {int(step): expected_loss(variant, [own[step] for own in fits]) for step in fits[0]}
+
+
 def expected_loss(variant: str, batches: list[list[tuple[float, int]]]) -> float:
-    """Return a step's loss from the sums and counts of each rank's micro-batches."""
+    """Return a step's loss."""
     if variant in WEIGHTED:
         both = [batch for own in batches for batch in own]
         return sum(total for total, _ in both) / sum(count for _, count in both)
@@ -38,23 +49,25 @@ def expected_loss(variant: str, batches: list[list[tuple[float, int]]]) -> float
     return sum(means) / len(means)
 
 
-@pytest.mark.parametrize("case", CASES, ids=lambda case: case.name)
+def losses_of(values: Means) -> dict[int, float]:
+    """Return the loss of each step that has one."""
+    return {step: row["train/loss"] for step, row in values.items() if "train/loss" in row}
+
+
+@pytest.mark.parametrize("case", TRAINED, ids=lambda case: case.name)
 def test_loss_is_each_step_own(outcomes: Mapping[str, Outcome], case: Case) -> None:
     """Each step has the loss of its own micro-batches, over the tokens of all ranks."""
     outcome = outcomes[case.name]
-    steps = [record["steps"] for record in records(outcome)]
-    values = outcome.values
-    assert list(values) == list(range(1, STEPS + 1))
-    for step, row in values.items():
-        expected = expected_loss(case.variant, [own[str(step)] for own in steps])
-        assert row["train/loss"] == pytest.approx(expected, rel=1e-6), f"step {step}"
+    losses = losses_of(recorded_means(sessions(outcome.folder)))
+    assert losses == pytest.approx(expected_losses(case.variant, outcome, 0), rel=1e-6)
+    assert list(losses) == list(range(1, STEPS + 1))
 
 
-@pytest.mark.parametrize("case", CASES, ids=lambda case: case.name)
+@pytest.mark.parametrize("case", TRAINED, ids=lambda case: case.name)
 def test_logged_values_agree(outcomes: Mapping[str, Outcome], case: Case) -> None:
     """The Trainer's own log has the same rate and norm, and the mean of the losses since the log before."""
     outcome = outcomes[case.name]
-    values = outcome.values
+    values = recorded_means(sessions(outcome.folder))
     logs = [log for log in records(outcome)[0]["logs"] if "learning_rate" in log]
     assert len(logs) == STEPS // 4
     for log in logs:
@@ -63,6 +76,7 @@ def test_logged_values_agree(outcomes: Mapping[str, Outcome], case: Case) -> Non
         assert row["train/learning_rate"] == pytest.approx(log["learning_rate"])
         assert row["train/grad_norm"] == pytest.approx(log["grad_norm"])
         assert row["train/epoch"] == pytest.approx(log["epoch"])
+        assert row["train/data_wait"] > 0
         if case.variant != "own_tokens":
             since = range(6 if case.resumed and step == 8 else step - 3, step + 1)  # its checkpoint is of step 5
             mean = sum(values[step]["train/loss"] for step in since) / len(since)
@@ -71,20 +85,75 @@ def test_logged_values_agree(outcomes: Mapping[str, Outcome], case: Case) -> Non
 
 def test_resumed_run_goes_on(outcomes: Mapping[str, Outcome]) -> None:
     """Training that goes on from a checkpoint is another attempt of its run, and the first one tells what ended it."""
-    outcome = outcomes[RESUMED.name]
-    readers = [RingReader(path) for path in ring_files(outcome.folder / "rings")]
-    first, second = sorted((reader for reader in readers if not reader.identity.rank), key=lambda r: r.identity.attempt)
+    first, second = sessions(outcomes[RESUMED.name].folder)
     assert first.identity.run_id == second.identity.run_id
-    assert min(record.step for record in second.read(0, 10**6)[0]) == 6
+    assert min(losses_of(recorded_means([second]))) == 6
     assert first.error == "FloatingPointError"
 
 
-def test_example_records_each_step(tmp_path: Path) -> None:
-    """The example that a user would copy has a loss for each step, and an evaluation."""
-    variables = {"OTEL_TRAIN_RING_DIR": str(tmp_path / "rings"), "ACCELERATE_USE_CPU": "true", "HF_HOME": str(tmp_path)}
+def test_evaluations_have_their_step(outcomes: Mapping[str, Outcome]) -> None:
+    """What a Trainer evaluates, before the first step too, is recorded with its step, under the name that wandb has."""
+    outcome = outcomes[EVALUATED.name]
+    values = recorded_means(sessions(outcome.folder))
+    logged = {
+        (log["step"], f"eval/{name}_loss"): log[f"eval_{name}_loss"]
+        for log in records(outcome)[0]["logs"]
+        for name in "ab"
+        if f"eval_{name}_loss" in log
+    }
+    assert {step for step, _ in logged} == {0, 3, 6, 9, 12}
+    recorded = {(step, key): row[key] for step, row in values.items() for key in row if key.endswith("_loss")}
+    assert recorded == pytest.approx(logged, rel=1e-9)
+
+
+def test_own_logs_are_means(outcomes: Mapping[str, Outcome]) -> None:
+    """What a subclass logs on each rank is a mean over the ranks, at the steps where it was logged."""
+    outcome = outcomes[EVALUATED.name]
+    logs = [[log for log in record["logs"] if "reward" in log] for record in records(outcome)]
+    expected = {both[0]["step"]: sum(log["reward"] for log in both) / RANKS for both in zip(*logs, strict=True)}
+    values = recorded_means(sessions(outcome.folder))
+    assert {step: row["train/reward"] for step, row in values.items() if "train/reward" in row} == expected
+    assert list(expected) == [4, 8, 12]
+
+
+def test_own_wandb_run_is_whole(outcomes: Mapping[str, Outcome]) -> None:
+    """The run that transformers' own callback makes beside ours has what it has without ours."""
+    outcome = outcomes[EVALUATED.name]
+    [path] = outcome.folder.glob("wandb/offline-run-*/*.wandb")
+    rows = [row.values for row in read_history(path)]
+    logs = [log for log in records(outcome)[0]["logs"] if "loss" in log]
+    assert [row["train/loss"] for row in rows if "train/loss" in row] == pytest.approx([log["loss"] for log in logs])
+
+
+def test_each_fit_is_whole(outcomes: Mapping[str, Outcome]) -> None:
+    """Each train() is a session with all of its steps, that ends as it did, whatever ended the one before."""
+    outcome = outcomes[FITS.name]
+    rings = [reader for reader in sessions(outcome.folder) if losses_of(recorded_means([reader]))]
+    ends = [(STEPS, ""), (STEPS, ""), (2, "KeyboardInterrupt"), (3, ""), (6, "")]
+    assert len(rings) == len(ends)
+    for index, (reader, (steps, error)) in enumerate(zip(rings, ends, strict=True)):
+        losses = losses_of(recorded_means([reader]))
+        assert list(losses) == list(range(1, steps + 1))
+        assert losses == pytest.approx(
+            {step: loss for step, loss in expected_losses("tokens", outcome, index).items() if step <= steps}, rel=1e-6
+        )
+        assert reader.error == error
+    assert len({reader.identity.run_id for reader in rings}) == len(ends)
+
+
+def test_example_reaches_wandb(tmp_path: Path) -> None:
+    """The example that a user would copy has a row for each step in wandb, and one for each evaluation."""
     path = ROOT / "examples" / "trainers" / "hf_trainer.py"
-    run_program(ENVIRONMENT, path, seconds=200, **variables)
-    losses = [row["train/loss"] for row in Outcome(tmp_path).values.values() if "train/loss" in row]
-    assert len(losses) == 20
-    assert losses[-1] < losses[0]
+    with BridgeProcess(tmp_path) as bridge:
+        sending = {"OTEL_TRAIN_SIDECAR": "embedded", "OTEL_EXPORTER_OTLP_ENDPOINT": f"http://{bridge.address}"}
+        named = {"OTEL_TRAIN_RING_DIR": str(tmp_path / "rings"), "OTEL_TRAIN_RUN_ID": "example"}
+        cpu = {"ACCELERATE_USE_CPU": "true", "HF_HOME": str(tmp_path)}
+        run_program(ENVIRONMENT, path, seconds=200, **sending, **named, **cpu)
+        bridge.wait(23, "example")
+        bridge.stop()
+    values = [row.values for row in read_run(bridge.state, "example")]
+    assert [row["train/step"] for row in values if "eval/loss" in row] == [8, 16, 20]
+    losses = {row["train/step"]: row["train/loss"] for row in values if "train/loss" in row}
+    assert losses == pytest.approx(losses_of(recorded_means(sessions(tmp_path))))
+    assert list(losses) == list(range(1, 21))
     assert len(path.read_text().splitlines()) < 60

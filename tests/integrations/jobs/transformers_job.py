@@ -15,7 +15,6 @@ import torch.distributed as dist
 from datasets import Dataset
 from transformers import Trainer, TrainerCallback, TrainingArguments
 
-import otel_train
 from otel_train.integrations import hf_datasets, transformers
 from tests.integrations.support.case_loop import SAVED_AFTER, STEPS, Case, Row, call_cases, write_consumed
 from tests.integrations.support.payload import SOURCES, WEIGHTS, numbers, rows_of
@@ -39,22 +38,16 @@ class Model(torch.nn.Module):
         return {"loss": ((predicted - labels) ** 2).mean() if labels is not None else None, "predicted": predicted}
 
 
-class EachStep(TrainerCallback):  # type: ignore[misc]  # its types are not there
-    """Ends each step of telemetry, and keeps the meter's state beside the checkpoint."""
+class Stop(TrainerCallback):  # type: ignore[misc]  # its types are not there
+    """Begins a list for the rows of each step, and ends the training after one."""
 
-    def __init__(self, telemetry: Any, meter: Any, steps: list[list[Row]], states: dict[str, Any]) -> None:
-        self.telemetry = telemetry
-        self.meter = meter
+    def __init__(self, steps: list[list[Row]], last: int) -> None:
         self.steps = steps
-        self.states = states
+        self.last = last
 
     def on_step_end(self, _args: Any, state: Any, control: Any, **_others: Any) -> None:
-        self.telemetry.step(state.global_step)
         self.steps.append([])
-        control.should_training_stop = self.states.get("last") == state.global_step
-
-    def on_save(self, *_args: Any, **_others: Any) -> None:
-        self.states["meter"] = self.meter.state_dict()
+        control.should_training_stop = self.last == state.global_step
 
 
 def table(source: str) -> Any:
@@ -68,7 +61,6 @@ def table(source: str) -> Any:
 def run(case: Case, folder: Path) -> None:
     """Train in one part, or in two with a checkpoint between them."""
     steps: list[list[Row]] = [[]]
-    states: dict[str, Any] = {}
     for last in (SAVED_AFTER, STEPS) if case.resumed else (STEPS,):
         sources = {source: table(source) for source in SOURCES}
         if case.variant == "stream":
@@ -90,17 +82,15 @@ def run(case: Case, folder: Path) -> None:
             eval_strategy="steps", eval_steps=20, per_device_eval_batch_size=BATCH,
         )  # fmt: skip
         held_out = rows.select(range(16)) if case.variant != "stream" else table("code").select(range(16))
-        meter, trainer = transformers.track(
-            Trainer(Model(steps), args, train_dataset=rows, eval_dataset=held_out), meter
-        )
-        saved = states.get("meter")
-        if saved is not None:
-            meter.load_state_dict(saved)
-        states["last"] = last
-        session = otel_train.init(sources=[meter], ring_dir=folder / "rings", run_id=case.name, max_in_flight=STEPS)
-        with session as telemetry:
-            trainer.add_callback(EachStep(telemetry, meter, steps, states))
-            trainer.train(resume_from_checkpoint=saved is not None)
+        callbacks = [
+            transformers.OtelTrainCallback(
+                meter=meter, ring_dir=folder / "rings", run_id=case.name, max_in_flight=STEPS
+            ),
+            Stop(steps, last),
+        ]
+        trainer = Trainer(Model(steps), args, train_dataset=rows, eval_dataset=held_out, callbacks=callbacks)
+        meter, trainer = transformers.track(trainer, meter)  # again: the callback has called it
+        trainer.train(resume_from_checkpoint=len(steps) > 1)
     write_consumed(folder, steps[:-1])
     dist.barrier()
 

@@ -14,7 +14,7 @@ os.environ["HF_HOME"] = tempfile.mkdtemp()
 
 import torch  # after the environment that these read
 import torch.distributed as dist
-from transformers import Trainer, TrainerCallback, TrainingArguments
+from transformers import EarlyStoppingCallback, Trainer, TrainerCallback, TrainingArguments
 
 from otel_train.integrations.transformers import OtelTrainCallback
 from tests.integrations.support.case_loop import Case, call_cases
@@ -51,12 +51,13 @@ class Model(torch.nn.Module):
         self.accepts_loss_kwargs = accepts_loss_kwargs
         self.returns_loss = returns_loss
         self.batches: Batches = []
-        self.crashes = False
+        self.crash: BaseException | None = None
 
     def forward(self, ids: torch.Tensor, labels: torch.Tensor | None = None, **others: Any) -> dict[str, torch.Tensor]:
         """Return the loss, or what a loss is made of."""
-        if self.crashes:
-            raise FloatingPointError("the crash that is tested")
+        crash, self.crash = self.crash, None
+        if crash is not None:
+            raise crash
         logits = self.head(self.embedding(ids))
         if not self.returns_loss or labels is None:
             return {"logits": logits}
@@ -96,59 +97,88 @@ class OwnTrainer(Trainer):  # type: ignore[misc]  # its types are not there
 
 
 class Record(TrainerCallback):  # type: ignore[misc]
-    """Notes what the model computed in each step, and has it crash where that is meant."""
+    """Notes what the model computed in each step of each fit, and raises where that is meant."""
 
-    def __init__(self, model: Model, crash: int = 0) -> None:
+    def __init__(self, model: Model) -> None:
         self.model = model
-        self.crash = crash
-        self.steps: dict[int, Batches] = {}
+        self.fits: list[dict[int, Batches]] = []
+        self.crash: dict[int, BaseException] = {}
+        """What the model raises in a step."""
+        self.own_crash: dict[int, BaseException] = {}
+        """What this raises after a step."""
+
+    def on_train_begin(self, *_args: Any, **_others: Any) -> None:
+        self.fits.append({})
 
     def on_step_begin(self, _args: Any, state: Any, _control: Any, **_others: Any) -> None:
         self.model.batches.clear()
-        self.model.crashes = state.global_step + 1 == self.crash
+        self.model.crash = self.crash.pop(state.global_step + 1, None)
 
     def on_step_end(self, _args: Any, state: Any, _control: Any, **_others: Any) -> None:
-        self.steps[state.global_step] = list(self.model.batches)
+        self.fits[-1][state.global_step] = list(self.model.batches)
+        if state.global_step in self.own_crash:
+            raise self.own_crash.pop(state.global_step)
 
 
-def made(
-    folder: Path, variant: str, crash: int = 0, callback: OtelTrainCallback | None = None
-) -> tuple[Trainer, Record]:
+def made(folder: Path, variant: str) -> tuple[Trainer, Record]:
     """Return the Trainer of a variant, which makes `STEPS` steps in four epochs."""
     model = Model(accepts_loss_kwargs=variant != "averaging", returns_loss=variant != "function")
-    record = Record(model, crash)
-    evaluates = variant in ("subclass", "repeated")
+    record = Record(model)
+    evaluates = variant in ("subclass", "fits")
     args = TrainingArguments(
         output_dir=str(folder / "trainer"), num_train_epochs=4, per_device_train_batch_size=4, use_cpu=True,
-        gradient_accumulation_steps=3, report_to="none", disable_tqdm=True, logging_steps=4, save_steps=5,
-        learning_rate=0.05, average_tokens_across_devices=variant != "own_tokens", remove_unused_columns=False,
+        gradient_accumulation_steps=3, report_to="wandb" if variant == "subclass" else "none", disable_tqdm=True,
+        logging_steps=4, save_steps=5, learning_rate=0.05, remove_unused_columns=False, label_names=["labels"],
+        average_tokens_across_devices=variant != "own_tokens", restore_callback_states_from_checkpoint=True,
         eval_strategy="steps" if evaluates else "no", eval_steps=3, eval_on_start=evaluates,
         metric_for_best_model="eval_a_loss" if evaluates else None, greater_is_better=True,
     )  # fmt: skip
     trainer = (OwnTrainer if variant == "subclass" else Trainer)(
         model, args, train_dataset=Rows(62), eval_dataset={"a": Rows(10), "b": Rows(7)},
         compute_loss_func=model.loss if variant == "function" else None,
-        callbacks=[callback or OtelTrainCallback(ring_dir=folder / "rings", max_in_flight=2 * STEPS), record],
+        callbacks=[OtelTrainCallback(ring_dir=folder / "rings", max_in_flight=2 * STEPS, close_timeout=1), record],
     )  # fmt: skip
     return trainer, record
 
 
 def run(case: Case, folder: Path) -> None:
     """Train, and write down each rank's own record."""
-    trainer, record = made(folder, case.variant, CRASH if case.resumed else 0)
-    if case.resumed:
+    os.environ["WANDB_DIR"] = str(folder)
+    trainer, record = made(folder, case.variant)
+    if case.variant == "fits":
+        train_often(trainer, record, folder)
+    elif case.resumed:
+        record.crash[CRASH] = FloatingPointError("the crash that is tested")
         with suppress(FloatingPointError):
             trainer.train()
-        before = record.steps
+        first = record.fits
         trainer, record = made(folder, case.variant)
         trainer.train(resume_from_checkpoint=True)
-        record.steps = {**before, **record.steps}
+        record.fits = [{**first[0], **record.fits[0]}]
     else:
         trainer.train()
-    written = {"steps": record.steps, "logs": trainer.state.log_history}
+    written = {"fits": record.fits, "logs": trainer.state.log_history}
     (folder / f"rank{dist.get_rank()}.json").write_text(json.dumps(written))
     dist.barrier()
 
 
+def train_often(trainer: Trainer, record: Record, folder: Path) -> None:
+    """Evaluate and predict; train to the end twice, to two interrupts, and to an early stop; evaluate again."""
+    trainer.evaluate()
+    trainer.predict(Rows(5))
+    assert not (folder / "rings").exists()
+    trainer.train()
+    trainer.train()
+    for crashes in (record.crash, record.own_crash):
+        crashes[3] = KeyboardInterrupt()
+        with suppress(KeyboardInterrupt):
+            trainer.train()
+    trainer.add_callback(EarlyStoppingCallback())
+    trainer.train()
+    trainer.evaluate()
+
+
 if __name__ == "__main__":
+    os.environ["WANDB_MODE"] = "offline"
+    del os.environ["TORCHELASTIC_RUN_ID"]  # the launch would give all sessions one run
     call_cases(run)
