@@ -90,6 +90,8 @@ class FitSession:
         own = [] if meter is None or meter in sources else [meter]
         self._options = {**options, "sources": [*own, *sources]}
         self._users = telemetry
+        self._is_alone = False
+        """Whether the session is an evaluation's own."""
         self._telemetry: Telemetry | None = None
         self._run: dict[str, Any] = {}
         """State of the newest session."""
@@ -119,13 +121,14 @@ class FitSession:
             self._load_meter(self._loaded)
         self._open(step, process_group)
 
-    def _open(self, step: int, process_group: GroupLike | None) -> None:
+    def _open(self, step: int, process_group: GroupLike | None, **others: Any) -> None:
         self.end()
         run = self._loaded or (self._run if step >= self.last_step else {})
         telemetry = self._users
         if telemetry is None:
             group = self._options.get("process_group", process_group)
-            telemetry = init(**{**self._options, "process_group": group() if callable(group) else group})
+            options = {**self._options, "process_group": group() if callable(group) else group, **others}
+            telemetry = init(**options)
         self._telemetry, self.last_step = telemetry, int(self._loaded.get("step", step))
         if run.get("run_id") and run["run_id"] != telemetry.state_dict()["run_id"]:
             telemetry.load_state_dict({"run_id": run["run_id"]})
@@ -135,16 +138,21 @@ class FitSession:
     def evaluating(self) -> Iterator[None]:
         """Have a session for what an evaluation logs: the fit's, or outside of one its own, in the last fit's run.
 
-        Where a state was loaded it is that of the checkpoint which is evaluated.
+        One of its own has no sources, and a row under the fit's last step; that of the checkpoint where a state was
+        loaded. All ranks enter it.
         """
         if self._telemetry is not None:
             yield
             return
         run, last = self._run, self.last_step
-        self._open(last, None)
+        self._open(last, None, sources=())
+        self._is_alone = self._users is None
         try:
             yield
+            if self._is_alone:  # a session without a step has nothing that it could log beside
+                self.step(self.last_step)
         finally:
+            self._is_alone = False
             self.end()
             self._run, self.last_step = run or self._run, max(last, self.last_step)
 
@@ -173,6 +181,8 @@ class FitSession:
         """
         if self._telemetry is None:
             self._warnings.warn("log", _OUTSIDE, "log()")
+        elif self._is_alone:
+            self._telemetry.add(metrics, weight=weight)
         else:
             self._telemetry.log(metrics, self.last_step if step is None else step, weight=weight)
 

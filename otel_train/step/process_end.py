@@ -9,6 +9,8 @@ from collections.abc import Callable
 from multiprocessing.util import Finalize
 from weakref import WeakSet
 
+from otel_train.ring.file_format import ERROR
+
 _OPEN: WeakSet[ProcessEnd] = WeakSet()
 _GOOD = (StopIteration, StopAsyncIteration, GeneratorExit)
 
@@ -81,4 +83,6 @@ def error_name(error: BaseException | None) -> str:
             return f"SystemExit({error.code!r:.20})"
         error = error.__context__  # a launcher's, which has reported another one
     kind = type(error)
-    return kind.__qualname__ if kind.__module__ == "builtins" else f"{kind.__module__}.{kind.__qualname__}"
+    name = f"{kind.__module__}.{kind.__qualname__}"
+    # A ring has room for so much, and the end of a name says more than its beginning.
+    return name if kind.__module__ != "builtins" and len(name.encode()) <= ERROR.size else kind.__qualname__

@@ -160,23 +160,26 @@ def test_state_is_loaded_once(made: Any, tmp_path: Path) -> None:
 
 
 def test_evaluation_changes_no_fit(made: Any, tmp_path: Path) -> None:
-    """An evaluation outside of a fit, of a checkpoint of another run too, is logged there, and the fit goes on."""
+    """An evaluation outside of a fit, of a checkpoint of another run too, is recorded there, and the fit goes on."""
     session = made()
     fit(session, 1, 2)
-    with session.evaluating():
-        session.log({"eval/loss": 1.0})
+    evaluate(session)
     session.load_state_dict({"run_id": "other", "step": 1})
-    with session.evaluating():
-        assert session.last_step == 1
-        session.log({"eval/loss": 1.0})
+    evaluate(session)
     assert session.last_step == 2
     session.begin(step=2)
-    with session.evaluating():
-        session.log({"eval/loss": 1.0})
+    evaluate(session)
     session.step(3)
     session.end()
-    runs = {tuple(recorded(reader)): reader.identity.run_id for reader in rings(tmp_path)}
-    assert runs[1, 2] == runs[3,] != "other"
+    assert [recorded(reader) for reader in rings(tmp_path)] == [[1, 2], [2], [1], [2, 3]]
+    first, *others = [reader.identity.run_id for reader in rings(tmp_path)]
+    assert others == [first, "other", first]
+
+
+def evaluate(session: FitSession) -> None:
+    """Log the value of an evaluation."""
+    with session.evaluating():
+        session.log({"eval/loss": 1.0}, weight=3)
 
 
 @pytest.mark.parametrize("state", [None, {}, {"run_id": 3}])

@@ -110,6 +110,7 @@ def raised(error: BaseException, context: BaseException | None = None) -> BaseEx
         (SystemExit("no data"), "SystemExit('no data')"),
         (raised(SystemExit(1), ValueError()), "ValueError"),
         (Terminated(), f"{__name__}.Terminated"),
+        (type("Stopped", (Exception,), {"__module__": "trainers." * 5})(), "Stopped"),
         (SessionCopyError(), "otel_train.exceptions.SessionCopyError"),
     ],
 )
