@@ -100,10 +100,9 @@ class LateScalars:
                     dropped[key] = reason
                     continue
                 metric = self._late[key]
-            if metric.reduction not in JOINED or metric.measures:
-                dropped[key] = (
-                    f"is a {metric.reduction} and can't be logged beside the steps; give it to step() or add()"
-                )
+            if metric.reduction not in JOINED or metric.measures or metric.attribute:
+                kind = f"{metric.reduction} by source" if metric.attribute else metric.reduction
+                dropped[key] = f"is a {kind} and can't be logged beside the steps; give it to step() or add()"
                 continue
             scalars = ScalarRecorder((metric,), self._ranks)
             if reason := scalars.add({key: value}, weight).get(key, ""):

@@ -199,6 +199,7 @@ class ScalarRecorder:
 
     def _sums_on(self, offset: int, device: torch.device) -> torch.Tensor:
         """Return where a mean by source is accumulated on a GPU, float64 [2, 1 + sources]."""
+        self._unknown.add(offset)
         return self._on_device(device)[0][offset : offset + self._by_source.width].view(2, -1)
 
     @outside_modes
@@ -240,7 +241,10 @@ class ScalarRecorder:
         """
         own = list(sums)
         for offset in self._unknown:
-            width = 1 if math.copysign(1.0, self._empty[offset]) < 0 else 2
+            if offset in self._offsets_by_source.values():
+                width = self._by_source.width
+            else:
+                width = 1 if math.copysign(1.0, self._empty[offset]) < 0 else 2
             own[offset : offset + width] = self._empty[offset : offset + width]
         self._unknown.clear()
         return own

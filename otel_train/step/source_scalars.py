@@ -159,7 +159,8 @@ class _Target:
 
     def add(self, index: int, number: float | torch.Tensor) -> None:
         if isinstance(number, torch.Tensor):
-            self._device_sums(number.device).view(-1)[index].add_(number)
+            sums = self._device_sums(number.device).view(-1)
+            sums[index].add_(number.to(sums.device, non_blocking=True))
         else:
             self._sums[self._offset + index] += number
 
@@ -172,7 +173,8 @@ class _Target:
 
     def add_on_device(self, added: torch.Tensor) -> None:
         """Add to all of them: float64 [2, bins] on a GPU."""
-        self._device_sums(added.device).add_(added)
+        sums = self._device_sums(added.device)
+        sums.add_(added.to(sums.device, non_blocking=True))
 
 
 def _counted(bins: torch.Tensor, weights: torch.Tensor | None, width: int) -> list[float]:

@@ -195,6 +195,8 @@ def test_device_part_joins_vector() -> None:
     target = recorder._sums_on(recorder._offsets_by_source["loss"], torch.device("cpu"))
     target.copy_(torch.tensor([[1.0, 4.0, 10.0, 0.0], [1.0, 2.0, 1.0, 0.0]]))
     sums, peaks, device = recorder.drain()
+    # The rank's own record has no mean of the part that is on the host.
+    assert layout.by_key(recorder.own(sums), ()) == {"before": 3.0, "after": 7.0}
     reducer = Reducer(layout, RankGroup.alone(), max_in_flight=1, timeout=1.0)
     reducer.launch(1, 0, Measurements((*sums, *peaks), device))
     (reduced,) = reducer.harvest()
@@ -231,6 +233,20 @@ def test_early_rows_keep_values(tmp_path: Path) -> None:
         "train/loss/code": 6.0,
     }
     assert losses(second) == {"train/loss": 4.0, "eval/loss": 1.0, "eval/loss/prose": 1.0}
+
+
+@pytest.mark.usefixtures("external_sidecar")
+def test_late_rows_have_a_reason(tmp_path: Path, caplog: pytest.LogCaptureFixture) -> None:
+    """What can't be by source says so: a key that comes later and is not declared, and what is logged beside steps."""
+    declared = Scalar("eval/loss", by=["code", "prose"])
+    with otel_train.init(metrics=[declared], ring_dir=tmp_path, blocking=True, close_timeout=0.01) as telemetry:
+        telemetry.step(1)
+        values = telemetry.step(2, {"train/loss": [1.0, 2.0]}, by=["code", "prose"])
+        telemetry.log({"eval/loss": {"code": 1.0}})
+        assert losses(telemetry.step(3, {"train/loss": 3.0})) == {"train/loss": 3.0}
+    assert losses(values) == {}
+    assert "'train/loss' is dropped: it has values by row, and is not declared by source; give otel" in caplog.text
+    assert "'eval/loss' is dropped: it is a mean by source and can't be logged beside the steps" in caplog.text
 
 
 @pytest.mark.parametrize(
