@@ -110,8 +110,9 @@ class LateScalars:
                 continue
             sums, _, device = scalars.drain()
             is_sum = metric.reduction is Reduction.SUM
-            absent = math.copysign(1.0, sums[0]) < 0 if is_sum else not sums[1]
+            part = device[0][0] if device is not None else None
+            nothing = part is None and not sums[0] and math.copysign(1.0, sums[0]) < 0  # the value may be on a GPU
+            absent = nothing if is_sum else not sums[1]
             if not absent:
-                part = device[0][0] if device is not None else None
                 logged.append(LateValue(metric, sums[0], 1.0 if is_sum else sums[1], step, part))
         return logged, dropped

@@ -333,7 +333,9 @@ class Reducer:
             if self._logs:
                 self._put_late(self._closing, None)
             self._submit(self._closing)
-        while self._flights and (self._owed() or self._rest is not None) and time.monotonic() < deadline:
+        # Whoever records may have nothing of its own to wait for, and yet what others have given last is to come.
+        records = takes_part and self.group.emits and not self.overdue
+        while self._flights and (records or self._owed() or self._rest is not None) and time.monotonic() < deadline:
             self._land_oldest(deadline - time.monotonic())
         landed = self.harvest()
         self._count_unfinished()

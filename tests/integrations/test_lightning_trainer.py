@@ -150,6 +150,22 @@ def test_meter_counts_trained_rows(folder: Path) -> None:
     assert outcome.complaints() == []
 
 
+def test_loss_is_by_source(folder: Path) -> None:
+    """Each step has the mean loss of each source's rows, and of all rows, over micro-batches and ranks."""
+    outcome = Outcome(folder / "metered")
+    losses = [json.loads((outcome.folder / f"losses{rank}.json").read_text()) for rank in range(RANKS)]
+    recorded = outcome.values
+    for step in range(len(losses[0])):
+        named = defaultdict[str, list[float]](list)
+        for rank in range(RANKS):
+            for row, loss in zip(outcome.consumed[rank][step], losses[rank][step], strict=True):
+                named["train/loss"].append(loss)
+                named[f"train/loss/{row[0]}"].append(loss)
+        expected = {name: sum(values) / len(values) for name, values in named.items()}
+        values = {key: value for key, value in recorded[step + 1].items() if key.startswith("train/loss")}
+        assert values == pytest.approx(expected, rel=1e-6), f"step {step + 1}"
+
+
 def test_launched_ranks_meet(tmp_path: Path) -> None:
     """Processes that Lightning forks or spawns are the ranks of one job, and have their common means."""
     strategies = ("ddp_fork", "ddp_spawn")

@@ -240,26 +240,29 @@ def failing(fits: Fits) -> None:
 
 
 class MixedModel(lightning.LightningModule):  # type: ignore[misc]  # as above
-    """A model that notes the rows that it is trained on, step by step."""
+    """A model that notes the rows that it is trained on, and the loss of each, step by step."""
 
-    def __init__(self, steps: list[list[Row]]) -> None:
+    def __init__(self, steps: list[list[Row]], losses: list[list[float]]) -> None:
         super().__init__()
         self.linear = torch.nn.Linear(16, 1)
-        self.steps = steps
+        self.steps, self.losses = steps, losses
         self.made: list[Row] = []
+        self.made_losses: list[float] = []
 
-    def training_step(self, batch: Any, _index: int) -> torch.Tensor:
+    def training_step(self, batch: Any, _index: int) -> dict[str, torch.Tensor]:
         """Note the rows of a batch, which has no tag any more."""
         assert set(batch) == {"x", "tokens"}
+        losses = self.linear(batch["x"].float()).square().squeeze(1)
         self.made += rows_of(batch["x"])
-        loss: torch.Tensor = self.linear(batch["x"].float()).square().mean()
-        return loss
+        self.made_losses += losses.tolist()
+        return {"loss": losses.mean(), "train/loss": losses}
 
     def optimizer_step(self, *arguments: Any, **options: Any) -> None:
         """Note a step."""
         super().optimizer_step(*arguments, **options)
         self.steps.append(self.made)
-        self.made = []
+        self.losses.append(self.made_losses)
+        self.made, self.made_losses = [], []
 
     def validation_step(self, batch: Any, _index: int) -> None:
         """Evaluate rows, which must not count."""
@@ -273,19 +276,23 @@ class MixedModel(lightning.LightningModule):  # type: ignore[misc]  # as above
 def metered(fits: Fits) -> None:
     """Count the sources of tagged rows, straight and from a checkpoint that has the meter of each rank."""
     steps: list[list[Row]] = []
+    losses: list[list[float]] = []
+    by_source = [otel_train.Scalar("train/loss", by="modality")]
     for last in (SAVED_AFTER, STEPS):
         meter = otel_train.SourceMeter(WEIGHTS)
         tags = {source: meter.tag(source, tokens="tokens") for source in WEIGHTS}
         rows: Any = [tags[source](sample(source, key)) for key in range(200) for source in WEIGHTS]
         generator = torch.Generator().manual_seed(last + dist.get_rank())
         sampler = WeightedRandomSampler([*WEIGHTS.values()] * 200, 1600, generator=generator)
-        callback = OtelTrainCallback(meter=meter, ring_dir=fits.folder / "rings", max_in_flight=100, close_timeout=0.2)
+        options: Any = {"ring_dir": fits.folder / "rings", "max_in_flight": 100, "close_timeout": 0.2}
+        callback = OtelTrainCallback(meter=meter, metrics=by_source, **options)
         trainer = fits.trainer(callback, max_steps=last, max_epochs=-1, accumulate_grad_batches=2, val_check_interval=9)
         saved = fits.folder / "saved.ckpt"
         training, evaluation = DataLoader[Any](rows, 8, sampler=sampler), DataLoader[Any](rows[:16], 8)
-        trainer.fit(MixedModel(steps), training, evaluation, ckpt_path=saved if last == STEPS else None)
+        trainer.fit(MixedModel(steps, losses), training, evaluation, ckpt_path=saved if last == STEPS else None)
         trainer.save_checkpoint(saved)
     write_consumed(fits.folder, steps)
+    (fits.folder / f"losses{dist.get_rank()}.json").write_text(json.dumps(losses))
 
 
 CASES = {case.__name__: case for case in (plain, accumulated, manual, resumed, twice, failing, metered)}
