@@ -11,7 +11,7 @@ import torch
 
 from otel_train.integrations import lightning_results as logged
 from otel_train.integrations.fit_session import FitSession, SavedMeter
-from otel_train.integrations.pending_step import PendingStep
+from otel_train.integrations.pending_step import LOSS, PendingStep
 
 # Each of the package's two names has a class of its own: that of the one which the program has imported.
 if "pytorch_lightning" in sys.modules and "lightning.pytorch" not in sys.modules:
@@ -67,6 +67,8 @@ class OtelTrainCallback(Callback):  # type: ignore[misc]  # its types are not th
         if isinstance(loss, torch.Tensor):
             parts = trainer.accumulate_grad_batches if module.automatic_optimization else 1
             self._step.take_loss(loss.detach() * parts, self._weight(batch))
+        if isinstance(outputs, Mapping) and LOSS in outputs:  # of each row, beside the one that is optimized
+            self._step.take(LOSS, logged.by_source(outputs[LOSS], self.fit.meter), 1.0)
         self._step.ends = trainer.global_step > self._optimizer_steps  # of two optimizers each takes a step in a batch
         self._optimizer_steps = trainer.global_step
 

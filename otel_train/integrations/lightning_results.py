@@ -7,12 +7,14 @@ step has logged anew. So its collection of results is read, which is not public:
 from __future__ import annotations
 
 from collections.abc import Callable, Mapping
+from dataclasses import replace
 from functools import partial
 from typing import TYPE_CHECKING, Any
 
 import torch
 
 from otel_train.integrations.fit_session import FitSession
+from otel_train.step import PerRow
 
 if TYPE_CHECKING:
     from lightning.pytorch import Trainer
@@ -92,6 +94,13 @@ def log_weighted(fit: FitSession, values: Mapping[str, Any], weights: Mapping[st
         groups.setdefault(weights.get(name, EQUAL) or some, {})[name] = value
     for weight, group in groups.items():
         fit.log(group, fit.last_step, weight=weight)
+
+
+def by_source(values: Any, meter: Any) -> PerRow:
+    """Return values of a batch's rows with their sources, which the meter knows until it counts another batch."""
+    rows = values if isinstance(values, PerRow) else PerRow(values)
+    sources = getattr(meter, "row_sources", None)
+    return (rows if rows.by is not None or sources is None else replace(rows, by=sources())).by_value()
 
 
 def data_parallel_mesh(strategy: Any) -> Any:
