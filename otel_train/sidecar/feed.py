@@ -128,7 +128,7 @@ class RingFeed:
     @property
     def drained(self) -> bool:
         """Whether all that was recorded has been acknowledged."""
-        return self._cursor.position >= self.reader.progress.written and not self._order.waits
+        return self._cursor.position >= self.reader.progress.written and self._order.waiting_ns is None
 
     def next(self, max_bytes: int = MAX_BYTES, *, live: bool = True) -> Batch | None:
         """Return the next batch without moving the cursor, or None when there is nothing to do.
@@ -235,7 +235,8 @@ class RingFeed:
                 self._add(builder, *outgoing)
         # A rank that hangs shows the step that it ended last, not the one before the interval.
         least = max(self._interval_ns, MIN_INTERVAL_NS)
-        if order.unsent is not None and (ended or now_ns - order.unsent[0].time_ns >= least):
+        waiting_ns = order.waiting_ns
+        if waiting_ns is not None and (ended or now_ns - waiting_ns >= least):
             for outgoing in order.show():
                 self._add(builder, *outgoing)
 

@@ -5,11 +5,14 @@ reduction is complete, often after its own of the next one. They are of one reso
 rank's record waits until the cluster's record of its step or of a later one is there, or is given up.
 
 Values that were logged beside the steps have records of their own, which are sent whatever the interval is: the rank's
-has the time of the call, the cluster's a time just before that of the step whose reduction brought them together.
+has the time of the call, the cluster's a time just before that of the step whose reduction brought them together. They
+go out with the step that comes next, or when none does: the rank's last step, which is older, must not be left behind.
 """
 
 from __future__ import annotations
 
+import math
+from bisect import insort
 from collections import deque
 from collections.abc import Iterator
 from typing import NamedTuple
@@ -24,6 +27,10 @@ MAX_OPEN = 64
 
 LOST = -1
 """Sequence number of an entry that stands for lost records."""
+
+
+Waiting = tuple[Record, tuple[float, ...]]
+"""A record that is not sent yet, with the running totals up to it."""
 
 
 class Outgoing(NamedTuple):
@@ -52,6 +59,7 @@ class RecordOrder:
         "_cluster_step",
         "_expects_cluster",
         "_interval_ns",
+        "_logged",
         "_lost",
         "_named",
         "_newest_ns",
@@ -83,12 +91,14 @@ class RecordOrder:
         self._lost = False
         """Whether records were lost before the next one."""
         self._named = -1
-        """Sequence number of the rank's logged record that was sent last, which may be the cluster's too."""
+        """Sequence number of the logged record that was sent last."""
         self._blocked_ns = 0
         """Since when a record waits for the cluster's of an earlier step; 0 when none does."""
-        self._open: deque[tuple[Record, tuple[float, ...]]] = deque()
-        """Records of the rank that are newer than the cluster's newest one, sent or not."""
-        self.unsent: tuple[Record, tuple[float, ...]] | None = None
+        self._open: deque[Waiting] = deque()
+        """Records of the rank's steps that are newer than the cluster's newest one, sent or not."""
+        self._logged: list[Waiting] = []
+        """Records of logged values that are not sent yet, in the order of their times."""
+        self.unsent: Waiting | None = None
         """The rank's newest record, if it was not sent: the next one may be an interval away, or never come."""
 
     def copy(self) -> RecordOrder:
@@ -97,51 +107,82 @@ class RecordOrder:
         other._newest_ns, other._blocked_ns, other._stride = self._newest_ns, self._blocked_ns, self._stride
         other._cluster_ns, other._cluster_step = self._cluster_ns, self._cluster_step
         other._open, other.unsent, other._lost = self._open.copy(), self.unsent, self._lost
-        other._named, other.logged_time_ns = self._named, self.logged_time_ns
+        other._named, other.logged_time_ns, other._logged = self._named, self.logged_time_ns, self._logged.copy()
         return other
 
     def resume(self, records: list[tuple[Record, tuple[float, ...]]]) -> None:
         """Take the last records before the cursor, which another sidecar has read, without sending them."""
         for record, totals in records:
-            if record.kind is Kind.CLUSTER:
+            if record.logged:
+                self._expects_cluster = self._expects_cluster or record.kind is Kind.CLUSTER
+                if record.time_ns > self.logged_time_ns:
+                    self._keep(record, totals)
+            elif record.kind is Kind.CLUSTER:
                 self._expects_cluster = True
                 self._resolve(record.time_ns)
                 self._note_cluster(record)
-                continue
-            if not record.logged or record.time_ns > self.logged_time_ns:
+            else:
                 self._append(record, totals)
-            if not record.logged:
                 self.unsent = (record, totals) if record.time_ns > self.rank_time_ns else None
+        self._supersede()
         if not self._expects_cluster:
             self._open.clear()
 
     def take(self, record: Record, totals: tuple[float, ...]) -> Iterator[Outgoing]:
         """Take the ring's next record, and yield the records that can be sent now."""
+        if record.logged:
+            self._keep(record, totals)
+            if len(self._logged) > MAX_OPEN:
+                yield from self._send_logged(self._logged[0][0].time_ns, last=not self._open)
+            return
         if record.kind is Kind.CLUSTER:
             self._expects_cluster = True
             self._blocked_ns = 0
             while self._open and self._open[0][0].time_ns <= record.time_ns:
                 yield from self._if_due(*self._open.popleft())
-            names_step = record.sequence != self._named if record.logged else record.time_ns > self.rank_time_ns
+            yield from self._send_logged(record.time_ns)
+            names_step = record.time_ns > self.rank_time_ns
             self._note_cluster(record)
             yield Outgoing(record, totals, names_step)
             return
-        if not record.logged:
-            self.unsent = (record, totals)
         if self._expects_cluster:
             self._append(record, totals)
+            self.unsent = (record, totals)
         else:
+            yield from self._send_logged(record.time_ns)
+            self.unsent = (record, totals)
             yield from self._if_due(record, totals)
 
     @property
-    def waits(self) -> bool:
-        """Whether there is a record that is to be sent, were there no later one."""
-        return self.unsent is not None or any(record.logged for record, _ in self._open)
+    def waiting_ns(self) -> int | None:
+        """Time of the oldest record that is to be sent, were there no later one; None without one."""
+        waiting = [*self._logged[:1], *([self.unsent] if self.unsent is not None else [])]
+        return min((record.time_ns for record, _ in waiting), default=None)
+
+    def _keep(self, record: Record, totals: tuple[float, ...]) -> None:
+        insort(self._logged, (record, totals), key=lambda waiting: waiting[0].time_ns)
+
+    def _send_logged(self, until_ns: float, *, last: bool = False) -> Iterator[Outgoing]:
+        """Yield the logged values up to a time; with `last` the rank's newest step in its place among them."""
+        while self._logged and self._logged[0][0].time_ns <= until_ns:
+            record, totals = self._logged.pop(0)
+            if last and self.unsent is not None and self.unsent[0].time_ns <= record.time_ns:
+                yield from self._send(*self.unsent)
+            # A lone rank's are the cluster's too: the step is named once.
+            names_step, self._named = record.sequence != self._named, record.sequence
+            self.logged_time_ns, self._newest_ns = record.time_ns, max(self._newest_ns, record.time_ns)
+            yield Outgoing(record, totals, names_step)
+        self._supersede()
+
+    def _supersede(self) -> None:
+        """Forget the rank's newest step where something newer was sent."""
+        self._newest_ns = max(self._newest_ns, self.logged_time_ns)
+        if self.unsent is not None and self.unsent[0].time_ns < self._newest_ns:
+            self.unsent = None
 
     def _note_cluster(self, record: Record) -> None:
         self._newest_ns = max(self._newest_ns, record.time_ns)
-        if not record.logged:
-            self._cluster_ns, self._cluster_step = max(self._cluster_ns, record.time_ns), record.step
+        self._cluster_ns, self._cluster_step = max(self._cluster_ns, record.time_ns), record.step
 
     def note_loss(self) -> None:
         """Note that records before the next one were overwritten: the cluster's of their steps may still come."""
@@ -162,7 +203,7 @@ class RecordOrder:
         Args:
             now_ns: The time of a clock that is never set.
         """
-        if len(self._open) < 2:
+        if len(self._open) + len(self._logged) < 2 or not self._open:
             self._blocked_ns = 0
         elif not self._blocked_ns:
             self._blocked_ns = now_ns
@@ -175,24 +216,23 @@ class RecordOrder:
             yield from self.release()
 
     def release(self) -> Iterator[Outgoing]:
-        """Yield the records that wait for the cluster's values and are due."""
+        """Yield the records that wait for the cluster's values and are due, and all logged values."""
         while self._open:
             yield from self._if_due(*self._open.popleft())
+        yield from self._send_logged(math.inf, last=True)
 
     def show(self) -> Iterator[Outgoing]:
-        """Yield the rank's newest record though it is not due: no later one comes soon."""
-        while self._open and self._open[0][0].logged:
-            yield from self._if_due(*self._open.popleft())
-        if self.unsent is not None and (not self._open or self._open[0][0].sequence == self.unsent[0].sequence):
-            yield from self._send(*self.unsent)
-            self.unsent = None
+        """Yield what is not due, or goes out with the next step: none comes soon."""
+        if not self._open or (self.unsent is not None and self._open[0][0].sequence == self.unsent[0].sequence):
+            until_ns = self._open[0][0].time_ns if self._open else math.inf
+            yield from self._send_logged(until_ns, last=True)
+            if self.unsent is not None:
+                yield from self._send(*self.unsent)
+                self.unsent = None
 
     def _if_due(self, record: Record, totals: tuple[float, ...]) -> Iterator[Outgoing]:
-        if record.logged:
-            self._named, self.logged_time_ns = record.sequence, record.time_ns
-            self._newest_ns = max(self._newest_ns, record.time_ns)
-            yield Outgoing(record, totals, names_step=True)
-        elif record.sequence != LOST and record.time_ns - self.rank_time_ns >= self._interval_ns:
+        if record.sequence != LOST and record.time_ns - self.rank_time_ns >= self._interval_ns:
+            yield from self._send_logged(record.time_ns)
             yield from self._send(record, totals)
 
     def _send(self, record: Record, totals: tuple[float, ...]) -> Iterator[Outgoing]:

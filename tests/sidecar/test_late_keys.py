@@ -87,6 +87,24 @@ def test_delivered_logs_are_not_sent_again(rank: Rank) -> None:
     assert (third.drained, third.next()) == (True, None)
 
 
+def test_delivered_end_is_drained(rank: Rank) -> None:
+    """A job that ends with a log is delivered once, with its last step, and a sidecar that begins anew sees that."""
+    for step in (1, 2):
+        rank.record(step, kind=Kind.RANK)
+        rank.record(step)
+    rank.log(2, time_of(3), Kind.RANK, e=5.0)
+    rank.log(2, time_of(4), e=6.0)
+    rank.ring.close(2, time_of(4))
+    feed, names = RingFeed(rank.ring.path, 1000.0), list[str]()
+    while (batch := feed.next()) is not None:
+        names += batch.names
+        feed.commit(batch)
+    assert {"late/e", "late/cluster/e"} <= set(names)
+    assert (rank.reader.cursor.rank_time_ns, rank.reader.cursor.logged_time_ns) == (time_of(2), time_of(4))
+    again = RingFeed(rank.ring.path, 1000.0)
+    assert (feed.drained, again.drained, again.next()) == (True, True, None)
+
+
 def test_totals_leave_logged_values_out(rank: Rank) -> None:
     """Sidecars that go on one after the other have the totals of one from the beginning: logged values add nothing."""
     rank.record(1, 2, kind=Kind.RANK)

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable, Iterable
+
 import pytest
 
 from otel_train.ring import Kind, Record
@@ -14,7 +16,7 @@ def record_of(text: str) -> Record:
     kind, time_s = text.lstrip("L")[0], float(text.lstrip("L")[1:])
     time_ns = time_of(0) + round(time_s * SECOND)
     kinds = {"R": Kind.RANK, "C": Kind.CLUSTER}
-    return Record(round(100 * time_s), int(time_s), time_ns, kinds[kind], (), logged=text[0] == "L")
+    return Record(round(1000 * time_s), int(time_s), time_ns, kinds[kind], (), logged=text[0] == "L")
 
 
 def text_of(out: Outgoing) -> str:
@@ -40,6 +42,7 @@ def take(order: RecordOrder, written: str) -> str:
         # Logged values: the rank's have a time of their own, the cluster's one before the next step's.
         ("R1 C1 LR1.5 R2 LC1.9 C2", "R1+ C1 LR1.5+ LC1.9+ R2+ C2"),
         ("R1 LR1.5 R2 R3 C1 LC1.9 C2", "R1+ C1 LR1.5+ LC1.9+ R2+ C2"),
+        ("R1 C1 LR1.5 LC1.6", "R1+ C1"),
         ("R1 C1 LR1.95 R2 LC1.8 LC1.9 C2", "R1+ C1 LC1.8+ LC1.9+ LR1.95+ R2+ C2"),
         ("R1 C1 R2 LC1.9 C2 R3 C3", "R1+ C1 LC1.9+ R2+ C2 R3+ C3"),
     ],
@@ -57,10 +60,10 @@ def test_lone_rank_never_waits() -> None:
 
 
 def test_logged_values_ignore_interval() -> None:
-    """Logged values are sent whatever the interval is, and shift it for no others; they are no step that is shown."""
+    """Logged values are sent whatever the interval is, with the next step; they shift it for no others."""
     order = RecordOrder(3 * SECOND, expects_cluster=False)
-    assert take(order, "R1 LR1.5 R2 LR2.5 R3 LR3.5 R4 LR4.5") == "R1+ LR1.5+ LR2.5+ LR3.5+ R4+ LR4.5+"
-    assert [text_of(out) for out in order.show()] == []
+    assert take(order, "R1 LR1.5 R2 LR2.5 R3 LR3.5 R4 LR4.5") == "R1+ LR1.5+ LR2.5+ LR3.5+ R4+"
+    assert [text_of(out) for out in order.show()] == ["LR4.5+"]
 
 
 def test_lone_rank_names_logged_step_once() -> None:
@@ -69,12 +72,38 @@ def test_lone_rank_names_logged_step_once() -> None:
     assert take(order, "R1 C1 LR1.5 LC1.5 R2 C2") == "R1+ C1 LR1.5+ LC1.5 R2+ C2"
 
 
-def test_last_logged_values_are_sent() -> None:
-    """Values that a rank logs after its last step wait for the cluster's no longer than the end, or a quiet moment."""
-    for send in (RecordOrder.release, RecordOrder.show):
-        order = RecordOrder(0, expects_cluster=True)
-        assert (take(order, "R1 C1 LR1.5"), order.waits) == ("R1+ C1", True)
-        assert ([text_of(out) for out in send(order)], order.waits) == (["LR1.5+"], False)
+@pytest.mark.parametrize("send", [RecordOrder.release, RecordOrder.show])
+@pytest.mark.parametrize(
+    ("written", "before", "after"),
+    [
+        ("R1 C1 LR1.5", "R1+ C1", "LR1.5+"),
+        ("R1 C1 R2 LR2.5 C2 LC2.6", "R1+ C1 C2+", "R2 LR2.5+ LC2.6+"),
+        ("R1 LR1.5 R2 LR2.5", "R1+ LR1.5+", "R2+ LR2.5+"),
+        ("R1 LR1.5 LR1.6", "R1+", "LR1.5+ LR1.6+"),
+    ],
+)
+def test_end_sends_last_step_first(
+    send: Callable[[RecordOrder], Iterable[Outgoing]], written: str, before: str, after: str
+) -> None:
+    """At the end, or in a quiet moment, the rank's newest step goes out though it is not due, in its place."""
+    order = RecordOrder(3 * SECOND, expects_cluster="C" in written)
+    assert take(order, written) == before
+    assert (" ".join(map(text_of, send(order))), order.waiting_ns) == (after, None)
+
+
+def test_superseded_step_is_not_waited_for() -> None:
+    """A step that was not due when newer values were sent is given up: a sidecar that goes on waits for nothing."""
+    order = RecordOrder(9 * SECOND, expects_cluster=False, rank_time_ns=time_of(1), logged_time_ns=time_of(3))
+    order.resume([(record_of(text), ()) for text in ("R1", "R2", "LR3")])
+    assert (order.waiting_ns, [*order.show()]) == (None, [])
+
+
+def test_many_logged_values_are_bounded() -> None:
+    """Values that are logged on and on without a step are sent before they are too many, the step before them first."""
+    order = RecordOrder(99 * SECOND, expects_cluster=False)
+    written = " ".join(f"LR2.{number:03}" for number in range(100, 300))
+    sent = take(order, f"R1 R2 {written}").split()
+    assert (sent[:3], len(sent)) == (["R1+", "R2+", "LR2.1+"], 202 - MAX_OPEN)
 
 
 def test_wait_for_cluster_is_bounded() -> None:
