@@ -24,7 +24,7 @@ PATIENCE = 1.0
 """Seconds that a training thread which needs no values at once waits for peers at most, once."""
 _FIRST_POLL, _POLL = 0.00002, 0.0005
 """Seconds between two looks at a reduction that is waited for, at first and later."""
-_MOST_WAITING, _WAITING_BYTES = 60, 1 << 22
+_MOST_WAITING, _WAITING_BYTES = 1000, 1 << 22
 """Steps that wait for their launch at most, and what they may take."""
 _CLOSED = (Presence.CLOSED, Presence.CLOSED_EARLY)
 
@@ -142,7 +142,10 @@ class Reducer:
             self._land_oldest(min(self._timeout, PATIENCE))
             if not (self.overdue or self.stopped):
                 self.warnings.slow()
-        return not self.stopped and len(self._waiting) < self._most_waiting
+        if len(self._waiting) < self._most_waiting:
+            return not self.stopped
+        self.warnings.full(self._most_waiting)
+        return False
 
     def _submit(self, flight: Flight) -> None:
         if self.stopped:

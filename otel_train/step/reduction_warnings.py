@@ -25,6 +25,19 @@ class ReductionWarnings:
             "telemetry: a step is shorter than its reduction; the training thread waits for it. Raise log_every",
         )
 
+    def full(self, most: int) -> None:
+        """Warn that no more steps wait for peers that are away.
+
+        Args:
+            most: Steps that wait.
+        """
+        self._once.warn(
+            "full",
+            "telemetry: other ranks have been away for longer than the %d log steps that wait for them; until they are "
+            "back, what further ones measure is in this rank's own records only",
+            most,
+        )
+
     def mismatch(self, steps: Mapping[int, int]) -> None:
         """Warn that ranks are at different steps.
 

@@ -71,3 +71,28 @@ def test_join_trains_as_without(job: Job) -> None:
             telemetry.step(step, {"loss": step})
     list(train(plain, job.rank))
     assert all(map(torch.equal, measured.parameters(), plain.parameters()))
+
+
+@pytest.mark.ranks(2)
+@pytest.mark.parametrize("alone", [400, 1200])
+def test_long_absence_keeps_steps(job: Job, alone: int) -> None:
+    """A rank's steps wait for its peer, by the hundred; where they become too many it says so, and goes on later."""
+    with job.session(close_timeout=10.0) as telemetry:
+        for step in range(1, 11):
+            telemetry.step(step, {"loss": 1.0 + job.rank})
+        if job.rank == 0:
+            for step in range(11, alone + 1):
+                telemetry.step(step, {"loss": 1.0})
+        job.barrier()
+        for step in range(alone + 1, alone + 101):
+            telemetry.step(step, {"loss": 1.0 + job.rank})
+            time.sleep(0.001)
+    job.barrier()
+    rows = job.cluster("train/ranks")
+    assert list(rows) == sorted(rows)
+    assert {rows[step] for step in rows if 10 < step <= alone} == {1.0}
+    assert {rows[step] for step in rows if not 10 < step <= alone} == {2.0}
+    assert job.cluster("loss") == {step: {1.0: 1.0, 2.0: 1.5}[ranks] for step, ranks in rows.items()}
+    if job.rank == 0:
+        assert len(rows) == alone + 100 or alone > 1000
+        assert any("longer than the" in warning for warning in job.warnings) == (alone > 1000)
