@@ -38,6 +38,8 @@ _WIDTHS = {"step": 8, "seen": 7, "staleness": 10, "evictions": 10, "wait": 7}
 """Width of each column of a rank's values, in cells."""
 _DISPENSABLE = ("wait", "evictions", "seen", "staleness", "step")
 """Columns that a narrow terminal goes without, in this order."""
+_LOSS_FROM = 46
+"""Width of a modality's bar from which it has the modality's loss beside it."""
 _STATE, _WHY = 9, 16
 _LEAST_RANKS = 3
 """Least number of lines for the ranks: a heading and two of them."""
@@ -185,14 +187,16 @@ def _shares(shares: Sequence[ShareLine], width: int, room: int | None, *, plain:
     if room is not None and room <= 0:
         return []
     longest = min(16, max((_cells(line.modality) for line in shares), default=0))
+    with_loss = cell >= _LOSS_FROM and not all(math.isnan(line.loss) for line in shares)
     bars = []
     for line in shares:
         name = set_cell_size(_clean(line.modality), min(longest, max(4, cell - 24)))
         share, target = _or_zero(line.share), _or_zero(line.target)
-        length = max(4, cell - cell_len(name) - 16)
+        loss = f" loss {short_number(line.loss):>7}" if with_loss else ""
+        length = max(4, cell - cell_len(name) - 16 - len(loss))
         bar = [full if index < round(share * length) else empty for index in range(length)]
         bar[max(0, min(length - 1, round(target * length) - 1))] = mark
-        bars.append(f"{name} {''.join(bar)} {100 * share:5.1f} of {100 * target:4.1f}%")
+        bars.append(f"{name} {''.join(bar)} {100 * share:5.1f} of {100 * target:4.1f}%{loss}")
     made = [
         Text("  ".join(set_cell_size(bar, cell) for bar in bars[start : start + columns]))
         for start in range(0, len(bars), columns)

@@ -63,6 +63,8 @@ class ShareLine:
     modality: str
     share: float
     target: float
+    loss: float = math.nan
+    """Last value of the first scalar that the job gives by source; NaN where there is none."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -161,6 +163,7 @@ def take_snapshot(
         messages.append(f"{history.refused:.0f} points were refused by the receiver; the sidecar's log says why")
     if history.abandoned > 0:
         messages.append(f"{history.abandoned:.0f} reductions were abandoned")
+    whole = next(iter(history.by_source()), "")
     return Snapshot(
         run_id=history.run_id,
         attempt=attempt,
@@ -178,6 +181,7 @@ def take_snapshot(
                 modality=modality,
                 share=cluster.last(share_key(modality)),
                 target=cluster.last(target_key(modality)),
+                loss=cluster.last(f"{whole}/{modality}"),
             )
             for modality in history.modalities
         ),

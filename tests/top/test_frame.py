@@ -10,6 +10,7 @@ import pytest
 from rich.cells import cell_len
 
 from otel_train.catalogue import HEADLINE, Phase, rows
+from otel_train.read.history import History, share_key, target_key
 from otel_train.read.rings import RingJob
 from otel_train.top.frame import Arrangement, frame, selected_ranks
 from otel_train.top.snapshot import RANK_KEYS, Snapshot, take_snapshot
@@ -148,3 +149,17 @@ def test_snapshot_sums_up_rings(starved: Snapshot) -> None:
     assert starved.ranks[1].seen == 0.5
     [line] = [line for line in starved.metrics if line.key == rows.STALENESS_MAX.wandb_key]
     assert (line.curve, line.judged, line.healthy) == (tuple(map(float, range(1, STEPS + 1))), STEPS, False)
+
+
+@pytest.mark.parametrize(("width", "shown"), [(200, True), (100, True), (80, False), (60, True), (40, False)])
+def test_shares_have_their_loss(starved: Snapshot, width: int, shown: bool) -> None:
+    """A loss that the job gives by source stands beside the shares where there is room; "-" where a source has none."""
+    history = History("nowhere", "run", modalities=("code", "prose"))
+    values = {share_key("code"): 0.5, target_key("code"): 0.5, "loss": 3.0, "loss/code": 2.5}
+    history.cluster.add(1, NOW, values)
+    snapshot = dataclasses.replace(starved, shares=take_snapshot(history, [], NOW).shares)
+    lines = [line.plain for line in frame(snapshot, width=width, height=None, plain=True)]
+    assert max(map(cell_len, lines)) <= width
+    text = "\n".join(lines)
+    assert ("loss   2.500" in text) == shown
+    assert ("loss       -" in text) == shown
