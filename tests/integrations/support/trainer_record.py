@@ -61,12 +61,14 @@ def sessions(folder: Path) -> list[RingReader]:
 
 
 def recorded_means(readers: Iterable[RingReader]) -> Means:
-    """Return the cluster's values by step as rings have them; those of a later session replace a step's."""
+    """Return the cluster's values by step as rings have them; a step that a later session ends again is that one's."""
     values: Means = {}
     for reader in readers:
         own: Means = {}
-        for record in reader.read(0, sys.maxsize)[0]:
-            if record.kind is Kind.CLUSTER:
-                own.setdefault(record.step, {}).update(record.layout.by_key(*record.layout.split(record.values)))
-        values |= own
+        records = [record for record in reader.read(0, sys.maxsize)[0] if record.kind is Kind.CLUSTER]
+        for record in records:
+            own.setdefault(record.step, {}).update(record.layout.by_key(*record.layout.split(record.values)))
+        ended = {record.step for record in records if not record.logged}
+        for step, row in own.items():
+            values[step] = row if step in ended else values.get(step, {}) | row
     return dict(sorted(values.items()))
