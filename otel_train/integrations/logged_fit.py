@@ -36,7 +36,6 @@ class LoggedFit:
 
     def __init__(self, session: FitSession) -> None:
         self._session = session
-        self._loaded = 0
         self._last: int | None = None
         """Step that has ended last in the session under way."""
         self._keys: set[str] = set()
@@ -81,7 +80,7 @@ class LoggedFit:
 
     def state_dict(self, *, gathered: bool = False) -> dict[str, Any]:
         """Return the session's state and its newest step; see `FitSession.state_dict`."""
-        return {**self._session.state_dict(gathered=gathered), "step": self._loaded or self._session.last_step}
+        return self._session.state_dict(gathered=gathered)
 
     def load_state_dict(self, state: Mapping[str, Any]) -> None:
         """Go on in the run of a checkpoint with the session that begins next; one that is open ends.
@@ -90,12 +89,10 @@ class LoggedFit:
         """
         self.end()
         self._session.load_state_dict(state)
-        self._loaded = int(state.get("step", 0))
 
     def _open(self, before: int) -> FitSession:
         if self._session.telemetry is None:
-            self._session.begin(max(before, self._loaded))
-            self._loaded = 0
+            self._session.begin(before)
         return self._session
 
     def _number(self, step: Any) -> int | None:
