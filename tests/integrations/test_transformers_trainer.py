@@ -128,7 +128,7 @@ def test_own_wandb_run_is_whole(outcomes: Mapping[str, Outcome]) -> None:
 def test_each_fit_is_whole(outcomes: Mapping[str, Outcome]) -> None:
     """Each train() is a session with all of its steps, that ends as it did, whatever ended the one before."""
     outcome = outcomes[FITS.name]
-    rings = [reader for reader in sessions(outcome.folder) if losses_of(recorded_means([reader]))]
+    rings = sessions(outcome.folder)[:-2]  # the last two are of an evaluation
     ends = [(STEPS, ""), (STEPS, ""), (2, "KeyboardInterrupt"), (3, ""), (6, "")]
     assert len(rings) == len(ends)
     for index, (reader, (steps, error)) in enumerate(zip(rings, ends, strict=True)):
@@ -139,6 +139,16 @@ def test_each_fit_is_whole(outcomes: Mapping[str, Outcome]) -> None:
         )
         assert reader.error == error
     assert len({reader.identity.run_id for reader in rings}) == len(ends)
+
+
+def test_later_evaluation_joins_run(outcomes: Mapping[str, Outcome]) -> None:
+    """What is evaluated after a train() goes into its run, at its last step."""
+    outcome = outcomes[FITS.name]
+    *_, fit, first, second = sessions(outcome.folder)
+    assert {first.identity.run_id, second.identity.run_id} == {fit.identity.run_id}
+    *_, log = (log for log in records(outcome)[0]["logs"] if "eval_b_loss" in log)
+    assert recorded_means([second])[6]["eval/b_loss"] == pytest.approx(log["eval_b_loss"])
+    assert "eval/a_loss" in recorded_means([first])[6]
 
 
 def test_example_reaches_wandb(tmp_path: Path) -> None:
