@@ -32,6 +32,8 @@ class Track:
     """By wandb key, as long as `steps`; NaN where a step has no such value."""
     _ahead: set[int] = field(default_factory=set, repr=False, compare=False)
     """Steps that have nothing but merged values, and are newer than all others."""
+    _merged: set[int] = field(default_factory=set, repr=False, compare=False)
+    """Steps that have nothing but merged values."""
 
     def add(self, step: int, time_ns: int, values: Mapping[str, float]) -> None:
         """Add a step after the others; an older one replaces those from there on, but for what was merged ahead."""
@@ -44,6 +46,7 @@ class Track:
             for column in self.values.values():
                 column.pop()
         self._ahead.clear()
+        self._merged.discard(step)
         self._insert(len(self.steps), step, time_ns, values)
         for row in ahead:
             self.merge(*row)
@@ -54,12 +57,22 @@ class Track:
         if index == len(self.steps) or self.steps[index] != step:
             if index == len(self.steps) or self.steps[index] in self._ahead:
                 self._ahead.add(step)
+            self._merged.add(step)
             if index < len(self.steps):
                 time_ns = min(time_ns, self.times_ns[index])
             self._insert(index, step, max(time_ns, self.times_ns[index - 1]) if index else time_ns, {})
         self._add_columns(values)
         for key, value in values.items():
             self.values[key][index] = value
+
+    def first_own(self) -> float:
+        """Return the first step that has values of its own, not only merged ones; infinite where there is none."""
+        return next((step for step in self.steps if step not in self._merged), math.inf)
+
+    def extend(self, later: Track) -> None:
+        """Add the steps of a track that comes after this one, and merge what was merged there."""
+        for step, time_ns, values in later.rows():
+            (self.merge if step in later._merged else self.add)(step, time_ns, values)
 
     def begin_attempt(self) -> None:
         """Note that what follows is another attempt's: what was merged ahead is replaced with the rest."""

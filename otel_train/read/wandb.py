@@ -55,13 +55,12 @@ def read_state(state: Path, run: str) -> History:
 
 def prepend_older_steps(history: History, state: Path) -> None:
     """Add the cluster's steps that the rings have overwritten, from a bridge's files, before those of the rings."""
-    first = history.cluster.steps[0] if history.cluster.steps else math.inf
+    first = history.cluster.first_own()
     older = Track()
     _add_rows(older, (row for row in _rows(wandb_files(state, history.run_id)) if row[0] < first))
     if not older.steps:
         return
-    for step, time_ns, values in history.cluster.rows():
-        older.add(step, time_ns, values)
+    older.extend(history.cluster)
     history.cluster = older
     history.source += f" and, before step {first}, the wandb files in {state}"
 

@@ -10,7 +10,8 @@ import pytest
 from otel_train.bridge import BridgeConfig, read_run
 from otel_train.bridge.wandb_rows import STEP_KEY
 from otel_train.catalogue import ATTEMPT_KEY, PARTIAL_KEY, Metric, cluster_name, rows
-from otel_train.read.wandb import read_state
+from otel_train.read.history import History
+from otel_train.read.wandb import prepend_older_steps, read_state
 from otel_train.ring import Kind
 from otel_train.sidecar.feed import RingFeed
 from otel_train.testing import OtlpReceiver
@@ -153,3 +154,10 @@ def test_logged_row_has_its_step(tmp_path: Path, monkeypatch: pytest.MonkeyPatch
     cluster = read_state(bridge.state, "run").cluster
     assert (cluster.steps, list(cluster.points("late/e"))) == ([3, 4, 5], [(4, 8.0)])
     assert [value for _, value in cluster.points(rows.PICKS.wandb_key)] == [3, 4, 5]
+    # Of step 4 a ring has the logged values only: the others are in the files.
+    history = History("the rings", "run")
+    history.cluster.merge(4, time_of(104), {"late/e": 9.0})
+    history.cluster.add(5, time_of(105), {rows.PICKS.wandb_key: 6.0})
+    prepend_older_steps(history, bridge.state)
+    assert (history.cluster.steps, list(history.cluster.points("late/e"))) == ([3, 4, 5], [(4, 9.0)])
+    assert [value for _, value in history.cluster.points(rows.PICKS.wandb_key)] == [3, 4, 6]
