@@ -59,8 +59,8 @@ def init(
     Args:
         sources: What measures: a `StreamMixingDataset`, a `StateLedger`, meters, or anything with `metrics` and
             `drain_step_metrics()`.
-        metrics: The user's scalars that are not means, or that have a unit: `[Scalar("train/tokens", "sum")]`. A
-            `Metric` does it too, and may be a counter.
+        metrics: The user's scalars that are not means, or have a unit, or are given by source: `[Scalar("train/tokens",
+            "sum"), Scalar("train/loss", by="modality")]`. A `Metric` does it too, and may be a counter.
         process_group: The ranks that values are reduced over, once each: the data-parallel group or a one-dimensional
             DeviceMesh; all ranks by default. The cluster-wide values go out from rank 0 of the job, so that peers
             which see the same data count once: a group without it has them in `Telemetry.latest` and a blocking `step`
