@@ -227,6 +227,12 @@ class FitSession:
             raise StateMismatchError(f"the state of a fit's telemetry must have a 'run_id', got {state!r:.100}")
         self._loaded = dict(state)
 
+    def load_meter(self) -> None:
+        """Load the meter's part of that checkpoint now, for a fit that begins after its first batch was read."""
+        self._load_meter(self._loaded)
+        for part in ("meter", "meters"):
+            self._loaded.pop(part, None)
+
     def _load_meter(self, state: Mapping[str, Any]) -> None:
         if self.meter is None:
             return

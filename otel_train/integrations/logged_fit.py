@@ -89,6 +89,7 @@ class LoggedFit:
         """
         self.end()
         self._session.load_state_dict(state)
+        self._session.load_meter()  # the first batch is counted before the first value comes
 
     def _open(self, before: int) -> FitSession:
         if self._session.telemetry is None:

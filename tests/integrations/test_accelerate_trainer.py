@@ -16,7 +16,10 @@ from tests.integrations.support.loader_job import JOBS, RANKS, Outcome, interpre
 from tests.support.ports import free_port
 from tests.support.torchrun import ROOT, rank_environment
 
-CASES = ("straight", "resumed", "repeated", "counted", "declared_main", "undeclared_main", "failed")
+CASES = (
+    *("straight", "resumed", "repeated", "counted", "declared_main", "undeclared_main", "failed"),
+    *("measured", "measured_resumed"),
+)
 pytestmark = pytest.mark.integrations
 
 
@@ -87,6 +90,15 @@ def test_resumed_run_goes_on(folder: Path) -> None:
     assert first.identity.run_id == second.identity.run_id
     steps = [[record.step for record in reader.read(0, sys.maxsize)[0]] for reader in (first, second)]
     assert max(steps[0]) < min(steps[1])
+
+
+def test_resumed_meter_counts_on(folder: Path) -> None:
+    """The mix of both processes goes on from accelerate's checkpoint as if the script had never stopped."""
+    straight, resumed = (recorded(folder / case) for case in ("measured", "measured_resumed"))
+    # alike_ranks is an estimate, whose noise each attempt has of its own.
+    mixing = [key for key in straight if key.startswith("stream_mixing/") and "alike" not in key]
+    assert set(straight["stream_mixing/picks"].values()) == {8.0}
+    assert {key: resumed[key] for key in mixing} == {key: pytest.approx(straight[key]) for key in mixing}
 
 
 @pytest.mark.parametrize("case", ["declared_main", "undeclared_main"])

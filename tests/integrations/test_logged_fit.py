@@ -10,6 +10,7 @@ from pathlib import Path
 
 import pytest
 
+from otel_train import SourceMeter
 from otel_train.integrations import logged_fit, logging_ranks
 from otel_train.integrations.fit_session import FitSession
 from otel_train.integrations.logged_fit import LoggedFit
@@ -97,6 +98,23 @@ def test_loaded_state_is_gone_on_from(make: Callable[[], LoggedFit], tmp_path: P
     after.end()
     assert sorted(recorded(tmp_path)) == [(1, 1.0), (2, 1.0), (3, 3.0)]
     assert len({reader.identity.run_id for reader in readers(tmp_path)}) == 1
+
+
+def test_loaded_meter_keeps_first_batch(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """A batch that is counted between a checkpoint's load and the first value is among the first step's picks."""
+    monkeypatch.setenv("OTEL_TRAIN_SIDECAR", "external")
+    meters = [SourceMeter({"code": 1.0, "prose": 1.0}) for _ in range(2)]
+    fits = [LoggedFit(FitSession(meter=meter, ring_dir=tmp_path / "rings", close_timeout=0.01)) for meter in meters]
+    tag = meters[1].tag("code")
+    fits[0].log({"loss": 1.0}, 1)
+    fits[1].load_state_dict(fits[0].state_dict(gathered=True))
+    fits[0].end()
+    meters[1].count([tag({"x": 1}), tag({"x": 2})])
+    fits[1].log({"loss": 1.0}, 2)
+    fits[1].end()
+    records = [record for reader in readers(tmp_path) for record in reader.read(0, sys.maxsize)[0]]
+    picks = {record.step: record.by_key()["stream_mixing/picks"] for record in records}
+    assert picks == {1: 0.0, 2: 2.0}
 
 
 def test_rollback_begins_another_attempt(make: Callable[[], LoggedFit], tmp_path: Path) -> None:

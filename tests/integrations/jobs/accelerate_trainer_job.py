@@ -18,7 +18,7 @@ from accelerate import Accelerator
 from accelerate.state import AcceleratorState
 from torch.utils.data import DataLoader
 
-from otel_train import Scalar
+from otel_train import Scalar, SourceMeter
 from otel_train.integrations import logging_ranks
 from otel_train.integrations.accelerate import OtelTrainTracker
 
@@ -196,8 +196,41 @@ def failed(folder: Path) -> None:
     script.write()
 
 
+def measured(folder: Path) -> None:
+    """Count a mix in one part."""
+    count_mix(folder, (1, STEPS))
+
+
+def measured_resumed(folder: Path) -> None:
+    """Count the same mix in two parts, the second from accelerate's own checkpoint."""
+    count_mix(folder, (1, SAVED_AFTER), (SAVED_AFTER + 1, STEPS))
+
+
+def count_mix(folder: Path, *parts: tuple[int, int]) -> None:
+    """Log the steps of a loader whose mix is measured, with another order of sources on each process."""
+    for first, last in parts:
+        meter = SourceMeter({"code": 1.0, "prose": 3.0})
+        script = Script(folder, meter=meter)
+        tags = [meter.tag(source) for source in ("code", "prose")]
+        rows: Any = [tags[row * row % 7 > 2]({"row": row}) for row in range(8 * STEPS)]
+        loader = script.accelerator.prepare(DataLoader(rows, batch_size=4))
+        if first > 1:
+            script.accelerator.load_state(str(folder / "checkpoint"))
+            loader = script.accelerator.skip_first_batches(loader, first - 1)
+        for step, batch in zip(range(first, last + 1), meter.counted(loader), strict=False):
+            script.accelerator.log({"train/rows": len(batch["row"])}, step=step)
+            script.note(step, "train/rows", len(batch["row"]))
+        script.accelerator.save_state(str(folder / "checkpoint"))
+        script.write()
+        script.accelerator.end_training()
+
+
 CASES: dict[str, Callable[[Path], None]] = {
-    case.__name__: case for case in (straight, resumed, repeated, counted, declared_main, undeclared_main, failed)
+    case.__name__: case
+    for case in (
+        *(straight, resumed, repeated, counted, declared_main, undeclared_main, failed),
+        *(measured, measured_resumed),
+    )
 }
 
 if __name__ == "__main__":
