@@ -59,8 +59,7 @@ class OtelTrainCallback(TrainerCallback):  # type: ignore[misc]  # its types are
 
     def on_train_begin(self, args: Any, state: Any, _control: Any, **_others: Any) -> None:
         """Begin the session, and end that of a train() which an exception has left."""
-        trainer, checkpoint = calling_trainer()
-        meter = self.fit.meter
+        (trainer, checkpoint), meter = calling_trainer(), self.fit.meter
         if isinstance(meter, SourceMeter) and getattr(trainer.get_train_dataloader, "meter", None) is not meter:
             raise ConfigurationError(
                 "OtelTrainCallback(meter=...) must be given to the Trainer as callbacks=[...], and was added later; do "
@@ -73,8 +72,11 @@ class OtelTrainCallback(TrainerCallback):  # type: ignore[misc]  # its types are
         time_batches(trainer, self.fit)
         saved = (state.stateful_callbacks or {}).get(_STATE)
         if saved and state.global_step:
-            meters = read_meters(checkpoint, args.process_index, args.world_size) if checkpoint else {}
-            self.fit.load_state_dict({**saved["attributes"], **meters})
+            loaded = dict(saved["attributes"])
+            # A dataset of ours is read as far as the checkpoint by the Trainer, unless that leaves it to the state.
+            if checkpoint and (args.ignore_data_skip or isinstance(meter, SourceMeter)):
+                loaded |= read_meters(checkpoint, args.process_index, args.world_size)
+            self.fit.load_state_dict(loaded)
         self.fit.begin(state.global_step)
 
     def _see(self, key: str, trainer: Any, result: Any, arguments: dict[str, Any]) -> None:
@@ -95,8 +97,7 @@ class OtelTrainCallback(TrainerCallback):  # type: ignore[misc]  # its types are
                 loss = torch.stack(self._losses).sum(dtype=torch.promote_types(loss.dtype, torch.float32))
             self.fit.add({"train/loss": loss}, weight=self._weight)
         self.fit.step(state.global_step, {**self._values, "train/epoch": state.epoch})
-        telemetry = self.fit.telemetry
-        if telemetry is not None:
+        if (telemetry := self.fit.telemetry) is not None:
             state.stateful_callbacks[_STATE] = {"args": {}, "attributes": telemetry.state_dict()}
 
     def on_log(self, _args: Any, state: Any, _control: Any, logs: Any = None, **_others: Any) -> None:
