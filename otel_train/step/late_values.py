@@ -16,21 +16,22 @@ JOINED = (Reduction.MEAN, Reduction.NORM, Reduction.SUM)
 
 
 class LateKey(NamedTuple):
-    """A key as the ranks agree on it: its metric, and whether its values were logged beside the steps."""
+    """A key as the ranks agree on it: its metric, and the lane of what was logged beside the steps."""
 
     metric: Metric
-    logged: bool = False
+    lane: int = 0
+    """0 for values of the record's step; 1 and so on for the steps that it was logged for since the last reduction."""
 
     def encode(self) -> str:
         """Return it as a text, the same on all ranks."""
         metric = self.metric
-        return json.dumps([self.logged, metric.name, metric.unit, str(metric.instrument), str(metric.reduction)])
+        return json.dumps([int(self.lane), metric.name, metric.unit, str(metric.instrument), str(metric.reduction)])
 
     @classmethod
     def decode(cls, text: str) -> LateKey:
         """Return what `encode` made a text of."""
-        logged, name, unit, instrument, reduction = json.loads(text)
-        return cls(Metric(name, Reduction(reduction), Instrument(instrument), unit=unit), bool(logged))
+        lane, name, unit, instrument, reduction = json.loads(text)
+        return cls(Metric(name, Reduction(reduction), Instrument(instrument), unit=unit), lane)
 
 
 class LateValue(NamedTuple):
@@ -45,11 +46,13 @@ class LateValue(NamedTuple):
     """Step that it was logged for; None where it belongs to the step of the record."""
     device: torch.Tensor | None = None
     """float64 [], the part of the total that is still on a GPU."""
+    lane: int = 0
+    """That of the key, while it waits for a reduction."""
 
     @property
     def key(self) -> LateKey:
         """Key that the ranks agree on."""
-        return LateKey(self.metric, self.step is not None)
+        return LateKey(self.metric, self.lane)
 
     @property
     def value(self) -> float:

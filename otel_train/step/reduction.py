@@ -349,7 +349,7 @@ class Reducer:
         unfinished = [flight for flight in (*self._flights, *self._waiting) if flight.owed]
         for flight in unfinished:
             flight.extra, flight.logs = True, False
-        lost = len(unfinished) + (self._rest is not None)
+        lost = len(unfinished) + (self._rest is not None) + (len(self._logs) if self.group.handle is not None else 0)
         self._rest = None
         self.abandoned += lost
         if lost:

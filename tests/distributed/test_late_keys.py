@@ -178,6 +178,19 @@ def test_last_log_is_recorded(job: Job) -> None:
         assert (recorded.cluster, recorded.logged) == ({2: {"lr": 3.0}}, [(1, SUM, -2.0)])
 
 
+@pytest.mark.ranks(2)
+def test_logs_wait_for_no_step(job: Job) -> None:
+    """What was logged for several steps between two reductions comes with the next one, or the last, all of it."""
+    os.environ.pop("OTEL_TRAIN_SIDECAR", None)
+    with job.session(close_timeout=20.0, log_every=4) as telemetry:
+        for step in range(1, 8):
+            telemetry.step(step)
+            telemetry.log({"lr": float(step + 2 * job.rank)})
+    job.barrier()
+    if job.rank == 0:
+        assert sorted(read(job, "rings", None).logged) == [(step, "lr", step + 1.0) for step in range(1, 8)]
+
+
 @pytest.mark.ranks(RANKS)
 def test_any_logs_stay_right(job: Job) -> None:
     """Whatever is logged for whatever step, nothing wrong is recorded, and what is lost is named."""

@@ -62,7 +62,7 @@ def test_ranks_number_keys_alike(group: RankGroup) -> None:
 def test_reductions_make_keys_differ(group: RankGroup) -> None:
     """A key that ranks reduce in two ways, or log beside the steps too, has a number for each."""
     registry = KeyRegistry(group)
-    different = [LateKey(Metric("a")), LateKey(Metric("a", Reduction.NORM)), LateKey(Metric("a"), logged=True)]
+    different = [LateKey(Metric("a")), LateKey(Metric("a", Reduction.NORM)), LateKey(Metric("a"), lane=1)]
     registry.claim(different)
     assert sorted(number for key in different if (number := registry.number(key)) is not None) == [0, 1, 2]
     assert KeyRegistry(group).key(2) == different[2]

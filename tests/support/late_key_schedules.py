@@ -128,15 +128,6 @@ def schedules(draw: st.DrawFn, ranks: int, *, evaluations: bool = True) -> Sched
     )
     calls = draw(st.lists(adds | steps, max_size=12))
     calls += draw(_evaluations(every, last, ranks) if evaluations else st.lists(logs, max_size=8))
-    # Between two reductions a rank logs a key for one step.
-    first: dict[tuple[int, str, int], int] = {}
-    for call in sorted((call for call in calls if call.method == "log"), key=lambda call: call.gap):
-        first.setdefault((call.rank, call.key, call.gap // every), call.logged_for)
-    calls = [
-        call
-        for call in calls
-        if call.method != "log" or first[call.rank, call.key, call.gap // every] == call.logged_for
-    ]
     # A dictionary has a key once, and nobody gives a step twice here.
     single = {(call.gap, call.rank, call.key): call for call in calls if call.method == "step"}
     return Schedule(
