@@ -10,11 +10,13 @@ from typing import Any
 import pytest
 
 from otel_train.bridge import read_history, read_run
+from otel_train.ring import is_served
 from tests.integrations.support.case_loop import Case
 from tests.integrations.support.loader_job import RANKS, Outcome, run_program
 from tests.integrations.support.trainer_record import Means, recorded_means, sessions
 from tests.support.bridge_processes import BridgeProcess
 from tests.support.torchrun import ROOT
+from tests.support.waiting import wait_until
 
 JOB, ENVIRONMENT = "transformers_trainer", "torch"
 STEPS = 12
@@ -160,6 +162,7 @@ def test_example_reaches_wandb(tmp_path: Path) -> None:
         cpu = {"ACCELERATE_USE_CPU": "true", "HF_HOME": str(tmp_path)}
         run_program(ENVIRONMENT, path, seconds=200, **sending, **named, **cpu)
         bridge.wait(23, "example")
+        wait_until(lambda: not is_served(tmp_path / "rings"), 60, "the sidecar's end")
         bridge.stop()
     values = [row.values for row in read_run(bridge.state, "example")]
     assert [row["train/step"] for row in values if "eval/loss" in row] == [8, 16, 20]
