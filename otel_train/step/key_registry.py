@@ -55,6 +55,14 @@ class KeyRegistry:
         missing = [key for key in dict.fromkeys(keys) if key not in self._numbers]
         if missing and len(self._keys) < MOST_LATE_KEYS:
             self._ask(lambda store, prefix: self._claim(store, prefix, missing))
+        if len(self._keys) >= MOST_LATE_KEYS and (refused := [key for key in missing if key not in self._numbers]):
+            self._warnings.warn(
+                "most",
+                "telemetry: the ranks have more than %d keys that came after the first step: %r and others are not in "
+                "the cluster's values. Give them at the first step, as None where they have no value yet",
+                MOST_LATE_KEYS,
+                refused[0].metric.name,
+            )
 
     def key(self, number: int) -> LateKey | None:
         """Return the key of a number that some rank has used; None where the store does not tell."""

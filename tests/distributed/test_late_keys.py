@@ -195,3 +195,25 @@ def test_logs_wait_for_no_step(job: Job) -> None:
 def test_any_logs_stay_right(job: Job) -> None:
     """Whatever is logged for whatever step, nothing wrong is recorded, and what is lost is named."""
     search(job, schedules(RANKS, evaluations=False), check_any_logs, 40)
+
+
+@pytest.mark.ranks(2)
+def test_too_many_keys_are_named(job: Job) -> None:
+    """Each rank has a hundred keys of its own in one step: what there is room for is right, and a rank warns once."""
+    os.environ.pop("OTEL_TRAIN_SIDECAR", None)
+    with job.session(close_timeout=20.0) as telemetry:
+        telemetry.step(1)
+        telemetry.step(2, {f"r{job.rank}/{number}": float(number) for number in range(100)})
+    job.barrier()
+    told = job.gather(job.warnings)
+    if job.rank == 0:
+        (row,) = [
+            record.layout.by_key(*record.layout.split(record.values))
+            for record in job.ring().read(0, sys.maxsize)[0]
+            if record.kind is Kind.CLUSTER and record.step == 2
+        ]
+        values = {key: value for key, value in row.items() if key.startswith("r")}
+        assert values
+        assert all(value == float(key.split("/")[1]) for key, value in values.items())
+        counts = [len(texts) for texts in told]
+        assert max(counts) == 1, told
