@@ -3,13 +3,14 @@
 from __future__ import annotations
 
 import datetime as dt
-from collections.abc import Sequence
-from dataclasses import dataclass
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, field
 from typing import Any
 
 import torch
 import torch.distributed as dist
 
+from otel_train.step.late_values import LateValue
 from otel_train.step.packing import HEADER, Packed, PackingPlan
 from otel_train.step.rank_group import RankGroup
 from otel_train.step.scalar_recorder import DevicePart
@@ -31,8 +32,8 @@ class Flight:
     """Part of the values that is still on a GPU."""
     late: Sequence[tuple[int, torch.Tensor]] = ()
     """Offset in the vector of each value under a late key that is still on a GPU, and that value, float64 []."""
-    logs: bool = False
-    """Whether it has values that were logged beside the steps."""
+    logged: Mapping[int, Sequence[LateValue]] = field(default_factory=dict)
+    """Values of this rank that were logged beside the steps, by their lane in the vector."""
     extra: bool = False
     """Whether it is not a step of the session, and is launched only because peers launch theirs."""
     closes: bool = False
@@ -51,7 +52,7 @@ class Flight:
     @property
     def owed(self) -> bool:
         """Whether it has something of the session's."""
-        return self.logs or not self.extra
+        return bool(self.logged) or not self.extra
 
     def complete(self) -> bool:
         """Tell whether the result is there, or the reduction has failed."""

@@ -9,24 +9,18 @@ another one.
 from __future__ import annotations
 
 import logging
-import threading
-import time
 from collections.abc import Callable, Sequence
 from typing import Any
 
-import torch.distributed as dist
-
+from otel_train.exceptions import ConfigurationError
 from otel_train.log_once import OnceLogger
 from otel_train.ring import MOST_LATE_KEYS
+from otel_train.step.job_store import JobStore
 from otel_train.step.late_values import LateKey
 from otel_train.step.rank_group import RankGroup
+from otel_train.step.user_metrics import check_names
 
 logger = logging.getLogger(__name__)
-
-PATIENCE = 2.0
-"""Seconds that the training thread waits for the store at most: once for a new key, not at each step."""
-_PAUSE = 60.0
-"""Seconds until a store that did not answer is asked again."""
 
 
 class KeyRegistry:
@@ -37,17 +31,14 @@ class KeyRegistry:
     """
 
     def __init__(self, group: RankGroup) -> None:
-        self._group = group
-        self._keys: list[LateKey] = []
-        """By number."""
-        self._numbers: dict[LateKey, int] = {}
-        self._thread: threading.Thread | None = None
-        """Asks the store, while it does."""
-        self._again_at = 0.0
+        self._store = None if group.handle is None else JobStore(group)
+        self._keys: list[LateKey | None] = []
+        """By number; None for one that can't be recorded beside those before it."""
+        self._numbers: dict[LateKey, int | None] = {}
         self._warnings = OnceLogger(logger)
 
     def number(self, key: LateKey) -> int | None:
-        """Return a key's number; None where it was not claimed, or there are no more."""
+        """Return a key's number; None where it was not claimed, there are no more, or it can't have one."""
         return self._numbers.get(key)
 
     def claim(self, keys: Sequence[LateKey]) -> None:
@@ -80,37 +71,39 @@ class KeyRegistry:
             self._note(store.get(f"{prefix}/{len(self._keys)}").decode())
 
     def _note(self, text: str) -> None:
-        """Note the key of the next number."""
+        """Note the key of the next number: all ranks note the same keys in the same order, and refuse the same."""
         key = LateKey.decode(text)
-        self._numbers[key] = len(self._keys)
-        self._keys.append(key)
+        refusal = self._refusal(key)
+        self._numbers[key] = None if refusal else len(self._keys)
+        self._keys.append(None if refusal else key)
+        if refusal:
+            self._warnings.warn(
+                f"key {key.metric.name}",
+                "telemetry: the values of %r are in the own records of the ranks that have it only: %s",
+                key.metric.name,
+                refusal,
+            )
+
+    def _refusal(self, key: LateKey) -> str:
+        """Return why a key can't be recorded beside those before it, which other ranks may have brought."""
+        before = [other.metric for other in self._keys if other is not None]
+        if any(other.name == key.metric.name for other in before):
+            return "ranks give it to be reduced in different ways, such as a DTensor's part and a number"
+        try:
+            check_names([*before, key.metric])
+        except ConfigurationError as error:
+            return str(error)
+        return ""
 
     def _ask(self, task: Callable[[Any, str], object]) -> None:
-        """Run a task on the store, for `PATIENCE` seconds at most; it goes on where it takes longer."""
-        handle = self._group.handle
-        if handle is None:
+        if self._store is None:
             task(None, "")
             return
-        if time.monotonic() < self._again_at or (self._thread is not None and self._thread.is_alive()):
-            return
-        core = dist.distributed_c10d
-        failures: list[Exception] = []
-
-        def run() -> None:
-            try:
-                prefix = f"otel_train/keys/{core._get_process_group_name(handle)}"  # noqa: SLF001
-                task(core._get_default_store(), prefix)  # noqa: SLF001
-            except Exception as error:  # noqa: BLE001  # a store may lack an operation, or be gone; what it raises differs
-                failures.append(error)
-
-        self._thread = threading.Thread(target=run, name="otel_train keys", daemon=True)
-        self._thread.start()
-        self._thread.join(PATIENCE)
-        if failures or self._thread.is_alive():
-            self._again_at = time.monotonic() + _PAUSE
+        failure = self._store.ask(lambda store, prefix: task(store, f"{prefix}/keys"))
+        if failure:
             self._warnings.warn(
                 "store",
                 "telemetry: the ranks can't agree on keys that come after the first step (%s): their values are in "
                 "each rank's own records only. Give the keys at the first step, as None where they have no value yet",
-                repr(failures[0]) if failures else f"the job's store does not answer within {PATIENCE:g} s",
+                failure,
             )

@@ -16,22 +16,20 @@ JOINED = (Reduction.MEAN, Reduction.NORM, Reduction.SUM)
 
 
 class LateKey(NamedTuple):
-    """A key as the ranks agree on it: its metric, and the lane of what was logged beside the steps."""
+    """A key as the ranks agree on it."""
 
     metric: Metric
-    lane: int = 0
-    """0 for values of the record's step; 1 and so on for the steps that it was logged for since the last reduction."""
 
     def encode(self) -> str:
         """Return it as a text, the same on all ranks."""
         metric = self.metric
-        return json.dumps([int(self.lane), metric.name, metric.unit, str(metric.instrument), str(metric.reduction)])
+        return json.dumps([metric.name, metric.unit, str(metric.instrument), str(metric.reduction)])
 
     @classmethod
     def decode(cls, text: str) -> LateKey:
         """Return what `encode` made a text of."""
-        lane, name, unit, instrument, reduction = json.loads(text)
-        return cls(Metric(name, Reduction(reduction), Instrument(instrument), unit=unit), lane)
+        name, unit, instrument, reduction = json.loads(text)
+        return cls(Metric(name, Reduction(reduction), Instrument(instrument), unit=unit))
 
 
 class LateValue(NamedTuple):
@@ -46,13 +44,11 @@ class LateValue(NamedTuple):
     """Step that it was logged for; None where it belongs to the step of the record."""
     device: torch.Tensor | None = None
     """float64 [], the part of the total that is still on a GPU."""
-    lane: int = 0
-    """That of the key, while it waits for a reduction."""
 
     @property
     def key(self) -> LateKey:
         """Key that the ranks agree on."""
-        return LateKey(self.metric, self.lane)
+        return LateKey(self.metric)
 
     @property
     def value(self) -> float:
@@ -63,6 +59,14 @@ class LateValue(NamedTuple):
         if self.metric.reduction is Reduction.NORM:
             return math.sqrt(mean) if mean >= 0 else math.nan
         return mean
+
+
+def joined(one: LateValue, other: LateValue) -> LateValue:
+    """Return two values of one key and step as one."""
+    device = other.device if one.device is None else one.device
+    if one.device is not None and other.device is not None:
+        device = one.device + other.device.to(one.device.device)
+    return one._replace(total=one.total + other.total, weight=one.weight + other.weight, device=device)
 
 
 def by_key(values: Iterable[LateValue]) -> dict[str, float]:

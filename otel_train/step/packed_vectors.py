@@ -3,12 +3,13 @@
 from __future__ import annotations
 
 import logging
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 
 from otel_train.step.flight import Flight
 from otel_train.step.key_registry import KeyRegistry
+from otel_train.step.late_packing import LateSlot
 from otel_train.step.late_values import LateValue
-from otel_train.step.packing import LATE_WIDTH, Packed, PackingPlan, Presence, RankSign, Reduced
+from otel_train.step.packing import Packed, PackingPlan, Presence, RankSign, Reduced
 from otel_train.step.rank_group import RankGroup
 from otel_train.step.recorder import Measurements
 
@@ -66,29 +67,42 @@ class PackedVectors:
         packed = self._plan.pack_absent(sign, self._group.rank, self._spare())
         return Flight(sign.step, time_ns, packed, extra=extra, closes=sign.presence is not Presence.ABSENT)
 
-    def put_late(self, flight: Flight, values: Sequence[LateValue]) -> None:
-        """Put values under late keys into a flight; one whose key has no number stays out."""
-        self._registry.claim([value.key for value in values])
+    def put_late(self, flight: Flight, values: Sequence[LateValue], logged: Mapping[int, Sequence[LateValue]]) -> None:
+        """Put values under late keys into a flight; one whose key has no number stays out.
+
+        Args:
+            flight: The flight.
+            values: Those of its step.
+            logged: Those that were logged beside the steps, by lane.
+        """
+        self._registry.claim([value.key for of_lane in (values, *logged.values()) for value in of_lane])
+        part, doubles = self._plan.late, flight.packed.doubles
         on_device = []
-        for value in values:
+        for lane, value in [(None, value) for value in values] + [
+            (lane, value) for lane, of_lane in logged.items() for value in of_lane
+        ]:
             number = self._registry.number(value.key)
             if number is not None:
-                self._plan.put_late(flight.packed, number, value)
-                flight.logs |= value.step is not None
+                offset = part.put(doubles, number, value) if lane is None else part.log(doubles, lane, number, value)
                 if value.device is not None:
-                    on_device.append((self._plan.late + 1 + LATE_WIDTH * number, value.device))
-        flight.late = on_device
+                    on_device.append((offset, value.device))
+        flight.late, flight.logged = on_device, logged
 
-    def late_values(self, flight: Flight) -> tuple[list[LateValue], list[str]]:
-        """Return the values under late keys of a landed flight, and the keys that ranks logged for different steps."""
-        values, torn = [], []
-        for slot in self._plan.late_slots(flight.packed):
-            key = self._registry.key(slot.number)
-            if key is not None and slot.agreed:
-                values.append(LateValue(key.metric, slot.total, slot.weight, slot.step))
-            elif key is not None:
-                torn.append(key.metric.name)
-        return values, torn
+    def late_values(self, flight: Flight) -> list[LateValue]:
+        """Return the values under late keys of a landed flight's step."""
+        return self._values(self._plan.late.slots(flight.packed.doubles), None)
+
+    def logged_values(self, flight: Flight) -> list[tuple[int, int | None, list[LateValue]]]:
+        """Return what was logged beside the steps and came with a landed flight: lane, step and values.
+
+        The step is None where ranks put values of several into a lane: then they mean nothing.
+        """
+        lanes = self._plan.late.lanes(flight.packed.doubles)
+        return [(lane, step, [] if step is None else self._values(slots, step)) for lane, step, slots in lanes]
+
+    def _values(self, slots: Sequence[LateSlot], step: int | None) -> list[LateValue]:
+        keys = [(self._registry.key(slot.number), slot) for slot in slots]
+        return [LateValue(key.metric, slot.total, slot.weight, step) for key, slot in keys if key is not None]
 
     def _spare(self) -> Packed | None:
         return self._free.pop() if self._free else None

@@ -2,15 +2,11 @@
 
     [1, step, step squared modulo a prime, 0, sums ..., the first peak of rank 0, of rank 1, ..., the second peak ...,
     ..., rank 0's sign of presence, rank 1's, ...,
-    ranks with late values, the first late key's total, weight and two marks, the second's ...]
+    what `LatePart` has ...]
 
 A rank fills its own slot of each peak and leaves zeros in the others', so that adding the vectors up brings all
 candidates together; a peak that a rank has no value for is -inf, which adding zeros does not change. A rank without
 values for a step takes part with zeros, no candidates, and a sign of presence that says so: the others' values stay.
-
-A late key is one that came after the first step; its slot is agreed on beside the reductions. Its value belongs to the
-step of the vector, or was logged for a step of its own: the sum of these steps, and in one number how many ranks there
-are and a check value, show then whether all of them mean the same step.
 
 Values outside the vector are flat, in the order of a ring's record: [sums ..., peaks ..., the ranks of the peaks ...].
 """
@@ -27,6 +23,7 @@ from typing import NamedTuple
 import torch
 
 from otel_train.catalogue import ABSENT, NOTHING, Layout
+from otel_train.step.late_packing import LatePart, square
 from otel_train.step.late_values import LateValue
 from otel_train.torch_modes import outside_modes
 
@@ -34,18 +31,8 @@ HEADER = 4
 """Numbers before the sums: how many ranks have values, their steps and the squares of these, which show a mismatch,
 and how many ranks have closed their session."""
 _HEADER = struct.Struct(f"={HEADER}d")
-LATE_WIDTH = 4
-"""Numbers of a late key: total, weight, and of logged values the sum of the steps and of the marks."""
-_CHECK, _CHECKS = 2**20, 2**16
-"""Factor and number of check values in a mark; a sum over 100,000 ranks is exact."""
-_PRIME = 2**31 - 1
 _FEW = 128
 """Candidates for peaks that Python looks through itself."""
-
-
-def _square(step: int) -> float:
-    """Return the step's square modulo a prime: steps of the right sum but not all equal have another sum of squares."""
-    return float(step * step % _PRIME)
 
 
 class Presence(Enum):
@@ -140,27 +127,6 @@ class Packed(NamedTuple):
     """float64 [peaks, world size], its peaks."""
 
 
-class LateSlot(NamedTuple):
-    """A late key's slot of a reduction."""
-
-    number: int
-    total: float
-    weight: float
-    step: int | None
-    """Step that the value was logged for; None where it belongs to the step of the reduction."""
-    agreed: bool
-    """Whether all ranks mean that step."""
-
-
-def _common_step(steps: float, marks: float) -> tuple[int | None, bool]:
-    """Return the step that a slot's ranks have logged a value for, and whether it is one step."""
-    if not marks:
-        return None, True
-    checks, count = divmod(int(marks), _CHECK)
-    step, rest = divmod(int(steps), count or 1)
-    return step, not rest and checks == count * int(_square(step) % _CHECKS)
-
-
 class PackingPlan:
     """The shape of the packed vector for a schema and a world size.
 
@@ -172,10 +138,10 @@ class PackingPlan:
     """
 
     def __init__(self, sums: int, peaks: int, world_size: int, late_keys: int = 0) -> None:
-        self.sums, self.peaks, self.world_size, self.late_keys = sums, peaks, world_size, late_keys
-        self.late = HEADER + sums + world_size * (peaks + 1)
-        """Offset of the late keys' part."""
-        self.size = self.late + (1 + LATE_WIDTH * late_keys if late_keys else 0)
+        self.sums, self.peaks, self.world_size = sums, peaks, world_size
+        self.late = LatePart(HEADER + sums + world_size * (peaks + 1), late_keys)
+        """The late keys' part."""
+        self.size = self.late.offset + self.late.size
         """float64 in the packed vector."""
         self.absent = (NOTHING,) * sums + (ABSENT,) * peaks
         """The values of a rank that has none."""
@@ -187,7 +153,7 @@ class PackingPlan:
         self._tops = torch.empty(peaks, 1, dtype=torch.float64, device="cpu")
         self._equal = bytearray(max(1, world_size * peaks))
         self._is_top = torch.frombuffer(self._equal, dtype=torch.bool)[: world_size * peaks].view(peaks, world_size)
-        self._empty = bytes(8 * self.late) if self._few is not None else b""
+        self._empty = bytes(8 * self.late.offset) if self._few is not None else b""
 
     @classmethod
     def of(cls, layout: Layout, world_size: int, late_keys: int = 0) -> PackingPlan:
@@ -209,7 +175,7 @@ class PackingPlan:
             ValueError: A peak is missing. What else it raises is the value's own `__float__`'s.
         """
         out = self._clear(out)
-        self._head.pack_into(out.buffer, 0, 1.0, step, _square(step), 0.0, *values[: self.sums])
+        self._head.pack_into(out.buffer, 0, 1.0, step, square(step), 0.0, *values[: self.sums])
         if self.peaks:
             peaks = array("d", values[self.sums : self.sums + self.peaks])
             out.doubles[self._slots + rank : self._signs : self.world_size] = peaks
@@ -238,41 +204,13 @@ class PackingPlan:
             candidates = vector[self._slots : self._signs].view(self.peaks, self.world_size)
             return Packed(buffer, memoryview(buffer).cast("d"), vector, candidates)
         # What no rank has filled is still zero after the sum.
-        if self.late_keys and out.doubles[self.late]:
-            out.vector[self.late :].zero_()
+        if self.late.is_filled(out.doubles):
+            out.vector[self.late.offset :].zero_()
         if self._empty:
             out.buffer[: len(self._empty)] = self._empty
         else:
-            out.vector[: self.late].zero_()
+            out.vector[: self.late.offset].zero_()
         return out
-
-    def put_late(self, packed: Packed, number: int, value: LateValue) -> None:
-        """Put a value under a late key into what a rank packed, but for its part on a GPU.
-
-        Args:
-            packed: What `pack` or `pack_absent` returned.
-            number: The key's, less than `late_keys`.
-            value: The value.
-        """
-        doubles, start = packed.doubles, self.late + 1 + LATE_WIDTH * number
-        doubles[self.late] = 1.0
-        doubles[start] = value.total
-        doubles[start + 1] = value.weight
-        if value.step is not None:
-            doubles[start + 2] = value.step
-            doubles[start + 3] = 1.0 + _CHECK * (_square(value.step) % _CHECKS)
-
-    def late_slots(self, packed: Packed) -> list[LateSlot]:
-        """Return the slots of late keys that ranks have filled, added up over the ranks."""
-        doubles, start = packed.doubles, self.late
-        if not self.late_keys or not doubles[start]:
-            return []
-        weights = doubles[start + 2 :: LATE_WIDTH].tolist()
-        slots = []
-        for number in [number for number, weight in enumerate(weights) if weight]:
-            total, weight, steps, marks = doubles[start + 1 + LATE_WIDTH * number :][:LATE_WIDTH]
-            slots.append(LateSlot(number, total, weight, *_common_step(steps, marks)))
-        return slots
 
     def everybody(self, packed: Packed, step: int) -> bool:
         """Tell whether all ranks packed values of this step, and none has closed.
@@ -282,11 +220,11 @@ class PackingPlan:
             step: The step that this rank packed.
         """
         size = self.world_size
-        return _HEADER.unpack_from(packed.buffer) == (size, float(step) * size, _square(step) * size, 0.0)
+        return _HEADER.unpack_from(packed.buffer) == (size, float(step) * size, square(step) * size, 0.0)
 
     def signs(self, packed: Packed) -> list[RankSign]:
         """Return the sign of each rank in a reduction."""
-        return [RankSign.decode(number) for number in packed.doubles[self._signs : self.late]]
+        return [RankSign.decode(number) for number in packed.doubles[self._signs : self.late.offset]]
 
     @outside_modes
     def unpack(self, packed: Packed, step: int) -> list[float] | None:
@@ -303,7 +241,7 @@ class PackingPlan:
         slots, few = self._slots, self._few
         flat = (self._head if few is None else few).unpack_from(packed.buffer)
         count, steps, squares, _ = flat[:HEADER]
-        if not count or steps != step * count or squares != _square(step) * count:
+        if not count or steps != step * count or squares != square(step) * count:
             return None
         # Python is done before torch has begun. But a NaN is to stay, and Python's max would lose it. (Infinities of
         # both signs are taken for one here.)

@@ -9,10 +9,9 @@ from collections.abc import Sequence
 from otel_train.catalogue import Layout
 from otel_train.ring import MOST_LATE_KEYS
 from otel_train.step.alignment import Alignment
-from otel_train.step.clock import LOG_APART_NS
 from otel_train.step.flight import Collective, Flight
+from otel_train.step.late_transport import LateTransport
 from otel_train.step.late_values import LateValue
-from otel_train.step.logged_values import LoggedValues
 from otel_train.step.packed_vectors import PackedVectors
 from otel_train.step.packing import PackingPlan, Presence, RankSign, Reduced
 from otel_train.step.rank_group import RankGroup
@@ -24,7 +23,7 @@ PATIENCE = 1.0
 """Seconds that a training thread which needs no values at once waits for peers at most, once."""
 _FIRST_POLL, _POLL = 0.00002, 0.0005
 """Seconds between two looks at a reduction that is waited for, at first and later."""
-_MOST_WAITING, _WAITING_BYTES = 1000, 1 << 22
+_MOST_WAITING, _WAITING_BYTES = 1000, 1 << 23
 """Steps that wait for their launch at most, and what they may take."""
 _CLOSED = (Presence.CLOSED, Presence.CLOSED_EARLY)
 
@@ -78,8 +77,7 @@ class Reducer:
         """Flight that closes the session; its values, if any, are of an interval that had not ended."""
         self._rest: Measurements | None = None
         self._some_closed = self._all_closed = False
-        self._logs = LoggedValues()
-        """Values that were logged beside the steps and wait for the next reduction."""
+        self._late = LateTransport(self._vectors, group, self.warnings)
 
     # -- launching -----------------------------------------------------------------------------------------------
 
@@ -94,7 +92,7 @@ class Reducer:
         if self.stopped or (measured is None and self.group.handle is None):
             self.abandoned += 1
             return
-        if measured is not None and self.group.handle is None and not (measured.on_device or self._logs):
+        if measured is not None and self.group.handle is None and not (measured.on_device or self._late.waiting):
             # One rank: what it measured is the cluster's.
             self._landed.append(Reduced(step, time_ns, measured.values, measured.late))
             return
@@ -106,17 +104,12 @@ class Reducer:
                 return
         self._time_ns = time_ns
         flight = self._vectors.pack(step, time_ns, measured)
-        if self._logs or (measured is not None and measured.late):
-            self._put_late(flight, measured)
+        self._late.put(flight, measured, self._alignment.count)
         self._submit(flight)
 
     def log(self, values: Sequence[LateValue]) -> None:
-        """Give values that were logged beside the steps to the next reduction."""
-        self._logs.add(values)
-
-    def _put_late(self, flight: Flight, measured: Measurements | None) -> None:
-        late = () if measured is None else measured.late
-        self._vectors.put_late(flight, [*late, *self._logs.take()])
+        """Give values that were logged beside the steps to the next reductions."""
+        self._late.log(values)
 
     def _comes_to(self, step: int, time_ns: int, *, has_room: bool) -> bool:
         """Take note of a step, make up for those that were missed, and tell whether this one is to be reduced."""
@@ -244,7 +237,10 @@ class Reducer:
             self._flights.appendleft(flight)
             self._stop(f"the one of step {flight.step} failed ({error})")
             return
-        late = self._land_logs(flight)
+        rows, late = self._late.land(flight, self._landed_ns)
+        if rows:
+            self._landed += rows
+            self._landed_ns = rows[-1].time_ns
         if self.plan.everybody(flight.packed, flight.step) or self._is_of_others(flight):
             self._landed.append(self._vectors.reduced(flight, late))
             self._landed_ns = flight.time_ns
@@ -255,29 +251,6 @@ class Reducer:
             self._launch_waiting()
         if self.overdue and not self._waiting and len(self._flights) < self._max_in_flight:
             self.overdue = False
-
-    def _land_logs(self, flight: Flight) -> list[LateValue]:
-        """Land the values that were logged beside the steps, and return those under late keys that belong to the step.
-
-        They came with this flight, whichever step the ranks took part for.
-        """
-        values, torn = self._vectors.late_values(flight)
-        steps = sorted({value.step for value in values if value.step is not None})
-        for number, step in enumerate(steps):
-            logged = [value for value in values if value.step == step]
-            self._landed.append(Reduced(step, self._time_between(flight, len(steps) - number), (), logged, logged=True))
-        for key in torn:
-            self.warnings.torn(key)
-        return [value for value in values if value.step is None]
-
-    def _time_between(self, flight: Flight, before: int) -> int:
-        """Return the time stamp of values that are not the step's which they came with: that many before the step's.
-
-        A millisecond earlier, where that is after what landed last: stores that count in them keep one value in each.
-        """
-        earlier = flight.time_ns - before * LOG_APART_NS
-        self._landed_ns = min(max(self._landed_ns + 1, earlier), flight.time_ns - before)
-        return self._landed_ns
 
     def _stop(self, why: str) -> None:
         """Reduce no more: the group's next collective would fail, or meet another one."""
@@ -328,28 +301,45 @@ class Reducer:
         if self.group.handle is None and rest is not None:
             self.launch(step, time_ns, rest)
             rest = None
+        if self.group.handle is not None:
+            self._leave_logs(deadline)
+        while self._late.waiting and self.group.handle is None:
+            flight = self._vectors.absent(RankSign(step, Presence.ABSENT), time_ns, extra=True)
+            self._late.put(flight, None, self._alignment.count)
+            self._submit(flight)
         takes_part = self.group.handle is not None and not self._collective.on_gpu
-        if not self.stopped and (rest is not None or self._logs or takes_part):
+        if not self.stopped and (rest is not None or takes_part):
             self._rest = rest
             sign = RankSign(step, Presence.CLOSED if rest is None else Presence.CLOSED_EARLY)
             self._closing = self._vectors.absent(sign, time_ns, extra=True)
-            if self._logs:
-                self._put_late(self._closing, None)
             self._submit(self._closing)
-        # Whoever records may have nothing of its own to wait for, and yet what others have given last is to come.
-        records = takes_part and self.group.emits and not self.overdue
-        while self._flights and (records or self._owed() or self._rest is not None) and time.monotonic() < deadline:
+        while self._flights and self._awaits_end() and time.monotonic() < deadline:
             self._land_oldest(deadline - time.monotonic())
         landed = self.harvest()
         self._count_unfinished()
+        if self.group.handle is not None and self.group.emits:
+            begin_ns, rest_of_time = max(self._landed_ns, time_ns), max(0.0, deadline - time.monotonic())
+            landed += self._late.collect(begin_ns, rest_of_time, waits=self._collective.on_gpu)
         return landed
+
+    def _awaits_end(self) -> bool:
+        """Tell whether what is under way has values: this rank's, or those that others may have of a last interval."""
+        records = self.group.emits and self._closing is not None and not self.overdue
+        others = records and (self._all_closed or not self._some_closed)
+        return others or self._rest is not None or bool(self._owed())
+
+    def _leave_logs(self, deadline: float) -> None:
+        """Leave what was logged beside the steps, and no reduction has taken, for the rank that emits."""
+        while any(flight.logged for flight in self._flights) and not self.overdue:
+            self._land_oldest(deadline - time.monotonic())  # they may come back
+        self._late.leave(max(0.0, deadline - time.monotonic()))
 
     def _count_unfinished(self) -> None:
         """Count what is not going to be recorded, and warn of it."""
         unfinished = [flight for flight in (*self._flights, *self._waiting) if flight.owed]
         for flight in unfinished:
-            flight.extra, flight.logs = True, False
-        lost = len(unfinished) + (self._rest is not None) + (len(self._logs) if self.group.handle is not None else 0)
+            flight.extra, flight.logged = True, {}
+        lost = len(unfinished) + (self._rest is not None)
         self._rest = None
         self.abandoned += lost
         if lost:
@@ -384,8 +374,7 @@ class Reducer:
         time_ns, rest, self._rest = self._closing.time_ns, self._rest, None
         if rest is not None and self._closing.step == step:
             flight = self._vectors.pack(step, time_ns, rest)
-            if rest.late or self._logs:
-                self._put_late(flight, rest)
+            self._late.put(flight, rest, self._alignment.count)
             self._submit(flight)
         else:
             self.abandoned += rest is not None

@@ -70,13 +70,12 @@ class ReductionWarnings:
                 step,
             )
 
-    def torn(self, key: str) -> None:
-        """Warn that ranks logged a key for different steps at the same time."""
+    def lost_logs(self, why: str) -> None:
+        """Warn that what was logged beside the steps did not come together at the end."""
         self._once.warn(
-            f"torn {key}",
-            "telemetry: ranks have logged %r for different steps at the same time; what does not belong together is "
-            "in each rank's own records only. Give log() the same step on all ranks",
-            key,
+            "logs",
+            "telemetry: what ranks logged last, beside the steps, is in their own records only: %s",
+            why,
         )
 
     def stopped(self, why: str) -> None:

@@ -16,7 +16,7 @@ import torch.distributed as dist
 
 from otel_train.catalogue import Metric, Reduction
 from otel_train.ring import MOST_LATE_KEYS
-from otel_train.step import key_registry
+from otel_train.step import job_store
 from otel_train.step.key_registry import KeyRegistry
 from otel_train.step.late_values import LateKey
 from otel_train.step.rank_group import RankGroup
@@ -59,13 +59,17 @@ def test_ranks_number_keys_alike(group: RankGroup) -> None:
     assert {reader.key(number) for number in range(len(numbers))} == {*keys(*numbers)}
 
 
-def test_reductions_make_keys_differ(group: RankGroup) -> None:
-    """A key that ranks reduce in two ways, or log beside the steps too, has a number for each."""
-    registry = KeyRegistry(group)
-    different = [LateKey(Metric("a")), LateKey(Metric("a", Reduction.NORM)), LateKey(Metric("a"), lane=1)]
-    registry.claim(different)
-    assert sorted(number for key in different if (number := registry.number(key)) is not None) == [0, 1, 2]
-    assert KeyRegistry(group).key(2) == different[2]
+@pytest.mark.parametrize("other", [Metric("a/b", Reduction.NORM), Metric("a.b")])
+def test_colliding_key_is_refused(group: RankGroup, other: Metric, caplog: pytest.LogCaptureFixture) -> None:
+    """A key that can't stand beside one that another rank brought before has no number, on all ranks alike."""
+    first, second, third = LateKey(Metric("a/b")), LateKey(other), LateKey(Metric("c"))
+    one, two = KeyRegistry(group), KeyRegistry(group)
+    one.claim([first])
+    two.claim([second, third])
+    one.claim([third])
+    assert [two.number(key) for key in (first, second, third)] == [0, None, 2]
+    assert (one.number(third), one.key(1)) == (2, None)
+    assert repr(other.name) in caplog.text
 
 
 def test_numbers_have_a_bound() -> None:
@@ -87,7 +91,7 @@ def test_silent_store_costs_once(
             answers.wait(30)
             return keys("a")[0].encode().encode()
 
-    monkeypatch.setattr(key_registry, "PATIENCE", 0.2)
+    monkeypatch.setattr(job_store, "PATIENCE", 0.2)
     monkeypatch.setattr(dist.distributed_c10d, "_get_default_store", Silent)
     registry = KeyRegistry(group)
     with caplog.at_level(logging.WARNING):

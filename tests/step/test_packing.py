@@ -11,6 +11,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from otel_train.catalogue import ABSENT, LEDGER, MIXING, Layout, Metric, Reduction, rows
+from otel_train.step.late_packing import LANES
 from otel_train.step.late_values import LateValue
 from otel_train.step.packing import Packed, PackingPlan
 
@@ -83,37 +84,47 @@ def test_different_steps_give_nothing(steps: tuple[int, int]) -> None:
     assert [plan.unpack(reduced, step) for step in steps] == [None, None]
 
 
-LATE = st.tuples(
-    st.integers(0, 5), st.floats(allow_nan=False), st.floats(0.5, 2.0**20), st.none() | st.integers(0, 2**40)
-)
+LATE = st.tuples(st.integers(0, 5), st.floats(allow_nan=False), st.floats(0.5, 2.0**20))
 
 
 @settings(max_examples=60, deadline=None)
-@given(st.lists(st.lists(LATE, max_size=4), min_size=1, max_size=6), st.integers(1, 2**31))
-def test_late_slots_add_up(ranks: list[list[tuple[int, float, float, int | None]]], step: int) -> None:
-    """Each late key's total and weight are those of the ranks that have it; logged ones of two steps don't agree; a
-    vector that is used again has none of them; the other values stay as they are.
+@given(
+    st.lists(st.lists(LATE, max_size=4, unique_by=lambda late: late[0]), min_size=1, max_size=6), st.integers(1, 2**31)
+)
+def test_late_slots_add_up(ranks: list[list[tuple[int, float, float]]], step: int) -> None:
+    """Each late key's total and weight are those of the ranks that have it; a vector that is used again has none of
+    them; the other values stay as they are.
     """
     plan = PackingPlan.of(LAYOUT, len(ranks), 6)
     packed = [plan.pack(step, [1.0] * (plan.sums + plan.peaks), rank) for rank in range(len(ranks))]
-    given_values: dict[int, list[LateValue]] = {}
     for own, late in zip(packed, ranks, strict=True):
-        for number, total, weight, logged_for in {value[0]: value for value in late}.values():
-            value = LateValue(Metric("late"), total, weight, logged_for)
-            plan.put_late(own, number, value)
-            given_values.setdefault(number, []).append(value)
+        for number, total, weight in late:
+            plan.late.put(own.doubles, number, LateValue(Metric("late"), total, weight))
     reduced = add_up(packed)
-    slots = {slot.number: slot for slot in plan.late_slots(reduced)}
-    assert slots.keys() == given_values.keys()
-    for number, values in given_values.items():
-        steps = {value.step for value in values}
-        assert slots[number].weight == pytest.approx(math.fsum(value.weight for value in values))
-        assert slots[number].total == pytest.approx(sum(value.total for value in values), nan_ok=True)
-        if None not in steps:  # a key is logged, or it is not
-            assert slots[number].agreed == (len(steps) == 1)
-        if len(steps) == 1:
-            assert slots[number].step == values[0].step
+    slots = {slot.number: slot for slot in plan.late.slots(reduced.doubles)}
+    assert slots.keys() == {number for late in ranks for number, _, _ in late}
+    for number, slot in slots.items():
+        values = [value for late in ranks for value in late if value[0] == number]
+        assert slot.weight == pytest.approx(math.fsum(weight for _, _, weight in values))
+        assert slot.total == pytest.approx(sum(total for _, total, _ in values), nan_ok=True)
+    assert plan.late.lanes(reduced.doubles) == []
     unpacked = plan.unpack(reduced, step)
     assert unpacked is not None
     assert unpacked[0] == len(ranks)
-    assert plan.late_slots(plan.pack(step, [1.0] * (plan.sums + plan.peaks), 0, reduced)) == []
+    again = plan.pack(step, [1.0] * (plan.sums + plan.peaks), 0, reduced)
+    assert plan.late.slots(again.doubles) == []
+
+
+@settings(max_examples=60, deadline=None)
+@given(st.lists(st.integers(0, 2**40), min_size=1, max_size=6), st.integers(0, LANES - 1))
+def test_lane_has_one_step(steps: list[int], lane: int) -> None:
+    """A lane tells the step that all its ranks mean, and that they mean several; the next ones are empty."""
+    plan = PackingPlan.of(LAYOUT, len(steps), 6)
+    packed = [plan.pack(1, [1.0] * (plan.sums + plan.peaks), rank) for rank in range(len(steps))]
+    for own, step in zip(packed, steps, strict=True):
+        plan.late.log(own.doubles, lane, 5, LateValue(Metric("late"), 2.0, 1.0, step))
+    reduced = add_up(packed)
+    (taken,) = plan.late.lanes(reduced.doubles)
+    assert (taken.lane, taken.step) == (lane, steps[0] if len(set(steps)) == 1 else None)
+    assert taken.slots == [(5, 2.0 * len(steps), float(len(steps)))]
+    assert plan.late.slots(reduced.doubles) == []

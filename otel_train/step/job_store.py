@@ -1,0 +1,63 @@
+"""The store that all ranks of a job share, asked within a bound of time."""
+
+from __future__ import annotations
+
+import threading
+import time
+from collections.abc import Callable
+from typing import Any
+
+import torch.distributed as dist
+
+from otel_train.step.rank_group import RankGroup
+
+PATIENCE = 2.0
+"""Seconds that the training thread waits for the store at most."""
+_PAUSE = 60.0
+"""Seconds until a store that did not answer is asked again."""
+
+
+class JobStore:
+    """The job's store, as one session asks it: for what is not asked at each step.
+
+    Args:
+        group: The session's ranks, more than one.
+    """
+
+    def __init__(self, group: RankGroup) -> None:
+        self._group = group
+        self._thread: threading.Thread | None = None
+        """Asks the store, while it does."""
+        self._again_at = 0.0
+
+    def ask(self, task: Callable[[Any, str], object], patience: float | None = None) -> str:
+        """Run a task on the store, in a thread that goes on where it takes longer.
+
+        Args:
+            task: Takes the store, and how the session's keys begin.
+            patience: Seconds that this takes at most; `PATIENCE` when None.
+
+        Returns:
+            Why the task is not done; empty where it is.
+        """
+        if time.monotonic() < self._again_at or (self._thread is not None and self._thread.is_alive()):
+            return "the job's store did not answer"
+        core, handle = dist.distributed_c10d, self._group.handle
+        assert handle is not None, "there are several ranks"
+        failures: list[Exception] = []
+
+        def run() -> None:
+            try:
+                prefix = f"otel_train/{core._get_process_group_name(handle)}"  # noqa: SLF001
+                task(core._get_default_store(), prefix)  # noqa: SLF001
+            except Exception as error:  # noqa: BLE001  # a store may lack an operation, or be gone; what it raises differs
+                failures.append(error)
+
+        bound = PATIENCE if patience is None else patience
+        self._thread = threading.Thread(target=run, name="otel_train store", daemon=True)
+        self._thread.start()
+        self._thread.join(bound)
+        if not failures and not self._thread.is_alive():
+            return ""
+        self._again_at = time.monotonic() + _PAUSE
+        return repr(failures[0]) if failures else f"the job's store does not answer within {bound:g} s"
