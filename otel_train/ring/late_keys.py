@@ -36,10 +36,15 @@ def part_word(index: int, count: int) -> int:
     return PART | (index | count << PART_SHIFT) << ORDINAL_SHIFT
 
 
-def dump_parts(late: Sequence[LateValue], geometry: Geometry) -> list[list[float]]:
-    """Return the values of the parts, each float64 [geometry.values]; what is too much for the ring is left out."""
-    width = geometry.values
-    stream = [float(number) for value in late for number in value][: geometry.most_parts * width // LATE * LATE]
+def dump_parts(late: Sequence[LateValue], width: int, most: int) -> list[list[float]]:
+    """Return the values of the parts; what is too much for the ring is left out.
+
+    Args:
+        late: The values.
+        width: float64 in a record.
+        most: Parts at most.
+    """
+    stream = [float(number) for value in late for number in value][: most * width // LATE * LATE]
     stream += [NO_KEY] * (-len(stream) % max(1, width))
     return [stream[begin : begin + width] for begin in range(0, len(stream), max(1, width))]
 

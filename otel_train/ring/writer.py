@@ -102,6 +102,7 @@ class RingWriter:
         self._unlock = weakref.finalize(self, os.close, descriptor)
         _OPEN.add(self)
         self._no_values = (0.0,) * self.geometry.values
+        self._most_parts = self.geometry.most_parts
         self._new_keys = NewKeys(schema, self.geometry)
         header = pack_header(self.geometry, os.getpid(), start_time(os.getpid()), crc32(encoded), time.time_ns())
         self._file[: len(header)] = header
@@ -183,7 +184,7 @@ class RingWriter:
         logged: bool,
     ) -> None:
         """Append a record with late values: its parts, then itself; a reader sees all of them or none."""
-        parts, sequence = dump_parts(late, self.geometry), self.written
+        parts, sequence = dump_parts(late, self.geometry.values, self._most_parts), self.written
         for index, part in enumerate(parts):
             self._put(sequence, step, time_ns, part_word(index, len(parts)), part)
             sequence += 1
@@ -204,10 +205,10 @@ class RingWriter:
 
     def _put(self, sequence: int, step: int, time_ns: int, word: int, values: Sequence[float]) -> None:
         """Write a record that no reader looks at yet."""
-        offset = self.geometry.offset(sequence)
-        self._pack(self._file, offset, sequence, step, time_ns, word, *values)
-        end = offset + self._body
-        _pack_check(self._file, end, crc32(self._view[offset:end]))
+        begin = self._first + sequence % self._records * self._size
+        self._pack(self._file, begin, sequence, step, time_ns, word, *values)
+        end = begin + self._body
+        _pack_check(self._file, end, crc32(self._view[begin:end]))
 
     def mark(self, step: int, time_ns: int) -> None:
         """Note that a step has ended without a record, so that a look at the ring tells how far the rank is.
