@@ -13,6 +13,7 @@ import pytest
 
 from otel_train.ring import End, Kind, RingReader, ring_files
 from tests.integrations.support.loader_job import JOBS, RANKS, Outcome, interpreter, run_program
+from tests.integrations.support.wandb_rows import check_wandb
 from tests.support.ports import free_port
 from tests.support.torchrun import ROOT, rank_environment
 
@@ -71,6 +72,11 @@ def test_values_are_all_processes(folder: Path, case: str) -> None:
     values = recorded(folder / case)
     for key, by_step in expected(folder / case).items():
         assert values[key] == pytest.approx(by_step, rel=1e-6), key
+
+
+def test_wandb_has_ring_values(folder: Path, tmp_path: Path) -> None:
+    """The wandb file of a script that was resumed has the rings' values, step by step, evaluations among them."""
+    check_wandb(folder / "resumed", tmp_path)
 
 
 def test_second_trackers_log_once(folder: Path) -> None:

@@ -12,6 +12,7 @@ from otel_train.ring import RingReader, ring_files
 from tests.integrations.support.case_loop import cases_of
 from tests.integrations.support.loader_job import RANKS, Outcome, interpreter
 from tests.integrations.support.trainer_record import record_means, recorded_means, sessions
+from tests.integrations.support.wandb_rows import check_wandb
 from tests.support.ports import free_port
 from tests.support.torchrun import ROOT, rank_environment
 
@@ -43,6 +44,11 @@ def test_values_match_records(outcomes: Mapping[str, Outcome], case: str) -> Non
 def test_mix_matches_consumed(outcomes: Mapping[str, Outcome], case: str) -> None:
     """A checkpoint that is saved by the first of the step's handlers has that step's rows, which count once."""
     outcomes[case].check_values()
+
+
+def test_wandb_has_ring_values(outcomes: Mapping[str, Outcome], tmp_path: Path) -> None:
+    """The wandb file of a run that was resumed has the rings' values, step by step, evaluations among them."""
+    check_wandb(outcomes["plain-0-resumed"].folder, tmp_path)
 
 
 def test_sessions_tell_their_ends(outcomes: Mapping[str, Outcome]) -> None:

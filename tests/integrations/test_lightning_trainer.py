@@ -15,6 +15,7 @@ import pytest
 from otel_train.catalogue import rows, session_rows
 from otel_train.ring import End, Kind, RingReader, ring_files
 from tests.integrations.support.loader_job import JOBS, RANKS, Outcome, interpreter, run_program
+from tests.integrations.support.wandb_rows import check_wandb
 from tests.support.torchrun import ROOT, rank_environment
 
 GOES_ON = {
@@ -141,6 +142,11 @@ def test_fits_share_run(folder: Path, case: str) -> None:
     identities = [RingReader(path).identity for path in ring_files(folder / case / "rings")]
     assert len({own.run_id for own in identities}) == 1
     assert len({own.attempt for own in identities}) == len(identities) / RANKS == len(GOES_ON[case])
+
+
+def test_wandb_has_ring_values(folder: Path, tmp_path: Path) -> None:
+    """The wandb file of a fit and the one that goes on from its checkpoint has the rings' values, step by step."""
+    check_wandb(folder / "resumed", tmp_path)
 
 
 def test_meter_counts_trained_rows(folder: Path) -> None:

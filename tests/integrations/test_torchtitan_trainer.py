@@ -12,6 +12,7 @@ from otel_train.catalogue import rows
 from otel_train.ring import RingReader, ring_files
 from tests.integrations.support.case_loop import Case
 from tests.integrations.support.loader_job import JOBS, RANKS, Outcome, run_program
+from tests.integrations.support.wandb_rows import check_wandb
 from tests.support.torchrun import ROOT
 
 JOB, ENVIRONMENT = "torchtitan_trainer", "titan"
@@ -101,6 +102,11 @@ def test_own_log_has_cluster(outcomes: Mapping[str, Outcome], name: str) -> None
 def test_mix_matches_consumed(outcomes: Mapping[str, Outcome], name: str) -> None:
     """Each value of each step's mix is that computed from the rows that were trained on."""
     outcomes[name].check_values()
+
+
+def test_wandb_has_ring_values(outcomes: Mapping[str, Outcome], tmp_path: Path) -> None:
+    """The wandb file of a trainer that was resumed has the rings' values, step by step, validations among them."""
+    check_wandb(outcomes[EACH[1].name].folder, tmp_path)
 
 
 def test_resumed_run_goes_on(outcomes: Mapping[str, Outcome]) -> None:
