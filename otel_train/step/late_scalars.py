@@ -35,7 +35,7 @@ class LateScalars:
         self._refused: dict[str, str] = {}
         """Reason, by key."""
         self._scalars = ScalarRecorder((), ranks)
-        self._any = False
+        self.any = False
         """Whether the interval has a value."""
 
     def add(self, values: Mapping[str, Any], weight: float) -> dict[str, str]:
@@ -50,7 +50,7 @@ class LateScalars:
             else:
                 usable[key] = value
         if usable:
-            self._any = True
+            self.any = True
             dropped |= self._scalars.add(usable, weight)
         return dropped
 
@@ -76,9 +76,7 @@ class LateScalars:
 
     def drain(self) -> Sequence[LateValue]:
         """End the interval and return its values."""
-        if not self._any:
-            return ()
-        self._any = False
+        self.any = False
         sums, _, device = self._scalars.drain()
         parts = [None] * len(sums) if device is None else device[0].unbind()
         return [

@@ -194,16 +194,17 @@ class Recording:
             What is to be reduced; None where the one rank's values are the cluster's.
         """
         step, time_ns, measured, interval = row
-        values = self.recorder.complete(measured, interval)
+        recorder = self.recorder
+        values = recorder.complete(measured, interval)
         self._open = False
-        late = self.recorder.late.drain()
-        measurements = Measurements(values, self.recorder.device, late)
-        if self._alone and not measurements.on_device:
+        late = recorder.late.drain() if recorder.late.any else ()
+        if self._alone and recorder.device is None and not (late and any(value.device is not None for value in late)):
             # What the one rank measured is the cluster's, and it has all the maxima.
             self.cluster.record(step, time_ns, _BOTH, values, late)
             self.cluster.newest = Reduced(step, time_ns, values, late)
             return None
-        self.cluster.record(step, time_ns, _RANK, self.recorder.own(values), late)
+        measurements = Measurements(values, recorder.device, late)
+        self.cluster.record(step, time_ns, _RANK, recorder.own(values), late)
         if reduces:
             self.cluster.reduce(step, time_ns, measurements, self._wait)
         return measurements
