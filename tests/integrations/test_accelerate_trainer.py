@@ -13,6 +13,7 @@ import pytest
 
 from otel_train.ring import End, Kind, RingReader, ring_files
 from tests.integrations.support.loader_job import JOBS, RANKS, Outcome, interpreter, run_program
+from tests.integrations.support.terminated_rings import check_terminated
 from tests.integrations.support.wandb_rows import check_wandb
 from tests.support.ports import free_port
 from tests.support.torchrun import ROOT, rank_environment
@@ -28,7 +29,7 @@ pytestmark = pytest.mark.integrations
 def folder(tmp_path_factory: pytest.TempPathFactory) -> Path:
     """Run all scripts in one job, and return the folder of what they have left."""
     base = tmp_path_factory.mktemp("accelerate")
-    for case in CASES:
+    for case in (*CASES, "terminated"):
         (base / case).mkdir()
     port = str(free_port())
     run_program("torch", JOBS / "accelerate_trainer_job.py", base, *CASES, seconds=120, JOB_PORT=port)
@@ -119,6 +120,11 @@ def test_ends_are_recorded(folder: Path) -> None:
         case: (rings(folder / case)[0].progress.end, rings(folder / case)[0].error) for case in ("straight", "failed")
     }
     assert ends == {"straight": (End.CLOSED, ""), "failed": (End.CLOSED, "ArithmeticError")}
+
+
+def test_terminated_processes_keep_steps(folder: Path) -> None:
+    """SIGTERM in a step kills the processes as it does without telemetry, and the rings have each step before."""
+    check_terminated(folder / "terminated", expected(folder / "terminated")["train/loss"])
 
 
 def test_spawned_tracker_has_both(tmp_path: Path) -> None:

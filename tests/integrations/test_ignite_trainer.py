@@ -9,8 +9,9 @@ from pathlib import Path
 import pytest
 
 from otel_train.ring import RingReader, ring_files
-from tests.integrations.support.case_loop import cases_of
+from tests.integrations.support.case_loop import TERMINATED, Case, cases_of
 from tests.integrations.support.loader_job import RANKS, Outcome, interpreter
+from tests.integrations.support.terminated_rings import check_terminated
 from tests.integrations.support.trainer_record import record_means, recorded_means, sessions
 from tests.integrations.support.wandb_rows import check_wandb
 from tests.support.ports import free_port
@@ -18,7 +19,9 @@ from tests.support.torchrun import ROOT, rank_environment
 
 JOB, ENVIRONMENT = "ignite_trainer", "torch"
 STRAIGHT = ("accumulated", "failed", "swallowed", "interrupted")
+KILLED = Case(variant=TERMINATED)
 CASES = [
+    KILLED,
     *cases_of("plain", "meter", workers=(0,)),
     *(case for case in cases_of(*STRAIGHT, "again", workers=(0,)) if not case.resumed),
 ]
@@ -57,6 +60,12 @@ def test_sessions_tell_their_ends(outcomes: Mapping[str, Outcome]) -> None:
     errors = {name: [reader.error for reader in those] for name, those in readers.items()}
     assert errors.pop("failed") == ["ZeroDivisionError", "KeyboardInterrupt"]
     assert all(error == [""] for error in errors.values())
+
+
+def test_terminated_ranks_keep_steps(outcomes: Mapping[str, Outcome]) -> None:
+    """SIGTERM in a step kills the ranks as it does without telemetry, and the rings have each step before."""
+    folder = outcomes[KILLED.name].folder
+    check_terminated(folder, {step: values["train/loss"] for step, values in record_means(folder, RANKS).items()})
 
 
 def test_each_run_has_session(outcomes: Mapping[str, Outcome]) -> None:

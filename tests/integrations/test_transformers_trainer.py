@@ -11,23 +11,26 @@ import pytest
 
 from otel_train.bridge import read_history, read_run
 from otel_train.ring import is_served
-from tests.integrations.support.case_loop import Case
+from tests.integrations.support.case_loop import TERMINATED, Case
 from tests.integrations.support.loader_job import RANKS, Outcome, run_program
+from tests.integrations.support.terminated_rings import check_terminated
 from tests.integrations.support.trainer_record import Means, recorded_means, sessions
+from tests.integrations.support.wandb_rows import check_wandb
 from tests.support.bridge_processes import BridgeProcess
 from tests.support.torchrun import ROOT
 from tests.support.waiting import wait_until
 
 JOB, ENVIRONMENT = "transformers_trainer", "torch"
 STEPS = 12
-WEIGHTED = ("tokens", "own_tokens", "function")
+WEIGHTED = ("tokens", "own_tokens", "function", TERMINATED)
 """Variants whose loss is a mean over all tokens; that of the others is one over batches."""
-PLAIN = [Case(variant=variant) for variant in (*WEIGHTED, "averaging", "subclass")]
+PLAIN = [Case(variant=variant) for variant in ("tokens", "own_tokens", "function", "averaging", "subclass")]
 RESUMED = Case(variant="tokens", resumed=True)
 EVALUATED = Case(variant="subclass")
 FITS = Case(variant="fits")
+KILLED = Case(variant=TERMINATED)
 TRAINED = [*PLAIN, RESUMED]
-CASES = [*TRAINED, FITS]
+CASES = [KILLED, *TRAINED, FITS]
 pytestmark = pytest.mark.integrations
 
 
@@ -141,6 +144,17 @@ def test_each_fit_is_whole(outcomes: Mapping[str, Outcome]) -> None:
         )
         assert reader.error == error
     assert len({reader.identity.run_id for reader in rings}) == len(ends)
+
+
+def test_terminated_ranks_keep_steps(outcomes: Mapping[str, Outcome]) -> None:
+    """SIGTERM in a step kills the ranks as it does without telemetry, and the rings have each step before."""
+    outcome = outcomes[KILLED.name]
+    check_terminated(outcome.folder, expected_losses(TERMINATED, outcome, 0))
+
+
+def test_wandb_has_ring_values(outcomes: Mapping[str, Outcome], tmp_path: Path) -> None:
+    """The wandb file has the rings' values, step by step, and the evaluation before the first step."""
+    check_wandb(outcomes[EVALUATED.name].folder, tmp_path)
 
 
 def test_later_evaluation_joins_run(outcomes: Mapping[str, Outcome]) -> None:

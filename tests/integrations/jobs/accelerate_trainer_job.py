@@ -21,6 +21,7 @@ from torch.utils.data import DataLoader
 from otel_train import Scalar, SourceMeter
 from otel_train.integrations import logging_ranks
 from otel_train.integrations.accelerate import OtelTrainTracker
+from tests.integrations.support.terminated import LAST, call_in_fork, terminate
 
 STEPS, SAVED_AFTER, MICRO, HELD_OUT = 12, 7, 2, 13
 _STORE = vars(dist)["TCPStore"]("127.0.0.1", int(os.environ["JOB_PORT"]), 2, is_master=os.environ["RANK"] == "0")
@@ -38,7 +39,8 @@ class Script:
 
     def __init__(self, folder: Path, micro: int = MICRO, **options: Any) -> None:
         AcceleratorState._reset_state(reset_partial_state=True)  # several scripts in one process
-        meet()
+        if not dist.is_initialized():
+            meet()
         options = {"ring_dir": folder / "rings", "max_in_flight": 64, **options}
         self.tracker = OtelTrainTracker(**options)
         self.accelerator = Accelerator(log_with=[self.tracker], gradient_accumulation_steps=micro)
@@ -196,6 +198,16 @@ def failed(folder: Path) -> None:
     script.write()
 
 
+def terminated(folder: Path) -> None:
+    """Get SIGTERM in a step."""
+    script = Script(folder)
+    train(script, 1, LAST)
+    loss, weight, _ = next(script.losses())
+    script.tracker.add({"train/loss": loss}, weight=weight)
+    script.write()
+    terminate(folder)
+
+
 def measured(folder: Path) -> None:
     """Count a mix in one part."""
     count_mix(folder, (1, STEPS))
@@ -234,6 +246,8 @@ CASES: dict[str, Callable[[Path], None]] = {
 }
 
 if __name__ == "__main__":
+    base = Path(sys.argv[1])
+    call_in_fork(lambda: terminated(base / "terminated"), base / "terminated")
     for name in sys.argv[2:]:
-        CASES[name](Path(sys.argv[1], name))
+        CASES[name](base / name)
         assert not dist.is_initialized(), "accelerate has ended the group"

@@ -20,6 +20,7 @@ from otel_train.integrations.ignite import OtelTrainHandler
 from otel_train.mixing import SourceMeter
 from tests.integrations.support.case_loop import Case, Row, call_cases, write_consumed
 from tests.integrations.support.payload import SOURCES, WEIGHTS, rows_of, sample
+from tests.integrations.support.terminated import LAST, terminate
 from tests.integrations.support.trainer_record import RankRecord
 
 EPOCH, EPOCHS = 10, 2
@@ -162,6 +163,14 @@ def run_interrupted(trial: Trial) -> None:
     trial.run()
 
 
+def run_terminated(trial: Trial, folder: Path) -> None:
+    """Get SIGTERM in a step."""
+    begins = Events.ITERATION_STARTED(once=LAST + 1)
+    trial.trainer.add_event_handler(begins, trial.record.write)
+    trial.trainer.add_event_handler(begins, lambda: terminate(folder))
+    trial.run()
+
+
 def run_meter(case: Case, folder: Path) -> None:
     """Count the rows of tagged batches; the handler that saves them comes before all others."""
     consumed: list[list[Row]] = []
@@ -216,6 +225,8 @@ def run(case: Case, folder: Path) -> None:
                 (folder / "over").mkdir(exist_ok=True)
                 run_again(trial, folder)
                 trial.record.write()
+            case "terminated":
+                run_terminated(trial, folder)
             case "interrupted":
                 run_interrupted(trial)
 

@@ -17,7 +17,8 @@ import torch.distributed as dist
 from transformers import EarlyStoppingCallback, Trainer, TrainerCallback, TrainingArguments
 
 from otel_train.integrations.transformers import OtelTrainCallback
-from tests.integrations.support.case_loop import Case, call_cases
+from tests.integrations.support.case_loop import TERMINATED, Case, call_cases
+from tests.integrations.support.terminated import LAST, terminate
 
 Batches = list[tuple[float, int]]
 """The sum of a batch's losses, and the number of its tokens."""
@@ -145,6 +146,8 @@ def run(case: Case, folder: Path) -> None:
     """Train, and write down each rank's own record."""
     os.environ["WANDB_DIR"] = str(folder)
     trainer, record = made(folder, case.variant)
+    if case.variant == TERMINATED:
+        record.model.register_forward_pre_hook(lambda *_: terminate_in_step(trainer, record, folder))
     if case.variant == "fits":
         train_often(trainer, record, folder)
     elif case.resumed:
@@ -157,9 +160,21 @@ def run(case: Case, folder: Path) -> None:
         record.fits = [{**first[0], **record.fits[0]}]
     else:
         trainer.train()
+    write(trainer, record, folder)
+    dist.barrier()
+
+
+def write(trainer: Trainer, record: Record, folder: Path) -> None:
+    """Write down this rank's own record."""
     written = {"fits": record.fits, "logs": trainer.state.log_history}
     (folder / f"rank{dist.get_rank()}.json").write_text(json.dumps(written))
-    dist.barrier()
+
+
+def terminate_in_step(trainer: Trainer, record: Record, folder: Path) -> None:
+    """Get SIGTERM in the first forward pass after `LAST` steps."""
+    if len(record.fits[-1]) == LAST:
+        write(trainer, record, folder)
+        terminate(folder)
 
 
 def train_often(trainer: Trainer, record: Record, folder: Path) -> None:

@@ -11,15 +11,19 @@ import json
 import sys
 from collections.abc import Callable, Generator, Mapping, Sequence
 from dataclasses import dataclass
+from functools import partial
 from pathlib import Path
 from typing import Any, NamedTuple
 
 import torch.distributed as dist
 
 import otel_train
+from tests.integrations.support.terminated import call_in_fork
 
 STEPS = 40
 """Steps of a case."""
+TERMINATED = "terminated"
+"""Variant that SIGTERM ends."""
 SAVED_AFTER = 17
 """Steps after which a resumed case is saved and begun anew."""
 
@@ -88,8 +92,15 @@ def run_cases(begin: Begin, steps: Mapping[str, int] | None = None) -> None:
 
 
 def call_cases(run: Callable[[Case, Path], None]) -> None:
-    """Call a function for each case that the test asks for, with its folder, on this rank; all in one process group."""
+    """Call a function for each case that the test asks for, with its folder, on this rank; all in one process group.
+
+    A case that SIGTERM ends comes first, in a fork.
+    """
     folder, *names = map(str, sys.argv[1:])
+    for name in [name for name in names if name.startswith(TERMINATED)]:
+        names.remove(name)
+        path = Path(folder, name)
+        call_in_fork(partial(run, Case(variant=TERMINATED), path), path)
     dist.init_process_group("gloo")
     for name in names:
         variant, workers, how = name.rsplit("-", 2)
