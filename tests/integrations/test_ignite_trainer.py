@@ -2,12 +2,14 @@
 
 from __future__ import annotations
 
+import json
 import subprocess
 from collections.abc import Iterable, Mapping
 from pathlib import Path
 
 import pytest
 
+from otel_train.bridge import read_history
 from otel_train.ring import RingReader, ring_files
 from tests.integrations.support.case_loop import TERMINATED, Case, cases_of
 from tests.integrations.support.loader_job import RANKS, Outcome, interpreter
@@ -52,6 +54,14 @@ def test_mix_matches_consumed(outcomes: Mapping[str, Outcome], case: str) -> Non
 def test_wandb_has_ring_values(outcomes: Mapping[str, Outcome], tmp_path: Path) -> None:
     """The wandb file of a run that was resumed has the rings' values, step by step, evaluations among them."""
     check_wandb(outcomes["plain-0-resumed"].folder, tmp_path)
+
+
+def test_own_wandb_run_is_whole(outcomes: Mapping[str, Outcome]) -> None:
+    """Ignite's WandBLogger beside ours has what it has alone: rank 0's loss of each iteration."""
+    folder = outcomes["accumulated-0-straight"].folder
+    [path] = folder.glob("wandb/offline-run-*/*.wandb")
+    losses = [value for _, key, value, _ in json.loads((folder / "record0.json").read_text()) if key == "train/loss"]
+    assert [row.values["own/loss"] for row in read_history(path)] == pytest.approx(losses, rel=1e-6)
 
 
 def test_sessions_tell_their_ends(outcomes: Mapping[str, Outcome]) -> None:

@@ -12,6 +12,7 @@ from typing import Any
 
 import pytest
 
+from otel_train.bridge import read_history
 from otel_train.catalogue import rows, session_rows
 from otel_train.ring import End, Kind, RingReader, ring_files
 from tests.integrations.support.loader_job import JOBS, RANKS, Outcome, interpreter, run_program
@@ -147,6 +148,19 @@ def test_fits_share_run(folder: Path, case: str) -> None:
 def test_wandb_has_ring_values(folder: Path, tmp_path: Path) -> None:
     """The wandb file of a fit and the one that goes on from its checkpoint has the rings' values, step by step."""
     check_wandb(folder / "resumed", tmp_path)
+
+
+def test_own_wandb_run_is_whole(folder: Path) -> None:
+    """Lightning's WandbLogger beside ours has what it has alone: rank 0's value of each step's last micro-batch."""
+    [path] = (folder / "accumulated").glob("wandb/offline-run-*/*.wandb")
+    values, newest = [], 0.0
+    for event in json.loads((folder / "accumulated" / "rank0.json").read_text()):
+        if event[:2] == ["step", "plain"]:
+            newest = event[2]
+        elif event == ["ends"]:
+            values.append(newest)
+    logged = [row.values["plain"] for row in read_history(path) if "plain" in row.values]
+    assert logged == pytest.approx(values, rel=1e-6)
 
 
 def test_meter_counts_trained_rows(folder: Path) -> None:

@@ -11,7 +11,7 @@ from typing import Any, NoReturn
 import torch
 import torch.distributed as dist
 from ignite.engine import Engine, Events, create_supervised_evaluator, create_supervised_trainer
-from ignite.handlers import Checkpoint, DiskSaver, ProgressBar
+from ignite.handlers import Checkpoint, DiskSaver, ProgressBar, WandBLogger
 from ignite.metrics import Average, Loss, RunningAverage
 from torch.nn.parallel import DistributedDataParallel
 from torch.utils.data import default_collate
@@ -163,6 +163,18 @@ def run_interrupted(trial: Trial) -> None:
     trial.run()
 
 
+def run_accumulated(trial: Trial, folder: Path) -> None:
+    """Accumulate, with ignite's own WandBLogger on rank 0."""
+    own = WandBLogger(mode="offline", dir=folder) if dist.get_rank() == 0 else None
+    if own is not None:
+        own.attach_output_handler(
+            trial.trainer, Events.ITERATION_COMPLETED, tag="own", output_transform=lambda loss: {"loss": loss.item()}
+        )
+    trial.run()
+    if own is not None:
+        own.close()
+
+
 def run_terminated(trial: Trial, folder: Path) -> None:
     """Get SIGTERM in a step."""
     begins = Events.ITERATION_STARTED(once=LAST + 1)
@@ -216,7 +228,7 @@ def run(case: Case, folder: Path) -> None:
                     Checkpoint.load_objects(trial.to_save, folder / "checkpoint_0.pt")
                     run_plain(trial, saver, resumed=False)
             case "accumulated":
-                trial.run()
+                run_accumulated(trial, folder)
             case "failed":
                 run_failed(trial)
             case "swallowed":

@@ -16,6 +16,7 @@ import torch
 import torch.distributed as dist
 import torchmetrics
 from lightning.pytorch.callbacks import Callback, EarlyStopping, GradientAccumulationScheduler, ModelCheckpoint
+from lightning.pytorch.loggers import WandbLogger
 from torch.utils.data import DataLoader, TensorDataset, WeightedRandomSampler
 
 import otel_train
@@ -190,9 +191,11 @@ def plain(fits: Fits) -> None:
 
 
 def accumulated(fits: Fits) -> None:
-    """Accumulate four batches, then three."""
+    """Accumulate four batches, then three, with Lightning's own WandbLogger beside the callback."""
     scheduler = GradientAccumulationScheduler({0: 4, 1: 3})
-    fits.fit(fits.trainer(fits.callback(), scheduler), Model(fits.events))
+    own = WandbLogger(save_dir=fits.folder, offline=True)
+    fits.fit(fits.trainer(fits.callback(), scheduler, logger=own, log_every_n_steps=1), Model(fits.events))
+    own.experiment.finish()
 
 
 def manual(fits: Fits) -> None:
