@@ -152,9 +152,10 @@ def test_terminated_ranks_keep_steps(outcomes: Mapping[str, Outcome]) -> None:
     check_terminated(outcome.folder, expected_losses(TERMINATED, outcome, 0))
 
 
-def test_wandb_has_ring_values(outcomes: Mapping[str, Outcome], tmp_path: Path) -> None:
-    """The wandb file has the rings' values, step by step, and the evaluation before the first step."""
-    check_wandb(outcomes[EVALUATED.name].folder, tmp_path)
+@pytest.mark.parametrize("case", [EVALUATED, RESUMED], ids=lambda case: case.name)
+def test_wandb_has_ring_values(outcomes: Mapping[str, Outcome], tmp_path: Path, case: Case) -> None:
+    """The wandb file has the rings' values, step by step, and an evaluation before the first step."""
+    check_wandb(outcomes[case.name].folder, tmp_path)
 
 
 def test_later_evaluation_joins_run(outcomes: Mapping[str, Outcome]) -> None:

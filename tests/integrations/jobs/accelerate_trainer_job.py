@@ -41,7 +41,7 @@ class Script:
         AcceleratorState._reset_state(reset_partial_state=True)  # several scripts in one process
         if not dist.is_initialized():
             meet()
-        options = {"ring_dir": folder / "rings", "max_in_flight": 64, **options}
+        options = {"ring_dir": folder / "rings", "max_in_flight": 64, "close_timeout": 1, **options}
         self.tracker = OtelTrainTracker(**options)
         self.accelerator = Accelerator(log_with=[self.tracker], gradient_accumulation_steps=micro)
         self.accelerator.register_for_checkpointing(self.tracker)
