@@ -26,11 +26,14 @@ class LateTransport:
         vectors: The session's.
         group: The ranks.
         warnings: The session's.
+        max_in_flight: Reductions under way at once.
     """
 
-    def __init__(self, vectors: PackedVectors, group: RankGroup, warnings: ReductionWarnings) -> None:
+    def __init__(
+        self, vectors: PackedVectors, group: RankGroup, warnings: ReductionWarnings, *, max_in_flight: int
+    ) -> None:
         self._vectors, self._warnings = vectors, warnings
-        self._logged = LoggedValues()
+        self._logged = LoggedValues(max_in_flight)
         self._last = LastLogs(group)
         self._any = False
         """Whether this rank has logged something, or seen that another one has."""
@@ -67,10 +70,10 @@ class LateTransport:
         agreed: dict[int, Sequence[LateValue]] = {}
         for lane, step, values in self._vectors.logged_values(flight):
             if step is not None:
-                self._logged.arrived(step)
+                self._logged.arrived(flight.number, lane)
                 agreed[step] = values
-            elif own := flight.logged.get(lane, ()):
-                self._logged.give_back(own)
+            else:
+                self._logged.give_back(flight.number, lane)
         self._any |= bool(agreed)
         rows = []
         for after, step in zip(range(len(agreed), 0, -1), sorted(agreed), strict=True):

@@ -77,7 +77,7 @@ class Reducer:
         """Flight that closes the session; its values, if any, are of an interval that had not ended."""
         self._rest: Measurements | None = None
         self._some_closed = self._all_closed = False
-        self._late = LateTransport(self._vectors, group, self.warnings)
+        self._late = LateTransport(self._vectors, group, self.warnings, max_in_flight=max_in_flight)
 
     # -- launching -----------------------------------------------------------------------------------------------
 
@@ -325,7 +325,7 @@ class Reducer:
     def _awaits_end(self) -> bool:
         """Tell whether what is under way has values: this rank's, or those that others may have of a last interval."""
         records = self.group.emits and self._closing is not None and not self.overdue
-        others = records and (self._all_closed or not self._some_closed)
+        others = records and (self._all_closed or any(flight is self._closing for flight in self._flights))
         return others or self._rest is not None or bool(self._owed())
 
     def _leave_logs(self, deadline: float) -> None:
