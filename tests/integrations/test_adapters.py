@@ -13,15 +13,18 @@ from otel_train.integrations import torch_datasets
 from tests.support.torchrun import ROOT
 
 FOLDER = ROOT / "otel_train" / "integrations"
-ADAPTERS = [path for path in sorted(FOLDER.glob("*.py")) if "\ndef track(" in path.read_text()]
+TRAINERS = ("accelerate", "composer", "ignite", "lightning", "torchtitan", "transformers")
+SHARED = ("fit_session", "lightning_results", "logged_fit")
+"""What adapters are made of."""
 WEIGHTED = WeightedRandomSampler([3.0] * 2 + [1 / 3] * 6, 8)
 SOURCES = {"code": [{"x": 0}] * 2, "prose": [{"x": 1}] * 6}
 
 
-@pytest.mark.parametrize("path", ADAPTERS, ids=lambda path: path.stem)
+@pytest.mark.parametrize("path", sorted(FOLDER.glob("*.py")), ids=lambda path: path.stem)
 def test_adapters_stay_short(path: Path) -> None:
-    """An adapter has 80 lines at most: what needs more belongs to the meter."""
-    assert len(path.read_text().splitlines()) <= 80
+    """A loader's adapter has 80 lines at most, a trainer's 120: what needs more belongs to the meter or the session."""
+    lines = path.read_text().splitlines()
+    assert len(lines) <= (120 if path.stem in TRAINERS else 80) or path.stem in SHARED
 
 
 def test_example_of_datasets_holds() -> None:
