@@ -34,7 +34,7 @@ class LoggedValues:
         self._spacing = spacing
         self._waiting: dict[_Batch, dict[str, LateValue]] = {}
         self._sent: dict[tuple[int, int], tuple[_Batch, dict[str, LateValue]]] = {}
-        """What is under way, by the reduction's number and the lane."""
+        """Batches under way, by the reduction's number and the lane."""
         self._count = 0
 
     def __bool__(self) -> bool:
