@@ -13,6 +13,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from otel_train.catalogue import Layout, Metric, Reduction
+from otel_train.step import reduction
 from otel_train.step.alignment import Alignment
 from otel_train.step.packing import Reduced
 from otel_train.step.rank_group import RankGroup
@@ -143,10 +144,11 @@ def test_ranks_in_step_lose_nothing() -> None:
 
 
 @pytest.mark.parametrize("away", [range(3, 6), range(3, 60), range(3, 120)], ids=len)
-def test_absent_rank_realigns(away: range) -> None:
+def test_absent_rank_realigns(away: range, monkeypatch: pytest.MonkeyPatch) -> None:
     """A rank that was away, however long, meets its peers again; what they keep waiting is recorded, and the rest is
     counted.
     """
+    monkeypatch.setattr(reduction, "_MOST_WAITING", 60)
     steps = list(range(1, 300))
     plans = [(steps, False), (steps, False), ([step for step in steps if step not in away], False)]
     ranks = run_ranks(plans, [0, 1, 2, 0, 1, 2, *[0, 1] * len(away)])
