@@ -16,11 +16,12 @@ PACKAGE = Path(otel_train.__file__).parent
 CONTRIBUTING = Path(__file__).parents[1] / "CONTRIBUTING.md"
 MAY_IMPORT: dict[str, set[str]] = {
     "catalogue": set(),
-    "mixing": {"catalogue"},
+    "native": set(),
+    "mixing": {"catalogue", "native"},
     "integrations": {"mixing", "step"},
-    "ledger": {"catalogue"},
-    "ring": {"catalogue"},
-    "step": {"catalogue", "mixing", "ledger", "ring"},
+    "ledger": {"catalogue", "native"},
+    "ring": {"catalogue", "native"},
+    "step": {"catalogue", "mixing", "native", "ledger", "ring"},
     "trainer": {"catalogue", "mixing", "ledger", "ring", "step"},
     "otlp": set(),
     "sidecar": {"catalogue", "ring", "otlp"},

@@ -1,0 +1,42 @@
+/* The native core: what runs at each step, over memory that Python owns. docs/decisions/native-core.md has why it is C.
+ *
+ * Rules of these files:
+ * - Only the limited API of Python 3.11: one build serves all later versions.
+ * - No global state: what a function needs hangs on an object or on the module.
+ * - No memory of its own: arrays, bytearrays and mappings are Python's; an object holds their buffers while it lives.
+ * - Each function has a twin in Python, which is the reference: the same operations on numbers, in the same order. What
+ *   is rare (an odd argument, an error, a change of configuration) is left to the twin.
+ */
+#ifndef OTEL_TRAIN_CORE_H
+#define OTEL_TRAIN_CORE_H
+
+#define PY_SSIZE_T_CLEAN
+#include <Python.h>
+#include <structmember.h>
+
+#include <stdbool.h>
+#include <stdint.h>
+#include <string.h>
+
+#ifdef Py_GIL_DISABLED
+#error "the core relies on the GIL: a free-threaded Python runs the twins in Python"
+#endif
+
+/* Numbers that Python owns: of an array, a bytearray, a memoryview or a mapping. */
+typedef struct {
+    Py_buffer view;
+    union {
+        void *bytes;
+        double *doubles;
+        int64_t *longs;
+    };
+    Py_ssize_t count; /* elements */
+} Numbers;
+
+/* Take the numbers of `owner`; format is "d" (float64), "q" (int64) or "B" (bytes). Returns -1 with an error set where it
+ * is no contiguous writable buffer of that format with at least `least` elements. */
+int numbers_take(Numbers *numbers, PyObject *owner, char format, Py_ssize_t least);
+void numbers_release(Numbers *numbers);
+
+
+#endif

@@ -1,0 +1,29 @@
+#include "core.h"
+
+int numbers_take(Numbers *numbers, PyObject *owner, char format, Py_ssize_t least)
+{
+    Py_ssize_t size = format == 'B' ? 1 : 8;
+    Py_buffer view;
+    if (PyObject_GetBuffer(owner, &view, PyBUF_WRITABLE | PyBUF_FORMAT | PyBUF_ND) < 0)
+        return -1;
+    const char *given = view.format == NULL ? "B" : view.format;
+    bool fits = view.itemsize == size && given[0] == format && given[1] == '\0' && view.ndim <= 1;
+    if (!fits || view.len / size < least) {
+        PyErr_Format(PyExc_ValueError, "must be a buffer of at least %zd elements of format '%c', got %zd bytes of '%s'",
+                     least, (int)format, view.len, given);
+        PyBuffer_Release(&view);
+        return -1;
+    }
+    numbers_release(numbers);
+    numbers->view = view;
+    numbers->bytes = view.buf;
+    numbers->count = view.len / size;
+    return 0;
+}
+
+void numbers_release(Numbers *numbers)
+{
+    numbers->bytes = NULL;
+    numbers->count = 0;
+    PyBuffer_Release(&numbers->view); /* nothing where none is held */
+}
