@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from array import array
 from collections.abc import Mapping, Sequence
 from math import exp
 from typing import Any
@@ -10,7 +11,7 @@ from typing import Any
 class DecayedShares:
     """Picks and targets of each modality, in which a pick's part decays with the picks after it.
 
-    All totals are numbers of picks since the meter was made or loaded.
+    Its arrays stay the same objects: a pick writes them at once.
 
     Args:
         modalities: Number of modalities.
@@ -20,54 +21,50 @@ class DecayedShares:
     def __init__(self, modalities: int, horizon: float) -> None:
         self.horizon = horizon
         """Picks after which a pick's part has decayed to 1/e."""
-        self.counts = [0.0] * modalities
+        zeros = bytes(8 * modalities)
+        self.counts = array("d", zeros)
         """Decayed picks of each modality, at the last drain."""
-        self.targets = [0.0] * modalities
+        self.targets = array("d", zeros)
         """Decayed target shares of the same picks."""
-        self.new_counts = [0.0] * modalities
-        """Picks of the interval by modality: the meter adds to this list, which stays the same object."""
-        self.shares = [0.0] * modalities
+        self.new_counts = array("d", zeros)
+        """Picks of the interval by modality: the meter adds to it."""
+        self.shares = array("d", zeros)
         """Target shares that are in force."""
-        self._indices = range(modalities)
-        self._early_targets: list[float] | None = None
+        self.early_targets = array("d", zeros)
         """Targets of the interval's picks under shares that have changed since."""
-        self._total_weighed = 0.0
-        """Total at the last change of the shares, or at the last drain where that came later."""
+        self._indices = range(modalities)
 
-    def set_shares(self, shares: list[float], total: float) -> None:
-        """Use these target shares for the picks after the first `total`."""
-        if total > self._total_weighed:
-            self._early_targets = self._new_targets(total)
-        self._total_weighed = total
-        self.shares = shares
+    def set_shares(self, shares: list[float], since: float) -> None:
+        """Use these target shares from now on, after `since` picks at those that are in force."""
+        self.early_targets[:] = array("d", self._new_targets(since))
+        self.shares[:] = array("d", shares)
 
-    def drain(self, picks: float, total: float) -> None:
-        """Decay what was counted before by the interval's `picks`, and add those."""
+    def drain(self, picks: float, since: float) -> None:
+        """Decay what was counted before by the interval's `picks`, and add those, `since` of them at these shares."""
         keep = exp(-picks / self.horizon)
-        since = total - self._total_weighed
-        counts, targets, new_counts, shares = self.counts, self.targets, self.new_counts, self.shares
+        counts, targets, new_counts, shares, early = (
+            self.counts,
+            self.targets,
+            self.new_counts,
+            self.shares,
+            self.early_targets,
+        )
         for index in self._indices:  # enumerate or zip would take half as long again
             counts[index] = counts[index] * keep + new_counts[index]
-            targets[index] = targets[index] * keep + since * shares[index]
-            new_counts[index] = 0
-        if self._early_targets is not None:
-            self.targets = [target + early for target, early in zip(targets, self._early_targets, strict=True)]
-            self._early_targets = None
-        self._total_weighed = total
+            targets[index] = targets[index] * keep + since * shares[index] + early[index]
+            new_counts[index] = early[index] = 0.0
 
-    def _new_targets(self, total: float) -> list[float]:
+    def _new_targets(self, since: float) -> list[float]:
         """Return the target shares added up over the interval's picks, each at those in force at the pick."""
-        since = total - self._total_weighed
-        early = self._early_targets or [0.0] * len(self.shares)
-        return [before + since * share for before, share in zip(early, self.shares, strict=True)]
+        return [before + since * share for before, share in zip(self.early_targets, self.shares, strict=True)]
 
-    def interval_state(self, total: float) -> dict[str, Any]:
-        """Return the picks and the targets of the interval."""
-        return {"new_counts": list(self.new_counts), "new_targets": self._new_targets(total)}
+    def interval_state(self, since: float) -> dict[str, Any]:
+        """Return the picks and the targets of the interval, of which `since` picks are at the present shares."""
+        return {"new_counts": self.new_counts.tolist(), "new_targets": self._new_targets(since)}
 
     def load(self, counts: Sequence[float], targets: Sequence[float], interval: Mapping[str, Any]) -> None:
-        """Go on from saved counts and targets, with the total at 0 and the present shares."""
-        self.counts, self.targets = list(counts), list(targets)
-        self.new_counts[:] = interval["new_counts"]
-        self._early_targets = list(interval["new_targets"])
-        self._total_weighed = 0.0
+        """Go on from saved counts and targets, with the present shares."""
+        self.counts[:] = array("d", counts)
+        self.targets[:] = array("d", targets)
+        self.new_counts[:] = array("d", interval["new_counts"])
+        self.early_targets[:] = array("d", interval["new_targets"])

@@ -3,12 +3,14 @@
 Each rank adds a few signs of its hash to the sum over the ranks. Ranks with equal orders have equal signs, those of
 others are independent: so the mean square of the sums is the sum over all orders of the square of the number of ranks
 that have it (Alon, Matias, Szegedy 1996, "The space complexity of approximating the frequency moments": its F2).
+
+The hash of picks p1 ... pn is a polynomial modulo 2**64, `INCREMENT`**n * start + (p1 + 1) * `INCREMENT`**(n - 1) + ...
++ (pn + 1), which a pick extends by one product and one sum; the finaliser of SplitMix64 mixes it before signs are read.
 """
 
 from __future__ import annotations
 
 from array import array
-from collections import deque
 from collections.abc import Sequence
 from functools import lru_cache
 from zlib import crc32
@@ -16,59 +18,41 @@ from zlib import crc32
 import torch
 
 from otel_train.catalogue.rows import ORDER_SIGNS
-from otel_train.splitmix import INCREMENT, signed
+from otel_train.splitmix import INCREMENT, mix, signed
 from otel_train.torch_modes import outside_modes
 
-MOST_PICKS = 8192
-"""Picks of an interval that are hashed, the newest: a meter that nobody drains must not grow."""
+MASK = 2**64 - 1
 _BITS = ORDER_SIGNS.size
-_SIGNS = [tuple(1.0 if bits >> bit & 1 else -1.0 for bit in range(_BITS)) for bits in range(1 << _BITS)]
-_NONE = (0.0,) * (_BITS + 1)
-_ODD = 0x9E3779B1
-"""2**32 divided by the golden ratio: as a factor it carries each bit of the hash, which is linear, into upper ones."""
+_SIGNS = [(1.0, *(1.0 if bits >> bit & 1 else -1.0 for bit in range(_BITS))) for bits in range(1 << _BITS)]
+NO_SIGNS = (0.0,) * (_BITS + 1)
+"""What an interval without picks gives."""
 
 
-class PickOrder:
-    """Running hash of the order of all picks since the session began."""
+def extended(order: int, value: int) -> int:
+    """Return the hash after one more pick, or after whatever else is part of the order.
 
-    def __init__(self) -> None:
-        self.recent: deque[int] = deque(maxlen=MOST_PICKS)
-        """Picks of the interval, as the index of each one's modality: the meter appends to it."""
-        self._hash = 0
+    Args:
+        order: The hash so far, 64 bits.
+        value: Index of the pick's modality; any number.
+    """
+    return (order * INCREMENT + value + 1) & MASK
 
-    def extend(self, indices: Sequence[int] | torch.Tensor) -> None:
-        """Take many picks at once.
 
-        Args:
-            indices: The index of each pick's modality in order, int64 [n] on the CPU where it is a tensor.
-        """
-        if isinstance(indices, torch.Tensor):
-            self.recent.append(_hashed(indices))
-        else:
-            self.recent.extend(indices)
-
-    def drain(self) -> tuple[float, ...]:
-        """End the interval.
-
-        Returns:
-            float [1 + signs]: 1 and the signs of the hash, each 1 or -1; zeros where the interval has no picks.
-        """
-        recent = self.recent
-        if not recent:
-            return _NONE
-        try:
-            picks = bytes(recent)
-        except ValueError:  # an index above 255, a number of rows, a hash of a batch
-            picks = array("q", recent).tobytes()
-        recent.clear()
-        self._hash = crc32(picks, self._hash)
-        return 1.0, *_SIGNS[(self._hash * _ODD & 0xFFFFFFFF) >> (32 - _BITS)]
+def signs_of(order: int) -> tuple[float, ...]:
+    """Return 1 and the signs of a hash, each 1 or -1: float [1 + signs]."""
+    return _SIGNS[mix(order) >> (64 - _BITS)]
 
 
 @outside_modes
-def _hashed(indices: torch.Tensor) -> int:
-    """Return a hash of 64 bits, signed: each index times an odd number that its position decides, added up."""
-    return int(torch.dot(indices + 1, _factors(len(indices))))
+def value_of_batch(indices: Sequence[int] | torch.Tensor) -> int:
+    """Return a batch's part in the order.
+
+    Args:
+        indices: The index of each pick's modality in order, int64 [n] on the CPU where it is a tensor.
+    """
+    if isinstance(indices, torch.Tensor):
+        return int(torch.dot(indices + 1, _factors(len(indices))))
+    return crc32(array("q", indices).tobytes())
 
 
 @lru_cache(maxsize=8)

@@ -2,12 +2,14 @@
 
 from __future__ import annotations
 
+from array import array
+
 EMPTY = -1
 """The modality's index of a slot that holds no stream."""
 
 
 class ReaderSlots:
-    """Modality and last pick of each slot. Its lists stay the same objects, so that a pick can write them at once.
+    """Modality and last pick of each slot. Its arrays stay the same objects, so that a pick can write them at once.
 
     Args:
         slots: Number of slots.
@@ -15,16 +17,14 @@ class ReaderSlots:
     """
 
     def __init__(self, slots: int, step: int) -> None:
-        self.last_picked_step = [step] * slots
+        self.last_picked_step = array("q", [step]) * slots
         """Step of each slot's last pick, or of its opening where that came later."""
         self.modality_for_reader: list[str | None] = [None] * slots
         """Modality of each slot's stream, None for an empty slot."""
-        self.modality_index = [EMPTY] * slots
+        self.modality_index = array("q", [EMPTY]) * slots
         """Index of that modality, `EMPTY` for an empty slot."""
         self.active = 0.0
         """Number of slots that hold a stream; a float, as records have it."""
-        self.is_full = not slots
-        """Whether every slot holds a stream."""
 
     def __len__(self) -> int:
         return len(self.modality_index)
@@ -33,22 +33,23 @@ class ReaderSlots:
         """Set the modality of a slot's stream, None for no stream."""
         self.modality_for_reader[slot] = modality
         self.modality_index[slot] = index
-        empty = self.modality_index.count(EMPTY)
-        self.active = float(len(self) - empty)
-        self.is_full = not empty
+        self.active = float(len(self) - self.modality_index.count(EMPTY))
 
     def reset_ages(self, step: int) -> None:
         """Let every reader's age begin at a step."""
-        self.last_picked_step[:] = [step] * len(self)
+        self.last_picked_step[:] = array("q", [step]) * len(self)
 
     def settle(self, expected: int, step: int) -> None:
         """Give what was picked and opened in the step that was expected to the step that ends now.
 
         Steps may be reported with a stride, and a job may begin at any of them: which step is made is known at its end.
         """
-        self.last_picked_step[:] = [step if picked == expected else picked for picked in self.last_picked_step]
+        settled = [step if picked == expected else picked for picked in self.last_picked_step]
+        self.last_picked_step[:] = array("q", settled)
 
     def active_last_picks(self) -> list[int]:
         """Return the step of the last pick of each slot that holds a stream."""
+        if self.active == len(self):
+            return self.last_picked_step.tolist()
         pairs = zip(self.last_picked_step, self.modality_index, strict=True)
         return [picked for picked, modality in pairs if modality != EMPTY]

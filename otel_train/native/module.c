@@ -6,7 +6,9 @@
 
 static int fill(PyObject *module)
 {
-    return PyModule_AddIntConstant(module, "VERSION", CORE_VERSION);
+    if (PyModule_AddIntConstant(module, "VERSION", CORE_VERSION) < 0)
+        return -1;
+    return add_meter(module);
 }
 
 static PyModuleDef_Slot slots[] = {{Py_mod_exec, fill}, {0, NULL}};

@@ -27,3 +27,14 @@ void numbers_release(Numbers *numbers)
     numbers->count = 0;
     PyBuffer_Release(&numbers->view); /* nothing where none is held */
 }
+
+PyObject *list_of(const double *numbers, Py_ssize_t count)
+{
+    PyObject *list = PyList_New(count);
+    for (Py_ssize_t i = 0; list != NULL && i < count; i++) {
+        PyObject *number = PyFloat_FromDouble(numbers[i]);
+        if (number == NULL || PyList_SetItem(list, i, number) < 0)
+            Py_CLEAR(list);
+    }
+    return list;
+}

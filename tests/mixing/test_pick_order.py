@@ -11,7 +11,7 @@ import torch
 
 from otel_train.catalogue import rows
 from otel_train.mixing import MixingMeter
-from otel_train.mixing.pick_order import MOST_PICKS, PickOrder
+from otel_train.mixing.pick_order import extended, signs_of, value_of_batch
 from tests.support.mixing_schemes import Scheme, alike_ranks, in_groups, independent_rows, mixed_job
 
 KEY = rows.ALIKE_RANKS.wandb_key
@@ -20,21 +20,21 @@ KEY = rows.ALIKE_RANKS.wandb_key
 def test_orders_once_different_stay_different() -> None:
     """After one pick of another modality, or two that changed places, the signs go apart and don't meet again."""
 
-    def signs_of(intervals: list[list[int]]) -> list[tuple[float, ...]]:
+    def signs(intervals: list[list[int]]) -> list[tuple[float, ...]]:
         """Return what an order of picks contributes, interval by interval."""
-        order = PickOrder()
-        signs = []
+        order, contributed = 0, []
         for picks in intervals:
-            order.recent.extend(picks)
-            signs.append(order.drain())
-        return signs
+            for pick in picks:
+                order = extended(order, pick)
+            contributed.append(signs_of(order))
+        return contributed
 
     rng = random.Random(1)
     same = [rng.choices(range(3), k=8) for _ in range(1600)]
     for first in ([1, 0], [0, 0], [300, 0]):
-        one, other = signs_of([[0, 1], *same]), signs_of([first, *same])
+        one, other = signs([[0, 1], *same]), signs([first, *same])
         assert 50 < sum(a == b for a, b in zip(one, other, strict=True)) < 150  # 1 in 16 by chance
-    assert signs_of(same) == signs_of(same)
+    assert signs(same) == signs(same)
 
 
 @pytest.mark.parametrize(
@@ -57,29 +57,16 @@ def test_interval_without_picks_says_nothing() -> None:
     assert meter.drain_step_metrics()[KEY] == 0
 
 
-def test_undrained_order_is_bounded() -> None:
-    """A meter whose telemetry is disabled does not grow."""
-    meter = MixingMeter(1, ["a"], {"a": 1})
-    meter.open(0, "a")
-    for _ in range(MOST_PICKS + 10):
-        meter.pick(0)
-    order = PickOrder()
-    order.recent.extend([0] * (MOST_PICKS + 10))
-    assert len(order.recent) == MOST_PICKS
-    assert meter.drain_step_metrics()[KEY] == 1
-
-
 def test_batches_have_an_order() -> None:
     """A tensor of indices counts in its order, whatever their number."""
     indices = torch.arange(5000) % 300
 
     def signs(batch: torch.Tensor) -> list[tuple[float, ...]]:
-        order = PickOrder()
-        drained = []
+        order, contributed = 0, []
         for _ in range(20):
-            order.extend(batch)
-            drained.append(order.drain())
-        return drained
+            order = extended(order, value_of_batch(batch))
+            contributed.append(signs_of(order))
+        return contributed
 
     assert signs(indices) == signs(indices.clone())
     assert signs(indices) != signs(indices.flip(0))

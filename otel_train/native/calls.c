@@ -1,0 +1,38 @@
+#include "core.h"
+
+PyObject *call_twin(PyObject *twin, PyObject *self, PyObject *const *args, Py_ssize_t count, PyObject *names)
+{
+    PyObject *result = NULL, *options = NULL, *positional = PyTuple_New(count + 1);
+    if (positional == NULL)
+        return NULL;
+    Py_INCREF(self);
+    PyTuple_SetItem(positional, 0, self);
+    for (Py_ssize_t i = 0; i < count; i++) {
+        Py_INCREF(args[i]);
+        PyTuple_SetItem(positional, i + 1, args[i]);
+    }
+    Py_ssize_t named = names == NULL ? 0 : PyTuple_Size(names);
+    if (named > 0 && (options = PyDict_New()) == NULL)
+        goto done;
+    for (Py_ssize_t i = 0; i < named; i++)
+        if (PyDict_SetItem(options, PyTuple_GetItem(names, i), args[count + i]) < 0)
+            goto done;
+    result = PyObject_Call(twin, positional, options);
+done:
+    Py_XDECREF(options);
+    Py_DECREF(positional);
+    return result;
+}
+
+int add_type(PyObject *module, PyType_Spec *spec, PyObject **kept)
+{
+    PyObject *type = PyType_FromModuleAndSpec(module, spec, NULL);
+    if (type == NULL)
+        return -1;
+    int failed = PyModule_AddType(module, (PyTypeObject *)type);
+    if (!failed && kept != NULL)
+        *kept = type;
+    else
+        Py_DECREF(type);
+    return failed;
+}
