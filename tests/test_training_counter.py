@@ -138,6 +138,6 @@ def test_child_may_be_rank(method: str, calls: int, steps: int, warned: int, tmp
 def test_copies_here_are_unmarked(duplicate: Any) -> None:
     """A copy in the same process counts as the original does, with nothing in between."""
     made = duplicate(a_meter())
-    assert not {"pick", "end_step"} & vars(made).keys()
+    assert not any(isinstance(member, partial) for member in vars(made).values())
     made.pick(0)
     assert made.drain_step_metrics(1)["stream_mixing/picks"] == 1

@@ -1,10 +1,11 @@
 """Count picks and derive an interval's measurements: what a mixing meter does at each step, and the core in its stead.
 
-native/meter.c has `PickCounts.pick` and `PickCounts.drain_measurements` over the same arrays and attributes.
+native/meter.c has `PickCounts.pick` and `PickCounts.drain` over the same arrays and attributes.
 """
 
 from __future__ import annotations
 
+import math
 from array import array
 from typing import Any
 
@@ -20,12 +21,9 @@ from otel_train.mixing.starvation import Starvation
 from otel_train.mixing.tally import Tally
 from otel_train.native import core
 from otel_train.native.records import PICKS, Picks
-from otel_train.training_counter import TAG_ROWS, TrainingCounter
-from otel_train.untraced import untraced
 
 
-@untraced
-class PickCounts(TrainingCounter, Picks, counting="pick pick_batch restart", instead=TAG_ROWS):
+class PickCounts(Picks):
     """Counts of a rank's picks.
 
     Args:
@@ -37,165 +35,172 @@ class PickCounts(TrainingCounter, Picks, counting="pick pick_batch restart", ins
     """
 
     def __init__(self, slots: int, modalities: int, *, horizon: float, step: int, unit: MixingUnit) -> None:
-        self._horizon, self._step = horizon, step
-        self._by_batch, self._judged = unit.by_batch, unit.by_rank
+        self.horizon, self.step = horizon, step
+        self.by_batch, self.judged = unit.by_batch, unit.by_rank
         # A pick writes the arrays of the slots, of the starvation and of the shares itself: a call would cost as much.
-        self._slots = ReaderSlots(slots, step)
-        self._starvation = Starvation(slots)
-        self._shares = DecayedShares(modalities, horizon)
-        self._tokens = array("d", bytes(8 * modalities))
+        self.slots = ReaderSlots(slots, step)
+        """Modality and last pick of each slot."""
+        self.starvation = Starvation(slots)
+        """Misses of each slot's reader."""
+        self.shares = DecayedShares(modalities, horizon)
+        """Decayed picks of each modality, and their targets."""
+        self.tokens = array("d", bytes(8 * modalities))
+        """Tokens of the interval by modality."""
         self._name_arrays()
         # Counts that go into a record are floats from the beginning: packing need not convert them.
-        self._total = self._total_drained = self._weighed = self._draws = 0.0
-        self._order, self._ordered = 0, False
-        self._restarts = self._switches = 0.0
-        self._previous = _EMPTY
-        self._unpaired = 0.0
+        self.total = self.total_drained = self.weighed = self.draws = 0.0
+        self.order, self.ordered = 0, False
+        self.restarts = self.switches = 0.0
+        self.previous = _EMPTY
+        self.unpaired = 0.0
 
     def _name_arrays(self) -> None:
         """Name the arrays that a pick writes, for itself and for the core."""
-        slots, starvation, shares = self._slots, self._starvation, self._shares
+        slots, starvation, shares = self.slots, self.starvation, self.shares
         self._last_picked_step, self._modality_index = slots.last_picked_step, slots.modality_index
-        self._modality_for_reader = slots.modality_for_reader
         self._total_picked, self._new_counts = starvation.total_picked, shares.new_counts
         of_slots = (self._last_picked_step, self._modality_index, self._total_picked)
         surprises = (starvation.surprise, starvation.miss_surprise)
         of_sources = (shares.counts, shares.targets, shares.new_counts, shares.shares, shares.early_targets)
-        self._bind((*of_slots, *surprises), (self._tokens, *of_sources), _pick_in_python)
+        self.bind((*of_slots, *surprises), (self.tokens, *of_sources), _pick_in_python)
+
+    def set_shares(self, shares: list[float]) -> None:
+        """Use these target shares for the picks from now on."""
+        self.shares.set_shares(shares, self.since_weighed)
+        self.weighed = self.total
+        self.expect()
+
+    def expect(self) -> None:
+        """Note that slots, modalities or weights have changed."""
+        self.starvation.expect(self.draws, self.shares.shares, self._modality_index)
+        self.active, self.expected, self.earliest = self.slots.active, self.draws, -math.inf
+
+    @property
+    def since_weighed(self) -> float:
+        """Picks since the last change of the shares, or since the last drain where that came later."""
+        return self.total - self.weighed
+
+    def begin_anew(self) -> None:
+        """Forget the picks of all slots, as before a saved state is loaded."""
+        self.total = self.draws = self.weighed = self.total_drained = 0.0
+        self.starvation = Starvation(len(self.slots))
+        self._name_arrays()
 
     # -- what happens at the pick site ---------------------------------------------------------------------------
 
     def pick(self, slot: int, rows: int = 1, tokens: float = 0) -> None:
-        """Count `rows` picks of the reader in `slot`, whose rows hold `tokens` tokens together.
-
-        Args:
-            slot: An open slot, 0 for the first one.
-            rows: Number of picks: a whole number, or a tensor of one.
-            tokens: Number of tokens: a finite number, or a tensor of one element.
-
-        Raises:
-            ConfigurationError: The slot is none of this meter's or holds no stream, or a count is negative or not
-                a number. Nothing is counted then. Nothing that happens in training raises here.
-        """
+        """Count picks; see `MixingMeter.pick`."""
         plain = type(slot) is int and type(rows) is int and type(tokens) is int
         if not (plain and slot >= 0 and 1 << 53 >= rows >= 0 <= tokens):
             slot, rows, tokens = checked_pick(slot, rows, tokens, len(self._modality_index))
         try:
             modality = self._modality_index[slot]
-            total = self._total + rows
+            total = self.total + rows
             if modality == _EMPTY:
                 raise ConfigurationError(f"slot {slot} was picked but holds no stream; call open(slot, modality) first")
-            self._tokens[modality] += tokens
+            self.tokens[modality] += tokens
         except (IndexError, OverflowError):
             checked_pick(slot, rows, tokens, len(self._modality_index))
             raise
         self._new_counts[modality] += rows
-        self._last_picked_step[slot] = self._step
-        self._total = total
-        draws = rows and 1 if self._by_batch else rows
-        self._draws = self._total_picked[slot] = self._draws + draws
-        self._order = extended(self._order, modality)
+        self._last_picked_step[slot] = self.step
+        self.total = total
+        draws = rows and 1 if self.by_batch else rows
+        self.draws = self._total_picked[slot] = self.draws + draws
+        self.order = extended(self.order, modality)
         if rows != 1:
-            self._order = extended(self._order, rows)
-        self._ordered = True
-        if modality != self._previous and rows:
-            if self._previous != _EMPTY:
-                self._switches += 1
+            self.order = extended(self.order, rows)
+        self.ordered = True
+        if modality != self.previous and rows:
+            if self.previous != _EMPTY:
+                self.switches += 1
             else:
-                self._unpaired += 1
-            self._previous = modality
+                self.unpaired += 1
+            self.previous = modality
         if draws != rows:
-            self._unpaired += rows - draws
+            self.unpaired += rows - draws
 
     def pick_batch(self, tally: Tally) -> None:
         """Count the rows of a batch, for a meter of which slot i holds the i-th modality, where it has rows."""
         rows = tally.rows
         if not rows:
             return
-        before = self._draws
-        draws = tally.switches + 1 if self._by_batch else rows
+        before = self.draws
+        draws = tally.switches + 1 if self.by_batch else rows
         for slot, count in enumerate(tally.counts):
             if count:
                 self._new_counts[slot] += count
-                self._tokens[slot] += tally.tokens[slot]
-                self._last_picked_step[slot] = self._step
+                self.tokens[slot] += tally.tokens[slot]
+                self._last_picked_step[slot] = self.step
                 self._total_picked[slot] = before + min(draws, tally.last[slot] + 1)
-        self._total += rows
-        self._draws = before + draws
-        self._unpaired += rows - draws
-        self._order, self._ordered = extended(self._order, value_of_batch(tally.indices)), True
-        if self._previous == _EMPTY:
-            self._unpaired += 1
-        elif tally.ends[0] != self._previous:
-            self._switches += 1
-        self._switches += tally.switches
-        self._previous = tally.ends[1]
+        self.total += rows
+        self.draws = before + draws
+        self.unpaired += rows - draws
+        self.order, self.ordered = extended(self.order, value_of_batch(tally.indices)), True
+        if self.previous == _EMPTY:
+            self.unpaired += 1
+        elif tally.ends[0] != self.previous:
+            self.switches += 1
+        self.switches += tally.switches
+        self.previous = tally.ends[1]
 
     # -- the end of a step ---------------------------------------------------------------------------------------
 
     def end_step(self, step: int) -> None:
         """Note the end of a step that is not a log step: what comes now belongs to the next one."""
-        if step != self._step:
-            self._slots.settle(self._step, step)
-        self._step = step + 1
+        if step != self.step:
+            self.slots.settle(self.step, step)
+        self.step = step + 1
 
-    def drain_measurements(self, step: int | None = None) -> list[float]:
-        """End the interval with `step` and return its measurements, flat.
-
-        Args:
-            step: The step that ends; by default the one after the last drained.
-
-        Returns:
-            float [sums + peaks] in the order of `Layout(MIXING, modalities)`.
-        """
+    def drain(self, step: int | None = None) -> list[float]:
+        """End the interval with `step` and return its measurements; see `MixingMeter.drain_measurements`."""
         if step is None:
-            step = self._step
-        if step != self._step:
-            self._slots.settle(self._step, step)
-        shares, total = self._shares, self._total
-        picks = total - self._total_drained
+            step = self.step
+        if step != self.step:
+            self.slots.settle(self.step, step)
+        shares, total = self.shares, self.total
+        picks = total - self.total_drained
         if picks:
-            shares.drain(picks, total - self._weighed)
-            self._weighed = self._total_drained = total
-        active, last = self._active, self._slots.active_last_picks()
+            shares.drain(picks, self.since_weighed)
+            self.weighed = self.total_drained = total
+        active, last = self.active, self.slots.active_last_picks()
         starved = 0.0
-        if self._draws > self._earliest and self._judged:
-            starved, self._earliest = self._starvation.count(self._draws, self._modality_index)
+        if self.draws > self.earliest and self.judged:
+            starved, self.earliest = self.starvation.count(self.draws, self._modality_index)
         # The order of Layout(MIXING), by the rows' measures: the sums, then the one peak, staleness_max. The share of a
         # modality has no measure of its own, and an age is that of catalogue.mixing_rows.
         values: list[float] = [
             picks,
             active,
-            self._restarts,
+            self.restarts,
             active * step - sum(last),
-            self._switches,
-            picks - self._unpaired,
+            self.switches,
+            picks - self.unpaired,
             *shares.counts,
             *shares.targets,
-            *self._tokens,
+            *self.tokens,
             starved,
-            *(signs_of(self._order) if self._ordered else NO_SIGNS),
+            *(signs_of(self.order) if self.ordered else NO_SIGNS),
             float(step - min(last)) if last else ABSENT,
         ]
-        self._restarts = self._switches = self._unpaired = 0.0
-        self._ordered = False
-        self._tokens[:] = array("d", bytes(8 * len(self._tokens)))
-        self._step = step + 1
+        self.restarts = self.switches = self.unpaired = 0.0
+        self.ordered = False
+        self.tokens[:] = array("d", bytes(8 * len(self.tokens)))
+        self.step = step + 1
         return values
 
     # -- state ---------------------------------------------------------------------------------------------------
 
     def __getstate__(self) -> dict[str, Any]:
-        return {**super().__getstate__(), **{name: getattr(self, name) for name in PICKS}}
+        return vars(self) | {name: getattr(self, name) for name in PICKS}
 
     def __setstate__(self, state: dict[str, Any]) -> None:
-        for name in PICKS:
-            setattr(self, name, state.pop(name))
-        super().__setstate__(state)
+        for name, value in state.items():
+            setattr(self, name, value)
         self._name_arrays()
 
 
 _pick_in_python = PickCounts.pick
 if core is not None:
     PickCounts.pick = core.Picks.pick  # type: ignore[method-assign]
-    PickCounts.drain_measurements = core.Picks.drain_measurements  # type: ignore[method-assign]
+    PickCounts.drain = core.Picks.drain  # type: ignore[method-assign]

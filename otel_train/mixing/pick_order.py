@@ -25,7 +25,7 @@ MASK = 2**64 - 1
 _BITS = ORDER_SIGNS.size
 _SIGNS = [(1.0, *(1.0 if bits >> bit & 1 else -1.0 for bit in range(_BITS))) for bits in range(1 << _BITS)]
 NO_SIGNS = (0.0,) * (_BITS + 1)
-"""What an interval without picks gives."""
+"""Signs of an interval without picks: none."""
 
 
 def extended(order: int, value: int) -> int:

@@ -1,4 +1,4 @@
-/* What a mixing meter counts: the twins are MixingMeter.pick and MixingMeter.drain_measurements in mixing/meter.py. */
+/* What a mixing meter counts: the twins are PickCounts.pick and PickCounts.drain in mixing/pick_counts.py. */
 #include "core.h"
 #include "meter.h"
 
@@ -284,31 +284,31 @@ static void dealloc(Picks *picks)
 
 static PyMethodDef methods[] = {
     {"pick", (PyCFunction)(void (*)(void))pick, METH_FASTCALL | METH_KEYWORDS,
-     "pick($self, /, slot, rows=1, tokens=0)\n--\n\nCount picks of the reader in a slot; see MixingMeter."},
-    {"drain_measurements", (PyCFunction)(void (*)(void))drain, METH_VARARGS | METH_KEYWORDS,
-     "drain_measurements($self, /, step=None)\n--\n\nEnd the interval and return its measurements; see MixingMeter."},
-    {"_bind", (PyCFunction)bind, METH_VARARGS, NULL},
+     "pick($self, /, slot, rows=1, tokens=0)\n--\n\nCount picks of the reader in a slot; see PickCounts."},
+    {"drain", (PyCFunction)(void (*)(void))drain, METH_VARARGS | METH_KEYWORDS,
+     "drain($self, /, step=None)\n--\n\nEnd the interval and return its measurements; see PickCounts."},
+    {"bind", (PyCFunction)bind, METH_VARARGS, NULL},
     {NULL, NULL, 0, NULL},
 };
 
 static PyMemberDef members[] = {
-    {"_step", T_LONGLONG, offsetof(Picks, step), 0, NULL},
-    {"_total", T_DOUBLE, offsetof(Picks, total), 0, NULL},
-    {"_total_drained", T_DOUBLE, offsetof(Picks, total_drained), 0, NULL},
-    {"_draws", T_DOUBLE, offsetof(Picks, draws), 0, NULL},
-    {"_restarts", T_DOUBLE, offsetof(Picks, restarts), 0, NULL},
-    {"_switches", T_DOUBLE, offsetof(Picks, switches), 0, NULL},
-    {"_unpaired", T_DOUBLE, offsetof(Picks, unpaired), 0, NULL},
-    {"_previous", T_LONGLONG, offsetof(Picks, previous), 0, NULL},
-    {"_order", T_ULONGLONG, offsetof(Picks, order), 0, NULL},
-    {"_ordered", T_BOOL, offsetof(Picks, ordered), 0, NULL},
-    {"_by_batch", T_BOOL, offsetof(Picks, by_batch), 0, NULL},
-    {"_judged", T_BOOL, offsetof(Picks, judged), 0, NULL},
-    {"_active", T_DOUBLE, offsetof(Picks, active), 0, NULL},
-    {"_earliest", T_DOUBLE, offsetof(Picks, earliest), 0, NULL},
-    {"_expected", T_DOUBLE, offsetof(Picks, expected), 0, NULL},
-    {"_weighed", T_DOUBLE, offsetof(Picks, weighed), 0, NULL},
-    {"_horizon", T_DOUBLE, offsetof(Picks, horizon), 0, NULL},
+    {"step", T_LONGLONG, offsetof(Picks, step), 0, NULL},
+    {"total", T_DOUBLE, offsetof(Picks, total), 0, NULL},
+    {"total_drained", T_DOUBLE, offsetof(Picks, total_drained), 0, NULL},
+    {"draws", T_DOUBLE, offsetof(Picks, draws), 0, NULL},
+    {"restarts", T_DOUBLE, offsetof(Picks, restarts), 0, NULL},
+    {"switches", T_DOUBLE, offsetof(Picks, switches), 0, NULL},
+    {"unpaired", T_DOUBLE, offsetof(Picks, unpaired), 0, NULL},
+    {"previous", T_LONGLONG, offsetof(Picks, previous), 0, NULL},
+    {"order", T_ULONGLONG, offsetof(Picks, order), 0, NULL},
+    {"ordered", T_BOOL, offsetof(Picks, ordered), 0, NULL},
+    {"by_batch", T_BOOL, offsetof(Picks, by_batch), 0, NULL},
+    {"judged", T_BOOL, offsetof(Picks, judged), 0, NULL},
+    {"active", T_DOUBLE, offsetof(Picks, active), 0, NULL},
+    {"earliest", T_DOUBLE, offsetof(Picks, earliest), 0, NULL},
+    {"expected", T_DOUBLE, offsetof(Picks, expected), 0, NULL},
+    {"weighed", T_DOUBLE, offsetof(Picks, weighed), 0, NULL},
+    {"horizon", T_DOUBLE, offsetof(Picks, horizon), 0, NULL},
     {NULL, 0, 0, 0, NULL},
 };
 

@@ -6,7 +6,7 @@
 #define ORDER_SIGNS 4
 #define PICKS_FIXED (9 + ORDER_SIGNS) /* values of a drain beside three of each modality */
 
-/* The attributes of a mixing meter (native/records.py) and its arrays. */
+/* The attributes of a mixing meter's counts (native/records.py) and its arrays. */
 typedef struct {
     PyObject_HEAD
     int64_t step;

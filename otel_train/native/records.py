@@ -14,60 +14,63 @@ __all__ = ["PICKS", "Picks"]
 
 
 class Picks:
-    """What a mixing meter counts beside its arrays; see `MixingMeter`."""
+    """Counts of a mixing meter beside its arrays; see `PickCounts`."""
 
     __slots__ = (
-        "_active",
-        "_by_batch",
-        "_draws",
-        "_earliest",
-        "_expected",
-        "_horizon",
-        "_judged",
-        "_order",
-        "_ordered",
-        "_previous",
-        "_restarts",
-        "_step",
-        "_switches",
-        "_total",
-        "_total_drained",
-        "_unpaired",
-        "_weighed",
+        "active",
+        "by_batch",
+        "draws",
+        "earliest",
+        "expected",
+        "horizon",
+        "judged",
+        "order",
+        "ordered",
+        "previous",
+        "restarts",
+        "step",
+        "switches",
+        "total",
+        "total_drained",
+        "unpaired",
+        "weighed",
     )
-    _active: float
+    active: float
     """Slots that hold a stream; a float, as records have it."""
-    _by_batch: bool
+    by_batch: bool
     """Whether one source is drawn for each batch."""
-    _draws: float
+    draws: float
     """Draws so far: picks or, where one source is drawn for each, batches."""
-    _earliest: float
+    earliest: float
     """No reader is starved before that many draws."""
-    _expected: float
+    expected: float
     """Draws at the last change of what is expected of the readers."""
-    _horizon: float
-    _judged: bool
+    horizon: float
+    """Picks after which a pick's part in the divergence has decayed to 1/e."""
+    judged: bool
     """Whether a reader of this rank can starve."""
-    _order: int
+    order: int
     """Hash of the order of all picks, 64 bits."""
-    _ordered: bool
+    ordered: bool
     """Whether the interval has added to it."""
-    _previous: int
+    previous: int
     """Index of the last pick's modality."""
-    _restarts: float
-    _step: int
+    restarts: float
+    """Restarts of the interval."""
+    step: int
     """The step that is being made."""
-    _switches: float
-    _total: float
+    switches: float
+    """Switches of the interval."""
+    total: float
     """Picks so far."""
-    _total_drained: float
+    total_drained: float
     """Picks at the last drain."""
-    _unpaired: float
+    unpaired: float
     """Picks of the interval that are no draw which one of this rank came before."""
-    _weighed: float
+    weighed: float
     """Picks at the last change of the shares, or at the last drain where that came later."""
 
-    def _bind(self, of_slots: tuple[Any, ...], of_sources: tuple[Any, ...], twin: Callable[..., None]) -> None:
+    def bind(self, of_slots: tuple[Any, ...], of_sources: tuple[Any, ...], twin: Callable[..., None]) -> None:
         """Name the arrays to the core, and what it leaves odd calls to."""
 
 
