@@ -20,7 +20,7 @@ PACKAGES = {
 
 def missing_extras(*extras: str) -> list[str]:
     """Return those of the extras that lack a package here."""
-    return [extra for extra in extras if not all(map(_is_installed, PACKAGES[extra]))]
+    return [extra for extra in extras if not all(map(is_installed, PACKAGES[extra]))]
 
 
 def require_extras(what: str, *extras: str) -> None:
@@ -32,6 +32,14 @@ def require_extras(what: str, *extras: str) -> None:
     missing = missing_extras(*extras)
     if missing:
         raise ConfigurationError(f"{what} needs packages that are not installed: {install_command(*missing)}")
+
+
+def is_installed(module: str) -> bool:
+    """Tell whether a module can be imported, without importing it."""
+    try:
+        return find_spec(module) is not None
+    except ModuleNotFoundError:  # of a package that the module would be in
+        return False
 
 
 def extra_of(module: str) -> str | None:
@@ -54,10 +62,3 @@ def install_command(*extras: str) -> str:
         origin = {}
     url = origin.get("url", "")
     return f"pip install 'otel-train[{names}] @ {url}'" if url else f"pip install 'otel-train[{names}]'"
-
-
-def _is_installed(module: str) -> bool:
-    try:
-        return find_spec(module) is not None
-    except ModuleNotFoundError:  # of a package that the module would be in
-        return False

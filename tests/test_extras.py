@@ -10,6 +10,7 @@ import pytest
 
 from tests.support.job_rings import write_job
 
+ROOT = Path(__file__).parents[1]
 BLOCKED = """
 import sys, importlib.abc
 class Blocked(importlib.abc.MetaPathFinder):
@@ -48,3 +49,24 @@ def test_missing_torch_names_extra() -> None:
     script = BLOCKED.format(blocked={"torch"}) + "import otel_train\notel_train.init()"
     run = subprocess.run([sys.executable, "-c", script], capture_output=True, text=True, check=False)
     assert "otel_train.init needs torch" in run.stderr.splitlines()[-1]
+
+
+@pytest.mark.parametrize(
+    ("section", "package"),
+    [
+        ("cold", "prometheus_client"),
+        ("hot_path --quick", "traceml_ai"),
+        ("reduction --quick", "torchmetrics"),
+        ("memory", "matplotlib"),
+        ("ledger --quick", "torch"),
+        ("ledger --quick", "rich"),
+        ("", "nv_one_logger"),
+    ],
+)
+def test_benchmarks_name_missing_packages(section: str, package: str) -> None:
+    """A benchmark without a package that it needs ends with one line, which names it and how to install it."""
+    program = BLOCKED.format(blocked={package}) + "import runpy\nrunpy.run_module('benchmarks', run_name='__main__')"
+    call = [sys.executable, "-c", program, *section.split()]
+    run = subprocess.run(call, cwd=ROOT, capture_output=True, text=True, check=False)
+    [line] = run.stderr.splitlines()
+    assert (run.returncode, f"({package})" in line, f"-m pip install -e '{ROOT}[all,bench]'" in line) == (2, True, True)
