@@ -11,7 +11,7 @@ DOCS_STAMP := $(VENV)/.docs-installed
 # torch compiled anew at each start of a rank takes seconds: machines that forbid compiled files do it here all the same.
 unexport PYTHONDONTWRITEBYTECODE
 
-.PHONY: setup demo test test-faults test-gpu test-matrix test-stack test-lowest test-pythons test-integrations mutants fuzz check render docs bench stack clean
+.PHONY: setup demo test test-faults test-gpu test-matrix test-stack test-pure test-lowest test-pythons test-integrations mutants fuzz sanitize check render docs bench stack clean
 
 setup: $(STAMP)
 
@@ -53,6 +53,9 @@ test-stack: $(STAMP)
 	$(BIN)/python -m tests.support.stack_images
 	$(BIN)/python -m pytest -m stack
 
+test-pure: $(STAMP)
+	$(BIN)/python -m tools.environments pure
+
 test-lowest: $(STAMP)
 	$(BIN)/python -m tools.environments lowest
 
@@ -67,6 +70,9 @@ mutants: $(STAMP)
 
 fuzz: $(STAMP)
 	$(BIN)/python -m fuzz --seconds $(FUZZ_SECONDS)
+
+sanitize: $(STAMP)
+	$(BIN)/python -m tools.sanitize
 
 check: $(STAMP) docs
 	$(BIN)/ruff check .

@@ -7,7 +7,7 @@ from collections import Counter
 from pathlib import Path
 
 import otel_train
-from tools.environments import QUICK_TESTS
+from tools.environments import QUICK_TESTS, TWIN_TESTS
 from tools.figures import (
     WEAK_OPENINGS,
     docstrings_of,
@@ -115,4 +115,4 @@ def test_test_names_are_short() -> None:
 
 def test_quick_tests_exist() -> None:
     """Each path that other environments run exists: pytest would refuse the whole list for one missing path."""
-    assert [path for path in QUICK_TESTS if not (ROOT / path).exists()] == []
+    assert [path for path in {*QUICK_TESTS, *TWIN_TESTS} if not (ROOT / path).exists()] == []

@@ -4,8 +4,10 @@ from __future__ import annotations
 
 import functools
 import json
+import shutil
 import subprocess
 import sys
+import sysconfig
 import tarfile
 import tomllib
 import zipfile
@@ -20,6 +22,9 @@ from tests.support.waiting import wait_until
 ROOT = Path(__file__).parents[1]
 UV = str(Path(sys.executable).with_name("uv"))
 EXTRAS = ("train", "bridge", "render", "inspect")
+PYTHONS = ("python3.11", "python3.12", "python3.13", "python3.14")
+COMPILER = shutil.which((sysconfig.get_config_var("CC") or "cc").split()[0])
+CHOICE = "from otel_train.native import IMPLEMENTATION; print(IMPLEMENTATION)"
 pytestmark = pytest.mark.matrix
 
 
@@ -46,6 +51,22 @@ def install(dist: Path, tmp_path_factory: pytest.TempPathFactory) -> Callable[..
         return venv / "bin"
 
     return installed
+
+
+@pytest.fixture
+def sources(dist: Path, tmp_path: Path) -> Path:
+    """Return a folder with what the sdist holds."""
+    [sdist] = dist.glob("*.tar.gz")
+    with tarfile.open(sdist) as archive:
+        archive.extractall(tmp_path / "sdist", filter="data")
+    [folder] = (tmp_path / "sdist").iterdir()
+    return folder
+
+
+def new_venv(folder: Path, interpreter: str = sys.executable) -> Path:
+    """Make an empty environment and return its interpreter."""
+    subprocess.run([UV, "venv", "--quiet", "--clear", "--python", interpreter, folder], check=True)
+    return folder / "bin/python"
 
 
 @pytest.fixture
@@ -76,13 +97,16 @@ def test_wheel_holds_package_only(dist: Path) -> None:
         [licence] = [name for name in names if name.endswith(".dist-info/licenses/LICENSE")]
         assert archive.read(licence) == (ROOT / "LICENSE").read_bytes()
     files = subprocess.run(["git", "ls-files", "otel_train"], cwd=ROOT, capture_output=True, text=True, check=True)
-    assert set(files.stdout.split()) == {name for name in names if name.startswith("otel_train/")}
+    expected = {name for name in files.stdout.split() if not name.endswith((".c", ".h"))}
+    core = {"otel_train/native/_core.abi3.so"} if COMPILER else set()
+    assert expected | core == {name for name in names if name.startswith("otel_train/")}
     assert {name.partition("/")[0].partition("-")[0] for name in names} == {"otel_train"}
 
 
 def test_metadata_passes_index_checks(dist: Path) -> None:
     """An index takes both files as they are, and the classifiers name each Python from the lowest on."""
-    for tool, *arguments in (("twine", "check", "--strict"), ("check-wheel-contents",)):
+    abi3 = [("abi3audit", "--strict", "--assume-minimum-abi3", "3.11")] if COMPILER else []
+    for tool, *arguments in (("twine", "check", "--strict"), ("check-wheel-contents",), *abi3):
         files = [path for path in dist.iterdir() if path.suffix == ".whl" or (tool == "twine" and path.suffix == ".gz")]
         command = [
             UV,
@@ -179,3 +203,65 @@ def test_wheel_writes_monitoring_setup(install: Callable[..., Path], tmp_path: P
     subprocess.run([program, "render", "--out", tmp_path], capture_output=True, check=True)
     for name in ("collector/gateway.yaml", "prometheus/prometheus.yml", "prometheus/otel_train.rules.yaml"):
         assert (tmp_path / name).read_bytes() == (ROOT / name).read_bytes()
+
+
+@pytest.mark.skipif(COMPILER is None, reason="no C compiler on PATH")
+@pytest.mark.parametrize("interpreter", PYTHONS)
+def test_pythons_share_wheel(
+    interpreter: str, dist: Path, run: Callable[..., subprocess.CompletedProcess[str]], tmp_path: Path
+) -> None:
+    """One wheel serves each Python from the lowest on: its core is loaded there."""
+    path = shutil.which(interpreter)
+    if path is None or run(path, "-V").returncode:
+        pytest.skip(f"no {interpreter} on this machine")
+    python = new_venv(tmp_path / "venv", path)
+    [wheel] = dist.glob("*-cp311-abi3-linux_*.whl")
+    subprocess.run([UV, "pip", "install", "--quiet", "--no-deps", "--python", python, wheel], check=True)
+    chosen = run(python, "-c", CHOICE, OTEL_TRAIN_PURE="")
+    assert (chosen.stdout, chosen.stderr) == ("native\n", "")
+
+
+@pytest.mark.parametrize("form", ["folder", "editable", "sdist"])
+@pytest.mark.parametrize("compiler", [True, False], ids=["compiler", "bare"])
+def test_install_needs_no_compiler(form: str, compiler: bool, dist: Path, sources: Path, tmp_path: Path) -> None:
+    """Sources are installed with and without a compiler on PATH; which of the two runs follows from that."""
+    if compiler and COMPILER is None:
+        pytest.skip("no C compiler on PATH")
+    python = new_venv(tmp_path / "venv")
+    [sdist] = dist.glob("*.tar.gz")
+    copy = shutil.copy(sdist, tmp_path)  # uv keeps what it has built of a path
+    what: dict[str, list[str | Path]] = {"folder": [sources], "editable": ["--editable", sources], "sdist": [copy]}
+    environment = clean_environment(OTEL_TRAIN_PURE="", **({} if compiler else {"PATH": str(tmp_path)}))
+    install: list[str | Path] = [UV, "pip", "install", "--quiet", "--no-deps", "--python", python, *what[form]]
+    subprocess.run(install, env=environment, check=True)
+    chosen = subprocess.run(
+        [python, "-c", CHOICE], cwd=tmp_path, env=environment, capture_output=True, text=True, check=True
+    )
+    assert (chosen.stdout, chosen.stderr) == ("native\n" if compiler else "python\n", "")
+
+
+def test_job_runs_without_compiler(
+    sources: Path, run: Callable[..., subprocess.CompletedProcess[str]], tmp_path: Path
+) -> None:
+    """Installed with nothing on PATH, the reference job runs and is judged well, and doctor says what ran."""
+    python = new_venv(tmp_path / "venv")
+    options = ["--quiet", "--python", python, "--constraint", ROOT / "constraints.txt"]
+    requirement = f"otel-train[train,bridge] @ {sources.as_uri()}"
+    install = run(UV, "pip", "install", *options, requirement, PATH=str(tmp_path))
+    assert install.returncode == 0, install.stderr
+    program, job = python.with_name("otel-train"), tmp_path / "job"
+    smoke = run(program, "smoke", "healthy", "--out", job, PATH=str(tmp_path), OTEL_TRAIN_PURE="")
+    assert smoke.returncode == 0, smoke.stdout + smoke.stderr
+    assert "at each step its twin in Python ran" in run(program, "doctor", job, PATH=str(tmp_path)).stdout.splitlines()
+
+
+def test_free_threaded_python_builds_nothing(sources: Path, tmp_path: Path) -> None:
+    """A free-threaded Python, as it says of itself, gets a wheel without the core."""
+    build = (
+        "import runpy, sys, sysconfig; sysconfig.get_config_vars()['Py_GIL_DISABLED'] = 1; "
+        "sys.path.insert(0, '.'); sys.argv[0] = 'setup.py'; runpy.run_path('setup.py')"
+    )
+    command = [sys.executable, "-c", build, "--quiet", "bdist_wheel", "--dist-dir", str(tmp_path / "wheel")]
+    subprocess.run(command, cwd=sources, check=True)
+    [wheel] = (tmp_path / "wheel").iterdir()
+    assert wheel.name.endswith("-py3-none-any.whl")

@@ -1,6 +1,8 @@
 """
-Run tests in other environments: the oldest packages that pyproject.toml allows, other Pythons, other people's loaders.
+Run tests in other environments: the oldest packages that pyproject.toml allows, other Pythons, other people's loaders,
+without the native core.
 
+    python -m tools.environments pure
     python -m tools.environments lowest
     python -m tools.environments pythons
     python -m tools.environments integrations
@@ -14,6 +16,7 @@ torch is installed once.
 from __future__ import annotations
 
 import argparse
+import os
 import shutil
 import subprocess
 import sys
@@ -48,6 +51,29 @@ QUICK_TESTS = (
     "tests/step/test_values.py",
     "tests/top",
 )
+# What the native core does, by its twins; of the tests of sessions those that compute, not those that start processes.
+TWIN_TESTS = (
+    "tests/native",
+    "tests/mixing",
+    "tests/ring",
+    "tests/ledger",
+    "tests/step/test_alignment.py",
+    "tests/step/test_key_registry.py",
+    "tests/step/test_logged_values.py",
+    "tests/step/test_modes.py",
+    "tests/step/test_packing.py",
+    "tests/step/test_recorder.py",
+    "tests/step/test_reduction_laws.py",
+    "tests/step/test_refusals.py",
+    "tests/step/test_scalar_recorder.py",
+    "tests/step/test_source_protocols.py",
+    "tests/step/test_source_scalars.py",
+    "tests/step/test_step_numbers.py",
+    "tests/step/test_telemetry.py",
+    "tests/step/test_user_metrics.py",
+    "tests/step/test_values.py",
+    "tests/cli/test_doctor.py",
+)
 TESTS = ROOT / "tests" / "integrations"
 REQUIREMENTS = TESTS / "requirements"
 # A loader runs with the torch of this environment.
@@ -72,6 +98,12 @@ def install(python: Path, *requirements: str, constraints: Path | None = ROOT / 
     """Install requirements, with the versions of a constraints file."""
     options = ["--constraint", str(constraints)] if constraints else []
     run(UV, "pip", "install", "--quiet", "--python", python, *options, *requirements)
+
+
+def check_twins() -> None:
+    """Run the tests of what the native core does without it, on two ranks too."""
+    os.environ["OTEL_TRAIN_PURE"] = "1"
+    run(sys.executable, "-m", "pytest", "--numprocesses", "2", "--dist", "loadfile", *TWIN_TESTS)
 
 
 def check_lowest_packages() -> None:
@@ -153,6 +185,7 @@ def run_quick_tests(python: Path) -> None:
 
 
 TASKS = {
+    "pure": check_twins,
     "lowest": check_lowest_packages,
     "pythons": check_other_pythons,
     "integrations": check_integrations,

@@ -21,6 +21,7 @@ from otel_train.read.history import History
 
 _STYLES = {Severity.CRITICAL: "bold red", Severity.WARNING: "yellow", Severity.NOTE: "cyan"}
 _INDENT = 4
+_CORES = {"native": "the native core in C", "python": "its twin in Python"}
 
 
 def print_findings(history: History, findings: Sequence[Finding], console: Console | None = None) -> None:
@@ -35,6 +36,9 @@ def print_findings(history: History, findings: Sequence[Finding], console: Conso
     steps = history.cluster.steps
     console.print(Text(printable(f"run {history.run_id or '?'}: {_ranks(history)}, {_steps(steps)}")))
     console.print(Text(printable(f"read from {history.source}"), style="dim"))
+    core = _CORES.get(str(history.facts.get("telemetry.core")))
+    if core is not None:
+        console.print(Text(f"at each step {core} ran", style="dim"))
     explained: set[tuple[str, ...]] = set()
     wrong = [finding for finding in findings if finding.severity in WRONG]
     for finding in [*wrong, *(finding for finding in findings if finding.severity is Severity.NOTE)]:
@@ -71,6 +75,7 @@ def findings_json(history: History, findings: Sequence[Finding]) -> str:
         "world_size": history.world_size,
         "first_step": steps[0] if steps else None,
         "last_step": steps[-1] if steps else None,
+        "core": history.facts.get("telemetry.core"),
         "healthy": not exit_code(findings),
         "findings": [dataclasses.asdict(finding) for finding in findings],
         "capacity": None if plan is None else dataclasses.asdict(plan),

@@ -33,8 +33,8 @@ typedef struct {
     Py_ssize_t count; /* elements */
 } Numbers;
 
-/* Take the numbers of `owner`; format is "d" (float64), "q" (int64) or "B" (bytes). Returns -1 with an error set where it
- * is no contiguous writable buffer of that format with at least `least` elements. */
+/* Take the numbers of `owner`; format is "d" (float64), "q" (int64) or "B" (bytes). Returns -1 with an error set where
+ * it is no contiguous writable buffer of that format with at least `least` elements. */
 int numbers_take(Numbers *numbers, PyObject *owner, char format, Py_ssize_t least);
 void numbers_release(Numbers *numbers);
 

@@ -13,6 +13,7 @@ import torch
 from otel_train.catalogue import BY_SOURCE, Instrument, Metric, Reduction
 from otel_train.exceptions import ConfigurationError, RingError
 from otel_train.log_once import OnceLogger
+from otel_train.native import IMPLEMENTATION
 from otel_train.ring import Fact, Identity, RingSize, RingWriter, Schema, make_ring, ring_path
 from otel_train.step.attempts import warn_of_other_jobs
 from otel_train.step.dtensors import natural_reduction
@@ -165,7 +166,7 @@ def watch_phases(sources: Sequence[Source], ring: RingWriter) -> None:
 def session_facts(sources: Sequence[Source], options: SessionOptions, facts: Mapping[str, Fact]) -> dict[str, Fact]:
     """Return how the job is set up, for people who look at the ring."""
     named = {f"telemetry.{name}": getattr(options, name) for name in ("log_every", "blocking")}
-    every: dict[str, Fact] = {**facts, **named, "torch": str(torch.__version__)}
+    every: dict[str, Fact] = {**facts, **named, "telemetry.core": IMPLEMENTATION, "torch": str(torch.__version__)}
     for source in sources:
         try:
             every |= facts_of(source)

@@ -3,11 +3,13 @@
 from __future__ import annotations
 
 import json
+import re
 from pathlib import Path
 
 from click.testing import CliRunner
 
 from otel_train.cli import main
+from otel_train.native import IMPLEMENTATION
 from tests.support.train_job import Train
 
 
@@ -24,3 +26,16 @@ def test_doctor_prints_findings(train: Train, tmp_path: Path) -> None:
     assert (data.exit_code, content["healthy"], content["capacity"]) == (0, True, None)
     nothing = CliRunner().invoke(main, ["doctor", str(tmp_path / "nowhere")])
     assert (nothing.exit_code, nothing.output.count("\n")) == (2, 1)
+
+
+def test_doctor_names_implementation(train: Train, tmp_path: Path) -> None:
+    """Text, JSON and the report's settings say whether the native core or its twin in Python ran at each step."""
+    train(tmp_path, steps=3)
+    words = {"native": "the native core in C", "python": "its twin in Python"}
+    text = CliRunner().invoke(main, ["doctor", str(tmp_path)])
+    assert f"at each step {words[IMPLEMENTATION]} ran" in text.output.splitlines()
+    content = json.loads(CliRunner().invoke(main, ["doctor", str(tmp_path), "--json"]).output)
+    assert content["core"] == IMPLEMENTATION
+    page = tmp_path / "page.html"
+    CliRunner().invoke(main, ["report", str(tmp_path), "--out", str(page)])
+    assert f"telemetry.core{IMPLEMENTATION}" in re.sub(r"<[^>]*>", "", page.read_text())

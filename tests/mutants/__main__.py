@@ -2,7 +2,8 @@
 
     python -m tests.mutants [--jobs N] [--only TEXT] [--quarter NUMBER]
 
-Run it on a tree whose tests pass: what fails anyway catches everything.
+Run it on a tree whose tests pass: what fails anyway catches everything. Where the native core is built, a test runs
+without it, so that a break of its twin in Python is seen; a break of a line in C builds the core anew in the copy.
 """
 
 from __future__ import annotations
@@ -10,6 +11,7 @@ from __future__ import annotations
 import argparse
 import os
 import shutil
+import subprocess
 import sys
 import tempfile
 import time
@@ -24,7 +26,9 @@ import torch  # noqa: F401  # once here, and not anew in each child
 
 ROOT = Path(__file__).parents[2]
 LIST = Path(__file__).with_name("mutants.toml")
-COPIED = ("otel_train", "tests", "fuzz", "pyproject.toml", "README.md", "docs", "grafana", "prometheus")
+COPIED = ("otel_train", "tests", "fuzz", "pyproject.toml", "setup.py", "README.md", "docs", "grafana", "prometheus")
+BUILDS = [path.relative_to(ROOT) for path in (ROOT / "otel_train" / "native").glob("*.so")]
+"""The native core, where it is built."""
 TIMEOUT = 120
 """Seconds that a test may take; one that hangs has caught its mutant."""
 
@@ -37,6 +41,13 @@ class Mutant:
     line: str
     broken: str
     test: str
+    native: bool = False
+    """The test runs with the native core, though the line is Python."""
+
+    @property
+    def in_c(self) -> bool:
+        """Whether the line is one of the native core's own."""
+        return self.file.endswith(".c")
 
     def apply(self, root: Path) -> None:
         """Break the line in a copy.
@@ -72,6 +83,11 @@ def run(mutant: Mutant, root: Path) -> int:
         # A file that is broken twice within a second would be taken from the cache of the first time.
         os.environ["PYTHONDONTWRITEBYTECODE"] = "1"
         sys.dont_write_bytecode = True
+        if mutant.in_c:
+            build = [sys.executable, "setup.py", "--quiet", "build_ext", "--inplace", "--force"]
+            subprocess.run(build, check=True)
+        elif not mutant.native:
+            os.environ["OTEL_TRAIN_PURE"] = "1"
         for name in [name for name in sys.modules if name.partition(".")[0] == "tests"]:
             del sys.modules[name]
         sys.path[0] = str(root)
@@ -106,6 +122,9 @@ def main() -> int:
     arguments = parser.parse_args()
     listed = [Mutant(**entry) for entry in tomllib.loads(LIST.read_text())["mutant"]]
     waiting = [mutant for mutant in listed if arguments.only in f"{mutant} {mutant.test}"]
+    if not BUILDS:
+        print(f"without the native core {sum(mutant.in_c or mutant.native for mutant in waiting)} breaks are left out")
+        waiting = [mutant for mutant in waiting if not mutant.in_c and not mutant.native]
     if arguments.quarter is not None:
         waiting = waiting[arguments.quarter % 4 :: 4]
     wrong: list[str] = []
@@ -134,6 +153,9 @@ def main() -> int:
                 output = "" if survived else "\n" + (root / "output.txt").read_text()[-2000:]
                 wrong.append(f"{what}: {mutant}\n    {mutant.test}{output}")
             shutil.copy(ROOT / mutant.file, root / mutant.file)
+            if mutant.in_c:
+                for build in BUILDS:
+                    shutil.copy(ROOT / build, root / build)
             free.append(root)
             print(".", end="", flush=True)
     print(f"\n{len(waiting) - len(wrong)} of {len(waiting)} breaks were caught in {time.monotonic() - begin:.0f} s")
