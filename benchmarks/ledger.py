@@ -12,7 +12,7 @@ from __future__ import annotations
 
 import sys
 import time
-from collections.abc import Callable, Iterable
+from collections.abc import Callable
 from typing import Any
 
 import torch
@@ -21,8 +21,8 @@ import torch.distributed as dist
 from benchmarks.measure import Figures, Goal, Section
 from benchmarks.ranks import run_ranks, write
 from otel_train.ledger import StateLedger
-from otel_train.ledger.cache_interval import Counts
 from otel_train.ledger.hashing import keys_of, owners_of
+from otel_train.ledger.shard import Shard
 
 RANKS, KEYS, WIDTH = 2, 256, 512
 SLOWER, COUNTING = 1.5, 0.03
@@ -34,27 +34,15 @@ STREAMS = {HITS: 1024, EVICTS: 4096}
 Step = Callable[[int], object]
 
 
-class Nothing(Counts):
-    """Counts nothing."""
-
-    def __setattr__(self, name: str, value: object) -> None:
-        if name in ("reuse", "reuse_sum"):
-            super().__setattr__(name, value)
-        elif not hasattr(self, name):
-            super().__setattr__(name, 0)
-
-    def count_false(self, distances: Iterable[int]) -> None:
-        """Count none."""
-
-
 class Uncounted(StateLedger):
-    """A ledger without the ring of evicted keys and without counts; what it holds and evicts is the same."""
+    """A ledger without the ring of evicted keys: no false eviction is known; what it holds and evicts is the same."""
 
     def __init__(self, capacity: int) -> None:
         super().__init__((WIDTH,), capacity=capacity)
-        self._interval.counts = Nothing()
-        self._recently_evicted.add = lambda keys: None  # type: ignore[method-assign]  # noqa: ARG005
-        self._recently_evicted.take = lambda keys: keys[:0]  # type: ignore[method-assign]
+        self._interval.recently_evicted = 0
+        self._shard = Shard(
+            self._interval, (WIDTH,), dtype=self.dtype, device=self.device, max_idle_steps=self.max_idle_steps
+        )
 
 
 def ids(case: str, step: int, rank: int) -> torch.Tensor:

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from bisect import bisect_left
-from collections.abc import Iterable, Mapping
+from collections.abc import Collection, Iterable, Mapping
 from dataclasses import dataclass, field
 from typing import Any
 
@@ -32,12 +32,17 @@ class Counts:
     """False evictions by reuse distance: a bucket for each bound, and one beyond."""
     reuse_sum: int = 0
 
-    def count_false(self, distances: Iterable[int]) -> None:
-        """Count false evictions, given their reuse distances."""
-        for distance in distances:
-            self.false_evictions += 1
-            self.reuse[bisect_left(REUSE_BOUNDS, distance)] += 1
-            self.reuse_sum += distance
+    def count_false(self, distance: int) -> None:
+        """Count a false eviction, given its reuse distance."""
+        self.false_evictions += 1
+        self.reuse[bisect_left(REUSE_BOUNDS, distance)] += 1
+        self.reuse_sum += distance
+
+    def add_false(self, reuse: Collection[int], reuse_sum: int) -> None:
+        """Add false evictions, given as counts by reuse distance, with the sum of their distances."""
+        self.reuse = [count + more for count, more in zip(self.reuse, reuse, strict=True)]
+        self.false_evictions += sum(reuse)
+        self.reuse_sum += reuse_sum
 
     def measurements(self, entries: int, capacity: int) -> list[float]:
         """Return float [sums], in the order of `Layout(LEDGER)`."""

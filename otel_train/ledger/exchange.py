@@ -31,6 +31,7 @@ class Exchange:
         self.rank, self.world_size = 0, 1
         self._device = torch.device("cpu")
         self._group = process_group
+        self._codes: dict[str, int] = {}
         if not (dist.is_available() and dist.is_initialized()):
             if process_group is not None:
                 raise ConfigurationError("process_group was given, but torch.distributed is not initialised")
@@ -67,17 +68,30 @@ class Exchange:
             ShapeMismatchError: A rank, which the message names, has a problem or makes another call.
         """
         if self.world_size == 1:
-            if problem:
-                raise ShapeMismatchError(problem)
+            self.check_alone(problem)
             return list(sends), False
-        code = 0 if problem else stable_hash(call)
-        own = torch.tensor([[count, code, repeated] for count in sends], dtype=torch.int64, device=self._device)
+        code = 0 if problem else self._code_of(call)
+        own = torch.tensor([(count, code, repeated) for count in sends], dtype=torch.int64, device=self._device)
         theirs = torch.empty_like(own)
         dist.all_to_all_single(theirs, own, group=self._group)
-        receives, codes, all_repeated = theirs.t().tolist()
+        receives, codes, all_repeated = zip(*theirs.tolist(), strict=True)
         if problem or any(other != code for other in codes):
             self._raise_together(call, problem)
         return list(receives), all(all_repeated)
+
+    def check_alone(self, problem: str) -> None:
+        """Raise the problem of the only rank, where it has one.
+
+        Raises:
+            ShapeMismatchError: It has.
+        """
+        if problem:
+            raise ShapeMismatchError(problem)
+
+    def _code_of(self, call: str) -> int:
+        if call not in self._codes:
+            self._codes[call] = stable_hash(call)
+        return self._codes[call]
 
     def _raise_together(self, call: str, problem: str) -> None:
         text = (f"!{problem}" if problem else f"={call}").encode()[:_TEXT_BYTES]
@@ -95,7 +109,7 @@ class Exchange:
             "all ranks must make the same calls, of ledgers with the same state_shape and dtype"
         )
 
-    def swap(self, rows: torch.Tensor, sends: Sequence[int], receives: Sequence[int]) -> torch.Tensor:
+    def swap(self, rows: torch.Tensor, sends: list[int], receives: list[int]) -> torch.Tensor:
         """Send rows to their ranks and return those that come.
 
         Args:
@@ -110,5 +124,5 @@ class Exchange:
             return rows
         own = rows.to(self._device)
         theirs = own.new_empty(sum(receives), *rows.shape[1:])
-        dist.all_to_all_single(theirs, own, list(receives), list(sends), group=self._group)
+        dist.all_to_all_single(theirs, own, receives, sends, group=self._group)
         return theirs.to(rows.device)

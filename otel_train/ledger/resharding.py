@@ -66,6 +66,17 @@ def check_form(state: Mapping[str, Any], dtype: torch.dtype, shape: tuple[int, .
         )
 
 
+def check_distinct(state: Mapping[str, Any]) -> None:
+    """Check that no key is there twice in the state that a rank loads.
+
+    Raises:
+        StateMismatchError: One is.
+    """
+    keys = state["keys"]
+    if len(keys.unique()) < len(keys):
+        raise StateMismatchError(f"the state of {OWNER} has a key twice; it is damaged")
+
+
 def check_complete(states: Sequence[Mapping[str, Any]]) -> None:
     """Check that these are the states of all ranks of one job, in order, saved at one step.
 

@@ -2,21 +2,22 @@
 
 from __future__ import annotations
 
+import math
+from array import array
 from collections.abc import Iterable, Mapping, Sequence
 from typing import Any, NamedTuple
 
 import torch
 
 from otel_train.arguments import MAX_SHOWN, whole_number
+from otel_train.catalogue import REUSE_BOUNDS
 from otel_train.exceptions import ConfigurationError
 from otel_train.ledger.cache_interval import OVERFLOW, STALE, CacheInterval, Counts
 from otel_train.ledger.evicted import EvictedKeys
-from otel_train.ledger.ordered_keys import OrderedKeys
-from otel_train.ledger.routing import last_occurrences
+from otel_train.ledger.int_buffer import IntBuffer, tensor_of
+from otel_train.ledger.key_table import BUCKETS, EVICTIONS, FALSE_EVICTIONS, FRESH, REUSE_SUM, TABLE, KeyTable
 
-_EMPTY = torch.empty(0, dtype=torch.int64, device="cpu")
-_NEVER = 2**62
-"""The last used step of a free row: it never gets stale."""
+_BOUNDS = tuple(int(bound) for bound in REUSE_BOUNDS)
 
 
 class Fetched(NamedTuple):
@@ -46,6 +47,7 @@ class Shard:
         dtype: Dtype of the states.
         device: Device of the slab.
         max_idle_steps: Steps after which an unused entry is dropped; None for never.
+        table: Class of the table of keys.
 
     Raises:
         ConfigurationError: An argument breaks a rule; the message names it.
@@ -59,6 +61,7 @@ class Shard:
         dtype: torch.dtype,
         device: torch.device | str,
         max_idle_steps: int | None,
+        table: type[KeyTable] = TABLE,
     ) -> None:
         self.state_shape = _checked_shape(state_shape)
         """Shape of one state."""
@@ -81,10 +84,16 @@ class Shard:
         self._interval = interval
         self.capacity = interval.capacity
         """Entries that the slab holds."""
-        self._slab = torch.zeros(self.capacity, *self.state_shape, dtype=dtype, device=device)
-        self._entries = OrderedKeys(self.capacity)
-        self._last_used_step = torch.full((self.capacity,), _NEVER, dtype=torch.int64, device="cpu")
-        self.recently_evicted = EvictedKeys(interval.recently_evicted)
+        width = math.prod(self.state_shape)
+        # The flag that a state is there travels in its last byte, and the last row is that of a state that is not: so a
+        # reply is one gather.
+        self._slab = torch.zeros(self.capacity + 1, width + 1, dtype=dtype, device=device)
+        self._slab.view(torch.uint8)[: self.capacity, -1] = 1
+        self._states = self._slab[:, :width].view(-1, *self.state_shape)
+        self._table = table(self.capacity, interval.recently_evicted, _BOUNDS)
+        self._sources, self._rows, self._evicted = IntBuffer(), IntBuffer(), IntBuffer()
+        self._report = array("q", bytes(8 * (BUCKETS + len(_BOUNDS) + 1)))
+        self.recently_evicted = EvictedKeys(self._table, interval.recently_evicted)
         """The ring of evicted keys."""
 
     @property
@@ -98,102 +107,91 @@ class Shard:
         return self._slab.device
 
     def __len__(self) -> int:
-        return len(self._entries)
+        return len(self._table)
 
     # -- use -----------------------------------------------------------------------------------------------------
 
-    def fetch(self, keys: torch.Tensor) -> Fetched:
+    def fetch(self, keys: IntBuffer) -> Fetched:
         """Return the states of keys of this shard; a use of those that are held.
 
         Args:
-            keys: int64 [n] on the CPU, duplicates too; the order of use is that of their last occurrences.
+            keys: n keys, duplicates too; the order of use is that of their last occurrences.
 
         Returns:
             States and whether they are there, in the order of the keys.
         """
-        rows = self._entries.find(keys)
-        is_held = rows >= 0
-        held = rows[is_held]
-        self._interval.counts.hits += len(held)
-        self._use(held[last_occurrences(held)])
-        states = self._slab.index_select(0, rows.clamp(min=0).to(self.device))
-        states[(~is_held).nonzero()[:, 0].to(self.device)] = 0
-        return Fetched(states, is_held.to(self.device))
+        rows = self._find(keys)
+        return Fetched(self._states.index_select(0, rows), rows.ne(self.capacity))
 
-    def store(self, keys: torch.Tensor, states: torch.Tensor) -> None:
+    def fetch_rows(self, keys: IntBuffer) -> torch.Tensor:
+        """Do as `fetch`, and return bytes to send.
+
+        Returns:
+            uint8 [n, bytes]: each state, an element that is left out but for its last byte, which is 1 where the state
+            is there.
+        """
+        return self._slab.index_select(0, self._find(keys)).view(torch.uint8)
+
+    def split_rows(self, rows: torch.Tensor, order: torch.Tensor) -> Fetched:
+        """Return what `fetch_rows` of any ranks gave, uint8 [n, bytes], in the order of these indices."""
+        states = rows.view(self.dtype)[:, :-1].index_select(0, order)
+        return Fetched(states.view(-1, *self.state_shape), rows[:, -1].index_select(0, order).view(torch.bool))
+
+    def _find(self, keys: IntBuffer) -> torch.Tensor:
+        """Return the rows of keys, int64 [n] on the device, and count the hits."""
+        rows = self._rows.resize(keys.count)
+        interval = self._interval
+        interval.counts.hits += self._table.fetch(keys.numbers, keys.count, rows, interval.step)
+        return self._rows.tensor.to(self.device)
+
+    def store(self, keys: IntBuffer, states: torch.Tensor) -> None:
         """Write the states of keys of this shard: all are used in their order, then the overflow is evicted.
 
         A key that is not held is a fresh write, and a false eviction where it was evicted a short while ago. Of more
         keys than the slab has rows, the first ones never take a row: they are evicted as they come.
 
         Args:
-            keys: int64 [n] on the CPU, distinct.
+            keys: n keys; of several writes of one the last counts.
             states: [n, *state_shape], with the slab's dtype and device.
         """
-        rows = self._entries.find(keys)
-        fresh = rows < 0
-        if self._interval.events is not None:
-            self._interval.emit("store", keys.tolist())
-        if bool(fresh.any()):
-            self._count_fresh(keys[fresh])
-            self._use(rows[~fresh])
-            self._interval.counts.evictions += self.evict_lru_overflow(keys, rows)
-            first = max(0, len(keys) - self.capacity)
-            keys, rows, fresh, states = keys[first:], rows[first:], fresh[first:], states[first:]
-            rows[fresh] = self._entries.add(keys[fresh])
-        self._use(rows)
-        self._slab.index_copy_(0, rows.to(self.device), states)
+        distinct = self._use(keys)
+        first = max(0, distinct - self.capacity)
+        if first == 0 and distinct == keys.count:
+            rows = self._rows.tensor.to(self.device)
+        else:
+            rows = self._rows.part(first, distinct).to(self.device)
+            states = states.index_select(0, self._sources.part(first, distinct).to(self.device))
+        self._states.index_copy_(0, rows, states)
 
-    def _count_fresh(self, keys: torch.Tensor) -> None:
-        self._interval.counts.fresh_writes += len(keys)
-        self._interval.counts.count_false(self.recently_evicted.take(keys).tolist())
-
-    def _use(self, rows: torch.Tensor) -> None:
-        self._entries.touch(rows)
-        self._last_used_step.index_fill_(0, rows, self._interval.step)
+    def _use(self, keys: IntBuffer) -> int:
+        """Have the table store keys, count what it did, and return the number of distinct ones."""
+        count, interval, report = keys.count, self._interval, self._report
+        sources, rows, evicted = (buffer.resize(count) for buffer in (self._sources, self._rows, self._evicted))
+        distinct = self._table.store(keys.numbers, count, sources, rows, evicted, interval.step, report)
+        if interval.events is not None:
+            interval.emit("store", [keys.numbers[index] for index in sources[:distinct]])
+            interval.emit("evict", evicted[: report[EVICTIONS]], why=OVERFLOW)
+        if report[FRESH]:
+            interval.counts.fresh_writes += report[FRESH]
+            interval.counts.evictions += report[EVICTIONS]
+        if report[FALSE_EVICTIONS]:
+            interval.counts.add_false(report[BUCKETS:], report[REUSE_SUM])
+        return distinct
 
     # -- evictions -----------------------------------------------------------------------------------------------
 
-    def evict_lru_overflow(self, keys: torch.Tensor = _EMPTY, rows: torch.Tensor = _EMPTY) -> int:
-        """Evict the least recently used entries, so that those that are not held find room.
-
-        Args:
-            keys: int64 [n], distinct: what is being written, the last in the order of use.
-            rows: int64 [n]: their rows, -1 where a key is not held.
-
-        Returns:
-            The number of evicted entries.
-        """
-        excess = len(self) + int((rows < 0).sum()) - self.capacity
-        if excess <= 0:
-            return 0
-        # If the call alone overflows the slab, all other entries go, and then the first keys of the call itself.
-        surplus = max(0, len(keys) - self.capacity)
-        oldest = self._entries.oldest(excess - surplus)
-        evicted = torch.cat([self._entries.keys[oldest], keys[:surplus]])
-        held = rows[:surplus]
-        self._drop(torch.cat([oldest, held[held >= 0]]))
-        self._note_evicted(evicted, OVERFLOW)
-        return excess
+    def evict_lru_overflow(self) -> int:
+        """Evict the least recently used entries beyond the capacity, and return how many: a store leaves none."""
+        self._use(IntBuffer())
+        return self._report[EVICTIONS]
 
     def evict_stale(self) -> int:
         """Evict the entries that sat unused for more than `max_idle_steps`, and return how many."""
         if self.max_idle_steps is None:
             return 0
-        is_stale = self._last_used_step < self._interval.step - self.max_idle_steps
-        if not bool(is_stale.any()):
-            return 0
-        rows = self._entries.in_order()
-        stale = rows[is_stale[rows]]
-        evicted = self._entries.keys[stale]
-        self._drop(stale)
-        self._note_evicted(evicted, STALE)
+        stale = array("q", bytes(self._table.evict_stale(self._interval.step - self.max_idle_steps)))
+        self._interval.emit("evict", stale, why=STALE)
         return len(stale)
-
-    def _note_evicted(self, keys: torch.Tensor, why: str) -> None:
-        self.recently_evicted.add(keys)
-        if self._interval.events is not None:
-            self._interval.emit("evict", keys.tolist(), why=why)
 
     def end_step(self, step: int) -> None:
         """Move the clock to the step that ends, and evict the entries that sat unused for too long.
@@ -203,30 +201,24 @@ class Shard:
         """
         interval = self._interval
         if step != interval.step:
-            self._last_used_step.masked_fill_(self._last_used_step == interval.step, step)
+            self._table.move_step(interval.step, step)
         interval.step = step
         interval.counts.stale_evictions += self.evict_stale()
 
-    def _drop(self, rows: torch.Tensor) -> None:
-        self._entries.remove(rows)
-        self._last_used_step[rows] = _NEVER
-
     def clear(self) -> None:
         """Drop every entry, and clear the ring of evicted keys."""
-        self._entries.clear()
-        self._last_used_step.fill_(_NEVER)
-        self.recently_evicted.clear()
+        self._table.clear()
 
     # -- state ---------------------------------------------------------------------------------------------------
 
     def state_dict(self) -> dict[str, Any]:
         """Return the entries in the order of use, the ring of evicted keys, the counts and the clock."""
-        rows = self._entries.in_order()
+        keys, rows, steps = map(tensor_of, self._table.entries())
         return {
             "step": self._interval.step,
-            "keys": self._entries.keys[rows],
-            "states": self._slab[rows.to(self.device)],
-            "last_used_step": self._last_used_step[rows],
+            "keys": keys,
+            "states": self._states.index_select(0, rows.to(self.device)),
+            "last_used_step": steps,
             "recently_evicted": self.recently_evicted.in_order(),
             "interval": self._interval.counts.state_dict(),
         }
@@ -238,13 +230,19 @@ class Shard:
         self.clear()
         self._interval.counts = counts
         self._interval.step = int(state["step"])
-        rows = self._entries.add(state["keys"][surplus:].cpu())
-        self._slab[rows.to(self.device)] = state["states"][surplus:].to(self.device)
-        self._last_used_step[rows] = state["last_used_step"][surplus:].cpu()
-        self.recently_evicted.add(state["recently_evicted"].cpu())
+        keys, steps, ring = IntBuffer(), IntBuffer(), IntBuffer()
+        keys.fill(state["keys"])
+        steps.fill(state["last_used_step"])
+        ring.fill(state["recently_evicted"])
+        kept = keys.count - surplus
+        rows = self._rows.resize(kept)
+        self._table.restore(keys.numbers[surplus:], steps.numbers[surplus:], kept, rows)
+        self._states.index_copy_(0, self._rows.tensor.to(self.device), state["states"][surplus:].to(self.device))
+        self._table.remember(ring.numbers, ring.count)
         if surplus:
             self._interval.counts.evictions += surplus
-            self._note_evicted(state["keys"][:surplus].cpu(), OVERFLOW)
+            self._table.remember(keys.numbers, surplus)
+            self._interval.emit("evict", keys.numbers[:surplus], why=OVERFLOW)
 
 
 def _checked_shape(shape: Sequence[int]) -> tuple[int, ...]:

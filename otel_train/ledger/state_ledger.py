@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import math
 from collections.abc import Callable, Mapping, Sequence
-from typing import Any, ClassVar, NamedTuple
+from typing import Any, ClassVar
 
 import torch
 import torch.distributed as dist
@@ -16,25 +16,25 @@ from otel_train.exceptions import ShapeMismatchError, StateMismatchError
 from otel_train.ledger.cache_interval import CacheInterval, by_wandb_key
 from otel_train.ledger.evicted import EvictedKeys
 from otel_train.ledger.exchange import Exchange
-from otel_train.ledger.hashing import StreamIds, keys_of
-from otel_train.ledger.resharding import OWNER, check_complete, check_form, checked_states, merge
-from otel_train.ledger.routing import Route, last_occurrences, plan_route
+from otel_train.ledger.hashing import SeenIds, StreamIds
+from otel_train.ledger.int_buffer import IntBuffer
+from otel_train.ledger.resharding import OWNER, check_complete, check_distinct, check_form, checked_states, merge
+from otel_train.ledger.routing import Route
 from otel_train.ledger.shard import Fetched, Shard, describe
 from otel_train.torch_modes import has_no_data, outside_modes, plain_tensor
 from otel_train.untraced import untraced
 
-_NO_KEYS = torch.empty(0, dtype=torch.int64, device="cpu")
 
+class _Call:
+    """A fetch or a store: a step mostly stores what it has fetched, and then its keys need not travel again."""
 
-class _Fetch(NamedTuple):
-    """The keys of a fetch: a step mostly stores what it has fetched, and then they need not travel again."""
-
-    keys: torch.Tensor
-    """int64 [n]: this rank's."""
-    route: Route
-    """Their route."""
-    asked: torch.Tensor
-    """int64 [m]: keys that all ranks asked this one for."""
+    def __init__(self, name: str, world_size: int) -> None:
+        self.name = name
+        """Name of the call, which is the same on all ranks."""
+        self.route = Route(world_size)
+        """This rank's keys, and their route."""
+        self.asked = IntBuffer()
+        """Keys that all ranks send to this one."""
 
 
 @untraced
@@ -100,10 +100,14 @@ class StateLedger:
         """Steps after which an unused entry is dropped; None for never."""
         self._exchange = Exchange(process_group, self.device)
         self._width = math.prod(self.state_shape)
-        self._form = describe(self.dtype, self.state_shape)
+        form = describe(self.dtype, self.state_shape)
+        self._seen = SeenIds()
+        self._fetch_call, self._store_call = (
+            _Call(f"{name} of {form}", self._exchange.world_size) for name in ("fetch", "store")
+        )
+        self._fetched = False
+        """Whether the last fetch got to its end."""
         self._enter: Callable[[Phase], None] = lambda _: None
-        self._fetched: _Fetch | None = None
-        """The last fetch, where it got to its end."""
 
     def __len__(self) -> int:
         return len(self._shard)
@@ -117,7 +121,6 @@ class StateLedger:
             self._enter = enter
 
     @outside_modes
-    @torch.no_grad()
     def fetch(self, stream_ids: StreamIds) -> Fetched:
         """Return the states of streams, from whichever ranks own them; a collective.
 
@@ -140,24 +143,21 @@ class StateLedger:
             self._enter(Phase.COMPUTE)
 
     def _fetch(self, stream_ids: StreamIds) -> Fetched:
-        self._fetched = None
-        keys, problem = self._check_ids(stream_ids)
-        route = plan_route(keys, self._exchange.world_size)
-        receives, _ = self._exchange.agree(route.sends, f"fetch of {self._form}", problem)
-        asked = self._exchange.swap(keys[route.order], route.sends, receives)
-        held = self._shard.fetch(asked)
-        # States and flags travel as bytes in one exchange, so every dtype does, on every backend. A flag takes as much
-        # room as an element: so what comes is rows of the dtype, and put in order by whole ones, not byte by byte.
-        flags = held.found[:, None].view(torch.uint8).expand(-1, self.dtype.itemsize)
-        reply = torch.cat([self._as_bytes(held.states), flags], dim=1)
-        answer = self._exchange.swap(reply, receives, route.sends)
-        inverse = route.inverse.to(self.device)
-        self._fetched = _Fetch(keys, route, asked)
-        states = answer.view(self.dtype)[:, :-1].index_select(0, inverse).view(-1, *self.state_shape)
-        return Fetched(states, answer[:, -1].bool().index_select(0, inverse))
+        self._fetched = False
+        call, route, exchange = self._fetch_call, self._fetch_call.route, self._exchange
+        problem = self._read_ids(stream_ids, route.keys)
+        if exchange.world_size == 1:
+            exchange.check_alone(problem)
+            return self._shard.fetch(route.keys)
+        route.plan()
+        receives, _ = exchange.agree(route.sends, call.name, problem)
+        call.asked.fill(exchange.swap(route.sent.tensor, route.sends, receives))
+        # States and flags travel as bytes in one exchange, so every dtype does, on every backend.
+        answer = exchange.swap(self._shard.fetch_rows(call.asked), receives, route.sends)
+        self._fetched = True
+        return self._shard.split_rows(answer, route.inverse.tensor.to(self.device))
 
     @outside_modes
-    @torch.no_grad()
     def store(self, stream_ids: StreamIds, states: torch.Tensor) -> None:
         """Write the states of streams to the ranks that own them; a collective.
 
@@ -179,35 +179,44 @@ class StateLedger:
             self._enter(Phase.COMPUTE)
 
     def _store(self, stream_ids: StreamIds, states: torch.Tensor) -> None:
-        keys, problem = self._check_ids(stream_ids)
+        before, call, exchange = self._fetch_call, self._store_call, self._exchange
+        keys = call.route.keys
         states = plain_tensor(states) if isinstance(states, torch.Tensor) else states
-        problem = problem or self._check_states(states, len(keys))
-        before, world_size = self._fetched, self._exchange.world_size
-        repeated = before is not None and torch.equal(keys, before.keys)
-        route = before.route if before is not None and repeated else plan_route(keys, world_size)
-        receives, all_repeated = self._exchange.agree(route.sends, f"store of {self._form}", problem, repeated=repeated)
-        if before is not None and all_repeated:
-            written = before.asked
+        problem = self._read_ids(stream_ids, keys) or self._check_states(states, keys.count)
+        if exchange.world_size == 1:
+            exchange.check_alone(problem)
+            self._shard.store(keys, states.detach())
+            return
+        repeated = self._fetched and call.route.has_keys_of(before.route)
+        route = before.route if repeated else call.route
+        if not repeated:
+            route.plan()
+        receives, all_repeated = exchange.agree(route.sends, call.name, problem, repeated=repeated)
+        if all_repeated:
+            asked = before.asked
         else:
-            written = self._exchange.swap(keys[route.order], route.sends, receives)
-        sent = states.index_select(0, route.order.to(self.device))
-        content = self._exchange.swap(self._as_bytes(sent), route.sends, receives)
-        last = last_occurrences(written)
-        received = content.view(self.dtype).view(-1, *self.state_shape)
-        if len(last) < len(written):
-            written, received = written[last], received.index_select(0, last.to(self.device))
-        self._shard.store(written, received)
+            asked = call.asked
+            asked.fill(exchange.swap(route.sent.tensor, route.sends, receives))
+        sent = states.detach().index_select(0, route.order.tensor.to(self.device))
+        content = exchange.swap(self._as_bytes(sent), route.sends, receives)
+        self._shard.store(asked, content.view(self.dtype).view(-1, *self.state_shape))
 
-    def _check_ids(self, stream_ids: StreamIds) -> tuple[torch.Tensor, str]:
-        """Return the keys, or none and the problem; not raised here, where the others would wait for this rank."""
+    def _read_ids(self, stream_ids: StreamIds, keys: IntBuffer) -> str:
+        """Write the keys, or none and return the problem: raised here, the others would wait for this rank."""
         try:
-            return keys_of(stream_ids), ""
+            self._seen.write_keys(stream_ids, keys)
         except ShapeMismatchError as error:
-            return _NO_KEYS, str(error)
+            problem = str(error)
         except Exception as error:  # noqa: BLE001  # whatever a sequence of the user's own raises, as above
-            return _NO_KEYS, f"stream_ids can't be read: {type(error).__name__}: {error!s:.{MAX_SHOWN}}; use a list"
+            problem = f"stream_ids can't be read: {type(error).__name__}: {error!s:.{MAX_SHOWN}}; use a list"
+        else:
+            return ""
+        keys.resize(0)
+        return problem
 
     def _check_states(self, states: torch.Tensor, count: int) -> str:
+        if self._are_plain(states, count):
+            return ""
         expected = f"{describe(self.dtype, (count, *self.state_shape))} on {self.device}"
         if not isinstance(states, torch.Tensor):
             return f"states must be a tensor, {expected}, got {type(states).__name__}"
@@ -220,6 +229,14 @@ class StateLedger:
         if got == expected and states.layout != torch.strided:
             return f"states must be a dense tensor, {expected}, got the layout {states.layout}; call to_dense()"
         return "" if got == expected else f"states must be {expected}, got {got}"
+
+    def _are_plain(self, states: object, count: int) -> bool:
+        """Tell whether states are a tensor as it should be; where they aren't, there is time to say why."""
+        if type(states) is not torch.Tensor or states.layout is not torch.strided or states.is_nested:
+            return False
+        return (
+            states.dtype is self.dtype and states.device == self.device and states.shape == (count, *self.state_shape)
+        )
 
     def _as_bytes(self, states: torch.Tensor) -> torch.Tensor:
         """Return states [n, *state_shape] as uint8 [n, bytes of a state]."""
@@ -299,7 +316,9 @@ class StateLedger:
         return self._shard.recently_evicted
 
     def _store_state(self, keys: torch.Tensor, states: torch.Tensor) -> None:
-        self._shard.store(keys, states)
+        buffer = IntBuffer()
+        buffer.fill(keys)
+        self._shard.store(buffer, states)
 
     def _evict_lru_overflow(self) -> int:
         return self._shard.evict_lru_overflow()
@@ -350,4 +369,5 @@ class StateLedger:
                 own = states[0]
             else:
                 own = states[rank] if len(states) == world_size else merge(states, rank, world_size)
+            check_distinct(own)
         self._shard.load_state_dict(own)

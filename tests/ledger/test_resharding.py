@@ -100,6 +100,7 @@ def test_resume_loses_no_count(attempts: list[Any]) -> None:
         (lambda _: {"plan": {}}, "a state of StateLedger must have .* 'world_size' is missing"),
         (lambda state: {**state, "keys": [1]}, "keys, steps and states as tensors"),
         (lambda state: {**state, "keys": state["keys"][:1]}, "1 keys and 2 states"),
+        (lambda state: {**state, "keys": state["keys"][:1].expand(2)}, "a key twice"),
         (lambda state: {**state, "interval": {"evictions": 3}}, "'stale_evictions' is missing"),
         (lambda state: {**state, "step": "x"}, "wrong form"),
         (lambda _: None, "must be what its state_dict"),

@@ -1,5 +1,8 @@
 """Keys and their owners: the same everywhere and for good."""
 
+from __future__ import annotations
+
+from array import array
 from typing import Any
 
 import numpy as np
@@ -8,9 +11,11 @@ import torch
 from hypothesis import given
 from hypothesis import strategies as st
 
-from otel_train.ledger import stable_hash
+from otel_train.ledger import hashing, stable_hash
 from otel_train.ledger.hashing import keys_of, owners_of
-from otel_train.ledger.routing import last_occurrences, plan_route
+from otel_train.ledger.int_buffer import IntBuffer
+from otel_train.ledger.routing import route
+from otel_train.native import core
 
 KEYS = st.lists(st.integers(-(2**63), 2**63 - 1) | st.integers(-3, 3), max_size=40)
 
@@ -42,20 +47,56 @@ def test_tensor_keys_equal_integer_keys(ids: list[int]) -> None:
     assert keys_of(torch.tensor(ids, dtype=torch.int64)).tolist() == keys_of(ids).tolist()
 
 
-@given(KEYS, st.integers(1, 9))
-def test_route_to_owners_and_back(keys: list[int], world_size: int) -> None:
+@pytest.mark.parametrize("plan", [route] if core is None else [route, core.route])
+@given(keys=KEYS, world_size=st.integers(1, 9))
+def test_route_to_owners_and_back(plan: Any, keys: list[int], world_size: int) -> None:
     """Sent keys are sorted by owner and in their order, and the inverse brings them back."""
-    given_keys = torch.tensor(keys, dtype=torch.int64)
-    route = plan_route(given_keys, world_size)
-    sent = given_keys[route.order]
+    order, inverse, sent, sends = (array("q", bytes(8 * size)) for size in (*[len(keys)] * 3, world_size))
+    plan(array("q", keys), len(keys), order, inverse, sent, sends)
     owned = [[key for key in keys if key % 2**64 % world_size == rank] for rank in range(world_size)]
-    assert [part.tolist() for part in torch.split(sent, route.sends)] == owned
-    assert sent[route.inverse].equal(given_keys)
-    assert owners_of(given_keys, world_size).bincount(minlength=world_size).tolist() == route.sends
+    assert sent.tolist() == [key for part in owned for key in part] == [keys[index] for index in order]
+    assert sends.tolist() == list(map(len, owned))
+    assert [sent[index] for index in inverse] == keys
+    assert owners_of(torch.tensor(keys, dtype=torch.int64), world_size).bincount(minlength=world_size).tolist() == list(
+        map(len, owned)
+    )
 
 
-@given(KEYS)
-def test_last_equal_key_wins(keys: list[int]) -> None:
-    """Of several writes of a key the index of the last one is kept, in ascending order."""
-    expected = sorted({key: index for index, key in enumerate(keys)}.values())
-    assert last_occurrences(torch.tensor(keys, dtype=torch.int64)).tolist() == expected
+class Name(str):
+    """A string with an equality of its own."""
+
+    __slots__ = ()
+
+    def __eq__(self, other: object) -> bool:
+        raise RuntimeError(other)
+
+    __hash__ = str.__hash__
+
+
+@pytest.mark.parametrize("implementation", [hashing.hash_ids] if core is None else [hashing.hash_ids, core.hash_ids])
+def test_seen_strings_are_bounded(implementation: Any, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Keys are right whether an id was seen, forgotten or is too long; no more strings are kept than it says."""
+    monkeypatch.setattr(hashing, "_hash_ids", implementation)
+    monkeypatch.setattr(hashing, "MOST", 4)
+    monkeypatch.setattr(hashing, "LONGEST", 5)
+    seen, keys, hashed = hashing.SeenIds(), IntBuffer(), list[str]()
+
+    def counted(stream_id: Any) -> int:
+        hashed.extend([str(stream_id)] * isinstance(stream_id, str))
+        return stable_hash(stream_id)
+
+    monkeypatch.setattr(hashing, "stable_hash", counted)
+    calls: list[Any] = [
+        ["a", "b"],
+        ("b", 7, "a"),
+        ["c", "d", "e"],
+        ["a", "f"],
+        [Name("a")],
+        ["too long"] * 2,
+        ["g", "h"],
+    ]
+    for ids in [*calls, ["読", np.int64(3), ""], *[[f"{n}"] for n in range(9)], ["a"]]:
+        seen.write_keys(ids, keys)
+        assert keys.numbers[: keys.count].tolist() == [stable_hash(one) for one in ids]
+        assert len(seen._young) < 4 >= len(seen._old)
+    assert hashed[:10] == ["a", "b", "c", "d", "e", "f", "a", "too long", "too long", "g"]

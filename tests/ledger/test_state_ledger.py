@@ -10,6 +10,9 @@ from torch._subclasses import FakeTensorMode
 
 from otel_train.exceptions import ConfigurationError, ShapeMismatchError, StateMismatchError
 from otel_train.ledger import StateLedger, stable_hash
+from otel_train.ledger.key_table import TABLE, KeyTable
+from otel_train.ledger.resharding import merge
+from otel_train.ledger.shard import Shard
 from tests.support.ledger_model import Model
 
 IDS = st.lists(st.integers(0, 11), max_size=9)
@@ -21,21 +24,18 @@ CALLS = st.lists(
     ),
     max_size=25,
 )
+TABLES = list(dict.fromkeys((KeyTable, TABLE)))
 SIZES = st.fixed_dictionaries(
     {"capacity": st.integers(1, 6), "ring": st.integers(1, 8), "max_idle_steps": st.none() | st.integers(1, 3)}
 )
 
 
-def make(size: dict[str, Any], **also: Any) -> StateLedger:
-    """Return a ledger of these sizes."""
-    return StateLedger(
-        (2,),
-        capacity=size["capacity"],
-        recently_evicted=size["ring"],
-        max_idle_steps=size["max_idle_steps"],
-        dtype=torch.float64,
-        **also,
-    )
+def make(size: dict[str, Any], table: type[KeyTable] = TABLE, **also: Any) -> StateLedger:
+    """Return a ledger of these sizes, with this table of keys."""
+    idle: Any = {"max_idle_steps": size["max_idle_steps"], "dtype": torch.float64}
+    ledger = StateLedger((2,), capacity=size["capacity"], recently_evicted=size["ring"], **idle, **also)
+    ledger._shard = Shard(ledger._interval, (2,), device="cpu", table=table, **idle)
+    return ledger
 
 
 def apply(ledger: StateLedger, call: str, ids: list[int], state: int) -> Any:
@@ -50,19 +50,29 @@ def apply(ledger: StateLedger, call: str, ids: list[int], state: int) -> Any:
     return ledger.drain_measurements() if call == "drain" else ledger.wipe()
 
 
-@given(SIZES, CALLS)
+@pytest.mark.parametrize("table", TABLES)
+@given(size=SIZES, calls=CALLS)
 @example(  # unused for as long as it may be, and a step longer
-    {"capacity": 2, "ring": 2, "max_idle_steps": 1}, [("store", [1]), ("drain", []), ("drain", []), ("drain", [])]
+    size={"capacity": 2, "ring": 2, "max_idle_steps": 1},
+    calls=[("store", [1]), ("drain", []), ("drain", []), ("drain", [])],
 )
 @example(  # a fetch in another order than that of the writes
-    {"capacity": 2, "ring": 2, "max_idle_steps": None}, [("store", [1, 2]), ("fetch", [2, 1])]
+    size={"capacity": 2, "ring": 2, "max_idle_steps": None}, calls=[("store", [1, 2]), ("fetch", [2, 1])]
 )
 @example(  # two that come back in one call, the later eviction first
-    {"capacity": 1, "ring": 4, "max_idle_steps": None}, [("store", [1, 2, 3, 4]), ("store", [3, 1]), ("drain", [])]
+    size={"capacity": 1, "ring": 4, "max_idle_steps": None},
+    calls=[("store", [1, 2, 3, 4]), ("store", [3, 1]), ("drain", [])],
 )
-def test_equals_the_model(size: dict[str, Any], calls: list[tuple[str, list[int]]]) -> None:
+@example(  # of several writes of one key the last counts, also for the order
+    size={"capacity": 4, "ring": 2, "max_idle_steps": None}, calls=[("store", [1, 2, 1, 3]), ("store", [4, 5])]
+)
+@example(  # what was wiped is not a false eviction
+    size={"capacity": 1, "ring": 4, "max_idle_steps": None},
+    calls=[("store", [1, 2]), ("wipe", []), ("store", [1]), ("drain", [])],
+)
+def test_equals_the_model(table: type[KeyTable], size: dict[str, Any], calls: list[tuple[str, list[int]]]) -> None:
     """Results, counts, order of use, states and the ring are those of ordered dicts after every call."""
-    ledger, model = make(size), Model(**size)
+    ledger, model = make(size, table), Model(**size)
 
     def apply_to_model(call: str, ids: list[int], state: int) -> Any:
         """Make the same call of the model."""
@@ -89,6 +99,24 @@ def test_resumes_as_if_never_stopped(size: dict[str, Any], before: list[Any], af
     for number, (call, ids) in enumerate(after):
         assert apply(first, call, ids, number) == apply(second, call, ids, number)
     assert first.drain_measurements() == second.drain_measurements()
+
+
+@given(SIZES, SIZES, CALLS, CALLS)
+def test_core_equals_its_twin(size: dict[str, Any], later: dict[str, Any], before: list[Any], after: list[Any]) -> None:
+    """Results, saved states and events of a job that goes on with other sizes are the same with either table."""
+    given_by: list[list[Any]] = []
+    for table in (KeyTable, TABLE):
+        events: list[Any] = []
+        first, second = (make(one, table, events=events.append) for one in (size, later))
+        results: list[Any] = [apply(first, call, ids, number) for number, (call, ids) in enumerate(before)]
+        halves = [merge([first.state_dict()], rank, 2) | {"rank": rank, "world_size": 2} for rank in (0, 1)]
+        second.load_state_dict(halves)
+        results += [apply(second, call, ids, number) for number, (call, ids) in enumerate(after)]
+        saved = {
+            name: getattr(value, "tolist", lambda value=value: value)() for name, value in second.state_dict().items()
+        }
+        given_by.append([results, saved, second.drain_measurements(second.step + 2), events])
+    assert given_by[0] == given_by[1]
 
 
 @given(SIZES, CALLS)
