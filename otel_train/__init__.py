@@ -6,6 +6,7 @@ and the sidecar, the bridge and the commands never load torch.
 
 from __future__ import annotations
 
+import os
 from importlib import import_module
 from typing import TYPE_CHECKING, Any
 
@@ -30,6 +31,9 @@ if TYPE_CHECKING:
         init,
         reduce_loss_metrics,
     )
+
+# Modules are loaded later too, and a job may have changed its directory by then.
+__path__ = [os.path.abspath(path) for path in __path__]  # noqa: PTH100  # links stay
 
 _HOMES = {
     "ClockedSource": "otel_train.step",

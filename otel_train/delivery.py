@@ -4,8 +4,8 @@ from __future__ import annotations
 
 import json
 import os
-from dataclasses import asdict, dataclass
 from pathlib import Path
+from typing import NamedTuple
 
 STATUS_NAME = "sidecar.status"
 OK, FAILING = "ok", "failing"
@@ -15,8 +15,7 @@ _MAX_TEXT = 1000
 """Characters of a text at most."""
 
 
-@dataclass(frozen=True, slots=True, kw_only=True)
-class DeliveryStatus:
+class DeliveryStatus(NamedTuple):
     """Last answer of the receiver, as the sidecar learnt it."""
 
     state: str = OK
@@ -49,7 +48,7 @@ def write_status(directory: Path, status: DeliveryStatus) -> None:
     Raises:
         OSError: It can't be written.
     """
-    content = {name: value[:_MAX_TEXT] if isinstance(value, str) else value for name, value in asdict(status).items()}
+    content = {name: value[:_MAX_TEXT] if isinstance(value, str) else value for name, value in status._asdict().items()}
     new = directory / f"{STATUS_NAME}.new"
     descriptor = os.open(new, os.O_WRONLY | os.O_CREAT | os.O_TRUNC | os.O_CLOEXEC | os.O_NOFOLLOW, 0o600)
     with os.fdopen(descriptor, "w", encoding="utf-8") as file:

@@ -7,8 +7,7 @@ import math
 import os
 import socket
 from collections.abc import Mapping
-from dataclasses import dataclass
-from typing import Any
+from typing import Any, NamedTuple
 from urllib.parse import urlsplit
 
 from otel_train.exceptions import ConfigurationError
@@ -24,8 +23,7 @@ _LOCAL_SOCKETS = ("unix:", "unix-abstract:")
 _TEMPORALITY = "OTEL_EXPORTER_OTLP_METRICS_TEMPORALITY_PREFERENCE"
 
 
-@dataclass(frozen=True, slots=True, kw_only=True)
-class Endpoint:
+class Endpoint(NamedTuple):
     """A receiver, and how to speak to it."""
 
     protocol: OtlpProtocol = OtlpProtocol.GRPC
@@ -58,8 +56,10 @@ class Endpoint:
         """Whether the user has named it, or something listens at the standard's default address."""
         if self.variable:
             return True
+        # As bytes: a text would load the codec of international names, which takes as long as all else here.
+        address: Any = self.host.encode(), self.port
         try:
-            with socket.create_connection((self.host, self.port), timeout=_KNOCK):
+            with socket.create_connection(address, timeout=_KNOCK):
                 return True
         except OSError:
             return False

@@ -39,7 +39,10 @@ def test_private_names_stay_inside() -> None:
     """A module uses the private names of no other; those of libraries are listed, with what they are needed for."""
     libraries = {
         "os": {"_exit": "ends a process whose threads hang"},
-        "typing": {"_replace": "public: the copy of a named tuple with other fields"},
+        "typing": {
+            "_asdict": "public: the fields of a named tuple by name",
+            "_replace": "public: the copy of a named tuple with other fields",
+        },
         "torch": {
             "_utils": "holds the map that torch documents for collating a type of one's own",
             "_C": "modes, and Dynamo's callbacks",

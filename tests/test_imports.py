@@ -7,6 +7,7 @@ import re
 import subprocess
 import sys
 from pathlib import Path
+from zipfile import ZipFile
 
 import pytest
 
@@ -85,3 +86,95 @@ def test_sides_load_own_libraries(modules: str, forbidden: str) -> None:
     check = f"{imports}import sys\nprint([name for name in {forbidden.split()} if name in sys.modules])"
     output = subprocess.run([sys.executable, "-c", check], capture_output=True, text=True, check=True).stdout
     assert output.strip() == "[]"
+
+
+def run_python(code: str, directory: Path, *arguments: str) -> list[str]:
+    """Return the words that a new process prints, which begins in a directory."""
+    command = [sys.executable, "-c", code, *arguments]
+    return subprocess.run(command, cwd=directory, capture_output=True, text=True, check=True).stdout.split()
+
+
+LOADED = """
+import os, sys
+os.environ |= {"OTEL_TRAIN_SIDECAR": "external", "OTEL_TRAIN_RING_DIR": sys.argv[1]}
+import torch
+before = set(sys.modules)
+import otel_train
+if sys.argv[2] == "init":
+    otel_train.init
+elif sys.argv[2] == "disabled":
+    os.environ["OTEL_SDK_DISABLED"] = "true"
+    with otel_train.init() as telemetry:
+        telemetry.step(1, {"train/loss": 1.0})
+elif sys.argv[2] == "step":
+    telemetry = otel_train.init()
+    before = set(sys.modules)
+    telemetry.step(1, {"train/loss": 1.0})
+else:
+    with otel_train.init() as telemetry:
+        telemetry.step(1, {"train/loss": 1.0})
+print(*sorted(sys.modules.keys() - before))
+"""
+
+
+@pytest.mark.parametrize("until", ["init", "disabled"])
+def test_imports_begin_no_session(until: str, tmp_path: Path) -> None:
+    """Neither the import nor a disabled session loads what only a session that records needs."""
+    loaded = run_python(LOADED, tmp_path, str(tmp_path / "rings"), until)
+    ours = {name.removeprefix("otel_train.") for name in loaded if name.startswith("otel_train.")}
+    assert "step.session" in ours
+    assert {name for name in ours if name.startswith("ring.")} <= {
+        "ring.directory",
+        "ring.file_format",
+        "ring.ring_size",
+        "ring.writer_process",
+    }
+    recording = {
+        "aggregate",
+        "cluster_values",
+        "first_step",
+        "flight",
+        "membership",
+        "packing",
+        "recorder",
+        "reduction",
+    }
+    assert ours & {f"step.{name}" for name in recording} == set()
+    assert ours & {"ledger", "mixing", "sidecar"} == set()
+
+
+def test_lone_ranks_read_no_ring(tmp_path: Path) -> None:
+    """A rank that is alone loads no reader of rings, nothing for jobs of several kinds, and no library."""
+    loaded = run_python(LOADED, tmp_path, str(tmp_path / "rings"), "all")
+    assert {"otel_train.ring.writer", "otel_train.step.recording"} <= {*loaded}
+    unneeded = {"otel_train.ring.reader", "otel_train.step.aggregate", "otel_train.sidecar", "otel_train.mixing"}
+    heavy = {"asyncio", "secrets", "email", "encodings.idna", "importlib.metadata", "torch.distributed.tensor"}
+    assert {*loaded} & (unneeded | heavy) == set()
+
+
+def test_first_step_loads_nothing(tmp_path: Path) -> None:
+    """What a session needs is loaded when it begins, not in the training loop."""
+    assert run_python(LOADED, tmp_path, str(tmp_path / "rings"), "step") == []
+
+
+MOVED = """
+import os, sys
+sys.meta_path[:] = [finder for finder in sys.meta_path if "editable" not in repr(finder).lower()]
+sys.path[:0] = [sys.argv[2]]
+import otel_train
+os.chdir("/")
+with otel_train.init(ring_dir=sys.argv[1]) as telemetry:
+    telemetry.step(1, {"train/loss": 1.0})
+print(otel_train.__file__, telemetry.latest[1]["train/loss"])
+"""
+
+
+@pytest.mark.parametrize("root", ["link", "package.zip"])
+def test_directory_may_change_after_import(root: str, tmp_path: Path) -> None:
+    """What is loaded after the import is there though the search path was relative and the job has moved since."""
+    (tmp_path / "link").symlink_to(PACKAGE.parent)
+    with ZipFile(tmp_path / "package.zip", "w") as archive:
+        for path in PACKAGE.rglob("*.py"):
+            archive.write(path, path.relative_to(PACKAGE.parent))
+    file, loss = run_python(MOVED, tmp_path, str(tmp_path / "rings"), root)
+    assert (root in file, loss) == (True, "1.0")

@@ -32,7 +32,7 @@ class Exporter:
         answer = self._connection.send(body)
         if answer.verdict is not Verdict.COMPRESSION:
             return answer if answer is TAKEN else replace(answer, seconds=time.monotonic() - began)
-        plain = replace(self.endpoint, compression="none")
+        plain = self.endpoint._replace(compression="none")
         connection = connect(plain)
         second = connection.send(body)
         if second.verdict is Verdict.WAIT:

@@ -1,15 +1,36 @@
 """The ring: a memory-mapped log of records between a rank and its node's sidecar."""
 
-from otel_train.ring.directory import default_base, default_bases, is_ours, prepare_directory
-from otel_train.ring.file_format import MAX_RECORDS, MOST_LATE_KEYS, Cursor, End, Kind, Record
-from otel_train.ring.late_keys import LateValue
-from otel_train.ring.reader import Progress, RingReader, ring_files
-from otel_train.ring.retention import KeptRun, clean_beside, look_at_run, remove_run
-from otel_train.ring.ring_size import RingSize, make_ring
-from otel_train.ring.schema import MAX_ATTRIBUTES, Fact, Identity, Schema
-from otel_train.ring.sidecar_lock import LOCK_NAME, SidecarEnd, ask_for_turn, is_served, turn_is_asked_for, withdraw
-from otel_train.ring.writer import RingWriter, ring_path
-from otel_train.ring.writer_process import is_alive, is_stopped, parent_of, start_time
+from typing import TYPE_CHECKING
+
+from otel_train.lazy_names import lazy_names
+
+if TYPE_CHECKING:
+    from otel_train.ring.directory import default_base, default_bases, is_ours, prepare_directory, ring_files
+    from otel_train.ring.file_format import MAX_ATTRIBUTES, MAX_RECORDS, MOST_LATE_KEYS, Cursor, End, Kind, Record
+    from otel_train.ring.late_keys import LateValue
+    from otel_train.ring.reader import Progress, RingReader
+    from otel_train.ring.retention import KeptRun, clean_beside, look_at_run, remove_run
+    from otel_train.ring.ring_size import RingSize, make_ring
+    from otel_train.ring.schema import Fact, Identity, Schema
+    from otel_train.ring.sidecar_lock import LOCK_NAME, SidecarEnd, ask_for_turn, is_served, turn_is_asked_for, withdraw
+    from otel_train.ring.writer import RingWriter, ring_path
+    from otel_train.ring.writer_process import is_alive, is_stopped, parent_of, start_time
+else:
+    __getattr__, __dir__ = lazy_names(
+        globals(),
+        {
+            "directory": "default_base default_bases is_ours prepare_directory ring_files",
+            "file_format": "MAX_ATTRIBUTES MAX_RECORDS MOST_LATE_KEYS Cursor End Kind Record",
+            "late_keys": "LateValue",
+            "reader": "Progress RingReader",
+            "retention": "KeptRun clean_beside look_at_run remove_run",
+            "ring_size": "RingSize make_ring",
+            "schema": "Fact Identity Schema",
+            "sidecar_lock": "LOCK_NAME SidecarEnd ask_for_turn is_served turn_is_asked_for withdraw",
+            "writer": "RingWriter ring_path",
+            "writer_process": "is_alive is_stopped parent_of start_time",
+        },
+    )
 
 __all__ = [
     "LOCK_NAME",

@@ -102,3 +102,11 @@ def prepare_directory(directory: Path) -> None:
 def is_ours(path: Path) -> bool:
     """Tell whether a directory entry is a ring, an unfinished one, or one of the sidecar's files."""
     return path.suffix in (SUFFIX, NEW_SUFFIX) or path.name.startswith("sidecar.")
+
+
+def ring_files(directory: Path) -> list[Path]:
+    """Return the ring files in a directory, by name."""
+    try:
+        return sorted(path for path in directory.iterdir() if path.suffix == SUFFIX)
+    except FileNotFoundError:
+        return []

@@ -36,7 +36,6 @@ from __future__ import annotations
 
 import struct
 from collections.abc import Sequence
-from dataclasses import dataclass
 from enum import IntEnum
 from mmap import mmap
 from typing import NamedTuple
@@ -67,6 +66,8 @@ CURSOR_OFFSET = 256
 PAGE = 4096
 MAX_SCHEMA = 1 << 20
 MAX_VALUES = 1 << 16
+MAX_ATTRIBUTES = 96
+"""Attributes of a resource at most, besides our own and the SDK's: receivers take 128."""
 MAX_RECORDS = 1 << 24
 MOST_LATE_KEYS = 128
 KEY_TABLE_SIZE = 32 << 10
@@ -169,8 +170,7 @@ class Cursor(NamedTuple):
     """The time stamp of the newest values that the rank logged beside the steps and that were acknowledged."""
 
 
-@dataclass(frozen=True, slots=True)
-class Geometry:
+class Geometry(NamedTuple):
     """The sizes of a ring file, which follow from the schema's size and the numbers of values and totals."""
 
     values: int

@@ -31,7 +31,6 @@ from otel_train.ring.file_format import (
     PHASE_OFFSET,
     PROGRESS,
     PROGRESS_OFFSET,
-    SUFFIX,
     Cursor,
     End,
     Kind,
@@ -270,11 +269,3 @@ class RingReader:
 def _open(path: Path, *, writable: bool) -> int:
     """Open a file, without waiting: a pipe may have a ring's name."""
     return os.open(path, (os.O_RDWR if writable else os.O_RDONLY) | os.O_CLOEXEC | os.O_NONBLOCK)
-
-
-def ring_files(directory: Path) -> list[Path]:
-    """Return the ring files in a directory, by name."""
-    try:
-        return sorted(path for path in directory.iterdir() if path.suffix == SUFFIX)
-    except FileNotFoundError:
-        return []

@@ -11,8 +11,8 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from otel_train.exceptions import RingError
-from otel_train.ring.directory import default_bases, is_ours
-from otel_train.ring.reader import RingReader, ring_files
+from otel_train.ring.directory import default_bases, is_ours, ring_files
+from otel_train.ring.reader import RingReader
 from otel_train.ring.sidecar_lock import LOCK_NAME, is_served
 from otel_train.ring.writer import has_open_ring
 

@@ -7,14 +7,16 @@ import errno
 import math
 import os
 from collections.abc import Mapping
-from dataclasses import dataclass
 from pathlib import Path
+from typing import TYPE_CHECKING, NamedTuple
 
 from otel_train.exceptions import RingError
 from otel_train.ring.directory import prepare_directory
 from otel_train.ring.file_format import Geometry
-from otel_train.ring.schema import Fact, Identity, Schema, dump_schema
-from otel_train.ring.writer import RingWriter
+
+if TYPE_CHECKING:
+    from otel_train.ring.schema import Fact, Identity, Schema
+    from otel_train.ring.writer import RingWriter
 
 CONTROL_GROUPS, OWN_GROUPS = Path("/sys/fs/cgroup"), Path("/proc/self/cgroup")
 FEWEST_RECORDS = 64
@@ -26,8 +28,7 @@ FREE_SHARE, MOST_SHARE = 0.25, 0.5
 second is for rings of `FEWEST_RECORDS` records."""
 
 
-@dataclass(frozen=True, slots=True, kw_only=True)
-class RingSize:
+class RingSize(NamedTuple):
     """How large a ring may be: as many records as fit all of these; see `fit`."""
 
     records: int = 4096
@@ -70,6 +71,10 @@ def make_ring(
     Raises:
         RingError: See `RingWriter`; or the smallest one does not fit.
     """
+    # Not for the size alone, which the options of a session have.
+    from otel_train.ring.schema import dump_schema  # noqa: PLC0415
+    from otel_train.ring.writer import RingWriter  # noqa: PLC0415
+
     if not path.parent.is_dir():  # an empty one may have been cleaned away since the session began
         prepare_directory(path.parent)
     layout = schema.layout()

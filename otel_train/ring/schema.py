@@ -9,6 +9,7 @@ from typing import Any
 
 from otel_train.catalogue import BY_NAME, BY_SOURCE, MAX_TEXT, MOST_BY_SOURCE, Instrument, Layout, Metric, Reduction
 from otel_train.exceptions import OtelTrainError, RingError
+from otel_train.ring.file_format import MAX_ATTRIBUTES
 
 _LARGEST = 2**63 // 10**6
 """Bound of an identity's numbers: the attempt is sent in nanoseconds too, and OTLP's integers have 64 bits."""
@@ -19,8 +20,6 @@ _PLAIN = (Reduction.MEAN, Reduction.SUM, Reduction.MAX, Reduction.MIN, Reduction
 Fact = str | int | float | bool
 """Value of a setting of a job, such as the steps in an interval."""
 MAX_FACTS = 256
-MAX_ATTRIBUTES = 96
-"""Attributes of a resource at most, besides our own and the SDK's: receivers take 128."""
 _LARGEST_FACT = 2.0**63
 """Bound of the numbers among the facts; NaN and infinite ones are left out too."""
 

@@ -3,13 +3,15 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 from otel_train.log_once import OnceLogger
 from otel_train.step.early_scalars import MOST_EARLY, EarlyScalars
 from otel_train.step.per_row import RowBinding
-from otel_train.step.recording import Recording
 from otel_train.step.step_number import checked_weight, step_number
+
+if TYPE_CHECKING:
+    from otel_train.step.recording import Recording
 
 
 class Admission:

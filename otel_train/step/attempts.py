@@ -10,14 +10,17 @@ import time
 import uuid
 from collections.abc import Iterator
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import torch.distributed as dist
 
 from otel_train.exceptions import RingError
 from otel_train.log_once import OnceLogger
-from otel_train.ring import Identity, RingReader, ring_files
+from otel_train.ring import Identity, ring_files
 from otel_train.step.rank_group import RankGroup
+
+if TYPE_CHECKING:
+    from otel_train.ring import RingReader
 
 logger = logging.getLogger(__name__)
 
@@ -45,7 +48,7 @@ def past_attempt(directory: Path | None, run_id: str) -> int:
     past = max(_ATTEMPTS)
     for attempt, path in _rings_of_others(directory):
         if attempt > past:
-            with contextlib.suppress(RingError), contextlib.closing(RingReader(path)) as reader:
+            with contextlib.suppress(RingError), contextlib.closing(_open(path)) as reader:
                 if not reader.writer_lives and (not run_id or reader.identity.run_id == run_id):
                     past = attempt
     return past
@@ -57,7 +60,7 @@ def warn_of_other_jobs(directory: Path | None, identity: Identity, warnings: Onc
     Called when this rank's own ring is there.
     """
     for attempt, path in _rings_of_others(directory):
-        with contextlib.suppress(RingError), contextlib.closing(RingReader(path)) as reader:
+        with contextlib.suppress(RingError), contextlib.closing(_open(path)) as reader:
             if reader.identity.run_id == identity.run_id and reader.writer_lives and not reader.progress.closed:
                 warnings.warn(
                     "same run",
@@ -70,6 +73,13 @@ def warn_of_other_jobs(directory: Path | None, identity: Identity, warnings: Onc
                     directory,
                 )
                 return
+
+
+def _open(path: Path) -> RingReader:
+    """Return a reader of a ring; a rank reads one only where others have left theirs."""
+    from otel_train.ring import RingReader  # noqa: PLC0415  # for that alone
+
+    return RingReader(path)
 
 
 def _rings_of_others(directory: Path | None) -> Iterator[tuple[int, Path]]:

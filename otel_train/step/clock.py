@@ -4,10 +4,12 @@ from __future__ import annotations
 
 import time
 from collections.abc import Callable, Iterable, Iterator
-from typing import TypeVar
+from typing import TYPE_CHECKING, TypeVar
 
 from otel_train.catalogue import Phase
-from otel_train.ring import RingWriter
+
+if TYPE_CHECKING:
+    from otel_train.ring import RingWriter
 
 T = TypeVar("T")
 # Looked up once: an attribute of an enum has a cost.
@@ -104,3 +106,13 @@ class StepClock:
                     told.enter(_COMPUTE)
             self.wait += time.perf_counter() - begin
             yield batch
+
+
+def wait_until(condition: Callable[[], bool], timeout: float) -> bool:
+    """Wait until `condition()` holds, `timeout` seconds at most, and tell whether it does."""
+    deadline = time.monotonic() + timeout
+    while not condition():
+        if time.monotonic() >= deadline:
+            return False
+        time.sleep(0.01)
+    return True

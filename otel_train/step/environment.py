@@ -7,8 +7,9 @@ import os
 import re
 import socket
 from collections.abc import Mapping
-from dataclasses import dataclass, field
 from pathlib import Path
+from types import MappingProxyType
+from typing import NamedTuple
 
 from otel_train.endpoint import Endpoint
 from otel_train.exceptions import ConfigurationError
@@ -28,8 +29,7 @@ _MPI = {
 """Variables of Open MPI's mpirun, which stand in for torchrun's. srun sets its own for single processes too."""
 
 
-@dataclass(frozen=True, slots=True, kw_only=True)
-class Environment:
+class Environment(NamedTuple):
     """Variables of the environment about this process and its telemetry."""
 
     rank: int = 0
@@ -42,7 +42,7 @@ class Environment:
     """LOCAL_WORLD_SIZE likewise; None where no launcher sets it."""
     disabled: bool = False
     """OTEL_SDK_DISABLED=true: no file, no process, no cost."""
-    attributes: Mapping[str, str] = field(default_factory=dict)
+    attributes: Mapping[str, str] = MappingProxyType({})
     """OTEL_RESOURCE_ATTRIBUTES, and OTEL_SERVICE_NAME as one of them."""
     run_id: str = ""
     """OTEL_TRAIN_RUN_ID."""
@@ -56,7 +56,7 @@ class Environment:
     """OTEL_TRAIN_RING_BYTES: how many bytes a ring takes at most."""
     external_sidecar: bool = False
     """OTEL_TRAIN_SIDECAR=external: the platform starts the sidecar."""
-    endpoint: Endpoint = field(default_factory=Endpoint)
+    endpoint: Endpoint = Endpoint()
     """Receiver that the sidecar sends to; read here too, since an error in its log would go unseen."""
     host: str = ""
     """The host's name."""

@@ -17,6 +17,7 @@ from otel_train.native import IMPLEMENTATION
 from otel_train.ring import Fact, Identity, RingSize, RingWriter, Schema, make_ring, ring_path
 from otel_train.step.attempts import warn_of_other_jobs
 from otel_train.step.dtensors import natural_reduction
+from otel_train.step.late_scalars import TOO_MANY
 from otel_train.step.options import SessionOptions
 from otel_train.step.per_row import PerRow
 from otel_train.step.rank_group import RankGroup
@@ -155,6 +156,12 @@ def open_ring(
             most,
         )
     return ring
+
+
+def warn_of_dropped(warnings: OnceLogger, name: str, reason: str) -> None:
+    """Warn of a value that is dropped, once for its key, or once for all where there are too many keys."""
+    cause = reason if reason is TOO_MANY else f"value {name!r}"
+    warnings.warn(cause, "telemetry: %r is dropped: it %s", name, reason)
 
 
 def watch_phases(sources: Sequence[Source], ring: RingWriter) -> None:

@@ -3,8 +3,8 @@
 from __future__ import annotations
 
 from collections.abc import Callable
-from dataclasses import dataclass
 from pathlib import Path
+from typing import NamedTuple
 
 import torch.distributed as dist
 
@@ -18,8 +18,7 @@ from otel_train.step.resource import HOST_NAME, SERVICE_NAME
 MAX_RUN_ID = 128
 
 
-@dataclass(frozen=True, slots=True, kw_only=True)
-class Agreed:
+class Agreed(NamedTuple):
     """Outcome of the agreement, as one rank sees it."""
 
     identity: Identity

@@ -31,7 +31,7 @@ class LocalRank(NamedTuple):
 def boot_id() -> str:
     """Return the id of this boot of this machine; empty where the kernel has none."""
     try:
-        return _BOOT_ID.read_text(encoding="ascii").strip()
+        return _BOOT_ID.read_text(encoding="utf-8").strip()
     except (OSError, ValueError):
         return ""
 

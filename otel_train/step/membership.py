@@ -4,12 +4,12 @@ from __future__ import annotations
 
 import contextlib
 import logging
-from dataclasses import dataclass
 from pathlib import Path
+from typing import NamedTuple
 
 from otel_train.descriptors import standard_descriptors
 from otel_train.exceptions import RingError
-from otel_train.ring import Identity, clean_beside, prepare_directory
+from otel_train.ring import Identity, prepare_directory
 from otel_train.step.environment import Environment
 from otel_train.step.identity_agreement import agree_identity
 from otel_train.step.rank_group import GroupLike, RankGroup
@@ -18,8 +18,7 @@ from otel_train.step.sidecar_process import SidecarProcess
 logger = logging.getLogger(__name__)
 
 
-@dataclass(frozen=True, slots=True, kw_only=True)
-class Membership:
+class Membership(NamedTuple):
     """Membership of a rank in its job."""
 
     group: RankGroup
@@ -34,8 +33,7 @@ class Membership:
     """Whether what is recorded is sent anywhere."""
 
 
-@dataclass(frozen=True, slots=True, kw_only=True)
-class MembershipOptions:
+class MembershipOptions(NamedTuple):
     """Arguments of `init` that the membership depends on."""
 
     environment: Environment
@@ -84,6 +82,8 @@ def _join_job(options: MembershipOptions, saved_run_id: str) -> Membership:
             prepare_directory(agreed.directory.parent)  # whose owner could replace it by another directory
         prepare_directory(agreed.directory)
         if agreed.serves and not delivers:
+            from otel_train.ring import clean_beside  # noqa: PLC0415  # most jobs have a receiver
+
             with contextlib.suppress(Exception):  # what others have left takes nothing from this job
                 clean_beside(agreed.directory)  # with a receiver the sidecar does
             logger.info(

@@ -14,7 +14,7 @@ from otel_train.step.source_protocols import Source, modalities_of, row_sources_
 from otel_train.torch_modes import outside_modes
 
 
-@dataclass(frozen=True, slots=True)
+@dataclass(frozen=True, slots=True, eq=False)  # tensors have no one truth
 class PerRow:
     """Values of the rows of a batch, for a scalar that is declared with `by=`.
 

@@ -6,11 +6,9 @@ import contextlib
 import ctypes
 import json
 import os
-import secrets
 from collections import Counter
 from collections.abc import Sequence
-from dataclasses import dataclass, field, replace
-from typing import Any
+from typing import Any, NamedTuple
 from weakref import WeakKeyDictionary, WeakSet
 
 import torch
@@ -24,8 +22,7 @@ from otel_train.torch_modes import outside_modes
 GroupLike = dist.ProcessGroup | DeviceMesh
 
 
-@dataclass(frozen=True, slots=True)
-class RankGroup:
+class RankGroup(NamedTuple):
     """The group of a reduction, as this rank sees it; without torch.distributed a group of one."""
 
     rank: int = 0
@@ -37,7 +34,7 @@ class RankGroup:
     """Process group; None without torch.distributed, or where its collectives do nothing: nothing is reduced then."""
     job_ranks: tuple[int, ...] = (0,)
     """The rank within the job of each rank of the group."""
-    device: torch.device = field(default_factory=lambda: torch.device("cpu"))
+    device: torch.device = torch.device("cpu")
     """Device of the reduction's vectors."""
     distributed: bool = False
     """Whether torch.distributed is initialised."""
@@ -165,10 +162,10 @@ class RankGroup:
         salt = 0
         if store_outlives_ranks():
             # The names of the attempt before are still in the store, with addresses that are closed by now.
-            salt = self.gather(secrets.randbits(64) if self.rank == 0 else 0)[0]
+            salt = self.gather(int.from_bytes(os.urandom(8), "little") if self.rank == 0 else 0)[0]
         own = _new_group(tuple(sorted(dist.get_process_group_ranks(handle))), backend, salt)
         ranks = tuple(dist.get_process_group_ranks(own))
-        return replace(self, rank=dist.get_rank(own), handle=own, own=True, job_ranks=ranks)
+        return self._replace(rank=dist.get_rank(own), handle=own, own=True, job_ranks=ranks)
 
 
 def _check_group(given: Any) -> None:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from functools import partial
+from importlib import import_module
 from pathlib import Path
 
 from otel_train.catalogue import Metric
@@ -12,13 +13,15 @@ from otel_train.exceptions import ConfigurationError
 from otel_train.paths import absolute
 from otel_train.step.declarations import Scalar
 from otel_train.step.environment import Environment
-from otel_train.step.membership import MembershipOptions, join_job
 from otel_train.step.options import SessionOptions, checked_seconds
 from otel_train.step.rank_group import GroupLike, group_exists
 from otel_train.step.source_protocols import Source
 from otel_train.step.telemetry import Telemetry
 from otel_train.step.value_source import drain_of
 from otel_train.untraced import untraced
+
+_OF_FIRST_STEP = ("otel_train.step.first_step", "otel_train.step.recording", "otel_train.step.reduction")
+"""Modules that only a session that records needs."""
 
 
 @untraced
@@ -108,6 +111,11 @@ def init(
         return Telemetry(sources=sources, metrics=metrics, options=options)
     if process_group is not None and not group_exists():
         raise ConfigurationError("process_group was given, but torch.distributed is not initialised")
+    # From here on the session records. All that it needs is loaded now: its first step is in the training loop.
+    from otel_train.step.membership import MembershipOptions, join_job  # noqa: PLC0415
+
+    for module in _OF_FIRST_STEP:
+        import_module(module)
     chosen = ring_dir or environment.ring_dir
     membership = MembershipOptions(
         environment=environment,

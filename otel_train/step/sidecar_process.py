@@ -12,7 +12,6 @@ import subprocess
 import threading
 import time
 import weakref
-from collections.abc import Callable
 from pathlib import Path
 
 from otel_train.delivery import STATUS_NAME, read_status
@@ -274,13 +273,3 @@ def _leave_forked_child() -> None:
 
 
 os.register_at_fork(after_in_child=_leave_forked_child)
-
-
-def wait_until(condition: Callable[[], bool], timeout: float) -> bool:
-    """Wait until `condition()` holds, `timeout` seconds at most, and tell whether it does."""
-    deadline = time.monotonic() + timeout
-    while not condition():
-        if time.monotonic() >= deadline:
-            return False
-        time.sleep(0.01)
-    return True

@@ -6,11 +6,13 @@ A class need not inherit from any of these: the names are what counts.
 from __future__ import annotations
 
 from collections.abc import Callable, Mapping, Sequence
-from typing import Any, Protocol, runtime_checkable
+from typing import TYPE_CHECKING, Any, Protocol, runtime_checkable
 
 from otel_train.catalogue import Metric, Phase
-from otel_train.ring import Fact
 from otel_train.step.declarations import Scalar
+
+if TYPE_CHECKING:
+    from otel_train.ring import Fact
 
 FlatDrain = Callable[[int], Sequence[float]]
 EndStep = Callable[[int], None]

@@ -6,32 +6,33 @@ import logging
 import time
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from dataclasses import replace
+from functools import partial
 from pathlib import Path
 from types import TracebackType
-from typing import Any, NoReturn, Self, TypeVar
+from typing import TYPE_CHECKING, Any, NoReturn, Self, TypeVar
 
 from otel_train.catalogue import Metric
 from otel_train.event_sink import EventSink
 from otel_train.exceptions import SessionCopyError, StateMismatchError
 from otel_train.log_once import OnceLogger
-from otel_train.ring import End, Fact, Identity, RingWriter
+from otel_train.ring import End
 from otel_train.step.admission import Admission
-from otel_train.step.clock import StepClock
+from otel_train.step.clock import StepClock, wait_until
 from otel_train.step.declarations import Scalar, declared_metrics
 from otel_train.step.early_scalars import EarlyScalars
-from otel_train.step.first_step import agree_recorder, open_ring, session_facts, shared_options, watch_phases
-from otel_train.step.late_scalars import TOO_MANY
-from otel_train.step.membership import Membership
 from otel_train.step.options import SessionOptions
 from otel_train.step.per_row import RowBinding
 from otel_train.step.process_end import ProcessEnd
 from otel_train.step.rank_group import RankGroup
-from otel_train.step.recording import Recording
-from otel_train.step.reduction import Reducer
-from otel_train.step.sidecar_process import SidecarProcess, wait_until
 from otel_train.step.source_protocols import Source, clock_of
 from otel_train.step.step_number import LARGEST_STEP, step_number, text_of
 from otel_train.untraced import untraced
+
+if TYPE_CHECKING:  # what only a session that records needs is loaded by `init`
+    from otel_train.ring import Fact, Identity, RingWriter
+    from otel_train.step.membership import Membership
+    from otel_train.step.recording import Recording
+    from otel_train.step.sidecar_process import SidecarProcess
 
 logger = logging.getLogger(__name__)
 
@@ -235,18 +236,22 @@ class Telemetry:
 
     def _start(self, scalars: Mapping[str, Any]) -> Recording:
         """Fix the schema with the first step's keys, agree on it over the ranks, and make the ring."""
+        from otel_train.step import first_step  # noqa: PLC0415  # loaded by then; a disabled session never needs it
+        from otel_train.step.recording import Recording  # noqa: PLC0415
+        from otel_train.step.reduction import Reducer  # noqa: PLC0415
+
         if self.identity is None:
             self.join()
         assert self.identity is not None, "only an enabled session starts"
-        shared = shared_options(self.options, self._facts)
+        shared = first_step.shared_options(self.options, self._facts)
         first = {**self._early.newest(), **scalars} if isinstance(scalars, Mapping) else scalars
-        recorder = agree_recorder(
+        recorder = first_step.agree_recorder(
             self._sources,
             self._declared,
             first,
             self._group,
             options=shared,
-            dropped=self._warn_of_dropped,
+            dropped=partial(first_step.warn_of_dropped, self._warnings),
             modalities=self._rows.modalities,
         )
         # State may have been loaded on rank 0 only: its run id holds for all, as it did for the first id.
@@ -258,8 +263,8 @@ class Telemetry:
             max_in_flight=self.options.max_in_flight,
             timeout=self.options.reduction_timeout,
         )
-        facts = session_facts(self._sources, self.options, self._facts)
-        ring = open_ring(
+        facts = first_step.session_facts(self._sources, self.options, self._facts)
+        ring = first_step.open_ring(
             self.ring_dir,
             self.identity,
             recorder.schema,
@@ -268,7 +273,7 @@ class Telemetry:
             warnings=self._warnings,
         )
         if ring is not None:
-            watch_phases(self._sources, ring)
+            first_step.watch_phases(self._sources, ring)
         running = Recording(
             recorder,
             reducer,
@@ -285,10 +290,6 @@ class Telemetry:
                 running.log(logged_for, early, weight)
         self._running = running
         return running
-
-    def _warn_of_dropped(self, name: str, reason: str) -> None:
-        cause = reason if reason is TOO_MANY else f"value {name!r}"
-        self._warnings.warn(cause, "telemetry: %r is dropped: it %s", name, reason)
 
     # -- state ---------------------------------------------------------------------------------------------------
 

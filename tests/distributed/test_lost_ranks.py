@@ -36,7 +36,7 @@ def lost(tmp_path_factory: pytest.TempPathFactory) -> Lost:
         import torch.distributed as dist
 
         import otel_train
-        from otel_train.step.sidecar_process import wait_until
+        from otel_train.step.clock import wait_until
 
         logging.basicConfig(level=logging.WARNING)
         dist.init_process_group("gloo", timeout=dt.timedelta(seconds=60))

@@ -20,10 +20,10 @@ from otel_train.catalogue import Metric, Reduction
 from otel_train.exceptions import ConfigurationError, OtelTrainError, SchemaMismatchError
 from otel_train.mixing import MixingMeter
 from otel_train.ring import Kind, RingReader, ring_files
+from otel_train.step.clock import wait_until
 from otel_train.step.environment import Environment
 from otel_train.step.identity_agreement import agree_identity
 from otel_train.step.rank_group import RankGroup
-from otel_train.step.sidecar_process import wait_until
 from tests.support.on_ranks import Job
 
 pytestmark = pytest.mark.ranks(4)

@@ -17,8 +17,8 @@ from otel_train.catalogue import rows
 from otel_train.exceptions import ConfigurationError, SchemaMismatchError
 from otel_train.mixing import MixingMeter
 from otel_train.ring import Kind
+from otel_train.step.clock import wait_until
 from otel_train.step.reduction import Reducer
-from otel_train.step.sidecar_process import wait_until
 from tests.support.on_ranks import Job
 
 pytestmark = pytest.mark.ranks(2)
