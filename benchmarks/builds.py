@@ -19,7 +19,7 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
-from benchmarks.fresh import clean_environment
+from benchmarks.fresh import clean_environment, sidecar_left
 from benchmarks.measure import POOLED, Figures, quantile
 
 ROOT = Path(__file__).parents[1]
@@ -51,6 +51,8 @@ class Process:
 
     def __init__(self, contender: Contender, folder: Path) -> None:
         self.name, self._root = contender.name, contender.root
+        self.rings = folder / "rings-4"
+        """Rings of its first session, where it is a build of otel_train."""
         options = {
             "contender": contender.name,
             "folder": str(folder),
@@ -83,10 +85,24 @@ class Process:
             raise RuntimeError(f"{hello['file']} is not of {self._root}")
 
     def block(
-        self, before: str, count: int, steps: Sequence[str] = (), *, readers: int = 4, whole: bool = False
+        self,
+        before: str,
+        count: int,
+        steps: Sequence[str] = (),
+        *,
+        readers: int = 4,
+        words: int = 0,
+        whole: bool = False,
     ) -> dict[str, list[int]]:
         """Run a block and return the nanoseconds of its steps, by what took turns in it (the contender alone)."""
-        asked = {"before": before, "count": count, "steps": steps or (self.name,), "readers": readers, "whole": whole}
+        asked = {
+            "before": before,
+            "count": count,
+            "steps": steps or (self.name,),
+            "readers": readers,
+            "words": words,
+            "whole": whole,
+        }
         assert self._process.stdin is not None
         with contextlib.suppress(BrokenPipeError):  # the answer says why it ended
             self._process.stdin.write(json.dumps(asked) + "\n")
@@ -147,6 +163,7 @@ def running(contenders: Mapping[str, Contender]) -> Iterator[dict[str, Process]]
                 process.ask_to_end()
             for process in processes.values():
                 process.end()
+            sidecar_left(Path(name))
         finally:
             for process in processes.values():
                 process.kill()

@@ -28,6 +28,7 @@ NOTHING = "nothing"
 WORK = 1e-3
 """Seconds of pure Python in a step."""
 FIRST_READERS = 4
+WORDS = [f"w{number * number % 97}-{number % 13}" for number in range(200)] * 20
 WARM = 3
 """Steps in front of each block that do not count: another contender's code and data are in the caches."""
 
@@ -58,6 +59,8 @@ class Block:
     """What takes turns at each step, by name: the contender's own name, or `NOTHING`."""
     readers: int = FIRST_READERS
     """Open slots of the meter (K); another number than the block's before begins another session."""
+    words: int = 0
+    """Words that the Python work goes through, so that processes do the same; 0 has this one choose by the clock."""
     whole: bool = False
     """Whether what a step comes after is timed with it."""
 
@@ -122,7 +125,7 @@ CONTENDERS = {
 }
 
 
-def training() -> Callable[[], object]:
+def training(_block: Block) -> Callable[[], object]:
     """Return a small training step: six linear layers of 256, 64 rows, forward, backward and SGD, on one thread."""
     torch.set_num_threads(1)
     model = torch.nn.Sequential(*(torch.nn.Linear(256, 256) for _ in range(6)))
@@ -136,9 +139,9 @@ def training() -> Callable[[], object]:
     return train
 
 
-def python_work() -> Callable[[], object]:
+def python_work(block: Block) -> Callable[[], object]:
     """Return a millisecond of pure Python."""
-    words = calibrated()
+    words = WORDS[: block.words] if block.words else calibrated()
     return lambda: work(words)
 
 
@@ -156,22 +159,21 @@ def work(words: list[str]) -> int:
 
 def calibrated() -> list[str]:
     """Return what to work through for `WORK` seconds on this machine when nothing disturbs them."""
-    some = [f"w{number * number % 97}-{number % 13}" for number in range(200)]
-    words = some
+    words = WORDS[:200]
     for _ in range(3):  # not all of the work grows with the words
         best = float("inf")
         for _ in range(100):
             begin = time.perf_counter()
             work(words)
             best = min(best, time.perf_counter() - begin)
-        words = (some * 20)[: int(len(words) * WORK / best)]
+        words = WORDS[: int(len(words) * WORK / best)]
     return words
 
 
-SURROUNDINGS: dict[str, Callable[[], Callable[[], object]]] = {
+SURROUNDINGS: dict[str, Callable[[Block], Callable[[], object]]] = {
     "torch": training,
     "python": python_work,
-    "loop": lambda: lambda: None,
+    "loop": lambda _block: lambda: None,
 }
 
 
@@ -211,7 +213,7 @@ def main(options: Options) -> None:
                 readers, first = block.readers, 1
                 own = stack.enter_context(CONTENDERS[options.contender](options, readers))
             if block.before not in surroundings:
-                surroundings[block.before] = SURROUNDINGS[block.before]()
+                surroundings[block.before] = SURROUNDINGS[block.before](block)
             steps: dict[str, Step] = {NOTHING: lambda _number: None, options.contender: own}
             answer(timed(block, surroundings[block.before], steps, first))
             first += WARM + block.count

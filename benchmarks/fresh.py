@@ -58,24 +58,25 @@ def output_of_rank(environment: Mapping[str, str], *arguments: str) -> object:
 
 
 def sidecar_left(directory: Path, patience: float = 20.0) -> None:
-    """Wait until the sidecar of a ring directory has ended: what still runs would be in the next figures.
+    """Wait until the sidecars of rings in a directory have ended: what still runs would be in the next figures.
 
     Raises:
-        TimeoutError: It does not end.
+        TimeoutError: One does not end.
     """
     deadline = time.monotonic() + patience
-    while any(str(directory).encode() in line for line in _command_lines()):
+    while any(True for _ in sidecars_of(directory)):
         if time.monotonic() > deadline:
             raise TimeoutError(f"the sidecar of {directory} still runs")
         time.sleep(0.05)
 
 
-def _command_lines() -> Iterator[bytes]:
+def sidecars_of(directory: Path) -> Iterator[int]:
+    """Yield the process ids of the sidecars of rings in a directory."""
     for path in Path("/proc").glob("[0-9]*/cmdline"):
         with contextlib.suppress(OSError):  # it ended meanwhile
             line = path.read_bytes()
-            if b"otel_train.sidecar" in line:
-                yield line
+            if b"otel_train.sidecar" in line and str(directory).encode() in line:
+                yield int(path.parent.name)
 
 
 def _set(environment: dict[str, str]) -> None:
