@@ -49,6 +49,7 @@ int add_type(PyObject *module, PyType_Spec *spec, PyObject **kept);
 /* Each file adds its types and functions to the module; -1 with an error set where it can't. */
 int add_meter(PyObject *module);
 int add_ledger(PyObject *module);
+int add_reduction(PyObject *module);
 
 
 #endif

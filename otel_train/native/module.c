@@ -8,7 +8,7 @@ static int fill(PyObject *module)
 {
     if (PyModule_AddIntConstant(module, "VERSION", CORE_VERSION) < 0)
         return -1;
-    return add_meter(module) < 0 || add_ledger(module) < 0 ? -1 : 0;
+    return add_meter(module) < 0 || add_ledger(module) < 0 || add_reduction(module) < 0 ? -1 : 0;
 }
 
 static PyModuleDef_Slot slots[] = {{Py_mod_exec, fill}, {0, NULL}};

@@ -80,7 +80,8 @@ class AgreedReductions:
             if failure is not None:
                 raise failure
             if plan.everybody(flight.packed, step):
-                values = plan.unpack(flight.packed, step) or []
+                values = plan.unpack(flight.packed, step)
+                assert values is not None, "all ranks have values of the step"
                 plan.name_ranks(values, group.job_ranks)
                 return values
             self._choose(list(zip(group.job_ranks, plan.signs(flight.packed), strict=True)))

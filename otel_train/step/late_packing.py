@@ -13,6 +13,7 @@ from __future__ import annotations
 from collections.abc import Sequence
 from typing import NamedTuple
 
+from otel_train.native import core
 from otel_train.step.late_values import LateValue
 
 LANES = 2
@@ -124,6 +125,8 @@ class LatePart:
         return lanes
 
     def _slots(self, doubles: memoryview[float], begin: int) -> list[LateSlot]:
+        if core is not None:
+            return [LateSlot(*slot) for slot in core.late_slots(doubles, begin, self._keys)]
         numbers = doubles[begin : begin + _WIDTH * self._keys].tolist()
         pairs = zip(numbers[::_WIDTH], numbers[1::_WIDTH], strict=True)
         return [LateSlot(number, total, weight) for number, (total, weight) in enumerate(pairs) if weight]

@@ -61,7 +61,8 @@ class LateTransport:
             self._vectors.put_late(flight, late, self._logged.take(number))
 
     def land(self, flight: Flight, landed_ns: int) -> tuple[list[Reduced], Sequence[LateValue]]:
-        """Return what came with a landed flight: rows that were logged beside the steps, and values of its step.
+        """Return what came with a landed flight that has late values: rows that were logged beside the steps, and
+        values of its step.
 
         Args:
             flight: The flight; the rows came with it, whichever step the ranks took part for.

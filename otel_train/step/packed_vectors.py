@@ -21,17 +21,20 @@ class _Loan:
 
     Args:
         packed: The vector.
+        step: The step that this rank packed.
         unpack: Returns its values.
         free: Where it goes back to.
     """
 
-    __slots__ = ("_free", "_packed", "_unpack")
+    __slots__ = ("_free", "_packed", "_step", "_unpack")
 
-    def __init__(self, packed: Packed, unpack: Callable[[], Sequence[float]], free: list[Packed]) -> None:
-        self._packed, self._unpack, self._free = packed, unpack, free
+    def __init__(
+        self, packed: Packed, step: int, unpack: Callable[[Packed, int], Sequence[float]], free: list[Packed]
+    ) -> None:
+        self._packed, self._step, self._unpack, self._free = packed, step, unpack, free
 
     def __call__(self) -> Sequence[float]:
-        return self._unpack()
+        return self._unpack(self._packed, self._step)
 
     def __del__(self) -> None:
         self._free.append(self._packed)
@@ -47,6 +50,7 @@ class PackedVectors:
 
     def __init__(self, plan: PackingPlan, group: RankGroup) -> None:
         self._plan, self._group = plan, group
+        self._emits = group.emits
         self._free: list[Packed] = []
         self._registry = KeyRegistry(group)
         # Where a rank of the group is not the rank of the job by that number.
@@ -110,8 +114,8 @@ class PackedVectors:
     def reduced(self, flight: Flight, late: Sequence[LateValue] = ()) -> Reduced:
         """Return the result of a landed flight; most ranks never read it, so it is unpacked when it is read."""
         step, packed = flight.step, flight.packed
-        if not self._group.emits:
-            return Reduced(step, flight.time_ns, _Loan(packed, lambda: self._unpack(packed, step), self._free), late)
+        if not self._emits:
+            return Reduced(step, flight.time_ns, _Loan(packed, step, self._unpack, self._free), late)
         values = self._unpack(packed, step)
         self._free.append(packed)
         return Reduced(step, flight.time_ns, values, late)
@@ -121,7 +125,9 @@ class PackedVectors:
         self._free.append(flight.packed)
 
     def _unpack(self, packed: Packed, step: int) -> Sequence[float]:
-        values = self._plan.unpack(packed, step) or []
+        values = self._plan.unpack(packed, step)
+        if values is None:
+            return ()
         if self._renamed:
             self._plan.name_ranks(values, self._group.job_ranks)
         return values

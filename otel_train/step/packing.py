@@ -23,6 +23,7 @@ from typing import NamedTuple
 import torch
 
 from otel_train.catalogue import ABSENT, NOTHING, Layout
+from otel_train.native import core
 from otel_train.step.late_packing import LatePart, square
 from otel_train.step.late_values import LateValue
 from otel_train.torch_modes import outside_modes
@@ -32,7 +33,7 @@ HEADER = 4
 and how many ranks have closed their session."""
 _HEADER = struct.Struct(f"={HEADER}d")
 _FEW = 128
-"""Candidates for peaks that Python looks through itself."""
+"""Candidates for peaks that Python looks through itself, without the core."""
 
 
 class Presence(Enum):
@@ -143,17 +144,13 @@ class PackingPlan:
         """The late keys' part."""
         self.size = self.late.offset + self.late.size
         """float64 in the packed vector."""
+        self._core = None if core is None else core.Packing(sums, peaks, world_size, self.size)
         self.absent = (NOTHING,) * sums + (ABSENT,) * peaks
         """The values of a rank that has none."""
         self._slots = HEADER + sums
         self._signs = self._slots + world_size * peaks
         self._head = struct.Struct(f"={HEADER + sums}d")
-        self._few = struct.Struct(f"={self._signs}d") if world_size * peaks <= _FEW else None
-        # Where the maxima of many ranks are put, and, as bytes and as a tensor, where they stand.
-        self._tops = torch.empty(peaks, 1, dtype=torch.float64, device="cpu")
-        self._equal = bytearray(max(1, world_size * peaks))
-        self._is_top = torch.frombuffer(self._equal, dtype=torch.bool)[: world_size * peaks].view(peaks, world_size)
-        self._empty = bytes(8 * self.late.offset) if self._few is not None else b""
+        self._blank = array("d", bytes(8 * (sums + 2 * peaks)))
 
     @classmethod
     def of(cls, layout: Layout, world_size: int, late_keys: int = 0) -> PackingPlan:
@@ -174,13 +171,18 @@ class PackingPlan:
             TypeError: A peak is not a number.
             ValueError: A peak is missing. What else it raises is the value's own `__float__`'s.
         """
-        out = self._clear(out)
+        out = self._new() if out is None else out
+        if self._core is None or not self._core.pack(out.doubles, step, values, rank):
+            self._pack(step, values, rank, out)
+        return out
+
+    def _pack(self, step: int, values: Sequence[float], rank: int, out: Packed) -> None:
+        self._clear(out)
         self._head.pack_into(out.buffer, 0, 1.0, step, square(step), 0.0, *values[: self.sums])
         if self.peaks:
             peaks = array("d", values[self.sums : self.sums + self.peaks])
             out.doubles[self._slots + rank : self._signs : self.world_size] = peaks
         out.doubles[self._signs + rank] = step + 1.0
-        return out
 
     def pack_absent(self, sign: RankSign, rank: int, out: Packed | None = None) -> Packed:
         """Return what `rank` puts into a reduction for which it has no values.
@@ -190,27 +192,26 @@ class PackingPlan:
             rank: The rank within the group.
             out: As for `pack`.
         """
-        out = self._clear(out)
+        out = self._new() if out is None else out
+        self._clear(out)
         closed = sign.presence in (Presence.CLOSED, Presence.CLOSED_EARLY)
         self._head.pack_into(out.buffer, 0, 0.0, 0.0, 0.0, float(closed), *self.absent[: self.sums])
         out.doubles[self._slots + rank : self._signs : self.world_size] = array("d", self.absent[self.sums :])
         out.doubles[self._signs + rank] = sign.encode()
         return out
 
-    def _clear(self, out: Packed | None) -> Packed:
-        if out is None:
-            buffer = bytearray(8 * self.size)
-            vector = torch.frombuffer(buffer, dtype=torch.float64)
-            candidates = vector[self._slots : self._signs].view(self.peaks, self.world_size)
-            return Packed(buffer, memoryview(buffer).cast("d"), vector, candidates)
+    @outside_modes
+    def _new(self) -> Packed:
+        buffer = bytearray(8 * self.size)
+        vector = torch.frombuffer(buffer, dtype=torch.float64)
+        candidates = vector[self._slots : self._signs].view(self.peaks, self.world_size)
+        return Packed(buffer, memoryview(buffer).cast("d"), vector, candidates)
+
+    @outside_modes
+    def _clear(self, out: Packed) -> None:
         # What no rank has filled is still zero after the sum.
-        if self.late.is_filled(out.doubles):
-            out.vector[self.late.offset :].zero_()
-        if self._empty:
-            out.buffer[: len(self._empty)] = self._empty
-        else:
-            out.vector[: self.late.offset].zero_()
-        return out
+        end = self.size if self.late.is_filled(out.doubles) else self.late.offset
+        out.vector[:end].zero_()
 
     def everybody(self, packed: Packed, step: int) -> bool:
         """Tell whether all ranks packed values of this step, and none has closed.
@@ -219,6 +220,9 @@ class PackingPlan:
             packed: Added up over the ranks.
             step: The step that this rank packed.
         """
+        all_did: bool | None = None if self._core is None else self._core.everybody(packed.doubles, step)
+        if all_did is not None:
+            return all_did
         size = self.world_size
         return _HEADER.unpack_from(packed.buffer) == (size, float(step) * size, square(step) * size, 0.0)
 
@@ -226,8 +230,21 @@ class PackingPlan:
         """Return the sign of each rank in a reduction."""
         return [RankSign.decode(number) for number in packed.doubles[self._signs : self.late.offset]]
 
-    @outside_modes
-    def unpack(self, packed: Packed, step: int) -> list[float] | None:
+    def others(self, packed: Packed, step: int) -> dict[int, RankSign]:
+        """Return the signs of the ranks that have no values of a step, by rank: of a large job they are few.
+
+        Args:
+            packed: Added up over the ranks.
+            step: The step.
+        """
+        numbers = None if self._core is None else self._core.others(packed.doubles, step)
+        if numbers is None:
+            present = step + 1.0
+            signs = enumerate(packed.doubles[self._signs : self.late.offset])
+            numbers = [(rank, number) for rank, number in signs if number != present]
+        return {rank: RankSign.decode(number) for rank, number in numbers}
+
+    def unpack(self, packed: Packed, step: int) -> array[float] | None:
         """Return the cluster's values.
 
         Args:
@@ -238,37 +255,48 @@ class PackingPlan:
             float64 [sums + peaks + peaks], the last ones the lowest rank that has the maximum; None when no rank packed
             values, or some of another step than this one.
         """
-        slots, few = self._slots, self._few
-        flat = (self._head if few is None else few).unpack_from(packed.buffer)
-        count, steps, squares, _ = flat[:HEADER]
+        out = self._blank[:]
+        if self._core is not None and (has := self._core.unpack(packed.doubles, step, out)) is not None:
+            return out if has else None
+        return self._unpack(packed, step)
+
+    def _unpack(self, packed: Packed, step: int) -> array[float] | None:
+        count, steps, squares, _, *sums = self._head.unpack_from(packed.buffer)
         if not count or steps != step * count or squares != square(step) * count:
             return None
-        # Python is done before torch has begun. But a NaN is to stay, and Python's max would lose it. (Infinities of
-        # both signs are taken for one here.)
-        if few is None or math.isnan(sum(flat[slots:])):
-            return [*flat[HEADER:slots], *self._maxima(packed.candidates)]
-        tops, ranks = [], []
-        for begin in range(slots, self._signs, self.world_size):
-            candidates = flat[begin : begin + self.world_size]
-            top = max(candidates)
-            tops.append(top)
-            ranks.append(float(candidates.index(top)))
-        return [*flat[HEADER:slots], *tops, *ranks]
+        begins = range(self._slots, self._signs, self.world_size)
+        if len(begins) * self.world_size > _FEW:
+            ranks = _search(packed.candidates)
+        else:
+            ranks = [_top_rank(packed.doubles[begin : begin + self.world_size].tolist()) for begin in begins]
+        tops = [packed.doubles[begin + rank] for begin, rank in zip(begins, ranks, strict=True)]
+        return array("d", [*sums, *tops, *ranks])
 
-    def name_ranks(self, values: list[float], ranks: Sequence[int]) -> None:
+    def name_ranks(self, values: array[float], ranks: Sequence[int]) -> None:
         """Replace the ranks of the peaks in what `unpack` returned by these, where a group's are not the job's."""
-        if values and self.peaks:
-            values[-self.peaks :] = [float(ranks[int(rank)]) for rank in values[-self.peaks :]]
+        if self.peaks:
+            values[-self.peaks :] = array("d", [float(ranks[int(rank)]) for rank in values[-self.peaks :]])
 
-    def _maxima(self, candidates: torch.Tensor) -> list[float]:
-        """Return the maxima of float64 [peaks, world size] over the ranks, then the lowest rank of each.
 
-        A maximum alone, and a search for it among bytes, take half of the time in which torch finds both together.
-        """
-        torch.amax(candidates, 1, keepdim=True, out=self._tops)
-        torch.eq(candidates, self._tops, out=self._is_top)
-        size, begins = self.world_size, range(0, len(self._equal), self.world_size)
-        ranks = [self._equal.find(1, begin, begin + size) - begin for begin in begins]
-        if min(ranks) < 0:  # a NaN equals nothing
-            ranks = candidates.argmax(1).tolist()
-        return [*self._tops.view(-1).tolist(), *map(float, ranks)]
+def _top_rank(candidates: Sequence[float]) -> int:
+    """Return the lowest rank that has the maximum; of candidates with a NaN, the lowest that has one."""
+    if math.isnan(sum(candidates)):  # or there are infinities of both signs
+        nans = [rank for rank, candidate in enumerate(candidates) if math.isnan(candidate)]
+        if nans:
+            return nans[0]
+    return candidates.index(max(candidates))
+
+
+@outside_modes
+def _search(candidates: torch.Tensor) -> list[int]:
+    """Return what `_top_rank` would for each row of float64 [peaks, world size], of many ranks.
+
+    A maximum alone, and a search for it among bytes, take half of the time in which torch finds both together.
+    """
+    size, marks = candidates.shape[1], bytearray(candidates.numel())
+    equal = torch.frombuffer(marks, dtype=torch.bool).view(candidates.shape)
+    torch.eq(candidates, torch.amax(candidates, 1, keepdim=True), out=equal)
+    ranks = [marks.find(1, begin, begin + size) - begin for begin in range(0, len(marks), size)]
+    if min(ranks) < 0:  # a NaN equals nothing
+        return [_top_rank(row) for row in candidates.tolist()]
+    return ranks

@@ -37,7 +37,7 @@ class Reducer:
     in what it missed without values, so that the others' values of these steps are there; a closed session goes on
     taking part like this while its process lives.
 
-    One thread at a time may call this.
+    One thread at a time may call this, outside the modes that a caller may have set in torch.
 
     Args:
         layout: The schema's layout.
@@ -81,7 +81,6 @@ class Reducer:
 
     # -- launching -----------------------------------------------------------------------------------------------
 
-    @outside_modes
     def launch(self, step: int, time_ns: int, measured: Measurements | None) -> None:
         """Begin the reduction of one step. Every rank of the group calls this for the same steps in the same order.
 
@@ -197,7 +196,6 @@ class Reducer:
         under_way = sum(flight.owed and not flight.complete() for flight in self._flights)
         return under_way + sum(flight.owed for flight in self._waiting)
 
-    @outside_modes
     def harvest(self) -> list[Reduced]:
         """Return the steps whose reductions are complete, oldest first, without waiting."""
         self._land_complete()
@@ -208,7 +206,6 @@ class Reducer:
         while self._flights and self._flights[0].complete():
             self._land(self._flights.popleft())
 
-    @outside_modes
     def finish(self, timeout: float) -> list[Reduced]:
         """Wait for the reductions of all steps under way, `timeout` seconds at most, and return what `harvest` would.
 
@@ -237,10 +234,12 @@ class Reducer:
             self._flights.appendleft(flight)
             self._stop(f"the one of step {flight.step} failed ({error})")
             return
-        rows, late = self._late.land(flight, self._landed_ns)
-        if rows:
-            self._landed += rows
-            self._landed_ns = rows[-1].time_ns
+        late: Sequence[LateValue] = ()
+        if self.plan.late.is_filled(flight.packed.doubles):
+            rows, late = self._late.land(flight, self._landed_ns)
+            if rows:
+                self._landed += rows
+                self._landed_ns = rows[-1].time_ns
         if self.plan.everybody(flight.packed, flight.step) or self._is_of_others(flight):
             self._landed.append(self._vectors.reduced(flight, late))
             self._landed_ns = flight.time_ns
@@ -266,17 +265,21 @@ class Reducer:
 
     def _is_of_others(self, flight: Flight) -> bool:
         """Name who is missing in a reduction without values of all ranks, and tell whether it is one of a step."""
-        signs = self.plan.signs(flight.packed)
-        jobs = list(zip(self.group.job_ranks, signs, strict=True))
-        steps = {rank: sign.step for rank, sign in jobs if sign.presence not in _CLOSED}
-        absent = [rank for rank, sign in jobs if sign.presence is not Presence.PRESENT]
-        is_of_others = len(absent) < len(signs) and set(steps.values()) == {flight.step}
+        others, jobs = self.plan.others(flight.packed, flight.step), self.group.job_ranks
+        closed = [sign for sign in others.values() if sign.presence in _CLOSED]
+        steps = {sign.step for sign in others.values() if sign.presence not in _CLOSED}
+        absent = [jobs[rank] for rank, sign in others.items() if sign.presence is not Presence.PRESENT]
+        if len(others) < len(jobs):
+            steps.add(flight.step)
+        is_of_others = len(absent) < len(jobs) and steps == {flight.step}
         if is_of_others:
             self.warnings.missing(absent, flight.step)
-        elif len(set(steps.values())) > 1:
-            self._alignment.correct(flight.number, flight.step, max(steps.values()))
-            self.warnings.mismatch(steps)
-        self._look_who_closed(signs, flight)
+        elif len(steps) > 1:
+            self._alignment.correct(flight.number, flight.step, max(steps))
+            signs = zip(jobs, self.plan.signs(flight.packed), strict=True)
+            self.warnings.mismatch({rank: sign.step for rank, sign in signs if sign.presence not in _CLOSED})
+        if closed and not self._all_closed:
+            self._look_who_closed(closed, flight)
         return is_of_others and not flight.closes
 
     # -- the end -------------------------------------------------------------------------------------------------
@@ -287,7 +290,6 @@ class Reducer:
         all_closed = self._all_closed or self._closing is None  # on a GPU a rank does not wait for the others' sign
         return self.stopped or (all_closed and not self.under_way)
 
-    @outside_modes
     def close(self, step: int, time_ns: int, rest: Measurements | None, timeout: float) -> list[Reduced]:
         """Take part for the last time, wait for what is under way, `timeout` seconds at most, and return what landed.
 
@@ -345,13 +347,10 @@ class Reducer:
         if lost:
             self.warnings.unfinished(lost)
 
-    def _look_who_closed(self, signs: Sequence[RankSign], flight: Flight) -> None:
+    def _look_who_closed(self, closed: Sequence[RankSign], flight: Flight) -> None:
         """Do the rest where all ranks have closed, and where not, take part in what the others launch."""
-        closed = [sign for sign in signs if sign.presence in _CLOSED]
-        if not closed or self._all_closed:
-            return
         last = flight.number + self._max_in_flight
-        if len(closed) < len(signs):
+        if len(closed) < self.group.world_size:
             self._some_closed = True
             if self._closing is not None and not self._collective.on_gpu:
                 self._take_part_until(last)
@@ -359,8 +358,8 @@ class Reducer:
         self._all_closed = True
         if self._some_closed:  # one that closed earlier has launched this many
             self._take_part_until(last - 1)
-        if any(sign.presence is Presence.CLOSED_EARLY for sign in signs):
-            self._reduce_rest(max(sign.step for sign in signs))
+        if any(sign.presence is Presence.CLOSED_EARLY for sign in closed):
+            self._reduce_rest(max(sign.step for sign in closed))
 
     def _take_part_until(self, number: int) -> None:
         assert self._closing is not None

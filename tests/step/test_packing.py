@@ -43,7 +43,7 @@ def test_packed_sum_reduces_each_metric(ranks: list[tuple[list[int], list[float]
     random.shuffle(packed)
     reduced = plan.unpack(add_up(packed), step)
     assert reduced is not None
-    sums, peaks, peak_ranks = LAYOUT.split(reduced)
+    sums, peaks, peak_ranks = map(list, LAYOUT.split(reduced))
     assert sums == [sum(column) for column in zip(*(sums for sums, _ in ranks), strict=True)]
     candidates = list(zip(*(peaks for _, peaks in ranks), strict=True))
     assert peaks == [max(column) for column in candidates]

@@ -22,6 +22,7 @@ from torch.utils._python_dispatch import TorchDispatchMode
 from otel_train.ledger import LedgerMeter, StateLedger
 from otel_train.mixing import MixingMeter, SourceMeter, StreamMixingDataset
 from otel_train.step import Telemetry
+from otel_train.step.cluster_values import ClusterValues
 from otel_train.step.reduction import Reducer
 from otel_train.step.scalar_recorder import ScalarRecorder
 
@@ -105,7 +106,8 @@ OURS: dict[type, tuple[str, ...]] = {
     ),
     LedgerMeter: ("__init__", "store", "evict", "drain_measurements"),
     ScalarRecorder: ("add", "drain", "_add_on_device"),
-    Reducer: ("__init__", "launch", "harvest", "finish"),
+    Reducer: ("__init__",),
+    ClusterValues: ("record", "reduce", "collect"),
     Telemetry: ("step", "add", "flush", "close"),
 }
 
