@@ -4,24 +4,26 @@ from __future__ import annotations
 
 import json
 import sqlite3
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
 
 from otel_train.bridge.decode import Kind, Point, StepId
-from otel_train.bridge.wandb_rows import SeriesKey
+from otel_train.bridge.row_order import Pending
+from otel_train.bridge.series_keys import SeriesKeys
+from otel_train.bridge.wandb_rows import Arrived
 from otel_train.catalogue import cluster_name, rows
 
 MAX_STEP_POINTS = 10_000
 """A step that has this many points takes no more: a row's size is bounded whatever is sent."""
-CACHED_RUNS, CACHED_SERIES = 4096, 200_000
-"""Runs and series of runs whose keys are kept in memory; all are looked up again beyond that."""
 SAME_ARRIVAL_NS = 10**8
 """Arrivals so close to each other are not told apart."""
 _MOST = 2**62
 _STEP_POINTS = cluster_name(rows.STEP_POINTS.name)
 _STEP_ORDINAL = cluster_name(rows.STEP_ORDINAL.name)
-_Taken = dict[int, tuple[int, int, float]]
-"""Series, kind and value, by series."""
+_TELLING = frozenset({rows.STEP.name, _STEP_POINTS, _STEP_ORDINAL})
+"""Names of the points that tell something of their step."""
+_Taken = dict[int, Point]
+"""Points by the key of their series."""
 
 
 @dataclass(slots=True)
@@ -48,6 +50,33 @@ class _Step:
     arrived: int = 0
 
 
+@dataclass(frozen=True, slots=True)
+class _Attempt:
+    """Progress of an attempt before a request."""
+
+    newest_ns: int = 0
+    """The newest time stamp with a row."""
+    floor_ns: int = 0
+    """The time stamp up to which every step has its row."""
+    highest_ns: int = 0
+    """The time stamp after which no step is known."""
+
+
+@dataclass(frozen=True, slots=True)
+class Begun:
+    """A step that is in no table yet, and its first points."""
+
+    run: int
+    run_id: str
+    pending: Pending
+    """The step; it has no id yet."""
+    taken: _Taken
+
+    def arrived(self) -> Iterable[Arrived]:
+        """Return its points as a row is made of them."""
+        return [point[1:] for point in self.taken.values()]
+
+
 class Arrivals:
     """Adds points, within the transactions of its inbox.
 
@@ -58,26 +87,65 @@ class Arrivals:
 
     def __init__(self, connection: sqlite3.Connection, max_series: int) -> None:
         self._connection = connection
-        self._max_series = max_series
-        self._runs: dict[str, int] = {}
-        self._series_of_run: dict[int, dict[SeriesKey, int]] = {}
-        self._cached_series = 0
+        self._keys = SeriesKeys(connection, max_series)
 
     def forget(self) -> None:
         """Drop the keys that were looked up: those of a transaction that failed were never given."""
-        self._runs.clear()
-        self._series_of_run.clear()
-        self._cached_series = 0
+        self._keys.forget()
 
-    def take(self, step_id: StepId, points: Sequence[Point], now_ns: int, added: Added) -> int:
-        """Add points of one step, count them in `added`, and return the run's key.
+    def take(
+        self, steps: Mapping[StepId, Sequence[Point]], now_ns: int, added: Added
+    ) -> tuple[list[Begun], dict[int, str]]:
+        """Take the points of a request, and count them in `added`.
+
+        Returns:
+            The steps that begin, which are in no table until `begin` or a row of theirs puts them there; and the runs,
+            by key, whose steps without a row got more points.
+        """
+        begun: list[Begun] = []
+        grown: dict[int, str] = {}
+        attempts: dict[tuple[int, int], _Attempt] = {}
+        for step_id, points in steps.items():
+            run = self._keys.run(step_id.run_id)
+            where = (run, step_id.attempt)
+            if where not in attempts:
+                attempts[where] = self._attempt(run, step_id.attempt, now_ns)
+            attempt = attempts[where]
+            new = None
+            if step_id.time_ns <= attempt.highest_ns:
+                new = self._add_to(run, step_id, points, now_ns, added, floor_ns=attempt.floor_ns)
+            if new is None:
+                late = step_id.time_ns < attempt.newest_ns
+                begun.append(self._first(run, step_id, points, now_ns, added, late=late))
+            elif new:
+                grown[run] = step_id.run_id
+        return begun, grown
+
+    def begin(self, steps: Iterable[Begun]) -> None:
+        """Put steps that begin into the tables, without a row.
 
         The points that come first are one entry until the step's row is made or more come: a sidecar, and a collector
         after it, send all of a step at once.
         """
+        for begun in steps:
+            step = begun.pending
+            key = self._connection.execute(
+                "INSERT INTO steps (run, attempt, time_ns, step, number, expected, arrived, first_ns, last_ns)"
+                " VALUES (?, ?, ?, ?, ?, ?, ?, ?, ?)",
+                (
+                    *(begun.run, step.attempt, step.time_ns, step.step, step.number, step.expected),
+                    *(step.arrived, step.first_ns, step.last_ns),
+                ),
+            ).lastrowid
+            if begun.taken:
+                entry = json.dumps([(series, point.kind, point.value) for series, point in begun.taken.items()])
+                self._connection.execute("INSERT INTO together VALUES (?, ?)", (key, entry))
+
+    def _add_to(
+        self, run: int, step_id: StepId, points: Sequence[Point], now_ns: int, added: Added, *, floor_ns: int
+    ) -> bool | None:
+        """Add points to their step, and tell whether any of them is new; None where there is no such step."""
         execute = self._connection.execute
-        run = self._run_key(step_id.run_id)
-        newest_ns, floor_ns = self._attempt(run, step_id.attempt, now_ns)
         row = execute(
             "SELECT id, step, number, expected, arrived, ordinal, partial FROM steps"
             " WHERE run = ? AND attempt = ? AND time_ns = ?",
@@ -85,15 +153,13 @@ class Arrivals:
         ).fetchone()
         if row is None:
             past = self._past(run, step_id, floor_ns)
-            if past is None:
-                self._begin(run, step_id, points, now_ns, added, late=step_id.time_ns < newest_ns)
-            else:
+            if past is not None:
                 _count_repeated(points, added, partial=past)
-            return run
+            return None if past is None else False
         key, *columns, ordinal, partial = row
         if ordinal is not None:
             _count_repeated(points, added, partial=partial)
-            return run
+            return False
         step = _Step(*columns)
         had_step = step.step is not None
         taken = self._read(run, points, step, added)
@@ -106,24 +172,28 @@ class Arrivals:
                 "UPDATE steps SET step = ?, number = ?, expected = ?, arrived = ?, last_ns = ? WHERE id = ?",
                 (step.step, step.number, step.expected, step.arrived + inserted, now_ns, key),
             )
-        return run
+        return bool(inserted or new_step)
 
-    def _attempt(self, run: int, attempt: int, now_ns: int) -> tuple[int, int]:
-        """Note that points of an attempt arrived; return its newest time stamp with a row, and its floor."""
+    def _attempt(self, run: int, attempt: int, now_ns: int) -> _Attempt:
+        """Note that points of an attempt arrived, and return how far it was."""
         progress = self._connection.execute(
-            "SELECT newest_ns, floor_ns, last_ns FROM attempts WHERE run = ? AND attempt = ?", (run, attempt)
+            "SELECT newest_ns, floor_ns, last_ns,"
+            " (SELECT max(time_ns) FROM steps WHERE run = attempts.run AND attempt = attempts.attempt),"
+            " (SELECT max(time_ns) FROM past WHERE run = attempts.run AND attempt = attempts.attempt)"
+            " FROM attempts WHERE run = ? AND attempt = ?",
+            (run, attempt),
         ).fetchone()
         if progress is None:
             self._connection.execute(
                 "INSERT INTO attempts (run, attempt, last_ns) VALUES (?, ?, ?)", (run, attempt, now_ns)
             )
-            return 0, 0
-        newest_ns, floor_ns, last_ns = progress
+            return _Attempt()
+        newest_ns, floor_ns, last_ns, *highest_ns = progress
         if abs(now_ns - last_ns) > SAME_ARRIVAL_NS:
             self._connection.execute(
                 "UPDATE attempts SET last_ns = ? WHERE run = ? AND attempt = ?", (now_ns, run, attempt)
             )
-        return newest_ns, floor_ns
+        return _Attempt(newest_ns, floor_ns, max(floor_ns, *(time_ns or 0 for time_ns in highest_ns)))
 
     def _past(self, run: int, step_id: StepId, floor_ns: int) -> bool | None:
         """Return None for a step that is not in wandb, else whether its row there is partial."""
@@ -135,42 +205,47 @@ class Arrivals:
             return bool(row[0])
         return False if step_id.time_ns <= floor_ns else None
 
-    def _begin(
+    def _first(
         self, run: int, step_id: StepId, points: Sequence[Point], now_ns: int, added: Added, *, late: bool
-    ) -> None:
-        """Add the first points of a step."""
+    ) -> Begun:
+        """Read the first points of a step."""
         step = _Step()
         taken = self._read(run, points, step, added)
-        key = self._connection.execute(
-            "INSERT INTO steps (run, attempt, time_ns, step, number, expected, arrived, first_ns, last_ns)"
-            " VALUES (?, ?, ?, ?, ?, ?, ?, ?, ?)",
-            (
-                *(run, step_id.attempt, step_id.time_ns, step.step, step.number, step.expected),
-                *(len(taken), now_ns, now_ns),
-            ),
-        ).lastrowid
-        if taken:
-            self._connection.execute("INSERT INTO together VALUES (?, ?)", (key, json.dumps([*taken.values()])))
         added.new += len(taken) + (step.step is not None)
         added.late += len(taken) if late else 0
+        pending = Pending(
+            id=0,
+            attempt=step_id.attempt,
+            step=step.step,
+            number=step.number,
+            time_ns=step_id.time_ns,
+            expected=step.expected,
+            arrived=len(taken),
+            first_ns=now_ns,
+            last_ns=now_ns,
+            together=None,
+        )
+        return Begun(run, step_id.run_id, pending, taken)
 
     def _read(self, run: int, points: Sequence[Point], step: _Step, added: Added) -> _Taken:
         """Return the points that are values, and set in `step` what the others tell of it."""
         taken: _Taken = {}
+        keys = self._keys.series(run)
         for point in points:
-            if point.name == rows.STEP.name:
+            telling = point.name in _TELLING
+            if telling and point.name == rows.STEP.name:
                 if step.step is None:
                     step.step = int(point.value)
                 continue
-            series = self._series_key(run, (point.name, point.modality))
+            series = keys.get(point[1:3]) or self._keys.add(run, point[1:3])
             if series is None or step.arrived + len(taken) >= MAX_STEP_POINTS:
                 added.refused += 1
                 continue
             if series in taken:
                 added.duplicates += 1
                 continue
-            taken[series] = (series, point.kind, point.value)
-            if point.kind is Kind.VALUE and point.value >= 1:
+            taken[series] = point
+            if telling and point.kind is Kind.VALUE and point.value >= 1:
                 if point.name == _STEP_POINTS and step.expected is None:
                     step.expected = int(min(point.value, _MOST))
                 elif point.name == _STEP_ORDINAL and step.number is None:
@@ -184,43 +259,12 @@ class Arrivals:
         row = self._connection.execute("DELETE FROM together WHERE step = ? RETURNING points", (key,)).fetchone()
         if row is not None:
             self._insert(key, json.loads(row[0]))
-        return self._insert(key, taken.values())
+        return self._insert(key, [(series, point.kind, point.value) for series, point in taken.items()])
 
     def _insert(self, key: int, taken: Iterable[Sequence[float]]) -> int:
         return self._connection.executemany(
             "INSERT OR IGNORE INTO points VALUES (?, ?, ?, ?)", [(key, *point) for point in taken]
         ).rowcount
-
-    def _run_key(self, run_id: str) -> int:
-        if run_id not in self._runs:
-            if len(self._runs) >= CACHED_RUNS or self._cached_series > CACHED_SERIES:
-                self.forget()
-            self._connection.execute("INSERT OR IGNORE INTO runs (run_id) VALUES (?)", (run_id,))
-            (self._runs[run_id],) = self._connection.execute(
-                "SELECT id FROM runs WHERE run_id = ?", (run_id,)
-            ).fetchone()
-        return self._runs[run_id]
-
-    def _series_key(self, run: int, series: SeriesKey) -> int | None:
-        """Return a series' key, or None when the run has as many others as it may."""
-        if run not in self._series_of_run:
-            names = self._connection.execute(
-                "SELECT name, modality, id FROM run_series JOIN series ON series.id = run_series.series WHERE run = ?",
-                (run,),
-            )
-            self._series_of_run[run] = {(name, modality): key for name, modality, key in names}
-            self._cached_series += len(self._series_of_run[run])
-        keys = self._series_of_run[run]
-        if series not in keys:
-            if len(keys) >= self._max_series:
-                return None
-            self._connection.execute("INSERT OR IGNORE INTO series (name, modality) VALUES (?, ?)", series)
-            (keys[series],) = self._connection.execute(
-                "SELECT id FROM series WHERE name = ? AND modality = ?", series
-            ).fetchone()
-            self._cached_series += 1
-            self._connection.execute("INSERT INTO run_series VALUES (?, ?)", (run, keys[series]))
-        return keys[series]
 
 
 def _count_repeated(points: Sequence[Point], added: Added, *, partial: bool) -> None:

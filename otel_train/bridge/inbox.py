@@ -9,10 +9,11 @@ import sqlite3
 from collections.abc import Iterable, Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass
+from itertools import groupby
 from pathlib import Path
 from typing import Self
 
-from otel_train.bridge.arrivals import Added, Arrivals
+from otel_train.bridge.arrivals import Added, Arrivals, Begun
 from otel_train.bridge.decode import Point, StepId
 from otel_train.bridge.errors import BridgeError, InboxFullError
 from otel_train.bridge.inbox_reader import InboxReader
@@ -20,13 +21,11 @@ from otel_train.bridge.inbox_store import INBOX_FILE, SCHEMA, SCHEMA_VERSION, St
 from otel_train.bridge.past_steps import PastSteps
 from otel_train.bridge.row_order import Due
 from otel_train.bridge.schema_upgrade import FROM_VERSION, upgrade
-from otel_train.bridge.wandb_rows import Row, SeriesKey
-from otel_train.catalogue import PARTIAL_KEY
+from otel_train.bridge.sealing import Sealing
+from otel_train.bridge.wandb_rows import Row
 from otel_train.paths import absolute
 
 LOCK_FILE = "lock"
-CACHED_TOTALS = 1024
-"""Attempts whose totals are kept in memory."""
 WAL_BYTES = 64 * 2**20
 LOCK_SECONDS = 2.0
 """Seconds for which another process may hold the database: a stopping bridge does not wait longer."""
@@ -91,8 +90,11 @@ class Inbox:
             """The runs that have steps for wandb."""
             self._unsealed: set[int] = set()
             """Those of them that may have steps without a row."""
-            self._totals_of: dict[tuple[int, int], dict[SeriesKey, float]] = {}
-            """Totals of attempts that got rows lately."""
+            self._sealing = Sealing(self.store)
+            self._at_arrival: dict[int, Due] = {}
+            """When steps are due of the runs whose rows are made as their points arrive."""
+            self._unread: set[int] = set()
+            """Runs with rows that were made as their points arrived, and not looked at since."""
             self._prepared = False
             self._prepare()
             self._prepared = True
@@ -130,7 +132,7 @@ class Inbox:
         """Read again what the tables hold; a transaction that failed changed nothing there."""
         self._arrivals.forget()
         self.store.forget()
-        self._totals_of.clear()
+        self._sealing.forget()
         self._past_steps.forget()
         self._live = dict(
             self.store.connection.execute(
@@ -192,13 +194,50 @@ class Inbox:
                     f"the inbox holds {used} bytes of rows that wandb lacks; the limit is {limit} (--max-bytes)"
                 )
             with self.transaction():
-                for step_id, group in by_step.items():
-                    before = added.new
-                    run = self._arrivals.take(step_id, group, now_ns, added)
-                    if added.new > before:
-                        self._live[run] = step_id.run_id
-                        self._unsealed.add(run)
+                begun, grown = self._arrivals.take(by_step, now_ns, added)
+                self._live |= grown
+                self._unsealed |= grown.keys()
+                by_run: dict[int, list[Begun]] = {}
+                for step in begun:
+                    by_run.setdefault(step.run, []).append(step)
+                for run, steps in by_run.items():
+                    self._keep(run, steps, now_ns)
         return added
+
+    def _keep(self, run: int, steps: list[Begun], now_ns: int) -> None:
+        """Store steps of a run that begin: as rows those that are due already, where no earlier step waits."""
+        with_values = sorted((step for step in steps if step.taken), key=lambda step: step.pending.order)
+        sealed = 0
+        if with_values:
+            due = self._at_arrival.get(run)
+            if due is not None and run not in self._unsealed:
+                sealed = self._sealing.seal_begun(with_values, due, now_ns)
+            self._live[run] = with_values[0].run_id
+            if sealed:
+                self._unread.add(run)
+            if sealed < len(with_values):
+                self._unsealed.add(run)
+        self._arrivals.begin(with_values[sealed:])
+        self._arrivals.begin(step for step in steps if not step.taken)
+
+    def seal_at_arrival(self, run_id: str, due: Due) -> None:
+        """From now on make a step's row in the transaction that takes its points, where it is due by then.
+
+        Each row has one transaction less to wait for. For a run that is open in wandb only: an ordinal that wandb has
+        already must not be given again. `seal` makes the rows of all other steps.
+        """
+        with self.store.lock:
+            key = self.store.run_key(run_id)
+            if key is not None:
+                self._at_arrival[key] = due
+
+    def seal_on_request(self, run_id: str | None = None) -> None:
+        """Have rows be made by `seal` only, as is the case at first, of a run or of all."""
+        with self.store.lock:
+            if run_id is None:
+                self._at_arrival.clear()
+            else:
+                self._at_arrival.pop(self.store.run_key(run_id) or 0, None)
 
     def used_bytes(self) -> int:
         """Return how many bytes of the database are in use; those that became free are used again."""
@@ -210,9 +249,14 @@ class Inbox:
         return int((pages - free) * size)
 
     def waiting_runs(self) -> dict[str, bool]:
-        """Return the runs that have something for wandb, and whether one may have steps without a row."""
+        """Return the runs that have something for wandb, and whether `seal` or `undelivered` may have more of one."""
         with self.store.lock:
-            return {run_id: key in self._unsealed for key, run_id in self._live.items()}
+            return {run_id: key in self._unsealed or key in self._unread for key, run_id in self._live.items()}
+
+    def has_unread(self, run_id: str) -> bool:
+        """Tell whether rows of a run were made at arrival since `undelivered` was called last."""
+        with self.store.lock:
+            return self.store.run_key(run_id) in self._unread
 
     def _settle_run(self, key: int) -> None:
         """Drop a run from the live ones where it has nothing more for wandb."""
@@ -253,49 +297,15 @@ class Inbox:
             key = self.store.run_key(run_id)
             if key is None:
                 return 0
-            pending = self.store.pending(key, limit)
+            pending = self.store.pending(key, limit + 1)  # one more tells whether these are all
             if not pending:
                 self._unsealed.discard(key)
                 self._settle_run(key)
                 return 0
-            execute = self.store.connection.execute
-            attempts = self.store.attempts(key, {step.attempt for step in pending})
-            newest = {attempt: progress.newest_ns for attempt, progress in attempts.items()}
-            steps = list(due.in_order(pending, attempts, now_ns))
-            totals = {attempt: self._last_totals(key, attempt) for attempt in {step.attempt for step in steps}}
-            changed: dict[int, dict[SeriesKey, float]] = {attempt: {} for attempt in totals}
-            (first,) = execute("SELECT next_ordinal FROM runs WHERE id = ?", (key,)).fetchone()
-            for ordinal, (step, row, fresh) in enumerate(self.store.build_rows(steps, newest, totals), first):
-                changed[step.attempt].update(fresh)
-                execute(
-                    "UPDATE steps SET partial = ?, ordinal = ? WHERE id = ?", (PARTIAL_KEY in row, ordinal, step.id)
-                )
-                execute("INSERT INTO rows VALUES (?, ?)", (step.id, json.dumps(row)))
-                table = "points" if step.together is None else "together"
-                execute(f"DELETE FROM {table} WHERE step = ?", (step.id,))  # noqa: S608  # one of two names
-            execute("UPDATE runs SET next_ordinal = ? WHERE id = ?", (first + len(steps), key))
-            for attempt, values in changed.items():
-                self.store.connection.executemany(
-                    "INSERT OR REPLACE INTO totals SELECT ?, ?, id, ? FROM series WHERE name = ? AND modality = ?",
-                    [(key, attempt, value, *series) for series, value in values.items()],
-                )
-                progress = attempts[attempt]
-                execute(
-                    "UPDATE attempts SET next_number = ?, newest_ns = ?, floor_ns = ?, gap_ns = ?"
-                    " WHERE run = ? AND attempt = ?",
-                    (progress.next_number, progress.newest_ns, progress.floor_ns, progress.gap_ns, key, attempt),
-                )
-            if len(steps) == len(pending) < limit:
+            made = self._sealing.seal(key, pending[:limit], due, now_ns)
+            if made == len(pending):
                 self._unsealed.discard(key)
-            return len(steps)
-
-    def _last_totals(self, key: int, attempt: int) -> dict[SeriesKey, float]:
-        """Return the totals of an attempt as of its last row; what is changed in them is kept."""
-        if (key, attempt) not in self._totals_of:
-            if len(self._totals_of) >= CACHED_TOTALS:
-                self._totals_of.clear()
-            self._totals_of[key, attempt] = self.store.totals(key, attempt)
-        return self._totals_of[key, attempt]
+            return made
 
     def undelivered(self, run_id: str, after: int = -1, limit: int = 256) -> list[SealedRow]:
         """Return the run's first rows that wandb does not have durably, in order.
@@ -306,10 +316,13 @@ class Inbox:
             limit: How many at most.
         """
         with self.store.lock:
+            key = self.store.run_key(run_id)
+            if key is not None:
+                self._unread.discard(key)
             rows = self.store.connection.execute(
                 "SELECT ordinal, time_ns, row FROM steps JOIN rows ON rows.step = steps.id"
                 " WHERE run = ? AND ordinal > ? ORDER BY ordinal LIMIT ?",
-                (self.store.run_key(run_id), after, limit),
+                (key, after, limit),
             )
             return [SealedRow(ordinal, time_ns, json.loads(row)) for ordinal, time_ns, row in rows]
 
@@ -326,20 +339,21 @@ class Inbox:
                 return 0, 0
             floors: dict[int, int] = {}
             execute = self.store.connection.execute
-            for ordinal in ordinals:
+            for where in ((key, *span) for span in _spans(ordinals)):
+                execute(
+                    "DELETE FROM rows WHERE step IN (SELECT id FROM steps WHERE run = ? AND ordinal BETWEEN ? AND ?)",
+                    where,
+                )
                 delivered = execute(
-                    "DELETE FROM steps WHERE run = ? AND ordinal = ? RETURNING id, attempt, time_ns, partial",
-                    (key, ordinal),
-                ).fetchone()
-                if delivered is None:
-                    continue
-                step, attempt, time_ns, partial = delivered
-                execute("DELETE FROM rows WHERE step = ?", (step,))
-                if attempt not in floors:
-                    floors[attempt] = self.store.attempts(key, (attempt,))[attempt].floor_ns
-                if partial or time_ns > floors[attempt]:
-                    self._past_steps.remember(key, attempt, time_ns, partial)
-                marked, partials = marked + 1, partials + partial
+                    "DELETE FROM steps WHERE run = ? AND ordinal BETWEEN ? AND ? RETURNING attempt, time_ns, partial",
+                    where,
+                ).fetchall()
+                for attempt, time_ns, partial in delivered:
+                    if attempt not in floors:
+                        floors[attempt] = self.store.attempts(key, (attempt,))[attempt].floor_ns
+                    if partial or time_ns > floors[attempt]:
+                        self._past_steps.remember(key, attempt, time_ns, partial)
+                    marked, partials = marked + 1, partials + partial
             execute("UPDATE runs SET delivered = delivered + ? WHERE id = ?", (marked, key))
             self._settle_run(key)
         return marked, partials
@@ -353,3 +367,10 @@ class Inbox:
             (free,) = self.store.connection.execute("PRAGMA freelist_count").fetchone()
             if free > _FREE_PAGES:
                 self.store.connection.execute("PRAGMA incremental_vacuum").fetchall()
+
+
+def _spans(ordinals: Iterable[int]) -> Iterator[tuple[int, int]]:
+    """Yield the first and the last of ordinals that follow each other."""
+    for _, group in groupby(enumerate(ordinals), lambda indexed: indexed[1] - indexed[0]):
+        span = [ordinal for _, ordinal in group]
+        yield span[0], span[-1]

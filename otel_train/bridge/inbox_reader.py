@@ -10,7 +10,7 @@ from pathlib import Path
 from typing import Self
 
 from otel_train.bridge.errors import BridgeError
-from otel_train.bridge.inbox_store import INBOX_FILE, Store
+from otel_train.bridge.inbox_store import INBOX_FILE, Store, build_rows
 from otel_train.bridge.wandb_rows import Row
 from otel_train.paths import absolute
 
@@ -98,7 +98,7 @@ class InboxReader:
         attempts = {step.attempt for step in pending}
         newest = {attempt: progress.newest_ns for attempt, progress in self._store.attempts(key, attempts).items()}
         totals = {attempt: self._store.totals(key, attempt) for attempt in attempts}
-        for step, row, _ in self._store.build_rows(pending, newest, totals):
+        for step, row, _ in build_rows(((step, self._store.arrived(step)) for step in pending), newest, totals):
             yield StepRow(step.attempt, step.step, row, ordinal=None, time_ns=step.time_ns)
 
 

@@ -160,38 +160,15 @@ class Store:
         ]
         return {attempt: Progress(*progress) for attempt, *progress in rows}
 
-    def build_rows(
-        self, steps: Iterable[Pending], newest_ns: Mapping[int, int], totals: Mapping[int, dict[SeriesKey, float]]
-    ) -> Iterator[Built]:
-        """Yield the rows of a run's steps.
-
-        Args:
-            steps: In the order of attempt and time stamp.
-            newest_ns: The newest time stamp of an attempt that has its row already, by attempt.
-            totals: The cumulative values of each attempt as of its last row; they become those as of the row yielded.
-        """
-        for step in steps:
-            before = totals[step.attempt]
-            row, changed = build_row(
-                self._arrived(step),
-                before,
-                attempt=step.attempt,
-                step=step.step,
-                partial=not step.complete,
-                late=step.time_ns < newest_ns[step.attempt],
-            )
-            before.update(changed)
-            yield Built(step, row, changed)
-
-    def _arrived(self, step: Pending) -> list[Arrived]:
+    def arrived(self, step: Pending) -> list[Arrived]:
+        """Return the points of a step without a row."""
         points: Iterable[tuple[int, int, float | None]]
         if step.together is not None:
             points = json.loads(step.together)
         else:
             points = self.connection.execute("SELECT series, kind, value FROM points WHERE step = ?", (step.id,))
         return [
-            Arrived(*self._name(series), _KINDS[kind], math.nan if value is None else value)
-            for series, kind, value in points
+            (*self._name(series), _KINDS[kind], math.nan if value is None else value) for series, kind, value in points
         ]
 
     def _name(self, series: int) -> SeriesKey:
@@ -199,3 +176,29 @@ class Store:
             names = self.connection.execute("SELECT id, name, modality FROM series")
             self._names = {key: (name, modality) for key, name, modality in names}
         return self._names[series]
+
+
+def build_rows(
+    steps: Iterable[tuple[Pending, Iterable[Arrived]]],
+    newest_ns: Mapping[int, int],
+    totals: Mapping[int, dict[SeriesKey, float]],
+) -> Iterator[Built]:
+    """Yield the rows of a run's steps.
+
+    Args:
+        steps: Each with its points, in the order of attempt and time stamp.
+        newest_ns: The newest time stamp of an attempt that has its row already, by attempt.
+        totals: The cumulative values of each attempt as of its last row; they become those as of the row yielded.
+    """
+    for step, arrived in steps:
+        before = totals[step.attempt]
+        row, changed = build_row(
+            arrived,
+            before,
+            attempt=step.attempt,
+            step=step.step,
+            partial=not step.complete,
+            late=step.time_ns < newest_ns[step.attempt],
+        )
+        before.update(changed)
+        yield Built(step, row, changed)

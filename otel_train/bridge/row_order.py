@@ -31,6 +31,11 @@ class Pending:
     """Its points where they are one entry, as `together.points` has them."""
 
     @property
+    def order(self) -> tuple[int, int]:
+        """Key by which the rows of a run are in order."""
+        return self.attempt, self.time_ns
+
+    @property
     def complete(self) -> bool:
         """Whether all of the step's points are there."""
         return self.step is not None and self.expected is not None and self.arrived >= self.expected

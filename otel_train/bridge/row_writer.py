@@ -178,7 +178,7 @@ class Writer:
 
     def _opened(self, run_id: str, due: Due) -> bool:
         """Tell whether a run has something to write and is open; opens it when it is its turn."""
-        if run_id in self._open and self._open[run_id].has_unwritten:
+        if run_id in self._open and (self._open[run_id].has_unwritten or self._inbox.has_unread(run_id)):
             return True
         # Opened before any row is made: an ordinal that wandb has already must not be given again.
         if not self._inbox.any_due(run_id, due, self._now_ns()) and (
@@ -199,6 +199,7 @@ class Writer:
         self._mark_durable({run_id: (run, opened.durable)})
         if opened.next_ordinal:
             self._inbox.raise_ordinal(run_id, opened.next_ordinal)
+        self._inbox.seal_at_arrival(run_id, due)
         return True
 
     def _write(self, run_id: str) -> bool:
@@ -258,6 +259,7 @@ class Writer:
 
     def _close(self, run_id: str) -> bool:
         run = self._open.pop(run_id)
+        self._inbox.seal_on_request(run_id)
         if run is not None:
             try:
                 self._mark_durable({run_id: (run, self._sink.close(run_id))})
@@ -283,4 +285,5 @@ class Writer:
     def _reset(self) -> None:
         """Give up all open runs: rows of one that failed could still arrive later, or its id stays taken."""
         self._open.clear()
+        self._inbox.seal_on_request()
         self._sink.reset()

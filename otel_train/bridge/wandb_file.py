@@ -7,7 +7,6 @@ import os
 import struct
 import zlib
 from collections.abc import Callable, Iterator
-from contextlib import contextmanager
 from dataclasses import dataclass
 from importlib import import_module
 from pathlib import Path
@@ -26,6 +25,8 @@ MAX_RECORD_BYTES = 64 * 2**20
 _CHUNK = struct.Struct("<IHB")  # CRC, length, type
 _FULL, _FIRST, _MIDDLE, _LAST = 1, 2, 3, 4
 _PADDING = 0
+_UNREADABLE = (ArithmeticError, ValueError, TypeError, RecursionError)
+"""Errors of values in a record that is none of a history row."""
 
 T = TypeVar("T")
 
@@ -134,9 +135,11 @@ class TransactionLog:
 
     def _history(self, read: Callable[[Any], T]) -> Iterator[T]:
         for record in self.records():
-            if record.WhichOneof("record_type") == "history":
-                with self._reading():
+            if record.HasField("history"):
+                try:
                     row = read(record.history)
+                except _UNREADABLE as error:
+                    raise self._unreadable(error) from error
                 yield row
 
     def records(self) -> Iterator[Any]:
@@ -145,23 +148,21 @@ class TransactionLog:
         Raises:
             WandbFileError: It is no such file, or it is damaged there.
         """
-        wandb_pb: Any = import_module("wandb.proto.wandb_internal_pb2")  # imports all of wandb; has no stubs
-        for data in self._records():
-            with self._reading():
-                record = wandb_pb.Record.FromString(data)
-            yield record
-
-    @contextmanager
-    def _reading(self) -> Iterator[None]:
-        """Add file and offset to the error where what is read there is not a record."""
         from google.protobuf.message import DecodeError  # noqa: PLC0415  # as late as wandb's own
 
-        try:
-            yield
-        except (DecodeError, ArithmeticError, ValueError, TypeError, RecursionError) as error:
-            raise WandbFileError(
-                f"{self.path}: the record that ends at {self._block + self._position} can't be read: {error}"
-            ) from error
+        wandb_pb: Any = import_module("wandb.proto.wandb_internal_pb2")  # imports all of wandb; has no stubs
+        parse = wandb_pb.Record.FromString
+        for data in self._records():
+            try:
+                record = parse(data)
+            except DecodeError as error:
+                raise self._unreadable(error) from error
+            yield record
+
+    def _unreadable(self, error: Exception) -> WandbFileError:
+        return WandbFileError(
+            f"{self.path}: the record that ends at {self._block + self._position} can't be read: {error}"
+        )
 
     def _records(self) -> Iterator[bytes]:
         size = 0
@@ -227,4 +228,7 @@ def history_row(history: Any) -> HistoryRow:
 
 
 def _ordinal(history: Any) -> int:
-    return int(history.step.num) if history.HasField("step") else history_row(history).ordinal
+    # Nearly each row has one that is not 0.
+    if ordinal := history.step.num:
+        return int(ordinal)
+    return 0 if history.HasField("step") else history_row(history).ordinal

@@ -5,7 +5,6 @@ from __future__ import annotations
 import math
 from collections.abc import Iterable, Mapping
 from functools import lru_cache
-from typing import NamedTuple
 
 from otel_train.bridge.decode import Kind
 from otel_train.catalogue import ATTEMPT_KEY, PARTIAL_KEY, rank_name, rows, wandb_key
@@ -17,19 +16,17 @@ SeriesKey = tuple[str, str]
 """Name and modality of a series."""
 
 
-class Arrived(NamedTuple):
-    """One point of a step as the inbox keeps it; a tuple is created in a third of a dataclass' time."""
-
-    name: str
-    modality: str
-    kind: Kind
-    value: float
+Arrived = tuple[str, str, Kind, float]
+"""Name, modality, kind and value of one point of a step; a plain tuple, as there are millions in a backlog."""
 
 
 @lru_cache(maxsize=4096)
 def _key(name: str, modality: str) -> str | None:
+    """Return the key of a series in wandb's rows, None for one that is not for wandb."""
     rank = rank_name(name)
-    return wandb_key(rank, modality) if rank is not None else None
+    key = wandb_key(rank, modality) if rank is not None else None
+    # A leading underscore is wandb's own (_step, _timestamp): nobody outside may set those.
+    return None if key is None or key.startswith("_") else key
 
 
 def build_row(
@@ -57,21 +54,19 @@ def build_row(
     """
     row: Row = {}
     changed: dict[SeriesKey, float] = {}
-    for point in sorted(arrived, key=lambda one: (one.name, one.modality)):
-        key = _key(point.name, point.modality)
-        # A leading underscore is wandb's own (_step, _timestamp): nobody outside may set those.
-        if key is None or key.startswith("_") or point.kind is Kind.PRESENT:
+    for name, modality, kind, value in sorted(arrived):
+        key = _key(name, modality)
+        if key is None or kind is Kind.PRESENT:
             continue
-        value = point.value
-        if point.kind is Kind.CUMULATIVE:
+        if kind is Kind.CUMULATIVE:
             if late:
                 continue
-            series = (point.name, point.modality)
-            before = totals.get(series, 0)
+            before = totals.get((name, modality), 0)
             if math.isfinite(value):
-                changed[series] = value
+                changed[name, modality] = value
                 if value >= before:  # else the counter began again, at 0
-                    value -= before
+                    row[key] = value - before
+                    continue
         row[key] = value
     if step is not None:
         row[STEP_KEY] = step

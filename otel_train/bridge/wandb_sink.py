@@ -13,7 +13,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Protocol
 
 from otel_train.bridge.errors import BridgeError, WandbKeyError
-from otel_train.bridge.wandb_environment import neutral
+from otel_train.bridge.wandb_environment import neutral, without_reports
 from otel_train.bridge.wandb_file import WANDB_FOLDER
 from otel_train.bridge.wandb_processes import end_writers
 from otel_train.bridge.wandb_runs import OfflineRun, OnlineRun, stored
@@ -92,6 +92,7 @@ class WandbSink:
 
     def prepare(self) -> None:
         """Load wandb, which takes most of a second: requests are taken meanwhile."""
+        without_reports()
         import_module("wandb")
 
     def open(self, run_id: str, since: int | None) -> Opened:

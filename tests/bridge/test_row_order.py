@@ -32,7 +32,9 @@ def test_any_arrival_gives_same_rows(rng: random.Random, size: int, again: int) 
             with Inbox(folder) as inbox:  # each run of the loop is a bridge that is killed
                 for now_ns in range(rng.randint(1, 9)):
                     inbox.add([points.pop() for _ in range(min(size, len(points)))], now_ns)
-                    inbox.seal("run", at_once, now_ns)
+                    if rng.random() < 0.8:
+                        inbox.seal("run", at_once, now_ns)
+                        inbox.seal_at_arrival("run", at_once)
                     fresh = inbox.undelivered("run", limit=rng.randint(0, 3))
                     delivered += [(row.ordinal, row.row) for row in fresh]
                     inbox.mark_delivered("run", [row.ordinal for row in fresh])

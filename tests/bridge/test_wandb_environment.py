@@ -2,12 +2,18 @@
 
 from __future__ import annotations
 
+import subprocess
+import sys
+import textwrap
 from pathlib import Path
 
+import pytest
+
 from otel_train.bridge import read_run
-from otel_train.bridge.wandb_environment import neutral
+from otel_train.bridge.wandb_environment import REPORTS, neutral
 from otel_train.bridge.wandb_rows import STEP_KEY
 from tests.support.bridge_processes import BridgeProcess
+from tests.support.environment import clean_environment
 from tests.support.step_requests import step_request
 
 
@@ -34,6 +40,27 @@ def test_job_variables_stay_outside_runs(tmp_path: Path) -> None:
         assert [row.values[STEP_KEY] for row in read_run(bridge.state, run_id)] == [1, 2]
     assert not (tmp_path / "theirs").exists()
     assert bridge.log.read_text().count("WANDB_RUN_ID") == 1
+
+
+@pytest.mark.parametrize(("asked", "threads"), [({}, 0), ({REPORTS: "true"}, 2)], ids=["by default", "asked for"])
+def test_wandb_reports_on_request(tmp_path: Path, asked: dict[str, str], threads: int) -> None:
+    """Nothing about wandb itself goes to its maker, unless the environment asks for it."""
+    program = """
+        import sys, threading
+        from pathlib import Path
+        from otel_train.bridge.inbox import SealedRow
+        from otel_train.bridge.wandb_sink import WandbSink
+
+        sink = WandbSink(Path(sys.argv[1]), "offline", "p")
+        sink.prepare()
+        sink.open("run", None)
+        sink.write("run", SealedRow(0, 1, {"loss": 0.5}))
+        print(sum(thread.name.startswith("Otel") for thread in threading.enumerate()))
+        sink.close("run")
+    """
+    command = [sys.executable, "-c", textwrap.dedent(program), str(tmp_path)]
+    done = subprocess.run(command, env=clean_environment(**asked), stdout=subprocess.PIPE, text=True, check=True)
+    assert int(done.stdout) == threads
 
 
 def test_identity_and_server_reach_wandb() -> None:

@@ -57,7 +57,7 @@ def rows_of(request: ExportMetricsServiceRequest) -> list[Row]:
     """Return the wandb rows that the bridge makes of a request."""
     steps: dict[StepId, list[Arrived]] = {}
     for point in decode(request).points:
-        steps.setdefault(point.step_id, []).append(Arrived(*point[1:]))
+        steps.setdefault(point.step_id, []).append(point[1:])
     totals: dict[SeriesKey, float] = {}
     made = []
     for step_id in sorted(steps, key=lambda step_id: step_id.time_ns):
