@@ -7,9 +7,9 @@ int numbers_take(Numbers *numbers, PyObject *owner, char format, Py_ssize_t leas
     if (PyObject_GetBuffer(owner, &view, PyBUF_WRITABLE | PyBUF_FORMAT | PyBUF_ND) < 0)
         return -1;
     const char *given = view.format == NULL ? "B" : view.format;
-    /* A view of a part may begin anywhere; a number in C may not. */
-    bool fits = view.itemsize == size && given[0] == format && given[1] == '\0' && view.ndim <= 1 &&
-                (uintptr_t)view.buf % (uintptr_t)size == 0;
+    /* A view of a part may begin anywhere; a number in C may not. (An empty array says that it begins anywhere.) */
+    bool aligned = view.len == 0 || (uintptr_t)view.buf % (uintptr_t)size == 0;
+    bool fits = view.itemsize == size && given[0] == format && given[1] == '\0' && view.ndim <= 1 && aligned;
     if (!fits || view.len / size < least) {
         PyErr_Format(PyExc_ValueError,
                      "must be a buffer of at least %zd aligned elements of format '%c', got %zd bytes of '%s'", least,

@@ -28,18 +28,6 @@ static int count_is(Py_ssize_t count, Py_ssize_t expected)
     return -1;
 }
 
-/* Take a packed vector of at least so many numbers. */
-static int vector_take(Numbers *vector, PyObject *owner, Py_ssize_t least)
-{
-    if (numbers_take(vector, owner, 'd', least) < 0)
-        return -1;
-    if ((uintptr_t)vector->bytes % _Alignof(double) == 0)
-        return 0;
-    numbers_release(vector);
-    PyErr_SetString(PyExc_ValueError, "a packed vector must begin at a multiple of 8 bytes");
-    return -1;
-}
-
 /* Read a step; false, with no error set, where it is none that an int64 holds. */
 static bool step_read(PyObject *given, int64_t *step)
 {
@@ -130,7 +118,7 @@ static PyObject *packing_pack(PyObject *self, PyObject *const *args, Py_ssize_t 
         return NULL;
     if (rank < 0 || rank >= packing->ranks || !step_read(args[1], &step))
         Py_RETURN_FALSE;
-    if (vector_take(&taken, args[0], packing->size) < 0)
+    if (numbers_take(&taken, args[0], 'd', packing->size) < 0)
         return NULL;
     double *vector = taken.doubles;
     vector_clear(packing, vector);
@@ -157,7 +145,7 @@ static PyObject *packing_everybody(PyObject *self, PyObject *const *args, Py_ssi
         return NULL;
     if (!step_read(args[1], &step))
         Py_RETURN_NONE;
-    if (vector_take(&taken, args[0], packing->size) < 0)
+    if (numbers_take(&taken, args[0], 'd', packing->size) < 0)
         return NULL;
     const double *header = taken.doubles;
     double ranks = (double)packing->ranks;
@@ -203,7 +191,7 @@ static PyObject *packing_unpack(PyObject *self, PyObject *const *args, Py_ssize_
         return NULL;
     if (!step_read(args[1], &step))
         Py_RETURN_NONE;
-    if (vector_take(&taken, args[0], packing->size) < 0 ||
+    if (numbers_take(&taken, args[0], 'd', packing->size) < 0 ||
         numbers_take(&out, args[2], 'd', packing->sums + 2 * packing->peaks) < 0)
         goto done;
     const double *vector = taken.doubles;
@@ -242,7 +230,7 @@ static PyObject *packing_others(PyObject *self, PyObject *const *args, Py_ssize_
         return NULL;
     if (!step_read(args[1], &step))
         Py_RETURN_NONE;
-    if (vector_take(&taken, args[0], packing->size) < 0)
+    if (numbers_take(&taken, args[0], 'd', packing->size) < 0)
         return NULL;
     PyObject *others = PyList_New(0);
     for (Py_ssize_t rank = 0; others != NULL && rank < packing->ranks; rank++) {
@@ -261,7 +249,7 @@ static PyObject *late_slots(PyObject *Py_UNUSED(module), PyObject *const *args, 
     if (count_is(count, 3) < 0)
         return NULL;
     Py_ssize_t begin = PyLong_AsSsize_t(args[1]), keys = PyLong_AsSsize_t(args[2]);
-    if (PyErr_Occurred() || vector_take(&vector, args[0], 0) < 0)
+    if (PyErr_Occurred() || numbers_take(&vector, args[0], 'd', 0) < 0)
         return NULL;
     PyObject *slots = NULL;
     if (begin < 0 || begin > vector.count || keys < 0 || keys > (vector.count - begin) / LATE_WIDTH)

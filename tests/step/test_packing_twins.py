@@ -162,3 +162,9 @@ def test_core_refuses_other_buffers() -> None:
     with pytest.raises(ValueError, match="late keys"):
         core.late_slots(array("d", [0.0] * 5), 2, 2)
     assert shape.pack(array("d", [5.0] * 9), 1, (1.0, 2.0), 2) is False
+
+
+def test_schema_may_be_empty() -> None:
+    """A vector without sums and peaks is packed and read: an empty array of Python's begins at any byte."""
+    plan = PackingPlan(0, 0, 1)
+    assert plan.unpack(plan.pack(5, (), 0), 5) == array("d")
