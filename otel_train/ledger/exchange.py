@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from array import array
 from collections.abc import Sequence
 
 import torch
@@ -9,8 +10,12 @@ import torch.distributed as dist
 
 from otel_train.arguments import check_ranks_meet
 from otel_train.exceptions import ConfigurationError, ShapeMismatchError
+from otel_train.ledger.byte_buffer import ByteBuffer
+from otel_train.ledger.int_buffer import IntBuffer
 from otel_train.stable_hash import stable_hash
 
+_COUNTED = 3
+"""Numbers that a rank sends to each: how many rows will come, the code of its call, whether its keys are repeated."""
 _TEXT_BYTES = 512
 """Bytes of a rank's message when an exchange can't be made."""
 
@@ -32,6 +37,8 @@ class Exchange:
         self._device = torch.device("cpu")
         self._group = process_group
         self._codes: dict[str, int] = {}
+        self._own_counts, self._their_counts = IntBuffer(), IntBuffer()
+        self._incoming = ByteBuffer()
         if not (dist.is_available() and dist.is_initialized()):
             if process_group is not None:
                 raise ConfigurationError("process_group was given, but torch.distributed is not initialised")
@@ -71,13 +78,22 @@ class Exchange:
             self.check_alone(problem)
             return list(sends), False
         code = 0 if problem else self._code_of(call)
-        own = torch.tensor([(count, code, repeated) for count in sends], dtype=torch.int64, device=self._device)
-        theirs = torch.empty_like(own)
-        dist.all_to_all_single(theirs, own, group=self._group)
-        receives, codes, all_repeated = zip(*theirs.tolist(), strict=True)
-        if problem or any(other != code for other in codes):
+        own, theirs, size = self._own_counts, self._their_counts, _COUNTED * self.world_size
+        numbers = own.resize(size)
+        numbers[:size:_COUNTED] = array("q", sends)
+        numbers[1:size:_COUNTED] = array("q", [code]) * self.world_size
+        numbers[2:size:_COUNTED] = array("q", [repeated]) * self.world_size
+        theirs.resize(size)
+        if self._device.type == "cpu":
+            dist.all_to_all_single(theirs.tensor, own.tensor, group=self._group)
+        else:
+            on_device = own.tensor.to(self._device)
+            dist.all_to_all_single(arrived := torch.empty_like(on_device), on_device, group=self._group)
+            theirs.fill(arrived)
+        received = theirs.numbers[:size]
+        if problem or received[1::_COUNTED].count(code) < self.world_size:
             self._raise_together(call, problem)
-        return list(receives), all(all_repeated)
+        return received[::_COUNTED].tolist(), all(received[2::_COUNTED])
 
     def check_alone(self, problem: str) -> None:
         """Raise the problem of the only rank, where it has one.
@@ -113,16 +129,20 @@ class Exchange:
         """Send rows to their ranks and return those that come.
 
         Args:
-            rows: [sum(sends), *shape], sorted by rank.
+            rows: Keys, int64 [sum(sends)], or states, uint8 [sum(sends), bytes], sorted by rank.
             sends: Number of rows that go to each rank.
             receives: Number of rows that come from each.
 
         Returns:
-            [sum(receives), *shape] by rank, with the dtype and device of `rows`.
+            [sum(receives)] or [sum(receives), bytes] by rank, with the dtype and device of `rows`; states are there
+            until the next call.
         """
         if self.world_size == 1:
             return rows
         own = rows.to(self._device)
-        theirs = own.new_empty(sum(receives), *rows.shape[1:])
+        if rows.dtype == torch.uint8:
+            theirs = self._incoming.rows(sum(receives), rows.shape[1], self._device)
+        else:
+            theirs = own.new_empty(sum(receives))
         dist.all_to_all_single(theirs, own, receives, sends, group=self._group)
         return theirs.to(rows.device)

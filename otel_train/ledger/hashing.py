@@ -83,7 +83,8 @@ class SeenIds:
             ShapeMismatchError: An id is neither string nor integer, or the tensor has another shape or dtype.
         """
         if isinstance(stream_ids, torch.Tensor):
-            keys.fill(_checked_tensor(stream_ids))
+            is_plain = type(stream_ids) is torch.Tensor and stream_ids.dtype is torch.int64 and stream_ids.dim() == 1
+            keys.fill(stream_ids if is_plain else _checked_tensor(stream_ids))
             if keys.count:
                 _mix(keys.numbers, keys.count)
             return

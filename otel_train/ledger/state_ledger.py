@@ -13,6 +13,7 @@ from otel_train.arguments import MAX_SHOWN, reading_state
 from otel_train.catalogue import LEDGER, Metric, Phase
 from otel_train.event_sink import EventSink
 from otel_train.exceptions import ShapeMismatchError, StateMismatchError
+from otel_train.ledger.byte_buffer import ByteBuffer
 from otel_train.ledger.cache_interval import CacheInterval, by_wandb_key
 from otel_train.ledger.evicted import EvictedKeys
 from otel_train.ledger.exchange import Exchange
@@ -102,6 +103,7 @@ class StateLedger:
         self._width = math.prod(self.state_shape)
         form = describe(self.dtype, self.state_shape)
         self._seen = SeenIds()
+        self._outgoing = ByteBuffer()
         self._fetch_call, self._store_call = (
             _Call(f"{name} of {form}", self._exchange.world_size) for name in ("fetch", "store")
         )
@@ -153,7 +155,8 @@ class StateLedger:
         receives, _ = exchange.agree(route.sends, call.name, problem)
         call.asked.fill(exchange.swap(route.sent.tensor, route.sends, receives))
         # States and flags travel as bytes in one exchange, so every dtype does, on every backend.
-        answer = exchange.swap(self._shard.fetch_rows(call.asked), receives, route.sends)
+        into = self._outgoing.rows(call.asked.count, self._shard.row_bytes, self.device)
+        answer = exchange.swap(self._shard.fetch_rows(call.asked, into), receives, route.sends)
         self._fetched = True
         return self._shard.split_rows(answer, route.inverse.tensor.to(self.device))
 
@@ -197,9 +200,11 @@ class StateLedger:
         else:
             asked = call.asked
             asked.fill(exchange.swap(route.sent.tensor, route.sends, receives))
-        sent = states.detach().index_select(0, route.order.tensor.to(self.device))
-        content = exchange.swap(self._as_bytes(sent), route.sends, receives)
-        self._shard.store(asked, content.view(self.dtype).view(-1, *self.state_shape))
+        sent = self._outgoing.rows(keys.count, self._width * self.dtype.itemsize, self.device)
+        rows = sent.view(self.dtype).view(keys.count, *self.state_shape)
+        torch.index_select(states.detach(), 0, route.order.tensor.to(self.device), out=rows)
+        content = exchange.swap(sent, route.sends, receives)
+        self._shard.store(asked, content.view(self.dtype).view(asked.count, *self.state_shape))
 
     def _read_ids(self, stream_ids: StreamIds, keys: IntBuffer) -> str:
         """Write the keys, or none and return the problem: raised here, the others would wait for this rank."""
@@ -237,10 +242,6 @@ class StateLedger:
         return (
             states.dtype is self.dtype and states.device == self.device and states.shape == (count, *self.state_shape)
         )
-
-    def _as_bytes(self, states: torch.Tensor) -> torch.Tensor:
-        """Return states [n, *state_shape] as uint8 [n, bytes of a state]."""
-        return states.contiguous().view(len(states), self._width).view(torch.uint8)
 
     @outside_modes
     def wipe(self) -> None:

@@ -191,6 +191,25 @@ def test_keeps_any_dtype_and_shape(dtype: torch.dtype, shape: tuple[int, ...]) -
     assert ledger.fetch([7, "b", "a"]).states.equal(torch.stack([states[1], torch.zeros_like(states[0]), states[0]]))
 
 
+@pytest.mark.parametrize(
+    "states",
+    [
+        torch.arange(8, dtype=torch.float32).view(4, 2).t(),
+        torch.arange(13, dtype=torch.float32)[5:].view(2, 4),
+        torch.arange(4, dtype=torch.float32).expand(2, 4),
+        torch.complex(torch.ones(2, 4), torch.ones(2, 4)).conj(),
+        torch.complex(torch.ones(2, 4), torch.ones(2, 4)).conj().imag,
+        torch.complex(torch.ones(2, 3), torch.ones(2, 3)),
+    ],
+    ids=["transposed", "not aligned", "expanded", "conjugate", "negative", "odd width"],
+)
+def test_stores_any_layout(states: torch.Tensor) -> None:
+    """States are kept as their numbers, whatever lies in memory."""
+    ledger = StateLedger(states.shape[1:], capacity=3, dtype=states.dtype)
+    ledger.store(["a", "b"], states)
+    assert ledger.fetch(["b", "c", "a"]).states.equal(torch.stack([states[1], torch.zeros_like(states[0]), states[0]]))
+
+
 def test_slab_is_outside_the_graph() -> None:
     """A stored state that needs a gradient is copied without it, and a later change of it has no effect."""
     ledger, state = StateLedger((1,), capacity=1), torch.ones(1, 1, requires_grad=True)
