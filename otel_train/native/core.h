@@ -42,14 +42,13 @@ void numbers_release(Numbers *numbers);
 PyObject *list_of(const double *numbers, Py_ssize_t count);
 /* Call the twin of a method, with the arguments that a METH_FASTCALL | METH_KEYWORDS function got. */
 PyObject *call_twin(PyObject *twin, PyObject *self, PyObject *const *args, Py_ssize_t count, PyObject *names);
-/* Make a type and add it to the module; -1 with an error set where it can't. The type is also kept in *kept, unless that
- * is NULL. */
+/* Make a type and add it to the module; -1 with an error set where it can't. The type is also kept in *kept, unless
+ * that is NULL. */
 int add_type(PyObject *module, PyType_Spec *spec, PyObject **kept);
 
 /* Each file adds its types and functions to the module; -1 with an error set where it can't. */
 int add_meter(PyObject *module);
 int add_ledger(PyObject *module);
 int add_reduction(PyObject *module);
-
 
 #endif

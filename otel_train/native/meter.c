@@ -207,7 +207,8 @@ static bool take_arrays(Picks *picks, PyObject *const *slots, PyObject *const *s
     for (int i = 0; i < 4; i++)
         if (numbers_take(of_slots[i], slots[i + 1], i == 0 ? 'q' : 'd', picks->last_step.count) < 0)
             return false;
-    Numbers *of_sources[] = {&picks->counts, &picks->targets, &picks->new_counts, &picks->shares, &picks->early_targets};
+    Numbers *of_sources[] = {&picks->counts, &picks->targets, &picks->new_counts, &picks->shares,
+                             &picks->early_targets};
     for (int i = 0; i < 5; i++)
         if (numbers_take(of_sources[i], sources[i + 1], 'd', picks->tokens.count) < 0)
             return false;
