@@ -19,10 +19,9 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
-from benchmarks.fresh import clean_environment, sidecar_left
+from benchmarks.fresh import ROOT, clean_environment, only_of, sidecar_left
 from benchmarks.measure import POOLED, Figures, quantile
 
-ROOT = Path(__file__).parents[1]
 BASELINE = "8a714bc"
 """Commit before the native core."""
 MEMORY = Path("/dev/shm")
@@ -63,12 +62,12 @@ class Process:
         self._log = folder / "output.log"
         with self._log.open("wb") as log:
             self._process = subprocess.Popen(
-                [sys.executable, "-P", script, json.dumps(options)],
+                [sys.executable, script, json.dumps(options)],
                 stdin=subprocess.PIPE,
                 stdout=subprocess.PIPE,
                 stderr=log,
                 text=True,
-                env=clean_environment({**contender.environment, "PYTHONPATH": str(contender.root)}),
+                env=clean_environment({**contender.environment, **only_of(contender.root)}),
             )
         self.implementation = ""
         """What runs in it of otel_train once it is set up: "native" or "python"; empty for a peer."""

@@ -1,6 +1,6 @@
 """One contender in a process of its own, with nothing of the others in it: runs blocks of steps when its parent asks.
 
-    python -P benchmarks/contender.py '{"contender": "otel_train", "folder": "/dev/shm/x", ...}'
+    PYTHONSAFEPATH=1 PYTHONPATH=CHECKOUT python benchmarks/contender.py '{"contender": "otel_train", ...}'
 
 It is run by path, and finds `otel_train` where PYTHONPATH says, so that it runs builds of other commits too: it imports
 of the benchmarks only what sets up a peer. A line of JSON on its standard input asks for a block, a line on its
@@ -93,6 +93,8 @@ def otel_train_step(options: Options, readers: int) -> Iterator[Step]:
         newest = telemetry.latest
         if last and (newest is None or (newest[0], newest[1]["train/loss"]) != (last, LOSS)):
             raise RuntimeError(f"step {last} was not recorded: {newest}")
+        if last and sends and not telemetry.flush(20.0):
+            raise RuntimeError(f"step {last} was not sent")
 
 
 @contextlib.contextmanager

@@ -16,6 +16,7 @@ from typing import ParamSpec, TypeVar
 
 P = ParamSpec("P")
 R = TypeVar("R")
+ROOT = Path(__file__).parents[1]
 
 
 def in_fresh_process(
@@ -45,15 +46,22 @@ def clean_environment(environment: Mapping[str, str]) -> dict[str, str]:
     return kept | {"OMP_NUM_THREADS": "1"} | dict(environment)
 
 
-def output_of_rank(environment: Mapping[str, str], *arguments: str) -> object:
-    """Return what `python -m benchmarks.rank` prints.
+def only_of(root: Path) -> dict[str, str]:
+    """Return the variables by which a process, and what it starts, import this checkout, wherever they run."""
+    return {"PYTHONPATH": str(root), "PYTHONSAFEPATH": "1"}
+
+
+def output_of_rank(environment: Mapping[str, str], *arguments: str, root: Path = ROOT) -> object:
+    """Return what `benchmarks/rank.py` prints.
 
     Args:
         environment: What is set there.
         arguments: Its command line.
+        root: Checkout that it has otel_train from.
     """
-    command = [sys.executable, "-m", "benchmarks.rank", *arguments]
-    done = subprocess.run(command, env=clean_environment(environment), check=True, stdout=subprocess.PIPE)
+    command = [sys.executable, str(ROOT / "benchmarks" / "rank.py"), *arguments]
+    its_environment = clean_environment({**environment, **only_of(root)})
+    done = subprocess.run(command, env=its_environment, check=True, stdout=subprocess.PIPE)
     return json.loads(done.stdout)
 
 

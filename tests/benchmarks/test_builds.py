@@ -6,7 +6,8 @@ from pathlib import Path
 
 import pytest
 
-from benchmarks.builds import ROOT, Contender, baseline, running, take_turns
+from benchmarks.builds import Contender, baseline, running, take_turns
+from benchmarks.fresh import ROOT
 
 SESSION = Contender(name="otel_train", environment={"OTEL_TRAIN_SIDECAR": "external"})
 

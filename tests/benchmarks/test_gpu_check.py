@@ -9,7 +9,7 @@ from pathlib import Path
 
 import pytest
 
-from benchmarks.builds import ROOT
+from benchmarks.fresh import ROOT
 
 RESULTS = ROOT / "benchmarks" / "results.json"
 
