@@ -14,6 +14,8 @@ from pathlib import Path
 
 from otel_train.ring import SidecarEnd, is_alive, start_time
 
+logger = logging.getLogger(__name__)
+
 _LIBRARIES = (
     "google.protobuf",
     "grpc",
@@ -41,11 +43,14 @@ def main(installed: Sequence[str] = ()) -> None:
     parser.add_argument("--grace", type=float, default=20.0, help="seconds after SIGTERM")
     parser.add_argument("--restarts", type=int, default=0, help="how often it was started again, for the record")
     arguments = parser.parse_args()
+    refused: list[str] = []
     session: Callable[[], bool] | None = None
     tell: Callable[[str], None] = print
     if arguments.owner:
+        from otel_train.sidecar.machine_share import leave_ranks_share  # noqa: PLC0415
         from otel_train.sidecar.rank_session import RankSession, drop_inherited_settings  # noqa: PLC0415
 
+        refused = leave_ranks_share()
         drop_inherited_settings()
         rank_session = RankSession(arguments.parent)
         session, tell = rank_session.is_open, rank_session.tell
@@ -53,6 +58,8 @@ def main(installed: Sequence[str] = ()) -> None:
     elif arguments.parent is not None:
         session = partial(is_alive, arguments.parent, start_time(arguments.parent))
     logging.basicConfig(level=logging.INFO, format="%(asctime)s %(levelname)s %(message)s")
+    if refused:
+        logger.info("what the rank was given holds here too, for the kernel refuses a change: %s", ", ".join(refused))
     try:
         _find_libraries(installed)
         from otel_train.sidecar.service import run_sidecar  # noqa: PLC0415

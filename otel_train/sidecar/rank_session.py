@@ -1,22 +1,14 @@
-"""The sidecar's end of the connection with the rank that started it, and its share of the machine."""
+"""The sidecar's end of the connection with the rank that started it."""
 
 from __future__ import annotations
 
 import contextlib
-import ctypes
 import os
-import platform
 import signal
 import socket
 import sys
 
 from otel_train.ring import is_alive, start_time
-
-NICENESS = 10
-"""Lower priority than the ranks': the processor time that they leave is enough."""
-_MOST_CPUS = 8192
-SET_MEMPOLICY = {"x86_64": 238, "aarch64": 237, "riscv64": 237}
-"""The system call's number by machine; the C library has no function for it."""
 
 
 class RankSession:
@@ -50,19 +42,6 @@ class RankSession:
 
 
 def drop_inherited_settings() -> None:
-    """Give up what was inherited from the rank: its cores, priority, memory nodes, blocked signals and file modes.
-
-    A rank that is bound to a core (mpirun does that to each) would be interrupted on it at every wake-up.
-    """
-    with contextlib.suppress(OSError):
-        os.sched_setaffinity(0, range(_MOST_CPUS))  # of these the kernel gives those that the control group has
-    with contextlib.suppress(OSError):
-        os.sched_setscheduler(0, os.SCHED_OTHER, os.sched_param(0))
-    with contextlib.suppress(OSError):
-        os.setpriority(os.PRIO_PROCESS, 0, max(NICENESS, os.getpriority(os.PRIO_PROCESS, 0)))
-    number = SET_MEMPOLICY.get(platform.machine())
-    if number is not None:
-        with contextlib.suppress(OSError, AttributeError):
-            ctypes.CDLL(None).syscall(number, 0, None, 0)
+    """Give up what was inherited from the rank: blocked signals and file modes."""
     signal.pthread_sigmask(signal.SIG_SETMASK, ())
     os.umask(0o077)

@@ -17,7 +17,7 @@ import pytest
 
 import otel_train
 from otel_train.catalogue import cluster_name
-from otel_train.sidecar.rank_session import NICENESS, SET_MEMPOLICY
+from otel_train.sidecar.machine_share import NICENESS, SET_MEMPOLICY
 from otel_train.step.sidecar_process import SidecarProcess
 from otel_train.testing import OtlpReceiver
 from tests.support.rank_ring import Rank
