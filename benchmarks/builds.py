@@ -22,6 +22,8 @@ from typing import Any
 from benchmarks.fresh import ROOT, clean_environment, only_of, sidecar_left
 from benchmarks.measure import POOLED, Figures, quantile
 
+BUILDS = ("otel_train", "ledger")
+"""Contenders that are builds of otel_train."""
 BASELINE = "8a714bc"
 """Commit before the native core."""
 MEMORY = Path("/dev/shm")
@@ -36,6 +38,7 @@ class Contender:
     root: Path = ROOT
     """Checkout that otel_train, or the peer's set-up, is imported from."""
     environment: Mapping[str, str] = field(default_factory=dict)
+    streams: int = 0
     core: int | None = None
     bound_first: bool = False
 
@@ -55,6 +58,7 @@ class Process:
         options = {
             "contender": contender.name,
             "folder": str(folder),
+            "streams": contender.streams,
             "core": contender.core,
             "bound_first": contender.bound_first,
         }
@@ -80,28 +84,19 @@ class Process:
         """
         hello = self._answer()
         self.implementation = hello["implementation"]
-        if self.name == "otel_train" and not Path(hello["file"]).is_relative_to(self._root):
+        if self.name in BUILDS and not Path(hello["file"]).is_relative_to(self._root):
             raise RuntimeError(f"{hello['file']} is not of {self._root}")
 
-    def block(
-        self,
-        before: str,
-        count: int,
-        steps: Sequence[str] = (),
-        *,
-        readers: int = 4,
-        words: int = 0,
-        whole: bool = False,
-    ) -> dict[str, list[int]]:
-        """Run a block and return the nanoseconds of its steps, by what took turns in it (the contender alone)."""
-        asked = {
-            "before": before,
-            "count": count,
-            "steps": steps or (self.name,),
-            "readers": readers,
-            "words": words,
-            "whole": whole,
-        }
+    def block(self, before: str, count: int, steps: Sequence[str] = (), **options: bool | int) -> dict[str, list[int]]:
+        """Run a block and return the nanoseconds of its steps, by what took turns in it.
+
+        Args:
+            before: What each step comes after.
+            count: Steps.
+            steps: What takes turns; the contender alone where nothing is given.
+            **options: Others of `benchmarks.contender.Block`.
+        """
+        asked = {"before": before, "count": count, "steps": steps or (self.name,), **options}
         assert self._process.stdin is not None
         with contextlib.suppress(BrokenPipeError):  # the answer says why it ended
             self._process.stdin.write(json.dumps(asked) + "\n")
@@ -169,7 +164,7 @@ def running(contenders: Mapping[str, Contender]) -> Iterator[dict[str, Process]]
 
 
 def take_turns(
-    processes: Mapping[str, Process], before: str, *, rounds: int, steps: int, readers: int = 4
+    processes: Mapping[str, Process], before: str, *, rounds: int, steps: int, **options: bool | int
 ) -> dict[str, Figures]:
     """Time each contender's step alone, in microseconds: a block each in turn, the others waiting meanwhile.
 
@@ -178,7 +173,7 @@ def take_turns(
         before: What each step comes after.
         rounds: Rounds that count; one before them warms up.
         steps: Steps of a block.
-        readers: Open slots of the meter (K).
+        **options: Others of `benchmarks.contender.Block`.
 
     Returns:
         Figures by label, each with a median a round and a 99th percentile for each `POOLED` of them.
@@ -188,7 +183,7 @@ def take_turns(
     order = list(processes)
     for number in range(rounds + 1):
         for label in order:
-            (times,) = processes[label].block(before, steps, readers=readers).values()
+            (times,) = processes[label].block(before, steps, (), **options).values()
             if number:
                 medians[label].append(quantile(times, 0.5) / 1000)
                 if (number - 1) % POOLED == 0:

@@ -29,6 +29,8 @@ WORK = 1e-3
 """Seconds of pure Python in a step."""
 FIRST_READERS = 4
 WORDS = [f"w{number * number % 97}-{number % 13}" for number in range(200)] * 20
+KEYS, WIDTH, CAPACITY = 256, 512, 1024
+"""A ledger's step: ids, float32 of a state, and entries that the ledger holds."""
 WARM = 3
 """Steps in front of each block that do not count: another contender's code and data are in the caches."""
 
@@ -41,6 +43,8 @@ class Options:
     """Name in `CONTENDERS`."""
     folder: str
     """Empty folder for its rings and files."""
+    streams: int = 0
+    """Ids that a ledger's steps go through in turn."""
     core: int | None = None
     """CPU that the training thread is bound to; None leaves it free."""
     bound_first: bool = False
@@ -61,6 +65,8 @@ class Block:
     """Open slots of the meter (K); another number than the block's before begins another session."""
     words: int = 0
     """Words that the Python work goes through, so that processes do the same; 0 has this one choose by the clock."""
+    cpu: bool = False
+    """Whether the thread's CPU time is read: of steps that are longer than what a busy machine gives at a time."""
     whole: bool = False
     """Whether what a step comes after is timed with it."""
 
@@ -98,6 +104,48 @@ def otel_train_step(options: Options, readers: int) -> Iterator[Step]:
 
 
 @contextlib.contextmanager
+def ledger_step(options: Options, _readers: int) -> Iterator[Step]:
+    """Fetch and store the states of 256 ids in text, on one rank; see that all hit, or that all were evicted."""
+    from otel_train.ledger import StateLedger  # noqa: PLC0415  # of the build that PYTHONPATH names
+
+    ledger, states = StateLedger((WIDTH,), capacity=CAPACITY), torch.randn(KEYS, WIDTH)
+    ids = [f"stream-{number}" for number in range(options.streams)]
+    turn = [ids[first : first + KEYS] for first in range(0, options.streams, KEYS)]
+    steps = 0
+
+    def step(number: int) -> None:
+        nonlocal steps
+        streams = turn[number % len(turn)]
+        ledger.fetch(streams)
+        ledger.store(streams, states)
+        steps += 1
+
+    for number in range(2 * len(turn)):  # from here on each of them was seen
+        step(number)
+    ledger.drain_step_metrics()
+    steps = 0
+    yield step
+    counted = ledger.drain_step_metrics()
+    kind = "hits" if options.streams == CAPACITY else "false_evictions"
+    if counted[f"ledger/{kind}"] < 0.98 * steps * KEYS:  # a block begins where the one before it may not have ended
+        raise RuntimeError(f"{steps} steps of {KEYS} ids had {counted}")
+
+
+@contextlib.contextmanager
+def state_copies(_options: Options, _readers: int) -> Iterator[Step]:
+    """Read and write as many rows of a table of states, which is what a ledger's step can't do without."""
+    table, states = torch.zeros(CAPACITY, WIDTH), torch.randn(KEYS, WIDTH)
+    turn = [torch.arange(first, first + KEYS) for first in range(0, CAPACITY, KEYS)]
+
+    def step(number: int) -> None:
+        rows = turn[number % len(turn)]
+        table.index_select(0, rows)
+        table.index_copy_(0, rows, states)
+
+    yield step
+
+
+@contextlib.contextmanager
 def peer(options: Options, _readers: int) -> Iterator[Step]:
     """Set up a peer as `benchmarks.peers` has it."""
     # What no other contender has in its process.
@@ -120,6 +168,8 @@ def peer(options: Options, _readers: int) -> Iterator[Step]:
 CONTENDERS = {
     NOTHING: nothing,
     "otel_train": otel_train_step,
+    "ledger": ledger_step,
+    "copies": state_copies,
     "sdk": peer,
     "prometheus_client": peer,
     "wandb": peer,
@@ -181,7 +231,8 @@ SURROUNDINGS: dict[str, Callable[[Block], Callable[[], object]]] = {
 
 def timed(block: Block, before: Callable[[], object], steps: dict[str, Step], first: int) -> dict[str, list[int]]:
     """Return the nanoseconds of each step that counts, by name."""
-    clock, times = time.perf_counter_ns, {name: [0] * (WARM + block.count) for name in block.steps}
+    clock = time.thread_time_ns if block.cpu else time.perf_counter_ns
+    times = {name: [0] * (WARM + block.count) for name in block.steps}
     order = list(block.steps)
     for index in range(WARM + block.count):
         for name in order:

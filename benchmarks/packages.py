@@ -14,6 +14,7 @@ NEEDED: dict[str, tuple[str, ...]] = {
     "interference": _JOB,
     "reduction": ("torch", "torchmetrics"),
     "ledger": ("torch",),
+    "ledger_alone": ("torch",),
     "sidecar": ("grpc",),
     "bridge": ("grpc", "wandb"),
     "end_to_end": _JOB,
