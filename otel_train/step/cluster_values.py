@@ -76,8 +76,6 @@ class ClusterValues:
         if ring is None:
             return
         with self._lock:
-            if ring.abandoned != self._reducer.abandoned:
-                ring.abandoned = self._reducer.abandoned
             if late:
                 ring.write(step, time_ns, kind, values, _indexed(ring, late))
             else:
@@ -114,6 +112,7 @@ class ClusterValues:
                 ring.enter(_REDUCTION)
             reducer.launch(step, time_ns, measured)
             self._record(reducer.harvest() if wait is None else reducer.finish(wait))
+            self._note_abandoned()
             if waits and ring is not None:
                 ring.enter(_COMPUTE)
             looks = (self._writes and reducer.under_way) or reducer.lags
@@ -125,18 +124,20 @@ class ClusterValues:
         """Record what is complete."""
         with self._lock:
             self._record(self._reducer.harvest())
+            self._note_abandoned()
+
+    def _note_abandoned(self) -> None:
+        if self._ring is not None and not self._closed and self._ring.abandoned != self._reducer.abandoned:
+            self._ring.abandoned = self._reducer.abandoned
 
     def _record(self, landed: Sequence[Reduced]) -> None:
-        if not landed:
-            return
-        if self._writes and not self._closed:
-            assert self._ring is not None
-            for reduced in landed:
-                late = _indexed(self._ring, reduced.late) if reduced.late else ()
+        ring = self._ring if self._writes and not self._closed else None
+        for reduced in landed:
+            if ring is not None:
+                late = _indexed(ring, reduced.late) if reduced.late else ()
                 if late or not reduced.logged:
                     values = reduced.values
-                    self._ring.write(reduced.step, reduced.time_ns, _CLUSTER, values, late, logged=reduced.logged)
-        for reduced in landed:
+                    ring.write(reduced.step, reduced.time_ns, _CLUSTER, values, late, logged=reduced.logged)
             if not reduced.logged:
                 self.newest = reduced
 

@@ -72,6 +72,8 @@ class Collective:
     def __init__(self, plan: PackingPlan, group: RankGroup) -> None:
         self._plan, self._group = plan, group
         self._stream = _new_stream() if group.device.type == "cuda" else None
+        # What `dist.all_reduce` calls; its checks of the arguments would take as long as everything else here.
+        self._all_reduce = None if group.handle is None else group.handle.allreduce
 
     @property
     def on_gpu(self) -> bool:
@@ -99,9 +101,8 @@ class Collective:
         """Begin a reduction. What it raises is the backend's."""
         if self._stream is not None:
             self._launch_on_gpu(self._stream, flight)
-        elif self._group.handle is not None:
-            # What `dist.all_reduce` calls; its checks of the arguments would take as long as everything else here.
-            flight.work = self._group.handle.allreduce([flight.packed.vector], _SUM)
+        elif self._all_reduce is not None:
+            flight.work = self._all_reduce([flight.packed.vector], _SUM)
 
     def _launch_on_gpu(self, stream: torch.cuda.Stream, flight: Flight) -> None:
         """Reduce on a stream of our own: the training stream is neither waited for by the host nor made to wait."""

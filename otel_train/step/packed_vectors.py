@@ -50,7 +50,7 @@ class PackedVectors:
 
     def __init__(self, plan: PackingPlan, group: RankGroup) -> None:
         self._plan, self._group = plan, group
-        self._emits = group.emits
+        self._rank, self._emits = group.rank, group.emits
         self._free: list[Packed] = []
         self._registry = KeyRegistry(group)
         # Where a rank of the group is not the rank of the job by that number.
@@ -60,7 +60,7 @@ class PackedVectors:
         """Return a flight with a step's values; without values where there are none or they can't be packed."""
         if measured is not None:
             try:
-                packed = self._plan.pack(step, measured.values, self._group.rank, self._spare())
+                packed = self._plan.pack(step, measured.values, self._rank, self._spare())
                 return Flight(step, time_ns, packed, measured.device)
             except Exception as error:  # noqa: BLE001  # a value is not a number: the ranks must meet all the same
                 logger.debug("telemetry: the values of step %d are not all numbers: %r", step, error)
@@ -68,7 +68,7 @@ class PackedVectors:
 
     def absent(self, sign: RankSign, time_ns: int, *, extra: bool = False) -> Flight:
         """Return a flight without values."""
-        packed = self._plan.pack_absent(sign, self._group.rank, self._spare())
+        packed = self._plan.pack_absent(sign, self._rank, self._spare())
         return Flight(sign.step, time_ns, packed, extra=extra, closes=sign.presence is not Presence.ABSENT)
 
     def put_late(self, flight: Flight, values: Sequence[LateValue], logged: Mapping[int, Sequence[LateValue]]) -> None:
