@@ -3,7 +3,7 @@
 Two gloo ranks fetch and store 256 keys with states of 512 float32 a step. The peer is what a bare program would write
 that keeps no ledger: the same keys, sorted by owner, travel, then the states, with `all_to_all_single` and uneven
 splits, after the counts have; the keys once, as the ledger's do where a step stores what it has fetched. What the
-counting itself takes is seen beside a ledger that counts nothing.
+counting itself takes is seen beside a ledger that knows no evicted key. One rank's own work has a section of its own.
 
     python -m benchmarks ledger
 """
@@ -25,9 +25,9 @@ from otel_train.ledger.hashing import keys_of, owners_of
 from otel_train.ledger.shard import Shard
 
 RANKS, KEYS, WIDTH = 2, 256, 512
-SLOWER, COUNTING = 1.5, 0.03
 HITS, EVICTS = "all hits", "with evictions"
-OURS, UNCOUNTED, BARE = "StateLedger", "StateLedger that counts nothing", "bare exchanges"
+SLOWER, COUNTING = {HITS: 1.2, EVICTS: 1.3}, 0.03
+OURS, UNCOUNTED, BARE = "StateLedger", "StateLedger without evicted keys", "bare exchanges"
 CAPACITY = {HITS: 1024, EVICTS: 1024}
 STREAMS = {HITS: 1024, EVICTS: 4096}
 """Ids that the steps go through in turn: all of them fit the two ranks, or half of them."""
@@ -142,22 +142,22 @@ def run(*, quick: bool) -> Section:
     goals = []
     notes = [
         (
-            "About 1 ms of a step is work of the ledger's own on its rank (profiled with one rank: the look-up and the "
-            "order of use of keys, two copies of the states). The rest of the difference is waiting: two ranks on two "
-            "cores, with gloo's threads beside them, wait for the later one at each of five exchanges."
+            "What two ranks' steps have beyond the bare exchanges is mostly copies of the states: out of the slab, "
+            "back into the caller's order, into the slab. The bare program drops what comes, unread; here it is read, "
+            "after gloo's threads have written it on another core."
         ),
-        "Counting, with evictions, is the ring of evicted keys: to know a false eviction is to keep these in order.",
         (
-            "Tried: a hash table in tensors as the index (a dict is four times as fast to look up, and kept); states "
-            "moved as bytes (thirty times as slow as whole ones); no second exchange of the keys where a step stores "
-            "what it has fetched (kept: one of six less, here and in the bare program)."
+            "Tried: a dict as the index, the order of use in tensors (ten times the work, before the native core); "
+            "index_copy_ of float32 (three times as slow as of the same bytes as complex128); new memory for each "
+            "exchange (kept: the last call's); a second exchange of the keys where a step stores what it has fetched "
+            "(kept: one of six less, here and in the bare program)."
         ),
     ]
     for case in (HITS, EVICTS):
         ours, uncounted, bare = (figures[f"{name}, {case}"] for name in (OURS, UNCOUNTED, BARE))
         slower, counting = ours.ratio(bare)[0], ours.ratio(uncounted)[0] - 1
         goals += [
-            Goal(f"at most {SLOWER}x of the {BARE}, {case}", f"{slower:.2f}x", slower <= SLOWER),
+            Goal(f"at most {SLOWER[case]}x of the {BARE}, {case}", f"{slower:.2f}x", slower <= SLOWER[case]),
             Goal(f"counting at most {COUNTING:.0%} of it, {case}", f"{counting:.1%}", counting <= COUNTING),
         ]
         drained = seen[0]["drained"][f"{OURS}, {case}"]
@@ -169,10 +169,10 @@ def run(*, quick: bool) -> Section:
         number=5,
         title="The ledger's fetch and store",
         how=(
-            f"{RANKS} gloo ranks under torchrun, {KEYS} keys and states of {WIDTH} float32 a step on each, capacity "
-            f"{CAPACITY[HITS]} a rank. {STREAMS[HITS]} streams in turn are all hits, {STREAMS[EVICTS]} evict as many "
-            "as they write, each a false eviction in the end. The bare program hashes and sorts the same keys, makes "
-            "the same five all_to_all_single (counts, keys, states back; counts, states) and keeps nothing."
+            f"{RANKS} gloo ranks under torchrun, {KEYS} keys and states of {WIDTH} float32 a step on "
+            f"each, capacity {CAPACITY[HITS]} a rank. {STREAMS[HITS]} streams in turn are all hits, {STREAMS[EVICTS]} "
+            "evict as many as they write, each a false eviction in the end. The bare program hashes and sorts the same "
+            "keys, makes the same five all_to_all_single (counts, keys, states back; counts, states) and keeps nothing."
         ),
         unit="µs",
         figures=figures,

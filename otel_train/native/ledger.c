@@ -471,6 +471,7 @@ static void note_evicted(Table *table, int64_t key, int64_t *evicted, int64_t *r
 static void look_up(Table *table, const int64_t *keys, const int64_t *sources, int64_t count, int64_t *rows,
                     int64_t step, int64_t *report)
 {
+    int64_t bucket = 0;
     for (int64_t at = 0; at < count; at++) {
         int64_t key = keys[sources[at]], row = index_find(&table->index, key);
         rows[at] = row;
@@ -484,9 +485,11 @@ static void look_up(Table *table, const int64_t *keys, const int64_t *sources, i
             continue;
         if (!report[FALSE_EVICTIONS]++)
             count_later(table);
-        int64_t distance = evicted_later(table, position) + 1, bucket = 0;
-        while (bucket < table->bound_count && table->bounds[bucket] < distance)
+        int64_t distance = evicted_later(table, position) + 1;
+        while (bucket < table->bound_count && table->bounds[bucket] < distance) /* mostly that of the key before */
             bucket++;
+        while (bucket > 0 && table->bounds[bucket - 1] >= distance)
+            bucket--;
         report[BUCKETS + bucket]++;
         report[REUSE_SUM] += distance;
         rows[at] = ABSENT - 1 - position;
