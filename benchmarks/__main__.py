@@ -1,20 +1,21 @@
 """Run the benchmarks, print each one's figures, and keep them in benchmarks/results.md.
 
-    python -m benchmarks [--quick] [hot_path ledger ...]
+    python -m benchmarks [--quick] [--baseline FOLDER] [hot_path ledger ...]
 
 Without names all of them run. A single one replaces its own section of the results. `--quick` shows that they run: it
 takes few rounds, and keeps nothing. Sections that compare with the build before the native core take it out of the
-checkout's history, or from the folder that OTEL_TRAIN_BASELINE names.
+checkout's history, or have it in the folder that is given.
 """
 
 from __future__ import annotations
 
 import argparse
 import importlib
+import os
 import sys
 from typing import TYPE_CHECKING, NoReturn
 
-from benchmarks import packages, report
+from benchmarks import builds, packages, report
 from benchmarks.measure import Section
 from otel_train.extras import is_installed
 
@@ -46,13 +47,18 @@ def main() -> None:
         "names", nargs="*", choices=[*packages.NEEDED, []], metavar="name", help=", ".join(packages.NEEDED)
     )
     parser.add_argument("--quick", action="store_true")
+    parser.add_argument("--baseline", metavar="FOLDER", help=f"a checkout of {builds.BASELINE}")
     arguments = parser.parse_args()
+    if arguments.baseline:
+        os.environ[builds.GIVEN] = arguments.baseline
     names = arguments.names or list(packages.NEEDED)
     missing = packages.missing(names, kept=not arguments.quick)
     if missing:
         refuse(packages.refusal(missing))
     try:
         measure(names, quick=arguments.quick)
+    except builds.BaselineMissingError as error:
+        refuse(str(error))
     except ModuleNotFoundError as error:
         name = str(error.name).partition(".")[0]
         if is_installed(name):

@@ -1,7 +1,7 @@
 """Compare builds and peers that can't share a process: one process each, which take turns in short blocks.
 
 The baseline is the commit that the goals of speed are ratios to. Its files are taken out of the checkout's history, or
-from a folder that `OTEL_TRAIN_BASELINE` names.
+are in the folder that `python -m benchmarks --baseline` names.
 """
 
 from __future__ import annotations
@@ -26,6 +26,8 @@ BUILDS = ("otel_train", "ledger")
 """Contenders that are builds of otel_train."""
 BASELINE = "8a714bc"
 """Commit before the native core."""
+GIVEN = "BENCHMARKS_BASELINE"
+"""Variable with the folder that is given; none of otel_train's own, which ranks would look at."""
 MEMORY = Path("/dev/shm")
 
 
@@ -195,28 +197,32 @@ def take_turns(
     }
 
 
+class BaselineMissingError(FileNotFoundError):
+    """There is no baseline to compare with."""
+
+
 @contextlib.contextmanager
 def baseline() -> Iterator[Path]:
     """Give a folder with the files of the baseline.
 
     Raises:
-        FileNotFoundError: The checkout's history has no such commit, and no folder is given.
+        BaselineMissingError: The checkout's history has no such commit, and no folder is given.
     """
-    given = os.environ.get("OTEL_TRAIN_BASELINE")
+    given = os.environ.get(GIVEN)
     if given:
         if not (Path(given) / "otel_train" / "__init__.py").is_file():
-            raise FileNotFoundError(f"OTEL_TRAIN_BASELINE must be a checkout of otel_train, got {given}")
+            raise BaselineMissingError(f"--baseline must be a checkout of otel_train, got {given}")
         yield Path(given).resolve()
         return
-    command = ["git", "-C", str(ROOT), "archive", BASELINE]
-    done = subprocess.run(command, capture_output=True, check=False)
-    if done.returncode:
-        raise FileNotFoundError(
-            f"the baseline {BASELINE} is not in this checkout's history; give a folder that has it: "
-            f"OTEL_TRAIN_BASELINE=FOLDER ({done.stderr.decode(errors='replace').strip()})"
-        )
-    with tempfile.TemporaryDirectory() as folder, tarfile.open(fileobj=io.BytesIO(done.stdout)) as files:
-        files.extractall(folder, filter="data")
+    try:
+        command = ["git", "-C", str(ROOT), "archive", BASELINE]
+        files = subprocess.run(command, capture_output=True, check=True).stdout
+    except (OSError, subprocess.CalledProcessError) as error:
+        raise BaselineMissingError(
+            f"the baseline {BASELINE} is not in this checkout's history; give a checkout of it: --baseline FOLDER"
+        ) from error
+    with tempfile.TemporaryDirectory() as folder, tarfile.open(fileobj=io.BytesIO(files)) as archive:
+        archive.extractall(folder, filter="data")
         yield Path(folder)
 
 

@@ -2,11 +2,14 @@
 
 from __future__ import annotations
 
+import os
+import subprocess
+import sys
 from pathlib import Path
 
 import pytest
 
-from benchmarks.builds import Contender, baseline, running, take_turns
+from benchmarks.builds import GIVEN, BaselineMissingError, Contender, baseline, running, take_turns
 from benchmarks.fresh import ROOT
 
 SESSION = Contender(name="otel_train", environment={"OTEL_TRAIN_SIDECAR": "external"})
@@ -44,13 +47,23 @@ def test_failing_contender_says_why(tmp_path: Path) -> None:
 @pytest.mark.parametrize("given", ["nowhere", "."])
 def test_folder_without_build_is_refused(given: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     """A baseline that is no checkout is refused before anything is measured."""
-    monkeypatch.setenv("OTEL_TRAIN_BASELINE", str(tmp_path / given))
-    with pytest.raises(FileNotFoundError, match="must be a checkout"), baseline():
+    monkeypatch.setenv(GIVEN, str(tmp_path / given))
+    with pytest.raises(BaselineMissingError, match="must be a checkout"), baseline():
         pass
 
 
 def test_given_folder_is_baseline(monkeypatch: pytest.MonkeyPatch) -> None:
     """The folder that the variable names is the baseline, whatever the history has."""
-    monkeypatch.setenv("OTEL_TRAIN_BASELINE", str(ROOT))
+    monkeypatch.setenv(GIVEN, str(ROOT))
     with baseline() as root:
         assert root == ROOT
+
+
+@pytest.mark.parametrize("options", [["--baseline", "nowhere"], []])
+def test_missing_baseline_is_one_line(options: list[str], tmp_path: Path) -> None:
+    """Without the baseline, in the history or given, a section that needs it ends with one line."""
+    environment = {**os.environ, "GIT_DIR": str(tmp_path)}
+    call = [sys.executable, "-m", "benchmarks", "--quick", "ledger_alone", *options]
+    run = subprocess.run(call, cwd=ROOT, env=environment, capture_output=True, text=True, check=False)
+    [line] = run.stderr.splitlines()
+    assert (run.returncode, "--baseline" in line) == (2, True)
