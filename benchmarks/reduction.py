@@ -243,8 +243,8 @@ def run(*, quick: bool) -> Section:
             (
                 "Tried and kept: packing and reading as bytes (a tensor made of a list takes 8 µs), reading only where "
                 "somebody looks, and the process group's own call without the checks of torch.distributed's, which "
-                "take as long as all the rest. What is left on rank 0 is to make Python's numbers of the vector and "
-                "to find the maxima."
+                "take as long as all the rest. The core packs and reads the vector in a third of a microsecond each; "
+                "in Python these take 4 and 6. What is left is the backend's call and Python's objects around it."
             ),
         ],
     )
