@@ -29,6 +29,7 @@ TESTS = (
     "tests/ring/test_late_keys.py",
     "tests/ring/test_ring.py",
     "tests/step/test_packing.py",
+    "tests/step/test_packing_twins.py",
     "tests/step/test_recorder.py",
     "tests/step/test_reduction_laws.py",
     "tests/step/test_scalar_recorder.py",

@@ -92,7 +92,7 @@ static bool values_put(const Packing *packing, double *vector, PyObject *values,
         const char *bytes = view.buf; /* copied: a slice of somebody's bytes may begin anywhere */
         memcpy(sums, bytes, (size_t)packing->sums * sizeof(double));
         for (Py_ssize_t i = 0; i < packing->peaks; i++)
-            memcpy(slots + i * packing->ranks, bytes + (packing->sums + i) * (Py_ssize_t)sizeof(double), sizeof(double));
+            memcpy(slots + i * packing->ranks, bytes + (packing->sums + i) * 8, sizeof(double));
     }
     PyBuffer_Release(&view);
     return fits;
@@ -242,7 +242,7 @@ static PyObject *packing_others(PyObject *self, PyObject *const *args, Py_ssize_
     return others;
 }
 
-/* late_slots(vector, begin, keys): number, total and weight of each late key that has a weight, of those at an offset. */
+/* late_slots(vector, begin, keys): number, total and weight of each late key at an offset that has a weight. */
 static PyObject *late_slots(PyObject *Py_UNUSED(module), PyObject *const *args, Py_ssize_t count)
 {
     Numbers vector = {0};
