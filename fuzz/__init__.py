@@ -1,4 +1,6 @@
-"""Feed bytes from outside to each reader of them: whatever comes, a reader raises only what it documents."""
+"""Feed bytes to whatever must bear any: readers of what comes from outside, which raise only what they document, and
+the native core, which does what its twins in Python do.
+"""
 
 from __future__ import annotations
 
@@ -8,7 +10,9 @@ from pathlib import Path
 
 CORPUS = Path(__file__).with_name("corpus")
 """A folder for each target: real inputs made small, inputs that reached new code, and those that once failed."""
-TARGETS = ("job_toml", "otlp", "ring", "ring_content", "wandb_file", "wandb_record")
+READERS = ("job_toml", "otlp", "ring", "ring_content", "wandb_file", "wandb_record")
+OF_CORE = ("core_calls", "core_picks")
+TARGETS = READERS + OF_CORE
 
 
 def load(target: str) -> Callable[[bytes], None]:

@@ -30,6 +30,16 @@ def test_modules_stay_short() -> None:
     assert {str(module.path): len(module.lines) for module in MODULES if len(module.lines) > 400} == {}
 
 
+def test_c_has_form_of_python() -> None:
+    """C has at most 120 columns too, no tabs, and nothing at a line's end."""
+    lines = {
+        f"{path.name}:{number}": line
+        for path in (PACKAGE / "native").glob("*.[ch]")
+        for number, line in enumerate(path.read_text().split("\n"), start=1)
+    }
+    assert [where for where, line in lines.items() if len(line) > 120 or "\t" in line or line != line.rstrip()] == []
+
+
 def test_file_names_are_unique() -> None:
     """No two modules share a file's name: with one word for two things a reader opens the wrong one."""
     assert same_names(MODULES) == {}

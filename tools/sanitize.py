@@ -36,6 +36,8 @@ TESTS = (
     "tests/step/test_step_numbers.py",
     "tests/step/test_values.py",
 )
+REPORT = 4000
+"""Characters of a sanitizer's report that are printed."""
 UNPROTECTED = "import ctypes; ctypes.memmove(ctypes.create_string_buffer(8), bytes(64), 64)"
 """A write outside of a block, which must end the process: else nothing is shown."""
 
@@ -62,9 +64,14 @@ def main() -> int:
         if subprocess.run(probe, env=environment, capture_output=True, check=False).returncode == 0:
             print("the sanitizers are not loaded")
             return 2
+        for report in root.glob("report.*"):
+            report.unlink()
         tests = sys.argv[1:] or ["--numprocesses", "2", "--dist", "loadfile", *TESTS]
         command = [sys.executable, "-m", "pytest", "-p", "no:cacheprovider", *tests]
-        return subprocess.run(command, cwd=root, env=environment, check=False).returncode
+        code = subprocess.run(command, cwd=root, env=environment, check=False).returncode
+        for report in sorted(root.glob("report.*")):
+            print(report.read_text(errors="replace")[:REPORT])
+        return code
 
 
 def _environment(compiler: str, root: Path) -> dict[str, str]:
@@ -75,8 +82,8 @@ def _environment(compiler: str, root: Path) -> dict[str, str]:
     return {
         **os.environ,
         "LD_PRELOAD": " ".join(libraries),
-        "ASAN_OPTIONS": "detect_leaks=0",
-        "UBSAN_OPTIONS": "print_stacktrace=1",
+        "ASAN_OPTIONS": f"detect_leaks=0:allocator_may_return_null=1:log_path={root}/report",
+        "UBSAN_OPTIONS": f"print_stacktrace=1:log_path={root}/report",
         "PYTHONMALLOC": "malloc",
         "PYTHONPATH": str(root),
         "OTEL_TRAIN_PURE": "",

@@ -10,6 +10,8 @@
 
 #define NO_ARRAYS "the meter has no arrays"
 
+__extension__ typedef __int128 Wide; /* holds any sum of steps, as Python's numbers do */
+
 static const double STARVED_SURPRISE = 13.815510557964274; /* -log(1e-6) */
 
 /* -- the order of picks: mixing/pick_order.py ---------------------------------------------------------------------- */
@@ -156,7 +158,8 @@ void picks_drain(Picks *picks, int64_t step, double *out)
     double new_picks = picks->total - picks->total_drained;
     if (new_picks != 0.0)
         decay(picks, new_picks);
-    int64_t sum = 0, least = INT64_MAX;
+    Wide sum = 0;
+    int64_t least = INT64_MAX;
     for (Py_ssize_t i = 0; i < picks->last_step.count; i++) {
         if (picks->modality.longs[i] == EMPTY)
             continue;
@@ -181,10 +184,10 @@ void picks_drain(Picks *picks, int64_t step, double *out)
     *out++ = picks->ordered ? 1.0 : 0.0;
     for (int bit = 0; bit < ORDER_SIGNS; bit++)
         *out++ = !picks->ordered ? 0.0 : signs >> bit & 1 ? 1.0 : -1.0;
-    *out = least == INT64_MAX ? -INFINITY : (double)(step - least);
+    *out = least == INT64_MAX ? -INFINITY : (double)((Wide)step - least);
     picks->restarts = picks->switches = picks->unpaired = 0.0;
     picks->ordered = 0;
-    picks->step = step + 1;
+    picks->step = (int64_t)((uint64_t)step + 1);
 }
 
 /* -- the object ---------------------------------------------------------------------------------------------------- */
@@ -217,10 +220,18 @@ static bool take_arrays(Picks *picks, PyObject *const *slots, PyObject *const *s
 
 static PyObject *bind(Picks *picks, PyObject *args)
 {
-    PyObject *slots[5], *sources[6], *twin;
-    if (!PyArg_ParseTuple(args, "(OOOOO)(OOOOOO)O", &slots[0], &slots[1], &slots[2], &slots[3], &slots[4], &sources[0],
-                          &sources[1], &sources[2], &sources[3], &sources[4], &sources[5], &twin))
+    PyObject *of_slots, *of_sources, *slots[5], *sources[6], *twin;
+    /* Tuples, which hold their items: "(OO...)" takes any sequence, and keeps no item of one that makes them. */
+    if (!PyArg_ParseTuple(args, "O!O!O", &PyTuple_Type, &of_slots, &PyTuple_Type, &of_sources, &twin))
         return NULL;
+    if (PyTuple_Size(of_slots) != 5 || PyTuple_Size(of_sources) != 6) {
+        PyErr_SetString(PyExc_TypeError, "bind() takes 5 arrays of slots and 6 of sources");
+        return NULL;
+    }
+    for (Py_ssize_t i = 0; i < 5; i++)
+        slots[i] = PyTuple_GetItem(of_slots, i);
+    for (Py_ssize_t i = 0; i < 6; i++)
+        sources[i] = PyTuple_GetItem(of_sources, i);
     release(picks); /* all or nothing: sizes of two bindings must not meet */
     if (picks->rows_name == NULL)
         picks->rows_name = PyUnicode_InternFromString("rows");

@@ -18,9 +18,14 @@ int numbers_take(Numbers *numbers, PyObject *owner, char format, Py_ssize_t leas
         return -1;
     }
     numbers_release(numbers);
+    numbers->count = view.len / size;
+    if (view.len == 0) { /* not held: Python refuses to write no elements to an array that is */
+        PyBuffer_Release(&view);
+        numbers->bytes = numbers; /* never read; functions of C's want no NULL */
+        return 0;
+    }
     numbers->view = view;
     numbers->bytes = view.buf;
-    numbers->count = view.len / size;
     return 0;
 }
 

@@ -65,7 +65,8 @@ static double square(int64_t step)
 
 /* -- packing ---------------------------------------------------------------------------------------------------- */
 
-/* Write a rank's sums, and its peaks into its own slots; false, with no error set, where values are left to the twin. */
+/* Write a rank's sums, and its peaks into its own slots; false, with no error set, where values are left to the twin.
+ */
 static bool values_put(const Packing *packing, double *vector, PyObject *values, Py_ssize_t rank)
 {
     double *sums = vector + HEADER, *slots = vector + packing->slots + rank;
@@ -89,10 +90,10 @@ static bool values_put(const Packing *packing, double *vector, PyObject *values,
     bool fits = view.format != NULL && strcmp(view.format, "d") == 0 && view.ndim == 1 &&
                 view.len / (Py_ssize_t)sizeof(double) >= count;
     if (fits) {
-        const char *bytes = view.buf; /* copied: a slice of somebody's bytes may begin anywhere */
-        memcpy(sums, bytes, (size_t)packing->sums * sizeof(double));
+        const char *bytes = view.buf; /* moved: a slice of somebody's bytes may begin anywhere, also in the vector */
+        memmove(sums, bytes, (size_t)packing->sums * sizeof(double));
         for (Py_ssize_t i = 0; i < packing->peaks; i++)
-            memcpy(slots + i * packing->ranks, bytes + (packing->sums + i) * 8, sizeof(double));
+            memmove(slots + i * packing->ranks, bytes + (packing->sums + i) * 8, sizeof(double));
     }
     PyBuffer_Release(&view);
     return fits;
@@ -197,7 +198,7 @@ static PyObject *packing_unpack(PyObject *self, PyObject *const *args, Py_ssize_
     const double *vector = taken.doubles;
     bool has = vector[0] != 0.0 && vector[1] == (double)step * vector[0] && vector[2] == square(step) * vector[0];
     if (has) {
-        memcpy(out.doubles, vector + HEADER, (size_t)packing->sums * sizeof(double));
+        memmove(out.doubles, vector + HEADER, (size_t)packing->sums * sizeof(double));
         for (Py_ssize_t i = 0; i < packing->peaks; i++) {
             const double *candidates = vector + packing->slots + i * packing->ranks;
             Py_ssize_t rank = highest(candidates, packing->ranks);

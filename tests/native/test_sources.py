@@ -1,4 +1,4 @@
-"""The form of the C sources, and what their build takes and leaves: no memory and no state of its own."""
+"""The C sources, and what their build takes and leaves: no memory and no state of its own."""
 
 from __future__ import annotations
 
@@ -19,15 +19,6 @@ TABLES = re.compile(r"(\b|_)(slots|methods|functions|members|getset|attributes|s
 
 def without_comments(text: str) -> str:
     return re.sub(r"/\*.*?\*/|//[^\n]*|\"(?:\\.|[^\"\\])*\"", "", text, flags=re.DOTALL)
-
-
-@pytest.mark.parametrize("name", SOURCES)
-def test_lines_have_house_form(name: str) -> None:
-    """As in Python: at most 120 columns, no tabs, nothing at a line's end."""
-    lines = SOURCES[name].splitlines()
-    assert [number for number, line in enumerate(lines, start=1) if len(line) > 120] == []
-    assert [number for number, line in enumerate(lines, start=1) if "\t" in line or line != line.rstrip()] == []
-    assert SOURCES[name].endswith("\n")
 
 
 @pytest.mark.parametrize("name", SOURCES)
