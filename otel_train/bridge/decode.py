@@ -15,7 +15,7 @@ from otel_train.catalogue import MAX_TEXT, rank_name, rows
 if TYPE_CHECKING:
     from opentelemetry.proto.collector.metrics.v1.metrics_service_pb2 import ExportMetricsServiceRequest
     from opentelemetry.proto.common.v1.common_pb2 import KeyValue
-    from opentelemetry.proto.metrics.v1.metrics_pb2 import Metric, NumberDataPoint, ResourceMetrics
+    from opentelemetry.proto.metrics.v1.metrics_pb2 import Metric, NumberDataPoint
 
 RUN_ID_ATTRIBUTE = "train.run.id"
 ATTEMPT_ATTRIBUTE = "train.attempt"
@@ -74,6 +74,8 @@ class Decoded:
     points: tuple[Point, ...]
     rejected: int = 0
     reason: str = ""
+    failed: frozenset[tuple[str, int]] = frozenset()
+    """Run and attempt of ranks whose session has failed."""
 
 
 class _RefusedError(Exception):
@@ -90,9 +92,10 @@ def decode(request: ExportMetricsServiceRequest) -> Decoded:
         request: The message of an OTLP sender; nothing in it is trusted.
 
     Returns:
-        The points, in the request's order, and what was refused.
+        The points, in the request's order, what was refused, and the attempts of which a rank has failed.
     """
     points: list[Point] = []
+    failed: set[tuple[str, int]] = set()
     rejected, reason = 0, ""
     items = 0
     for length in _lengths(request):
@@ -101,13 +104,19 @@ def decode(request: ExportMetricsServiceRequest) -> Decoded:
             return Decoded((), items, f"a request has more than {MAX_ITEMS} resources, metrics and points; send less")
     for resource_metrics in request.resource_metrics:
         metrics = [metric for scope in resource_metrics.scope_metrics for metric in scope.metrics]
+        attributes, tells_failure = resource_metrics.resource.attributes, _tells_failure(metrics)
         try:
-            identity = _identity(resource_metrics)
+            is_first_rank = _is_first_rank(attributes)
+            identity = _identity(attributes) if is_first_rank or tells_failure else None
         except _RefusedError as error:
             rejected += sum(len(data_points(metric)) for metric in metrics)
             reason = reason or str(error)
             continue
         if identity is None:
+            continue
+        if tells_failure:
+            failed.add(identity)
+        if not is_first_rank:
             continue
         _align(metrics)
         step_ids: dict[int, StepId] = {}
@@ -117,7 +126,7 @@ def decode(request: ExportMetricsServiceRequest) -> Decoded:
             for refusal in _take(metric, identity, step_ids, points):
                 rejected += 1
                 reason = reason or str(refusal)
-    return Decoded(tuple(points), rejected, reason)
+    return Decoded(tuple(points), rejected, reason, frozenset(failed))
 
 
 def _align(metrics: Sequence[Metric]) -> None:
@@ -154,11 +163,10 @@ def data_points(metric: Metric) -> Sequence[NumberDataPoint]:
     return points
 
 
-def _identity(resource_metrics: ResourceMetrics) -> tuple[str, int] | None:
-    """Return run id and attempt of rank 0's resource, None for one that is not for wandb."""
-    attributes = resource_metrics.resource.attributes
+def _identity(attributes: Sequence[KeyValue]) -> tuple[str, int] | None:
+    """Return run id and attempt of a resource, None for one that is not for wandb."""
     run_id = _attribute(attributes, RUN_ID_ATTRIBUTE)
-    if run_id is None or _number(_attribute(attributes, RANK_ATTRIBUTE)) not in (None, 0):
+    if run_id is None:
         return None
     if not isinstance(run_id, str) or not 0 < len(run_id) <= MAX_TEXT:
         raise _RefusedError(f"{RUN_ID_ATTRIBUTE} must be a string of 1 to {MAX_TEXT} characters")
@@ -166,6 +174,20 @@ def _identity(resource_metrics: ResourceMetrics) -> tuple[str, int] | None:
     if not isinstance(attempt, int) or isinstance(attempt, bool) or attempt < 0:
         raise _RefusedError(f"{ATTEMPT_ATTRIBUTE} must be an integer that is not negative")
     return run_id, attempt
+
+
+def _is_first_rank(attributes: Sequence[KeyValue]) -> bool:
+    """Tell whether a resource is rank 0's, which has the cluster's values too, or names no rank."""
+    return _number(_attribute(attributes, RANK_ATTRIBUTE)) in (None, 0)
+
+
+def _tells_failure(metrics: Sequence[Metric]) -> bool:
+    """Tell whether a rank's session has failed: its sidecar says so when it ends, and nothing otherwise."""
+    return any(
+        metric.name == rows.SESSION_FAILED.name
+        and any(_value(point, _kind(metric))[0] for point in data_points(metric))
+        for metric in metrics
+    )
 
 
 def _number(value: object) -> object:

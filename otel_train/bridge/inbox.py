@@ -16,6 +16,7 @@ from typing import Self
 from otel_train.bridge.arrivals import Added, Arrivals, Begun
 from otel_train.bridge.decode import Point, StepId
 from otel_train.bridge.errors import BridgeError, InboxFullError
+from otel_train.bridge.failed_attempts import FailedAttempts
 from otel_train.bridge.inbox_reader import InboxReader
 from otel_train.bridge.inbox_store import INBOX_FILE, SCHEMA, SCHEMA_VERSION, Store
 from otel_train.bridge.past_steps import PastSteps
@@ -84,6 +85,8 @@ class Inbox:
             """Its database."""
             self.reader = InboxReader(self.store)
             """Reads what it holds, as any other process may."""
+            self.failed_attempts = FailedAttempts(self.store)
+            """Attempts of which a rank has failed."""
             self._arrivals = Arrivals(connection, self._limits.max_series)
             self._past_steps = PastSteps(connection)
             self._live: dict[int, str] = {}

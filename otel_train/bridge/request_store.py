@@ -94,6 +94,7 @@ class RequestStore:
     def _store(self, data: bytes) -> ExportMetricsServiceResponse:
         decoded = decode(ExportMetricsServiceRequest.FromString(data))
         added = self._inbox.add(decoded.points, self._now_ns())
+        self._inbox.failed_attempts.note(decoded.failed)
         self._outages.worked("the inbox takes points again")
         rejected = decoded.rejected + added.refused
         self.counts.duplicates += added.duplicates

@@ -262,7 +262,8 @@ class Writer:
         self._inbox.seal_on_request(run_id)
         if run is not None:
             try:
-                self._mark_durable({run_id: (run, self._sink.close(run_id))})
+                failed = run_id in self._inbox.failed_attempts
+                self._mark_durable({run_id: (run, self._sink.close(run_id, failed=failed))})
             except sqlite3.Error:
                 raise
             except Exception as error:  # noqa: BLE001  # as above
@@ -273,7 +274,10 @@ class Writer:
     def _close_all(self) -> None:
         """Finish every run, many at the same time: a finish waits for a file or a server."""
         with ThreadPoolExecutor(FINISHERS, thread_name_prefix="otel_train-bridge-finish") as pool:
-            closing = {run_id: pool.submit(self._sink.close, run_id) for run_id in self._open}
+            closing = {
+                run_id: pool.submit(self._sink.close, run_id, failed=run_id in self._inbox.failed_attempts)
+                for run_id in self._open
+            }
         for run_id, closed in closing.items():
             run = self._open.pop(run_id)
             error = closed.exception()

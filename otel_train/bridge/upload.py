@@ -42,6 +42,8 @@ class Segment:
     rows: tuple[HistoryRow, ...]
     finished: bool
     """Whether wandb recorded the run's end in it."""
+    exit_code: int = 0
+    """Exit code that was recorded there: not 0 for a job that failed."""
 
     @property
     def marker(self) -> Path:
@@ -55,7 +57,7 @@ def read_segment(path: Path) -> Segment | None:
     A damaged one is read up to the damage: no reader gets what is after it, and the bridge writes that again.
     """
     run_id = name = project = ""
-    finished = False
+    finished, exit_code = False, 0
     rows: list[HistoryRow] = []
     try:
         with TransactionLog(path) as log:
@@ -66,10 +68,10 @@ def read_segment(path: Path) -> Segment | None:
                     case "history":
                         rows.append(history_row(record.history))
                     case "exit":
-                        finished = True
+                        finished, exit_code = True, record.exit.exit_code
     except (WandbFileError, ValueError):
         finished = False
-    return Segment(path, run_id, name, project, tuple(rows), finished) if run_id else None
+    return Segment(path, run_id, name, project, tuple(rows), finished, exit_code) if run_id else None
 
 
 def closed_segments(state_dir: Path) -> tuple[dict[str, list[Segment]], int]:
@@ -178,7 +180,7 @@ def _upload_run(segments: list[Segment], project: str, rows: list[HistoryRow]) -
         fresh = [row for row in rows if row.ordinal >= begin]
         for row in fresh:
             run.write(SealedRow(row.ordinal, round(row.timestamp * 1e9), row.values))
-        taken = [*run.finish()]
+        taken = [*run.finish(max(segments, key=lambda one: one.rows[-1].ordinal if one.rows else -1).exit_code)]
         deadline = time.monotonic() + CONFIRM_SECONDS
         while len(taken) < len(fresh) and time.monotonic() < deadline:
             time.sleep(1)

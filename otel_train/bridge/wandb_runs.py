@@ -63,9 +63,9 @@ class OfflineRun:
             self._last_durable = ordinals[-1]
         return ordinals
 
-    def finish(self) -> Iterable[int]:
-        """Finish it, and return what has become durable."""
-        self._run.finish()
+    def finish(self, exit_code: int = 0) -> Iterable[int]:
+        """Finish it, as failed where the exit code is not 0, and return what has become durable."""
+        self._run.finish(exit_code)
         ordinals: list[int] = []
         deadline = time.monotonic() + 1
         try:
@@ -138,9 +138,9 @@ class OnlineRun:
         answer, self._answer = self._answer, None
         return self._up_to(answer.result()) if answer.exception() is None else []
 
-    def finish(self) -> Iterable[int]:
-        """Finish it, and return what has become durable."""
-        self._run.finish()
+    def finish(self, exit_code: int = 0) -> Iterable[int]:
+        """Finish it, as failed where the exit code is not 0, and return what has become durable."""
+        self._run.finish(exit_code)
         return self.taken() if self._written > self._confirmed else []
 
     def taken(self) -> Iterable[int]:

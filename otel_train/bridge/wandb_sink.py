@@ -58,8 +58,8 @@ class RowSink(Protocol):
     def durable(self, run_id: str) -> Iterable[int]:
         """Return the ordinals of rows of an open run that have become durable since the last call."""
 
-    def close(self, run_id: str) -> Iterable[int]:
-        """Finish a run and return what has become durable; one that is not open is left alone."""
+    def close(self, run_id: str, *, failed: bool) -> Iterable[int]:
+        """Finish a run, as a failed one or not, and return what has become durable; one that is not open is left."""
 
     def reset(self) -> None:
         """Give up every open run: nothing that was written before becomes durable after this."""
@@ -132,10 +132,10 @@ class WandbSink:
         """Return the ordinals of rows of an open run that have become durable since the last call."""
         return self._runs[run_id].durable()
 
-    def close(self, run_id: str) -> Iterable[int]:
-        """Finish a run and return what has become durable; one that is not open is left alone."""
+    def close(self, run_id: str, *, failed: bool) -> Iterable[int]:
+        """Finish a run, as a failed one or not, and return what has become durable; one that is not open is left."""
         run = self._runs.pop(run_id, None)
-        return [] if run is None else run.finish()
+        return [] if run is None else run.finish(int(failed))
 
     def reset(self) -> None:
         """Give up every open run: nothing that was written before becomes durable after this."""

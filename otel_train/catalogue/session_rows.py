@@ -100,6 +100,14 @@ SIDECAR_RESTARTS = Metric(
     description="Restarts of the rank's sidecar in this attempt, each after an unexpected end.",
     remedy="Look at the sidecar's log and at `dmesg`: it crashes, or is killed, most likely for lack of memory.",
 )
+SESSION_FAILED = Metric(
+    "telemetry.session.failed",
+    Reduction.LOCAL,
+    Instrument.GAUGE,
+    "{session}",
+    description="1 for a rank whose session was ended by an exception, a signal or its process's death; else not sent.",
+    remedy="Run `otel-train doctor` on the rank's node: it names how each rank ended.",
+)
 STEP_POINTS = Metric(
     "telemetry.step.points",
     Reduction.LOCAL,
@@ -122,6 +130,7 @@ PIPELINE: tuple[Metric, ...] = (
     EXPORT_LAG,
     REDUCTIONS_ABANDONED,
     SIDECAR_RESTARTS,
+    SESSION_FAILED,
     STEP_POINTS,
     STEP_ORDINAL,
 )

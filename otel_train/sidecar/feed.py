@@ -79,7 +79,7 @@ class RingFeed:
         self._order = self._order_before()
         self._live = LivePoints(self.reader, self._origin, interval_ns=self._interval_ns, restarts=restarts)
         if self.ended and self.drained:
-            self._live.acknowledge(self._live.counts(self._cursor))
+            self._live.acknowledge(self._live.counts(self._cursor, ended=True))
 
     def _order_before(self) -> RecordOrder:
         """Return the order as an earlier sidecar has left it, from the last records that it had read."""
@@ -181,7 +181,7 @@ class RingFeed:
         )
         if position >= cursor.sent:
             end = end._replace(sent=position, sent_totals=end.totals)
-        counts, live_points = self._live.counts(end), None
+        counts, live_points = self._live.counts(end, ended=ended), None
         if live and self._live.are_due(end, now_ns, ended=ended):
             oldest_ns = records[0].time_ns if records else None
             live_points = self._live.make(counts, now_ns, ended=self.ended, oldest_ns=oldest_ns)
@@ -259,7 +259,8 @@ class RingFeed:
 
     def probe(self) -> PointBuilder:
         """Return live points, for finding out whether a receiver takes anything."""
-        return self._live.make(self._live.counts(self._cursor), time.time_ns(), ended=self.ended)
+        ended = self.ended
+        return self._live.make(self._live.counts(self._cursor, ended=ended), time.time_ns(), ended=ended)
 
     # -- after sending ---------------------------------------------------------------------------------------------
 

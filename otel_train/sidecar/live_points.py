@@ -25,6 +25,8 @@ class SendingCounts(NamedTuple):
     """Reductions that the rank has thrown away."""
     restarts: int
     """Times that the sidecar was started again."""
+    failed: bool
+    """Whether the rank's session has ended, and not by being closed."""
 
 
 class LivePoints:
@@ -48,14 +50,17 @@ class LivePoints:
         """Newest time of the points."""
         self._acknowledged: SendingCounts | None = None
 
-    def counts(self, cursor: Cursor) -> SendingCounts:
-        """Return the counts at a cursor."""
-        return SendingCounts(cursor.dropped, cursor.refused, self._reader.progress.abandoned, self._restarts)
+    def counts(self, cursor: Cursor, *, ended: bool) -> SendingCounts:
+        """Return the counts at a cursor, of a rank that has ended or not."""
+        progress = self._reader.progress
+        failed = ended and (not progress.closed or bool(self._reader.error))
+        return SendingCounts(cursor.dropped, cursor.refused, progress.abandoned, self._restarts, failed)
 
     def are_due(self, cursor: Cursor, now_ns: int, *, ended: bool) -> bool:
         """Tell whether it is time for points: once an interval, and after the last record where counts have changed."""
         if ended:
-            return self.counts(cursor) != self._acknowledged and cursor.position >= self._reader.progress.written
+            changed = self.counts(cursor, ended=True) != self._acknowledged
+            return changed and cursor.position >= self._reader.progress.written
         return abs(now_ns - self._made_ns) >= self._interval_ns
 
     def make(self, counts: SendingCounts, now_ns: int, *, ended: bool, oldest_ns: int | None = None) -> PointBuilder:
@@ -79,6 +84,8 @@ class LivePoints:
         builder.add_pipeline(rows.POINTS_REFUSED, now_ns, counts.refused)
         builder.add_pipeline(rows.REDUCTIONS_ABANDONED, now_ns, counts.abandoned)
         builder.add_pipeline(rows.SIDECAR_RESTARTS, now_ns, counts.restarts)
+        if counts.failed:
+            builder.add_pipeline(rows.SESSION_FAILED, now_ns, 1)
         lag_ns = 0 if oldest_ns is None else now_ns - oldest_ns
         builder.add_pipeline(rows.EXPORT_LAG, now_ns, max(0.0, lag_ns / 1e9))
         return builder

@@ -17,7 +17,7 @@ from otel_train.bridge.row_order import Due
 from otel_train.bridge.row_writer import Writer
 from otel_train.bridge.wandb_rows import STEP_KEY
 from otel_train.bridge.wandb_sink import Opened
-from tests.support.step_requests import runs_request
+from tests.support.step_requests import runs_request, step_request
 from tests.support.waiting import wait_until
 
 
@@ -31,6 +31,7 @@ class MemorySink:
         self.rows: list[tuple[str, int]] = []
         self.open_now: set[str] = set()
         self.most = 0
+        self.failed: list[bool] = []
         self._fresh: dict[str, list[int]] = {}
 
     def prepare(self) -> None:
@@ -54,8 +55,9 @@ class MemorySink:
         fresh, self._fresh[run_id] = self._fresh[run_id], []
         return fresh
 
-    def close(self, run_id: str) -> Iterable[int]:
-        """Remove it from the open ones."""
+    def close(self, run_id: str, *, failed: bool) -> Iterable[int]:
+        """Remove it from the open ones, and note whether it has failed."""
+        self.failed.append(failed)
         self.open_now.discard(run_id)
         return self._fresh.pop(run_id, [])
 
@@ -119,6 +121,19 @@ def test_idle_run_is_reopened(inbox: Inbox) -> None:
         wait_until(lambda count=step: len(sink.rows) == count and not sink.open_now, 30, "the end of the idle run")  # type: ignore[misc]
     assert writer.stop(10)
     assert sink.opened == {"run": 2}
+
+
+def test_idle_run_ends_as_job_did(inbox: Inbox) -> None:
+    """A run that is finished because it is idle has failed where its job has, and not where a later attempt follows."""
+    sink = MemorySink()
+    writer = Writer(inbox, sink, Due(settle_ns=10**12, linger_ns=0), open_runs=OpenRuns(9, 0.2), interval=0.01)
+    writer.start()
+    inbox.failed_attempts.note([("run", 1)])
+    for attempt in (1, 2):
+        inbox.add(decode(step_request(1, {"loss": 0.5}, attempt=attempt)).points, time.time_ns())
+        wait_until(lambda count=attempt: len(sink.failed) == count, 30, "the end of the idle run")  # type: ignore[misc]
+    assert writer.stop(10)
+    assert sink.failed == [True, False]
 
 
 def test_unsynced_row_stays_undelivered(inbox: Inbox) -> None:

@@ -32,6 +32,8 @@ def test_ended_ranks_records_arrive(wrong: str, rank: int, pipeline: Pipeline, t
     assert len(steps) >= LAST - 2
     assert_each_once(pipeline.rows(job.run_id, len(steps)), steps)
     assert pipeline.endpoint.values_of(job.run_id, rank, rows.STEP.name)[-1] == LAST
+    assert pipeline.endpoint.values_of(job.run_id, rank, rows.SESSION_FAILED.name) == [1]
+    assert pipeline.exit_code(job.run_id) == 1
 
 
 def test_terminated_job_loses_nothing(pipeline: Pipeline, tmp_path: Path) -> None:

@@ -4,11 +4,13 @@ from __future__ import annotations
 
 import contextlib
 import secrets
+import time
 from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
 from pathlib import Path
 
-from otel_train.bridge import HistoryRow, read_run
+from otel_train.bridge import HistoryRow, read_run, wandb_files
+from otel_train.bridge.upload import read_segment
 from tests.support import stack_programs as programs
 from tests.support.bridge_processes import BridgeProcess
 from tests.support.environment import clean_environment
@@ -87,6 +89,15 @@ class Pipeline:
         with contextlib.suppress(AssertionError):
             wait_until(lambda: len(read_run(self.bridge.state, run_id)) >= count, 10, pause=0.2)
         return read_run(self.bridge.state, run_id)
+
+    def exit_code(self, run_id: str) -> int:
+        """Have the bridge finish its runs, start it again, and return a run's exit code."""
+        time.sleep(2)  # a failure may come after the last row, by ten times as long as the collector holds it
+        assert self.bridge.stop() == 0
+        self.bridge.start()
+        segment = read_segment(wandb_files(self.bridge.state, run_id)[-1])
+        assert segment is not None
+        return segment.exit_code
 
     def stop(self) -> None:
         self.collector.stop()

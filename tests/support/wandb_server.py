@@ -32,6 +32,7 @@ class _Run:
     lines: dict[int, str] = field(default_factory=dict)
     repeated: list[int] = field(default_factory=list)
     overwritten: list[int] = field(default_factory=list)
+    exit_code: int | None = None
 
     def put(self, offset: int, line: str) -> None:
         if offset in self.lines:
@@ -114,6 +115,11 @@ class FakeWandb:
             assert sorted(lines) == list(range(len(lines))), f"a gap in the offsets of {run_id}: {sorted(lines)}"
             return [json.loads(lines[offset]) for offset in sorted(lines)]
 
+    def exit_code(self, run_id: str) -> int | None:
+        """Return the exit code of a run that was finished last, None for one that is not."""
+        with self._lock:
+            return self._runs[run_id].exit_code
+
     def steps(self, run_id: str) -> list[int]:
         """Return the train steps of a run's rows, after a check that no line was sent twice or overwritten."""
         assert not self.overwritten(run_id)
@@ -169,7 +175,10 @@ class FakeWandb:
             case ["graphql"]:
                 return HTTPStatus.OK, self._graphql(json.loads(body))
             case ["files", _, _, run_id, "file_stream"]:
-                history = json.loads(body).get("files", {}).get(HISTORY_FILE, {"offset": 0, "content": []})
+                sent = json.loads(body)
+                history = sent.get("files", {}).get(HISTORY_FILE, {"offset": 0, "content": []})
+                if sent.get("complete"):
+                    self._runs[run_id].exit_code = sent["exitcode"]
                 for offset, line in enumerate(history["content"], start=history["offset"]):
                     self._runs[run_id].put(offset, line)
                 return HTTPStatus.OK, {"limits": {}}
