@@ -14,7 +14,7 @@ from fuzz import load
 
 def main() -> None:
     """Instrument what the target imports of ours, and run it until libFuzzer ends the process."""
-    with atheris.instrument_imports(include=["otel_train", "tomllib"]):
+    with atheris.instrument_imports(include=["otel_train", "tomllib", "fuzz.choices", "fuzz.targets"]):
         run = load(sys.argv[1])
     atheris.Setup([sys.argv[0], *sys.argv[2:]], run)
     atheris.Fuzz()
