@@ -7,6 +7,8 @@ from collections.abc import Mapping, Sequence
 from math import exp
 from typing import Any
 
+from otel_train.native.arrays import overwrite
+
 
 class DecayedShares:
     """Picks and targets of each modality, in which a pick's part decays with the picks after it.
@@ -36,8 +38,8 @@ class DecayedShares:
 
     def set_shares(self, shares: list[float], since: float) -> None:
         """Use these target shares from now on, after `since` picks at those that are in force."""
-        self.early_targets[:] = array("d", self._new_targets(since))
-        self.shares[:] = array("d", shares)
+        overwrite(self.early_targets, self._new_targets(since))
+        overwrite(self.shares, shares)
 
     def drain(self, picks: float, since: float) -> None:
         """Decay what was counted before by the interval's `picks`, and add those, `since` of them at these shares."""
@@ -64,7 +66,7 @@ class DecayedShares:
 
     def load(self, counts: Sequence[float], targets: Sequence[float], interval: Mapping[str, Any]) -> None:
         """Go on from saved counts and targets, with the present shares."""
-        self.counts[:] = array("d", counts)
-        self.targets[:] = array("d", targets)
-        self.new_counts[:] = array("d", interval["new_counts"])
-        self.early_targets[:] = array("d", interval["new_targets"])
+        overwrite(self.counts, counts)
+        overwrite(self.targets, targets)
+        overwrite(self.new_counts, interval["new_counts"])
+        overwrite(self.early_targets, interval["new_targets"])

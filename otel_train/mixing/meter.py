@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-from array import array
 from collections.abc import Mapping, Sequence
 from typing import Any
 
@@ -18,6 +17,7 @@ from otel_train.mixing.pick_order import extended
 from otel_train.mixing.reader_slots import EMPTY as _EMPTY
 from otel_train.mixing.tally import Tally
 from otel_train.mixing.weights import checked_modalities, checked_weights, target_shares
+from otel_train.native.arrays import overwrite
 from otel_train.training_counter import TAG_ROWS, TrainingCounter
 from otel_train.untraced import untraced
 
@@ -273,7 +273,7 @@ class MixingMeter(TrainingCounter, counting="pick pick_batch restart", instead=T
         picks.unpaired = interval["unpaired"]
         picks.restarts = interval["restarts"]
         picks.switches = interval["switches"]
-        picks.tokens[:] = array("d", interval["tokens"])
+        overwrite(picks.tokens, interval["tokens"])
 
     def load_resharded(self, states: Sequence[Mapping[str, Any]], rank: int, world_size: int) -> None:
         """Go on from what the meters of all ranks of a job of another world size returned.
@@ -300,5 +300,7 @@ class MixingMeter(TrainingCounter, counting="pick pick_batch restart", instead=T
 
 
 def picks_of(source: object) -> PickCounts | None:
-    """Return the counts of a meter, for whom its end of a step is all there is to do; None for any other source."""
-    return source._picks if type(source) is MixingMeter else None  # noqa: SLF001  # this module's own
+    """Return the counts of a meter that has nothing else to do when a step ends; None for any other source."""
+    if type(source) is not MixingMeter or "drain_measurements" in vars(source):  # a subclass of the user's, a copy
+        return None
+    return source._picks  # noqa: SLF001  # this module's own

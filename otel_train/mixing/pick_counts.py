@@ -20,6 +20,7 @@ from otel_train.mixing.reader_slots import ReaderSlots
 from otel_train.mixing.starvation import Starvation
 from otel_train.mixing.tally import Tally
 from otel_train.native import core
+from otel_train.native.arrays import overwrite
 from otel_train.native.records import PICKS, Picks
 
 
@@ -185,7 +186,7 @@ class PickCounts(Picks):
         ]
         self.restarts = self.switches = self.unpaired = 0.0
         self.ordered = False
-        self.tokens[:] = array("d", bytes(8 * len(self.tokens)))
+        overwrite(self.tokens, [0.0] * len(self.tokens))
         self.step = step + 1
         return values
 

@@ -4,6 +4,8 @@ from __future__ import annotations
 
 from array import array
 
+from otel_train.native.arrays import overwrite
+
 EMPTY = -1
 """The modality's index of a slot that holds no stream."""
 
@@ -37,7 +39,7 @@ class ReaderSlots:
 
     def reset_ages(self, step: int) -> None:
         """Let every reader's age begin at a step."""
-        self.last_picked_step[:] = array("q", [step]) * len(self)
+        overwrite(self.last_picked_step, [step] * len(self))
 
     def settle(self, expected: int, step: int) -> None:
         """Give what was picked and opened in the step that was expected to the step that ends now.
@@ -45,7 +47,7 @@ class ReaderSlots:
         Steps may be reported with a stride, and a job may begin at any of them: which step is made is known at its end.
         """
         settled = [step if picked == expected else picked for picked in self.last_picked_step]
-        self.last_picked_step[:] = array("q", settled)
+        overwrite(self.last_picked_step, settled)
 
     def active_last_picks(self) -> list[int]:
         """Return the step of the last pick of each slot that holds a stream."""

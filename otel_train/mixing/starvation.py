@@ -7,6 +7,7 @@ from array import array
 from collections.abc import Sequence
 
 from otel_train.mixing.reader_slots import EMPTY
+from otel_train.native.arrays import overwrite
 
 STARVED_SURPRISE = -math.log(1e-6)
 """A reader is starved when not being picked for so long has a probability under 1e-6."""
@@ -50,8 +51,8 @@ class Starvation:
             shares: The target share of each modality.
             modality_index: The modality of each slot, `EMPTY` for none.
         """
-        self.surprise[:] = array("d", self.surprises(total))
-        self.total_picked[:] = array("d", [total]) * len(self.surprise)
+        overwrite(self.surprise, self.surprises(total))
+        overwrite(self.total_picked, [total] * len(self.surprise))
         self.total_expected = total
         readers = [modality_index.count(index) for index in range(len(shares))]
         reachable = math.fsum(share for share, count in zip(shares, readers, strict=True) if count)

@@ -2,14 +2,17 @@
 
 PyObject *call_twin(PyObject *twin, PyObject *self, PyObject *const *args, Py_ssize_t count, PyObject *names)
 {
-    PyObject *result = NULL, *options = NULL, *positional = PyTuple_New(count + 1);
+    Py_ssize_t first = self != NULL;
+    PyObject *result = NULL, *options = NULL, *positional = PyTuple_New(first + count);
     if (positional == NULL)
         return NULL;
-    Py_INCREF(self);
-    PyTuple_SetItem(positional, 0, self);
+    if (self != NULL) {
+        Py_INCREF(self);
+        PyTuple_SetItem(positional, 0, self);
+    }
     for (Py_ssize_t i = 0; i < count; i++) {
         Py_INCREF(args[i]);
-        PyTuple_SetItem(positional, i + 1, args[i]);
+        PyTuple_SetItem(positional, first + i, args[i]);
     }
     Py_ssize_t named = names == NULL ? 0 : PyTuple_Size(names);
     if (named > 0 && (options = PyDict_New()) == NULL)
@@ -35,4 +38,12 @@ int add_type(PyObject *module, PyType_Spec *spec, PyObject **kept)
     else
         Py_DECREF(type);
     return failed;
+}
+
+void *checked(PyObject *object, PyObject *type)
+{
+    int fits = PyObject_IsInstance(object, type);
+    if (fits == 0)
+        PyErr_Format(PyExc_TypeError, "must be a %R, got %R", type, object);
+    return fits == 1 ? object : NULL;
 }

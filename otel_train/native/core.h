@@ -40,14 +40,27 @@ void numbers_release(Numbers *numbers);
 
 /* Return a new list of floats. */
 PyObject *list_of(const double *numbers, Py_ssize_t count);
-/* Call the twin of a method, with the arguments that a METH_FASTCALL | METH_KEYWORDS function got. */
+/* Call the twin of a method, with the arguments that a METH_FASTCALL | METH_KEYWORDS function got; self is NULL for a
+ * bound one. */
 PyObject *call_twin(PyObject *twin, PyObject *self, PyObject *const *args, Py_ssize_t count, PyObject *names);
 /* Make a type and add it to the module; -1 with an error set where it can't. The type is also kept in *kept, unless
  * that is NULL. */
 int add_type(PyObject *module, PyType_Spec *spec, PyObject **kept);
 
+/* The CRC-32 of some bytes. */
+uint32_t check_value(const void *begin, size_t count);
+/* The object's base that a file of the core has made; NULL with an error set where it has another one. */
+void *checked(PyObject *object, PyObject *type);
+
+/* The types that one file needs of another. */
+typedef struct {
+    PyObject *picks, *clock, *ring, *interval;
+} Types;
+
 /* Each file adds its types and functions to the module; -1 with an error set where it can't. */
-int add_meter(PyObject *module);
+int add_meter(PyObject *module, Types *types);
+int add_record(PyObject *module, Types *types);
+int add_step(PyObject *module, Types *types);
 int add_ledger(PyObject *module);
 int add_reduction(PyObject *module);
 

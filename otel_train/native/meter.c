@@ -97,12 +97,29 @@ static PyObject *pick(Picks *picks, PyObject *const *args, Py_ssize_t count, PyO
 
 /* -- the end of an interval ---------------------------------------------------------------------------------------- */
 
-void picks_settle(Picks *picks, int64_t step)
+/* ReaderSlots.settle. */
+static void picks_settle(Picks *picks, int64_t step)
 {
     if (step != picks->step)
         for (Py_ssize_t i = 0; i < picks->last_step.count; i++)
             if (picks->last_step.longs[i] == picks->step)
                 picks->last_step.longs[i] = step;
+}
+
+void picks_end_step(Picks *picks, int64_t step)
+{
+    picks_settle(picks, step);
+    picks->step = step + 1;
+}
+
+void picks_prefetch(const Picks *picks)
+{
+    for (size_t at = 0; at < sizeof *picks; at += 64)
+        __builtin_prefetch((const char *)picks + at, 1);
+    const Numbers *all[] = {&picks->last_step,     &picks->modality, &picks->counts, &picks->targets,
+                            &picks->new_counts,    &picks->shares,   &picks->tokens, &picks->early_targets};
+    for (size_t i = 0; i < sizeof all / sizeof *all; i++)
+        __builtin_prefetch(all[i]->bytes, 1);
 }
 
 static void decay(Picks *picks, double new_picks)
@@ -336,7 +353,7 @@ static PyType_Spec spec = {
     .slots = slots,
 };
 
-int add_meter(PyObject *module)
+int add_meter(PyObject *module, Types *types)
 {
-    return add_type(module, &spec, NULL);
+    return add_type(module, &spec, &types->picks);
 }

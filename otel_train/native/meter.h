@@ -22,8 +22,10 @@ typedef struct {
     PyObject *twin, *rows_name, *tokens_name;
 } Picks;
 
-/* Give what was picked in the step that was expected to the step that ends. */
-void picks_settle(Picks *picks, int64_t step);
+/* PickCounts.end_step. */
+void picks_end_step(Picks *picks, int64_t step);
+/* Have the processor fetch what a drain touches. */
+void picks_prefetch(const Picks *picks);
 /* How many values a drain gives; 0 before the meter has arrays. */
 Py_ssize_t picks_size(const Picks *picks);
 /* End the interval with a step, and write its values in the order of Layout(MIXING). */

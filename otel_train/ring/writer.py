@@ -17,6 +17,8 @@ from zlib import crc32
 from otel_train.catalogue import Metric, Phase
 from otel_train.descriptors import open_private, standard_descriptors
 from otel_train.exceptions import RingError
+from otel_train.native import core
+from otel_train.native.records import Ring
 from otel_train.ring.directory import NEW_SUFFIX
 from otel_train.ring.file_format import (
     CURSOR_OFFSET,
@@ -56,7 +58,7 @@ def ring_path(directory: Path, identity: Identity) -> Path:
     return directory / f"rank{identity.rank:05d}-{identity.attempt}{SUFFIX}"
 
 
-class RingWriter:
+class RingWriter(Ring):
     """The writing end of one rank's ring.
 
     Args:
@@ -109,10 +111,8 @@ class RingWriter:
         self._file[self.geometry.schema_offset : self.geometry.schema_offset + len(encoded)] = encoded
         path.with_suffix(NEW_SUFFIX).rename(path)
         self._view = memoryview(self._file)
-        self._step = -(2**62)
-        """The last step that the rank has ended."""
-        self._numbered = 0
-        """Ordinal of the last record with the cluster's values, shifted as in a record."""
+        self.step, self.numbered = -(2**62), 0
+        self.bind(self._file, self._first, self._size, records, self._body)
         self._abandoned = 0
         self._released: int | None = None
         """Records that were acknowledged when the mapping was given back."""
@@ -156,19 +156,23 @@ class RingWriter:
         """
         if late or logged:
             self._write_late(step, time_ns, kind, values, late, logged=logged)
-            return
+        else:
+            self.append(step, time_ns, kind, values)
+
+    def append(self, step: int, time_ns: int, kind: int, values: Sequence[float]) -> None:
+        """Append a record without late values; see `write`."""
         sequence = self.written
         offset = self._first + sequence % self._records * self._size
         file = self._file
         if kind != _RANK:
-            self._numbered += _NEXT_ORDINAL
-            kind += self._numbered
+            self.numbered += _NEXT_ORDINAL
+            kind += self.numbered
         self._pack(file, offset, sequence, step, time_ns, kind, *values)
         end = offset + self._body
         _pack_check(file, end, crc32(self._view[offset:end]))
         self.written = sequence + 1
-        if step > self._step:
-            self._step = step
+        if step > self.step:
+            self.step = step
             _pack_progress(file, PROGRESS_OFFSET, sequence + 1, step, time_ns)
         else:  # the cluster's values of a step came back when the rank is at a later one
             _pack_written(file, PROGRESS_OFFSET, sequence + 1)
@@ -189,16 +193,16 @@ class RingWriter:
             self._put(sequence, step, time_ns, part_word(index, len(parts)), part)
             sequence += 1
         if kind != Kind.RANK:
-            self._numbered += _NEXT_ORDINAL
-            kind |= self._numbered
+            self.numbered += _NEXT_ORDINAL
+            kind |= self.numbered
         word = kind | min(len(parts), MOST_TOLD) << PARTS_SHIFT
         if logged:
             self._put(sequence, step, time_ns, word | LOGGED, self._no_values)
         else:
             self._put(sequence, step, time_ns, word, values)
         self.written = sequence + 1
-        if step > self._step and not logged:
-            self._step = step
+        if step > self.step and not logged:
+            self.step = step
             _pack_progress(self._file, PROGRESS_OFFSET, sequence + 1, step, time_ns)
         else:
             _pack_written(self._file, PROGRESS_OFFSET, sequence + 1)
@@ -215,7 +219,7 @@ class RingWriter:
 
         Another thread may write a record of the cluster's values at the same time.
         """
-        self._step = step
+        self.step = step
         _pack_step(self._file, STEP_OFFSET, step, time_ns)
 
     @property
@@ -267,10 +271,13 @@ class RingWriter:
             self._released = self.acknowledged
             mapping, self._file = self._file, cast("mmap.mmap", bytearray(CURSOR_OFFSET))
             self._view.release()
+            self.unbind()
             mapping.close()
             self._unlock()
 
 
+if core is not None:
+    RingWriter.append = core.Ring.append  # type: ignore[method-assign]
 _OPEN: weakref.WeakSet[RingWriter] = weakref.WeakSet()
 
 

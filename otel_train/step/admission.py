@@ -2,12 +2,14 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from typing import TYPE_CHECKING, Any
 
 from otel_train.log_once import OnceLogger
+from otel_train.step.core_steps import CoreSteps
 from otel_train.step.early_scalars import MOST_EARLY, EarlyScalars
 from otel_train.step.per_row import RowBinding
+from otel_train.step.source_protocols import EndStep
 from otel_train.step.step_number import checked_weight, step_number
 
 if TYPE_CHECKING:
@@ -83,6 +85,17 @@ class Admission:
                 self._warn_of_early("log")
         except Exception as error:  # noqa: BLE001  # as above
             self._warnings.warn("log", "telemetry: log() has dropped its values: %r", error)
+
+    def pass_on(self, step: Any, steps: CoreSteps, sources: Sequence[EndStep]) -> None:
+        """Tell the sources that training depends on of a step, in a session that is off."""
+        try:
+            number = step if type(step) is int else step_number(step)
+            if number > steps.given:
+                steps.given = number
+                for end_step in sources:
+                    end_step(number)
+        except Exception as error:  # noqa: BLE001  # as above
+            self._warnings.warn("clock", "telemetry: the sources are not told of a step: %r", error)
 
     def _warn_of_early(self, call: str) -> None:
         self._warnings.warn(

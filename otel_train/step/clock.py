@@ -7,6 +7,7 @@ from collections.abc import Callable, Iterable, Iterator
 from typing import TYPE_CHECKING, TypeVar
 
 from otel_train.catalogue import Phase
+from otel_train.native.records import Clock
 
 if TYPE_CHECKING:
     from otel_train.ring import RingWriter
@@ -25,19 +26,16 @@ LOG_APART_NS = 1_000_000
 milliseconds keep one value of a series in each."""
 
 
-class StepClock:
-    """The clock of a session; an interval begins when it is made, and when the one before has ended."""
+class StepClock(Clock):
+    """The clock of a session; an interval begins when it is made, and when the one before has ended.
+
+    native/record.c has `stamp` and `end_interval` too.
+    """
 
     def __init__(self) -> None:
-        self.newest = self._began = time.perf_counter()
-        """Time at which the newest step ended, by the steady clock."""
-        self._last_time_ns = 0
-        self._stamped = self.newest
-        """Time of the newest stamp, by the steady clock."""
+        self.newest = self.began = self.stamped = time.perf_counter()
+        self.last_time_ns, self.last_step = 0, -1
         self.wait = 0.0
-        """Seconds of the interval that were spent waiting for data."""
-        self.last_step: int | None = None
-        """Step that the interval before ended with; None in the first."""
 
     def stamp(self, now: float) -> int:
         """Return the wall clock's time; after it was set back, a later one than the last all the same.
@@ -49,11 +47,11 @@ class StepClock:
             now: The present time by the steady clock, at which a step has ended.
         """
         time_ns = time.time_ns()
-        half_ns = (now - self._stamped) * 5e8
-        if time_ns - self._last_time_ns <= half_ns:
-            time_ns = self._last_time_ns + max(1, int(half_ns))
-        self.newest = self._stamped = now
-        self._last_time_ns = time_ns
+        half_ns = (now - self.stamped) * 5e8
+        if time_ns - self.last_time_ns <= half_ns:
+            time_ns = self.last_time_ns + max(1, int(half_ns))
+        self.newest = self.stamped = now
+        self.last_time_ns = time_ns
         return time_ns
 
     def stamp_beside(self, now: float) -> int:
@@ -62,10 +60,10 @@ class StepClock:
         Args:
             now: The present time by the steady clock.
         """
-        newest, least_ns = self.newest, self._last_time_ns + LOG_APART_NS
-        self._last_time_ns = max(self.stamp(now), least_ns)
+        newest, least_ns = self.newest, self.last_time_ns + LOG_APART_NS
+        self.last_time_ns = max(self.stamp(now), least_ns)
         self.newest = newest
-        return self._last_time_ns
+        return self.last_time_ns
 
     def end_interval(self, now: float, step: int) -> Interval:
         """End the interval and return how long it was.
@@ -78,10 +76,10 @@ class StepClock:
             step: The step that ends.
         """
         steps = 1 if step <= 1 else 0
-        if self.last_step is not None:
+        if self.last_step >= 0:
             steps = step - self.last_step
-        interval = (now - self._began, steps, self.wait) if steps else (0.0, 0, 0.0)
-        self._began, self.last_step, self.wait = now, step, 0.0
+        interval = (now - self.began, steps, self.wait) if steps else (0.0, 0, 0.0)
+        self.began, self.last_step, self.wait = now, step, 0.0
         return interval
 
     def timed(self, loader: Iterable[T], ring: Callable[[], RingWriter | None]) -> Iterator[T]:

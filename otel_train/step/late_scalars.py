@@ -8,6 +8,7 @@ from typing import Any
 
 from otel_train.catalogue import Metric, Reduction
 from otel_train.exceptions import ConfigurationError
+from otel_train.native.records import IntervalState
 from otel_train.ring import MOST_LATE_KEYS
 from otel_train.step.dtensors import natural_reduction
 from otel_train.step.late_values import JOINED, LateValue
@@ -25,18 +26,18 @@ class LateScalars:
 
     Args:
         schema: All that was agreed on at the first step.
+        interval: The recorder's.
         ranks: The ranks of the job that values are reduced over; None for all.
     """
 
-    def __init__(self, schema: Sequence[Metric], ranks: Collection[int] | None = None) -> None:
+    def __init__(self, schema: Sequence[Metric], interval: IntervalState, ranks: Collection[int] | None = None) -> None:
+        self._interval = interval
         self._ranks = ranks
         self._agreed = {metric.name: metric for metric in schema}
         self._late: dict[str, Metric] = {}
         self._refused: dict[str, str] = {}
         """Reason, by key."""
         self._scalars = ScalarRecorder((), ranks)
-        self.any = False
-        """Whether the interval has a value."""
 
     def add(self, values: Mapping[str, Any], weight: float) -> dict[str, str]:
         """Add values under keys that the first step did not have; return why some are dropped, by key."""
@@ -50,7 +51,7 @@ class LateScalars:
             else:
                 usable[key] = value
         if usable:
-            self.any = True
+            self._interval.late = True
             dropped |= self._scalars.add(usable, weight)
         return dropped
 
@@ -76,7 +77,7 @@ class LateScalars:
 
     def drain(self) -> Sequence[LateValue]:
         """End the interval and return its values."""
-        self.any = False
+        self._interval.late = False
         sums, _, device = self._scalars.drain()
         parts = [None] * len(sums) if device is None else device[0].unbind()
         return [

@@ -2,12 +2,15 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Collection, Mapping, Sequence
+from array import array
+from collections.abc import Collection, Mapping, Sequence
 from operator import itemgetter
 from typing import Any, NamedTuple
 
 from otel_train.catalogue import MAX_TEXT, MOST_BY_SOURCE, TIMING, Layout, Metric, rows
 from otel_train.exceptions import ConfigurationError
+from otel_train.mixing.meter import picks_of
+from otel_train.native.records import IntervalState, Picks
 from otel_train.ring import Schema
 from otel_train.step.clock import Interval
 from otel_train.step.late_scalars import LateScalars
@@ -16,11 +19,14 @@ from otel_train.step.scalar_recorder import UNKNOWN_KEY, DevicePart, ScalarRecor
 from otel_train.step.source_protocols import Source, end_step_of
 from otel_train.step.value_source import Dropped, drain_of, flatten
 
+_BESIDE = 6
+"""Values that `complete` puts between the sources' and the scalars'."""
+
 
 class Measurements(NamedTuple):
     """Values that one rank measured in an interval."""
 
-    values: tuple[float, ...]
+    values: Sequence[float]
     """float64 [layout.sums + 2 * layout.peaks], in a ring record's order: sums, peaks, zeros for the peaks' ranks."""
     device: DevicePart | None = None
     """The scalars' part that is still on a GPU; it belongs to the last of the sums and of the peaks."""
@@ -57,6 +63,8 @@ class Recorder:
         modalities: Sequence[str] = (),
     ) -> None:
         self._tell = dropped
+        self.interval = IntervalState()
+        """State of the interval."""
         drained = [drain_of(source, self._drop) for source in sources]
         _check_one_mix([(type(source).__name__, layout) for source, (layout, _) in zip(sources, drained, strict=True)])
         given = {layout.modalities for layout, _ in drained if layout.modalities} or {tuple(modalities)}
@@ -82,19 +90,25 @@ class Recorder:
         self._others = list(enumerate(others, start=1))
         self._sources = [(type(source).__name__, layout) for source, (layout, _) in zip(sources, drained, strict=True)]
         self._ends = [end for source in sources if (end := end_step_of(source)) is not None]
-        self._scalars = ScalarRecorder(scalars, ranks, self.schema.modalities) if scalars else None
-        self.late = LateScalars(self.schema.metrics, ranks)
+        recorded = ScalarRecorder(scalars, ranks, self.schema.modalities, self.interval)
+        self._scalars = recorded if scalars else None
+        self.late = LateScalars(self.schema.metrics, self.interval, ranks)
         """The scalars whose keys came after the first step."""
-        self._dropped = 0.0
-        """Values of the interval that were dropped."""
         self.device: DevicePart | None = None
         """The scalars' part of the interval drained last that is still on a GPU; see `Measurements`."""
         self._source_values = sum(layout.sums + len(layout.given_peaks) for layout, _ in drained)
         own = Layout(tuple(scalars), self.schema.modalities)
-        self._in_order = self._order([*(layout for layout, _ in drained), Layout(TIMING), own])
+        order = self._order([*(layout for layout, _ in drained), Layout(TIMING), own])
+        self._in_order = itemgetter(*order)
+        self.row = array("d", bytes(8 * len(order)))
+        """float64 [layout.sums + 2 * layout.peaks]: the values of the record that the core has made last."""
+        flat = array("d", bytes(8 * (self._source_values + _BESIDE + len(recorded.sums) + len(recorded.peaks))))
+        totals = (recorded.means, recorded.totals, recorded.sums, recorded.peaks, recorded.empty)
+        self.interval.bind(*totals, array("q", order), flat, self.row)
+        self._only = sources[0] if len(sources) == 1 else None
 
-    def _order(self, parts: Sequence[Layout]) -> Callable[[list[float]], tuple[float, ...]]:
-        """Return what brings the parts' values, a zero in front of the last part's, into a record's order."""
+    def _order(self, parts: Sequence[Layout]) -> list[int]:
+        """Return what of the parts' values, a zero in front of the last part's, each value of a record is."""
         sums: list[int] = []
         given: list[int] = []
         start = zero = 0
@@ -112,10 +126,15 @@ class Recorder:
             peaks[peak] = source
         for peak, index in self.layout.copied_peaks:
             peaks[peak] = sums[index]
-        return itemgetter(*sums, *peaks, *[zero] * self.layout.peaks)
+        return [*sums, *peaks, *[zero] * self.layout.peaks]
+
+    @property
+    def picks(self) -> Picks | None:
+        """Counts of the only source, where all that a step does with it is to drain them; None for other sources."""
+        return picks_of(self._only)
 
     def _drop(self, name: str, reason: str) -> None:
-        self._dropped += 1
+        self.interval.dropped += 1
         self._tell(name, reason)
 
     def add(self, scalars: Mapping[str, Any], weight: float = 1.0) -> None:
@@ -174,7 +193,7 @@ class Recorder:
     def _without_values(self, index: int, error: Exception) -> list[float]:
         """Return what a source measured that raised: nothing, each of its metrics a value that is dropped."""
         name, layout = self._sources[index]
-        self._dropped += len(layout.metrics)
+        self.interval.dropped += len(layout.metrics)
         self._tell(name, f"raised {error!r:.200}; its values are left out where it does, the others go on")
         return flatten(layout, {})
 
@@ -191,13 +210,14 @@ class Recorder:
         assert len(measured) == self._source_values, "a source of ours has another layout than its metrics"
         seconds, steps, wait = interval
         # The order of Layout(TIMING), with a one for the rank, and the zero.
-        measured += (seconds, steps, wait, 1.0, self._dropped, 0.0)
-        self._dropped = 0.0
+        measured += (seconds, steps, wait, 1.0, self.interval.dropped, 0.0)
+        self.interval.dropped = 0.0
         if self._scalars is not None:
             sums, peaks, self.device = self._scalars.drain()
             measured += sums
             measured += peaks
-        return self._in_order(measured)
+        values: tuple[float, ...] = self._in_order(measured)
+        return values
 
     def own(self, values: Sequence[float]) -> Sequence[float]:
         """Return what `complete` returned as the rank's own record has it: without what is still on a GPU.

@@ -3,14 +3,16 @@
 from __future__ import annotations
 
 import time
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping, Sequence
 from typing import Any
 
 from otel_train.event_sink import EventSink
 from otel_train.log_once import OnceLogger
+from otel_train.native import core
 from otel_train.ring import Kind, RingWriter
 from otel_train.step.clock import Interval, StepClock
 from otel_train.step.cluster_values import ClusterValues
+from otel_train.step.core_steps import CoreSteps
 from otel_train.step.late_values import by_key
 from otel_train.step.options import SessionOptions
 from otel_train.step.packing import Reduced
@@ -28,12 +30,16 @@ Row = tuple[int, int, list[float], Interval]
 class Recording:
     """Recording of a rank's steps, from the first step on.
 
+    Where the core is built it makes the steps that are like most: native/step.c has `step` and what it calls.
+
     Args:
         recorder: This rank's measurements.
         reducer: Brings them together over the ranks.
         ring: This rank's; None where it could not be made.
         options: The session's.
         clock: The session's.
+        steps: The session's.
+        settled: Called once, when the core can make the steps from then on.
         warnings: The session's.
         events: Takes a "drain" event at each log step.
     """
@@ -46,29 +52,25 @@ class Recording:
         *,
         options: SessionOptions,
         clock: StepClock,
+        steps: CoreSteps,
+        settled: Callable[[], None],
         warnings: OnceLogger,
         events: EventSink | None,
     ) -> None:
         self.recorder, self.reducer, self.ring = recorder, reducer, ring
         self.cluster = ClusterValues(reducer, ring)
         """The cluster's values, and whatever is written into the ring."""
-        self.last_step = -1
-        """The last step that has ended."""
         self.repeats = not options.blocking
         """Whether a step was given again since the last log step, or the first one may be."""
-        self._stride = 1
-        """Least distance so far from one step that is told to the next."""
-        self._strides = False
-        """Whether there were two steps yet."""
-        self._logs = False
-        """Whether the last step is a log step."""
+        self.steps = steps
+        steps.stride, steps.every, steps.last_step = 1, options.log_every, -1
+        steps.alone = reducer.group.handle is None
         self._held: Row | None = None
         """A row that waits for further calls of its step."""
-        self._open = False
-        """Whether scalars came beside the steps since the last record."""
-        self._alone = reducer.group.handle is None
         self._options = options
-        self._every = options.log_every
+        self._settled = settled
+        # The core holds no row, waits for nobody, and calls no receiver of events.
+        self._for_core = core is not None and ring is not None and not options.blocking and events is None
         self._wait = options.reduction_timeout if options.blocking else None
         self._clock = clock
         self._warnings = warnings
@@ -81,12 +83,20 @@ class Recording:
         try:
             if self._held is not None:
                 self.release()
-            self._logs = logs = self._every == 1 or self._ends_interval(step)
-            self.last_step = step
+            self.steps.logs = self.steps.every == 1 or self._ends_interval(step)
+            self.steps.last_step = step
             if scalars is not None:
                 self.recorder.add(scalars)
+        except Exception as error:  # noqa: BLE001  # the failure contract: nothing of ours raises into the training loop
+            self.leave_out(step, now, error)
+            return None
+        return self.finish(step, now)
+
+    def finish(self, step: int, now: float) -> dict[str, float] | None:
+        """End a step that has its scalars: measure it, record it, begin its reduction."""
+        try:
             time_ns = self._clock.stamp(now)
-            if not logs:
+            if not self.steps.logs:
                 self.recorder.end_step(step)
                 if self.ring is not None:
                     self.ring.mark(step, time_ns)
@@ -103,9 +113,16 @@ class Recording:
                 newest = self.cluster.newest
                 if newest is not None and newest.step == step:
                     return self.values(newest)
-        except Exception as error:  # noqa: BLE001  # the failure contract: nothing of ours raises into the training loop
-            self._leave_out(step, self._clock.stamp(now), error, logs=self._logs)
+            elif self._for_core and not self.steps.plain:
+                self.steps.plain = True
+                self._settled()
+        except Exception as error:  # noqa: BLE001  # as in step
+            self.leave_out(step, now, error)
         return None
+
+    def leave_out(self, step: int, now: float, error: Exception) -> None:
+        """Go on after a step that could not be recorded."""
+        self._leave_out(step, self._clock.stamp(now), error, logs=self.steps.logs)
 
     def _ends_interval(self, step: int) -> bool:
         """Tell whether a multiple of `log_every` has come since the step before; ranks must agree on that.
@@ -113,21 +130,22 @@ class Recording:
         So it goes by the step, and by how far steps are apart where they are told with a stride, but not by the last
         step: a rank that was away for some would log another one than its peers.
         """
-        every = self._every
-        if self.last_step >= 0:
-            apart = step - self.last_step
-            self._stride = min(self._stride, apart) if self._strides else apart
-            self._strides = True
-        return step // every != (step - self._stride) // every
+        steps = self.steps
+        if steps.last_step >= 0:
+            apart = step - steps.last_step
+            steps.stride = min(steps.stride, apart) if steps.strides else apart
+            steps.strides = True
+        return step // steps.every != (step - steps.stride) // steps.every
 
     def repeat(self) -> bool:
         """Note that the last step is given once more, and tell whether it can still take what comes with that."""
         self.repeats = not self._options.blocking
-        return self._held is not None or not self._logs
+        self.steps.plain = False
+        return self._held is not None or not self.steps.logs
 
     def add(self, scalars: Mapping[str, Any], weight: float = 1.0) -> None:
         """Add scalars beside a step: to a row that is held, else to the step that is being made."""
-        self._open = True
+        self.steps.open = True
         self.recorder.add(scalars, weight)
 
     def log(self, step: int, scalars: Mapping[str, Any], weight: float) -> None:
@@ -159,17 +177,17 @@ class Recording:
         try:
             rest = self._rest(time_ns, ended)
         except Exception as error:  # noqa: BLE001  # as in step
-            self._warnings.warn("step", "telemetry: step %d is not recorded: %r", self.last_step, error)
-        self.cluster.close(self.last_step, time_ns, rest, timeout)
+            self._warnings.warn("step", "telemetry: step %d is not recorded: %r", self.steps.last_step, error)
+        self.cluster.close(self.steps.last_step, time_ns, rest, timeout)
 
     def _rest(self, time_ns: int, ended: float) -> Measurements | None:
         """Record what came since the last record, and return what of it is to be reduced."""
         recorded = self._clock.last_step
-        if recorded is not None and recorded >= self.last_step:
-            if not self._open:
+        if recorded is not None and recorded >= self.steps.last_step:
+            if not self.steps.open:
                 return None
-            self.last_step = recorded + 1  # what comes after a step belongs to the one that is being made
-        return self._emit(self._measure(self.last_step, time_ns, ended), reduces=False)
+            self.steps.last_step = recorded + 1  # what comes after a step belongs to the one that is being made
+        return self._emit(self._measure(self.steps.last_step, time_ns, ended), reduces=False)
 
     # -- rows ----------------------------------------------------------------------------------------------------
 
@@ -196,18 +214,37 @@ class Recording:
         step, time_ns, measured, interval = row
         recorder = self.recorder
         values = recorder.complete(measured, interval)
-        self._open = False
-        late = recorder.late.drain() if recorder.late.any else ()
-        if self._alone and recorder.device is None and not (late and any(value.device is not None for value in late)):
+        self.steps.open = False
+        late = recorder.late.drain() if recorder.interval.late else ()
+        measurements = Measurements(values, recorder.device, late)
+        if self.steps.alone and not measurements.on_device:
             # What the one rank measured is the cluster's, and it has all the maxima.
             self.cluster.record(step, time_ns, _BOTH, values, late)
             self.cluster.newest = Reduced(step, time_ns, values, late)
             return None
-        measurements = Measurements(values, recorder.device, late)
         self.cluster.record(step, time_ns, _RANK, recorder.own(values), late)
         if reduces:
             self.cluster.reduce(step, time_ns, measurements, self._wait)
         return measurements
+
+    def emit_values(self, step: int, time_ns: int, values: Sequence[float]) -> None:
+        """Record a row of the core's and begin its reduction over the ranks.
+
+        Args:
+            step: The step.
+            time_ns: Its time stamp.
+            values: float64 [layout.sums + 2 * layout.peaks], until the next step.
+        """
+        self.cluster.record(step, time_ns, _RANK, values)
+        self.cluster.reduce(step, time_ns, Measurements(values))
+
+    @property
+    def newest(self) -> Reduced | None:
+        """The newest of the cluster's values that have landed; None before the first."""
+        steps, newest = self.steps, self.cluster.newest
+        if steps.newest_step > (newest.step if newest is not None else -1):
+            newest = self.cluster.newest = Reduced(steps.newest_step, steps.newest_ns, self.recorder.row.tolist())
+        return newest
 
     def values(self, reduced: Reduced) -> dict[str, float]:
         """Return the cluster's values by wandb key."""
@@ -218,7 +255,7 @@ class Recording:
     def _leave_out(self, step: int, time_ns: int, error: Exception, *, logs: bool) -> None:
         """Go on after a step that could not be recorded."""
         self._warnings.warn("step", "telemetry: step %d is not recorded: %r", step, error)
-        if self.ring is not None and step == self.last_step:
+        if self.ring is not None and step == self.steps.last_step:
             self.ring.mark(step, time_ns)  # training goes on, whatever its values are
         if logs and self.cluster.last_step < step:
             # The other ranks reduce this step: without this one every later reduction would meet the wrong one.

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import math
+from array import array
 from collections.abc import Collection, Mapping, Sequence
 from functools import partial
 from typing import Any, NamedTuple
@@ -11,6 +12,8 @@ import torch
 
 from otel_train.catalogue import ABSENT, LOWEST, NOTHING, Instrument, Metric, Reduction
 from otel_train.exceptions import ConfigurationError
+from otel_train.native.arrays import overwrite
+from otel_train.native.records import IntervalState
 from otel_train.step.dtensors import is_dtensor, part_of, share_of
 from otel_train.step.number_reading import NO_COUNT, counts_up, problem_of, read_number, reason_of
 from otel_train.step.per_row import PerRow
@@ -47,18 +50,27 @@ class ScalarRecorder:
         metrics: The scalars; a mean or norm takes two sums (total and count), a sum one, a maximum or minimum one peak.
         ranks: The ranks of the job that they are reduced over; None for all.
         sources: The job's, of which a mean by source has two sums each besides its own.
+        interval: The recorder's that these are a part of.
     """
 
     def __init__(
-        self, metrics: Sequence[Metric], ranks: Collection[int] | None = None, sources: Sequence[str] = ()
+        self,
+        metrics: Sequence[Metric],
+        ranks: Collection[int] | None = None,
+        sources: Sequence[str] = (),
+        interval: IntervalState | None = None,
     ) -> None:
+        self._interval = interval or IntervalState()
         self._ranks = ranks
         self._slots: dict[str, _Slot] = {}
         self._by_source = SourceScalars(sources)
         self._offsets_by_source: dict[str, int] = {}
-        self._means: dict[str, int] = {}
+        self.means: dict[str, int] = {}
         """Offsets of the means."""
-        self._empty: list[float] = []
+        self.totals: dict[str, int] = {}
+        """Offsets of the sums that are no counters."""
+        self.empty = array("d")
+        """The sums that an interval begins with."""
         self._peak_count = 0
         for metric in metrics:
             self._assign(metric)
@@ -67,21 +79,26 @@ class ScalarRecorder:
         """Views of its elements."""
         self._unknown: set[int] = set()
         """Offsets of the interval's sums that are not known here, since a part of them is still on a GPU."""
-        self._reset()
+        self.sums = array("d", self.empty)
+        """The interval's sums."""
+        self.peaks = array("d", [ABSENT]) * self._peak_count
+        """The interval's peaks."""
 
     def _assign(self, metric: Metric) -> None:
         counter = metric.instrument is Instrument.COUNTER
         if metric.attribute:
-            self._offsets_by_source[metric.name] = len(self._empty)
-            self._empty += [0.0] * self._by_source.width
+            self._offsets_by_source[metric.name] = len(self.empty)
+            self.empty.extend([0.0] * self._by_source.width)
         elif metric.reduction in (Reduction.MAX, Reduction.MIN):
             self._slots[metric.name] = _Slot(metric.reduction, self._peak_count, counter)
             self._peak_count += 1
         elif metric.reduction in (Reduction.MEAN, Reduction.SUM, Reduction.NORM):
-            self._slots[metric.name] = _Slot(metric.reduction, len(self._empty), counter)
+            self._slots[metric.name] = _Slot(metric.reduction, len(self.empty), counter)
             if metric.reduction is Reduction.MEAN:
-                self._means[metric.name] = len(self._empty)
-            self._empty += [NOTHING] if metric.reduction is Reduction.SUM else [0.0, 0.0]
+                self.means[metric.name] = len(self.empty)
+            if metric.reduction is Reduction.SUM and not counter:
+                self.totals[metric.name] = len(self.empty)
+            self.empty.extend([NOTHING] if metric.reduction is Reduction.SUM else [0.0, 0.0])
         else:
             raise ConfigurationError(
                 f"metric {metric.name!r}: a scalar is a mean, sum, max, min or norm, got {metric.reduction}"
@@ -89,18 +106,14 @@ class ScalarRecorder:
 
     def extend(self, metric: Metric) -> None:
         """Add a mean or norm to the scalars, after the others; the interval goes on."""
-        begin = len(self._empty)
+        begin = len(self.empty)
         self._assign(metric)
-        added = self._empty[begin:]
-        self._sums += added
+        added = self.empty[begin:]
+        self.sums.extend(added)
         if self._device is not None:
             sums, peaks = self._device
             self._device = torch.cat([sums, torch.full_like(sums[:1], NOTHING).expand(len(added))]), peaks
             self._device_slots = (self._device[0].unbind(), self._device[1].unbind())
-
-    def _reset(self) -> None:
-        self._sums = self._empty.copy()
-        self._peaks = [ABSENT] * self._peak_count
 
     def add(self, values: Mapping[str, Any], weight: float = 1.0) -> dict[str, str]:
         """Add one step's values.
@@ -114,7 +127,7 @@ class ScalarRecorder:
             Reasons of dropped values by key: the key is not among the metrics, or the value is not a number.
         """
         dropped: dict[str, str] = {}
-        means, sums = self._means, self._sums
+        means, sums = self.means, self.sums
         for key, value in values.items():
             if type(value) is float and key in means:  # most are: this is half of the time
                 mean = means[key]
@@ -136,7 +149,7 @@ class ScalarRecorder:
             offset = self._offsets_by_source.get(key)
             if offset is None:
                 return UNKNOWN_KEY
-            return self._by_source.add(value, weight, self._sums, offset, partial(self._sums_on, offset))
+            return self._by_source.add(value, weight, self.sums, offset, partial(self._sums_on, offset))
         if value is None:
             return ""
         if isinstance(value, torch.Tensor):
@@ -174,27 +187,28 @@ class ScalarRecorder:
     def _add(self, slot: _Slot, value: float, weight: float) -> None:
         reduction, offset, _ = slot
         if reduction is Reduction.MEAN:
-            self._sums[offset] += value * weight
-            self._sums[offset + 1] += weight
+            self.sums[offset] += value * weight
+            self.sums[offset + 1] += weight
         elif reduction is Reduction.NORM:
-            self._sums[offset] += value * value * weight
-            self._sums[offset + 1] += weight
+            self.sums[offset] += value * value * weight
+            self.sums[offset + 1] += weight
         elif reduction is Reduction.SUM:
-            self._sums[offset] += value + 0.0  # minus zero is a value, but the sum of those alone would be none
+            self.sums[offset] += value + 0.0  # minus zero is a value, but the sum of those alone would be none
         else:
             # A NaN comes in, and stays: nothing is larger than it. (max gives its first argument where neither is.)
             candidate = max(-value if reduction is Reduction.MIN else value, LOWEST)
-            if candidate > self._peaks[offset] or math.isnan(candidate):
-                self._peaks[offset] = candidate
+            if candidate > self.peaks[offset] or math.isnan(candidate):
+                self.peaks[offset] = candidate
 
     def _on_device(self, device: torch.device) -> DevicePart:
         """Return the interval's sums and peaks that are on a GPU: the given one, unless another has them already."""
         if self._device is None:
             self._device = (
-                torch.full((len(self._empty),), NOTHING, dtype=torch.float64, device=device),
+                torch.full((len(self.empty),), NOTHING, dtype=torch.float64, device=device),
                 torch.full((self._peak_count,), ABSENT, dtype=torch.float64, device=device),
             )
             self._device_slots = (self._device[0].unbind(), self._device[1].unbind())
+            self._interval.on_device = True
         return self._device
 
     def _sums_on(self, offset: int, device: torch.device) -> torch.Tensor:
@@ -220,13 +234,13 @@ class ScalarRecorder:
             self._unknown.add(offset)
         if reduction is Reduction.MEAN:
             sums[offset].add_(value, alpha=weight)  # one kernel: it adds in float64, whatever the value's type
-            self._sums[offset + 1] += weight
+            self.sums[offset + 1] += weight
         elif reduction is Reduction.NORM:
             sums[offset].add_(value.to(torch.float64).square(), alpha=weight)
-            self._sums[offset + 1] += weight
+            self.sums[offset + 1] += weight
         elif reduction is Reduction.SUM:
             sums[offset].add_(value)
-            self._sums[offset] += 0.0  # the two together are a value, whatever this one is
+            self.sums[offset] += 0.0  # the two together are a value, whatever this one is
         else:
             value = value.to(torch.float64)
             candidate = -value if reduction is Reduction.MIN else value
@@ -244,8 +258,8 @@ class ScalarRecorder:
             if offset in self._offsets_by_source.values():
                 width = self._by_source.width
             else:
-                width = 1 if math.copysign(1.0, self._empty[offset]) < 0 else 2
-            own[offset : offset + width] = self._empty[offset : offset + width]
+                width = 1 if math.copysign(1.0, self.empty[offset]) < 0 else 2
+            own[offset : offset + width] = self.empty[offset : offset + width]
         self._unknown.clear()
         return own
 
@@ -255,7 +269,8 @@ class ScalarRecorder:
         Returns:
             The host's sums and peaks, and what was accumulated on a GPU beside them.
         """
-        drained = (self._sums, self._peaks, self._device)
-        self._reset()
-        self._device = None
+        drained = (self.sums.tolist(), self.peaks.tolist(), self._device)
+        overwrite(self.sums, self.empty)
+        overwrite(self.peaks, [ABSENT] * self._peak_count)
+        self._device, self._interval.on_device = None, False
         return drained

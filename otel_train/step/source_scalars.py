@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Mapping, MutableSequence, Sequence
 from typing import Any
 
 import torch
@@ -40,7 +40,7 @@ class SourceScalars:
         return 2 * self._bins
 
     @outside_modes
-    def add(self, value: Any, weight: float, sums: list[float], offset: int, device_sums: DeviceSums) -> str:
+    def add(self, value: Any, weight: float, sums: MutableSequence[float], offset: int, device_sums: DeviceSums) -> str:
         """Add what a call gives under a key.
 
         Args:
@@ -154,7 +154,7 @@ class SourceScalars:
 class _Target:
     """Sums of one scalar, on the host and on a GPU."""
 
-    def __init__(self, sums: list[float], offset: int, bins: int, device_sums: DeviceSums) -> None:
+    def __init__(self, sums: MutableSequence[float], offset: int, bins: int, device_sums: DeviceSums) -> None:
         self._sums, self._offset, self._bins, self._device_sums = sums, offset, bins, device_sums
 
     def add(self, index: int, number: float | torch.Tensor) -> None:

@@ -8,7 +8,7 @@ from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from dataclasses import replace
 from functools import partial
 from pathlib import Path
-from types import TracebackType
+from types import MethodType
 from typing import TYPE_CHECKING, Any, NoReturn, Self, TypeVar
 
 from otel_train.catalogue import Metric
@@ -18,6 +18,7 @@ from otel_train.log_once import OnceLogger
 from otel_train.ring import End
 from otel_train.step.admission import Admission
 from otel_train.step.clock import StepClock, wait_until
+from otel_train.step.core_steps import CoreSteps
 from otel_train.step.declarations import Scalar, declared_metrics
 from otel_train.step.early_scalars import EarlyScalars
 from otel_train.step.options import SessionOptions
@@ -25,7 +26,7 @@ from otel_train.step.per_row import RowBinding
 from otel_train.step.process_end import ProcessEnd
 from otel_train.step.rank_group import RankGroup
 from otel_train.step.source_protocols import Source, clock_of
-from otel_train.step.step_number import LARGEST_STEP, step_number, text_of
+from otel_train.step.step_number import LARGEST_STEP, text_of
 from otel_train.untraced import untraced
 
 if TYPE_CHECKING:  # what only a session that records needs is loaded by `init`
@@ -93,7 +94,7 @@ class Telemetry:
         self._facts = dict(facts or {})
         self._running: Recording | None = None
         self._enabled = join is not None
-        self._last_step = -1
+        self._steps = CoreSteps()
         self._off = ""
         """Reason for which nothing is recorded any more, as a message about a call; empty where nothing is expected."""
         self._clock = StepClock()
@@ -102,7 +103,9 @@ class Telemetry:
         self._admission = Admission(self._early, self._rows, self._warnings)
         # A ledger that drops what sits unused goes by steps: training must not change when telemetry is off.
         self._clocked = [end_step for source in sources if (end_step := clock_of(source)) is not None]
-        self._process_end = ProcessEnd(self._end_with_process, self._leave_forked_child) if self._enabled else None
+        self._process_end = (
+            ProcessEnd(partial(self._end, End.PROCESS), self._leave_forked_child) if self._enabled else None
+        )
 
     # -- the training loop ---------------------------------------------------------------------------------------
 
@@ -138,18 +141,19 @@ class Telemetry:
         """
         if not self._enabled:
             if self._clocked or self._off:  # a disabled session costs an attribute each
-                self._step_off(step)
+                self._records(f"step({text_of(step)})")
+                self._admission.pass_on(step, self._steps, self._clocked)
             return None
         now = time.perf_counter()
         if self._rows.needed or by is not None:
             extra_metrics = self._rows.bind(extra_metrics, by)
-        if type(step) is not int or not self._last_step < step <= LARGEST_STEP:
-            number = self._admission.admit(step, extra_metrics, self._last_step, self._running)
+        if type(step) is not int or not self._steps.given < step <= LARGEST_STEP:
+            number = self._admission.admit(step, extra_metrics, self._steps.given, self._running)
             if number is None:
                 return None
             step = number
         running = self._running or self._start({} if extra_metrics is None else extra_metrics)
-        self._last_step = step
+        self._steps.given = step
         return running.step(step, extra_metrics, now)
 
     def add(self, metrics: Mapping[str, Any], *, weight: float = 1.0, by: Any = None) -> None:
@@ -183,25 +187,13 @@ class Telemetry:
             weight: How much they count in their means: the samples that were evaluated, say.
         """
         if self._records("log()"):
-            self._admission.log(metrics, step, weight, self._last_step, self._running)
+            self._admission.log(metrics, step, weight, self._steps.given, self._running)
 
     def _records(self, call: str) -> bool:
         """Tell whether calls are recorded, and the user, once, why not where that is not expected."""
         if not self._enabled and self._off:
             self._warnings.warn("off", self._off, call)
         return self._enabled
-
-    def _step_off(self, step: Any) -> None:
-        """Tell the sources that training depends on of a step, and the user, once, why nothing is recorded."""
-        self._records(f"step({text_of(step)})")
-        try:
-            number = step if type(step) is int else step_number(step)
-            if number > self._last_step:
-                self._last_step = number
-                for end_step in self._clocked:
-                    end_step(number)
-        except Exception as error:  # noqa: BLE001  # as in step
-            self._warnings.warn("clock", "telemetry: the sources are not told of a step: %r", error)
 
     @property
     def refused(self) -> int:
@@ -211,7 +203,7 @@ class Telemetry:
     @property
     def latest(self) -> tuple[int, dict[str, float]] | None:
         """The newest step whose cluster-wide values have come back, and those by wandb key; None before the first."""
-        newest = self._running.cluster.newest if self._running is not None else None
+        newest = self._running.newest if self._running is not None else None
         return None if self._running is None or newest is None else (newest.step, self._running.values(newest))
 
     def timed(self, loader: Iterable[T]) -> Iterator[T]:
@@ -280,6 +272,8 @@ class Telemetry:
             ring,
             options=self.options,
             clock=self._clock,
+            steps=self._steps,
+            settled=self._settle,
             warnings=self._warnings,
             events=self._events,
         )
@@ -290,6 +284,18 @@ class Telemetry:
                 running.log(logged_for, early, weight)
         self._running = running
         return running
+
+    def _settle(self) -> None:
+        """Have the core make the steps from now on; it calls `step` for those that are not like most."""
+        if self._running is not None and not self._rows.needed and type(self).step is Telemetry.step:
+            step = MethodType(Telemetry.step, self)  # a class of the user's may have one of its own
+            vars(self)["step"] = self._steps.hand_over(self._running, self._clock, step)
+
+    def _let_go(self, off: str) -> None:
+        """Have nothing recorded any more, for a reason."""
+        self._enabled, self._off = False, off
+        vars(self).pop("step", None)
+        self._steps.unbind()
 
     # -- state ---------------------------------------------------------------------------------------------------
 
@@ -340,16 +346,13 @@ class Telemetry:
         """
         self._end(End.CLOSED)
 
-    def _end_with_process(self) -> None:
-        self._end(End.PROCESS)
-
     def _leave_forked_child(self) -> None:
-        self._enabled, self._off = False, _FORKED
+        self._let_go(_FORKED)
 
     def _end(self, end: End) -> None:
         if not self._enabled or self._process_end is None:
             return
-        self._enabled, self._off = False, _CLOSED
+        self._let_go(_CLOSED)
         self._process_end.cancel()
         try:
             self._close(end, self._process_end.error(of_process=end is End.PROCESS))
@@ -372,7 +375,7 @@ class Telemetry:
         time_ns = self._clock.stamp(time.perf_counter())
         running.close(time_ns, ended, self.options.close_timeout)
         if running.ring is not None:
-            running.ring.close(running.last_step, time_ns, end, error)
+            running.ring.close(running.steps.last_step, time_ns, end, error)
             if not self._await_sidecar(running.ring, max(0.0, deadline - time.monotonic())):
                 remaining = running.ring.written - running.ring.acknowledged
                 if self._sidecar is not None:
@@ -394,7 +397,5 @@ class Telemetry:
     def __enter__(self) -> Self:
         return self
 
-    def __exit__(
-        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
-    ) -> None:
+    def __exit__(self, *_: object) -> None:
         self.close()

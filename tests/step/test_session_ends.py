@@ -17,6 +17,7 @@ import pytest
 import otel_train
 from otel_train.catalogue import cluster_name
 from otel_train.ring import LOCK_NAME, Kind, RingReader, is_served, ring_files
+from otel_train.step import recording
 from otel_train.step import telemetry as module
 from otel_train.testing import OtlpReceiver
 from tests.support.ports import free_port
@@ -116,6 +117,7 @@ def clock(monkeypatch: pytest.MonkeyPatch) -> dict[str, float]:
     monkeypatch.setattr(time, "time_ns", lambda: int(clock["wall"] * 1e9))
     for name in ("perf_counter", "monotonic"):
         monkeypatch.setattr(time, name, lambda: clock["steady"])
+    monkeypatch.setattr(recording, "core", None)  # it has a clock that no test can set
     return clock
 
 

@@ -17,6 +17,7 @@ from otel_train import Scalar
 from otel_train.catalogue import Metric, Reduction
 from otel_train.mixing import MixingMeter
 from otel_train.ring import Kind, RingReader, ring_files
+from otel_train.step import recording
 
 pytestmark = pytest.mark.usefixtures("external_sidecar")
 
@@ -178,6 +179,7 @@ def test_durations_count_training_steps(tmp_path: Path, monkeypatch: pytest.Monk
     """
     seconds = [0.0]
     monkeypatch.setattr(time, "perf_counter", lambda: seconds[0])
+    monkeypatch.setattr(recording, "core", None)  # it has a clock that no test can set
     with init(tmp_path) as telemetry:
         for step in (10, 20, 30):
             for _ in telemetry.timed([0]):

@@ -1,0 +1,12 @@
+"""Write arrays that the core holds: they keep their size, and one without elements refuses an empty slice."""
+
+from __future__ import annotations
+
+from array import array
+from collections.abc import Iterable
+
+
+def overwrite(numbers: array[float] | array[int], values: Iterable[float]) -> None:
+    """Set all elements of an array; there must be as many values."""
+    if numbers:
+        numbers[:] = array(numbers.typecode, values)  # type: ignore[arg-type]

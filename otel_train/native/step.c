@@ -1,0 +1,543 @@
+/* A session's step: the twins are Telemetry.step, Recording.step and Recorder.complete in step/.
+ *
+ * A step that is like nearly all of them is done here, from the user's call to the record in the ring. Whatever else it
+ * is (a value on a GPU, a key that came late, a step that is given again), the call or the rest of it goes to Python.
+ */
+#include "core.h"
+#include "meter.h"
+#include "record.h"
+
+#include <math.h>
+#include <stddef.h>
+
+#define LARGEST_STEP (1LL << 53)
+#define MOST_SCALARS 32 /* of a step that is done here */
+#define RECENT 8
+#define BESIDE 6 /* values between the sources' and the scalars': length, steps, wait, 1, dropped, a zero */
+
+/* -- an interval's values: Recorder, ScalarRecorder ----------------------------------------------------------------- */
+
+typedef struct {
+    PyObject_HEAD
+    double dropped;
+    char late, on_device;
+    PyObject *means, *totals;   /* offset of each mean and of each sum, by key */
+    Numbers sums, peaks, empty; /* float64: the scalars', and what the sums begin with */
+    Numbers order;              /* int64 [values]: index in flat of each value of a record */
+    Numbers flat, row;          /* float64: all that is measured, source by source; a record's values */
+    struct {
+        PyObject *key;
+        int64_t offset;
+        bool is_mean;
+    } recent[RECENT]; /* the keys of the step before, mostly those of this one */
+} Interval;
+
+typedef struct {
+    int64_t offset;
+    bool is_mean;
+    double value;
+} Scalar;
+
+static void interval_release(Interval *interval)
+{
+    Py_CLEAR(interval->means);
+    Py_CLEAR(interval->totals);
+    Numbers *all[] = {&interval->sums, &interval->peaks, &interval->empty, &interval->order, &interval->flat, &interval->row};
+    for (size_t i = 0; i < sizeof all / sizeof *all; i++)
+        numbers_release(all[i]);
+    for (int i = 0; i < RECENT; i++)
+        Py_CLEAR(interval->recent[i].key);
+}
+
+/* How many values the sources give. */
+static Py_ssize_t source_values(const Interval *interval)
+{
+    return interval->flat.count - BESIDE - interval->sums.count - interval->peaks.count;
+}
+
+/* Look up a key's offset; false where it has none here. */
+static bool find_key(Interval *interval, PyObject *key, Py_ssize_t at, Scalar *scalar)
+{
+    if (at < RECENT && interval->recent[at].key == key) {
+        scalar->offset = interval->recent[at].offset;
+        scalar->is_mean = interval->recent[at].is_mean;
+        return true;
+    }
+    if (!PyUnicode_CheckExact(key))
+        return false;
+    PyObject *offset = PyDict_GetItemWithError(interval->means, key);
+    scalar->is_mean = offset != NULL;
+    if (offset == NULL)
+        offset = PyDict_GetItemWithError(interval->totals, key);
+    scalar->offset = offset == NULL ? -1 : PyLong_AsLongLong(offset);
+    if (scalar->offset < 0 || scalar->offset + scalar->is_mean >= interval->sums.count) {
+        PyErr_Clear();
+        return false;
+    }
+    if (at < RECENT) {
+        PyObject *before = interval->recent[at].key;
+        Py_INCREF(key);
+        interval->recent[at].key = key;
+        interval->recent[at].offset = scalar->offset;
+        interval->recent[at].is_mean = scalar->is_mean;
+        Py_XDECREF(before);
+    }
+    return true;
+}
+
+/* Read a float, or an int that one holds exactly; false for anything else. */
+static bool read_value(PyObject *value, double *number)
+{
+    if (PyFloat_CheckExact(value)) {
+        *number = PyFloat_AsDouble(value);
+        return true;
+    }
+    if (!PyLong_CheckExact(value))
+        return false;
+    int overflow;
+    long long whole = PyLong_AsLongLongAndOverflow(value, &overflow);
+    *number = (double)whole;
+    return !overflow && whole >= -LARGEST_STEP && whole <= LARGEST_STEP;
+}
+
+/* Add a step's scalars, all of them or none; false where Python is to read them. */
+static bool add_scalars(Interval *interval, PyObject *scalars)
+{
+    Scalar read[MOST_SCALARS];
+    PyObject *key, *value;
+    Py_ssize_t position = 0, count = 0;
+    while (PyDict_Next(scalars, &position, &key, &value)) {
+        if (count == MOST_SCALARS || !read_value(value, &read[count].value) || !find_key(interval, key, count, &read[count]))
+            return false;
+        count++;
+    }
+    double *sums = interval->sums.doubles;
+    for (Py_ssize_t i = 0; i < count; i++) {
+        /* A weight of 1 changes nothing. Of a sum minus zero is a value, but the sum of those alone would be none. */
+        sums[read[i].offset] += read[i].is_mean ? read[i].value : read[i].value + 0.0;
+        if (read[i].is_mean)
+            sums[read[i].offset + 1] += 1.0;
+    }
+    return true;
+}
+
+/* Recorder.complete, after the sources' values and the interval's three: leaves a record's values in row. */
+static void complete(Interval *interval)
+{
+    double *flat = interval->flat.doubles, *beside = flat + source_values(interval);
+    Py_ssize_t sums = interval->sums.count, peaks = interval->peaks.count;
+    beside[3] = 1.0;
+    beside[4] = interval->dropped;
+    beside[5] = 0.0;
+    interval->dropped = 0.0;
+    memcpy(beside + BESIDE, interval->sums.doubles, (size_t)sums * sizeof(double));
+    memcpy(beside + BESIDE + sums, interval->peaks.doubles, (size_t)peaks * sizeof(double));
+    memcpy(interval->sums.doubles, interval->empty.doubles, (size_t)sums * sizeof(double));
+    for (Py_ssize_t i = 0; i < peaks; i++)
+        interval->peaks.doubles[i] = -INFINITY;
+    for (Py_ssize_t i = 0; i < interval->row.count; i++)
+        interval->row.doubles[i] = flat[interval->order.longs[i]];
+}
+
+/* A look-up must not run code of a key's own. */
+static bool plain_keys(PyObject *offsets)
+{
+    PyObject *key, *offset;
+    Py_ssize_t position = 0;
+    while (PyDict_Next(offsets, &position, &key, &offset))
+        if (!PyUnicode_CheckExact(key) || !PyLong_CheckExact(offset))
+            return false;
+    return true;
+}
+
+static bool in_bounds(const Interval *interval)
+{
+    if (interval->sums.count != interval->empty.count || source_values(interval) < 0)
+        return false;
+    for (Py_ssize_t i = 0; i < interval->order.count; i++)
+        if (interval->order.longs[i] < 0 || interval->order.longs[i] >= interval->flat.count)
+            return false;
+    return true;
+}
+
+static PyObject *interval_bind(Interval *interval, PyObject *args)
+{
+    PyObject *means, *totals, *sums, *peaks, *empty, *order, *flat, *row;
+    if (!PyArg_ParseTuple(args, "O!O!OOOOOO", &PyDict_Type, &means, &PyDict_Type, &totals, &sums, &peaks, &empty, &order,
+                          &flat, &row))
+        return NULL;
+    interval_release(interval);
+    if (numbers_take(&interval->sums, sums, 'd', 0) < 0 || numbers_take(&interval->peaks, peaks, 'd', 0) < 0 ||
+        numbers_take(&interval->empty, empty, 'd', 0) < 0 || numbers_take(&interval->order, order, 'q', 0) < 0 ||
+        numbers_take(&interval->flat, flat, 'd', BESIDE) < 0 ||
+        numbers_take(&interval->row, row, 'd', interval->order.count) < 0)
+        goto failed;
+    bool fits = interval->row.count == interval->order.count && in_bounds(interval);
+    if (!fits || !plain_keys(means) || !plain_keys(totals)) {
+        PyErr_SetString(PyExc_ValueError, "an interval's arrays do not fit together");
+        goto failed;
+    }
+    Py_INCREF(means);
+    Py_INCREF(totals);
+    interval->means = means;
+    interval->totals = totals;
+    Py_RETURN_NONE;
+failed:
+    interval_release(interval);
+    return NULL;
+}
+
+static int interval_traverse(Interval *interval, visitproc visit, void *arg)
+{
+    Py_VISIT((PyObject *)Py_TYPE((PyObject *)interval));
+    Py_VISIT(interval->means);
+    Py_VISIT(interval->totals);
+    return 0;
+}
+
+static int interval_clear(Interval *interval)
+{
+    interval_release(interval);
+    return 0;
+}
+
+static void interval_dealloc(Interval *interval)
+{
+    PyTypeObject *type = Py_TYPE((PyObject *)interval);
+    PyObject_GC_UnTrack(interval);
+    interval_release(interval);
+    ((freefunc)PyType_GetSlot(type, Py_tp_free))(interval);
+    Py_DECREF(type);
+}
+
+static PyMethodDef interval_methods[] = {
+    {"bind", (PyCFunction)interval_bind, METH_VARARGS, NULL},
+    {NULL, NULL, 0, NULL},
+};
+
+static PyMemberDef interval_members[] = {
+    {"dropped", T_DOUBLE, offsetof(Interval, dropped), 0, NULL},
+    {"late", T_BOOL, offsetof(Interval, late), 0, NULL},
+    {"on_device", T_BOOL, offsetof(Interval, on_device), 0, NULL},
+    {NULL, 0, 0, 0, NULL},
+};
+
+static PyType_Slot interval_slots[] = {
+    {Py_tp_dealloc, interval_dealloc}, {Py_tp_traverse, interval_traverse}, {Py_tp_clear, interval_clear},
+    {Py_tp_methods, interval_methods}, {Py_tp_members, interval_members},   {0, NULL},
+};
+
+static PyType_Spec interval_spec = {
+    .name = "otel_train.native._core.IntervalState",
+    .basicsize = sizeof(Interval),
+    .flags = Py_TPFLAGS_DEFAULT | Py_TPFLAGS_BASETYPE | Py_TPFLAGS_HAVE_GC,
+    .slots = interval_slots,
+};
+
+/* -- a session's steps: Telemetry.step, Recording.step --------------------------------------------------------------- */
+
+typedef struct {
+    PyObject_HEAD
+    char plain, open, logs, strides, alone;
+    bool busy, ends; /* whether a step is being made, and whether all is to be let go after it */
+    int64_t given, last_step, stride, every, newest_step, newest_ns;
+    Interval *interval;
+    Clock *clock;
+    Ring *ring;
+    Picks *picks; /* the only source's; NULL where the sources are Python's */
+    PyObject *recording, *recorder, *row, *twin;
+} Steps;
+
+static void steps_release(Steps *steps)
+{
+    steps->plain = 0;
+    steps->ends = false;
+    Py_CLEAR(steps->interval);
+    Py_CLEAR(steps->clock);
+    Py_CLEAR(steps->ring);
+    Py_CLEAR(steps->picks);
+    Py_CLEAR(steps->recording);
+    Py_CLEAR(steps->recorder);
+    Py_CLEAR(steps->row);
+    Py_CLEAR(steps->twin);
+}
+
+/* Recording.ends_interval. */
+static bool ends_interval(Steps *steps, int64_t step)
+{
+    if (steps->every <= 1)
+        return true;
+    if (steps->last_step >= 0) {
+        int64_t apart = step - steps->last_step;
+        steps->stride = steps->strides && steps->stride < apart ? steps->stride : apart;
+        steps->strides = 1;
+    }
+    int64_t before = step - steps->stride, whole = before / steps->every;
+    if (before % steps->every < 0) /* as Python's division */
+        whole--;
+    return step / steps->every != whole;
+}
+
+/* Have the processor fetch what the step is about to touch, all at once. */
+static void prefetch(const Steps *steps)
+{
+    ring_prefetch(steps->ring);
+    __builtin_prefetch(steps->clock, 1);
+    __builtin_prefetch(steps->interval, 1);
+    __builtin_prefetch((const char *)steps->interval + 64);
+    __builtin_prefetch(steps->interval->sums.doubles, 1);
+    const Numbers *rows[] = {&steps->interval->flat, &steps->interval->row, &steps->interval->order};
+    for (int i = 0; i < 3; i++)
+        for (Py_ssize_t at = 0; at < rows[i]->count; at += 8)
+            __builtin_prefetch(rows[i]->doubles + at);
+    if (steps->picks != NULL)
+        picks_prefetch(steps->picks);
+}
+
+/* End the sources' interval; false with an error set where that is not possible. */
+static bool measure(Steps *steps, int64_t step, PyObject *number)
+{
+    Interval *interval = steps->interval;
+    Py_ssize_t wanted = source_values(interval);
+    if (steps->picks != NULL && picks_size(steps->picks) == wanted) {
+        picks_drain(steps->picks, step, interval->flat.doubles);
+        return true;
+    }
+    PyObject *values = PyObject_CallMethod(steps->recorder, "measure", "O", number);
+    if (values == NULL)
+        return false;
+    bool fits = PyList_Check(values) && PyList_Size(values) == wanted;
+    for (Py_ssize_t i = 0; fits && i < wanted; i++) {
+        PyObject *item = PySequence_GetItem(values, i);
+        double value = item == NULL ? -1.0 : PyFloat_AsDouble(item);
+        Py_XDECREF(item);
+        /* Its own code may have run. */
+        fits = (value != -1.0 || PyErr_Occurred() == NULL) && source_values(interval) == wanted;
+        if (fits)
+            interval->flat.doubles[i] = value;
+    }
+    Py_DECREF(values);
+    if (!fits && PyErr_Occurred() == NULL)
+        PyErr_SetString(PyExc_AssertionError, "a source of ours has another layout than its metrics");
+    return fits;
+}
+
+/* A step that is not a log step. */
+static bool end_step(Steps *steps, int64_t step, int64_t time_ns, PyObject *number)
+{
+    if (steps->picks != NULL) {
+        picks_end_step(steps->picks, step);
+    } else {
+        PyObject *ended = PyObject_CallMethod(steps->recorder, "end_step", "O", number);
+        if (ended == NULL)
+            return false;
+        Py_DECREF(ended);
+    }
+    if (ring_values(steps->ring) < 0)
+        return true; /* a source has ended the session */
+    ring_mark(steps->ring, step, time_ns);
+    return true;
+}
+
+/* Measure, complete and record a row. */
+static bool record_row(Steps *steps, int64_t step, int64_t time_ns, double now, PyObject *number)
+{
+    Interval *interval = steps->interval;
+    if (!measure(steps, step, number))
+        return false;
+    if (interval->means == NULL || ring_values(steps->ring) != interval->row.count) {
+        PyErr_SetString(PyExc_ValueError, "the session has ended");
+        return false;
+    }
+    clock_end_interval(steps->clock, now, step, interval->flat.doubles + source_values(interval));
+    complete(interval);
+    steps->open = 0;
+    if (steps->alone) {
+        ring_append(steps->ring, step, time_ns, KIND_BOTH, interval->row.doubles);
+        steps->newest_step = step;
+        steps->newest_ns = time_ns;
+        return true;
+    }
+    PyObject *emitted = PyObject_CallMethod(steps->recording, "emit_values", "OLO", number, (long long)time_ns, steps->row);
+    Py_XDECREF(emitted);
+    return emitted != NULL;
+}
+
+/* The failure contract: nothing of ours raises into the training loop. */
+static PyObject *leave_out(Steps *steps, PyObject *number, double now)
+{
+    if (!PyErr_ExceptionMatches(PyExc_Exception))
+        return NULL;
+    PyObject *type, *error, *trace;
+    PyErr_Fetch(&type, &error, &trace);
+    PyErr_NormalizeException(&type, &error, &trace);
+    PyObject *result = PyObject_CallMethod(steps->recording, "leave_out", "OdO", number, now, error);
+    Py_XDECREF(type);
+    Py_XDECREF(error);
+    Py_XDECREF(trace);
+    return result;
+}
+
+/* What follows once it is certain that the step is one of those that are done here. */
+static PyObject *make_step(Steps *steps, PyObject *given, int64_t number, PyObject *scalars)
+{
+    prefetch(steps);
+    double now = steady_seconds();
+    Interval *interval = steps->interval;
+    steps->logs = ends_interval(steps, number);
+    steps->given = steps->last_step = number;
+    if (scalars != Py_None && !add_scalars(interval, scalars)) {
+        PyObject *added = PyObject_CallMethod(steps->recorder, "add", "O", scalars);
+        if (added == NULL)
+            return leave_out(steps, given, now);
+        Py_DECREF(added);
+    }
+    if (interval->late || interval->on_device)
+        return PyObject_CallMethod(steps->recording, "finish", "Od", given, now);
+    int64_t time_ns = clock_stamp(steps->clock, now);
+    bool recorded = steps->logs ? record_row(steps, number, time_ns, now, given) : end_step(steps, number, time_ns, given);
+    if (!recorded)
+        return leave_out(steps, given, now);
+    Py_RETURN_NONE;
+}
+
+static PyObject *step(Steps *steps, PyObject *const *args, Py_ssize_t count, PyObject *names)
+{
+    int overflow = 0;
+    bool plain = steps->plain && !steps->busy && names == NULL && (count == 1 || count == 2);
+    PyObject *scalars = count == 2 ? args[1] : Py_None;
+    int64_t number = plain && PyLong_CheckExact(args[0]) ? PyLong_AsLongLongAndOverflow(args[0], &overflow) : -1;
+    plain = plain && !overflow && number >= 0 && number > steps->given && number <= LARGEST_STEP &&
+            (scalars == Py_None || PyDict_CheckExact(scalars)) && steps->interval != NULL &&
+            steps->interval->means != NULL && ring_values(steps->ring) == steps->interval->row.count;
+    if (plain) {
+        steps->busy = true; /* whatever of the user's runs meanwhile: what is bound stays */
+        PyObject *result = make_step(steps, args[0], number, scalars);
+        steps->busy = false;
+        if (steps->ends)
+            steps_release(steps);
+        return result;
+    }
+    if (steps->twin != NULL)
+        return call_twin(steps->twin, NULL, args, count, names);
+    PyErr_SetString(PyExc_RuntimeError, "the session has ended");
+    return NULL;
+}
+
+static PyObject *steps_bind(Steps *steps, PyTypeObject *owner, PyObject *const *args, Py_ssize_t count, PyObject *names)
+{
+    Types *types = PyType_GetModuleState(owner);
+    if (types == NULL || names != NULL || count != 8) {
+        PyErr_SetString(PyExc_TypeError, "bind() takes recording, recorder, interval, clock, ring, picks, row and twin");
+        return NULL;
+    }
+    Interval *interval = checked(args[2], types->interval);
+    Clock *clock = interval == NULL ? NULL : checked(args[3], types->clock);
+    Ring *ring = clock == NULL ? NULL : checked(args[4], types->ring);
+    Picks *picks = ring == NULL || args[5] == Py_None ? NULL : checked(args[5], types->picks);
+    if (ring == NULL || (picks == NULL && args[5] != Py_None))
+        return NULL;
+    if (interval->means == NULL || ring_values(ring) != interval->row.count || steps->every < 1) {
+        PyErr_SetString(PyExc_ValueError, "the ring's records are of another schema, or arrays lack");
+        return NULL;
+    }
+    if (steps->busy) {
+        PyErr_SetString(PyExc_RuntimeError, "a step is being made");
+        return NULL;
+    }
+    for (Py_ssize_t i = 0; i < count; i++)
+        Py_INCREF(args[i]);
+    if (picks == NULL)
+        Py_DECREF(args[5]);
+    steps_release(steps);
+    steps->recording = args[0];
+    steps->recorder = args[1];
+    steps->interval = interval;
+    steps->clock = clock;
+    steps->ring = ring;
+    steps->picks = picks;
+    steps->row = args[6];
+    steps->twin = args[7];
+    Py_RETURN_NONE;
+}
+
+static PyObject *steps_unbind(Steps *steps, PyObject *ignored)
+{
+    (void)ignored;
+    steps->plain = 0;
+    steps->ends = true;
+    if (!steps->busy)
+        steps_release(steps);
+    Py_RETURN_NONE;
+}
+
+static int steps_traverse(Steps *steps, visitproc visit, void *arg)
+{
+    Py_VISIT((PyObject *)Py_TYPE((PyObject *)steps));
+    Py_VISIT((PyObject *)steps->interval);
+    Py_VISIT((PyObject *)steps->clock);
+    Py_VISIT((PyObject *)steps->ring);
+    Py_VISIT((PyObject *)steps->picks);
+    Py_VISIT(steps->recording);
+    Py_VISIT(steps->recorder);
+    Py_VISIT(steps->row);
+    Py_VISIT(steps->twin);
+    return 0;
+}
+
+static int steps_clear(Steps *steps)
+{
+    steps_release(steps);
+    return 0;
+}
+
+static void steps_dealloc(Steps *steps)
+{
+    PyTypeObject *type = Py_TYPE((PyObject *)steps);
+    PyObject_GC_UnTrack(steps);
+    steps_release(steps);
+    ((freefunc)PyType_GetSlot(type, Py_tp_free))(steps);
+    Py_DECREF(type);
+}
+
+static PyMethodDef steps_methods[] = {
+    {"step", (PyCFunction)(void (*)(void))step, METH_FASTCALL | METH_KEYWORDS,
+     "step($self, /, step, extra_metrics=None, *, by=None)\n--\n\nNote the end of a step; see Telemetry.step."},
+    {"bind", (PyCFunction)(void (*)(void))steps_bind, METH_METHOD | METH_FASTCALL | METH_KEYWORDS, NULL},
+    {"unbind", (PyCFunction)steps_unbind, METH_NOARGS, NULL},
+    {NULL, NULL, 0, NULL},
+};
+
+static PyMemberDef steps_members[] = {
+    {"plain", T_BOOL, offsetof(Steps, plain), 0, NULL},
+    {"open", T_BOOL, offsetof(Steps, open), 0, NULL},
+    {"logs", T_BOOL, offsetof(Steps, logs), 0, NULL},
+    {"strides", T_BOOL, offsetof(Steps, strides), 0, NULL},
+    {"alone", T_BOOL, offsetof(Steps, alone), 0, NULL},
+    {"given", T_LONGLONG, offsetof(Steps, given), 0, NULL},
+    {"last_step", T_LONGLONG, offsetof(Steps, last_step), 0, NULL},
+    {"stride", T_LONGLONG, offsetof(Steps, stride), 0, NULL},
+    {"every", T_LONGLONG, offsetof(Steps, every), 0, NULL},
+    {"newest_step", T_LONGLONG, offsetof(Steps, newest_step), 0, NULL},
+    {"newest_ns", T_LONGLONG, offsetof(Steps, newest_ns), 0, NULL},
+    {NULL, 0, 0, 0, NULL},
+};
+
+static PyType_Slot steps_slots[] = {
+    {Py_tp_dealloc, steps_dealloc}, {Py_tp_traverse, steps_traverse}, {Py_tp_clear, steps_clear},
+    {Py_tp_methods, steps_methods}, {Py_tp_members, steps_members},   {0, NULL},
+};
+
+static PyType_Spec steps_spec = {
+    .name = "otel_train.native._core.Steps",
+    .basicsize = sizeof(Steps),
+    .flags = Py_TPFLAGS_DEFAULT | Py_TPFLAGS_BASETYPE | Py_TPFLAGS_HAVE_GC,
+    .slots = steps_slots,
+};
+
+int add_step(PyObject *module, Types *types)
+{
+    if (add_type(module, &interval_spec, &types->interval) < 0)
+        return -1;
+    return add_type(module, &steps_spec, NULL);
+}
