@@ -94,18 +94,16 @@ class Telemetry:
         self._facts = dict(facts or {})
         self._running: Recording | None = None
         self._enabled = join is not None
-        self._steps = CoreSteps()
+        self._steps, self._clock = CoreSteps(), StepClock()
         self._off = ""
         """Reason for which nothing is recorded any more, as a message about a call; empty where nothing is expected."""
-        self._clock = StepClock()
         self._warnings = OnceLogger(logger)
         self._early = EarlyScalars()
         self._admission = Admission(self._early, self._rows, self._warnings)
         # A ledger that drops what sits unused goes by steps: training must not change when telemetry is off.
         self._clocked = [end_step for source in sources if (end_step := clock_of(source)) is not None]
-        self._process_end = (
-            ProcessEnd(partial(self._end, End.PROCESS), self._leave_forked_child) if self._enabled else None
-        )
+        at_end = partial(self._end, End.PROCESS)
+        self._process_end = ProcessEnd(at_end, self._leave_forked_child) if self._enabled else None
 
     # -- the training loop ---------------------------------------------------------------------------------------
 
