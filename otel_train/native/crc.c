@@ -29,10 +29,11 @@ WITH_CARRYLESS static inline __m128i fold(__m128i folded, __m128i powers, __m128
     return _mm_xor_si128(_mm_xor_si128(low, high), next);
 }
 
-/* Gopal et al. 2009, "Fast CRC computation for generic polynomials using PCLMULQDQ": at least 64 bytes, a multiple of 16. */
+/* Gopal et al. 2009, "Fast CRC computation for generic polynomials using PCLMULQDQ". At least 64 bytes, in 16s. */
 WITH_CARRYLESS static uint32_t extend_by_blocks(uint32_t state, const uint8_t *bytes, size_t count)
 {
-    const __m128i by_64 = _mm_set_epi64x(0x01c6e41596, 0x0154442bd4), by_16 = _mm_set_epi64x(0x00ccaa009e, 0x01751997d0);
+    const __m128i by_64 = _mm_set_epi64x(0x01c6e41596, 0x0154442bd4);
+    const __m128i by_16 = _mm_set_epi64x(0x00ccaa009e, 0x01751997d0);
     const __m128i by_8 = _mm_set_epi64x(0, 0x0163cd6124), barrett = _mm_set_epi64x(0x01f7011641, 0x01db710641);
     const __m128i low_words = _mm_setr_epi32(~0, 0, ~0, 0);
     const __m128i *blocks = (const __m128i *)bytes;

@@ -94,7 +94,8 @@ static uint8_t *next_record(const Ring *ring)
 static void publish(Ring *ring, int64_t written)
 {
     ring->written = written;
-    __atomic_store_n((uint64_t *)((uint8_t *)ring->mapping.bytes + PROGRESS_OFFSET), (uint64_t)written, __ATOMIC_RELEASE);
+    uint64_t *progress = (uint64_t *)((uint8_t *)ring->mapping.bytes + PROGRESS_OFFSET);
+    __atomic_store_n(progress, (uint64_t)written, __ATOMIC_RELEASE);
 }
 
 void ring_prefetch(const Ring *ring)
@@ -229,7 +230,8 @@ static void ring_dealloc(Ring *ring)
 }
 
 static PyMethodDef ring_methods[] = {
-    {"append", (PyCFunction)append, METH_VARARGS, "append($self, step, time_ns, kind, values, /)\n--\n\nAppend a record."},
+    {"append", (PyCFunction)append, METH_VARARGS,
+     "append($self, step, time_ns, kind, values, /)\n--\n\nAppend a record."},
     {"bind", (PyCFunction)bind, METH_VARARGS, NULL},
     {"unbind", (PyCFunction)unbind, METH_NOARGS, NULL},
     {NULL, NULL, 0, NULL},

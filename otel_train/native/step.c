@@ -15,7 +15,7 @@
 #define RECENT 8
 #define BESIDE 6 /* values between the sources' and the scalars': length, steps, wait, 1, dropped, a zero */
 
-/* -- an interval's values: Recorder, ScalarRecorder ----------------------------------------------------------------- */
+/* -- an interval's values: Recorder, ScalarRecorder ---------------------------------------------------------------- */
 
 typedef struct {
     PyObject_HEAD
@@ -42,7 +42,8 @@ static void interval_release(Interval *interval)
 {
     Py_CLEAR(interval->means);
     Py_CLEAR(interval->totals);
-    Numbers *all[] = {&interval->sums, &interval->peaks, &interval->empty, &interval->order, &interval->flat, &interval->row};
+    Numbers *all[] = {&interval->sums,  &interval->peaks, &interval->empty,
+                      &interval->order, &interval->flat,  &interval->row};
     for (size_t i = 0; i < sizeof all / sizeof *all; i++)
         numbers_release(all[i]);
     for (int i = 0; i < RECENT; i++)
@@ -107,7 +108,8 @@ static bool add_scalars(Interval *interval, PyObject *scalars)
     PyObject *key, *value;
     Py_ssize_t position = 0, count = 0;
     while (PyDict_Next(scalars, &position, &key, &value)) {
-        if (count == MOST_SCALARS || !read_value(value, &read[count].value) || !find_key(interval, key, count, &read[count]))
+        bool reads = count < MOST_SCALARS && read_value(value, &read[count].value);
+        if (!reads || !find_key(interval, key, count, &read[count]))
             return false;
         count++;
     }
@@ -163,8 +165,8 @@ static bool in_bounds(const Interval *interval)
 static PyObject *interval_bind(Interval *interval, PyObject *args)
 {
     PyObject *means, *totals, *sums, *peaks, *empty, *order, *flat, *row;
-    if (!PyArg_ParseTuple(args, "O!O!OOOOOO", &PyDict_Type, &means, &PyDict_Type, &totals, &sums, &peaks, &empty, &order,
-                          &flat, &row))
+    if (!PyArg_ParseTuple(args, "O!O!OOOOOO", &PyDict_Type, &means, &PyDict_Type, &totals, &sums, &peaks, &empty,
+                          &order, &flat, &row))
         return NULL;
     interval_release(interval);
     if (numbers_take(&interval->sums, sums, 'd', 0) < 0 || numbers_take(&interval->peaks, peaks, 'd', 0) < 0 ||
@@ -234,7 +236,7 @@ static PyType_Spec interval_spec = {
     .slots = interval_slots,
 };
 
-/* -- a session's steps: Telemetry.step, Recording.step --------------------------------------------------------------- */
+/* -- a session's steps: Telemetry.step, Recording.step ------------------------------------------------------------- */
 
 typedef struct {
     PyObject_HEAD
@@ -358,7 +360,8 @@ static bool record_row(Steps *steps, int64_t step, int64_t time_ns, double now, 
         steps->newest_ns = time_ns;
         return true;
     }
-    PyObject *emitted = PyObject_CallMethod(steps->recording, "emit_values", "OLO", number, (long long)time_ns, steps->row);
+    PyObject *emitted =
+        PyObject_CallMethod(steps->recording, "emit_values", "OLO", number, (long long)time_ns, steps->row);
     Py_XDECREF(emitted);
     return emitted != NULL;
 }
@@ -395,7 +398,8 @@ static PyObject *make_step(Steps *steps, PyObject *given, int64_t number, PyObje
     if (interval->late || interval->on_device)
         return PyObject_CallMethod(steps->recording, "finish", "Od", given, now);
     int64_t time_ns = clock_stamp(steps->clock, now);
-    bool recorded = steps->logs ? record_row(steps, number, time_ns, now, given) : end_step(steps, number, time_ns, given);
+    bool recorded =
+        steps->logs ? record_row(steps, number, time_ns, now, given) : end_step(steps, number, time_ns, given);
     if (!recorded)
         return leave_out(steps, given, now);
     Py_RETURN_NONE;
@@ -428,7 +432,7 @@ static PyObject *steps_bind(Steps *steps, PyTypeObject *owner, PyObject *const *
 {
     Types *types = PyType_GetModuleState(owner);
     if (types == NULL || names != NULL || count != 8) {
-        PyErr_SetString(PyExc_TypeError, "bind() takes recording, recorder, interval, clock, ring, picks, row and twin");
+        PyErr_SetString(PyExc_TypeError, "bind() takes recording, recorder, interval, clock, ring, picks, row, twin");
         return NULL;
     }
     Interval *interval = checked(args[2], types->interval);

@@ -9,7 +9,6 @@ from typing import Any, NamedTuple
 
 from otel_train.catalogue import MAX_TEXT, MOST_BY_SOURCE, TIMING, Layout, Metric, rows
 from otel_train.exceptions import ConfigurationError
-from otel_train.mixing.meter import picks_of
 from otel_train.native.records import IntervalState, Picks
 from otel_train.ring import Schema
 from otel_train.step.clock import Interval
@@ -131,6 +130,10 @@ class Recorder:
     @property
     def picks(self) -> Picks | None:
         """Counts of the only source, where all that a step does with it is to drain them; None for other sources."""
+        if type(self._only).__module__ != "otel_train.mixing.meter":
+            return None  # without a look at what a rank without a mixer has not loaded
+        from otel_train.mixing.meter import picks_of  # noqa: PLC0415
+
         return picks_of(self._only)
 
     def _drop(self, name: str, reason: str) -> None:

@@ -30,7 +30,7 @@ def test_core_takes_no_memory(name: str) -> None:
 
 def test_each_file_is_built() -> None:
     """Each file adds its part to the module, and `fill` calls all of them."""
-    added = re.compile(r"^int (add_\w+)\(PyObject \*module\);?$", re.MULTILINE)
+    added = re.compile(r"^int (add_\w+)\(PyObject \*module(?:, Types \*types)?\);?$", re.MULTILINE)
     adding = {name for text in SOURCES.values() for name in added.findall(text)}
     [body] = re.findall(r"^static int fill\(.*?^}", SOURCES["module.c"], re.MULTILINE | re.DOTALL)
     assert set(re.findall(r"\b(add_\w+)\(", body)) == adding
