@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from array import array
+from typing import Any
 
 import torch
 
@@ -22,6 +23,10 @@ class IntBuffer:
         self.count = 0
         """Number of those that the call has."""
         self._tensor: torch.Tensor | None = None
+
+    def __getstate__(self) -> dict[str, Any]:
+        """Return what a copy is made of: its tensor must share the memory of its own array."""
+        return {**vars(self), "_tensor": None}
 
     def resize(self, count: int) -> array[int]:
         """Make room for a call of so many numbers, and return the array; what was in it is lost where it grows."""

@@ -94,13 +94,36 @@ class Shard:
         """Bytes of a row of `fetch_rows`."""
         self._slab = torch.zeros(self.capacity + 1, self.row_bytes // size, dtype=dtype, device=device)
         self._slab.view(torch.uint8)[: self.capacity, -1] = 1
-        self._states = self._slab[:, :width].view(-1, *self.state_shape)
-        self._wide = _wide_view(self._slab, width * size) if self.device.type == "cpu" else None
-        self._table = table(self.capacity, interval.recently_evicted, _BOUNDS)
+        self._lay_out(table)
         self._sources, self._rows, self._evicted = IntBuffer(), IntBuffer(), IntBuffer()
         self._report = array("q", bytes(8 * (BUCKETS + len(_BOUNDS) + 1)))
-        self.recently_evicted = EvictedKeys(self._table, interval.recently_evicted)
+
+    def _lay_out(self, table: type[KeyTable]) -> None:
+        """Make a new table, and the views of the slab."""
+        self._states = self._slab[:, : self._width].view(-1, *self.state_shape)
+        state_bytes = self._width * self.dtype.itemsize
+        self._wide = _wide_view(self._slab, state_bytes) if self.device.type == "cpu" else None
+        remembered = self._interval.recently_evicted
+        self._table = table(self.capacity, remembered, _BOUNDS)
+        self.recently_evicted = EvictedKeys(self._table, remembered)
         """The ring of evicted keys."""
+
+    def __getstate__(self) -> dict[str, Any]:
+        """Return what a deep copy is made of: a table of the core can't be copied, and views would lose their slab."""
+        made = {"_states", "_wide", "_table", "recently_evicted"}
+        kept = {name: value for name, value in vars(self).items() if name not in made}
+        return {**kept, "table": type(self._table), "entries": self._table.entries(), "ring": self._table.ring()}
+
+    def __setstate__(self, state: dict[str, Any]) -> None:
+        """Take what a deep copy is made of."""
+        table, entries, ring = state.pop("table"), state.pop("entries"), array("q", bytes(state.pop("ring")))
+        vars(self).update(state)
+        self._lay_out(table)
+        keys, _, steps = (array("q", bytes(part)) for part in entries)
+        self._table.restore(keys, steps, len(keys), self._rows.resize(len(keys)))
+        states = self._states.index_select(0, tensor_of(entries[1]).to(self.device))
+        self._states.index_copy_(0, self._rows.tensor.to(self.device), states)
+        self._table.remember(ring, len(ring))
 
     @property
     def dtype(self) -> torch.dtype:
@@ -207,7 +230,7 @@ class Shard:
         """Evict the entries that sat unused for more than `max_idle_steps`, and return how many."""
         if self.max_idle_steps is None:
             return 0
-        stale = array("q", bytes(self._table.evict_stale(self._interval.step - self.max_idle_steps)))
+        stale = array("q", bytes(self._table.evict_stale(max(-(2**63), self._interval.step - self.max_idle_steps))))
         self._interval.emit("evict", stale, why=STALE)
         return len(stale)
 

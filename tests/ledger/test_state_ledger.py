@@ -1,5 +1,6 @@
 """StateLedger on one rank: the same as ordered dicts, whatever is done to it."""
 
+import copy
 from typing import Any
 
 import pytest
@@ -117,6 +118,27 @@ def test_core_equals_its_twin(size: dict[str, Any], later: dict[str, Any], befor
         }
         given_by.append([results, saved, second.drain_measurements(second.step + 2), events])
     assert given_by[0] == given_by[1]
+
+
+@pytest.mark.parametrize("table", TABLES)
+@given(size=SIZES, before=CALLS, after=CALLS)
+@example(  # as many ids in the first call as in the last one before, in another order
+    size={"capacity": 2, "ring": 2, "max_idle_steps": None},
+    before=[("store", [1, 2]), ("fetch", [2, 1])],
+    after=[("fetch", [1, 2])],
+)
+def test_deep_copy_is_its_own(table: type[KeyTable], size: dict[str, Any], before: list[Any], after: list[Any]) -> None:
+    """A deep copy goes on as the ledger that it was made of, and neither changes the other."""
+    first = make(size, table)
+    for number, (call, ids) in enumerate(before):
+        apply(first, call, ids, number)
+    copied, unused = copy.deepcopy(first), copy.deepcopy(first)
+    for number, (call, ids) in enumerate(after):
+        assert apply(first, call, ids, number) == apply(copied, call, ids, number)
+    assert first.drain_measurements() == copied.drain_measurements()
+    for number, (call, ids) in enumerate(after):
+        apply(unused, call, ids, number)
+    assert unused.drain_measurements()[:4] == [copied.last_extra_metrics[key] for key in copied.last_extra_metrics]
 
 
 @given(SIZES, CALLS)
