@@ -27,7 +27,7 @@ SIGNATURES: dict[str, str] = {
     "KeyTable.remember": "qc",
     "KeyTable.restore": "qqcq",
     "Packing": "cccn",
-    "Packing.pack": "dnvc",
+    "Packing.pack": "dnvco",
     "Packing.everybody": "dn",
     "Packing.unpack": "dnd",
     "Packing.others": "dn",

@@ -65,8 +65,7 @@ static double square(int64_t step)
 
 /* -- packing ---------------------------------------------------------------------------------------------------- */
 
-/* Write a rank's sums, and its peaks into its own slots; false, with no error set, where values are left to the twin.
- */
+/* Write a rank's sums, and its peaks into its own slots; false, with no error set, where the twin is to do it. */
 static bool values_put(const Packing *packing, double *vector, PyObject *values, Py_ssize_t rank)
 {
     double *sums = vector + HEADER, *slots = vector + packing->slots + rank;
@@ -99,35 +98,39 @@ static bool values_put(const Packing *packing, double *vector, PyObject *values,
     return fits;
 }
 
-/* Zero a vector; the late part only where a rank has filled it: what no rank has filled is still zero after the sum. */
-static void vector_clear(const Packing *packing, double *vector)
+/* Zero a vector; the late part only where a rank has filled it: what no rank has filled is still zero after the sum. Of
+ * a rank's own vector all but the late part is zero, or is packed anew. */
+static void vector_clear(const Packing *packing, double *vector, bool own)
 {
     bool late = packing->size > packing->late && vector[packing->late] != 0.0;
-    memset(vector, 0, (size_t)(late ? packing->size : packing->late) * sizeof(double));
+    Py_ssize_t begin = own ? packing->late : 0, end = late ? packing->size : packing->late;
+    memset(vector + begin, 0, (size_t)(end - begin) * sizeof(double));
 }
 
-/* pack(vector, step, values, rank): false where the twin is to do it. */
+/* pack(vector, step, values, rank, own): false where the twin is to do it. */
 static PyObject *packing_pack(PyObject *self, PyObject *const *args, Py_ssize_t count)
 {
     const Packing *packing = (const Packing *)self;
     Numbers taken = {0};
     int64_t step;
-    if (count_is(count, 4) < 0)
+    if (count_is(count, 5) < 0)
         return NULL;
     Py_ssize_t rank = PyLong_AsSsize_t(args[3]);
-    if (rank == -1 && PyErr_Occurred())
+    int own = PyObject_IsTrue(args[4]);
+    if ((rank == -1 && PyErr_Occurred()) || own < 0)
         return NULL;
     if (rank < 0 || rank >= packing->ranks || !step_read(args[1], &step))
         Py_RETURN_FALSE;
     if (numbers_take(&taken, args[0], 'd', packing->size) < 0)
         return NULL;
     double *vector = taken.doubles;
-    vector_clear(packing, vector);
+    vector_clear(packing, vector, own);
     bool done = values_put(packing, vector, args[2], rank);
     if (done) {
         vector[0] = 1.0;
         vector[1] = (double)step;
         vector[2] = square(step);
+        vector[3] = 0.0;
         vector[packing->signs + rank] = (double)step + 1.0;
     }
     numbers_release(&taken);

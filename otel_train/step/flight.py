@@ -27,7 +27,7 @@ class Flight:
     step: int
     time_ns: int
     packed: Packed
-    """Vector of this rank, replaced by the result."""
+    """Vector of this rank; once it has landed, the result."""
     device: DevicePart | None = None
     """Part of the values that is still on a GPU."""
     late: Sequence[tuple[int, torch.Tensor]] = ()
@@ -43,7 +43,9 @@ class Flight:
     work: Any = None
     """Handle that `all_reduce` returned; None when there is one rank."""
     pinned: torch.Tensor | None = None
-    """float64 [plan.size], in pinned memory: where a GPU puts the result first."""
+    """float64 [plan.size], in pinned memory: where a GPU puts the result."""
+    sent: Packed | None = None
+    """Vector of this rank, once the result has landed there."""
     ready: Any = None
     """CUDA event after what `device` is made of, where the launch has to wait."""
     copied: Any = None
@@ -111,14 +113,16 @@ class Collective:
         else:
             stream.wait_stream(torch.cuda.current_stream(self._group.device))
         with torch.cuda.stream(stream):
-            flight.pinned = pinned = flight.packed.vector.pin_memory()
-            on_gpu = pinned.to(self._group.device, non_blocking=True)
+            packed = flight.packed
+            given = packed.vector if packed.own else packed.vector.pin_memory()
+            flight.pinned = torch.empty_like(given, pin_memory=True)
+            on_gpu = given.to(self._group.device, non_blocking=True)
             for part in (*(flight.device or ()), *(value for _, value in flight.late)):
                 part.record_stream(stream)
             self._add_device_part(on_gpu, flight)
             flight.work = dist.all_reduce(on_gpu, group=self._group.handle, async_op=True)
             flight.work.wait()  # NCCL: makes this stream wait, not the host
-            pinned.copy_(on_gpu, non_blocking=True)
+            flight.pinned.copy_(on_gpu, non_blocking=True)
             flight.copied = torch.cuda.Event()  # type: ignore[no-untyped-call]
             flight.copied.record(stream)
 
@@ -137,7 +141,7 @@ class Collective:
             own.copy_(torch.maximum(own, peaks.to(vector.device)))
 
     def land(self, flight: Flight) -> None:
-        """Put the result of a complete reduction into its packed vector.
+        """See that a complete reduction's packed vector is the result.
 
         Raises:
             RuntimeError: It has failed; gloo raises its kin when a peer is gone.
@@ -145,7 +149,7 @@ class Collective:
         if flight.work is not None and flight.copied is None:
             flight.work.wait()
         if flight.pinned is not None:
-            flight.packed.vector.copy_(flight.pinned)
+            flight.sent, flight.packed = flight.packed, self._plan.over(flight.pinned, own=False)
 
 
 def _new_stream() -> torch.cuda.Stream:

@@ -4,6 +4,9 @@ from __future__ import annotations
 
 import logging
 from collections.abc import Callable, Mapping, Sequence
+from functools import partial
+
+import torch
 
 from otel_train.step.flight import Flight
 from otel_train.step.key_registry import KeyRegistry
@@ -108,12 +111,21 @@ class PackedVectors:
         keys = [(self._registry.key(slot.number), slot) for slot in slots]
         return [LateValue(key.metric, slot.total, slot.weight, step) for key, slot in keys if key is not None]
 
-    def _spare(self) -> Packed | None:
-        return self._free.pop() if self._free else None
+    def _spare(self) -> Packed:
+        if self._free:
+            return self._free.pop()
+        if self._group.device.type == "cpu":
+            return self._plan.new()
+        # A GPU takes it from pinned memory without the host, and puts the result elsewhere.
+        pinned = torch.zeros(self._plan.size, dtype=torch.float64, device="cpu", pin_memory=True)
+        return self._plan.over(pinned, own=True)
 
     def reduced(self, flight: Flight, late: Sequence[LateValue] = ()) -> Reduced:
         """Return the result of a landed flight; most ranks never read it, so it is unpacked when it is read."""
         step, packed = flight.step, flight.packed
+        if flight.sent is not None:
+            self.give_back(flight)
+            return Reduced(step, flight.time_ns, partial(self._unpack, packed, step), late)
         if not self._emits:
             return Reduced(step, flight.time_ns, _Loan(packed, step, self._unpack, self._free), late)
         values = self._unpack(packed, step)
@@ -121,8 +133,8 @@ class PackedVectors:
         return Reduced(step, flight.time_ns, values, late)
 
     def give_back(self, flight: Flight) -> None:
-        """Take the vector of a landed flight whose result is thrown away."""
-        self._free.append(flight.packed)
+        """Take the vector of a landed flight, whose result nobody reads from there."""
+        self._free.append(flight.packed if flight.sent is None else flight.sent)
 
     def _unpack(self, packed: Packed, step: int) -> Sequence[float]:
         values = self._plan.unpack(packed, step)

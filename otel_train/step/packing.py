@@ -13,6 +13,7 @@ Values outside the vector are flat, in the order of a ring's record: [sums ..., 
 
 from __future__ import annotations
 
+import ctypes
 import math
 import struct
 from array import array
@@ -118,7 +119,7 @@ class Packed(NamedTuple):
     training step.
     """
 
-    buffer: bytearray
+    buffer: bytearray | memoryview
     """float64 [size], the bytes of `vector`."""
     doubles: memoryview[float]
     """float64 [size], those bytes as numbers."""
@@ -126,6 +127,8 @@ class Packed(NamedTuple):
     """float64 [size], on the CPU."""
     candidates: torch.Tensor
     """float64 [peaks, world size], its peaks."""
+    own: bool = False
+    """Whether the result comes into another one: this one has the rank's own numbers only, and zeros."""
 
 
 class PackingPlan:
@@ -171,8 +174,8 @@ class PackingPlan:
             TypeError: A peak is not a number.
             ValueError: A peak is missing. What else it raises is the value's own `__float__`'s.
         """
-        out = self._new() if out is None else out
-        if self._core is None or not self._core.pack(out.doubles, step, values, rank):
+        out = self.new() if out is None else out
+        if self._core is None or not self._core.pack(out.doubles, step, values, rank, out.own):
             self._pack(step, values, rank, out)
         return out
 
@@ -192,7 +195,7 @@ class PackingPlan:
             rank: The rank within the group.
             out: As for `pack`.
         """
-        out = self._new() if out is None else out
+        out = self.new() if out is None else out
         self._clear(out)
         closed = sign.presence in (Presence.CLOSED, Presence.CLOSED_EARLY)
         self._head.pack_into(out.buffer, 0, 0.0, 0.0, 0.0, float(closed), *self.absent[: self.sums])
@@ -201,17 +204,31 @@ class PackingPlan:
         return out
 
     @outside_modes
-    def _new(self) -> Packed:
+    def new(self) -> Packed:
+        """Return a vector of zeros."""
         buffer = bytearray(8 * self.size)
         vector = torch.frombuffer(buffer, dtype=torch.float64)
-        candidates = vector[self._slots : self._signs].view(self.peaks, self.world_size)
-        return Packed(buffer, memoryview(buffer).cast("d"), vector, candidates)
+        return Packed(buffer, memoryview(buffer).cast("d"), vector, self._candidates(vector))
+
+    def over(self, vector: torch.Tensor, *, own: bool) -> Packed:
+        """Return memory that torch has made, such as pinned memory, as a packed vector.
+
+        Args:
+            vector: float64 [size], on the CPU.
+            own: As `Packed.own`.
+        """
+        view = memoryview((ctypes.c_char * (8 * self.size)).from_address(vector.data_ptr())).cast("B")
+        return Packed(view, view.cast("d"), vector, self._candidates(vector), own)
+
+    def _candidates(self, vector: torch.Tensor) -> torch.Tensor:
+        return vector[self._slots : self._signs].view(self.peaks, self.world_size)
 
     @outside_modes
     def _clear(self, out: Packed) -> None:
-        # What no rank has filled is still zero after the sum.
+        # What no rank has filled is still zero after the sum. Of its own vector a rank packs all else anew.
+        begin = self.late.offset if out.own else 0
         end = self.size if self.late.is_filled(out.doubles) else self.late.offset
-        out.vector[:end].zero_()
+        out.vector[begin:end].zero_()
 
     def everybody(self, packed: Packed, step: int) -> bool:
         """Tell whether all ranks packed values of this step, and none has closed.

@@ -61,6 +61,28 @@ def test_both_pack_alike(data: Any, shape: tuple[int, int, int], step: int, form
     assert packed[0] == packed[1]
 
 
+@settings(max_examples=60, deadline=None)
+@given(st.data(), SHAPES, st.lists(st.sampled_from(["values", "late", *Presence]), min_size=1, max_size=5))
+def test_own_vector_is_used_again(data: Any, shape: tuple[int, int, int], before: list[Any]) -> None:
+    """A rank's own vector, whose result came into another one, is as good as a new one, whatever was packed before."""
+    sums, peaks, world_size = shape
+    rank = data.draw(st.integers(0, world_size - 1))
+    values = [2.5] * (sums + peaks)
+    for plan in (PackingPlan(*shape, late_keys=2), twin_of(*shape, late_keys=2)):
+        own = plan.over(torch.zeros(plan.size, dtype=torch.float64), own=True)
+        for step, case in enumerate(before):
+            if isinstance(case, Presence):
+                own = plan.pack_absent(RankSign(step, case), rank, own)
+            else:
+                own = plan.pack(step, [math.nan] * (sums + peaks), rank, own)
+            if case == "late":
+                plan.late.put(own.doubles, 1, LateValue(Metric("late"), 3.0, 1.0))
+                plan.late.log(own.doubles, 0, 1, LateValue(Metric("late"), 3.0, 1.0, step))
+        assert bytes(plan.pack(9, values, rank, own).buffer) == bytes(plan.pack(9, values, rank).buffer)
+        sign = RankSign(9, Presence.CLOSED)
+        assert bytes(plan.pack_absent(sign, rank, own).buffer) == bytes(plan.pack_absent(sign, rank).buffer)
+
+
 @settings(max_examples=150, deadline=None)
 @given(st.data(), SHAPES, STEPS)
 def test_both_unpack_alike(data: Any, shape: tuple[int, int, int], step: int) -> None:
@@ -158,10 +180,10 @@ def test_core_refuses_other_buffers() -> None:
     between = memoryview(bytearray(81))[1:73].cast("d")
     for vector in (array("d", [5.0] * 8), array("q", [5] * 9), memoryview(bytes(72)).cast("d"), between, [5.0] * 9):
         with pytest.raises((ValueError, BufferError, TypeError)):
-            shape.pack(vector, 1, (1.0, 2.0), 0)
+            shape.pack(vector, 1, (1.0, 2.0), 0, False)
     with pytest.raises(ValueError, match="late keys"):
         core.late_slots(array("d", [0.0] * 5), 2, 2)
-    assert shape.pack(array("d", [5.0] * 9), 1, (1.0, 2.0), 2) is False
+    assert shape.pack(array("d", [5.0] * 9), 1, (1.0, 2.0), 2, False) is False
 
 
 def test_schema_may_be_empty() -> None:
