@@ -147,7 +147,8 @@ def main() -> int:
             pid, status = os.wait()
             mutant, root = running.pop(pid)
             code = os.waitstatus_to_exitcode(status)
-            if code != pytest.ExitCode.TESTS_FAILED:
+            crashed = mutant.in_c and code < 0  # a signal, which ends the tests
+            if code != pytest.ExitCode.TESTS_FAILED and not crashed:
                 survived = code == pytest.ExitCode.OK
                 what = "survived" if survived else f"pytest ended with {code}"
                 output = "" if survived else "\n" + (root / "output.txt").read_text()[-2000:]

@@ -99,6 +99,7 @@ def calls() -> dict[str, Callable[[], object]]:
         "stale": lambda: table.evict_stale(1),
         "restore": lambda: table.restore(keys, keys, 2, rows),
         "hash": lambda: core.hash_ids(texts, keys, young, {}, 9, 9, lambda _: 2**62),
+        "hash of no string": lambda: core.hash_ids([None], keys, young, {}, 9, 9, lambda _: int("4" * 18)),
         "hash that raises": lambda: core.hash_ids([None], keys, young, {}, 9, 9, lambda _: 1 / 0),
         "route": lambda: core.route(keys, 8, rows, sources, evicted, longs(0, 0)),
         "pack": lambda: packing.pack(vector, 7, [1.0, 2, 3.0, 4], 1, False),
@@ -153,3 +154,31 @@ def test_meter_may_have_no_slots() -> None:
     meter = otel_train.MixingMeter(0, ["code"], {"code": 1})
     meter.set_weights({"code": 2})
     assert meter.drain_measurements()[0] == 0.0
+
+
+@pytest.mark.parametrize(
+    "numbers",
+    [
+        array("d", [0.0]),
+        array("q", [0, 0]),
+        array("f", [0.0] * 8),
+        bytearray(64),
+        memoryview(array("d", [0.0] * 8)).toreadonly(),
+        memoryview(array("d", [0.0] * 8))[::2],
+        memoryview(array("d", [0.0] * 8)).cast("B").cast("d", (4, 2)),
+        memoryview(bytearray(65))[1:].cast("d"),
+        [0.0] * 8,
+        None,
+    ],
+    ids=["short", "whole", "single", "bytes", "read-only", "apart", "square", "unaligned", "list", "none"],
+)
+def test_unfit_buffer_is_refused(numbers: Any) -> None:
+    """What is no row of enough aligned float64 that may be written is refused, and the object holds nothing then."""
+    picks = core.Picks()
+    slots: list[Any] = [array("q", [0, 0]), array("q", [0, 0]), *(array("d", [0.0] * 2) for _ in range(3))]
+    sources = [array("d", [0.5] * 2) for _ in range(6)]
+    with pytest.raises((TypeError, ValueError, BufferError)):
+        picks.bind(tuple(slots), (*sources[:5], numbers), print)
+    slots[0].append(0)
+    with pytest.raises(RuntimeError):
+        picks.pick(0)
