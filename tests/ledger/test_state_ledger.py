@@ -202,15 +202,29 @@ def test_late_first_step_keeps_entries() -> None:
 
 
 @pytest.mark.modes
-@pytest.mark.parametrize("dtype", [torch.bool, torch.int8, torch.bfloat16, torch.complex64])
-@pytest.mark.parametrize("shape", [(), (3,), (2, 2)])
+@pytest.mark.parametrize(
+    "dtype",
+    [torch.bool, torch.int8, torch.uint16, torch.bfloat16, torch.float8_e4m3fn, torch.float64, torch.complex64],
+)
+@pytest.mark.parametrize("shape", [(), (3,), (2, 2), (16,)])
 def test_keeps_any_dtype_and_shape(dtype: torch.dtype, shape: tuple[int, ...]) -> None:
-    """States come back as they were, one or many, with zeros where there is none."""
+    """States come back as they were, one or many, bit for bit, with zeros where there is none."""
     ledger = StateLedger(shape, capacity=4, dtype=dtype)
-    states = torch.randint(0, 2, (2, *shape)).to(dtype)
+    high = 2 if dtype == torch.bool else 256
+    generator = torch.Generator().manual_seed(0)
+    sizes = (*shape[:-1], shape[-1] * dtype.itemsize) if shape else (dtype.itemsize,)
+    states = torch.randint(0, high, (2, *sizes), dtype=torch.uint8, generator=generator).view(dtype).view(2, *shape)
+
+    def bits(values: torch.Tensor) -> torch.Tensor:
+        return values.contiguous().view(len(values), -1).view(torch.uint8)
+
     ledger.store(["a", 7], states)
-    assert ledger.fetch(["a"]).states.equal(states[:1])
-    assert ledger.fetch([7, "b", "a"]).states.equal(torch.stack([states[1], torch.zeros_like(states[0]), states[0]]))
+    given_back = ledger.fetch([7, "b", "a"])
+    first, second = bits(states)
+    assert given_back.states.shape == (3, *shape)
+    assert bits(given_back.states).equal(torch.stack([second, torch.zeros_like(first), first]))
+    assert given_back.found.tolist() == [True, False, True]
+    assert bits(ledger.state_dict()["states"]).equal(bits(states).flip(0))
 
 
 @pytest.mark.parametrize(
