@@ -52,7 +52,8 @@ def machine() -> str:
     )
     versions = ", ".join(f"{name} {importlib.metadata.version(name)}" for name in PACKAGES if _installed(name))
     today = dt.datetime.now(tz=dt.UTC).date()
-    return f"{today}: {os.cpu_count()} x {model}; Python {platform.python_version()}, {versions}"
+    busy = f"load average {os.getloadavg()[2]:.1f} over 15 minutes"  # the benchmark's own processes are in it
+    return f"{today}: {os.cpu_count()} x {model}, {busy}; Python {platform.python_version()}, {versions}"
 
 
 def _lines(path: Path) -> list[str]:
