@@ -166,7 +166,7 @@ def running(contenders: Mapping[str, Contender]) -> Iterator[dict[str, Process]]
 
 
 def take_turns(
-    processes: Mapping[str, Process], before: str, *, rounds: int, steps: int, **options: bool | int
+    processes: Mapping[str, Process], before: str, *, rounds: int, steps: int, less: str = "", **options: bool | int
 ) -> dict[str, Figures]:
     """Time each contender's step alone, in microseconds: a block each in turn, the others waiting meanwhile.
 
@@ -175,23 +175,29 @@ def take_turns(
         before: What each step comes after.
         rounds: Rounds that count; one before them warms up.
         steps: Steps of a block.
+        less: The contender whose median is what the timing itself costs, taken off all the others round by round.
         **options: Others of `benchmarks.contender.Block`.
 
     Returns:
         Figures by label, each with a median a round and a 99th percentile for each `POOLED` of them.
     """
     medians: dict[str, list[float]] = {label: [] for label in processes}
-    pooled: dict[str, list[list[int]]] = {label: [] for label in processes}
+    pooled: dict[str, list[list[float]]] = {label: [] for label in processes}
     order = list(processes)
     for number in range(rounds + 1):
+        taken: dict[str, list[int]] = {}
         for label in order:
-            (times,) = processes[label].block(before, steps, (), **options).values()
-            if number:
-                medians[label].append(quantile(times, 0.5) / 1000)
-                if (number - 1) % POOLED == 0:
-                    pooled[label].append([])
-                pooled[label][-1] += times
+            (taken[label],) = processes[label].block(before, steps, (), **options).values()
         order.append(order.pop(0))
+        if not number:
+            continue
+        empty = quantile(taken[less], 0.5) if less else 0.0
+        for label, times in taken.items():
+            off = empty if label != less else 0.0
+            medians[label].append((quantile(times, 0.5) - off) / 1000)
+            if (number - 1) % POOLED == 0:
+                pooled[label].append([])
+            pooled[label][-1] += [time - off for time in times]
     return {
         label: Figures(medians[label], [quantile(times, 0.99) / 1000 for times in pooled[label]]) for label in processes
     }

@@ -82,7 +82,7 @@ class Pair:
 
 def run(*, quick: bool) -> Section:
     """Measure."""
-    rounds, steps = (4, 30) if quick else (120, 60)
+    rounds, steps = (4, 30) if quick else (60, 60)
     core, words = training_core(), len(calibrated())
     with baseline() as root, running_receiver() as receiver:
         sent = {"OTEL_EXPORTER_OTLP_ENDPOINT": receiver.endpoint}
@@ -99,10 +99,10 @@ def run(*, quick: bool) -> Section:
         }
         with running(free) as processes:
             pairs = take_turns(processes, rounds, steps)
-            pairs |= {TOP: watched(processes[OURS], 2 if quick else 30)}
+            pairs |= {TOP: watched(processes[OURS], 2 if quick else 12)}
         with running(bound) as processes, filled_cores(core):
             hold(processes[HELD], core)
-            bound_pairs = compare_blocks(processes, 1 if quick else 20, words)
+            bound_pairs = compare_blocks(processes, 1 if quick else 12, words)
         wait_until(lambda: receiver.requests() > 1, what="the work of the sidecars")
     return section(pairs, bound_pairs, rounds, steps)
 
