@@ -27,6 +27,22 @@ done:
     return result;
 }
 
+bool intern_names(PyObject **interned, const char *const *names, int count)
+{
+    for (int i = 0; i < count; i++)
+        if (interned[i] == NULL && (interned[i] = PyUnicode_InternFromString(names[i])) == NULL)
+            return false;
+    return true;
+}
+
+Py_ssize_t name_at(PyObject *name, PyObject *const *interned, int count)
+{
+    for (int i = 0; i < count; i++)
+        if (name == interned[i])
+            return i;
+    return -1;
+}
+
 int add_type(PyObject *module, PyType_Spec *spec, PyObject **kept)
 {
     PyObject *type = PyType_FromModuleAndSpec(module, spec, NULL);

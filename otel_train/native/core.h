@@ -43,6 +43,10 @@ PyObject *list_of(const double *numbers, Py_ssize_t count);
 /* Call the twin of a method, with the arguments that a METH_FASTCALL | METH_KEYWORDS function got; self is NULL for a
  * bound one. */
 PyObject *call_twin(PyObject *twin, PyObject *self, PyObject *const *args, Py_ssize_t count, PyObject *names);
+/* Make names interned, those that are not made yet; false with an error set where that is not possible. */
+bool intern_names(PyObject **interned, const char *const *names, int count);
+/* Which of these names an argument has; -1 for none of them, or for a text that is not interned. */
+Py_ssize_t name_at(PyObject *name, PyObject *const *interned, int count);
 /* Make a type and add it to the module; -1 with an error set where it can't. The type is also kept in *kept, unless
  * that is NULL. */
 int add_type(PyObject *module, PyType_Spec *spec, PyObject **kept);

@@ -44,19 +44,22 @@ static bool whole(PyObject *number, int64_t *value)
 /* Read (slot, rows=1, tokens=0) where they are whole numbers; false where the twin is to look at them. */
 static bool read_pick(Picks *picks, PyObject *const *args, Py_ssize_t count, PyObject *names, int64_t *numbers)
 {
-    if (count > 3)
+    if (count > PICK_NAMES)
         return false;
-    for (Py_ssize_t i = 0; i < count; i++)
+    bool given[PICK_NAMES] = {false};
+    for (Py_ssize_t i = 0; i < count; i++) {
+        given[i] = true;
         if (!whole(args[i], &numbers[i]))
             return false;
+    }
     Py_ssize_t named = names == NULL ? 0 : PyTuple_Size(names);
     for (Py_ssize_t i = 0; i < named; i++) {
-        PyObject *name = PyTuple_GetItem(names, i);
-        Py_ssize_t at = name == picks->tokens_name ? 2 : name == picks->rows_name ? 1 : 0;
-        if (at < count || at == 0 || !whole(args[count + i], &numbers[at]))
+        Py_ssize_t at = name_at(PyTuple_GetItem(names, i), picks->names, PICK_NAMES);
+        if (at < 0 || given[at] || !whole(args[count + i], &numbers[at]))
             return false;
+        given[at] = true;
     }
-    return count > 0;
+    return given[0];
 }
 
 static PyObject *pick(Picks *picks, PyObject *const *args, Py_ssize_t count, PyObject *names)
@@ -250,11 +253,8 @@ static PyObject *bind(Picks *picks, PyObject *args)
     for (Py_ssize_t i = 0; i < 6; i++)
         sources[i] = PyTuple_GetItem(of_sources, i);
     release(picks); /* all or nothing: sizes of two bindings must not meet */
-    if (picks->rows_name == NULL)
-        picks->rows_name = PyUnicode_InternFromString("rows");
-    if (picks->tokens_name == NULL)
-        picks->tokens_name = PyUnicode_InternFromString("tokens");
-    if (picks->rows_name == NULL || picks->tokens_name == NULL || !take_arrays(picks, slots, sources)) {
+    static const char *const names[PICK_NAMES] = {"slot", "rows", "tokens"};
+    if (!intern_names(picks->names, names, PICK_NAMES) || !take_arrays(picks, slots, sources)) {
         release(picks);
         return NULL;
     }
@@ -305,8 +305,8 @@ static void dealloc(Picks *picks)
     PyTypeObject *type = Py_TYPE((PyObject *)picks);
     PyObject_GC_UnTrack(picks);
     release(picks);
-    Py_CLEAR(picks->rows_name);
-    Py_CLEAR(picks->tokens_name);
+    for (int i = 0; i < PICK_NAMES; i++)
+        Py_CLEAR(picks->names[i]);
     ((freefunc)PyType_GetSlot(type, Py_tp_free))(picks);
     Py_DECREF(type);
 }

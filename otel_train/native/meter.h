@@ -3,6 +3,7 @@
 
 #include "core.h"
 
+#define PICK_NAMES 3
 #define ORDER_SIGNS 4
 #define PICKS_FIXED (9 + ORDER_SIGNS) /* values of a drain beside three of each modality */
 
@@ -19,7 +20,7 @@ typedef struct {
     Numbers last_step, modality;                        /* int64 [slots] */
     Numbers total_picked, surprise, miss_surprise;      /* float64 [slots] */
     Numbers tokens, counts, targets, new_counts, shares, early_targets; /* float64 [modalities] */
-    PyObject *twin, *rows_name, *tokens_name;
+    PyObject *twin, *names[PICK_NAMES]; /* of the arguments of a pick */
 } Picks;
 
 /* PickCounts.end_step. */

@@ -241,6 +241,7 @@ static PyMemberDef ring_members[] = {
     {"written", T_LONGLONG, offsetof(Ring, written), 0, NULL},
     {"step", T_LONGLONG, offsetof(Ring, step), 0, NULL},
     {"numbered", T_LONGLONG, offsetof(Ring, numbered), 0, NULL},
+    {"writing", T_BOOL, offsetof(Ring, writing), 0, NULL},
     {NULL, 0, 0, 0, NULL},
 };
 

@@ -14,6 +14,7 @@ typedef struct {
 typedef struct {
     PyObject_HEAD
     int64_t written, step, numbered;
+    char writing; /* whether Python is in the middle of writing several records */
     Numbers mapping; /* bytes; none after the ring was released */
     int64_t first, size, records, body;
 } Ring;

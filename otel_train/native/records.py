@@ -95,11 +95,13 @@ class Clock:
 class Ring:
     """Counts of a ring's writer; see `RingWriter`."""
 
-    __slots__ = ("numbered", "step", "written")
+    __slots__ = ("numbered", "step", "writing", "written")
     numbered: int
     """Ordinal of the last record with the cluster's values, shifted as in a record."""
     step: int
     """The last step that the rank has ended."""
+    writing: bool
+    """Whether Python is in the middle of writing several records, which are one to a reader."""
     written: int
     """Records so far."""
 
@@ -175,7 +177,7 @@ class Steps:
         """Name to the core what a step is made of."""
 
     def unbind(self) -> None:
-        """Have the core let go of it all."""
+        """Have the core let go of it all; who has kept `step` still calls Python."""
 
     def step(self, *arguments: Any, **options: Any) -> Any:
         """Make a step, as `Telemetry.step` does; the core's only."""

@@ -12,6 +12,7 @@
 
 #define LARGEST_STEP (1LL << 53)
 #define MOST_SCALARS 32 /* of a step that is done here */
+#define STEP_NAMES 2
 #define RECENT 8
 #define BESIDE 6 /* values between the sources' and the scalars': length, steps, wait, 1, dropped, a zero */
 
@@ -248,8 +249,10 @@ typedef struct {
     Ring *ring;
     Picks *picks; /* the only source's; NULL where the sources are Python's */
     PyObject *recording, *recorder, *row, *twin;
+    PyObject *names[STEP_NAMES]; /* of the arguments of a step */
 } Steps;
 
+/* Let go of all but the twin: who has kept `telemetry.step` hears from it that the session has ended. */
 static void steps_release(Steps *steps)
 {
     steps->plain = 0;
@@ -261,7 +264,6 @@ static void steps_release(Steps *steps)
     Py_CLEAR(steps->recording);
     Py_CLEAR(steps->recorder);
     Py_CLEAR(steps->row);
-    Py_CLEAR(steps->twin);
 }
 
 /* Recording.ends_interval. */
@@ -354,7 +356,7 @@ static bool record_row(Steps *steps, int64_t step, int64_t time_ns, double now, 
     clock_end_interval(steps->clock, now, step, interval->flat.doubles + source_values(interval));
     complete(interval);
     steps->open = 0;
-    if (steps->alone) {
+    if (steps->alone && !steps->ring->writing) {
         ring_append(steps->ring, step, time_ns, KIND_BOTH, interval->row.doubles);
         steps->newest_step = step;
         steps->newest_ns = time_ns;
@@ -405,18 +407,36 @@ static PyObject *make_step(Steps *steps, PyObject *given, int64_t number, PyObje
     Py_RETURN_NONE;
 }
 
+/* Read (step, extra_metrics=None); false where Python is to look at them. */
+static bool read_step(Steps *steps, PyObject *const *args, Py_ssize_t count, PyObject *names, PyObject **given)
+{
+    if (count > STEP_NAMES)
+        return false;
+    for (Py_ssize_t i = 0; i < count; i++)
+        given[i] = args[i];
+    Py_ssize_t named = names == NULL ? 0 : PyTuple_Size(names);
+    for (Py_ssize_t i = 0; i < named; i++) {
+        Py_ssize_t at = name_at(PyTuple_GetItem(names, i), steps->names, STEP_NAMES);
+        if (at < 0 || given[at] != NULL)
+            return false;
+        given[at] = args[count + i];
+    }
+    return given[0] != NULL && PyLong_CheckExact(given[0]);
+}
+
 static PyObject *step(Steps *steps, PyObject *const *args, Py_ssize_t count, PyObject *names)
 {
     int overflow = 0;
-    bool plain = steps->plain && !steps->busy && names == NULL && (count == 1 || count == 2);
-    PyObject *scalars = count == 2 ? args[1] : Py_None;
-    int64_t number = plain && PyLong_CheckExact(args[0]) ? PyLong_AsLongLongAndOverflow(args[0], &overflow) : -1;
+    PyObject *given[STEP_NAMES] = {NULL, NULL};
+    bool plain = steps->plain && !steps->busy && read_step(steps, args, count, names, given);
+    PyObject *scalars = given[1] == NULL ? Py_None : given[1];
+    int64_t number = plain ? PyLong_AsLongLongAndOverflow(given[0], &overflow) : -1;
     plain = plain && !overflow && number >= 0 && number > steps->given && number <= LARGEST_STEP &&
             (scalars == Py_None || PyDict_CheckExact(scalars)) && steps->interval != NULL &&
             steps->interval->means != NULL && ring_values(steps->ring) == steps->interval->row.count;
     if (plain) {
         steps->busy = true; /* whatever of the user's runs meanwhile: what is bound stays */
-        PyObject *result = make_step(steps, args[0], number, scalars);
+        PyObject *result = make_step(steps, given[0], number, scalars);
         steps->busy = false;
         if (steps->ends)
             steps_release(steps);
@@ -424,7 +444,7 @@ static PyObject *step(Steps *steps, PyObject *const *args, Py_ssize_t count, PyO
     }
     if (steps->twin != NULL)
         return call_twin(steps->twin, NULL, args, count, names);
-    PyErr_SetString(PyExc_RuntimeError, "the session has ended");
+    PyErr_SetString(PyExc_RuntimeError, "nothing makes these steps yet");
     return NULL;
 }
 
@@ -449,11 +469,15 @@ static PyObject *steps_bind(Steps *steps, PyTypeObject *owner, PyObject *const *
         PyErr_SetString(PyExc_RuntimeError, "a step is being made");
         return NULL;
     }
+    static const char *const step_names[STEP_NAMES] = {"step", "extra_metrics"};
+    if (!intern_names(steps->names, step_names, STEP_NAMES))
+        return NULL;
     for (Py_ssize_t i = 0; i < count; i++)
         Py_INCREF(args[i]);
     if (picks == NULL)
         Py_DECREF(args[5]);
     steps_release(steps);
+    PyObject *before = steps->twin;
     steps->recording = args[0];
     steps->recorder = args[1];
     steps->interval = interval;
@@ -462,6 +486,7 @@ static PyObject *steps_bind(Steps *steps, PyTypeObject *owner, PyObject *const *
     steps->picks = picks;
     steps->row = args[6];
     steps->twin = args[7];
+    Py_XDECREF(before);
     Py_RETURN_NONE;
 }
 
@@ -492,6 +517,7 @@ static int steps_traverse(Steps *steps, visitproc visit, void *arg)
 static int steps_clear(Steps *steps)
 {
     steps_release(steps);
+    Py_CLEAR(steps->twin);
     return 0;
 }
 
@@ -499,7 +525,9 @@ static void steps_dealloc(Steps *steps)
 {
     PyTypeObject *type = Py_TYPE((PyObject *)steps);
     PyObject_GC_UnTrack(steps);
-    steps_release(steps);
+    steps_clear(steps);
+    for (int i = 0; i < STEP_NAMES; i++)
+        Py_CLEAR(steps->names[i]);
     ((freefunc)PyType_GetSlot(type, Py_tp_free))(steps);
     Py_DECREF(type);
 }

@@ -111,7 +111,7 @@ class RingWriter(Ring):
         self._file[self.geometry.schema_offset : self.geometry.schema_offset + len(encoded)] = encoded
         path.with_suffix(NEW_SUFFIX).rename(path)
         self._view = memoryview(self._file)
-        self.step, self.numbered = -(2**62), 0
+        self.step, self.numbered, self.writing = -(2**62), 0, False
         self.bind(self._file, self._first, self._size, records, self._body)
         self._abandoned = 0
         self._released: int | None = None
@@ -155,7 +155,11 @@ class RingWriter(Ring):
                 count in them refuse a second value of a series in one.
         """
         if late or logged:
-            self._write_late(step, time_ns, kind, values, late, logged=logged)
+            self.writing = True  # the core, which takes no lock, leaves the ring alone meanwhile
+            try:
+                self._write_late(step, time_ns, kind, values, late, logged=logged)
+            finally:
+                self.writing = False
         else:
             self.append(step, time_ns, kind, values)
 

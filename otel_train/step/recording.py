@@ -235,8 +235,12 @@ class Recording:
             time_ns: Its time stamp.
             values: float64 [layout.sums + 2 * layout.peaks], until the next step.
         """
-        self.cluster.record(step, time_ns, _RANK, values)
-        self.cluster.reduce(step, time_ns, Measurements(values))
+        if self.steps.alone:  # another thread is at the ring
+            self.cluster.record(step, time_ns, _BOTH, values)
+            self.cluster.newest = Reduced(step, time_ns, tuple(values))
+        else:
+            self.cluster.record(step, time_ns, _RANK, values)
+            self.cluster.reduce(step, time_ns, Measurements(values))
 
     @property
     def newest(self) -> Reduced | None:
