@@ -57,7 +57,8 @@ class Inbox:
     """The one writer of a state directory's inbox; its methods may be called from any thread.
 
     WAL lets other processes read meanwhile; synchronous=FULL because the acknowledgement lets the sender forget the
-    points: NORMAL would survive a killed process, but lose acknowledged points with the machine's power.
+    points: NORMAL would survive a killed process, but lose acknowledged points with the machine's power. It is enough
+    for dropping what wandb has.
 
     Args:
         state_dir: The bridge's own directory; made (0700) if it is not there.
@@ -113,7 +114,6 @@ class Inbox:
     def _prepare(self) -> None:
         self.store.connection.execute("PRAGMA auto_vacuum = INCREMENTAL")  # has an effect on a new file only
         self.store.connection.execute("PRAGMA journal_mode = WAL")
-        self.store.connection.execute("PRAGMA synchronous = FULL")
         self.store.connection.execute(f"PRAGMA journal_size_limit = {WAL_BYTES}")
         with self.transaction():
             (version,) = self.store.connection.execute("PRAGMA user_version").fetchone()
@@ -145,10 +145,17 @@ class Inbox:
         self._unsealed = set(self._live)
 
     @contextmanager
-    def transaction(self) -> Iterator[None]:
-        """Make the changes of a block together or not at all; within another transaction, with that one's."""
+    def transaction(self, *, durable: bool = True) -> Iterator[None]:
+        """Make the changes of a block together or not at all; within another transaction, with that one's.
+
+        Args:
+            durable: Whether they outlast the machine's power, once the block has ended. If not, there is no wait for
+                the disk; they come after all changes before them and before all changes after them nevertheless.
+        """
         with self.store.lock:
             inner = self.store.connection.in_transaction
+            if not inner:  # each says it: what an earlier one said would stay
+                self.store.connection.execute(f"PRAGMA synchronous = {'FULL' if durable else 'NORMAL'}")
             self.store.connection.execute("SAVEPOINT inner" if inner else "BEGIN IMMEDIATE")
             try:
                 yield
@@ -332,11 +339,13 @@ class Inbox:
     def mark_delivered(self, run_id: str, ordinals: Iterable[int]) -> tuple[int, int]:
         """Drop rows of the run that wandb has durably; they make room at once.
 
+        Rows that come back when the machine loses its power are found in wandb, as after any end of a bridge.
+
         Returns:
             How many wandb did not have before, and how many of those are partial.
         """
         marked = partials = 0
-        with self.transaction():
+        with self.transaction(durable=False):
             key = self.store.run_key(run_id)
             if key is None:
                 return 0, 0

@@ -246,7 +246,7 @@ class Writer:
         if not any(durable.values()):
             return
         rows = partial = 0
-        with self._inbox.transaction():
+        with self._inbox.transaction(durable=False):
             for run_id, ordinals in durable.items():
                 if ordinals:
                     marked, lacking = self._inbox.mark_delivered(run_id, ordinals)

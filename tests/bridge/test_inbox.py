@@ -205,3 +205,29 @@ def test_poll_skips_finished_runs(inbox: Inbox) -> None:
     inbox.store.connection.set_trace_callback(statements.append)
     assert inbox.waiting_runs() == {"live": True}
     assert statements == []
+
+
+def test_only_dropping_waits_for_no_disk(inbox: Inbox) -> None:
+    """Points, rows and ordinals outlast the machine's power; that wandb has rows is found out again after it."""
+    statements: list[str] = []
+    inbox.store.connection.set_trace_callback(statements.append)
+
+    def modes() -> list[str]:
+        begins = [index for index, statement in enumerate(statements) if statement == "BEGIN IMMEDIATE"]
+        levels = [statements[index - 1].rpartition(" ")[2] for index in begins]
+        statements.clear()
+        return levels
+
+    add(inbox, 0, step_request(1))
+    assert modes() == ["FULL"]
+    inbox.seal("run", DUE, 100)
+    inbox.raise_ordinal("run", 5)
+    assert modes() == ["FULL", "FULL"]
+    inbox.mark_delivered("run", [0])
+    assert modes() == ["NORMAL"]
+    add(inbox, 0, step_request(2))
+    assert modes() == ["FULL"]
+    with inbox.transaction():  # with points that are to be durable
+        add(inbox, 0, step_request(3))
+        inbox.mark_delivered("run", [5])
+    assert modes() == ["FULL"]

@@ -39,6 +39,7 @@ def test_any_arrival_gives_same_rows(rng: random.Random, size: int, again: int) 
                     delivered += [(row.ordinal, row.row) for row in fresh]
                     inbox.mark_delivered("run", [row.ordinal for row in fresh])
         with Inbox(folder) as inbox:
+            inbox.seal("run", at_once, 9)
             delivered += [(row.ordinal, row.row) for row in inbox.undelivered("run")]
     assert [ordinal for ordinal, _ in delivered] == list(range(8))
     assert [(row[STEP_KEY], row[rows.PICKS.wandb_key], PARTIAL_KEY in row) for _, row in delivered] == [
