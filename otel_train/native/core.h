@@ -64,6 +64,7 @@ typedef struct {
 /* Each file adds its types and functions to the module; -1 with an error set where it can't. */
 int add_meter(PyObject *module, Types *types);
 int add_record(PyObject *module, Types *types);
+int add_interval(PyObject *module, Types *types);
 int add_step(PyObject *module, Types *types);
 int add_ledger(PyObject *module);
 int add_reduction(PyObject *module);

@@ -9,7 +9,7 @@ static int fill(PyObject *module)
     Types *types = PyModule_GetState(module);
     if (PyModule_AddIntConstant(module, "VERSION", CORE_VERSION) < 0)
         return -1;
-    if (add_meter(module, types) < 0 || add_record(module, types) < 0)
+    if (add_meter(module, types) < 0 || add_record(module, types) < 0 || add_interval(module, types) < 0)
         return -1;
     return add_step(module, types) < 0 || add_ledger(module) < 0 || add_reduction(module) < 0 ? -1 : 0;
 }
