@@ -270,7 +270,7 @@ static void table_reset(Table *table)
     table->steps_rise = true;
 }
 
-/* Take a new bytearray of Python's, of so many int64 that are 0. */
+/* Take a new bytearray of Python's, of so many int64 of any value: what is never used takes no memory. */
 static int take_new(Numbers *numbers, int64_t count)
 {
     PyObject *owner = PyByteArray_FromStringAndSize(NULL, (Py_ssize_t)(count * 8));
@@ -278,8 +278,6 @@ static int take_new(Numbers *numbers, int64_t count)
         return -1;
     int taken = numbers_take(numbers, owner, 'B', (Py_ssize_t)(count * 8));
     Py_DECREF(owner);
-    if (taken == 0)
-        memset(numbers->bytes, 0, (size_t)count * 8);
     return taken;
 }
 
