@@ -67,6 +67,7 @@ int add_record(PyObject *module, Types *types);
 int add_interval(PyObject *module, Types *types);
 int add_step(PyObject *module, Types *types);
 int add_ledger(PyObject *module);
+int add_ids(PyObject *module);
 int add_reduction(PyObject *module);
 
 #endif

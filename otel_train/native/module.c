@@ -11,7 +11,9 @@ static int fill(PyObject *module)
         return -1;
     if (add_meter(module, types) < 0 || add_record(module, types) < 0 || add_interval(module, types) < 0)
         return -1;
-    return add_step(module, types) < 0 || add_ledger(module) < 0 || add_reduction(module) < 0 ? -1 : 0;
+    if (add_step(module, types) < 0 || add_ledger(module) < 0 || add_ids(module) < 0)
+        return -1;
+    return add_reduction(module);
 }
 
 static int traverse(PyObject *module, visitproc visit, void *arg)
