@@ -26,12 +26,21 @@ SIGNATURES: dict[str, str] = {
     "KeyTable.remembers": "n",
     "KeyTable.remember": "qc",
     "KeyTable.restore": "qqcq",
+    "Clock": "",
+    "IntervalState": "",
+    "IntervalState.bind": "mmeeeqdd",
     "Packing": "cccn",
     "Packing.pack": "dnvco",
     "Packing.everybody": "dn",
     "Packing.unpack": "dnd",
     "Packing.others": "dn",
     "Picks": "",
+    "Ring": "",
+    "Ring.append": "nncv",
+    "Ring.bind": "gzzcz",
+    "Steps": "",
+    "Steps.bind": "uuIKRPdh",
+    "Steps.step": "ns",
     "Picks.bind": "QDh",
     "Picks.pick": "ccc",
     "Picks.drain": "n",
@@ -41,6 +50,8 @@ SIGNATURES: dict[str, str] = {
     "route": "qcqqqq",
 }
 """A letter for each argument, for what is right; see `Arguments.of`. A function that is not here gets anything."""
+OF_LETTER = {"I": "IntervalState", "K": "Clock", "R": "Ring", "P": "Picks"}
+KEYS: tuple[Any, ...] = ("train/loss", "tokens", "other", "x" * 300, 3)
 
 
 class Odd(Exception):  # noqa: N818  # what a user's own code raises is no error of ours
@@ -54,17 +65,20 @@ class Arguments:
         self._choices = choices
         self._longs = [array("q", [choices.int64() for _ in range(4)]) * 10 for _ in range(8)]
         self._doubles = [array("d", [choices.real() for _ in range(4)]) * 10 for _ in range(12)]
+        self._small = [array("d", [choices.real()] * 4) for _ in range(3)]
         self._turn = 0
         self._texts: list[Any] = ["a", "b", "\udcff", "x" * 300, "", 3, -1, 2**70, True, None, 1.5, b"a"]
         self._maps: list[Any] = [{}, {"a": 1}, {3: "b"}, {"train/loss": 1.5}]
-        self.objects: list[Any] = [None, object(), Sub()] if core is not None else []
+        self.objects: list[Any] = [None, object()]
         """What calls have returned, besides."""
+        self.instances: dict[str, list[Any]] = {}
+        """The core's own objects, by the name of their type."""
 
     def of(self, letter: str) -> Any:
         """Return an argument of a kind, or now and then of any other."""
         choices = self._choices
         if choices.rarely():
-            letter = choices.one("qdncvihmbotQDB")
+            letter = choices.one("qdncvihmbotQDBusIKRPgez")
         match letter:
             case "q" | "d":
                 return self._numbers(letter)
@@ -92,10 +106,45 @@ class Arguments:
                 return choices.one(self._maps)
             case "h":
                 return self.code
+            case "u":
+                return User(self.code)
+            case "s":
+                scalars = {choices.one(KEYS): self.of(choices.one("nf")) for _ in range(choices.below(5))}
+                return scalars if choices.below(8) else None
+            case "I" | "K" | "R" | "P":
+                return choices.one(self.instances[OF_LETTER[letter]])
+            case "e":
+                return choices.one(self._small)
+            case "z":
+                return choices.one([256, 128, 120, 64, 56, 300])
+            case "g":
+                return choices.one(self.rings)
             case "b":
                 return choices.one([bytearray, bytes, memoryview])(choices.bytes(choices.below(64)))
             case _:
                 return choices.one(self.objects)
+
+    def make_instances(self, types: Any) -> None:
+        """Make an object of each type, as ours are made, which later calls may bind anew."""
+        choices = self._choices
+        self.rings = [bytearray(256 + 4 * 128), bytearray(300)]
+        interval, ring, steps, picks = types.IntervalState(), types.Ring(), types.Steps(), Sub()
+        sums, row = array("d", [0.0] * 4), array("d", [0.0] * 11)
+        flat, order = array("d", [0.0] * 40), array("q", range(11))
+        interval.bind({"train/loss": 0}, {"tokens": 2}, sums, array("d", [0.0] * 2), sums[:], order, flat, row)
+        ring.bind(self.rings[0], 256, 128, 4, 120)
+        picks.bind(tuple(self.arrays("qqddd")), tuple(self.arrays("dddddd")), self.code)
+        clock, steps.every = types.Clock(), choices.one([1, 1, 1, 3, 10])
+        user, used = User(self.code), choices.one([None, None, picks])
+        steps.bind(user, user, interval, clock, ring, used, row, self.code)
+        steps.plain, steps.alone, steps.given = True, choices.below(4) != 0, -1
+        table = types.KeyTable(1 + choices.below(8), choices.below(8), (1, 2, 4))
+        packing = types.Packing(choices.below(4), choices.below(4), 1 + choices.below(4), 28 + choices.below(12))
+        for made in (interval, ring, steps, clock, table, packing):
+            self.instances[type(made).__name__] = [made]
+        self.instances["Picks"] = [picks]
+        self._longs.append(order)
+        self._doubles += [sums, row, flat]
 
     def arrays(self, letters: str) -> list[Any]:
         """Return whole arrays, of which those of one type differ."""
@@ -132,9 +181,20 @@ class Arguments:
     def code(self, *arguments: object) -> Any:
         """Do what a user's hash or twin may do in the middle of a call."""
         choices = self._choices
-        match choices.below(8):
+        match choices.below(12):
             case 0:
                 raise Odd
+            case 5:
+                choices.one(self.instances["Steps"]).unbind()
+            case 6:
+                choices.one(self.instances["Ring"]).unbind()
+            case 7:
+                given = [self.of(letter) for letter in SIGNATURES["IntervalState.bind"]]
+                choices.one(self.instances["IntervalState"]).bind(*given)
+            case 8:
+                choices.one(self.instances["Steps"]).step(self.of("n"), self.of("s"))
+            case 9 | 10:
+                return [1.0] * 28
             case 1:
                 for content in self._maps:
                     for ids in content.values():
@@ -148,6 +208,13 @@ class Arguments:
             case 4:
                 return arguments
         return choices.int64()
+
+
+class User:
+    """What of ours, and by that of a user's, a step calls in Python: a recording, a recorder, its sources."""
+
+    def __init__(self, code: Callable[..., Any]) -> None:
+        self.measure = self.finish = self.leave_out = self.add = self.end_step = self.emit_values = code
 
 
 class Sub(core.Picks if core is not None else object):  # type: ignore[misc]
@@ -181,12 +248,8 @@ def run(data: bytes) -> None:
     choices, everything = Choices(data), entries()
     names = list(everything)
     arguments = Arguments(choices)
-    instances: dict[str, list[Any]] = {
-        "KeyTable": [core.KeyTable(1 + choices.below(8), choices.below(8), (1, 2, 4))],
-        "Packing": [core.Packing(choices.below(4), choices.below(4), 1 + choices.below(4), 28 + choices.below(12))],
-        "Picks": [Sub()],
-    }
-    instances["Picks"][0].bind(tuple(arguments.arrays("qqddd")), tuple(arguments.arrays("dddddd")), arguments.code)
+    arguments.make_instances(core)
+    instances = arguments.instances
     for _ in range(CALLS):
         if not choices:
             return

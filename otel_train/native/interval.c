@@ -105,13 +105,15 @@ void complete_row(Interval *interval)
     beside[4] = interval->dropped;
     beside[5] = 0.0;
     interval->dropped = 0.0;
-    memcpy(beside + BESIDE, interval->sums.doubles, (size_t)sums * sizeof(double));
-    memcpy(beside + BESIDE + sums, interval->peaks.doubles, (size_t)peaks * sizeof(double));
-    memcpy(interval->sums.doubles, interval->empty.doubles, (size_t)sums * sizeof(double));
+    memmove(beside + BESIDE, interval->sums.doubles, (size_t)sums * sizeof(double));
+    memmove(beside + BESIDE + sums, interval->peaks.doubles, (size_t)peaks * sizeof(double));
+    memmove(interval->sums.doubles, interval->empty.doubles, (size_t)sums * sizeof(double));
     for (Py_ssize_t i = 0; i < peaks; i++)
         interval->peaks.doubles[i] = -INFINITY;
-    for (Py_ssize_t i = 0; i < interval->row.count; i++)
-        interval->row.doubles[i] = flat[interval->order.longs[i]];
+    for (Py_ssize_t i = 0; i < interval->row.count; i++) {
+        uint64_t at = (uint64_t)interval->order.longs[i]; /* Python's: it was in bounds when it was bound */
+        interval->row.doubles[i] = at < (uint64_t)interval->flat.count ? flat[at] : NAN;
+    }
 }
 
 /* A look-up must not run code of a key's own. */

@@ -27,9 +27,9 @@ int64_t clock_stamp(Clock *clock, double now)
 {
     int64_t time_ns = nanoseconds(CLOCK_REALTIME);
     double half_ns = (now - clock->stamped) * 5e8;
-    if ((double)(time_ns - clock->last_time_ns) <= half_ns) {
+    if ((double)(int64_t)((uint64_t)time_ns - (uint64_t)clock->last_time_ns) <= half_ns) {
         int64_t later = half_ns >= 1.0 && half_ns < 9e18 ? (int64_t)half_ns : 1;
-        time_ns = clock->last_time_ns + later;
+        time_ns = (int64_t)((uint64_t)clock->last_time_ns + (uint64_t)later);
     }
     clock->newest = clock->stamped = now;
     clock->last_time_ns = time_ns;
@@ -118,15 +118,15 @@ void ring_append(Ring *ring, int64_t step, int64_t time_ns, uint64_t kind, const
 {
     uint8_t *record = next_record(ring);
     if (kind != KIND_RANK) {
-        ring->numbered += ORDINAL;
+        ring->numbered = (int64_t)((uint64_t)ring->numbered + ORDINAL);
         kind += (uint64_t)ring->numbered;
     }
     const uint64_t head[RECORD_HEAD] = {(uint64_t)ring->written, (uint64_t)step, (uint64_t)time_ns, kind};
     memcpy(record, head, sizeof head);
-    memcpy(record + sizeof head, values, (size_t)ring->body - sizeof head);
+    memmove(record + sizeof head, values, (size_t)ring->body - sizeof head); /* they may be a part of the ring */
     uint64_t check = check_value(record, (size_t)ring->body);
     memcpy(record + ring->body, &check, sizeof check);
-    publish(ring, ring->written + 1);
+    publish(ring, (int64_t)((uint64_t)ring->written + 1));
     if (step > ring->step) /* else the cluster's values of a step came back when the rank is at a later one */
         ring_mark(ring, step, time_ns);
 }

@@ -46,11 +46,11 @@ static bool ends_interval(Steps *steps, int64_t step)
     if (steps->every <= 1)
         return true;
     if (steps->last_step >= 0) {
-        int64_t apart = step - steps->last_step;
+        int64_t apart = (int64_t)((uint64_t)step - (uint64_t)steps->last_step);
         steps->stride = steps->strides && steps->stride < apart ? steps->stride : apart;
         steps->strides = 1;
     }
-    int64_t before = step - steps->stride, whole = before / steps->every;
+    int64_t before = (int64_t)((uint64_t)step - (uint64_t)steps->stride), whole = before / steps->every;
     if (before % steps->every < 0) /* as Python's division */
         whole--;
     return step / steps->every != whole;
