@@ -5,7 +5,7 @@ from __future__ import annotations
 import json
 from collections.abc import Mapping, Sequence
 from dataclasses import asdict, dataclass, field, fields
-from typing import Any
+from typing import Any, NamedTuple
 
 from otel_train.catalogue import BY_NAME, BY_SOURCE, MAX_TEXT, MOST_BY_SOURCE, Instrument, Layout, Metric, Reduction
 from otel_train.exceptions import OtelTrainError, RingError
@@ -41,8 +41,7 @@ class Identity:
     """Attributes of the resource that the standard's variables give to the rank; the fields above override them."""
 
 
-@dataclass(frozen=True, slots=True)
-class Schema:
+class Schema(NamedTuple):
     """The metrics that a job measures, in order, and its modalities."""
 
     metrics: tuple[Metric, ...]

@@ -20,7 +20,7 @@ _SUM = dist.AllreduceOptions()  # a sum, unless told otherwise
 _SUM.timeout = dt.timedelta(days=365)
 
 
-@dataclass(slots=True)
+@dataclass(slots=True, eq=False, repr=False)  # one is like no other
 class Flight:
     """One reduction, before it is launched and after."""
 

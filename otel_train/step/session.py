@@ -6,19 +6,19 @@ from collections.abc import Sequence
 from functools import partial
 from importlib import import_module
 from pathlib import Path
+from typing import TYPE_CHECKING
 
-from otel_train.catalogue import Metric
-from otel_train.event_sink import EventSink
 from otel_train.exceptions import ConfigurationError
 from otel_train.paths import absolute
-from otel_train.step.declarations import Scalar
-from otel_train.step.environment import Environment
-from otel_train.step.options import SessionOptions, checked_seconds
-from otel_train.step.rank_group import GroupLike, group_exists
-from otel_train.step.source_protocols import Source
-from otel_train.step.telemetry import Telemetry
-from otel_train.step.value_source import drain_of
 from otel_train.untraced import untraced
+
+if TYPE_CHECKING:
+    from otel_train.catalogue import Metric
+    from otel_train.event_sink import EventSink
+    from otel_train.step.declarations import Scalar
+    from otel_train.step.rank_group import GroupLike
+    from otel_train.step.source_protocols import Source
+    from otel_train.step.telemetry import Telemetry
 
 _OF_FIRST_STEP = ("otel_train.step.first_step", "otel_train.step.recording", "otel_train.step.reduction")
 """Modules that only a session that records needs."""
@@ -94,6 +94,13 @@ def init(
     Raises:
         ConfigurationError: An argument or a variable of the environment breaks a rule; the message names it.
     """
+    # Loaded by the call: whoever has the name only, such as a DataLoader's worker that runs the script, needs none.
+    from otel_train.step.environment import Environment  # noqa: PLC0415
+    from otel_train.step.options import SessionOptions, checked_seconds  # noqa: PLC0415
+    from otel_train.step.rank_group import group_exists  # noqa: PLC0415
+    from otel_train.step.telemetry import Telemetry  # noqa: PLC0415
+    from otel_train.step.value_source import drain_of  # noqa: PLC0415
+
     environment = Environment.read()
     for source in sources:
         drain_of(source)
