@@ -85,8 +85,10 @@ class MixingMeter(TrainingCounter, counting="pick pick_batch restart", instead=T
 
     def _begin_counting(self) -> None:
         self._slots = self._picks.slots
-        # It saves a call at each pick: a tenth of a microsecond, behind a training step a whole one.
-        vars(self).setdefault("pick", self._picks.pick)
+        # It saves a call at each pick: a tenth of a microsecond, behind a training step a whole one. A class of the
+        # user's may have a pick of its own.
+        if type(self).pick is _PICK:
+            vars(self).setdefault("pick", self._picks.pick)
 
     @property
     def facts(self) -> dict[str, str | float]:
@@ -297,6 +299,9 @@ class MixingMeter(TrainingCounter, counting="pick pick_batch restart", instead=T
     def __setstate__(self, state: dict[str, Any]) -> None:
         super().__setstate__(state)
         self._begin_counting()
+
+
+_PICK = MixingMeter.pick
 
 
 def picks_of(source: object) -> PickCounts | None:

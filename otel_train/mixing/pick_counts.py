@@ -22,8 +22,10 @@ from otel_train.mixing.tally import Tally
 from otel_train.native import core
 from otel_train.native.arrays import overwrite
 from otel_train.native.records import PICKS, Picks
+from otel_train.untraced import untraced
 
 
+@untraced  # the core calls it, and a user's call meets it alone
 class PickCounts(Picks):
     """Counts of a rank's picks.
 

@@ -17,6 +17,7 @@ from otel_train.step.late_values import LateValue
 from otel_train.step.scalar_recorder import UNKNOWN_KEY, DevicePart, ScalarRecorder
 from otel_train.step.source_protocols import Source, end_step_of
 from otel_train.step.value_source import Dropped, drain_of, flatten
+from otel_train.untraced import untraced
 
 _BESIDE = 6
 """Values that `complete` puts between the sources' and the scalars'."""
@@ -38,6 +39,7 @@ class Measurements(NamedTuple):
         return self.device is not None or any(value.device is not None for value in self.late)
 
 
+@untraced  # the core calls it, from a compiled loop too
 class Recorder:
     """One rank's measurements over all its sources.
 

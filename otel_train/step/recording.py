@@ -18,6 +18,7 @@ from otel_train.step.options import SessionOptions
 from otel_train.step.packing import Reduced
 from otel_train.step.recorder import Measurements, Recorder
 from otel_train.step.reduction import Reducer
+from otel_train.untraced import untraced
 
 # Looked up once: an attribute of an enum costs as much as writing a record's values.
 _RANK, _BOTH = Kind.RANK, Kind.BOTH
@@ -27,6 +28,7 @@ Row = tuple[int, int, list[float], Interval]
 """A log step that is about to be recorded, all but its scalars: step, time stamp, the sources' values, interval."""
 
 
+@untraced  # the core calls it, from a compiled loop too
 class Recording:
     """Recording of a rank's steps, from the first step on.
 

@@ -8,7 +8,6 @@ from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from dataclasses import replace
 from functools import partial
 from pathlib import Path
-from types import MethodType
 from typing import TYPE_CHECKING, Any, NoReturn, Self, TypeVar
 
 from otel_train.catalogue import Metric
@@ -154,6 +153,8 @@ class Telemetry:
         self._steps.given = step
         return running.step(step, extra_metrics, now)
 
+    _own_step = step
+
     def add(self, metrics: Mapping[str, Any], *, weight: float = 1.0, by: Any = None) -> None:
         """Add scalars to the step that is being made, without ending it: once a micro-batch, say.
 
@@ -285,14 +286,13 @@ class Telemetry:
 
     def _settle(self) -> None:
         """Have the core make the steps from now on; it calls `step` for those that are not like most."""
-        if self._running is not None and not self._rows.needed and type(self).step is Telemetry.step:
-            step = MethodType(Telemetry.step, self)  # a class of the user's may have one of its own
-            vars(self)["step"] = self._steps.hand_over(self._running, self._clock, step)
+        own = type(self).step is Telemetry._own_step and "step" not in vars(self)  # and nobody wraps it
+        if self._running is not None and own and not self._rows.needed:
+            vars(self)["step"] = self._steps.hand_over(self._running, self._clock, self._own_step)
 
     def _let_go(self, off: str) -> None:
         """Have nothing recorded any more, for a reason."""
         self._enabled, self._off = False, off
-        vars(self).pop("step", None)
         self._steps.unbind()
 
     # -- state ---------------------------------------------------------------------------------------------------

@@ -4,14 +4,18 @@ from __future__ import annotations
 
 from collections.abc import Iterator
 from pathlib import Path
-from types import FunctionType
+from types import CodeType, FunctionType
 
 import pytest
 import torch
+from torch._dynamo.convert_frame import register_bytecode_hook
 
 import otel_train
 from otel_train.mixing.batch import READERS, MixedBatch
+from otel_train.mixing.pick_counts import PickCounts
 from otel_train.ring import Kind, RingReader, ring_files
+from otel_train.step.recorder import Recorder
+from otel_train.step.recording import Recording
 
 STEPS = range(1, 9)
 LATE = 4
@@ -91,6 +95,36 @@ PUBLIC = (otel_train.MixingMeter, otel_train.StreamMixingDataset, otel_train.Sta
 @pytest.mark.parametrize("owner", [*PUBLIC, otel_train.Telemetry], ids=lambda owner: owner.__name__)
 def test_compiler_skips_public_methods(owner: type) -> None:
     """The compiler traces no public method, since it would make clocks and counts of its own."""
+    methods = [value for name, value in vars(owner).items() if isinstance(value, FunctionType) and name[0] != "_"]
+    assert methods
+    assert [method.__name__ for method in methods if not getattr(method, "_torchdynamo_disable", False)] == []
+
+
+def test_compiler_traces_nothing_of_ours(tmp_path: Path) -> None:
+    """A compiled loop meets the core first, which calls Python: the compiler leaves that alone too."""
+    traced: list[CodeType] = []
+    meter = otel_train.MixingMeter(1, ["code"], {"code": 1})
+    meter.open(0, "code")
+    telemetry = otel_train.init(sources=[meter], ring_dir=tmp_path, close_timeout=0.01)
+
+    def train(step: int, x: torch.Tensor) -> torch.Tensor:
+        loss = x.square().sum()
+        meter.pick(0, rows=torch.tensor(1))
+        telemetry.step(step, {"loss": loss})
+        return loss * 2
+
+    with telemetry, register_bytecode_hook(lambda old, _: traced.append(old)):
+        compiled = torch.compile(train, backend="eager")
+        for step in STEPS:
+            compiled(step, torch.ones(2) * step)
+        assert telemetry.latest is not None
+        assert telemetry.latest[1]["loss"] == 128.0
+    assert {code.co_filename for code in traced} == {__file__}
+
+
+@pytest.mark.parametrize("owner", [Recorder, Recording, PickCounts], ids=lambda owner: owner.__name__)
+def test_compiler_skips_core_calls(owner: type) -> None:
+    """The compiler traces nothing that the core calls from a compiled loop."""
     methods = [value for name, value in vars(owner).items() if isinstance(value, FunctionType) and name[0] != "_"]
     assert methods
     assert [method.__name__ for method in methods if not getattr(method, "_torchdynamo_disable", False)] == []
