@@ -22,6 +22,10 @@
 #error "the core relies on the GIL: a free-threaded Python runs the twins in Python"
 #endif
 
+#if !defined(__BYTE_ORDER__) || __BYTE_ORDER__ != __ORDER_LITTLE_ENDIAN__
+#error "the core writes a ring's records as they are in memory, and a ring is little-endian: the twins run elsewhere"
+#endif
+
 /* Numbers that Python owns: of an array, a bytearray, a memoryview or a mapping. */
 typedef struct {
     Py_buffer view;

@@ -107,6 +107,7 @@ def test_subclass_counts_own_way() -> None:
 @pytest.mark.skipif(core is None, reason="the native core is not built")
 def test_mock_is_no_part() -> None:
     """What only says that it is one of the core's objects, as a mock does, is refused: its memory is another."""
+    assert core is not None
     parts = [mock.Mock(spec=kind) for kind in (core.IntervalState, core.Clock, core.Ring)]
     assert isinstance(parts[0], core.IntervalState)
     with pytest.raises(TypeError, match=r"got a <class 'unittest\.mock\.Mock'>"):

@@ -109,7 +109,7 @@ def test_compiler_traces_nothing_of_ours(tmp_path: Path) -> None:
 
     def train(step: int, x: torch.Tensor) -> torch.Tensor:
         loss = x.square().sum()
-        meter.pick(0, rows=torch.tensor(1))
+        meter.pick(0, tokens=2.0)
         telemetry.step(step, {"loss": loss})
         return loss * 2
 
