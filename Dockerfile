@@ -1,6 +1,6 @@
 # `--target bridge` is the wandb bridge, `--target train` the reference job.
 FROM python:3.11-slim-bookworm AS build
-COPY pyproject.toml constraints.txt README.md LICENSE /src/
+COPY pyproject.toml setup.py constraints.txt README.md LICENSE /src/
 COPY collector /src/collector
 COPY prometheus /src/prometheus
 COPY otel_train /src/otel_train
@@ -24,7 +24,9 @@ EXPOSE 4317
 HEALTHCHECK --interval=10s --timeout=10s --start-period=30s --retries=3 CMD ["otel-train", "bridge", "--check"]
 CMD ["bridge", "--listen", "0.0.0.0:4317", "--state", "/var/lib/otel_train"]
 
+# A training process has the native core, which is built here; the bridge has no use for it.
 FROM build AS train-build
+RUN apt-get update && apt-get install --yes --no-install-recommends gcc libc6-dev && rm -rf /var/lib/apt/lists/*
 RUN /opt/otel_train/bin/python -m pip install --no-cache-dir --disable-pip-version-check \
     --constraint /src/constraints.txt '/src[train,bridge]'
 
