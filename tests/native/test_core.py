@@ -4,11 +4,13 @@ from __future__ import annotations
 
 import contextlib
 import gc
+import subprocess
 import sys
 import tracemalloc
 from array import array
 from collections.abc import Callable
-from importlib import machinery, util
+from importlib import import_module, machinery, util
+from pathlib import Path
 from types import ModuleType
 from typing import Any
 
@@ -57,10 +59,9 @@ def test_two_imports_share_nothing() -> None:
         core.Picks.pick(second_picks, 0)
 
 
-@pytest.mark.skipif(sys.version_info >= (3, 13), reason="the module of subinterpreters has another name there")
-def test_subinterpreter_leaves_core_whole() -> None:
-    """An interpreter that has used the core and ended takes nothing of this one's with it."""
-    interpreters = pytest.importorskip("_xxsubinterpreters")
+def use_in_subinterpreters() -> None:
+    """Use the core here, and between it in interpreters that end."""
+    interpreters: Any = import_module("_xxsubinterpreters")
     picks = bound(core)
     for _ in range(3):
         own = interpreters.create(**({"isolated": False} if sys.version_info >= (3, 12) else {}))
@@ -70,6 +71,16 @@ def test_subinterpreter_leaves_core_whole() -> None:
         interpreters.destroy(own)
         picks.pick(0)
     assert picks.total == 3.0
+
+
+@pytest.mark.skipif(sys.version_info >= (3, 13), reason="the module of subinterpreters has another name there")
+def test_subinterpreter_leaves_core_whole() -> None:
+    """An interpreter that has used the core and ended takes nothing of this one's with it.
+
+    In a process of its own: once there was another interpreter, torch takes its autograd to hold the GIL.
+    """
+    program = "from tests.native.test_core import use_in_subinterpreters\nuse_in_subinterpreters()"
+    subprocess.run([sys.executable, "-c", program], cwd=Path(__file__).parents[2], check=True)
 
 
 def calls() -> dict[str, Callable[[], object]]:
