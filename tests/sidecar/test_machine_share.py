@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import ctypes
 import os
 import platform
@@ -65,12 +66,18 @@ class Share(NamedTuple):
 def sidecar_of(begin: Callable[[], object], directory: Path, *before: str, rank: str = RANK) -> Iterator[Share]:
     """Give the share of a sidecar while its rank runs, which begins with a call of `begin`."""
     command = [*before, sys.executable, "-c", rank, str(directory)]
+
+    def prepare() -> None:
+        with contextlib.suppress(PermissionError):  # the tests themselves may run under nice
+            os.setpriority(os.PRIO_PROCESS, 0, 0)
+        begin()
+
     with subprocess.Popen(
         command,
         stdin=subprocess.PIPE,
         stdout=subprocess.PIPE,
         text=True,
-        preexec_fn=begin,  # noqa: PLW1509  # the tests' process has no thread that could hold a lock
+        preexec_fn=prepare,  # noqa: PLW1509  # the tests' process has no thread that could hold a lock
     ) as process:
         assert process.stdout is not None
         pid = int(process.stdout.readline())
