@@ -111,6 +111,19 @@ static bool end_step(Steps *steps, int64_t step, int64_t time_ns, PyObject *numb
     return true;
 }
 
+/* Record a row whose sources have added, as they were drained, what only Python takes: it belongs to this row. */
+static bool emit_measured(Steps *steps, int64_t time_ns, double now, PyObject *number)
+{
+    PyObject *measured = list_of(steps->interval->flat.doubles, source_values(steps->interval));
+    if (measured == NULL)
+        return false;
+    PyObject *emitted = PyObject_CallMethod(steps->recording, "emit_measured", "OLOd", number, (long long)time_ns,
+                                            measured, now);
+    Py_DECREF(measured);
+    Py_XDECREF(emitted);
+    return emitted != NULL;
+}
+
 /* Measure, complete and record a row. */
 static bool record_row(Steps *steps, int64_t step, int64_t time_ns, double now, PyObject *number)
 {
@@ -121,6 +134,8 @@ static bool record_row(Steps *steps, int64_t step, int64_t time_ns, double now, 
         PyErr_SetString(PyExc_ValueError, "the session has ended");
         return false;
     }
+    if (interval->late || interval->on_device)
+        return emit_measured(steps, time_ns, now, number);
     clock_end_interval(steps->clock, now, step, interval->flat.doubles + source_values(interval));
     complete_row(interval);
     steps->open = 0;

@@ -244,6 +244,17 @@ class Recording:
             self.cluster.record(step, time_ns, _RANK, values)
             self.cluster.reduce(step, time_ns, Measurements(values))
 
+    def emit_measured(self, step: int, time_ns: int, measured: list[float], now: float) -> None:
+        """Record a row of the core's where a source, as it was drained, has added a scalar that only Python takes.
+
+        Args:
+            step: The step.
+            time_ns: Its time stamp.
+            measured: What the sources have measured, as `Recorder.measure` returns it.
+            now: When the step ended, by the steady clock.
+        """
+        self._emit((step, time_ns, measured, self._clock.end_interval(now, step)))
+
     @property
     def newest(self) -> Reduced | None:
         """The newest of the cluster's values that have landed; None before the first."""

@@ -104,6 +104,29 @@ def test_subclass_counts_own_way() -> None:
     assert meter.drain_step_metrics()["stream_mixing/picks"] == 2.0
 
 
+def test_drained_source_may_add(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """What a source adds as it is drained, under a key of its own that came late, belongs to the step that drains."""
+    monkeypatch.setenv("OTEL_TRAIN_SIDECAR", "external")
+
+    class Adding:
+        """A source that adds a scalar at its fourth step."""
+
+        metrics: tuple[otel_train.Scalar, ...] = (otel_train.Scalar("adding/drains", "sum"),)
+
+        def drain_step_metrics(self, step: int | None = None) -> dict[str, float]:
+            """Add it."""
+            if step == 4:
+                session.add({"late": 3.0, "loss": 2.0})
+            return {"adding/drains": 1.0}
+
+    with otel_train.init(sources=[Adding()], ring_dir=tmp_path, close_timeout=0.01) as session:
+        for step in STEPS[:4]:
+            session.step(step, {"loss": 1.0})
+        assert session.latest is not None
+        values = session.latest[1]
+    assert (values["late"], values["loss"], values["adding/drains"]) == (3.0, 1.5, 1.0)
+
+
 @pytest.mark.skipif(core is None, reason="the native core is not built")
 def test_mock_is_no_part() -> None:
     """What only says that it is one of the core's objects, as a mock does, is refused: its memory is another."""
