@@ -30,7 +30,7 @@ void release_all(Numbers *numbers, size_t count)
 static bool overlap(const Numbers *left, const Numbers *right)
 {
     uintptr_t of_left = (uintptr_t)left->bytes, of_right = (uintptr_t)right->bytes;
-    return of_left < of_right + (size_t)right->view.len && of_right < of_left + (size_t)left->view.len;
+    return of_left < of_right + 8 * (size_t)right->count && of_right < of_left + 8 * (size_t)left->count;
 }
 
 int take_all(Numbers *numbers, PyObject *const *owners, size_t count, int64_t first, int64_t least)

@@ -1,4 +1,4 @@
-"""Write arrays that the core holds: they keep their size, and one without elements refuses an empty slice."""
+"""Write arrays that the core holds, which keep their size."""
 
 from __future__ import annotations
 
@@ -8,5 +8,4 @@ from collections.abc import Iterable
 
 def overwrite(numbers: array[float] | array[int], values: Iterable[float]) -> None:
     """Set all elements of an array; there must be as many values."""
-    if numbers:
-        numbers[:] = array(numbers.typecode, values)  # type: ignore[arg-type]
+    numbers[:] = array(numbers.typecode, values)  # type: ignore[arg-type]

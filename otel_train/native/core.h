@@ -26,15 +26,16 @@
 #error "the core writes a ring's records as they are in memory, and a ring is little-endian: the twins run elsewhere"
 #endif
 
-/* Numbers that Python owns: of an array, a bytearray, a memoryview or a mapping. */
+/* Numbers that Python owns: of an array, a bytearray, a memoryview or a mapping. Small, since an object has many, and
+ * each line of cache that a step touches comes back after training has used it: a memoryview has the buffer itself. */
 typedef struct {
-    Py_buffer view;
     union {
         void *bytes;
         double *doubles;
         int64_t *longs;
     };
     Py_ssize_t count; /* elements */
+    PyObject *held;   /* a memoryview, which nobody else has */
 } Numbers;
 
 /* Take the numbers of `owner`; format is "d" (float64), "q" (int64) or "B" (bytes). Returns -1 with an error set where

@@ -1,39 +1,53 @@
 #include "core.h"
 
+/* Whether a buffer has so many elements of a format. */
+static bool fits(const Py_buffer *view, char format, Py_ssize_t size, Py_ssize_t least)
+{
+    const char *given = view->format == NULL ? "B" : view->format;
+    /* A view of a part may begin anywhere; a number in C may not. (An empty array says that it begins anywhere.) */
+    bool aligned = view->len == 0 || (uintptr_t)view->buf % (uintptr_t)size == 0;
+    if (view->itemsize == size && given[0] == format && given[1] == '\0' && view->ndim <= 1 && aligned &&
+        view->len / size >= least)
+        return true;
+    PyErr_Format(PyExc_ValueError,
+                 "must be a buffer of at least %zd aligned elements of format '%c', got %zd bytes of '%s'", least,
+                 (int)format, view->len, given);
+    return false;
+}
+
 int numbers_take(Numbers *numbers, PyObject *owner, char format, Py_ssize_t least)
 {
     Py_ssize_t size = format == 'B' ? 1 : 8;
     Py_buffer view;
-    if (PyObject_GetBuffer(owner, &view, PyBUF_WRITABLE | PyBUF_FORMAT | PyBUF_ND) < 0)
+    PyObject *held = PyMemoryView_FromObject(owner);
+    if (held == NULL)
         return -1;
-    const char *given = view.format == NULL ? "B" : view.format;
-    /* A view of a part may begin anywhere; a number in C may not. (An empty array says that it begins anywhere.) */
-    bool aligned = view.len == 0 || (uintptr_t)view.buf % (uintptr_t)size == 0;
-    bool fits = view.itemsize == size && given[0] == format && given[1] == '\0' && view.ndim <= 1 && aligned;
-    if (!fits || view.len / size < least) {
-        PyErr_Format(PyExc_ValueError,
-                     "must be a buffer of at least %zd aligned elements of format '%c', got %zd bytes of '%s'", least,
-                     (int)format, view.len, given);
-        PyBuffer_Release(&view);
+    if (PyObject_GetBuffer(held, &view, PyBUF_WRITABLE | PyBUF_FORMAT | PyBUF_ND) < 0) {
+        Py_DECREF(held);
         return -1;
     }
-    numbers_release(numbers);
-    numbers->count = view.len / size;
-    if (view.len == 0) { /* not held: Python refuses to write no elements to an array that is */
-        PyBuffer_Release(&view);
-        numbers->bytes = numbers; /* never read; functions of C's want no NULL */
-        return 0;
+    bool taken = fits(&view, format, size, least);
+    if (taken) {
+        numbers_release(numbers);
+        numbers->count = view.len / size;
+        numbers->bytes = view.buf; /* it stays there while the memoryview lives */
+        if (view.len > 0) {
+            Py_INCREF(held);
+            numbers->held = held;
+        } else { /* not held: Python refuses to write no elements to an array that is */
+            numbers->bytes = numbers; /* never read; functions of C's want no NULL */
+        }
     }
-    numbers->view = view;
-    numbers->bytes = view.buf;
-    return 0;
+    PyBuffer_Release(&view);
+    Py_DECREF(held);
+    return taken ? 0 : -1;
 }
 
 void numbers_release(Numbers *numbers)
 {
     numbers->bytes = NULL;
     numbers->count = 0;
-    PyBuffer_Release(&numbers->view); /* nothing where none is held */
+    Py_CLEAR(numbers->held);
 }
 
 PyObject *list_of(const double *numbers, Py_ssize_t count)
