@@ -205,8 +205,9 @@ def limits() -> Iterator[str]:
         "it packs again (8 µs for 490 KB that its own cache still has, 15 to 40 µs where another core wrote them), the "
         "backend's call, and Python whose own cache lines the vector has taken. Tried: memory that the kernel zeroes "
         "takes the training thread 9 µs (madvise) or 11 µs (a new mapping), and the collective's thread 100 to 130 µs "
-        "of page faults; the watcher's thread takes a wake-up and the GIL, which is more. Not tried, since a log step "
-        "is one collective: sums by all_reduce and peaks by all_gather, with nothing to zero and half of the bytes."
+        "of page faults; the watcher's thread would take a wake-up and the GIL, which is judged to be more. Not tried, "
+        "since a log step is one collective: sums by all_reduce and peaks by all_gather, with nothing to zero and half "
+        "of the bytes."
     )
     yield (
         "Once a job: each rank gathers and reads every rank's run id, host and schema, the schema alone "
