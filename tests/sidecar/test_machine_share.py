@@ -32,7 +32,7 @@ process.close()
 SESSION = """
 import sys, time
 import otel_train
-with otel_train.init(ring_dir=sys.argv[1]) as telemetry:
+with otel_train.init(ring_dir=sys.argv[1], close_timeout=30.0) as telemetry:
     telemetry.step(1, {"train/loss": 1.0})
     while not telemetry._sidecar.pid:
         time.sleep(0.01)
