@@ -37,7 +37,7 @@ def histories(draw: st.DrawFn) -> dict[str, Any]:
     readers, modalities = draw(st.sampled_from([(0, 1), (1, 1), (4, 2), (7, 3), (64, 64), (512, 5)]))
     calls: list[Sequence[Any]] = []
     step = draw(st.integers(0, 3))
-    for _ in range(draw(st.integers(1, 40))):
+    for _ in range(draw(st.integers(1, 80))):
         kind = draw(st.sampled_from(["pick"] * 5 + ["step"] * 6 + ["odd", "add", "log", "slot", "weights", "reload"]))
         slot = draw(st.integers(0, max(0, readers - 1)))
         if kind == "pick":

@@ -85,8 +85,8 @@ def play(history: Mapping[str, Any]) -> dict[str, Any]:
     for path in ring_files(directory):  # none where no step was made
         reader = RingReader(path)
         for record in reader.read(0, 10**6)[0]:
-            timed = {"train/step_duration", "train/data_wait"}
-            values = {key: value for key, value in record.by_key().items() if key not in timed}
+            timed = {record.layout.offsets.get(name) for name in ("train.step.seconds", "train.data.wait_seconds")}
+            values = [value for index, value in enumerate(record.values) if index not in timed]
             records.append([record.sequence, record.step, record.kind.name, record.logged, exact(values)])
         reader.close()
     newest = {key: value for key, value in (latest[1] if latest else {}).items() if "duration" not in key}
