@@ -87,7 +87,9 @@ def play(history: Mapping[str, Any]) -> dict[str, Any]:
         for record in reader.read(0, 10**6)[0]:
             timed = {record.layout.offsets.get(name) for name in ("train.step.seconds", "train.data.wait_seconds")}
             values = [value for index, value in enumerate(record.values) if index not in timed]
-            records.append([record.sequence, record.step, record.kind.name, record.logged, exact(values)])
+            records.append(
+                [record.sequence, record.step, record.kind.name, record.ordinal, record.logged, exact(values)]
+            )
         reader.close()
     newest = {key: value for key, value in (latest[1] if latest else {}).items() if "duration" not in key}
     return {
