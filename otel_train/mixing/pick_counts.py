@@ -20,7 +20,6 @@ from otel_train.mixing.reader_slots import ReaderSlots
 from otel_train.mixing.starvation import Starvation
 from otel_train.mixing.tally import Tally
 from otel_train.native import core
-from otel_train.native.arrays import overwrite
 from otel_train.native.records import PICKS, Picks
 from otel_train.untraced import untraced
 
@@ -49,6 +48,7 @@ class PickCounts(Picks):
         """Decayed picks of each modality, and their targets."""
         self.tokens = array("d", bytes(8 * modalities))
         """Tokens of the interval by modality."""
+        self._no_tokens = array("d", self.tokens)
         self._name_arrays()
         # Counts that go into a record are floats from the beginning: packing need not convert them.
         self.total = self.total_drained = self.weighed = self.draws = 0.0
@@ -188,7 +188,7 @@ class PickCounts(Picks):
         ]
         self.restarts = self.switches = self.unpaired = 0.0
         self.ordered = False
-        overwrite(self.tokens, [0.0] * len(self.tokens))
+        self.tokens[:] = self._no_tokens
         self.step = step + 1
         return values
 

@@ -12,7 +12,6 @@ import torch
 
 from otel_train.catalogue import ABSENT, LOWEST, NOTHING, Instrument, Metric, Reduction
 from otel_train.exceptions import ConfigurationError
-from otel_train.native.arrays import overwrite
 from otel_train.native.records import IntervalState
 from otel_train.step.dtensors import is_dtensor, part_of, share_of
 from otel_train.step.number_reading import NO_COUNT, counts_up, problem_of, read_number, reason_of
@@ -83,6 +82,7 @@ class ScalarRecorder:
         """The interval's sums."""
         self.peaks = array("d", [ABSENT]) * self._peak_count
         """The interval's peaks."""
+        self._no_peaks = array("d", self.peaks)
 
     def _assign(self, metric: Metric) -> None:
         counter = metric.instrument is Instrument.COUNTER
@@ -270,7 +270,7 @@ class ScalarRecorder:
             The host's sums and peaks, and what was accumulated on a GPU beside them.
         """
         drained = (self.sums.tolist(), self.peaks.tolist(), self._device)
-        overwrite(self.sums, self.empty)
-        overwrite(self.peaks, [ABSENT] * self._peak_count)
+        self.sums[:] = self.empty
+        self.peaks[:] = self._no_peaks
         self._device, self._interval.on_device = None, False
         return drained
