@@ -56,7 +56,7 @@ def test_wandb_reports_on_request(tmp_path: Path, asked: dict[str, str], threads
         sink.open("run", None)
         sink.write("run", SealedRow(0, 1, {"loss": 0.5}))
         print(sum(thread.name.startswith("Otel") for thread in threading.enumerate()))
-        sink.close("run")
+        sink.close("run", failed=False)
     """
     command = [sys.executable, "-c", textwrap.dedent(program), str(tmp_path)]
     done = subprocess.run(command, env=clean_environment(**asked), stdout=subprocess.PIPE, text=True, check=True)
