@@ -80,7 +80,9 @@ def test_sidecar_uses_ranks_package(how: str, receiver: OtlpReceiver, tmp_path: 
         bundle.extractall(tmp_path / "libraries")
         (tmp_path / "job.py").write_text(JOB.format(before=before))
     run(["job.pyz" if how == "zipapp" else "job.py"], tmp_path)
-    assert receiver.values(cluster_name("loss")) == [2.0, 2.0, 2.0]
+    losses = receiver.values(cluster_name("loss"))  # a busy machine may answer too late, and gets a request again
+    assert losses == [2.0] * len(losses)
+    assert len(losses) >= 3
     assert "otel_train.sidecar" in (tmp_path / "trap").read_text()
 
 
