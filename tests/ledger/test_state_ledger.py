@@ -201,6 +201,9 @@ def test_late_first_step_keeps_entries() -> None:
     assert entries == [1, 1, 1, 0]
 
 
+RELEASE = tuple(int(part) for part in torch.__version__.split(".")[:2])
+
+
 @pytest.mark.modes
 @pytest.mark.parametrize(
     "dtype",
@@ -209,6 +212,8 @@ def test_late_first_step_keeps_entries() -> None:
 @pytest.mark.parametrize("shape", [(), (3,), (2, 2), (16,)])
 def test_keeps_any_dtype_and_shape(dtype: torch.dtype, shape: tuple[int, ...]) -> None:
     """States come back as they were, one or many, bit for bit, with zeros where there is none."""
+    if dtype == torch.uint16 and RELEASE < (2, 15):
+        pytest.skip("this torch picks no rows of unsigned integers")
     ledger = StateLedger(shape, capacity=4, dtype=dtype)
     high = 2 if dtype == torch.bool else 256
     generator = torch.Generator().manual_seed(0)
