@@ -13,14 +13,6 @@ int take_whole(int64_t *value, PyObject *given, int64_t least, int64_t most)
     return -1;
 }
 
-int check_count(Py_ssize_t got, Py_ssize_t expected, const char *name)
-{
-    if (got == expected)
-        return 0;
-    PyErr_Format(PyExc_TypeError, "%s() takes %zd arguments, got %zd", name, expected, got);
-    return -1;
-}
-
 void release_all(Numbers *numbers, size_t count)
 {
     for (size_t at = 0; at < count; at++)

@@ -29,6 +29,23 @@ done:
     return result;
 }
 
+bool whole(PyObject *number, int64_t *value)
+{
+    int overflow = 0;
+    if (!PyLong_CheckExact(number))
+        return false;
+    *value = PyLong_AsLongLongAndOverflow(number, &overflow);
+    return overflow == 0;
+}
+
+int check_count(Py_ssize_t got, Py_ssize_t expected, const char *name)
+{
+    if (got == expected)
+        return 0;
+    PyErr_Format(PyExc_TypeError, "%s() takes %zd arguments, got %zd", name, expected, got);
+    return -1;
+}
+
 bool intern_names(PyObject **interned, const char *const *names, int count)
 {
     for (int i = 0; i < count; i++)

@@ -48,6 +48,20 @@ PyObject *list_of(const double *numbers, Py_ssize_t count);
 /* Call the twin of a method, with the arguments that a METH_FASTCALL | METH_KEYWORDS function got; self is NULL for a
  * bound one. */
 PyObject *call_twin(PyObject *twin, PyObject *self, PyObject *const *args, Py_ssize_t count, PyObject *names);
+/* Step of SplitMix64, and its finaliser: splitmix.py. */
+#define SPLITMIX_INCREMENT 0x9E3779B97F4A7C15u
+
+static inline uint64_t splitmix(uint64_t value)
+{
+    value = (value ^ (value >> 30)) * 0xBF58476D1CE4E5B9u;
+    value = (value ^ (value >> 27)) * 0x94D049BB133111EBu;
+    return value ^ (value >> 31);
+}
+
+/* Read a whole number; false where it is none that an int64 holds, with no error set. */
+bool whole(PyObject *number, int64_t *value);
+/* Check how many arguments a function got; -1 with an error set where it is another number. */
+int check_count(Py_ssize_t got, Py_ssize_t expected, const char *name);
 /* Make names interned, those that are not made yet; false with an error set where that is not possible. */
 bool intern_names(PyObject **interned, const char *const *names, int count);
 /* Which of these names an argument has; -1 for none of them, or for a text that is not interned. */

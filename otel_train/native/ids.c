@@ -5,10 +5,7 @@
 /* The step and finaliser of SplitMix64, as splitmix.py has them. */
 static inline int64_t mixed(int64_t id)
 {
-    uint64_t value = (uint64_t)id + 0x9E3779B97F4A7C15u;
-    value = (value ^ value >> 30) * 0xBF58476D1CE4E5B9u;
-    value = (value ^ value >> 27) * 0x94D049BB133111EBu;
-    value ^= value >> 31;
+    uint64_t value = splitmix((uint64_t)id + SPLITMIX_INCREMENT);
     int64_t key;
     memcpy(&key, &value, sizeof key);
     return key;
@@ -58,13 +55,10 @@ static PyObject *key_of_text(const Seen *seen, PyObject *id)
 /* The key of an id; whatever is neither a string nor a number of 64 bits, exactly, is for `hash` to judge. */
 static int hash_id(const Seen *seen, PyObject *id, int64_t *key)
 {
-    if (PyLong_CheckExact(id)) {
-        int overflow;
-        long long number = PyLong_AsLongLongAndOverflow(id, &overflow);
-        if (!overflow) {
-            *key = mixed(number);
-            return 0;
-        }
+    int64_t number;
+    if (whole(id, &number)) {
+        *key = mixed(number);
+        return 0;
     }
     PyObject *hashed = PyUnicode_CheckExact(id) ? key_of_text(seen, id)
                                                 : PyObject_CallFunctionObjArgs(seen->hash, id, NULL);

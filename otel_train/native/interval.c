@@ -68,12 +68,11 @@ static bool read_value(PyObject *value, double *number)
         *number = PyFloat_AsDouble(value);
         return true;
     }
-    if (!PyLong_CheckExact(value))
+    int64_t count;
+    if (!whole(value, &count))
         return false;
-    int overflow;
-    long long whole = PyLong_AsLongLongAndOverflow(value, &overflow);
-    *number = (double)whole;
-    return !overflow && whole >= -LARGEST && whole <= LARGEST;
+    *number = (double)count;
+    return count >= -LARGEST && count <= LARGEST;
 }
 
 bool add_scalars(Interval *interval, PyObject *scalars)

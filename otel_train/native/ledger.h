@@ -9,8 +9,6 @@
 
 /* Take a whole number; returns -1 with an error set where it is none, or out of [least, most]. */
 int take_whole(int64_t *value, PyObject *given, int64_t least, int64_t most);
-/* Check how many arguments a function got. */
-int check_count(Py_ssize_t got, Py_ssize_t expected, const char *name);
 /* Take `count` int64 buffers that don't overlap, the first one with at least `first` elements, each other with at least
  * `least`; none is held where it fails. */
 int take_all(Numbers *numbers, PyObject *const *owners, size_t count, int64_t first, int64_t least);

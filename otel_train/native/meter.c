@@ -18,28 +18,11 @@ static const double STARVED_SURPRISE = 13.815510557964274; /* -log(1e-6) */
 
 static void note_pick(Picks *picks, uint64_t value)
 {
-    picks->order = picks->order * 0x9E3779B97F4A7C15u + value + 1;
+    picks->order = picks->order * SPLITMIX_INCREMENT + value + 1;
     picks->ordered = 1;
 }
 
-static uint64_t mix(uint64_t value)
-{
-    value = (value ^ (value >> 30)) * 0xBF58476D1CE4E5B9u;
-    value = (value ^ (value >> 27)) * 0x94D049BB133111EBu;
-    return value ^ (value >> 31);
-}
-
 /* -- one pick ------------------------------------------------------------------------------------------------------ */
-
-/* Read a whole number; false where it is none that a int64 holds, with no error set. */
-static bool whole(PyObject *number, int64_t *value)
-{
-    if (!PyLong_CheckExact(number))
-        return false;
-    int overflow;
-    *value = PyLong_AsLongLongAndOverflow(number, &overflow);
-    return !overflow;
-}
 
 /* Read (slot, rows=1, tokens=0) where they are whole numbers; false where the twin is to look at them. */
 static bool read_pick(Picks *picks, PyObject *const *args, Py_ssize_t count, PyObject *names, int64_t *numbers)
@@ -200,7 +183,7 @@ void picks_drain(Picks *picks, int64_t step, double *out)
     memset(picks->tokens.doubles, 0, (size_t)modalities * sizeof(double));
     out += modalities;
     *out++ = picks->draws > picks->earliest && picks->judged ? count_starved(picks) : 0.0;
-    uint64_t signs = mix(picks->order) >> (64 - ORDER_SIGNS);
+    uint64_t signs = splitmix(picks->order) >> (64 - ORDER_SIGNS);
     *out++ = picks->ordered ? 1.0 : 0.0;
     for (int bit = 0; bit < ORDER_SIGNS; bit++)
         *out++ = !picks->ordered ? 0.0 : signs >> bit & 1 ? 1.0 : -1.0;

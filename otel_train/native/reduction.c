@@ -20,24 +20,6 @@ typedef int64_t Odd __attribute__((vector_size(16)));
 
 /* -- arguments -------------------------------------------------------------------------------------------------- */
 
-static int count_is(Py_ssize_t count, Py_ssize_t expected)
-{
-    if (count == expected)
-        return 0;
-    PyErr_Format(PyExc_TypeError, "takes %zd arguments, got %zd", expected, count);
-    return -1;
-}
-
-/* Read a step; false, with no error set, where it is none that an int64 holds. */
-static bool step_read(PyObject *given, int64_t *step)
-{
-    int overflow = 0;
-    if (!PyLong_CheckExact(given))
-        return false;
-    *step = PyLong_AsLongLongAndOverflow(given, &overflow);
-    return overflow == 0;
-}
-
 /* Read a float or an int; false, with no error set, where it is neither. */
 static bool number_read(PyObject *given, double *number)
 {
@@ -113,13 +95,13 @@ static PyObject *packing_pack(PyObject *self, PyObject *const *args, Py_ssize_t 
     const Packing *packing = (const Packing *)self;
     Numbers taken = {0};
     int64_t step;
-    if (count_is(count, 5) < 0)
+    if (check_count(count, 5, "pack") < 0)
         return NULL;
     Py_ssize_t rank = PyLong_AsSsize_t(args[3]);
     int own = PyObject_IsTrue(args[4]);
     if ((rank == -1 && PyErr_Occurred()) || own < 0)
         return NULL;
-    if (rank < 0 || rank >= packing->ranks || !step_read(args[1], &step))
+    if (rank < 0 || rank >= packing->ranks || !whole(args[1], &step))
         Py_RETURN_FALSE;
     if (numbers_take(&taken, args[0], 'd', packing->size) < 0)
         return NULL;
@@ -145,9 +127,9 @@ static PyObject *packing_everybody(PyObject *self, PyObject *const *args, Py_ssi
     const Packing *packing = (const Packing *)self;
     Numbers taken = {0};
     int64_t step;
-    if (count_is(count, 2) < 0)
+    if (check_count(count, 2, "everybody") < 0)
         return NULL;
-    if (!step_read(args[1], &step))
+    if (!whole(args[1], &step))
         Py_RETURN_NONE;
     if (numbers_take(&taken, args[0], 'd', packing->size) < 0)
         return NULL;
@@ -191,9 +173,9 @@ static PyObject *packing_unpack(PyObject *self, PyObject *const *args, Py_ssize_
     Numbers taken = {0}, out = {0};
     PyObject *result = NULL;
     int64_t step;
-    if (count_is(count, 3) < 0)
+    if (check_count(count, 3, "unpack") < 0)
         return NULL;
-    if (!step_read(args[1], &step))
+    if (!whole(args[1], &step))
         Py_RETURN_NONE;
     if (numbers_take(&taken, args[0], 'd', packing->size) < 0 ||
         numbers_take(&out, args[2], 'd', packing->sums + 2 * packing->peaks) < 0)
@@ -230,9 +212,9 @@ static PyObject *packing_others(PyObject *self, PyObject *const *args, Py_ssize_
     const Packing *packing = (const Packing *)self;
     Numbers taken = {0};
     int64_t step;
-    if (count_is(count, 2) < 0)
+    if (check_count(count, 2, "others") < 0)
         return NULL;
-    if (!step_read(args[1], &step))
+    if (!whole(args[1], &step))
         Py_RETURN_NONE;
     if (numbers_take(&taken, args[0], 'd', packing->size) < 0)
         return NULL;
@@ -250,7 +232,7 @@ static PyObject *packing_others(PyObject *self, PyObject *const *args, Py_ssize_
 static PyObject *late_slots(PyObject *Py_UNUSED(module), PyObject *const *args, Py_ssize_t count)
 {
     Numbers vector = {0};
-    if (count_is(count, 3) < 0)
+    if (check_count(count, 3, "late_slots") < 0)
         return NULL;
     Py_ssize_t begin = PyLong_AsSsize_t(args[1]), keys = PyLong_AsSsize_t(args[2]);
     if (PyErr_Occurred() || numbers_take(&vector, args[0], 'd', 0) < 0)

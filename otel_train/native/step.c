@@ -204,17 +204,16 @@ static bool read_step(Steps *steps, PyObject *const *args, Py_ssize_t count, PyO
             return false;
         given[at] = args[count + i];
     }
-    return given[0] != NULL && PyLong_CheckExact(given[0]);
+    return given[0] != NULL;
 }
 
 static PyObject *step(Steps *steps, PyObject *const *args, Py_ssize_t count, PyObject *names)
 {
-    int overflow = 0;
+    int64_t number = -1;
     PyObject *given[STEP_NAMES] = {NULL, NULL};
     bool plain = steps->plain && !steps->busy && read_step(steps, args, count, names, given);
     PyObject *scalars = given[1] == NULL ? Py_None : given[1];
-    int64_t number = plain ? PyLong_AsLongLongAndOverflow(given[0], &overflow) : -1;
-    plain = plain && !overflow && number >= 0 && number > steps->given && number <= LARGEST_STEP &&
+    plain = plain && whole(given[0], &number) && number >= 0 && number > steps->given && number <= LARGEST_STEP &&
             (scalars == Py_None || PyDict_CheckExact(scalars)) && steps->interval != NULL &&
             steps->interval->means != NULL && ring_values(steps->ring) == steps->interval->row.count;
     if (plain) {
