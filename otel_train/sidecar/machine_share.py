@@ -18,7 +18,7 @@ BELOW = 5
 _LOWEST = 19
 _MOST_CPUS = 8192
 ISOLATED = Path("/sys/devices/system/cpu/isolated")
-_AUTOGROUP = Path("/proc/self/autogroup")
+AUTOGROUP = Path("/proc/self/autogroup")
 _TRIES = 5
 """Tries to set the priority of the session: the kernel takes one such request a tenth of a second, of all users."""
 SET_MEMPOLICY = {"x86_64": 238, "aarch64": 237, "riscv64": 237}
@@ -27,7 +27,7 @@ SET_IO_PRIORITY = {"x86_64": 251, "aarch64": 30, "riscv64": 30}
 """Likewise."""
 
 
-def leave_ranks_share(isolated: Path = ISOLATED) -> list[str]:
+def leave_ranks_share(isolated: Path = ISOLATED, autogroup: Path = AUTOGROUP) -> list[str]:
     """Take every core that the control group has, and a lower priority than the rank's, whatever the rank was given.
 
     A rank that is bound to a core (mpirun does that to each) would else be interrupted on it at every wake-up. Of one
@@ -35,6 +35,7 @@ def leave_ranks_share(isolated: Path = ISOLATED) -> list[str]:
 
     Args:
         isolated: Names the cores between which the scheduler moves no process: it would stay next to the rank there.
+        autogroup: Takes the priority of this process's session.
 
     Returns:
         What this process may not change, each with the reason.
@@ -44,7 +45,7 @@ def leave_ranks_share(isolated: Path = ISOLATED) -> list[str]:
         ("cores", partial(_take_all_cores, isolated_cores(isolated))),
         ("scheduling class", _take_patient_class),  # before the priority, by which it goes
         ("priority", _take_lower_priority),
-        ("priority of the session", _take_lower_session_priority),
+        ("priority of the session", partial(_take_lower_session_priority, autogroup)),
         ("I/O priority", _leave_io_priority),
         ("memory nodes", _leave_memory_nodes),
     ):
@@ -91,21 +92,26 @@ def _take_lower_priority() -> None:
     os.setpriority(os.PRIO_PROCESS, 0, min(_LOWEST, max(NICENESS, niceness)))
 
 
-def _take_lower_session_priority() -> None:
+def _take_lower_session_priority(path: Path) -> None:
     """Lower the priority of this process's session too, where sessions share the processors.
 
     With the kernel's autogroups priorities count within a session only, and the sidecar has one of its own, which would
-    get half of a core that it shares with a rank.
+    get half of a core that it shares with a rank. A process whose session is the first one has no such group, and the
+    kernel calls that invalid: its own priority counts then.
     """
     for left in reversed(range(_TRIES)):
         try:
-            _AUTOGROUP.write_text(str(os.getpriority(os.PRIO_PROCESS, 0)), encoding="ascii")
+            path.write_text(str(os.getpriority(os.PRIO_PROCESS, 0)), encoding="ascii")
         except FileNotFoundError:  # not in every kernel
             return
         except BlockingIOError:
             if not left:
                 raise
             time.sleep(0.1)
+        except OSError as error:
+            if error.errno != errno.EINVAL:
+                raise
+            return
         else:
             return
 

@@ -43,7 +43,7 @@ LEAVE = """
 import os, sys
 from pathlib import Path
 from otel_train.sidecar.machine_share import leave_ranks_share
-print(leave_ranks_share(Path(sys.argv[1])), os.sched_getaffinity(0))
+print(leave_ranks_share(*map(Path, sys.argv[1:])), os.sched_getaffinity(0))
 """
 CORES = os.sched_getaffinity(0)
 CLASSES = {os.SCHED_OTHER, os.SCHED_BATCH}
@@ -197,12 +197,23 @@ def test_isolated_cores_are_read(text: str | None, cores: set[int], tmp_path: Pa
     assert isolated_cores(path) == cores
 
 
+def left_share(*arguments: Path | str) -> str:
+    """Return what is left by a process with a session of its own, for the tests' one keeps its priority."""
+    command = [sys.executable, "-c", LEAVE, *map(str, arguments)]
+    return subprocess.run(command, stdout=subprocess.PIPE, text=True, check=True, start_new_session=True).stdout
+
+
 @pytest.mark.parametrize("isolated", ["one", "all"])
 def test_isolated_cores_are_avoided(isolated: str, tmp_path: Path) -> None:
     """The sidecar takes no core that is kept from the scheduler, unless there is no other."""
     path = tmp_path / "isolated"
     path.write_text("0-4095" if isolated == "all" else str(min(CORES)))
-    command = [sys.executable, "-c", LEAVE, str(path)]
-    output = subprocess.run(command, capture_output=True, text=True, check=True).stdout
+    output = left_share(path)
     others = CORES if isolated == "all" or len(CORES) == 1 else CORES - {min(CORES)}
     assert output == f"[] {others}\n"
+
+
+def test_process_without_session_group(tmp_path: Path) -> None:
+    """A sidecar whose session the kernel knows no group of changes its own priority, and that is no refusal."""
+    output = left_share(tmp_path / "none", "/proc/self/clear_refs")  # the kernel calls 10 invalid there too
+    assert output == f"[] {CORES}\n"
