@@ -11,7 +11,7 @@ DOCS_STAMP := $(VENV)/.docs-installed
 # torch compiled anew at each start of a rank takes seconds: machines that forbid compiled files do it here all the same.
 unexport PYTHONDONTWRITEBYTECODE
 
-.PHONY: setup demo test test-faults test-gpu test-matrix test-stack test-pure test-lowest test-pythons test-integrations mutants fuzz sanitize check render docs bench stack clean
+.PHONY: setup demo test test-faults test-gpu test-matrix test-stack test-pure test-lowest test-pythons test-integrations test-slurm test-kubernetes mutants fuzz sanitize check render docs bench stack clean
 
 setup: $(STAMP)
 
@@ -64,6 +64,12 @@ test-pythons: $(STAMP)
 
 test-integrations: $(STAMP)
 	$(BIN)/python -m tools.environments integrations
+
+test-slurm: $(STAMP)
+	$(BIN)/python -m pytest -m slurm
+
+test-kubernetes: $(STAMP)
+	$(BIN)/python -m pytest -m kubernetes
 
 mutants: $(STAMP)
 	$(BIN)/python -m tests.mutants $(if $(QUARTER),--quarter $(QUARTER))
