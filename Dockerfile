@@ -1,7 +1,9 @@
-# `--target bridge` is the wandb bridge, `--target train` the reference job.
+# `--target bridge` is the wandb bridge and a node's sidecar, `--target collector` agent and gateway, `--target train` the
+# reference job.
 FROM python:3.11-slim-bookworm AS build
 COPY pyproject.toml setup.py constraints.txt README.md LICENSE /src/
 COPY collector /src/collector
+COPY deploy /src/deploy
 COPY prometheus /src/prometheus
 COPY otel_train /src/otel_train
 RUN python -m venv /opt/otel_train \
@@ -33,3 +35,20 @@ RUN /opt/otel_train/bin/python -m pip install --no-cache-dir --disable-pip-versi
 FROM base AS train
 COPY --from=train-build /opt/otel_train /opt/otel_train
 CMD ["demo"]
+
+# The distribution that collector/builder.yaml describes: static, with the authorities of the base image.
+FROM golang:1.26-bookworm AS collector-build
+COPY collector /src
+WORKDIR /src
+ENV CGO_ENABLED=0
+RUN go install "go.opentelemetry.io/collector/cmd/builder@v$(sed -n 's/^  version: //p' builder.yaml)" \
+    && "$(go env GOPATH)/bin/builder" --config builder.yaml \
+    && install --directory --owner 10001 --group 10001 --mode 0700 /queue
+
+FROM scratch AS collector
+COPY --from=collector-build /etc/ssl/certs/ca-certificates.crt /etc/ssl/certs/ca-certificates.crt
+COPY --from=collector-build /src/otelcol-train/otelcol-train /otelcol-train
+COPY --from=collector-build --chown=10001:10001 /queue /var/lib/otelcol
+USER 10001:10001
+EXPOSE 4317
+ENTRYPOINT ["/otelcol-train"]

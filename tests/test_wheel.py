@@ -198,10 +198,14 @@ def test_bridge_serves_with_wheel(
 
 
 def test_wheel_writes_monitoring_setup(install: Callable[..., Path], tmp_path: Path) -> None:
-    """Rules, dashboards, and the configurations that the checkout has."""
+    """Rules, dashboards, and the configurations and manifests that the checkout has."""
     program = install("render") / "otel-train"
     subprocess.run([program, "render", "--out", tmp_path], capture_output=True, check=True)
-    for name in ("collector/gateway.yaml", "prometheus/prometheus.yml", "prometheus/otel_train.rules.yaml"):
+    manifests = subprocess.run(
+        ["git", "ls-files", "deploy/kubernetes"], cwd=ROOT, capture_output=True, text=True, check=True
+    )
+    names = ("collector/gateway.yaml", "prometheus/prometheus.yml", "prometheus/otel_train.rules.yaml")
+    for name in (*names, *manifests.stdout.split()):
         assert (tmp_path / name).read_bytes() == (ROOT / name).read_bytes()
 
 

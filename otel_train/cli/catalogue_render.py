@@ -41,8 +41,8 @@ def catalogue(*, as_json: bool) -> None:
 @click.option(
     "--out",
     type=OutputFolder(),
-    help="Write alert rules, dashboards and configurations of collector and Prometheus for an installation of your own "
-    "there, and leave the checkout alone.",
+    help="Write alert rules, dashboards, configurations of collector and Prometheus, and manifests for Kubernetes "
+    "there, for an installation of your own, and leave the checkout alone.",
 )
 @click.option("--runbooks", help="With --out: the address that the alerts' links begin with.")
 @click.option(

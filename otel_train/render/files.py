@@ -8,10 +8,19 @@ from otel_train.catalogue import Ranges, healthy_range
 from otel_train.exceptions import ConfigurationError
 from otel_train.render.alert_rules import RUNBOOKS, alerts, rules_file
 from otel_train.render.dashboards import dashboard_json, dashboards
+from otel_train.render.kubernetes import FOLDER, kubernetes_files
 from otel_train.render.metrics_markdown import metrics_page
 from otel_train.render.runbooks import runbook_index, runbook_page
+from otel_train.render.shipped_configurations import shipped_files
 
-_ALL_GENERATED = ("grafana/dashboards/*", "docs/runbooks/*", "prometheus/*.rules.yaml")
+_ALL_GENERATED = (
+    "grafana/dashboards/*",
+    "docs/runbooks/*",
+    "prometheus/*.rules.yaml",
+    f"{FOLDER}/base/files/*",
+    f"{FOLDER}/chart/files/*",
+    f"{FOLDER}/monitoring/*.json",
+)
 """Files of which all are generated: one that no metric makes any more is drift."""
 
 
@@ -27,7 +36,7 @@ def generated_files() -> dict[str, str]:
 
 
 def monitoring_files(health: Ranges = healthy_range, runbooks: str = RUNBOOKS) -> dict[str, str]:
-    """Return the files that Prometheus and Grafana read, by path.
+    """Return the files that Prometheus and Grafana read, also those of a Kubernetes cluster, by path.
 
     Args:
         health: Gives the range of a headline key.
@@ -36,10 +45,11 @@ def monitoring_files(health: Ranges = healthy_range, runbooks: str = RUNBOOKS) -
     Raises:
         ConfigurationError: A range can't be judged by an alert.
     """
-    return {
+    files = {
         "prometheus/otel_train.rules.yaml": rules_file(health, runbooks),
         **{f"grafana/dashboards/{dashboard.name}.json": dashboard_json(dashboard) for dashboard in dashboards(health)},
     }
+    return files | kubernetes_files(shipped_files(), files)
 
 
 def drifted(root: Path) -> list[str]:

@@ -1,16 +1,22 @@
-"""The configurations of the collector and of Prometheus that come with the package: written by hand, not generated."""
+"""The configurations of collector and Prometheus, and the manifests, that come with the package, written by hand."""
 
 from __future__ import annotations
 
 from importlib import metadata
 from pathlib import Path
 
+from otel_train.render.kubernetes import FOLDER, WRITTEN
+
 NAMES = (
+    "collector/agent-plaintext.yaml",
     "collector/agent.yaml",
     "collector/builder.yaml",
+    "collector/gateway-no-bridge.yaml",
+    "collector/gateway-plaintext.yaml",
     "collector/gateway.yaml",
     "collector/local.yaml",
     "prometheus/prometheus.yml",
+    *(f"{FOLDER}/{name}" for name in WRITTEN),
 )
 
 

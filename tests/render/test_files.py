@@ -70,7 +70,7 @@ def test_job_rules_are_written_elsewhere(tmp_path: Path) -> None:
     command = ["render", "--out", str(tmp_path), "--health", job, "--runbooks", "https://wiki.example"]
     done = CliRunner().invoke(main, command)
     assert done.exit_code == 0, done.output
-    assert sorted(path.name for path in tmp_path.iterdir()) == ["collector", "grafana", "prometheus"]
+    assert sorted(path.name for path in tmp_path.iterdir()) == ["collector", "deploy", "grafana", "prometheus"]
     rules = (tmp_path / "prometheus/otel_train.rules.yaml").read_text()
     assert "runbook_url: https://wiki.example/OtelTrainRankSilent.md" in rules
     assert "< 4\n" in rules  # picks of a rank; the catalogue's own range begins at 1
