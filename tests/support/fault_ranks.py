@@ -110,7 +110,7 @@ def main() -> None:
     rank = dist.get_rank()
     meter = otel_train.MixingMeter(1, ["code"], {"code": 1.0})
     meter.open(0, "code")
-    with (arguments.out / f"rank{rank}.times").open("w", buffering=1) as times:
+    with (arguments.out / f"rank{rank}.times").open("a", buffering=1) as times:
         with otel_train.init(sources=[meter]) as telemetry:
             loop = Loop(telemetry, meter)
             begin = time.monotonic()
@@ -120,6 +120,9 @@ def main() -> None:
                 sum(range(WORK))
                 telemetry.step(step, {"train/loss": float(step)})
                 times.write(f"{step} {before} {time.monotonic_ns() - before}\n")
+                if step == 1 and telemetry.identity is not None:
+                    with (arguments.out / f"rank{rank}.run").open("a") as runs:
+                        runs.write(f"{telemetry.identity.run_id}\n")
                 if step == arguments.at and rank in arguments.on:
                     WRONGS[arguments.wrong](loop)
                 if all_told_to_stop(arguments.out / "stop") or step == arguments.steps:

@@ -28,6 +28,11 @@ class Host:
     number: int
 
     @property
+    def name(self) -> str:
+        """Return its name in the network."""
+        return self.namespace.rpartition("-")[2]
+
+    @property
     def address(self) -> str:
         """Return its address."""
         return f"10.77.0.{self.number}"
