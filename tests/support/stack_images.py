@@ -14,7 +14,16 @@ from pathlib import Path
 import docker
 from docker.errors import ImageNotFound
 
-from tests.support.stack_programs import CACHE, ROOT, collector, compose_plugin, image_version, prometheus, promtool
+from tests.support.stack_programs import (
+    CACHE,
+    ROOT,
+    collector,
+    compose_plugin,
+    helm,
+    image_version,
+    prometheus,
+    promtool,
+)
 
 BRIDGE = "otel-train-bridge:dev"
 COLLECTOR = "otel/opentelemetry-collector-contrib"
@@ -99,3 +108,4 @@ if __name__ == "__main__":
     collector()
     prometheus()
     promtool()
+    helm()

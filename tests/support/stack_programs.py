@@ -1,4 +1,4 @@
-"""The real programs, built once from their released modules: collector, Prometheus, promtool, docker compose."""
+"""The real programs, built once from their released modules: collector, Prometheus, promtool, docker compose, Helm."""
 
 from __future__ import annotations
 
@@ -11,6 +11,7 @@ from pathlib import Path
 ROOT = Path(__file__).parents[2]
 CACHE = Path(os.environ.get("OTEL_TRAIN_STACK_CACHE", ROOT / ".stack"))
 COMPOSE_VERSION = "2.40.3"
+HELM_VERSION = "3.22.0"
 BUILD = ["go", "build", "-trimpath", "-ldflags=-s -w"]
 
 
@@ -58,6 +59,11 @@ def compose_plugin() -> Path:
     return _built("docker-compose", COMPOSE_VERSION, _build_compose)
 
 
+def helm() -> Path:
+    """Return Helm."""
+    return _built("helm", HELM_VERSION, _build_helm)
+
+
 def _built(name: str, version: str, build: object) -> Path:
     """Return a program from the cache, building it where it is not there in that version."""
     assert callable(build)
@@ -103,3 +109,9 @@ def _build_compose(name: str, version: str, program: Path) -> None:
     go("go", "get", f"{package}/cmd@v{version}", cwd=folder)
     build = [*BUILD[:-1], f"{BUILD[-1]} -X {package}/internal.Version=v{version}"]
     go(*build, f"-o={program}", f"{package}/cmd", cwd=folder)
+
+
+def _build_helm(name: str, version: str, program: Path) -> None:
+    folder, package = _module(name), "helm.sh/helm/v3/cmd/helm"
+    go("go", "get", f"{package}@v{version}", cwd=folder)
+    go(*BUILD, f"-o={program}", package, cwd=folder)

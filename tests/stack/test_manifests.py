@@ -1,0 +1,177 @@
+"""The Helm chart by the real Helm, and what the manifests tell agent, gateway and bridge, told to the real programs."""
+
+from __future__ import annotations
+
+import subprocess
+import sys
+import time
+from contextlib import ExitStack
+from functools import partial
+from pathlib import Path
+from typing import Any
+
+import pytest
+import yaml
+
+from otel_train.bridge import read_run
+from otel_train.bridge.wandb_rows import STEP_KEY
+from otel_train.catalogue import Metric, rows
+from otel_train.render.promql import cluster_series
+from otel_train.ring import Identity, Kind, RingWriter, Schema, ring_path
+from otel_train.smoke.child_process import running_process
+from tests.support import stack_programs as programs
+from tests.support.environment import clean_environment
+from tests.support.manifest_pods import Pods
+from tests.support.manifests import FOLDER, NEWEST, check, objects, parsed, pod_templates
+from tests.support.pod_security import violations
+from tests.support.ports import answers
+from tests.support.prometheus import running_prometheus
+from tests.support.waiting import wait_until
+
+pytestmark = [pytest.mark.stack, pytest.mark.timeout(300)]
+CHART = FOLDER / "chart"
+TOKENS = ("--set-string=tokens.gateway=one,tokens.bridge=two",)
+TRIAL = (f"--values={CHART}/trial.yaml", *TOKENS)
+OTEL_TRAIN = (sys.executable, "-m", "otel_train")
+LOSS = Metric("train/loss")
+STEPS = [1, 2, 3]
+
+
+def helm(*arguments: str) -> str:
+    """Return what Helm prints."""
+    done = subprocess.run([programs.helm(), *arguments], capture_output=True, text=True, check=False)
+    assert done.returncode == 0, done.stdout + done.stderr
+    return done.stdout
+
+
+def rendered(*arguments: str) -> list[dict[str, Any]]:
+    """Return the chart's objects with some values."""
+    return parsed(helm("template", "otel-train", str(CHART), f"--kube-version={NEWEST}.0", *arguments))
+
+
+def base() -> list[dict[str, Any]]:
+    """Return the base's objects, with the ConfigMaps that kustomize makes."""
+    kustomization = yaml.safe_load((FOLDER / "base" / "kustomization.yaml").read_text())
+    maps = []
+    for generator in kustomization["configMapGenerator"]:
+        pairs = (pair.split("=") for pair in generator["files"])
+        data = {name: (FOLDER / "base" / path).read_text() for name, path in pairs}
+        metadata = {"name": generator["name"], "labels": kustomization["generatorOptions"]["labels"]}
+        maps.append({"apiVersion": "v1", "kind": "ConfigMap", "metadata": metadata, "data": data})
+    return [item for item in objects(FOLDER / "base") if item["kind"] != "Namespace"] + maps
+
+
+def by_name(items: list[dict[str, Any]]) -> dict[tuple[str, str], dict[str, Any]]:
+    """Return objects by kind and name, without the annotation by which the chart starts pods anew."""
+    for template in pod_templates(items):
+        template["metadata"].pop("annotations", None)
+    return {(item["kind"], item["metadata"]["name"]): item for item in items}
+
+
+def test_chart_is_the_base() -> None:
+    """With its default values the chart makes the objects of the base, and Helm has nothing against it."""
+    assert by_name(rendered()) == by_name(base())
+    assert "0 chart(s) failed" in helm("lint", str(CHART), f"--kube-version={NEWEST}.0")
+
+
+def test_chart_carries_monitoring() -> None:
+    """For the operators the chart makes what the folder for kustomize has."""
+    made = by_name(rendered("--set=monitoring.operator=true,monitoring.dashboards=true,monitoring.labels.release=prom"))
+    for item in objects(FOLDER / "monitoring"):
+        labels = made[item["kind"], item["metadata"]["name"]]["metadata"]["labels"]
+        assert labels.pop("release") == "prom"
+        assert made[item["kind"], item["metadata"]["name"]] == item
+    dashboards = made["ConfigMap", "otel-train-dashboards"]
+    assert dashboards["metadata"]["labels"]["grafana_dashboard"] == "1"
+    assert dashboards["data"] == {path.name: path.read_text() for path in (FOLDER / "monitoring").glob("*.json")}
+
+
+@pytest.mark.parametrize(
+    "values",
+    [
+        TRIAL,
+        ("--set=bridge.enabled=false,networkPolicies.enabled=false",),
+        ("--set=gateway.replicas=3,gateway.storage.className=fast,bridge.storage.className=slow",),
+        ("--set=collector.image.repository=r.example/c,imagePullSecrets[0].name=pull,bridge.image.tag=9",),
+        ("--set=tokens.existingSecret=mine,agent.priorityClassName=high,agent.nodeSelector.gpu=yes",),
+        (
+            "--set=listenHost=[::],bridge.wandbMode=online",
+            "--set=bridge.extraEnv[0].name=WANDB_ENTITY,bridge.extraEnv[0].value=us",
+        ),
+    ],
+    ids=["trial", "no-bridge", "replicas", "images", "names", "ipv6"],
+)
+def test_chart_takes_values(values: tuple[str, ...]) -> None:
+    """With other values, too, the objects fit their schemas, and the policy "restricted" admits their pods."""
+    items = rendered(*values)
+    for item in items:
+        check(item)
+    assert [violations(template) for template in pod_templates(items)] == [[]] * len(pod_templates(items))
+
+
+def test_host_queue_needs_privilege() -> None:
+    """Queues in a folder of the node are what the policy forbids, and nothing else is."""
+    items = rendered("--set=agent.queue.hostPath=/var/lib/otel-train")
+    refusals = {refusal for item in items for template in pod_templates(item) for refusal in violations(template)}
+    owner = "own-the-queue"
+    assert refusals == {"volume queue", *(f"{owner}: {what}" for what in ("capabilities", "runAsNonRoot", "runAsUser"))}
+    for item in items:
+        check(item)
+
+
+def test_missing_token_is_named() -> None:
+    """Without a secret and without tokens the chart says what is missing."""
+    command = [
+        str(programs.helm()),
+        "template",
+        str(CHART),
+        f"--kube-version={NEWEST}.0",
+        "--set=tokens.existingSecret=",
+    ]
+    done = subprocess.run(command, capture_output=True, text=True, check=False)
+    assert done.returncode != 0
+    assert "tokens.gateway is empty; give a long random text, or tokens.existingSecret" in done.stderr
+
+
+def with_secrets() -> list[dict[str, Any]]:
+    """Return the base's objects and the secrets that the script makes."""
+    script = subprocess.run(["bash", FOLDER / "secrets.sh"], capture_output=True, text=True, check=True)
+    secrets = parsed(script.stdout)
+    for secret in secrets:
+        check(secret)
+    return [*base(), *secrets]
+
+
+@pytest.mark.parametrize("tls", [True, False], ids=["tls", "plain"])
+def test_pods_deliver_a_job(tls: bool, tmp_path: Path) -> None:
+    """Agent, gateway and bridge as the manifests start them: what a sidecar sends is in Prometheus and in wandb."""
+    # The certificates are for the services' names.
+    overrides = {
+        name: (f"--config=yaml:exporters::otlp/{sink}::tls::server_name_override: otel-train-{sink}",) if tls else ()
+        for name, sink in (("agent", "gateway"), ("gateway", "bridge"))
+    }
+    rings = tmp_path / "rings"
+    identity, schema = Identity(run_id="manifests", attempt=1), Schema((LOSS, rows.PICKS))
+    rings.mkdir(mode=0o700)
+    with ExitStack() as running:
+        prometheus = running.enter_context(running_prometheus(tmp_path))
+        instead = {"http://prometheus-operated.monitoring:9090": prometheus.url}
+        pods = Pods(tmp_path, with_secrets() if tls else rendered(*TRIAL), instead)
+        running.enter_context(pods.running("bridge", *OTEL_TRAIN))
+        for name, more in overrides.items():
+            running.enter_context(pods.running(name, str(programs.collector()), more=more))
+            wait_until(partial(answers, f"http://127.0.0.1:{pods.health[name]}"), 60, f"the {name}'s start")
+        probe = [*OTEL_TRAIN, *pods.probe("bridge")[1:]]
+        wait_until(lambda: subprocess.run(probe, check=False).returncode == 0, 60, "the bridge's readiness")
+        ring = RingWriter(ring_path(rings, identity), schema, identity)
+        begin = time.time_ns() - 5 * 10**9
+        for step in STEPS:
+            ring.write(step, begin + step * 10**9, Kind.CLUSTER, [float(step), 1.0, 2.0])
+        ring.close(STEPS[-1], begin)
+        environment = clean_environment(OTEL_EXPORTER_OTLP_ENDPOINT=f"http://127.0.0.1:{pods.ports['agent']}")
+        sidecar = [*OTEL_TRAIN, "sidecar", str(rings)]
+        running.enter_context(running_process(sidecar, tmp_path / "sidecar.log", environment))
+        state = pods.state("bridge", "state", "state")
+        wait_until(lambda: [row.values[STEP_KEY] for row in read_run(state, "manifests")] == STEPS, 60, "rows")
+        series = f'{cluster_series(LOSS)}{{train_run_id="manifests"}}'
+        wait_until(lambda: sum(map(len, prometheus.samples(series).values())) == len(STEPS), 60, "samples")
