@@ -1,4 +1,7 @@
-"""Number the attempts of a job: each begins later than all that its ranks were part of, in this process or before."""
+"""Number the attempts of a job: each begins later than all that its ranks were part of, in this process or before.
+
+And tell the run of the attempts before, where a launch has gone on with other nodes.
+"""
 
 from __future__ import annotations
 
@@ -8,7 +11,7 @@ import json
 import logging
 import time
 import uuid
-from collections.abc import Iterator
+from collections.abc import Iterable, Iterator
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -24,6 +27,8 @@ if TYPE_CHECKING:
 
 logger = logging.getLogger(__name__)
 
+LAUNCH = "job.launch"
+"""Fact of a ring: the launch that has named its run; absent where the user or a checkpoint did."""
 _ATTEMPTS = {0}
 """Attempts that this process was part of, over all its sessions and process groups.
 
@@ -51,6 +56,25 @@ def past_attempt(directory: Path | None, run_id: str) -> int:
             with contextlib.suppress(RingError), contextlib.closing(_open(path)) as reader:
                 if not reader.writer_lives and (not run_id or reader.identity.run_id == run_id):
                     past = attempt
+    return past
+
+
+def past_run(directories: Iterable[Path], launch: str) -> tuple[int, str]:
+    """Return the newest attempt that left rings here and was part of a launch, and its run; 0 and empty without one.
+
+    A launch on several nodes goes on when one of them is lost, which may be the one whose agent has named the run, with
+    the store that held its name. Those that are left know it.
+
+    Args:
+        directories: Where the rings of this machine are.
+        launch: This rank's; empty where no launcher names the run.
+    """
+    past = 0, ""
+    for attempt, path in itertools.chain.from_iterable(map(_rings_of_others, directories)) if launch else ():
+        if attempt > past[0]:
+            with contextlib.suppress(RingError), contextlib.closing(_open(path)) as reader:
+                if reader.facts.get(LAUNCH) == launch:
+                    past = attempt, reader.identity.run_id
     return past
 
 

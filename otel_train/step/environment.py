@@ -2,11 +2,12 @@
 
 from __future__ import annotations
 
+import contextlib
 import hashlib
 import os
 import re
 import socket
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping
 from pathlib import Path
 from types import MappingProxyType
 from typing import NamedTuple
@@ -100,6 +101,12 @@ class Environment(NamedTuple):
             return default_base() / run_id
         name = _OTHER_CHARACTERS.sub("_", run_id)[:40]
         return default_base() / f"{name or '_'}.{hashlib.sha256(run_id.encode('utf-8', 'replace')).hexdigest()[:16]}"
+
+    @staticmethod
+    def run_directories() -> Iterator[Path]:
+        """Yield the directories of the runs whose rings are on this node, where the users of these chose none."""
+        with contextlib.suppress(OSError):
+            yield from default_base().iterdir()
 
 
 def launched_world_size(environ: Mapping[str, str] = os.environ) -> tuple[str, int]:

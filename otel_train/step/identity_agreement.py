@@ -1,17 +1,17 @@
-"""Agree over the ranks on who they are: the run, the attempt, each one's local rank, and who starts the sidecar."""
+"""Agree over the ranks on who they are: the run, the attempt, each one's local rank, and who starts a sidecar."""
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Iterable
 from pathlib import Path
 from typing import NamedTuple
 
 import torch.distributed as dist
 
-from otel_train.ring import Identity
-from otel_train.step.attempts import begin_attempt, first_value, note_attempt, past_attempt
+from otel_train.ring import Fact, Identity
+from otel_train.step.attempts import LAUNCH, begin_attempt, first_value, note_attempt, past_attempt, past_run
 from otel_train.step.environment import Environment
-from otel_train.step.local_ranks import LocalRank, NodeClaim, boot_id, local_ranks
+from otel_train.step.local_ranks import NodeClaim, boot_id, local_ranks
 from otel_train.step.rank_group import RankGroup
 from otel_train.step.resource import HOST_NAME, SERVICE_NAME
 
@@ -22,16 +22,18 @@ class Agreed(NamedTuple):
     """Outcome of the agreement, as one rank sees it."""
 
     identity: Identity
-    local_world_size: int
-    """Ranks on this machine."""
     directory: Path
     """Directory of this rank's ring."""
-    serves: bool
-    """Whether this rank starts the sidecar for that directory."""
+    facts: dict[str, Fact]
+    """Facts of its ring: the ranks on this machine, and the launch where the run is named after launches."""
 
 
 def agree_identity(
-    environment: Environment, group: RankGroup, run_id: str, directory_of: Callable[[str], Path | None]
+    environment: Environment,
+    group: RankGroup,
+    run_id: str,
+    directory_of: Callable[[str], Path | None],
+    directories: Iterable[Path],
 ) -> Agreed:
     """Agree on run id and attempt over the group, and on the attempt over all groups of the job that begin a session.
 
@@ -43,6 +45,7 @@ def agree_identity(
         run_id: As the user or a checkpoint gives it, or empty; the first rank's holds.
         directory_of: Returns the directory of this rank's ring by the run's id; None for an id that is still empty,
             where the directory goes by it.
+        directories: Where this machine has rings of the attempts before.
 
     Raises:
         ConfigurationError: Some rank's run id is too long or not printable; raised on all of them.
@@ -55,17 +58,19 @@ def agree_identity(
     if len(given) > MAX_RUN_ID or not given.isprintable():
         problem = f"run_id must be at most {MAX_RUN_ID} printable characters, got {given[: MAX_RUN_ID + 22]!r}"
     claim = NodeClaim(environment.host, boot_id(), environment.local_rank, environment.local_world_size)
-    gathered = group.gather((problem, run_id, launch, claim))
-    group.raise_problem([text for text, _, _, _ in gathered])
-    _, chosen, launched, _ = gathered[0]
+    past = past_run(directories, "" if run_id else launch)
+    gathered = group.gather((problem, run_id, launch, claim, past))
+    group.raise_problem([text for text, *_ in gathered])
+    _, chosen, launched, *_ = gathered[0]
     if not chosen:  # after a restart another rank may be the first, whose launch has another name
+        launched = max(tuple(past) for *_, past in gathered)[1] or launched
         launched = group.gather(first_value(group, "run", launched) if group.rank == 0 else None)[0]
     agreed_id = chosen or launched
     rank = group.global_rank if group.distributed else environment.rank
     newest = max(group.gather(past_attempt(directory_of(agreed_id), agreed_id)))
     made_id, attempt = group.gather(begin_attempt(newest, group) if group.rank == 0 else None)[0]
     note_attempt(attempt)
-    local = local_ranks([NodeClaim(*claim) for _, _, _, claim in gathered])[group.rank]
+    local = local_ranks([NodeClaim(*claim) for *_, claim, _ in gathered])[group.rank]
     agreed_id = agreed_id or made_id
     directory = directory_of(agreed_id)
     assert directory is not None, "the run has an id"
@@ -79,21 +84,32 @@ def agree_identity(
         service_name=environment.attributes.get(SERVICE_NAME) or "otel_train",
         attributes=dict(environment.attributes),
     )
-    return Agreed(
-        identity=identity,
-        local_world_size=local.world_size,
-        directory=directory,
-        serves=_serves(local, identity, group, claim, directory),
-    )
+    facts: dict[str, Fact] = {"job.local_world_size": local.world_size}
+    if launch and not chosen:
+        facts[LAUNCH] = launch
+    return Agreed(identity, directory, facts)
 
 
-def _serves(local: LocalRank, identity: Identity, group: RankGroup, claim: NodeClaim, directory: Path) -> bool:
-    """Tell whether this rank starts its machine's sidecar: the first one of the group for a directory there does.
+def starts_sidecar(agreed: Agreed, group: RankGroup, host: str) -> bool:
+    """Tell whether this rank starts the sidecar of its directory: the first one of the group for it there does.
 
-    A collective. Of several groups whose first ranks there are not local rank 0, only one starts a sidecar.
+    A collective, after the directory was made. Its path may mean another one elsewhere on the machine: containers that
+    use the network of their host have its name, and each its own memory. Of several groups whose first ranks there are
+    not local rank 0, only one starts a sidecar.
+
+    Args:
+        agreed: What the ranks have agreed on.
+        group: The ranks.
+        host: This machine's name.
     """
-    own = [claim.host, claim.boot_id, str(directory)]
+    try:
+        status = agreed.directory.stat()
+        file = f"{status.st_dev}:{status.st_ino}"
+    except OSError:
+        file = str(agreed.directory)
+    own = [host, boot_id(), file]
     if group.gather(own).index(own) != group.rank:
         return False
+    identity = agreed.identity
     key = "/".join([str(identity.attempt), *own])
-    return local.rank == 0 or first_value(group, key, str(identity.rank)) == str(identity.rank)
+    return identity.local_rank == 0 or first_value(group, key, str(identity.rank)) == str(identity.rank)

@@ -4,14 +4,15 @@ from __future__ import annotations
 
 import contextlib
 import logging
+from collections.abc import Mapping
 from pathlib import Path
 from typing import NamedTuple
 
 from otel_train.descriptors import standard_descriptors
 from otel_train.exceptions import RingError
-from otel_train.ring import Identity, prepare_directory
+from otel_train.ring import Fact, Identity, prepare_directory
 from otel_train.step.environment import Environment
-from otel_train.step.identity_agreement import agree_identity
+from otel_train.step.identity_agreement import agree_identity, starts_sidecar
 from otel_train.step.rank_group import GroupLike, RankGroup
 from otel_train.step.sidecar_process import SidecarProcess
 
@@ -23,8 +24,8 @@ class Membership(NamedTuple):
 
     group: RankGroup
     identity: Identity
-    local_world_size: int
-    """Ranks on this machine."""
+    facts: Mapping[str, Fact]
+    """Facts of its ring about the job."""
     ring_dir: Path | None
     """Directory of its ring; None where it can't have one."""
     sidecar: SidecarProcess | None
@@ -67,6 +68,7 @@ def _join_job(options: MembershipOptions, saved_run_id: str) -> Membership:
         group,
         options.run_id or saved_run_id,
         lambda run_id: chosen or (environment.ring_directory(run_id) if run_id else None),
+        environment.run_directories() if chosen is None else [chosen],
     )
     if group.rank == 0 and group.handle is not None and not group.emits:
         logger.info(
@@ -81,25 +83,26 @@ def _join_job(options: MembershipOptions, saved_run_id: str) -> Membership:
         if chosen is None:
             prepare_directory(agreed.directory.parent)  # whose owner could replace it by another directory
         prepare_directory(agreed.directory)
-        if agreed.serves and not delivers:
-            from otel_train.ring import clean_beside  # noqa: PLC0415  # most jobs have a receiver
-
-            with contextlib.suppress(Exception):  # what others have left takes nothing from this job
-                clean_beside(agreed.directory)  # with a receiver the sidecar does
-            logger.info(
-                "telemetry: no receiver is named and nothing listens at %s, so that nothing is sent; `otel-train top` "
-                "shows this job. To send, set OTEL_EXPORTER_OTLP_ENDPOINT, also for a receiver that starts later",
-                environment.endpoint,
-            )
-        elif agreed.serves and not environment.external_sidecar:
-            sidecar = SidecarProcess(agreed.directory, options.rank_interval)
     except RingError as error:
         directory = None
         logger.warning("telemetry: nothing is recorded on this rank: %s", error)
+    serves = starts_sidecar(agreed, group, environment.host) and directory is not None
+    if serves and not delivers:
+        from otel_train.ring import clean_beside  # noqa: PLC0415  # most jobs have a receiver
+
+        with contextlib.suppress(Exception):  # what others have left takes nothing from this job
+            clean_beside(agreed.directory)  # with a receiver the sidecar does
+        logger.info(
+            "telemetry: no receiver is named and nothing listens at %s, so that nothing is sent; `otel-train top` "
+            "shows this job. To send, set OTEL_EXPORTER_OTLP_ENDPOINT, also for a receiver that starts later",
+            environment.endpoint,
+        )
+    elif serves and not environment.external_sidecar:
+        sidecar = SidecarProcess(agreed.directory, options.rank_interval)
     return Membership(
         group=group,
         identity=agreed.identity,
-        local_world_size=agreed.local_world_size,
+        facts=agreed.facts | {"telemetry.delivers": delivers},
         ring_dir=directory,
         sidecar=sidecar,
         delivers=delivers,

@@ -222,8 +222,8 @@ class Telemetry:
         self._group, self._sidecar = member.group, member.sidecar
         self.identity, self.ring_dir = member.identity, member.ring_dir
         self._run_id = member.identity.run_id
-        self._facts["job.local_world_size"] = member.local_world_size
-        self._facts["telemetry.delivers"] = self._delivers = member.delivers
+        self._facts |= member.facts
+        self._delivers = member.delivers
 
     def _start(self, scalars: Mapping[str, Any]) -> Recording:
         """Fix the schema with the first step's keys, agree on it over the ranks, and make the ring."""

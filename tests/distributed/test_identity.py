@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import time
 from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
@@ -13,7 +14,9 @@ import torch.distributed as dist
 
 import otel_train
 from otel_train.exceptions import ConfigurationError
-from otel_train.step import membership
+from otel_train.ring import RingWriter, Schema, directory, ring_path
+from otel_train.step import attempts, membership
+from otel_train.step.environment import Environment
 from tests.support.on_ranks import Job
 
 pytestmark = pytest.mark.ranks(2, bare=True)
@@ -85,6 +88,45 @@ def test_ranks_agree_on_identity(variables: dict[str, str], job: Job) -> None:
 def test_each_directory_gets_sidecar(job: Job) -> None:
     """Ranks of a machine that do not share one would else be sent by nobody."""
     assert train(job, f"own{job.rank}").sidecars == 1
+
+
+def join(directory: Path | None, launch: str = "", run_id: str = "") -> membership.Membership:
+    """Have this rank join its job, started by a launch, and leave a ring there."""
+    environment = Environment.read()._replace(launched_run_id=launch)
+    options = membership.MembershipOptions(environment, None, run_id, directory, 10.0)
+    member = membership.join_job(options, "")
+    assert member.ring_dir is not None
+    RingWriter(ring_path(member.ring_dir, member.identity), Schema(()), member.identity, facts=member.facts).release()
+    return member
+
+
+def test_each_container_gets_sidecar(job: Job) -> None:
+    """Two that use their host's network have its name, and the same path leads to a directory of each."""
+    own = job.folder / f"container{job.rank}"
+    own.mkdir(mode=0o700)
+    with launched({}) as started, job.group(), contextlib.chdir(own):
+        member = join(Path("/proc/self/cwd"))
+    assert (member.identity.local_rank, len(started)) == (job.rank, 1)
+
+
+@pytest.mark.parametrize(("run_id", "goes_on"), [("", True), ("mine", False)], ids=["unnamed run", "named run"])
+@pytest.mark.parametrize("chosen", [True, False])
+def test_launch_goes_on_elsewhere(chosen: bool, run_id: str, goes_on: bool, job: Job) -> None:
+    """The agent that named the run is lost with its node and the job's store: another node's ranks know the name."""
+    runs = []
+    for begun in range(2):
+        # The second time rank 0 is on a node that is new.
+        node = job.folder / f"node{job.rank}{begun * (1 - job.rank)}"
+        node.mkdir(exist_ok=True)
+        with launched({}), job.group(), pytest.MonkeyPatch.context() as patch:
+            patch.setattr(directory, "MEMORY", node)
+            patch.setattr(attempts, "_ATTEMPTS", {0})  # torchrun starts other processes
+            member = join(node / "rings" if chosen else None, node.name, run_id if not begun else "")
+            runs.append((member.identity.run_id, member.identity.attempt))
+    assert [run for run, _ in runs] == [run_id or "node00", "node00" if goes_on else "node01"]
+    assert runs[1][1] > runs[0][1]
+    with job.group():
+        assert job.gather(runs) == [runs] * 2
 
 
 def test_next_job_is_another_run(job: Job) -> None:

@@ -22,7 +22,7 @@ from otel_train.mixing import MixingMeter
 from otel_train.ring import Kind, RingReader, ring_files
 from otel_train.step.clock import wait_until
 from otel_train.step.environment import Environment
-from otel_train.step.identity_agreement import agree_identity
+from otel_train.step.identity_agreement import agree_identity, starts_sidecar
 from otel_train.step.rank_group import RankGroup
 from tests.support.on_ranks import Job
 
@@ -200,8 +200,10 @@ def test_group_without_rank_0(job: Job) -> None:
     logging.getLogger("otel_train.step.membership").addHandler(heard)
     with job.session(process_group=pair, blocking=True) as telemetry:
         values = telemetry.step(1, {"loss": float(job.rank)}) or {}
-        agreed = agree_identity(Environment.read(), RankGroup.of(pair, own=False), "", lambda _: job.folder)
-    assert (values["loss"], len(heard.buffer), agreed.serves) == (1.5, int(job.rank == 1), job.rank == 1)
+        environment, group = Environment.read(), RankGroup.of(pair, own=False)
+        agreed = agree_identity(environment, group, "", lambda _: job.folder, [])
+        serves = starts_sidecar(agreed, group, environment.host)
+    assert (values["loss"], len(heard.buffer), serves) == (1.5, int(job.rank == 1), job.rank == 1)
     dist.barrier(pair)
     for path in ring_files(job.folder / "rings"):
         assert {record.kind for record in RingReader(path).read(0, 100)[0]} == {Kind.RANK}

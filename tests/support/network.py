@@ -1,18 +1,27 @@
-"""Hosts of their own on this machine: network namespaces on a bridge, any two of which can be cut from each other."""
+"""Hosts of their own on this machine: network namespaces on a bridge, any two of which can be cut from each other.
+
+Each has a name of its own, by which the others know it; the kernel, and so its boot id, they share.
+"""
 
 from __future__ import annotations
 
+import contextlib
 import os
+import shutil
+import signal
 import subprocess
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
+from pathlib import Path
 
 from tests.support.mounts import require_root
 
 DEVICE = "eth0"
 NOBODY = "02:00:00:00:00:ff"
 """A hardware address that nobody has."""
+FILES = Path("/etc/netns")
+"""What a namespace's folder in it holds stands over the files of /etc there; see ip-netns(8)."""
 
 
 def ip(*arguments: str) -> None:
@@ -45,7 +54,15 @@ class Host:
     @property
     def within(self) -> tuple[str, ...]:
         """Return a command that runs another one there."""
-        return ("ip", "netns", "exec", self.namespace)
+        named = ("unshare", "--uts", "sh", "-c", 'hostname "$0" && exec "$@"', self.name)
+        return ("ip", "netns", "exec", self.namespace, *named)
+
+    def kill(self) -> None:
+        """End all of its processes at once, as the loss of its power does."""
+        listed = subprocess.run(["ip", "netns", "pids", self.namespace], check=True, capture_output=True, text=True)
+        for pid in listed.stdout.split():
+            with contextlib.suppress(ProcessLookupError):
+                os.kill(int(pid), signal.SIGKILL)
 
     def reach(self, other: Host, hardware: str) -> None:
         """Let what goes to another host go to that hardware address, also on connections that are open."""
@@ -84,6 +101,7 @@ def running_network(names: Sequence[str]) -> Iterator[list[Host]]:
     prefix = f"otel-train-{os.getpid()}"
     switch = f"{prefix}-switch"
     hosts = [Host(f"{prefix}-{name}", number) for number, name in enumerate(names, start=1)]
+    resolved = "".join(f"{host.address} {host.name}\n" for host in hosts)
     made: list[str] = []
     try:
         for namespace in (switch, *(host.namespace for host in hosts)):
@@ -93,7 +111,9 @@ def running_network(names: Sequence[str]) -> Iterator[list[Host]]:
         ip("-n", switch, "link", "add", "bridge0", "type", "bridge")
         ip("-n", switch, "link", "set", "bridge0", "up")
         for host in hosts:
-            port = f"port{host.number}"
+            port, files = f"port{host.number}", FILES / host.namespace
+            files.mkdir(parents=True)
+            (files / "hosts").write_text(f"127.0.0.1 localhost\n{resolved}")
             ip("-n", switch, "link", "add", port, "type", "veth", "peer", "name", DEVICE, "netns", host.namespace)
             ip("-n", switch, "link", "set", port, "master", "bridge0", "up")
             ip("-n", host.namespace, "link", "set", DEVICE, "address", host.hardware, "up")
@@ -102,3 +122,4 @@ def running_network(names: Sequence[str]) -> Iterator[list[Host]]:
     finally:
         for namespace in made:
             ip("netns", "del", namespace)
+            shutil.rmtree(FILES / namespace, ignore_errors=True)
