@@ -26,7 +26,10 @@ import torch  # noqa: F401  # once here, and not anew in each child
 
 ROOT = Path(__file__).parents[2]
 LIST = Path(__file__).with_name("mutants.toml")
-COPIED = ("otel_train", "tests", "fuzz", "pyproject.toml", "setup.py", "README.md", "docs", "grafana", "prometheus")
+COPIED = (
+    *("otel_train", "tests", "fuzz", "pyproject.toml", "setup.py", "README.md", "docs"),
+    *("collector", "deploy", "grafana", "prometheus"),
+)
 BUILDS = [path.relative_to(ROOT) for path in (ROOT / "otel_train" / "native").glob("*.so")]
 """The native core, where it is built."""
 TIMEOUT = 120
