@@ -9,7 +9,7 @@ from pathlib import Path
 
 from otel_train.catalogue import Layout, Phase
 from otel_train.printable import printable
-from otel_train.ring import Identity, Record, RingReader, is_stopped
+from otel_train.ring import Identity, Record, RingReader
 
 READ_AT_ONCE = 4096
 
@@ -111,5 +111,5 @@ class RankRing:
             unsent=max(0, progress.written - cursor.position),
             pid=self.reader.header.pid,
             error=printable(self.reader.error),
-            stopped=is_stopped(self.reader.header.pid, self.reader.header.pid_start),
+            stopped=self.reader.writer_stopped,
         )

@@ -14,7 +14,7 @@ if TYPE_CHECKING:
     from otel_train.ring.schema import Fact, Identity, Schema
     from otel_train.ring.sidecar_lock import LOCK_NAME, SidecarEnd, ask_for_turn, is_served, turn_is_asked_for, withdraw
     from otel_train.ring.writer import RingWriter, ring_path
-    from otel_train.ring.writer_process import is_alive, is_stopped, parent_of, start_time
+    from otel_train.ring.writer_process import boot_id, is_alive, parent_of, start_time
 else:
     __getattr__, __dir__ = lazy_names(
         globals(),
@@ -28,7 +28,7 @@ else:
             "schema": "Fact Identity Schema",
             "sidecar_lock": "LOCK_NAME SidecarEnd ask_for_turn is_served turn_is_asked_for withdraw",
             "writer": "RingWriter ring_path",
-            "writer_process": "is_alive is_stopped parent_of start_time",
+            "writer_process": "boot_id is_alive parent_of start_time",
         },
     )
 
@@ -52,13 +52,13 @@ __all__ = [
     "Schema",
     "SidecarEnd",
     "ask_for_turn",
+    "boot_id",
     "clean_beside",
     "default_base",
     "default_bases",
     "is_alive",
     "is_ours",
     "is_served",
-    "is_stopped",
     "look_at_run",
     "make_ring",
     "parent_of",

@@ -1,6 +1,7 @@
 """The format of a ring file: the offset of each part, and which values are plausible.
 
     0      fixed header: magic, sizes, writer's pid and start time, offset of the schema
+    64     where the writer's pid means something: boot id, pid namespace
     128    progress: records written, last step, its time, how the session ended, reductions abandoned (the writer's)
     192    phase: what the training thread does, and since when (the writer's)
     208    name of the exception that the session ended with (the writer's)
@@ -49,6 +50,9 @@ VERSION = 4
 FIXED = struct.Struct("<8sIIIIqqIIIIQ")
 """magic, version, header size, record size, records, pid, pid start, slot size, schema offset, schema size, schema crc,
 creation time."""
+PID_SPACE_OFFSET = 64
+PID_SPACE = struct.Struct("<16sQ")
+"""id of the boot, inode of the pid namespace; zeros where they are not known, as in rings of earlier releases."""
 PROGRESS_OFFSET = 128
 PROGRESS = struct.Struct("<QqqQQ")
 """records written, last step, its time, how the session ended, reductions abandoned."""

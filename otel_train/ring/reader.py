@@ -29,6 +29,8 @@ from otel_train.ring.file_format import (
     PARTS_SHIFT,
     PHASE,
     PHASE_OFFSET,
+    PID_SPACE,
+    PID_SPACE_OFFSET,
     PROGRESS,
     PROGRESS_OFFSET,
     Cursor,
@@ -40,7 +42,7 @@ from otel_train.ring.file_format import (
 )
 from otel_train.ring.late_keys import KeyTable, load_parts, part_of, part_word
 from otel_train.ring.schema import load_schema
-from otel_train.ring.writer_process import is_alive
+from otel_train.ring.writer_process import PidSpace, is_alive, is_stopped, pid_space
 
 _KINDS = {int(kind): kind for kind in Kind}
 _KINDS_IN_FILE = {*_KINDS, PART}
@@ -150,9 +152,20 @@ class RingReader:
     def writer_lives(self) -> bool:
         """Whether the process that made the ring still lives: it is visible, or it holds the file's lock.
 
-        A process of another container is not visible.
+        A process of another container is not visible. In a ring that was copied from another machine, or that a
+        restart of this one has left, the writer's pid means nothing: another process may have it by now.
         """
-        return is_alive(self.header.pid, self.header.pid_start) or self._is_locked()
+        return (self._names_pid and is_alive(self.header.pid, self.header.pid_start)) or self._is_locked()
+
+    @property
+    def writer_stopped(self) -> bool:
+        """Whether that process is visible and stopped, by a signal or a debugger."""
+        return self._names_pid and is_stopped(self.header.pid, self.header.pid_start)
+
+    @property
+    def _names_pid(self) -> bool:
+        """Whether the writer's pid means something here."""
+        return PidSpace(*PID_SPACE.unpack_from(self._file, PID_SPACE_OFFSET)).may_be(pid_space())
 
     def _is_locked(self) -> bool:
         # Shared, for a moment, and only where the writer is gone: it has its lock before the file has its name, and two

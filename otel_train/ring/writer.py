@@ -31,6 +31,8 @@ from otel_train.ring.file_format import (
     PARTS_SHIFT,
     PHASE,
     PHASE_OFFSET,
+    PID_SPACE,
+    PID_SPACE_OFFSET,
     PROGRESS_OFFSET,
     STEP_OFFSET,
     SUFFIX,
@@ -42,7 +44,7 @@ from otel_train.ring.file_format import (
 )
 from otel_train.ring.late_keys import LateValue, NewKeys, dump_parts, part_word
 from otel_train.ring.schema import Fact, Identity, Schema, dump_schema
-from otel_train.ring.writer_process import start_time
+from otel_train.ring.writer_process import pid_space, start_time
 
 _RANK, _NEXT_ORDINAL = int(Kind.RANK), 1 << ORDINAL_SHIFT
 _pack_check = struct.Struct("<Q").pack_into
@@ -108,6 +110,7 @@ class RingWriter(Ring):
         self._new_keys = NewKeys(schema, self.geometry)
         header = pack_header(self.geometry, os.getpid(), start_time(os.getpid()), crc32(encoded), time.time_ns())
         self._file[: len(header)] = header
+        PID_SPACE.pack_into(self._file, PID_SPACE_OFFSET, *pid_space())
         self._file[self.geometry.schema_offset : self.geometry.schema_offset + len(encoded)] = encoded
         path.with_suffix(NEW_SUFFIX).rename(path)
         self._view = memoryview(self._file)

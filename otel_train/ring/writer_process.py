@@ -2,7 +2,44 @@
 
 from __future__ import annotations
 
+import contextlib
 from pathlib import Path
+from typing import NamedTuple
+
+_BOOT_ID = Path("/proc/sys/kernel/random/boot_id")
+_PID_NAMESPACE = Path("/proc/self/ns/pid")
+
+
+class PidSpace(NamedTuple):
+    """Where a process id means something: on one machine, until it is started again, in one namespace."""
+
+    boot: bytes = bytes(16)
+    """Id of the boot; zeros where it is not known."""
+    namespace: int = 0
+    """Inode of the pid namespace; 0 where it is not known."""
+
+    def may_be(self, other: PidSpace) -> bool:
+        """Tell whether nothing that is known of both speaks against it that they are the same."""
+        same_boot = self.boot == other.boot or bytes(16) in (self.boot, other.boot)
+        return same_boot and (self.namespace == other.namespace or 0 in (self.namespace, other.namespace))
+
+
+def boot_id() -> str:
+    """Return the id of this boot of this machine; empty where the kernel has none."""
+    try:
+        return _BOOT_ID.read_text(encoding="utf-8").strip()
+    except (OSError, ValueError):
+        return ""
+
+
+def pid_space() -> PidSpace:
+    """Return where this process's id means something."""
+    boot, namespace = b"", 0
+    with contextlib.suppress(ValueError):
+        boot = bytes.fromhex(boot_id().replace("-", ""))
+    with contextlib.suppress(OSError):
+        namespace = _PID_NAMESPACE.stat().st_ino
+    return PidSpace(boot if len(boot) == 16 else bytes(16), namespace)
 
 
 def start_time(pid: int) -> int:

@@ -8,10 +8,10 @@ from typing import NamedTuple
 
 import torch.distributed as dist
 
-from otel_train.ring import Fact, Identity
+from otel_train.ring import Fact, Identity, boot_id
 from otel_train.step.attempts import LAUNCH, begin_attempt, first_value, note_attempt, past_attempt, past_run
 from otel_train.step.environment import Environment
-from otel_train.step.local_ranks import NodeClaim, boot_id, local_ranks
+from otel_train.step.local_ranks import NodeClaim, local_ranks
 from otel_train.step.rank_group import RankGroup
 from otel_train.step.resource import HOST_NAME, SERVICE_NAME
 

@@ -4,10 +4,7 @@ from __future__ import annotations
 
 from collections import defaultdict
 from collections.abc import Sequence
-from pathlib import Path
 from typing import NamedTuple
-
-_BOOT_ID = Path("/proc/sys/kernel/random/boot_id")
 
 
 class NodeClaim(NamedTuple):
@@ -26,14 +23,6 @@ class LocalRank(NamedTuple):
 
     rank: int
     world_size: int
-
-
-def boot_id() -> str:
-    """Return the id of this boot of this machine; empty where the kernel has none."""
-    try:
-        return _BOOT_ID.read_text(encoding="utf-8").strip()
-    except (OSError, ValueError):
-        return ""
 
 
 def local_ranks(claims: Sequence[NodeClaim]) -> list[LocalRank]:

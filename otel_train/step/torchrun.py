@@ -8,8 +8,7 @@ import re
 from collections.abc import Mapping
 from pathlib import Path
 
-from otel_train.ring import parent_of, start_time
-from otel_train.step.local_ranks import boot_id
+from otel_train.ring import boot_id, parent_of, start_time
 
 _RUN_ID = "TORCHELASTIC_RUN_ID"
 _UUID = re.compile(r"[0-9a-f]{8}(-[0-9a-f]{4}){3}-[0-9a-f]{12}")

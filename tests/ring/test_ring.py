@@ -29,7 +29,7 @@ from otel_train.ring import (
     ring_files,
     ring_path,
 )
-from otel_train.ring.file_format import CURSOR_OFFSET, MAX_SCHEMA, MAX_VALUES
+from otel_train.ring.file_format import CURSOR_OFFSET, MAX_SCHEMA, MAX_VALUES, PID_SPACE_OFFSET
 from tests.support.written_rings import IDENTITY, SCHEMA, written_ring
 
 
@@ -182,6 +182,21 @@ def test_writer_in_container_is_seen(tmp_path: Path) -> None:
     dead = seen_elsewhere()
     os.kill(child, signal.SIGKILL)
     assert (alive, dead) == ("True", "False")
+
+
+@pytest.mark.parametrize(
+    ("offset", "content", "lives"),
+    [(0, b"", True), (0, bytes(24), True), (0, b"another machine!", False), (16, b"\1\0\0\0", False)],
+    ids=["here", "earlier release", "other boot", "other namespace"],
+)
+def test_pid_counts_at_home_only(offset: int, content: bytes, lives: bool, tmp_path: Path) -> None:
+    """A copied ring, or one from before a restart, is nobody's, though a process has the writer's pid and start."""
+    ring = written_ring(tmp_path, 1)
+    ring.release()  # a copy is not locked
+    with ring.path.open("r+b") as file:
+        file.seek(PID_SPACE_OFFSET + offset)
+        file.write(content)
+    assert RingReader(ring.path).writer_lives is lives
 
 
 def test_late_cluster_record_keeps_progress(tmp_path: Path) -> None:

@@ -4,7 +4,8 @@ from __future__ import annotations
 
 import pytest
 
-from otel_train.step.local_ranks import NodeClaim, boot_id, local_ranks
+from otel_train.ring import boot_id
+from otel_train.step.local_ranks import NodeClaim, local_ranks
 
 
 @pytest.mark.parametrize(
