@@ -10,6 +10,7 @@ from otel_train.cli.clean import clean
 from otel_train.cli.command_group import NAME, Commands
 from otel_train.cli.complete import completion
 from otel_train.cli.report import report
+from otel_train.cli.send import send
 from otel_train.cli.sidecar_bridge import bridge, sidecar, sync
 from otel_train.cli.smoke_demo import demo, smoke
 from otel_train.cli.top_doctor_dump import doctor, dump, top
@@ -35,5 +36,20 @@ def main() -> None:
     """Telemetry for distributed PyTorch jobs that mix data streams and keep state in a sharded ledger."""
 
 
-for command in (bridge, catalogue, clean, completion, demo, doctor, dump, render, report, sidecar, smoke, sync, top):
+for command in (
+    bridge,
+    catalogue,
+    clean,
+    completion,
+    demo,
+    doctor,
+    dump,
+    render,
+    report,
+    send,
+    sidecar,
+    smoke,
+    sync,
+    top,
+):
     main.add_command(command)

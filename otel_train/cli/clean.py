@@ -84,7 +84,7 @@ def _kept_for(run: KeptRun, *, undelivered: bool) -> str:
         return f"{run.unreadable} of its files are not rings of this release; --undelivered removes them"
     if run.undelivered and not undelivered:
         return (
-            f"{run.undelivered} records are not delivered; `otel-train sidecar {run.directory}` sends them, "
+            f"{run.undelivered} records are not delivered; `otel-train send {run.directory}` sends them, "
             "--undelivered removes them"
         )
     return ""

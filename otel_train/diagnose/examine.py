@@ -32,7 +32,9 @@ from otel_train.diagnose.starved import find_starved
 from otel_train.diagnose.stragglers import find_stragglers
 from otel_train.number_text import rounded_number
 from otel_train.read.history import History, Track, mean
+from otel_train.read.rank_ring import RankStatus
 from otel_train.read.rings import RingJob
+from otel_train.ring import is_served
 
 CRITICAL = (rows.PICKS, rows.MIX_DIVERGENCE, rows.FALSE_EVICTIONS)
 """Metrics that make the model learn the wrong thing where they are out of range; their alerts are critical too."""
@@ -187,9 +189,27 @@ def _find_dropped_values(history: History) -> list[Finding]:
 
 
 def _find_delivery(job: RingJob) -> list[Finding]:
-    """Return whether a receiver takes the records, where the job's sidecar has noted it and some wait."""
+    """Return whether a receiver takes the records, where the job's sidecar has noted it and some wait.
+
+    Where the ranks and the sidecar are gone nobody sends the rest by itself.
+    """
+    states = job.states()
+    if not any(state.unsent for state in states):
+        return []
     status = read_status(job.directory)
-    if status is None or not any(state.unsent for state in job.states()):
+    ended = all(state.status is not RankStatus.LIVE for state in states)
+    if ended and job.history.facts.get("telemetry.delivers", True) and not is_served(job.directory):
+        unsent = sum(state.unsent for state in states)
+        return [
+            Finding(
+                check="delivery",
+                severity=Severity.WARNING,
+                summary=f"{unsent} records are not delivered, and no sidecar is there any more",
+                evidence=(str(status),) if status is not None and status.failing else (),
+                remedy=f"`otel-train send {job.directory}` sends them, in an environment that names the receiver",
+            )
+        ]
+    if status is None:
         return []
     if not status.failing:
         return [Finding(check="delivery", severity=Severity.OK, summary=f"{status.address} takes what is sent")]

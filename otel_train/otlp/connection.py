@@ -26,8 +26,8 @@ MAX_ANSWER = 1 << 16
 class Connection(Protocol):
     """One receiver."""
 
-    def send(self, body: bytes) -> Answer:
-        """Send a request within the endpoint's timeout; never raises for what the receiver or the network does."""
+    def send(self, body: bytes, timeout: float) -> Answer:
+        """Send a request within that many seconds; never raises for what the receiver or the network does."""
 
     def close(self) -> None:
         """Close the connection."""
@@ -46,12 +46,12 @@ class _GrpcConnection:
         from opentelemetry.exporter.otlp.proto.grpc.metric_exporter import OTLPMetricExporter  # noqa: PLC0415
 
         class Exporter(OTLPMetricExporter):
-            def call(self, body: bytes) -> bytes:
+            def call(self, body: bytes, timeout: float) -> bytes:
                 channel: Any = self._channel
-                call = channel.unary_unary(_METHOD).future(body, metadata=self._headers, timeout=endpoint.timeout)
+                call = channel.unary_unary(_METHOD).future(body, metadata=self._headers, timeout=timeout)
                 try:
                     # gRPC's own deadline goes by the wall clock, which may be set back.
-                    answer: bytes = call.result(timeout=endpoint.timeout + 1.0)
+                    answer: bytes = call.result(timeout=timeout + 1.0)
                 finally:
                     call.cancel()
                 return answer
@@ -64,9 +64,9 @@ class _GrpcConnection:
         self._endpoint = endpoint
         self._exporter = Exporter(**_grpc_arguments(endpoint))
 
-    def send(self, body: bytes) -> Answer:
+    def send(self, body: bytes, timeout: float) -> Answer:
         try:
-            return _taken(self._exporter.call(body))
+            return _taken(self._exporter.call(body, timeout))
         except grpc.RpcError as error:
             answer = of_grpc(error, self._endpoint)
             if answer.cause == grpc.StatusCode.UNAVAILABLE.name:
@@ -74,7 +74,7 @@ class _GrpcConnection:
             return answer
         except grpc.FutureTimeoutError:
             self._exporter.reconnect()
-            return of_failure(_no_end(self._endpoint))
+            return of_failure(_no_end(timeout))
 
     def close(self) -> None:
         self._exporter.shutdown()
@@ -102,28 +102,28 @@ class _HttpConnection:
         for scheme in ("http://", "https://"):
             self._exporter.session.mount(scheme, self._sockets.adapter())
 
-    def send(self, body: bytes) -> Answer:
-        deadline = time.monotonic() + self._endpoint.timeout
+    def send(self, body: bytes, timeout: float) -> Answer:
+        deadline = time.monotonic() + timeout
         # Each read of an answer may be in time, and the answer have no end.
-        watch = threading.Timer(self._endpoint.timeout, self._sockets.shut)
+        watch = threading.Timer(timeout, self._sockets.shut)
         watch.daemon = True
         watch.start()
         body = self._exporter.compress(body)
         try:
             try:
-                answer = self._post(body)
+                answer = self._post(body, timeout)
             except ConnectionError:
                 if time.monotonic() >= deadline:
                     raise
-                answer = self._post(body)  # a server closes connections that were idle for a while
+                answer = self._post(body, timeout)  # a server closes connections that were idle for a while
         except Exception as error:  # noqa: BLE001  # of requests, urllib3, http.client, ssl and the network
             answer = of_failure(error)
         finally:
             watch.cancel()
             self._sockets.forget()
-        return of_failure(_no_end(self._endpoint)) if time.monotonic() >= deadline else answer
+        return of_failure(_no_end(timeout)) if time.monotonic() >= deadline else answer
 
-    def _post(self, body: bytes) -> Answer:
+    def _post(self, body: bytes, timeout: float) -> Answer:
         from requests.exceptions import ConnectionError as Failed  # noqa: PLC0415
 
         try:
@@ -131,7 +131,7 @@ class _HttpConnection:
                 self._endpoint.target,
                 data=body,
                 headers=self._exporter.headers,
-                timeout=self._endpoint.timeout,
+                timeout=timeout,
                 allow_redirects=False,
                 stream=True,
             )
@@ -191,8 +191,8 @@ def _direct_session() -> Any:
     return DirectSession()
 
 
-def _no_end(endpoint: Endpoint) -> str:
-    return f"the receiver has not ended its answer in {endpoint.timeout:g} s"
+def _no_end(timeout: float) -> str:
+    return f"the receiver has not ended its answer in {timeout:.3g} s"
 
 
 def _taken(content: bytes) -> Answer:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import logging
+import math
 import time
 from dataclasses import replace
 
@@ -26,15 +27,20 @@ class Exporter:
         self.endpoint = endpoint or Endpoint.read()
         self._connection: Connection = connect(self.endpoint)
 
-    def send(self, body: bytes) -> Answer:
-        """Send one request, an OTLP message's bytes, and return the answer."""
-        began = time.monotonic()
-        answer = self._connection.send(body)
+    def send(self, body: bytes, *, longest: float = math.inf) -> Answer:
+        """Send one request, and return the answer.
+
+        Args:
+            body: An OTLP message's bytes.
+            longest: Seconds that it takes at most, where the endpoint's timeout is longer.
+        """
+        began, timeout = time.monotonic(), min(self.endpoint.timeout, longest)
+        answer = self._connection.send(body, timeout)
         if answer.verdict is not Verdict.COMPRESSION:
             return answer if answer is TAKEN else replace(answer, seconds=time.monotonic() - began)
         plain = self.endpoint._replace(compression="none")
         connection = connect(plain)
-        second = connection.send(body)
+        second = connection.send(body, timeout)
         if second.verdict is Verdict.WAIT:
             # It was not the compression: the receiver has no such service, or went away.
             connection.close()

@@ -12,7 +12,15 @@ if TYPE_CHECKING:
     from otel_train.ring.retention import KeptRun, clean_beside, look_at_run, remove_run
     from otel_train.ring.ring_size import RingSize, make_ring
     from otel_train.ring.schema import Fact, Identity, Schema
-    from otel_train.ring.sidecar_lock import LOCK_NAME, SidecarEnd, ask_for_turn, is_served, turn_is_asked_for, withdraw
+    from otel_train.ring.sidecar_lock import (
+        LOCK_NAME,
+        SidecarEnd,
+        ask_for_turn,
+        is_served,
+        take_lock,
+        turn_is_asked_for,
+        withdraw,
+    )
     from otel_train.ring.writer import RingWriter, ring_path
     from otel_train.ring.writer_process import boot_id, is_alive, parent_of, start_time
 else:
@@ -26,7 +34,7 @@ else:
             "retention": "KeptRun clean_beside look_at_run remove_run",
             "ring_size": "RingSize make_ring",
             "schema": "Fact Identity Schema",
-            "sidecar_lock": "LOCK_NAME SidecarEnd ask_for_turn is_served turn_is_asked_for withdraw",
+            "sidecar_lock": "LOCK_NAME SidecarEnd ask_for_turn is_served take_lock turn_is_asked_for withdraw",
             "writer": "RingWriter ring_path",
             "writer_process": "boot_id is_alive parent_of start_time",
         },
@@ -67,6 +75,7 @@ __all__ = [
     "ring_files",
     "ring_path",
     "start_time",
+    "take_lock",
     "turn_is_asked_for",
     "withdraw",
 ]

@@ -28,6 +28,27 @@ class SidecarEnd(StrEnum):
     """All is sent, or was given up."""
 
 
+def take_lock(directory: Path) -> int | None:
+    """Return a descriptor that holds the lock of a directory until it is closed; None where another process has it.
+
+    Raises:
+        OSError: The lock file can't be opened or made.
+    """
+    path = directory / LOCK_NAME
+    descriptor = open_private(path, os.O_RDWR | os.O_CREAT)
+    try:
+        fcntl.flock(descriptor, fcntl.LOCK_EX | fcntl.LOCK_NB)
+        if os.path.samestat(os.fstat(descriptor), path.lstat()):  # else the directory was cleaned a moment ago
+            return descriptor
+    except (BlockingIOError, FileNotFoundError):
+        pass
+    except OSError:
+        os.close(descriptor)
+        raise
+    os.close(descriptor)
+    return None
+
+
 def is_served(directory: Path) -> bool:
     """Tell whether a sidecar holds the lock of a directory.
 

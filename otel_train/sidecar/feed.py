@@ -57,15 +57,18 @@ class RingFeed:
 
     Args:
         path: The ring file.
-        rank_interval: Seconds between two exports of the rank's own values.
+        rank_interval: Seconds between two exports of the rank's own values; None for what the job has set.
         restarts: How often the sidecar was started again.
     """
 
-    def __init__(self, path: Path, rank_interval: float, restarts: int = 0) -> None:
+    def __init__(self, path: Path, rank_interval: float | None, restarts: int = 0) -> None:
         self.reader = RingReader(path, writable=True)
         self._cursor = self.reader.cursor
         if self._cursor.sent < self._cursor.position:
             self._cursor = self._cursor._replace(sent=self._cursor.position, sent_totals=self._cursor.totals)
+        if rank_interval is None:
+            noted = self.reader.facts.get("telemetry.rank_interval")
+            rank_interval = max(0.0, float(noted)) if isinstance(noted, int | float) else 10.0
         self._interval_ns = int(rank_interval * 1e9)
         self.limit = self._most
         """Records in the next batch at most; the sender lowers it to find what a receiver refuses."""
@@ -74,6 +77,8 @@ class RingFeed:
         self._suspected: set[str] = set()
         """Metrics that it refused in one record."""
         self._origin = Origin(self.reader.identity, self.reader.base_layout)
+        self.points = 0
+        """Points that the receiver has taken from this feed."""
         self._unanswered = self._cursor.sent
         """The position that a request without an answer has reached."""
         self._order = self._order_before()
@@ -292,6 +297,7 @@ class RingFeed:
         self._cursor = batch.cursor._replace(refused=batch.cursor.refused + refused)
         self.reader.move_cursor(self._cursor)
         self._order = batch.order
+        self.points += max(0, batch.points - refused)
         if grows:
             self.limit = min(self._most, 2 * self.limit)
         if batch.live is not None:

@@ -23,22 +23,23 @@ class RingFeeds:
 
     Args:
         directory: Directory of the rings.
-        rank_interval: Seconds between two exports of a rank's own values.
+        rank_interval: Seconds between two exports of a rank's own values; None for what each job has set.
         restarts: How often the sidecar was started again.
     """
 
-    def __init__(self, directory: Path, rank_interval: float, restarts: int) -> None:
+    def __init__(self, directory: Path, rank_interval: float | None, restarts: int) -> None:
         self._directory = directory
         self._rank_interval = rank_interval
         self._restarts = restarts
-        self._refused: set[Path] = set()
+        self.left_out: dict[Path, str] = {}
+        """Rings that are left out for good, and why."""
         self.by_path: dict[Path, RingFeed] = {}
         """The feeds."""
 
     def discover(self) -> None:
         """Add the rings that are new, and remove those of old attempts that are sent."""
         for path in ring_files(self._directory):
-            if path not in self.by_path and path not in self._refused:
+            if path not in self.by_path and path not in self.left_out:
                 with self.guarded(path):
                     self.by_path[path] = RingFeed(path, self._rank_interval, self._restarts)
         kept = _kept_attempts(feed.reader.identity for feed in self.by_path.values())
@@ -72,14 +73,12 @@ class RingFeeds:
         try:
             yield
         except Exception as error:  # noqa: BLE001  # damaged values may lead to any error
-            self._refused.add(path)
             feed = self.by_path.pop(path, None)
             if feed is not None:
                 feed.reader.close()
-            if isinstance(error, RingError):
-                logger.warning("%s", error)
-            else:
-                logger.warning("%s is damaged: its values can't be sent (%.200r); move it away", path, error)
+            damaged = f"{path} is damaged: its values can't be sent ({error!r:.200}); move it away"
+            self.left_out[path] = str(error) if isinstance(error, RingError) else damaged
+            logger.warning("%s", self.left_out[path])
 
 
 def _kept_attempts(identities: Iterable[Identity]) -> set[int]:

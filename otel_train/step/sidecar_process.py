@@ -200,7 +200,7 @@ class SidecarProcess:
         status = read_status(self._directory)
         if not self.serves:
             logger.warning(
-                "telemetry: no sidecar runs; %d records remain in %s: `otel-train sidecar %s` sends them",
+                "telemetry: no sidecar runs; %d records remain in %s: `otel-train send %s` sends them",
                 count,
                 self._directory,
                 self._directory,

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import os
 import re
 from pathlib import Path
 
@@ -10,6 +11,7 @@ from click.testing import CliRunner
 
 from otel_train.cli import main
 from otel_train.native import IMPLEMENTATION
+from otel_train.ring import take_lock
 from tests.support.train_job import Train
 
 
@@ -21,7 +23,10 @@ def test_doctor_prints_findings(train: Train, tmp_path: Path) -> None:
     assert text.exit_code == 1
     assert max(len(line) for line in text.output.splitlines()) <= 80
     assert "remedy: Set ledger.capacity from 4 to 12 a rank" in text.output
+    lock = take_lock(tmp_path / "well")  # as a sidecar that has yet to send it
+    assert lock is not None
     data = CliRunner().invoke(main, ["doctor", str(tmp_path / "well"), "--json"])
+    os.close(lock)
     content = json.loads(data.output)
     assert (data.exit_code, content["healthy"], content["capacity"]) == (0, True, None)
     nothing = CliRunner().invoke(main, ["doctor", str(tmp_path / "nowhere")])

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 from pathlib import Path
 
 import pytest
@@ -12,6 +13,7 @@ from otel_train.diagnose.examine import examine, find_pipeline, newest_stretch
 from otel_train.diagnose.finding import WORST_FIRST, Severity
 from otel_train.read import History, Track
 from otel_train.read.load import load
+from otel_train.ring import take_lock
 from tests.support.train_job import Train
 
 
@@ -56,17 +58,33 @@ def test_newest_stretch_is_returned(values: list[float], statistic: Statistic, e
 def test_delivery_status_is_finding(state: str, train: Train, tmp_path: Path) -> None:
     """The sidecar's note gives, while records wait, the receiver's address, its answer and the remedy."""
     train(tmp_path, steps=3, streams=4)
+    lock = take_lock(tmp_path)
+    assert lock is not None
     write_status(
         tmp_path, DeliveryStatus(state=state, cause="HTTP 404", text="no", address="h:1", advice="Set the path")
     )
     loaded = load(str(tmp_path))
     findings = {finding.check: finding for finding in examine(loaded.history, job=loaded.job)}
+    os.close(lock)
     delivery = findings["delivery"]
     if state == OK:
         assert (delivery.severity, delivery.summary, delivery.remedy) == (Severity.OK, "h:1 takes what is sent", "")
     else:
         assert (delivery.severity, delivery.evidence, delivery.remedy) == (Severity.WARNING, ("no",), "Set the path")
         assert "h:1 does not take what is recorded: HTTP 404" in delivery.summary
+
+
+def test_leftovers_are_finding(train: Train, tmp_path: Path) -> None:
+    """Records of a job that is over, with nobody there to send them, are a finding that says how to."""
+    train(tmp_path, steps=3, streams=4)
+    loaded = load(str(tmp_path))
+    findings = {finding.check: finding for finding in examine(loaded.history, job=loaded.job)}
+    assert "are not delivered, and no sidecar is there any more" in findings["delivery"].summary
+    assert findings["delivery"].remedy.startswith(f"`otel-train send {tmp_path}` sends them")
+    lock = take_lock(tmp_path)
+    assert lock is not None
+    assert "delivery" not in {finding.check for finding in examine(loaded.history, job=loaded.job)}
+    os.close(lock)
 
 
 def test_refused_points_are_warning() -> None:

@@ -11,7 +11,7 @@ import pytest
 
 from otel_train.catalogue import LEDGER, MIXING, Metric
 from otel_train.endpoint import Endpoint
-from otel_train.ring import Identity, Kind, RingReader, RingWriter, Schema, ring_files, ring_path
+from otel_train.ring import Fact, Identity, Kind, RingReader, RingWriter, Schema, ring_files, ring_path
 from otel_train.sidecar import Sidecar
 from otel_train.sidecar.announcer import Announcer
 from otel_train.sidecar.feed import RingFeed
@@ -38,13 +38,21 @@ class Rank:
         records: Records that the ring holds.
         first_time: Time stamp of step 0.
         attempt: Number of the attempt.
+        facts: Settings of the job.
     """
 
     def __init__(
-        self, directory: Path, rank: int = 0, records: int = 64, first_time: int = FIRST_TIME, attempt: int = 7
+        self,
+        directory: Path,
+        rank: int = 0,
+        records: int = 64,
+        first_time: int = FIRST_TIME,
+        attempt: int = 7,
+        *,
+        facts: dict[str, Fact] | None = None,
     ) -> None:
         self.identity = Identity(run_id="run", attempt=attempt, rank=rank, world_size=2)
-        self.ring = RingWriter(ring_path(directory, self.identity), SCHEMA, self.identity, records=records)
+        self.ring = RingWriter(ring_path(directory, self.identity), SCHEMA, self.identity, records=records, facts=facts)
         self.layout = SCHEMA.layout()
         self._first_time = first_time
 

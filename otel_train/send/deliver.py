@@ -1,0 +1,87 @@
+"""Deliver several directories of rings at once, so that one that is held up keeps no other waiting."""
+
+from __future__ import annotations
+
+import signal
+from collections.abc import Callable, Sequence
+from pathlib import Path
+
+from otel_train.catalogue import Layout
+from otel_train.endpoint import Endpoint
+from otel_train.otlp.exporter import Exporter
+from otel_train.otlp.protocol import OtlpProtocol
+from otel_train.ring import Identity
+from otel_train.send.backlog import Backlog, receiver_is_missing
+from otel_train.send.figures import DirectoryFigures
+from otel_train.send.time_limit import BoundedExporter, TimeLimit
+from otel_train.sidecar.points import Origin
+
+POLL = 0.2
+"""Seconds between two looks at directories that something holds up."""
+LONGEST_PAUSE = 2.0
+"""Longest pause, in seconds, between two tries of a failing receiver."""
+
+
+def deliver(directories: Sequence[tuple[Path, bool]], limit: TimeLimit) -> list[DirectoryFigures]:
+    """Deliver what rings of this process's user hold, and return the figures.
+
+    Args:
+        directories: Directories of rings, and whether the user has named each.
+        limit: When to end; SIGTERM and SIGINT end it earlier. In the main thread only.
+    """
+    backlogs = [Backlog(path, named=named) for path, named in directories]
+    with limit.wakeup.handling({signal.SIGTERM: limit.stop, signal.SIGINT: limit.stop}):
+        try:
+            pending = [backlog for backlog in backlogs if not _is_done(backlog, backlog.look)]
+            if pending:
+                _send(pending, limit)
+        finally:
+            for backlog in backlogs:
+                backlog.close()
+    return [backlog.figures(str(limit)) for backlog in backlogs]
+
+
+def load_libraries() -> None:
+    """Load what a delivery loads on its way: a process that becomes another user may not be able to read it then.
+
+    For that a request goes to a port of this machine where nothing can listen.
+    """
+    endpoint = Endpoint.read()
+    nowhere = "http://127.0.0.1:0/v1/metrics" if endpoint.protocol is OtlpProtocol.HTTP else "127.0.0.1:0"
+    closed = endpoint._replace(target=nowhere, host="127.0.0.1", secure=False)
+    Origin(Identity(run_id="", attempt=0), Layout(()))
+    exporter = Exporter(closed)
+    exporter.send(b"", longest=1.0)
+    exporter.close()
+
+
+def _send(pending: list[Backlog], limit: TimeLimit) -> None:
+    endpoint = Endpoint.read()
+    missing = receiver_is_missing(endpoint)
+    pause = POLL
+    with BoundedExporter(endpoint, limit) as exporter:
+        while pending and limit.left:
+            pending = [backlog for backlog in pending if not _advance(backlog, exporter, missing)]
+            held_up = all(backlog.is_held_up for backlog in pending)
+            pause = min(LONGEST_PAUSE, 2 * pause) if held_up else POLL
+            if pending:
+                limit.pause(max(pause, *(backlog.delay for backlog in pending)) if held_up else 0.0)
+
+
+def _advance(backlog: Backlog, exporter: BoundedExporter, missing: str) -> bool:
+    def advance() -> bool:
+        return backlog.advance(exporter, missing)
+
+    return _is_done(backlog, advance)
+
+
+def _is_done(backlog: Backlog, action: Callable[[], bool]) -> bool:
+    """Run an action of one directory; one that raises ends this directory's delivery, and no other's."""
+    try:
+        return action()
+    except Exception as error:  # noqa: BLE001  # damaged values, a file system's errors
+        backlog.reason = (
+            f"it can't be delivered: {error}" if isinstance(error, OSError) else f"it failed: {error!r:.200}"
+        )
+        backlog.close()
+        return True

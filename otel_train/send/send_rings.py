@@ -1,0 +1,110 @@
+"""Deliver what the rings in some directories hold, each as its owner."""
+
+from __future__ import annotations
+
+import os
+import signal
+import time
+from collections.abc import Iterable, Mapping, Sequence
+from dataclasses import asdict
+from functools import partial
+from pathlib import Path
+from typing import Any
+
+from otel_train.endpoint import Endpoint
+from otel_train.send.deliver import deliver, load_libraries
+from otel_train.send.figures import DirectoryFigures, State, from_json
+from otel_train.send.owner_process import OwnerProcess, readable
+from otel_train.send.owners import Unusable, by_owner, ring_directories
+from otel_train.send.time_limit import TimeLimit
+
+MOST_AT_ONCE = 8
+"""Users whose rings root sends at once: each is a process of some 50 MB."""
+EXTRA = 5.0
+"""Seconds that a user's process may take longer than the time, before it is killed: a file system may hang."""
+_LOOK = 0.2
+"""Seconds between two looks at whether a signal has come."""
+
+Paths = Sequence[tuple[Path, bool]]
+"""Paths, and whether the user has named each."""
+
+
+def send_rings(paths: Iterable[Path], timeout: float) -> list[DirectoryFigures]:
+    """Deliver what rings hold at this moment, whoever wrote them, and return the figures of each directory.
+
+    It goes on until all that was recorded at the call is acknowledged, also by another process that serves a directory,
+    or until the time is over; SIGTERM and SIGINT end it earlier. In the main thread only.
+
+    Args:
+        paths: Directories of rings, or directories that hold such ones. Root sends each as the user whose it is.
+        timeout: Seconds that it takes at most.
+
+    Raises:
+        ConfigurationError: A variable that names the receiver does not hold what it must.
+    """
+    until = time.monotonic() + timeout
+    Endpoint.read()
+    owned, figures = by_owner(paths)
+    limit = TimeLimit(until)
+    if owned.keys() <= {os.geteuid()}:
+        return figures + _deliver(owned.get(os.geteuid(), ()), limit)
+    with limit.wakeup.handling({signal.SIGTERM: limit.stop, signal.SIGINT: limit.stop}):
+        return sorted(figures + _deliver_as_owners(owned, limit, until), key=lambda figures: figures.directory)
+
+
+def _deliver(paths: Paths, limit: TimeLimit) -> list[DirectoryFigures]:
+    """Deliver what is this process's user's at some paths."""
+    figures: list[DirectoryFigures] = []
+    directories: dict[Path, bool] = {}
+    for path, named in paths:
+        try:
+            for directory, is_named in ring_directories(path, named=named):
+                directories[directory] = directories.get(directory, False) or is_named
+        except Unusable as error:
+            figures.append(error.figures)
+    return figures + deliver(list(directories.items()), limit)
+
+
+def _deliver_as_owners(owned: Mapping[int, Paths], limit: TimeLimit, until: float) -> list[DirectoryFigures]:
+    """Deliver each user's rings in a process of the user's."""
+    figures: list[DirectoryFigures] = []
+    waiting, running = sorted(owned), list[OwnerProcess]()
+    told = False
+    while waiting or running:
+        while waiting and len(running) < MOST_AT_ONCE and limit.left:
+            uid = waiting.pop(0)
+            running.append(OwnerProcess(uid, partial(_work, owned[uid], limit, until), prepare=load_libraries))
+        if limit.stopped and not told:
+            told = True
+            for process in running:
+                process.stop()
+        if not limit.left and not running:
+            break
+        for process in readable(running, _LOOK):
+            if process.read():
+                running.remove(process)
+                figures += _figures_of(process, owned[process.uid])
+        if time.monotonic() > until + EXTRA:
+            for process in running:
+                process.stop(signal.SIGKILL)
+    for uid in waiting:
+        figures += _not_sent(owned[uid], str(limit))
+    return figures
+
+
+def _work(paths: Paths, limit: TimeLimit, until: float) -> list[dict[str, Any]]:
+    """Deliver in a child: its limit is its own, for a wakeup is one process's."""
+    own = TimeLimit(until)
+    own.stopped = limit.stopped
+    return [asdict(figures) for figures in _deliver(paths, own)]
+
+
+def _figures_of(process: OwnerProcess, paths: Paths) -> list[DirectoryFigures]:
+    try:
+        return [from_json(content) for content in process.result()]
+    except ChildProcessError as error:
+        return _not_sent(paths, str(error))
+
+
+def _not_sent(paths: Paths, reason: str) -> list[DirectoryFigures]:
+    return [DirectoryFigures(directory=str(path), state=State.LEFT, reason=reason) for path, _ in paths]

@@ -1,0 +1,168 @@
+"""Whose rings `send` touches, and with whose rights: root on a user's files, and a user on another one's."""
+
+from __future__ import annotations
+
+import os
+import shutil
+import stat
+import tempfile
+from collections.abc import Iterator
+from dataclasses import asdict
+from pathlib import Path
+
+import pytest
+
+from otel_train.catalogue import cluster_name, rows
+from otel_train.ring import Kind
+from otel_train.send import send_rings
+from otel_train.send.owner_process import OwnerProcess
+from otel_train.testing import OtlpReceiver
+from tests.support.otlp_http import Response, serving_http
+from tests.support.rank_ring import Rank
+from tests.support.send_command import send
+
+PICKS = cluster_name(rows.PICKS.name)
+USER, OTHER = 23001, 23002
+
+pytestmark = pytest.mark.skipif(os.geteuid() != 0, reason="only root can become another user")
+
+
+@pytest.fixture
+def base() -> Iterator[Path]:
+    """Return a directory that every user may enter, as a node's directory for rings."""
+    path = Path(tempfile.mkdtemp())
+    path.chmod(0o755)
+    yield path
+    shutil.rmtree(path)
+
+
+def leave(run: Path, uid: int, *steps: int) -> Path:
+    """Leave a user's ring behind, and return its path."""
+    run.mkdir(mode=0o700, exist_ok=True)
+    rank = Rank(run)
+    rank.record(*steps, kind=Kind.CLUSTER)
+    rank.ring.close(max(steps), 0)
+    rank.ring.release()
+    for path in (run, rank.ring.path):
+        os.chown(path, uid, uid, follow_symlinks=False)
+    return rank.ring.path
+
+
+def test_root_sends_as_owner(base: Path, receiver: OtlpReceiver) -> None:
+    """Root delivers the rings of several users in one directory; what that makes is theirs."""
+    for name, uid, step in (("a", USER, 1), ("b", OTHER, 2), ("c", 0, 3)):
+        leave(base / name, uid, step)
+    outcome = send(base)
+    assert (outcome.code, outcome.states, sorted(receiver.values(PICKS))) == (0, ["delivered"] * 3, [1, 2, 3])
+    owners = {path.stat().st_uid for path in (base / "a").iterdir()}
+    assert (owners, {path.stat().st_uid for path in (base / "c").iterdir()}) == ({USER}, {0})
+
+
+def test_root_sends_users_base(base: Path, receiver: OtlpReceiver) -> None:
+    """A directory of a user's with folders of rings is gone through as that user."""
+    jobs = base / "otel_train-user"
+    jobs.mkdir(mode=0o700)
+    os.chown(jobs, USER, USER)
+    for name, step in (("one", 1), ("two", 2)):
+        leave(jobs / name, USER, step)
+    leave(jobs / "planted", OTHER, 3)
+    assert (send(jobs).code, sorted(receiver.values(PICKS))) == (0, [1, 2])
+
+
+@pytest.mark.usefixtures("receiver")
+@pytest.mark.parametrize("name", ["rank00009-1.ring", "sidecar.lock", "sidecar.status", "sidecar.status.new"])
+def test_planted_link_leads_nowhere(name: str, base: Path) -> None:
+    """A user's link beside the rings leads root to no file that the user may not open, and makes none."""
+    secret, new = leave(base / "secret", 0, 1), base / "made"
+    before = secret.read_bytes()
+    leave(base / "run", USER, 2)
+    for link, target in ((name, secret), (f"rank00008-1{Path(name).suffix}", new)):
+        (base / "run" / link).symlink_to(target)
+        os.chown(base / "run" / link, USER, USER, follow_symlinks=False)
+    send("--timeout", "5", base / "run")
+    assert (secret.read_bytes() == before, new.exists()) == (True, False)
+
+
+def test_users_link_to_root_is_refused(base: Path, receiver: OtlpReceiver) -> None:
+    """A user's link to a directory of root's is followed as that user; one of root's own is followed."""
+    leave(base / "roots", 0, 1)
+    for name, uid in (("users", USER), ("own", 0)):
+        (base / name).symlink_to(base / "roots")
+        os.chown(base / name, uid, uid, follow_symlinks=False)
+    refused = send(base / "users")
+    assert (refused.code, refused.states, receiver.values(PICKS)) == (1, ["left"], [])
+    assert "run the command as that user, or as root" in refused.figures["directories"][0]["reason"]
+    assert (send(base / "own").code, receiver.values(PICKS)) == (0, [1])
+
+
+def test_open_directory_sends_folders_only(base: Path, receiver: OtlpReceiver) -> None:
+    """In a directory where everybody may write, root sends what is in folders, and nothing that lies there itself."""
+    leave(base / "run", USER, 1)
+    leave(base, USER, 2)
+    os.chown(base, 0, 0)
+    base.chmod(0o1777)
+    outcome = send(base)
+    assert (outcome.code, receiver.values(PICKS)) == (0, [1])
+
+
+def test_root_avoids_users_parents(base: Path, receiver: OtlpReceiver) -> None:
+    """Root's rings in a directory of a user's are not sent: the user can exchange what they are in."""
+    os.chown(base, USER, USER)
+    leave(base / "run", 0, 1)
+    outcome = send(base / "run")
+    assert (outcome.code, receiver.values(PICKS)) == (1, [])
+    assert "others may write in it or above it" in outcome.figures["directories"][0]["reason"]
+
+
+@pytest.mark.usefixtures("receiver")
+def test_other_user_is_refused(base: Path) -> None:
+    """An ordinary user gets a clear error for another one's directory, and the own ones are sent all the same."""
+    leave(base / "mine", USER, 1)
+    leave(base / "other", OTHER, 2)
+    paths = [base / "mine", base / "other"]
+    process = OwnerProcess(USER, lambda: [asdict(figures) for figures in send_rings(paths, 20)])
+    while not process.read():
+        pass
+    refused, sent = sorted(process.result(), key=lambda figures: figures["state"], reverse=True)
+    assert (sent["state"], refused["state"]) == ("delivered", "left")
+    assert refused["reason"] == f"it belongs to uid {OTHER}: run the command as that user, or as root"
+
+
+def test_roots_secrets_stay_hidden(base: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """The user as whom root sends can't read root's environment, which has the receiver's token."""
+    leave(base / "run", USER, 1)
+    seen: list[tuple[int, int]] = []
+
+    def respond(_: bytes) -> Response:
+        for process in Path("/proc").glob("[0-9]*"):
+            if process.name != "self" and f"Uid:\t{USER}\t" in (process / "status").read_text():
+                status = (process / "environ").stat()
+                seen.append((status.st_uid, stat.S_IMODE(status.st_mode)))
+        return Response()
+
+    with serving_http(monkeypatch, respond):
+        assert send(base / "run").code == 0
+    assert set(seen) == {(0, 0o400)}
+
+
+def test_killed_owner_process_is_told() -> None:
+    """A user can kill the process that sends the own rings: that is said of them, and of no others."""
+    killed = OwnerProcess(USER, lambda: os.kill(os.getpid(), 9))
+    while not killed.read():
+        pass
+    with pytest.raises(ChildProcessError, match=f"the process for uid {USER} has ended with status 9"):
+        killed.result()
+
+
+def test_rights_are_gone_for_good() -> None:
+    """A child that has become a user has its groups only, and no way back."""
+
+    def work() -> list[object]:
+        with pytest.raises(PermissionError):
+            os.setuid(0)
+        return [os.getresuid(), os.getresgid(), os.getgroups()]
+
+    process = OwnerProcess(USER, work)
+    while not process.read():
+        pass
+    assert process.result() == [[USER] * 3, [65534] * 3, []]

@@ -1,0 +1,44 @@
+"""Run `otel-train send` as a process of its own, and read its figures."""
+
+from __future__ import annotations
+
+import json
+import os
+import subprocess
+import sys
+from typing import Any, NamedTuple
+
+COMMAND = [sys.executable, "-m", "otel_train", "send"]
+
+
+class Outcome(NamedTuple):
+    """Result of one call."""
+
+    code: int
+    figures: dict[str, Any]
+    errors: str
+
+    @property
+    def states(self) -> list[str]:
+        """State of each directory."""
+        return [directory["state"] for directory in self.figures["directories"]]
+
+
+def begin(*arguments: object) -> subprocess.Popen[str]:
+    """Start it with this process's environment."""
+    command = [*COMMAND, "--json", *map(str, arguments)]
+    return subprocess.Popen(command, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True, env=dict(os.environ))
+
+
+def end(process: subprocess.Popen[str], seconds: float = 50.0) -> Outcome:
+    """Wait for its end: where it has no bound of its own, a test fails here."""
+    try:
+        output, errors = process.communicate(timeout=seconds)
+    finally:
+        process.kill()
+    return Outcome(process.returncode, json.loads(output) if output else {}, errors)
+
+
+def send(*arguments: object) -> Outcome:
+    """Run it."""
+    return end(begin(*arguments))
