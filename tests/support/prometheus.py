@@ -48,17 +48,21 @@ class Prometheus:
         monkeypatch.setenv("OTEL_EXPORTER_OTLP_ENDPOINT", f"{self.url}/api/v1/otlp")
 
 
-@contextmanager
-def running_prometheus(folder: Path) -> Iterator[Prometheus]:
-    """Run Prometheus, its data and its log in a folder, until the end of the block."""
-    address, log = f"127.0.0.1:{free_port()}", folder / "prometheus.log"
-    command = [
+def prometheus_command(folder: Path, address: str) -> list[str]:
+    """Return the command of a Prometheus that has its data in a folder."""
+    return [
         str(programs.prometheus()),
         f"--config.file={programs.ROOT}/prometheus/prometheus.yml",
         f"--storage.tsdb.path={folder}/prometheus",
         f"--web.listen-address={address}",
         "--web.enable-otlp-receiver",
     ]
-    with running_process(command, log, clean_environment()):
+
+
+@contextmanager
+def running_prometheus(folder: Path) -> Iterator[Prometheus]:
+    """Run Prometheus, its data and its log in a folder, until the end of the block."""
+    address, log = f"127.0.0.1:{free_port()}", folder / "prometheus.log"
+    with running_process(prometheus_command(folder, address), log, clean_environment()):
         wait_until(lambda: answers(f"http://{address}/-/ready"), 60, "Prometheus' start", log=log)
         yield Prometheus(f"http://{address}")
