@@ -10,6 +10,7 @@ import jsonschema
 import pytest
 import yaml
 
+import otel_train
 from otel_train.ring.ring_size import FREE_SHARE
 from otel_train.step.environment import Environment
 from tests.support.crd_schemas import check as check_custom
@@ -133,6 +134,16 @@ def test_chart_has_the_base_values() -> None:
             assert yaml.safe_load(before) == value, f"{path.name}: {name}"
             count += 1
     assert count > 15
+
+
+def test_images_have_this_version() -> None:
+    """Every image of ours, in the base, the chart and the jobs, has the tag of this release."""
+    texts = {path: path.read_text() for path in FOLDER.rglob("*.yaml") if "templates" not in path.parts}
+    tags = [tag for text in texts.values() for tag in re.findall(r"image: otel-train-\w+:(\S+)|tag: (\S+)", text)]
+    assert len(tags) >= 8
+    assert {first or second for first, second in tags} == {otel_train.__version__}
+    chart = yaml.safe_load(texts[FOLDER / "chart" / "Chart.yaml"])
+    assert chart["version"] == chart["appVersion"] == otel_train.__version__
 
 
 def test_jobs_share_one_sidecar() -> None:

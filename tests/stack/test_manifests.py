@@ -5,7 +5,8 @@ from __future__ import annotations
 import subprocess
 import sys
 import time
-from contextlib import ExitStack
+from collections.abc import Iterator
+from contextlib import ExitStack, contextmanager
 from functools import partial
 from pathlib import Path
 from typing import Any
@@ -25,7 +26,7 @@ from tests.support.manifest_pods import Pods
 from tests.support.manifests import FOLDER, NEWEST, check, objects, parsed, pod_templates
 from tests.support.pod_security import violations
 from tests.support.ports import answers
-from tests.support.prometheus import running_prometheus
+from tests.support.prometheus import Prometheus, running_prometheus
 from tests.support.waiting import wait_until
 
 pytestmark = [pytest.mark.stack, pytest.mark.timeout(300)]
@@ -142,36 +143,64 @@ def with_secrets() -> list[dict[str, Any]]:
     return [*base(), *secrets]
 
 
-@pytest.mark.parametrize("tls", [True, False], ids=["tls", "plain"])
-def test_pods_deliver_a_job(tls: bool, tmp_path: Path) -> None:
-    """Agent, gateway and bridge as the manifests start them: what a sidecar sends is in Prometheus and in wandb."""
+@contextmanager
+def running_pods(home: Path, items: list[dict[str, Any]], *, tls: bool = True) -> Iterator[tuple[Pods, Prometheus]]:
+    """Run Prometheus and the bridge, gateway and agent of some manifests as long as the block."""
     # The certificates are for the services' names.
     overrides = {
         name: (f"--config=yaml:exporters::otlp/{sink}::tls::server_name_override: otel-train-{sink}",) if tls else ()
-        for name, sink in (("agent", "gateway"), ("gateway", "bridge"))
+        for name, sink in (("gateway", "bridge"), ("agent", "gateway"))
     }
-    rings = tmp_path / "rings"
-    identity, schema = Identity(run_id="manifests", attempt=1), Schema((LOSS, rows.PICKS))
-    rings.mkdir(mode=0o700)
     with ExitStack() as running:
-        prometheus = running.enter_context(running_prometheus(tmp_path))
-        instead = {"http://prometheus-operated.monitoring:9090": prometheus.url}
-        pods = Pods(tmp_path, with_secrets() if tls else rendered(*TRIAL), instead)
+        prometheus = running.enter_context(running_prometheus(home))
+        pods = Pods(home, items, {"http://prometheus-operated.monitoring:9090": prometheus.url})
         running.enter_context(pods.running("bridge", *OTEL_TRAIN))
         for name, more in overrides.items():
             running.enter_context(pods.running(name, str(programs.collector()), more=more))
             wait_until(partial(answers, f"http://127.0.0.1:{pods.health[name]}"), 60, f"the {name}'s start")
         probe = [*OTEL_TRAIN, *pods.probe("bridge")[1:]]
         wait_until(lambda: subprocess.run(probe, check=False).returncode == 0, 60, "the bridge's readiness")
-        ring = RingWriter(ring_path(rings, identity), schema, identity)
-        begin = time.time_ns() - 5 * 10**9
-        for step in STEPS:
-            ring.write(step, begin + step * 10**9, Kind.CLUSTER, [float(step), 1.0, 2.0])
-        ring.close(STEPS[-1], begin)
-        environment = clean_environment(OTEL_EXPORTER_OTLP_ENDPOINT=f"http://127.0.0.1:{pods.ports['agent']}")
-        sidecar = [*OTEL_TRAIN, "sidecar", str(rings)]
-        running.enter_context(running_process(sidecar, tmp_path / "sidecar.log", environment))
-        state = pods.state("bridge", "state", "state")
-        wait_until(lambda: [row.values[STEP_KEY] for row in read_run(state, "manifests")] == STEPS, 60, "rows")
-        series = f'{cluster_series(LOSS)}{{train_run_id="manifests"}}'
+        yield pods, prometheus
+
+
+@contextmanager
+def sending(pods: Pods, run_id: str) -> Iterator[None]:
+    """Let a real sidecar send a job's ring to the agent as long as the block."""
+    rings, identity, schema = pods.home / run_id, Identity(run_id=run_id, attempt=1), Schema((LOSS, rows.PICKS))
+    rings.mkdir(mode=0o700)
+    ring = RingWriter(ring_path(rings, identity), schema, identity)
+    begin = time.time_ns() - 5 * 10**9
+    for step in STEPS:
+        ring.write(step, begin + step * 10**9, Kind.CLUSTER, [float(step), 1.0, 2.0])
+    ring.close(STEPS[-1], begin)
+    environment = clean_environment(OTEL_EXPORTER_OTLP_ENDPOINT=f"http://127.0.0.1:{pods.ports['agent']}")
+    with running_process([*OTEL_TRAIN, "sidecar", str(rings)], pods.home / "sidecar.log", environment):
+        yield
+
+
+def in_wandb(pods: Pods, run_id: str) -> list[int | None]:
+    """Return the steps of a run that the bridge has written."""
+    return [row.values[STEP_KEY] for row in read_run(pods.state("bridge", "state", "state"), run_id)]
+
+
+@pytest.mark.parametrize("tls", [True, False], ids=["tls", "plain"])
+def test_pods_deliver_a_job(tls: bool, tmp_path: Path) -> None:
+    """Agent, gateway and bridge as the manifests start them: what a sidecar sends is in Prometheus and in wandb."""
+    items = with_secrets() if tls else rendered(*TRIAL)
+    with running_pods(tmp_path, items, tls=tls) as (pods, prometheus), sending(pods, "job"):
+        wait_until(lambda: in_wandb(pods, "job") == STEPS, 60, "rows")
+        series = f'{cluster_series(LOSS)}{{train_run_id="job"}}'
         wait_until(lambda: sum(map(len, prometheus.samples(series).values())) == len(STEPS), 60, "samples")
+
+
+def test_changed_secret_needs_no_restart(tmp_path: Path) -> None:
+    """A token that changes in the mounted secret counts for the gateway, and for the agent, which kept its data."""
+    log = tmp_path / "agent.log"
+    with running_pods(tmp_path, with_secrets()) as (pods, _):
+        pods.change("gateway", "token", gateway=b"another")
+        wait_until(lambda: "refresh token" in (tmp_path / "gateway.log").read_text(), 90, "the gateway's new token")
+        with sending(pods, "job"):
+            wait_until(lambda: "refused, keep your data" in log.read_text(), 60, "the refusal")
+            assert in_wandb(pods, "job") == []
+            pods.change("agent", "token", gateway=b"another")
+            wait_until(lambda: in_wandb(pods, "job") == STEPS, 90, "rows")

@@ -7,6 +7,8 @@ from __future__ import annotations
 
 import base64
 import os
+import shutil
+import time
 from contextlib import AbstractContextManager
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -80,6 +82,10 @@ class Pods:
         """Return a path below a component's volume."""
         return self._folder(component, volume) / path
 
+    def change(self, component: str, volume: str, **content: bytes) -> None:
+        """Change what a component's volume holds, as the kubelet does when a secret has changed."""
+        mount(self._folder(component, volume), content)
+
     def _folder(self, component: str, volume: str) -> Path:
         folder = self.home / component / volume
         folder.mkdir(parents=True, exist_ok=True)
@@ -88,13 +94,12 @@ class Pods:
     def _fill(self, component: str, volume: dict[str, Any]) -> None:
         folder = self._folder(component, volume["name"])
         if "configMap" in volume:
-            for name, text in self._named("ConfigMap", volume["configMap"]["name"])["data"].items():
-                (folder / name).write_text(text)
+            data = self._named("ConfigMap", volume["configMap"]["name"])["data"]
+            mount(folder, {name: text.encode() for name, text in data.items()})
         elif "secret" in volume:
             content = _content(self._named("Secret", volume["secret"]["secretName"]))
             items = volume["secret"].get("items", [{"key": name, "path": name} for name in content])
-            for item in items:
-                (folder / item["path"]).write_bytes(content[item["key"]])
+            mount(folder, {item["path"]: content[item["key"]] for item in items})
 
     def _named(self, kind: str, name: str) -> dict[str, Any]:
         (item,) = (item for item in self.objects if (item["kind"], item["metadata"]["name"]) == (kind, name))
@@ -120,6 +125,21 @@ class Pods:
                 text = head + new + rest
                 break
         return text
+
+
+def mount(folder: Path, content: dict[str, bytes]) -> None:
+    """Fill a folder as the kubelet does: all files change at once, by a link to another folder of them."""
+    version = folder / f"..{time.time_ns()}"
+    version.mkdir()
+    for name, data in content.items():
+        (version / name).write_bytes(data)
+        if not (folder / name).is_symlink():
+            (folder / name).symlink_to(f"..data/{name}")
+    old = (folder / "..data").resolve() if (folder / "..data").exists() else None
+    (folder / "..data_tmp").symlink_to(version.name)
+    (folder / "..data_tmp").replace(folder / "..data")
+    if old:
+        shutil.rmtree(old)
 
 
 def _content(secret: dict[str, Any]) -> dict[str, bytes]:
