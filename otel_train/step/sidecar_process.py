@@ -66,6 +66,9 @@ class SidecarProcess:
         self._launcher: subprocess.Popen[bytes] | None = None
         self.pid = 0
         """The process that runs, or the last one that did; 0 before the first has sent its own."""
+        self._start_time = 0
+        self._starts = False
+        """Whether a sidecar was started that is not known to have ended; it is `pid` once that is known."""
         self._start(0)
         self._thread = threading.Thread(target=self._watch, name="otel_train-sidecar", daemon=True)
         self._thread.start()
@@ -86,8 +89,9 @@ class SidecarProcess:
 
     @property
     def serves(self) -> bool:
-        """Whether a sidecar runs for the directory, or has just been started."""
-        return bool(self._connection and not self.pid) or is_served(self._directory)
+        """Whether a sidecar runs for the directory, or was started and still loads its libraries."""
+        starts = is_alive(self.pid, self._start_time) if self.pid else self._starts
+        return starts or is_served(self._directory)
 
     @property
     def connected(self) -> bool:
@@ -133,15 +137,16 @@ class SidecarProcess:
                     data = connection.recv(4096)
                 received += data
             words = dict(line.split(" ", 1) for line in received.decode(errors="replace").split("\n")[:-1])
-            self.pid = int(words.get("pid", 0))
+            self.pid, self._start_time = int(words.get("pid", 0)), int(words.get("started", 0))
             if "end" in words:
                 self._reap()
                 return _ANOTHER_SERVES if words["end"] == _ANOTHER_SERVES else _TOLD
-            dead = bool(self.pid) and not is_alive(self.pid, int(words.get("started", 0)))
+            dead = bool(self.pid) and not is_alive(self.pid, self._start_time)
             if self._closing.is_set() and not dead:
                 self._reap()
                 return _RUNS
             if dead or (ready and not data):
+                self._starts = False
                 self._reap()
                 self._tell_of_death(words.get("failed", ""))
                 return _DIED
@@ -216,7 +221,7 @@ class SidecarProcess:
     def _start(self, restarts: int) -> None:
         withdraw(self._directory, self._claim)
         self._disconnect()
-        self.pid = 0
+        self.pid, self._starts = 0, False
         arguments = [str(self._directory.absolute()), "--owner", f"--rank-interval={self._rank_interval:g}"]
         arguments += [f"--parent={os.getpid()}", f"--restarts={restarts}"]
         try:
@@ -224,6 +229,7 @@ class SidecarProcess:
                 self._connection, its_end = socket.socketpair()
                 with its_end:
                     self._launcher = launch(arguments, self._directory / LOG_NAME, its_end)
+            self._starts = True
         except OSError as error:
             self._disconnect()
             self._warnings.warn(

@@ -12,6 +12,8 @@ from otel_train.ring import boot_id, parent_of, start_time
 
 _RUN_ID = "TORCHELASTIC_RUN_ID"
 _UUID = re.compile(r"[0-9a-f]{8}(-[0-9a-f]{4}){3}-[0-9a-f]{12}")
+_ERRORS, _ATTEMPT = "TORCHELASTIC_ERROR_FILE", "/attempt_"
+"""Variable with a file in a folder that the agent makes for each launch, and what follows the folder."""
 _SET = (b"TORCHELASTIC_RUN_ID=", b"TORCHELASTIC_RESTART_COUNT=", b"MASTER_PORT=")
 """Variables that an agent sets in the processes that it starts, and that differ from another agent's."""
 MAX_RENDEZVOUS = 96
@@ -37,7 +39,8 @@ def launched_run_id(environ: Mapping[str, str], host: str) -> str:
     if scheduled:
         return scheduled
     pid = _agent()
-    agent = f"{host}/{boot_id()}/{pid}/{start_time(pid)}/{rendezvous}"
+    folder = environ.get(_ERRORS, "").rpartition(_ATTEMPT)[0]  # a notebook's process is the agent of all its launches
+    agent = f"{host}/{boot_id()}/{pid}/{start_time(pid)}/{rendezvous}/{folder}"
     launch = hashlib.sha256(agent.encode("utf-8", "replace")).hexdigest()[:12]
     return launch if rendezvous == "none" else f"{rendezvous[:MAX_RENDEZVOUS]}-{launch}"
 

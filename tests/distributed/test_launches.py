@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import subprocess
+import sys
 from contextlib import ExitStack
 from pathlib import Path
 
@@ -61,3 +63,35 @@ def test_launches_are_runs_apart(tmp_path: Path) -> None:
     first, second = (RingReader(ring_files(folder / "rings")[0]).identity.run_id for folder in folders)
     assert first != second
     assert (first[:4], second[:4]) == ("101-", "101-")
+
+
+def launch_twice(out: Path, port: int) -> None:
+    """Fork a rank twice in one process, as two cells of a notebook do."""
+    import torch.distributed.launcher.api as launcher
+
+    for name in ("a", "b"):
+        config = launcher.LaunchConfig(
+            min_nodes=1,
+            max_nodes=1,
+            nproc_per_node=1,
+            run_id="none",
+            rdzv_backend="static",
+            rdzv_endpoint=f"127.0.0.1:{port}",
+            rdzv_configs={"rank": 0},
+            max_restarts=1,
+            start_method="fork",
+        )
+        launcher.elastic_launch(config, fail)(out / name, 1)
+
+
+def test_notebook_launches_are_runs(tmp_path: Path) -> None:
+    """Launches of one process are runs of their own, and a restart in one of them is another attempt of its run."""
+    program = script(tmp_path, launch_twice, tmp_path, free_port())
+    done = subprocess.run(
+        [sys.executable, program], env=rank_environment(), capture_output=True, text=True, timeout=200, check=False
+    )
+    assert done.returncode == 0, done.stderr
+    identities = [[RingReader(path).identity for path in ring_files(tmp_path / name / "rings")] for name in "ab"]
+    assert [len({identity.attempt for identity in of_launch}) for of_launch in identities] == [2, 2]
+    assert [len({identity.run_id for identity in of_launch}) for of_launch in identities] == [1, 1]
+    assert identities[0][0].run_id != identities[1][0].run_id

@@ -114,6 +114,21 @@ def test_closed_session_starts_none(rank: Rank, receiver: OtlpReceiver, tmp_path
     assert process.pid == first
 
 
+@pytest.mark.usefixtures("receiver")
+def test_starting_sidecar_serves(rank: Rank, tmp_path: Path) -> None:
+    """A session that is closed while its sidecar still loads its libraries knows that one runs, until it has ended."""
+    process = SidecarProcess(tmp_path, 0.0)
+    pid = pid_of(process)
+    os.kill(pid, signal.SIGSTOP)  # before it has the lock
+    try:
+        process.close()
+        assert process.serves
+    finally:
+        os.kill(pid, signal.SIGCONT)
+        end(process, rank)
+    wait_until(lambda: not process.serves, 60)
+
+
 def test_close_skips_restart_pause(
     rank: Rank, receiver: OtlpReceiver, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
