@@ -1,26 +1,20 @@
-"""Jobs of two nodes in each way that they end: what all ranks recorded arrives, each step once."""
+"""Jobs in each way that they end: what all ranks recorded arrives, each step once."""
 
 from __future__ import annotations
 
-from collections import Counter
 from collections.abc import Callable, Iterator
 from concurrent.futures import Future, ThreadPoolExecutor
 from dataclasses import dataclass, field
 
 import pytest
 
-from otel_train.testing import OtlpReceiver, ReceivedPoint
-from tests.support.fault_job import PROGRAM
+from otel_train.testing import OtlpReceiver
 from tests.support.slurm_cluster import CPUS, SlurmCluster
 from tests.support.slurm_job import SlurmJob
-from tests.support.slurm_node import BINARIES
-from tests.support.stack_programs import ROOT
+from tests.support.slurm_outcome import DEPLOY, LAST, Outcome, ended, points_of, submit
+from tests.support.waiting import wait_until
 
 pytestmark = [pytest.mark.slurm, pytest.mark.timeout(600)]
-DEPLOY = ROOT / "deploy" / "slurm"
-LAST = 30
-"""The step in which it goes wrong, or after which somebody ends it."""
-LOSS = "train/cluster/loss"
 
 
 @dataclass(frozen=True)
@@ -30,25 +24,25 @@ class Death:
     state: str
     """Slurm's word for it."""
     launcher: str = "torchrun"
-    arguments: tuple[str, ...] = ()
+    arguments: tuple[str, ...] = ("{job}",)
     """Of the ranks' program."""
     options: tuple[str, ...] = ()
     """sbatch's."""
-    act: Callable[[SlurmJob], None] = lambda _: None
+    environment: dict[str, str] = field(default_factory=dict)
+    act: Callable[[SlurmJob, OtlpReceiver], None] = lambda *_: None
     """What somebody does to it."""
     lost: int = 0
     """Steps at most: the one whose reduction is under way as ranks are killed."""
     starts: int = 1
-    environment: dict[str, str] = field(default_factory=dict)
 
 
-def cancel(job: SlurmJob) -> None:
+def cancel(job: SlurmJob, _: OtlpReceiver) -> None:
     """End a job as its user does."""
     job.reach(LAST)
     job.command("scancel", job.number)
 
 
-def requeue(job: SlurmJob) -> None:
+def requeue(job: SlurmJob, _: OtlpReceiver) -> None:
     """Have a job start again, and end it well then."""
     job.reach(LAST)
     job.command("scontrol", "requeue", job.number)
@@ -56,79 +50,87 @@ def requeue(job: SlurmJob) -> None:
     job.stop.touch()
 
 
+def cancel_when_served(job: SlurmJob, collector: OtlpReceiver) -> None:
+    """End a job whose sidecar, which it has not started itself, delivers."""
+    job.reach(LAST)
+    wait_until(lambda: bool(points_of(job, collector)), 60, "the prolog's sidecar", pause=0.2)
+    job.command("scancel", job.number)
+
+
 def wrong(how: str, rank: int) -> tuple[str, ...]:
     """Return the arguments with which something happens in a rank."""
-    return ("--wrong", how, "--at", str(LAST), "--on", str(rank))
+    return ("{job}", "--wrong", how, "--at", str(LAST), "--on", str(rank))
 
 
+STEPS = ("{job}", "--steps", str(LAST))
+BY_PROLOG = {"PROLOG": str(DEPLOY / "prolog.sh"), "TASK_PROLOG": str(DEPLOY / "task-prolog.sh")}
+ONE_NODE = {"RANKS_PER_NODE": "2"}
 DEATHS = {
     "time limit": Death("TIMEOUT", options=("--time=1",), lost=1),
     "requeue": Death("COMPLETED", act=requeue, lost=1, starts=2),
-    "normal end": Death("COMPLETED", arguments=("--steps", str(LAST))),
-    "normal end, srun": Death("COMPLETED", "srun", ("--steps", str(LAST))),
+    "normal end": Death("COMPLETED", arguments=STEPS),
+    "normal end, srun": Death("COMPLETED", "srun", STEPS),
     "exception": Death("FAILED", arguments=wrong("raise", 1)),
     "kill -9, rank 0": Death("FAILED", arguments=wrong("kill", 0), lost=1),
     "kill -9, rank 1, srun": Death("FAILED", "srun", wrong("kill", 1), lost=1),
     "scancel": Death("CANCELLED", act=cancel, lost=1),
     "scancel, srun": Death("CANCELLED", "srun", act=cancel, lost=1),
+    "scancel, sidecar of the prolog": Death("CANCELLED", "srun", act=cancel_when_served, environment=BY_PROLOG, lost=1),
+    "scancel, private /dev/shm": Death(
+        "CANCELLED",
+        options=("--partition=private", "--nodes=1"),
+        act=cancel_when_served,
+        environment={**BY_PROLOG, **ONE_NODE},
+        lost=1,
+    ),
+    "array": Death(
+        "COMPLETED",
+        arguments=("{job}/$SLURM_ARRAY_TASK_ID", *STEPS[1:]),
+        # Both tasks on one node.
+        options=("--array=0-1", "--nodes=1", "--nodelist=node1"),
+        environment=ONE_NODE,
+    ),
 }
 
 
-@dataclass(frozen=True)
-class Outcome:
-    """What became of a job."""
-
-    job: SlurmJob
-    states: list[str]
-    points: list[ReceivedPoint]
-
-    def arrived(self) -> list[list[int]]:
-        """Return for each attempt the steps of the cluster that arrived, as often as they came with another time."""
-        attempts: dict[int, list[int]] = {}
-        for (instance, _), step in sorted({(p.instance, p.time_ns): int(p.value) for p in self.points}.items()):
-            attempts.setdefault(int(instance.split("/")[-2]), []).append(step)
-        return [steps for _, steps in sorted(attempts.items())]
-
-
-def play(slurm: SlurmCluster, collector: OtlpReceiver, death: Death) -> Outcome:
-    """Run a job to its end."""
-    environment = {
-        "EPILOG": str(DEPLOY / "epilog.sh"),
-        "OTEL_TRAIN_COMMAND": str(BINARIES / "otel-train"),
-        "OTEL_EXPORTER_OTLP_ENDPOINT": f"http://{collector.address}",
+def play(slurm: SlurmCluster, collector: OtlpReceiver, death: Death) -> list[Outcome]:
+    """Run a job, or all tasks of an array, to its end."""
+    own = {
+        "OTEL_TRAIN_RINGS": f"{slurm.local}/rings",
+        "OTEL_TRAIN_RUN": f"{slurm.local}/run",
         **death.environment,
     }
-    arguments = (*PROGRAM, "{job}", *death.arguments)
-    job = slurm.submit(DEPLOY / f"{death.launcher}.sbatch", *arguments, options=death.options, environment=environment)
-    death.act(job)
-    states = job.end()
-    (run_id,) = job.run_ids()
-    points = [point for point in collector.points if point.name == LOSS and point.instance.rsplit("/", 2)[0] == run_id]
-    return Outcome(job, states, points)
+    job = submit(
+        slurm,
+        collector.address,
+        *death.arguments,
+        launcher=death.launcher,
+        options=death.options,
+        environment=own,
+    )
+    death.act(job, collector)
+    if "$SLURM_ARRAY_TASK_ID" not in death.arguments[0]:
+        return [ended(job, collector)]
+    job.end()
+    return [ended(job.task(number), collector) for number in range(2)]
 
 
 @pytest.fixture(scope="module")
-def outcomes(slurm: SlurmCluster, request: pytest.FixtureRequest) -> Iterator[dict[str, Future[Outcome]]]:
+def plays(slurm: SlurmCluster, request: pytest.FixtureRequest) -> Iterator[dict[str, Future[list[Outcome]]]]:
     """Run the jobs of the tests that were asked for, side by side as far as the nodes have room."""
     functions = [item for item in request.session.items if isinstance(item, pytest.Function)]
-    asked = [
+    names = [
         str(item.callspec.params["death"]) for item in functions if item.originalname == "test_death_loses_nothing"
     ]
     with slurm.receiver(slurm.free_port()) as collector, ThreadPoolExecutor(CPUS) as pool:
-        yield {name: pool.submit(play, slurm, collector, DEATHS[name]) for name in asked}
+        yield {name: pool.submit(play, slurm, collector, DEATHS[name]) for name in names}
 
 
 @pytest.mark.parametrize("death", DEATHS)
-def test_death_loses_nothing(death: str, outcomes: dict[str, Future[Outcome]]) -> None:
+def test_death_loses_nothing(death: str, plays: dict[str, Future[list[Outcome]]]) -> None:
     """Each step that all ranks had ended arrives once, but the one under way when a rank was killed."""
-    outcome, expected = outcomes[death].result(), DEATHS[death]
-    log = outcome.job.log.read_text()
-    assert outcome.states == [expected.state], log
-    recorded, arrived = outcome.job.recorded(), outcome.arrived()
-    print(f"{death}: recorded {recorded}, arrived {[len(set(steps)) for steps in arrived]}")
-    assert len(recorded) == len(arrived) == expected.starts, log
-    for count, steps in zip(recorded, arrived, strict=True):
-        assert count >= LAST - 1
-        assert [step for step, times in Counter(steps).items() if times > 1] == []
-        missing = sorted({*range(1, count + 1)} - set(steps))
-        assert missing in [list(range(count - lost + 1, count + 1)) for lost in range(expected.lost + 1)], log
+    outcomes, expected = plays[death].result(), DEATHS[death]
+    for outcome in outcomes:
+        outcome.check(death, expected.state, lost=expected.lost, starts=expected.starts)
+    run_ids = [run_id for outcome in outcomes for run_id in outcome.job.run_ids()]
+    assert len({*run_ids}) == len(outcomes), run_ids

@@ -98,7 +98,11 @@ def all_told_to_stop(stop: Path) -> bool:
 def main() -> None:
     """Take the steps; the loss of step n is n."""
     parser = argparse.ArgumentParser()
-    parser.add_argument("out", type=Path, help="where the file `stop` is looked for and the ranks write")
+    parser.add_argument(
+        "out",
+        type=lambda path: Path(os.path.expandvars(path)),
+        help="where the file `stop` is looked for and the ranks write",
+    )
     parser.add_argument("--steps", type=int, default=0, help="0: until told to stop")
     parser.add_argument("--pace", type=float, default=0.05, help="seconds a step")
     parser.add_argument("--wrong", choices=WRONGS)
@@ -108,6 +112,7 @@ def main() -> None:
     logging.basicConfig(level=logging.INFO)
     dist.init_process_group("gloo")
     rank = dist.get_rank()
+    arguments.out.mkdir(exist_ok=True)
     meter = otel_train.MixingMeter(1, ["code"], {"code": 1.0})
     meter.open(0, "code")
     with (arguments.out / f"rank{rank}.times").open("a", buffering=1) as times:

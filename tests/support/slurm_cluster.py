@@ -30,6 +30,8 @@ KILL_WAIT = 5
 DAEMONS = ("munged", "slurmctld", "slurmd")
 CPUS = 5
 """Of each node: as many jobs run side by side."""
+ARRAY = "array.env"
+"""Variables of arrays, one of which runs at a time."""
 CLONE_NEWNET = 0x40000000
 CONFIGURATION = """\
 ClusterName=otel-train
@@ -43,6 +45,7 @@ TaskPlugin=task/none
 PrologFlags=Contain
 Prolog={home}/prolog
 Epilog={home}/epilog
+TaskProlog={home}/task-prolog
 SelectType=select/cons_tres
 SelectTypeParameters=CR_CPU
 SlurmdParameters=config_overrides
@@ -101,8 +104,12 @@ class SlurmCluster:
         self._daemon("unshare", "--uts", "--mount", "sh", "-c", named)
         for node in self.nodes:
             node.start()
+        self.await_nodes()
+
+    def await_nodes(self) -> None:
+        """Wait until all nodes take jobs."""
         wait_until(
-            lambda: self.command("sinfo", "--noheader", "--Node", "--format=%T").split() == ["idle"] * len(self.nodes),
+            lambda: {*self.command("sinfo", "--noheader", "--format=%T").split()} <= {"idle", "mixed", "allocated"},
             60,
             "the nodes' start",
             pause=0.2,
@@ -110,7 +117,14 @@ class SlurmCluster:
         )
 
     def _configure(self) -> None:
-        for folder, mode in (("munge", 0o755), ("state", 0o700), ("local", 0o755), ("cgroup", 0o755), ("jobs", 0o777)):
+        for folder, mode in (
+            ("munge", 0o755),
+            ("state", 0o700),
+            ("local", 0o755),
+            ("cgroup", 0o755),
+            ("jobs", 0o777),
+            ("logs", 0o777),
+        ):
             (self.home / folder).mkdir()
             (self.home / folder).chmod(mode)
         key = self.home / "munge" / "key"
@@ -137,14 +151,18 @@ class SlurmCluster:
         last = self.home / self.nodes[-1].name
         (last / "slurm.conf").write_text(f"{configuration.read_text()}JobContainerType=job_container/tmpfs\n")
         (self.home / "job_container.conf").write_text(f"AutoBasePath=true\nBasePath={last}/container\n")
-        for kind in ("prolog", "epilog"):
+        for kind in ("prolog", "task-prolog", "epilog"):
+            variable = kind.upper().replace("-", "_")
             script = self.home / kind
             # A daemon starts them with none of the site's variables; here each job has its own.
             script.write_text(
                 "#!/bin/sh\n"
-                f"exec 2>>{self.home}/$SLURMD_NODENAME/{kind}.log\n"
-                f". {self.home}/jobs/${{SLURM_ARRAY_JOB_ID:-$SLURM_JOB_ID}}.env || exit 0\n"
-                f'if [ -n "${kind.upper()}" ]; then exec "${kind.upper()}"; fi\n'
+                f"exec 2>>{self.home}/logs/$SLURMD_NODENAME-{kind}.log\n"
+                f"cd {self.home}/jobs\n"
+                "export OTEL_TRAIN_SLURM_ENV=$PWD/$SLURM_JOB_ID.env\n"
+                f'[ -r "$OTEL_TRAIN_SLURM_ENV" ] || OTEL_TRAIN_SLURM_ENV=$PWD/{ARRAY}\n'
+                f'. "$OTEL_TRAIN_SLURM_ENV"\n'
+                f'[ -z "${variable}" ] || exec "${variable}"\n'
             )
             script.chmod(0o755)
 
@@ -178,7 +196,8 @@ class SlurmCluster:
             file: The file.
             *arguments: Of the file; `{job}` in them is the job's folder.
             options: sbatch's.
-            environment: Of the job, and of its prolog and epilog, where PROLOG and EPILOG name what runs as such.
+            environment: Of the job, and of its prolog and epilog, where PROLOG, TASK_PROLOG and EPILOG name
+                what runs as such.
         """
         number = next(self._numbers)
         home = self.home / "jobs" / f"{file.stem}-{number}"
@@ -190,8 +209,10 @@ class SlurmCluster:
         command += [f"--output={home}/job.log", *options, str(file)]
         command += [str(argument).replace("{job}", str(home)) for argument in arguments]
         job = int(self.command(*command, **clean_environment(**daemon_environment(self.home), **variables)))
-        lines = [f"export {name}='{value}'\n" for name, value in environment.items()]
-        (self.home / "jobs" / f"{job}.env").write_text("".join(lines))
+        lines = [f"{name}='{value}'\n" for name, value in environment.items()]
+        # Tasks of an array have ids of their own, and a prolog is not told of which array they are.
+        name = ARRAY if any(option.startswith("--array") for option in options) else f"{job}.env"
+        (self.home / "jobs" / name).write_text("".join(lines))
         self.command("scontrol", "release", job)
         return SlurmJob(self.command, job, home)
 

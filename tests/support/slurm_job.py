@@ -35,6 +35,10 @@ class SlurmJob:
         """The file that tells the ranks to stop."""
         return self.home / "stop"
 
+    def task(self, number: int) -> SlurmJob:
+        """Return one of its array's tasks, whose ranks write in a folder of that name."""
+        return SlurmJob(self.command, self.number, self.home / str(number))
+
     def states(self) -> list[str]:
         """Return its state, or those of its array's tasks."""
         shown = self.command("scontrol", "--oneliner", "show", "job", self.number)
