@@ -69,6 +69,7 @@ test-slurm: $(STAMP)
 	$(BIN)/python -m pytest -m slurm
 
 test-kubernetes: $(STAMP)
+	$(BIN)/python -m tests.kubernetes
 	$(BIN)/python -m pytest -m kubernetes
 
 mutants: $(STAMP)

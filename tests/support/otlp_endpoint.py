@@ -47,10 +47,14 @@ class Refusal:
 
 
 class Endpoint(OtlpReceiver):
-    """The receiver; the HTTP port is set once it runs."""
+    """The receiver; the HTTP port is set once it runs.
 
-    def __init__(self) -> None:
-        super().__init__()
+    Args:
+        address: The address of gRPC; port 0 takes a free one.
+    """
+
+    def __init__(self, address: str = "127.0.0.1:0") -> None:
+        super().__init__(address)
         self.http_port = 0
         self.refusal: Refusal | None = None
 

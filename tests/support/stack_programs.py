@@ -1,4 +1,4 @@
-"""The real programs, built once from their released modules: collector, Prometheus, promtool, docker compose, Helm."""
+"""The real programs, built once from their released modules: collector, Prometheus, compose, Helm, Kubernetes."""
 
 from __future__ import annotations
 
@@ -12,6 +12,7 @@ ROOT = Path(__file__).parents[2]
 CACHE = Path(os.environ.get("OTEL_TRAIN_STACK_CACHE", ROOT / ".stack"))
 COMPOSE_VERSION = "2.40.3"
 HELM_VERSION = "3.22.0"
+KUBERNETES = ROOT / "tests" / "kubernetes" / "go.mod"
 BUILD = ["go", "build", "-trimpath", "-ldflags=-s -w"]
 
 
@@ -62,6 +63,25 @@ def compose_plugin() -> Path:
 def helm() -> Path:
     """Return Helm."""
     return _built("helm", HELM_VERSION, _build_helm)
+
+
+def kubernetes(name: str) -> Path:
+    """Return one of Kubernetes' own programs, in the version that tests/kubernetes/go.mod names."""
+    pinned = re.search(r"^require k8s.io/kubernetes v([0-9.]+)$", KUBERNETES.read_text(), re.MULTILINE)
+    assert pinned, f"{KUBERNETES} does not pin k8s.io/kubernetes"
+    return _built(name, pinned[1], _build_kubernetes)
+
+
+def module(name: str) -> Path:
+    """Return the folder with the files of a Go module, of the form PATH@VERSION.
+
+    Raises:
+        RuntimeError: There is no Go, or the module can't be had; the message holds the end of what it printed.
+    """
+    folder = _module("downloads")
+    go("go", "mod", "download", name, cwd=folder)
+    cache = subprocess.run(["go", "env", "GOMODCACHE"], capture_output=True, text=True, check=True).stdout.strip()
+    return Path(cache) / name
 
 
 def _built(name: str, version: str, build: object) -> Path:
@@ -115,3 +135,13 @@ def _build_helm(name: str, version: str, program: Path) -> None:
     folder, package = _module(name), "helm.sh/helm/v3/cmd/helm"
     go("go", "get", f"{package}@v{version}", cwd=folder)
     go(*BUILD, f"-o={program}", package, cwd=folder)
+
+
+def _build_kubernetes(name: str, version: str, program: Path) -> None:
+    folder, package = _module("kubernetes"), "k8s.io/component-base/version"
+    shutil.copy2(KUBERNETES, folder)
+    major, minor, _ = version.split(".")
+    # Without a version of its own it would be v0.0.0, and features go by it.
+    stamp = {"gitVersion": f"v{version}", "gitMajor": major, "gitMinor": minor}
+    flags = " ".join([BUILD[-1], *(f"-X {package}.{field}={value}" for field, value in stamp.items())])
+    go(*BUILD[:-1], flags, f"-o={program}", f"k8s.io/kubernetes/cmd/{name}", cwd=folder)
