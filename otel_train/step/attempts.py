@@ -6,6 +6,7 @@ And tell the run of the attempts before, where a launch has gone on with other n
 from __future__ import annotations
 
 import contextlib
+import datetime as dt
 import itertools
 import json
 import logging
@@ -20,6 +21,7 @@ import torch.distributed as dist
 from otel_train.exceptions import RingError
 from otel_train.log_once import OnceLogger
 from otel_train.ring import Identity, ring_files
+from otel_train.step.job_store import PATIENCE
 from otel_train.step.rank_group import RankGroup
 
 if TYPE_CHECKING:
@@ -115,19 +117,26 @@ def _rings_of_others(directory: Path | None) -> Iterator[tuple[int, Path]]:
                 yield int(attempt), path
 
 
-def begin_attempt(last: int, group: RankGroup) -> tuple[str, int]:
-    """Return a made-up run id and an attempt newer than `last`: those of another group of the job, else new ones.
+def begin_attempt(last: int, group: RankGroup, run_id: str = "", *, waits: bool = False) -> tuple[str, int]:
+    """Return a run id and an attempt newer than `last`: those of another group of the job, else new ones.
 
     Groups agree through the job's store, since only the ranks of a group meet here: it holds a list of attempts, each
     newer than the one before, and a group takes the first one that is newer than all that its ranks were part of. So
     the groups along a mesh's dimension share one, and no rank gets the same one twice.
+
+    Args:
+        last: The newest that a rank of the group was part of.
+        group: The ranks.
+        run_id: The run's; made up when empty.
+        waits: Whether to wait a little for the group of the job's first rank, which knows the run's name.
     """
-    own = uuid.uuid4().hex[:12], max(time.time_ns() // 1_000_000, last + 1)
+    own = run_id or uuid.uuid4().hex[:12], max(time.time_ns() // 1_000_000, last + 1)
     store = job_store(group)
     if store is None:
         return own
     try:
         for index in itertools.count():
+            waits = waits and _await_key(store, str(index))
             made_id, attempt = json.loads(store.compare_set(f"otel_train/{index}", "", json.dumps(own)))
             if attempt > last:
                 return made_id, attempt
@@ -136,16 +145,35 @@ def begin_attempt(last: int, group: RankGroup) -> tuple[str, int]:
     return own
 
 
-def first_value(group: RankGroup, key: str, value: str) -> str:
-    """Return the value that was set first under a key, by any rank of the job; the own one where that can't be read."""
+def first_value(group: RankGroup, key: str, value: str, *, waits: bool = False) -> str:
+    """Return the value that was set first under a key, by any rank of the job; the own one where that can't be read.
+
+    Args:
+        group: The ranks.
+        key: Names the value.
+        value: This rank's.
+        waits: Whether to wait a little for another rank's.
+    """
     store = job_store(group)
     if store is None or not value:
         return value
+    if waits:
+        _await_key(store, key)
     try:
         return bytes(store.compare_set(f"otel_train/{key}", "", value)).decode()
     except Exception as error:  # noqa: BLE001  # as above
         logger.debug("telemetry: the store does not know %s: %r", key, error)
         return value
+
+
+def _await_key(store: Any, key: str) -> bool:
+    """Wait until a rank has set a key, and tell whether one has within the bound."""
+    try:
+        store.wait([f"otel_train/{key}"], dt.timedelta(seconds=PATIENCE))
+    except Exception as error:  # noqa: BLE001  # as above
+        logger.debug("telemetry: nobody has set %s in the store: %r", key, error)
+        return False
+    return True
 
 
 def job_store(group: RankGroup) -> Any:

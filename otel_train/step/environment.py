@@ -15,26 +15,21 @@ from typing import NamedTuple
 from otel_train.endpoint import Endpoint
 from otel_train.exceptions import ConfigurationError
 from otel_train.ring import RingSize, default_base
+from otel_train.step.launchers import TORCHRUN, launchers
 from otel_train.step.resource import resource_attributes, valid_text
-from otel_train.step.torchrun import launched_run_id
+from otel_train.step.scheduler import ScheduledJob, scheduled_job
+from otel_train.step.torchrun import Launch, launch_of
 
 _RING = RingSize()
 _FILE_NAME, _OTHER_CHARACTERS = re.compile(r"[A-Za-z0-9_-]{1,64}"), re.compile(r"[^A-Za-z0-9_-]")
 _TRUE = {"1", "true"}
-_MPI = {
-    "RANK": "OMPI_COMM_WORLD_RANK",
-    "LOCAL_RANK": "OMPI_COMM_WORLD_LOCAL_RANK",
-    "WORLD_SIZE": "OMPI_COMM_WORLD_SIZE",
-    "LOCAL_WORLD_SIZE": "OMPI_COMM_WORLD_LOCAL_SIZE",
-}
-"""Variables of Open MPI's mpirun, which stand in for torchrun's. srun sets its own for single processes too."""
 
 
 class Environment(NamedTuple):
     """Variables of the environment about this process and its telemetry."""
 
     rank: int = 0
-    """RANK, as torchrun sets it, or what Open MPI's mpirun sets."""
+    """RANK, as torchrun sets it, or what mpirun sets, or srun for its tasks."""
     local_rank: int | None = None
     """LOCAL_RANK likewise; None where no launcher sets it."""
     world_size: int = 1
@@ -47,8 +42,10 @@ class Environment(NamedTuple):
     """OTEL_RESOURCE_ATTRIBUTES, and OTEL_SERVICE_NAME as one of them."""
     run_id: str = ""
     """OTEL_TRAIN_RUN_ID."""
-    launched_run_id: str = ""
-    """The run's id as torchrun's launch gives it; empty where torchrun has not started this rank."""
+    launch: Launch | None = None
+    """torchrun's launch; None where torchrun has not started this rank."""
+    scheduled: ScheduledJob | None = None
+    """The scheduler's job, after which the run is named by default."""
     ring_dir: str = ""
     """OTEL_TRAIN_RING_DIR; empty for a directory of the run's own in memory."""
     ring_records: int = _RING.records
@@ -74,15 +71,17 @@ class Environment(NamedTuple):
             raise ConfigurationError(f"OTEL_TRAIN_SIDECAR must be embedded or external, got {sidecar!r}")
         host = valid_text(socket.gethostname())
         disabled = environ.get("OTEL_SDK_DISABLED", "").strip().lower() in _TRUE
+        attributes = resource_attributes(environ)
         return cls(
-            rank=_launched(environ, "RANK", 0)[1] or 0,
-            local_rank=_launched(environ, "LOCAL_RANK", 0)[1],
+            rank=_launched(environ, "rank", 0)[1] or 0,
+            local_rank=_launched(environ, "local_rank", 0)[1],
             world_size=launched_world_size(environ)[1],
-            local_world_size=_launched(environ, "LOCAL_WORLD_SIZE", 1)[1],
+            local_world_size=_launched(environ, "local_world_size", 1)[1],
             disabled=disabled,
-            attributes=resource_attributes(environ),
+            attributes=attributes,
             run_id=environ.get("OTEL_TRAIN_RUN_ID", ""),
-            launched_run_id=launched_run_id(environ, host),
+            launch=launch_of(environ, host),
+            scheduled=scheduled_job(environ, attributes),
             ring_dir=environ.get("OTEL_TRAIN_RING_DIR", ""),
             ring_records=_number(environ, "OTEL_TRAIN_RING_RECORDS", _RING.records, 2),
             ring_bytes=_number(environ, "OTEL_TRAIN_RING_BYTES", _RING.max_bytes, 1),
@@ -115,7 +114,7 @@ def launched_world_size(environ: Mapping[str, str] = os.environ) -> tuple[str, i
     Raises:
         ConfigurationError: The variable holds no such number.
     """
-    name, count = _launched(environ, "WORLD_SIZE", 1)
+    name, count = _launched(environ, "world_size", 1)
     return name, 1 if count is None else count
 
 
@@ -125,13 +124,14 @@ def store_outlives_ranks(environ: Mapping[str, str] = os.environ) -> bool:
     return environ.get("TORCHELASTIC_USE_AGENT_STORE", "") == "True" and restarts.strip() not in ("", "0")
 
 
-def _launched(environ: Mapping[str, str], name: str, least: int) -> tuple[str, int | None]:
+def _launched(environ: Mapping[str, str], what: str, least: int) -> tuple[str, int | None]:
     """Return what a launcher says, and the variable that it says it with; some set -1 for what does not apply."""
-    for variable in (name, _MPI[name]):
+    for launcher in launchers(environ):
+        variable = getattr(launcher, what)
         text = environ.get(variable, "").strip()
         if text and text != "-1":
             return variable, _number(environ, variable, least, least)
-    return name, None
+    return getattr(TORCHRUN, what), None
 
 
 def _number(environ: Mapping[str, str], name: str, default: int, least: int) -> int:

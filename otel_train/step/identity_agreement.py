@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterable
+from collections.abc import Callable, Iterable, Sequence
 from pathlib import Path
 from typing import NamedTuple
 
@@ -14,6 +14,7 @@ from otel_train.step.environment import Environment
 from otel_train.step.local_ranks import NodeClaim, local_ranks
 from otel_train.step.rank_group import RankGroup
 from otel_train.step.resource import HOST_NAME, SERVICE_NAME
+from otel_train.step.scheduler import ScheduledJob, first_part, run_name
 
 MAX_RUN_ID = 128
 
@@ -50,27 +51,32 @@ def agree_identity(
     Raises:
         ConfigurationError: Some rank's run id is too long or not printable; raised on all of them.
     """
-    launch = environment.launched_run_id
-    if launch and environment.rank and not group.distributed:  # each of torchrun's processes is a job of its own
-        launch += f"-{environment.rank}"
+    lone = _lone_rank(environment, group)
+    launch = "" if environment.launch is None else environment.launch.run_id + lone
     given = run_id or launch
     problem = ""
     if len(given) > MAX_RUN_ID or not given.isprintable():
         problem = f"run_id must be at most {MAX_RUN_ID} printable characters, got {given[: MAX_RUN_ID + 22]!r}"
     claim = NodeClaim(environment.host, boot_id(), environment.local_rank, environment.local_world_size)
     past = past_run(directories, "" if run_id else launch)
-    gathered = group.gather((problem, run_id, launch, claim, past))
+    gathered = group.gather((problem, run_id, launch, claim, past, environment.scheduled))
     group.raise_problem([text for text, *_ in gathered])
     _, chosen, launched, *_ = gathered[0]
-    if not chosen:  # after a restart another rank may be the first, whose launch has another name
-        launched = max(tuple(past) for *_, past in gathered)[1] or launched
-        launched = group.gather(first_value(group, "run", launched) if group.rank == 0 else None)[0]
-    agreed_id = chosen or launched
+    jobs = [None if job is None else ScheduledJob(*job) for *_, job in gathered]
+    # The group of the job's first rank names the run after the scheduler's job, for the others along a mesh as well.
+    waits = not chosen and 0 not in group.job_ranks and first_part(jobs) is not None
+    agreed_id = chosen
+    if not chosen and (launched or not waits):
+        agreed_id = max(tuple(past) for *_, past, _ in gathered)[1]
+        agreed_id = agreed_id or _scheduled_run_id(environment, group, jobs, lone) or launched
+    if not chosen and launched:  # after a restart another rank may be the first, whose launch has another name
+        agreed_id = group.gather(first_value(group, "run", agreed_id, waits=waits) if group.rank == 0 else None)[0]
     rank = group.global_rank if group.distributed else environment.rank
     newest = max(group.gather(past_attempt(directory_of(agreed_id), agreed_id)))
-    made_id, attempt = group.gather(begin_attempt(newest, group) if group.rank == 0 else None)[0]
+    own = begin_attempt(newest, group, agreed_id, waits=waits) if group.rank == 0 else None
+    made_id, attempt = group.gather(own)[0]
     note_attempt(attempt)
-    local = local_ranks([NodeClaim(*claim) for *_, claim, _ in gathered])[group.rank]
+    local = local_ranks([NodeClaim(*claim) for *_, claim, _, _ in gathered])[group.rank]
     agreed_id = agreed_id or made_id
     directory = directory_of(agreed_id)
     assert directory is not None, "the run has an id"
@@ -88,6 +94,38 @@ def agree_identity(
     if launch and not chosen:
         facts[LAUNCH] = launch
     return Agreed(identity, directory, facts)
+
+
+def _lone_rank(environment: Environment, group: RankGroup) -> str:
+    """Return the end of the run's id where each process is a job of its own and the launcher counts them; empty else.
+
+    srun's count is in the name of the scheduler's job already.
+    """
+    if group.distributed or not environment.rank:
+        return ""
+    task = environment.scheduled.part[2] if environment.scheduled is not None else 0
+    return f"-{environment.rank}" if environment.launch is not None or environment.rank != task else ""
+
+
+def _scheduled_run_id(
+    environment: Environment, group: RankGroup, jobs: Sequence[ScheduledJob | None], lone: str
+) -> str:
+    """Return the id of the run by the scheduler's job; empty outside of one.
+
+    A collective.
+
+    Args:
+        environment: This rank's.
+        group: The ranks.
+        jobs: The scheduler's, by rank.
+        lone: What is added for a process that is a job of its own.
+    """
+    first, job, name = first_part(jobs), environment.scheduled, ""
+    if first is None:
+        return ""
+    if first == group.rank and job is not None:
+        name = run_name(job, "" if environment.launch is None else environment.launch.agent, lone)
+    return str(group.gather(name)[first])
 
 
 def starts_sidecar(agreed: Agreed, group: RankGroup, host: str) -> bool:

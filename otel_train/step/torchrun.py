@@ -7,6 +7,7 @@ import os
 import re
 from collections.abc import Mapping
 from pathlib import Path
+from typing import NamedTuple
 
 from otel_train.ring import boot_id, parent_of, start_time
 
@@ -20,45 +21,36 @@ MAX_RENDEZVOUS = 96
 """Characters of a rendezvous id that a run's id keeps."""
 
 
-def launched_run_id(environ: Mapping[str, str], host: str) -> str:
-    """Return the run's id as torchrun's launch gives it to this rank; empty where torchrun has not started it.
+class Launch(NamedTuple):
+    """Launch of torchrun's that has started a rank."""
+
+    run_id: str
+    """The run's id as the launch gives it."""
+    agent: str
+    """The agent's process on this machine: the same after it has started the ranks again."""
+
+
+def launch_of(environ: Mapping[str, str], host: str) -> Launch | None:
+    """Return torchrun's launch that has started this rank; None where torchrun has not started it.
 
     A rendezvous id differs between jobs that run at once on one store, and only there: public scripts have
     `--rdzv-id=101`, Spark 4.0 gives each job 0. So it is joined with what only this launch has, the agent's process,
-    unless it is a UUID (torchrun makes one for each launch on one node) or the scheduler's job, which a requeue starts
-    again.
+    unless it is a UUID: torchrun makes one for each launch on one node.
 
     Args:
         environ: The environment.
         host: This machine's name.
     """
     rendezvous = environ.get(_RUN_ID, "")
-    if not rendezvous or _UUID.fullmatch(rendezvous):
-        return rendezvous
-    scheduled = _scheduled(environ, rendezvous)
-    if scheduled:
-        return scheduled
+    if not rendezvous:
+        return None
     pid = _agent()
     folder = environ.get(_ERRORS, "").rpartition(_ATTEMPT)[0]  # a notebook's process is the agent of all its launches
     agent = f"{host}/{boot_id()}/{pid}/{start_time(pid)}/{rendezvous}/{folder}"
+    if _UUID.fullmatch(rendezvous):
+        return Launch(rendezvous, agent)
     launch = hashlib.sha256(agent.encode("utf-8", "replace")).hexdigest()[:12]
-    return launch if rendezvous == "none" else f"{rendezvous[:MAX_RENDEZVOUS]}-{launch}"
-
-
-def _scheduled(environ: Mapping[str, str], rendezvous: str) -> str:
-    """Return the id of the scheduler's job where it is the rendezvous id; empty else.
-
-    The tasks of an array are jobs of their own, and so are a job's later steps: only its first one is what a requeue
-    begins with again.
-    """
-    array, task = environ.get("SLURM_ARRAY_JOB_ID", ""), environ.get("SLURM_ARRAY_TASK_ID", "")
-    jobs = {environ.get("SLURM_JOB_ID", ""), environ.get("SLURM_JOBID", "")} - {""}
-    of_task = f"{array}_{task}" if array and task else ""
-    if rendezvous not in jobs | {array, of_task} - {""}:
-        return ""
-    name = of_task if of_task and rendezvous in (array, of_task) else rendezvous
-    step = environ.get("SLURM_STEP_ID", "")
-    return f"{name}.{step}" if step.isascii() and step.isdigit() and 0 < int(step) < 1 << 31 else name
+    return Launch(launch if rendezvous == "none" else f"{rendezvous[:MAX_RENDEZVOUS]}-{launch}", agent)
 
 
 def _agent() -> int:

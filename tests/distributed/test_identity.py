@@ -17,6 +17,8 @@ from otel_train.exceptions import ConfigurationError
 from otel_train.ring import RingWriter, Schema, directory, ring_path
 from otel_train.step import attempts, membership
 from otel_train.step.environment import Environment
+from otel_train.step.torchrun import Launch
+from tests.support.launcher_environments import TASK
 from tests.support.on_ranks import Job
 
 pytestmark = pytest.mark.ranks(2, bare=True)
@@ -35,7 +37,7 @@ class Trained(NamedTuple):
 
 
 @contextmanager
-def launched(variables: Mapping[str, str]) -> Iterator[list[Path]]:
+def launched(variables: Mapping[str, str], folder: Path | None = None) -> Iterator[list[Path]]:
     """Set what a launcher says, and yield the directories for which sidecars would be started."""
     started: list[Path] = []
 
@@ -50,6 +52,7 @@ def launched(variables: Mapping[str, str]) -> Iterator[list[Path]]:
         patch.setattr(membership, "SidecarProcess", NoSidecar)
         patch.delenv("OTEL_TRAIN_SIDECAR")
         patch.setenv("OTEL_EXPORTER_OTLP_ENDPOINT", "http://127.0.0.1:1")  # else no sidecar is started
+        patch.setattr(directory, "MEMORY", folder or directory.MEMORY)
         for name, value in variables.items():
             patch.setenv(name, value)
         yield started
@@ -57,7 +60,7 @@ def launched(variables: Mapping[str, str]) -> Iterator[list[Path]]:
 
 def train(job: Job, name: str = "rings", variables: Mapping[str, str] | None = None) -> Trained:
     """Take a step with a session that begins before the group of two ranks does."""
-    with launched(variables or {}) as started:
+    with launched(variables or {}, job.folder) as started:
         telemetry = job.session(name, blocking=True)
         with job.group(), telemetry:
             values = telemetry.step(1, {"loss": float(job.rank)}) or {}
@@ -92,7 +95,7 @@ def test_each_directory_gets_sidecar(job: Job) -> None:
 
 def join(directory: Path | None, launch: str = "", run_id: str = "") -> membership.Membership:
     """Have this rank join its job, started by a launch, and leave a ring there."""
-    environment = Environment.read()._replace(launched_run_id=launch)
+    environment = Environment.read()._replace(launch=Launch(launch, launch) if launch else None)
     options = membership.MembershipOptions(environment, None, run_id, directory, 10.0)
     member = membership.join_job(options, "")
     assert member.ring_dir is not None
@@ -134,6 +137,27 @@ def test_next_job_is_another_run(job: Job) -> None:
     assert len({train(job, name).run[0] for name in ("first", "second", "third")}) == 3
 
 
+def task(job: Job) -> dict[str, str]:
+    """Return the variables of the task that srun has started as this rank, in the reverse order."""
+    return {**TASK, "SLURM_PROCID": str(1 - job.rank), "SLURM_LOCALID": "0"}
+
+
+def test_tasks_are_one_run(job: Job) -> None:
+    """Tasks of srun are one run that the job names, with one sidecar a machine; the next session is another run."""
+    first, second = (train(job, name, task(job)) for name in ("first", "second"))
+    assert first == (0.5, job.rank, job.rank, 2, int(job.rank == 0), first.run)
+    assert [first.run[0], second.run[0]] == ["pilot-43", "pilot-43-l2"]
+
+
+def test_groups_take_jobs_name(job: Job) -> None:
+    """A group without the job's first rank waits for that one's, which knows how the run is called."""
+    with launched(task(job), job.folder), job.group():
+        groups = [dist.new_group([rank]) for rank in range(2)]
+        time.sleep(0.2 * (1 - job.rank))
+        with job.session(process_group=groups[job.rank]) as telemetry:
+            assert set(job.gather(telemetry.identity.run_id)) == {"pilot-43-t1"}
+
+
 def test_restarted_ranks_meet_again(job: Job) -> None:
     """The store of a torchrun that starts the ranks again, the second one late, still holds their old addresses."""
     restarts = {"TORCHELASTIC_USE_AGENT_STORE": "True", "TORCHELASTIC_MAX_RESTARTS": "1"}
@@ -169,3 +193,5 @@ def test_ranks_without_group_are_refused(job: Job) -> None:
     variable = "OMPI_COMM_WORLD_SIZE"
     with launched({variable: "2"}), pytest.raises(ConfigurationError, match=complaint.format(variable)):
         otel_train.reduce_loss_metrics({"loss": 1.0})
+    with launched(task(job)), pytest.raises(ConfigurationError, match=complaint.format("SLURM_STEP_NUM_TASKS")):
+        job.session(blocking=True).step(1, {"loss": 1.0})

@@ -10,32 +10,24 @@ from pathlib import Path
 import pytest
 
 import otel_train
-from otel_train.step.torchrun import launched_run_id
+from otel_train.step.torchrun import launch_of
 
 UUID = "53a3445f-bddf-4efd-b7bb-6a9d7307310e"
-ARRAY = {"SLURM_ARRAY_JOB_ID": "40", "SLURM_ARRAY_TASK_ID": "3", "SLURM_JOB_ID": "43"}
-PRINT = "import os; from otel_train.step.torchrun import launched_run_id as name; print(name(os.environ, 'here'))"
+PRINT = "import os; from otel_train.step.torchrun import launch_of; print(*launch_of(os.environ, 'here'))"
 
 
-@pytest.mark.parametrize(
-    ("rendezvous", "environ", "expected"),
-    [
-        ("", {}, ""),
-        (UUID, {}, UUID),
-        ("43", {"SLURM_JOB_ID": "43"}, "43"),
-        ("43", {"SLURM_JOB_ID": "43", "SLURM_STEP_ID": "0"}, "43"),
-        ("43", {"SLURM_JOB_ID": "43", "SLURM_STEP_ID": "2"}, "43.2"),
-        ("40", ARRAY, "40_3"),
-        ("40_3", ARRAY, "40_3"),
-        ("43", ARRAY, "43"),
-    ],
-)
-def test_unique_ids_are_kept(rendezvous: str, environ: dict[str, str], expected: str) -> None:
-    """A UUID, and the scheduler's job, which a requeue goes on with, are the run's id as they are."""
-    assert launched_run_id({"TORCHELASTIC_RUN_ID": rendezvous, **environ}, "here") == expected
+def run_id(rendezvous: str) -> str:
+    """Return what a rank of torchrun's names its run."""
+    launch = launch_of({"TORCHELASTIC_RUN_ID": rendezvous}, "here")
+    return "" if launch is None else launch.run_id
 
 
-def test_other_ids_add_agent(monkeypatch: pytest.MonkeyPatch) -> None:
+def test_unique_ids_are_kept() -> None:
+    """A UUID, which torchrun makes for each launch, is the run's id as it is; without torchrun there is none."""
+    assert [run_id(UUID), run_id("")] == [UUID, ""]
+
+
+def test_other_ids_add_agent() -> None:
     """Another id is joined with the agent's process, also with a script between; another agent gives another one."""
 
     def name_in_a_process(rendezvous: str, *above: str) -> str:
@@ -45,14 +37,13 @@ def test_other_ids_add_agent(monkeypatch: pytest.MonkeyPatch) -> None:
 
     first = name_in_a_process("101")
     assert name_in_a_process("101", "sh", "-c", '"$@"; exit $?', "sh") == first
-    monkeypatch.setenv("TORCHELASTIC_RUN_ID", "101")
-    assert launched_run_id(os.environ, "here") != first
+    assert run_id("101") != first.split()[0]
 
 
 @pytest.mark.parametrize(("rendezvous", "begin"), [("101", "101-"), ("none", ""), ("x" * 300, "x" * 96 + "-")])
 def test_name_begins_with_id(rendezvous: str, begin: str) -> None:
     """A made-up name begins with the rendezvous id, with as much of it as a run's id takes."""
-    name = launched_run_id({"TORCHELASTIC_RUN_ID": rendezvous}, "here")
+    name = run_id(rendezvous)
     assert name.startswith(begin)
     assert len(name) == len(begin) + 12
 
