@@ -128,7 +128,7 @@ def _launched(environ: Mapping[str, str], what: str, least: int) -> tuple[str, i
     """Return what a launcher says, and the variable that it says it with; some set -1 for what does not apply."""
     for launcher in launchers(environ):
         variable = getattr(launcher, what)
-        text = environ.get(variable, "").strip()
+        text = environ.get(variable, "").strip() if variable else ""
         if text and text != "-1":
             return variable, _number(environ, variable, least, least)
     return getattr(TORCHRUN, what), None

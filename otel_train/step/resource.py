@@ -8,6 +8,7 @@ from urllib.parse import unquote
 
 from otel_train.catalogue import MAX_TEXT
 from otel_train.ring import MAX_ATTRIBUTES
+from otel_train.step.slurm import slurm_attributes
 
 HOST_NAME, SERVICE_NAME = "host.name", "service.name"
 _OURS = ("train.", "service.instance.id")
@@ -19,6 +20,7 @@ logger = logging.getLogger(__name__)
 def resource_attributes(environ: Mapping[str, str]) -> dict[str, str]:
     """Return the attributes of `OTEL_RESOURCE_ATTRIBUTES`, with `OTEL_SERVICE_NAME` above its `service.name`.
 
+    Slurm's job is added, as far as there is room, where the variable does not say it otherwise.
     A pair that can't be sent is left out, which is logged: the platform sets these variables, not the job.
     """
     attributes: dict[str, str] = {}
@@ -37,7 +39,10 @@ def resource_attributes(environ: Mapping[str, str]) -> dict[str, str]:
         elif value or key not in (HOST_NAME, SERVICE_NAME):
             attributes[key] = value
     name = valid_text(environ.get("OTEL_SERVICE_NAME", "")).strip()[:MAX_TEXT]
-    return attributes | ({SERVICE_NAME: name} if name else {})
+    job = [
+        (key, valid_text(text)[:MAX_TEXT]) for key, text in slurm_attributes(environ).items() if key not in attributes
+    ]
+    return dict(job[: MAX_ATTRIBUTES - len(attributes)]) | attributes | ({SERVICE_NAME: name} if name else {})
 
 
 def valid_text(text: str) -> str:

@@ -35,7 +35,7 @@ class ScheduledJob(NamedTuple):
     part: tuple[int, int, int] = (0, 0, 0)
     """Slurm's job, step and task, or the pod's index: of a job's processes the first part names the run."""
     suffix: str = ""
-    """What is added to the name where the job's first part takes no part in the run."""
+    """End of the name where the job's first part takes no part in the run."""
     start: str = ""
     """Number of the job's start: in each the launches are counted from one."""
 

@@ -13,6 +13,7 @@ from otel_train.ring import MAX_ATTRIBUTES, Identity, RingReader, ring_files
 from otel_train.sidecar.points import resource_of
 from otel_train.step.environment import Environment
 from otel_train.step.resource import resource_attributes
+from tests.support.launcher_environments import TASK
 
 pytestmark = pytest.mark.usefixtures("external_sidecar")
 
@@ -74,6 +75,21 @@ def test_attributes_are_bounded() -> None:
     """No more attributes are kept than receivers take of a resource."""
     text = ",".join(f"a{number}=1" for number in range(200))
     assert len(resource_attributes({"OTEL_RESOURCE_ATTRIBUTES": text})) == MAX_ATTRIBUTES
+
+
+def test_slurm_job_is_attribute() -> None:
+    """Cluster, job, partition and node are attributes, the user is not; the variable overrides them and goes first."""
+    given = {**TASK, "OTEL_RESOURCE_ATTRIBUTES": "slurm.node.name=mine,team=x"}
+    assert resource_attributes(given) == {
+        "slurm.cluster.name": "pilot",
+        "slurm.job.id": "43",
+        "slurm.job.partition": "batch",
+        "slurm.node.name": "mine",
+        "team": "x",
+    }
+    full = ",".join(f"a{number}=1" for number in range(MAX_ATTRIBUTES))
+    assert not {"slurm.job.id"} & resource_attributes({**TASK, "OTEL_RESOURCE_ATTRIBUTES": full}).keys()
+    assert "slurm.job.id" not in resource_attributes({**TASK, "SLURM_JOB_ID": "", "SLURM_JOBID": ""})
 
 
 def test_undecodable_host_is_kept(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
