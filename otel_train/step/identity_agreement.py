@@ -58,7 +58,9 @@ def agree_identity(
     if len(given) > MAX_RUN_ID or not given.isprintable():
         problem = f"run_id must be at most {MAX_RUN_ID} printable characters, got {given[: MAX_RUN_ID + 22]!r}"
     claim = NodeClaim(environment.host, boot_id(), environment.local_rank, environment.local_world_size)
-    past = past_run(directories, "" if run_id else launch)
+    # By the agent, not by the id: that of a launch may have been given to another one before.
+    agent = "" if environment.launch is None else environment.launch.agent + lone
+    past = past_run(directories, "" if run_id else agent)
     gathered = group.gather((problem, run_id, launch, claim, past, environment.scheduled))
     group.raise_problem([text for text, *_ in gathered])
     _, chosen, launched, *_ = gathered[0]
@@ -91,8 +93,8 @@ def agree_identity(
         attributes=dict(environment.attributes),
     )
     facts: dict[str, Fact] = {"job.local_world_size": local.world_size}
-    if launch and not chosen:
-        facts[LAUNCH] = launch
+    if agent and not chosen:
+        facts[LAUNCH] = agent
     return Agreed(identity, directory, facts)
 
 

@@ -27,7 +27,7 @@ class Launch(NamedTuple):
     run_id: str
     """The run's id as the launch gives it."""
     agent: str
-    """The agent's process on this machine: the same after it has started the ranks again."""
+    """Hash of the agent's process on this machine: the same after it has started the ranks again."""
 
 
 def launch_of(environ: Mapping[str, str], host: str) -> Launch | None:
@@ -46,11 +46,11 @@ def launch_of(environ: Mapping[str, str], host: str) -> Launch | None:
         return None
     pid = _agent()
     folder = environ.get(_ERRORS, "").rpartition(_ATTEMPT)[0]  # a notebook's process is the agent of all its launches
-    agent = f"{host}/{boot_id()}/{pid}/{start_time(pid)}/{rendezvous}/{folder}"
+    process = f"{host}/{boot_id()}/{pid}/{start_time(pid)}/{rendezvous}/{folder}"
+    agent = hashlib.sha256(process.encode("utf-8", "replace")).hexdigest()[:12]
     if _UUID.fullmatch(rendezvous):
         return Launch(rendezvous, agent)
-    launch = hashlib.sha256(agent.encode("utf-8", "replace")).hexdigest()[:12]
-    return Launch(launch if rendezvous == "none" else f"{rendezvous[:MAX_RENDEZVOUS]}-{launch}", agent)
+    return Launch(agent if rendezvous == "none" else f"{rendezvous[:MAX_RENDEZVOUS]}-{agent}", agent)
 
 
 def _agent() -> int:
