@@ -10,9 +10,13 @@ chart has instead:
 
 from __future__ import annotations
 
+import json
 import re
 from collections.abc import Mapping
 from pathlib import PurePosixPath
+from typing import Any
+
+import yaml
 
 FOLDER = "deploy/kubernetes"
 WRITTEN = (
@@ -24,6 +28,7 @@ WRITTEN = (
     "base/network-policies.yaml",
     "chart/.helmignore",
     "chart/Chart.yaml",
+    "chart/templates/NOTES.txt",
     "chart/templates/configuration.yaml",
     "chart/templates/monitoring.yaml",
     "chart/templates/tokens.yaml",
@@ -53,6 +58,10 @@ _CHART_CONFIGURATIONS = (
     "gateway-no-bridge.yaml",
     "gateway-plaintext.yaml",
 )
+_FREE = ("resources", "nodeSelector", "labels", "dashboardLabels")
+"""Values of the chart that hold what the user likes: they go into the objects as they are."""
+_CHOICES = {"pullPolicy": ("Always", "IfNotPresent", "Never"), "wandbMode": ("offline", "online")}
+_TYPES = {bool: "boolean", int: "integer", str: "string", list: "array"}
 _RULE = """\
 apiVersion: monitoring.coreos.com/v1
 kind: PrometheusRule
@@ -81,6 +90,7 @@ def kubernetes_files(written: Mapping[str, str], monitoring: Mapping[str, str]) 
         **{f"chart/files/{name}": text for name, text in dashboards.items()},
         "chart/files/otel_train.rules.yaml": rules,
         **{f"monitoring/{name}": text for name, text in dashboards.items()},
+        "chart/values.schema.json": values_schema(written[f"{FOLDER}/chart/values.yaml"]),
         "monitoring/prometheus-rule.yaml": _prometheus_rule(rules),
         **{f"chart/templates/{PurePosixPath(path).name}": _template(path, written) for path in TEMPLATED},
     }
@@ -114,6 +124,26 @@ def chart_template(text: str) -> str:
         else:
             lines.append(line)
     return "\n".join([*lines, ""])
+
+
+def values_schema(values: str) -> str:
+    """Return the schema by which Helm refuses a value that the chart does not have, or one of another type.
+
+    Args:
+        values: The chart's default values, YAML.
+    """
+    note = {"$comment": f"Made by `otel-train render` from {FOLDER}/chart/values.yaml.", "type": "object"}
+    return json.dumps(note | _value_schema("", yaml.safe_load(values)), indent=2) + "\n"
+
+
+def _value_schema(name: str, value: Any) -> dict[str, Any]:
+    if not isinstance(value, dict):
+        return {"type": _TYPES[type(value)]} | ({"enum": list(_CHOICES[name])} if name in _CHOICES else {})
+    if name in _FREE:
+        return {"type": "object"}
+    # Helm itself adds `global`.
+    parts = {part: _value_schema(part, content) for part, content in value.items()} | ({} if name else {"global": {}})
+    return {"type": "object", "properties": parts, "additionalProperties": False}
 
 
 def _template(path: str, written: Mapping[str, str]) -> str:

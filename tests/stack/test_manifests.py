@@ -72,6 +72,7 @@ def by_name(items: list[dict[str, Any]]) -> dict[tuple[str, str], dict[str, Any]
 def test_chart_is_the_base() -> None:
     """With its default values the chart makes the objects of the base, and Helm has nothing against it."""
     assert by_name(rendered()) == by_name(base())
+    assert by_name(rendered("--set=global.team=us")) == by_name(base())
     assert "0 chart(s) failed" in helm("lint", str(CHART), f"--kube-version={NEWEST}.0")
 
 
@@ -93,7 +94,10 @@ def test_chart_carries_monitoring() -> None:
         TRIAL,
         ("--set=bridge.enabled=false,networkPolicies.enabled=false",),
         ("--set=gateway.replicas=3,gateway.storage.className=fast,bridge.storage.className=slow",),
-        ("--set=collector.image.repository=r.example/c,imagePullSecrets[0].name=pull,bridge.image.tag=9",),
+        (
+            "--set=collector.image.repository=r.example/c,imagePullSecrets[0].name=pull",
+            "--set-string=bridge.image.tag=9",
+        ),
         ("--set=tokens.existingSecret=mine,agent.priorityClassName=high,agent.nodeSelector.gpu=yes",),
         (
             "--set=listenHost=[::],bridge.wandbMode=online",
@@ -120,18 +124,21 @@ def test_host_queue_needs_privilege() -> None:
         check(item)
 
 
-def test_missing_token_is_named() -> None:
-    """Without a secret and without tokens the chart says what is missing."""
-    command = [
-        str(programs.helm()),
-        "template",
-        str(CHART),
-        f"--kube-version={NEWEST}.0",
-        "--set=tokens.existingSecret=",
-    ]
+@pytest.mark.parametrize(
+    ("value", "refusal"),
+    [
+        ("tokens.existingSecret=", "tokens.gateway is empty; give a long random text, or tokens.existingSecret"),
+        ("bridge.enable=false", "additional properties 'enable' not allowed"),
+        ("bridge.image.tag=9", "got number, want string"),
+        ("bridge.wandbMode=onlin", "value must be one of 'offline', 'online'"),
+    ],
+)
+def test_wrong_value_is_refused(value: str, refusal: str) -> None:
+    """A value that is missing, mistyped or of another type ends the installation with a message that says so."""
+    command = [str(programs.helm()), "template", str(CHART), f"--kube-version={NEWEST}.0", f"--set={value}"]
     done = subprocess.run(command, capture_output=True, text=True, check=False)
     assert done.returncode != 0
-    assert "tokens.gateway is empty; give a long random text, or tokens.existingSecret" in done.stderr
+    assert refusal in done.stderr
 
 
 def with_secrets() -> list[dict[str, Any]]:
