@@ -8,6 +8,7 @@ import logging
 import math
 import os
 import sys
+import time
 from collections import Counter
 from collections.abc import Iterator
 from pathlib import Path
@@ -55,6 +56,7 @@ def send(directories: tuple[Path, ...], timeout: float, *, as_json: bool) -> Non
     that were overwritten, are counted and not left: no later call could deliver them. SIGTERM ends it with its figures,
     after the request that is under way.
     """
+    began = time.monotonic()
     from otel_train.ring import default_bases  # noqa: PLC0415
     from otel_train.send import State, send_rings  # noqa: PLC0415
     from otel_train.send.figures import as_json as to_json  # noqa: PLC0415
@@ -63,7 +65,7 @@ def send(directories: tuple[Path, ...], timeout: float, *, as_json: bool) -> Non
     if not 0 < timeout < math.inf:
         raise ConfigurationError(f"send: --timeout must be a positive number of seconds, got {timeout}")
     with _logging_to_stderr(), _without_variables():
-        figures = send_rings(directories or default_bases(), timeout)
+        figures = send_rings(directories or default_bases(), timeout - (time.monotonic() - began))
     if as_json:
         click.echo(json.dumps(to_json(figures), indent=2))
     else:

@@ -78,10 +78,10 @@ def _advance(backlog: Backlog, exporter: BoundedExporter, missing: str) -> bool:
 def _is_done(backlog: Backlog, action: Callable[[], bool]) -> bool:
     """Run an action of one directory; one that raises ends this directory's delivery, and no other's."""
     try:
-        return action()
+        done = action()
     except Exception as error:  # noqa: BLE001  # damaged values, a file system's errors
-        backlog.reason = (
-            f"it can't be delivered: {error}" if isinstance(error, OSError) else f"it failed: {error!r:.200}"
-        )
+        backlog.reason = f"it can't be delivered: {error if isinstance(error, OSError) else repr(error):.300}"
+        done = True
+    if done:  # a process may have few descriptors, and a machine many directories
         backlog.close()
-        return True
+    return done

@@ -142,4 +142,6 @@ def _not_own(path: Path) -> str:
 
 def _missing(path: Path, error: OSError) -> Unusable:
     text = error.strerror or str(error)
+    if isinstance(error, PermissionError):  # root has no rights on some network file systems
+        return Unusable(path, State.LEFT, f"it can't be looked at ({text}); run the command as the user whose it is")
     return Unusable(path, State.MISSING, f"it can't be looked at ({text}); give a job's OTEL_TRAIN_RING_DIR")

@@ -6,6 +6,7 @@ import os
 import shutil
 import stat
 import tempfile
+import threading
 from collections.abc import Iterator
 from dataclasses import asdict
 from pathlib import Path
@@ -19,7 +20,7 @@ from otel_train.send.owner_process import OwnerProcess
 from otel_train.testing import OtlpReceiver
 from tests.support.otlp_http import Response, serving_http
 from tests.support.rank_ring import Rank
-from tests.support.send_command import send
+from tests.support.send_command import begin, end, send
 
 PICKS = cluster_name(rows.PICKS.name)
 USER, OTHER = 23001, 23002
@@ -143,6 +144,25 @@ def test_roots_secrets_stay_hidden(base: Path, monkeypatch: pytest.MonkeyPatch) 
     with serving_http(monkeypatch, respond):
         assert send(base / "run").code == 0
     assert set(seen) == {(0, 0o400)}
+
+
+def test_sigterm_reaches_owners(base: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """A signal to root's process ends those of the users orderly: each tells what is left."""
+    for name, uid in (("a", USER), ("b", OTHER)):
+        leave(base / name, uid, 1, 2)
+    asked = threading.Semaphore(0)
+
+    def respond(_: bytes) -> Response:
+        asked.release()
+        return Response(503)
+
+    with serving_http(monkeypatch, respond):
+        sending = begin("--timeout", "1000", base)
+        for _ in range(2):
+            assert asked.acquire(timeout=60)
+        sending.terminate()
+        outcome = end(sending, 100)
+    assert (outcome.code, outcome.states, outcome.figures["left"]) == (1, ["left"] * 2, 4)
 
 
 def test_killed_owner_process_is_told() -> None:

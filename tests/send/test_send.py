@@ -153,7 +153,7 @@ def test_serving_process_is_named(tmp_path: Path) -> None:
     leave(tmp_path, 1)
     lock = take_lock(tmp_path)
     assert lock is not None
-    outcome = send("--timeout", "2", tmp_path)
+    outcome = send("--timeout", "6", tmp_path)
     os.close(lock)
     assert (outcome.code, outcome.figures["left"]) == (1, 1)
     assert "another process serves it" in outcome.figures["directories"][0]["reason"]
@@ -176,7 +176,7 @@ def test_turn_is_left_to_session(tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 
     with serving_http(monkeypatch, respond):
         sending = begin(tmp_path)
-        assert asked.wait(30)
+        assert asked.wait(60)
         assert not take()
         ask_for_turn(tmp_path, f"{os.getpid()} {start_time(os.getpid())} 0")
         answering.set()
@@ -195,6 +195,16 @@ def test_live_rank_is_not_awaited(rank: Rank, receiver: OtlpReceiver, tmp_path: 
     assert [(sent.code, sent.figures["delivered"]) for sent in (first, second)] == [(0, 2), (0, 1)]
     assert receiver.values(PICKS) == [1, 3, 6]
     assert first.figures["directories"][0]["runs"][0]["live"] == 1
+
+
+def test_held_back_record_is_sent(rank: Rank, receiver: OtlpReceiver, tmp_path: Path) -> None:
+    """A record that a sidecar has read, and held back for the cluster's values, is sent when its rank has ended."""
+    rank.record(1, kind=Kind.RANK)
+    first = send(tmp_path)
+    assert (first.code, rank.acknowledged(), receiver.values(rows.STEP.name)) == (0, True, [])
+    rank.ring.close(1, 0)
+    second = send(tmp_path)
+    assert (second.code, set(receiver.values(rows.STEP.name)), second.figures["left"]) == (0, {1}, 0)
 
 
 def test_damage_costs_only_itself(receiver: OtlpReceiver, tmp_path: Path) -> None:
@@ -257,7 +267,7 @@ def test_silent_receiver_ends_in_time(protocol: str, tmp_path: Path, monkeypatch
     monkeypatch.setenv("OTEL_EXPORTER_OTLP_TIMEOUT", "60")
     with socket.create_server(("127.0.0.1", 0)) as silent:
         monkeypatch.setenv("OTEL_EXPORTER_OTLP_ENDPOINT", f"http://127.0.0.1:{silent.getsockname()[1]}")
-        outcome = send("--timeout", "3", tmp_path)
+        outcome = end(begin("--timeout", "8", tmp_path), 50)
     assert (outcome.code, outcome.figures["left"]) == (1, 2)
     assert "does not acknowledge" in outcome.figures["directories"][0]["reason"]
 
@@ -273,7 +283,7 @@ def test_sigterm_ends_with_figures(tmp_path: Path, monkeypatch: pytest.MonkeyPat
 
     with serving_http(monkeypatch, respond):
         sending = begin("--timeout", "1000", tmp_path)
-        assert asked.wait(30)
+        assert asked.wait(60)
         sending.terminate()
         outcome = end(sending)
     assert (outcome.code, outcome.figures["left"]) == (1, 2)
@@ -285,7 +295,7 @@ def test_missing_receiver_gives_advice(tmp_path: Path, monkeypatch: pytest.Monke
     for name in ("one", "two"):
         leave(tmp_path / name, 1)
     monkeypatch.setenv("OTEL_EXPORTER_OTLP_ENDPOINT", f"http://127.0.0.1:{(port := free_port())}")
-    command = [sys.executable, "-m", "otel_train", "send", "--timeout", "2", str(tmp_path)]
+    command = [sys.executable, "-m", "otel_train", "send", "--timeout", "8", str(tmp_path)]
     run = subprocess.run(command, capture_output=True, text=True, check=False)
     assert run.returncode == 1
     assert run.stdout == ""

@@ -30,7 +30,7 @@ def begin(*arguments: object) -> subprocess.Popen[str]:
     return subprocess.Popen(command, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True, env=dict(os.environ))
 
 
-def end(process: subprocess.Popen[str], seconds: float = 50.0) -> Outcome:
+def end(process: subprocess.Popen[str], seconds: float = 100.0) -> Outcome:
     """Wait for its end: where it has no bound of its own, a test fails here."""
     try:
         output, errors = process.communicate(timeout=seconds)
