@@ -19,6 +19,7 @@ import click
 from otel_train.cli.checked_paths import UserPath
 from otel_train.cli.command_group import Command
 from otel_train.exceptions import ConfigurationError
+from otel_train.number_text import byte_size
 from otel_train.printable import printable
 
 if TYPE_CHECKING:
@@ -40,8 +41,9 @@ _CARRIED = ("OTEL_RESOURCE_ATTRIBUTES", "OTEL_SERVICE_NAME")
 )
 @click.argument("directories", nargs=-1, metavar="[DIR]...", type=UserPath())
 @click.option("--timeout", default=TIMEOUT, show_default=True, help="Seconds that it takes at most.")
+@click.option("--clean", is_flag=True, help="Remove the rings of jobs that have ended, where all is delivered.")
 @click.option("--json", "as_json", is_flag=True, help="Print JSON instead of text.")
-def send(directories: tuple[Path, ...], timeout: float, *, as_json: bool) -> None:
+def send(directories: tuple[Path, ...], timeout: float, *, clean: bool, as_json: bool) -> None:
     """Deliver what rings still hold, and end: after a job whose sidecar was killed, or whose receiver was away.
 
     DIR holds rings, or folders with rings; by default it is that of all your jobs on this machine. The standard
@@ -65,7 +67,7 @@ def send(directories: tuple[Path, ...], timeout: float, *, as_json: bool) -> Non
     if not 0 < timeout < math.inf:
         raise ConfigurationError(f"send: --timeout must be a positive number of seconds, got {timeout}")
     with _logging_to_stderr(), _without_variables():
-        figures = send_rings(directories or default_bases(), timeout - (time.monotonic() - began))
+        figures = send_rings(directories or default_bases(), timeout - (time.monotonic() - began), clean=clean)
     if as_json:
         click.echo(json.dumps(to_json(figures), indent=2))
     else:
@@ -126,6 +128,8 @@ def _print(figures: DirectoryFigures, reason: str) -> None:
         parts.append(f"{figures.total('left')} records are left" if rings else "it is not delivered")
     if reason:
         parts.append(reason)
+    if figures.freed:
+        parts.append(f"removed, {byte_size(figures.freed)}")
     wrong = figures.state in (State.LEFT, State.MISSING)
     click.echo(printable(f"{figures.directory}: {'; '.join(parts)}"), err=wrong)
     for path, why in figures.unreadable.items():

@@ -10,9 +10,9 @@ from otel_train.catalogue import Layout
 from otel_train.endpoint import Endpoint
 from otel_train.otlp.exporter import Exporter
 from otel_train.otlp.protocol import OtlpProtocol
-from otel_train.ring import Identity
+from otel_train.ring import Identity, look_at_run, remove_run
 from otel_train.send.backlog import Backlog, receiver_is_missing
-from otel_train.send.figures import DirectoryFigures
+from otel_train.send.figures import DirectoryFigures, State
 from otel_train.send.time_limit import BoundedExporter, TimeLimit
 from otel_train.sidecar.points import Origin
 
@@ -22,12 +22,13 @@ LONGEST_PAUSE = 2.0
 """Longest pause, in seconds, between two tries of a failing receiver."""
 
 
-def deliver(directories: Sequence[tuple[Path, bool]], limit: TimeLimit) -> list[DirectoryFigures]:
+def deliver(directories: Sequence[tuple[Path, bool]], limit: TimeLimit, *, clean: bool) -> list[DirectoryFigures]:
     """Deliver what rings of this process's user hold, and return the figures.
 
     Args:
         directories: Directories of rings, and whether the user has named each.
         limit: When to end; SIGTERM and SIGINT end it earlier. In the main thread only.
+        clean: Whether the rings of jobs that have ended are removed when all is delivered.
     """
     backlogs = [Backlog(path, named=named) for path, named in directories]
     with limit.wakeup.handling({signal.SIGTERM: limit.stop, signal.SIGINT: limit.stop}):
@@ -38,7 +39,12 @@ def deliver(directories: Sequence[tuple[Path, bool]], limit: TimeLimit) -> list[
         finally:
             for backlog in backlogs:
                 backlog.close()
-    return [backlog.figures(str(limit)) for backlog in backlogs]
+    figures = [backlog.figures(str(limit)) for backlog in backlogs]
+    for delivered in (entry for entry in figures if clean and entry.state is State.DELIVERED):
+        run = look_at_run(Path(delivered.directory))
+        if run is not None and run.done and remove_run(run):
+            delivered.freed = run.size
+    return figures
 
 
 def load_libraries() -> None:

@@ -63,6 +63,8 @@ class DirectoryFigures:
     unreadable: dict[str, str] = field(default_factory=dict)
     """Reason, by name, of each file that is not a ring which this release can read."""
     runs: list[RunFigures] = field(default_factory=list)
+    freed: int = 0
+    """Bytes of its files that were removed, after all was delivered."""
 
     def total(self, count: str) -> int:
         """Return the sum of one count over the runs."""

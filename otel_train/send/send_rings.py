@@ -29,7 +29,7 @@ Paths = Sequence[tuple[Path, bool]]
 """Paths, and whether the user has named each."""
 
 
-def send_rings(paths: Iterable[Path], timeout: float) -> list[DirectoryFigures]:
+def send_rings(paths: Iterable[Path], timeout: float, *, clean: bool = False) -> list[DirectoryFigures]:
     """Deliver what rings hold at this moment, whoever wrote them, and return the figures of each directory.
 
     It goes on until all that was recorded at the call is acknowledged, also by another process that serves a directory,
@@ -38,6 +38,7 @@ def send_rings(paths: Iterable[Path], timeout: float) -> list[DirectoryFigures]:
     Args:
         paths: Directories of rings, or directories that hold such ones. Root sends each as the user whose it is.
         timeout: Seconds that it takes at most.
+        clean: Whether the rings of jobs that have ended are removed when all is delivered.
 
     Raises:
         ConfigurationError: A variable that names the receiver does not hold what it must.
@@ -47,12 +48,14 @@ def send_rings(paths: Iterable[Path], timeout: float) -> list[DirectoryFigures]:
     owned, figures = by_owner(paths)
     limit = TimeLimit(until)
     if owned.keys() <= {os.geteuid()}:
-        return figures + _deliver(owned.get(os.geteuid(), ()), limit)
+        return figures + _deliver(owned.get(os.geteuid(), ()), limit, clean=clean)
     with limit.wakeup.handling({signal.SIGTERM: limit.stop, signal.SIGINT: limit.stop}):
-        return sorted(figures + _deliver_as_owners(owned, limit, until), key=lambda figures: figures.directory)
+        return sorted(
+            figures + _deliver_as_owners(owned, limit, until, clean=clean), key=lambda figures: figures.directory
+        )
 
 
-def _deliver(paths: Paths, limit: TimeLimit) -> list[DirectoryFigures]:
+def _deliver(paths: Paths, limit: TimeLimit, *, clean: bool) -> list[DirectoryFigures]:
     """Deliver what is this process's user's at some paths."""
     figures: list[DirectoryFigures] = []
     directories: dict[Path, bool] = {}
@@ -62,10 +65,12 @@ def _deliver(paths: Paths, limit: TimeLimit) -> list[DirectoryFigures]:
                 directories[directory] = directories.get(directory, False) or is_named
         except Unusable as error:
             figures.append(error.figures)
-    return figures + deliver(list(directories.items()), limit)
+    return figures + deliver(list(directories.items()), limit, clean=clean)
 
 
-def _deliver_as_owners(owned: Mapping[int, Paths], limit: TimeLimit, until: float) -> list[DirectoryFigures]:
+def _deliver_as_owners(
+    owned: Mapping[int, Paths], limit: TimeLimit, until: float, *, clean: bool
+) -> list[DirectoryFigures]:
     """Deliver each user's rings in a process of the user's."""
     figures: list[DirectoryFigures] = []
     waiting, running = sorted(owned), list[OwnerProcess]()
@@ -73,7 +78,9 @@ def _deliver_as_owners(owned: Mapping[int, Paths], limit: TimeLimit, until: floa
     while waiting or running:
         while waiting and len(running) < MOST_AT_ONCE and limit.left:
             uid = waiting.pop(0)
-            running.append(OwnerProcess(uid, partial(_work, owned[uid], limit, until), prepare=load_libraries))
+            running.append(
+                OwnerProcess(uid, partial(_work, owned[uid], limit, until, clean=clean), prepare=load_libraries)
+            )
         if limit.stopped and not told:
             told = True
             for process in running:
@@ -92,11 +99,11 @@ def _deliver_as_owners(owned: Mapping[int, Paths], limit: TimeLimit, until: floa
     return figures
 
 
-def _work(paths: Paths, limit: TimeLimit, until: float) -> list[dict[str, Any]]:
+def _work(paths: Paths, limit: TimeLimit, until: float, *, clean: bool) -> list[dict[str, Any]]:
     """Deliver in a child: its limit is its own, for a wakeup is one process's."""
     own = TimeLimit(until)
     own.stopped = limit.stopped
-    return [asdict(figures) for figures in _deliver(paths, own)]
+    return [asdict(figures) for figures in _deliver(paths, own, clean=clean)]
 
 
 def _figures_of(process: OwnerProcess, paths: Paths) -> list[DirectoryFigures]:

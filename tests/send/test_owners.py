@@ -70,6 +70,20 @@ def test_root_sends_users_base(base: Path, receiver: OtlpReceiver) -> None:
     assert (send(jobs).code, sorted(receiver.values(PICKS))) == (0, [1, 2])
 
 
+def test_clean_removes_delivered_rings(base: Path, receiver: OtlpReceiver) -> None:
+    """After an epilog's `--clean` only what is not delivered, or still used, is there."""
+    delivered, damaged = leave(base / "done", USER, 1), leave(base / "damaged", USER, 2).with_name("junk.ring")
+    damaged.write_bytes(b"junk")
+    os.chown(damaged, USER, USER)
+    (base / "live").mkdir(mode=0o700)
+    live = Rank(base / "live")
+    live.record(3)
+    outcome = send("--clean", base)
+    freed = {Path(sent["directory"]).name: sent["freed"] > 0 for sent in outcome.figures["directories"]}
+    assert (outcome.code, freed) == (1, {"done": True, "damaged": False, "live": False})
+    assert (list(delivered.parent.iterdir()), live.ring.path.exists(), len(receiver.values(PICKS))) == ([], True, 3)
+
+
 @pytest.mark.usefixtures("receiver")
 @pytest.mark.parametrize("name", ["rank00009-1.ring", "sidecar.lock", "sidecar.status", "sidecar.status.new"])
 def test_planted_link_leads_nowhere(name: str, base: Path) -> None:
