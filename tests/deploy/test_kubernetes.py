@@ -14,7 +14,16 @@ import otel_train
 from otel_train.ring.ring_size import FREE_SHARE
 from otel_train.step.environment import Environment
 from tests.support.crd_schemas import check as check_custom
-from tests.support.manifests import FOLDER, check, job_templates, objects, pod_templates, sidecar_of, variables
+from tests.support.manifests import (
+    FOLDER,
+    check,
+    environment,
+    job_templates,
+    objects,
+    pod_templates,
+    sidecar_of,
+    variables,
+)
 from tests.support.pod_security import violations
 
 COLLECTOR = FOLDER.parents[1] / "collector"
@@ -155,9 +164,29 @@ def test_jobs_share_one_sidecar() -> None:
         assert template["metadata"] == first["metadata"]
     for template in (first, *others):
         (train,) = template["spec"]["containers"]
-        options = Environment.read({key: value for key, value in variables(train).items() if isinstance(value, str)})
+        options = Environment.read(environment(train))
         assert options.external_sidecar
         assert str(options.ring_dir) == sidecar_of(template)["args"][1]
+
+
+@pytest.mark.parametrize(
+    ("name", "field"),
+    [
+        ("indexed-job", "metadata.labels['batch.kubernetes.io/controller-uid']"),
+        ("jobset", "metadata.labels['jobset.sigs.k8s.io/jobset-uid']"),
+        ("pytorchjob", "metadata.namespace-metadata.labels['training.kubeflow.org/job-name']"),
+    ],
+)
+def test_job_names_its_run(name: str, field: str) -> None:
+    """All pods of a job, and those that are made again, have one run: the job's, by what the downward API has of it."""
+    for template in pod_templates(objects(FOLDER / "jobs" / f"{name}.yaml")):
+        (train,) = template["spec"]["containers"]
+        options = Environment.read(environment(train))
+        assert options.scheduled is not None
+        assert (options.run_id or options.scheduled.name) == field
+        assert {"k8s.namespace.name", "k8s.node.name", "k8s.pod.name", "k8s.pod.uid"} <= set(options.attributes)
+        assert options.attributes["k8s.container.name"] == train["name"]
+        assert not [value for value in options.attributes.values() if "$" in value]
 
 
 def test_job_reaches_the_agent() -> None:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 from pathlib import Path
 from typing import Any
 
@@ -71,3 +72,12 @@ def sidecar_of(template: dict[str, Any]) -> dict[str, Any]:
 def variables(container: dict[str, Any]) -> dict[str, Any]:
     """Return a container's variables: a value, or where from."""
     return {item["name"]: item.get("value", item.get("valueFrom")) for item in container.get("env", [])}
+
+
+def environment(container: dict[str, Any]) -> dict[str, str]:
+    """Return a container's environment as the kubelet makes it, with the path of a field instead of what it holds."""
+    values: dict[str, str] = {}
+    for name, value in variables(container).items():
+        text = value if isinstance(value, str) else str(value["fieldRef"]["fieldPath"])
+        values[name] = re.sub(r"\$\((\w+)\)", lambda match: values.get(match[1], match[0]), text)
+    return values
