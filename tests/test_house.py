@@ -74,6 +74,7 @@ def test_private_names_stay_inside() -> None:
         "transformers": {
             "_signature_columns": "the columns of a dataset that a Trainer keeps, where it removes the others",
         },
+        "sys": {"_current_frames": "what other threads do; there is no public name"},
         "lightning": {
             "_computed": "a value of an epoch, which Lightning has computed over its batches",
             "_forked_name": "the key of a value that is logged for steps and epochs both",

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import signal
 from collections.abc import Sequence
 from statistics import median
 
@@ -19,6 +20,7 @@ TIMES_LONGEST = 2.0
 """... if it also takes so many times the longest that was seen (a checkpoint, an evaluation)."""
 MOST_RANKS = 1 << 20
 """Bound on a job's ranks, whatever a ring claims."""
+_SIGNALS = frozenset(signal.Signals.__members__)
 _NAMED = 8
 """Ranks that are named at most."""
 _WHERE = {
@@ -98,7 +100,7 @@ def _never_started(states: Sequence[RankState], history: History) -> list[Findin
 def _died(dead: Sequence[RankState], states: Sequence[RankState], now_ns: int) -> Finding:
     first = min(dead, key=lambda state: state.step_time_ns)
     ranks = ranks_text([state.identity.rank for state in dead])
-    rest = len(states) - len(dead)
+    rest = sum(state.status is RankStatus.LIVE for state in states)
     return Finding(
         check="ranks",
         severity=Severity.CRITICAL,
@@ -113,24 +115,41 @@ def _died(dead: Sequence[RankState], states: Sequence[RankState], now_ns: int) -
 
 
 def _failed(failed: Sequence[RankState], states: Sequence[RankState], now_ns: int) -> Finding:
-    """Return the ranks that ended with an exception, and name the first: the others' mostly follow from it."""
-    first = min(failed, key=lambda state: state.step_time_ns)
+    """Return the ranks that an exception or a signal ended, and name the first: the others' mostly follow from it."""
+    raised = [state for state in failed if state.error not in _SIGNALS]  # launchers end the others by a signal
+    first = min(raised or failed, key=lambda state: state.step_time_ns)
     errors = sorted({state.error for state in failed})
-    interrupted = errors == ["KeyboardInterrupt"]
+    severity, cause, remedy = _why(errors, first.identity.rank)
     rest = len(states) - len(failed)
     return Finding(
         check="ranks",
-        severity=Severity.WARNING if interrupted else Severity.CRITICAL,
+        severity=severity,
         summary=f"{ranks_text([state.identity.rank for state in failed])} ended after step {first.step} with "
         + " or ".join(errors[:_NAMED])
         + (f", {rest} others without" if rest else ""),
         since_step=first.step,
         rank=first.identity.rank,
         evidence=tuple(f"{_line(state, now_ns)}; it ended with {state.error}" for state in _shown(failed)),
-        cause="somebody interrupted the job" if interrupted else "its code raised it, and nothing caught it in time",
-        remedy="Start the job from its last checkpoint."
-        if interrupted
-        else f"Look at the traceback at the end of rank {first.identity.rank}'s log; start from the last checkpoint.",
+        cause=cause,
+        remedy=remedy,
+    )
+
+
+def _why(errors: Sequence[str], rank: int) -> tuple[Severity, str, str]:
+    """Return how bad it is that ranks ended with these, why they did, and what to do; `rank` was the first."""
+    again = "Start the job from its last checkpoint."
+    if errors == ["KeyboardInterrupt"]:
+        return Severity.WARNING, "somebody interrupted the job", again
+    if _SIGNALS.issuperset(errors):
+        return (
+            Severity.CRITICAL,
+            "a scheduler (time limit, pre-emption), the launcher after another rank's end, or somebody has ended it",
+            f"Look at the scheduler's and the launcher's log. {again}",
+        )
+    return (
+        Severity.CRITICAL,
+        "its code raised it, and nothing caught it in time",
+        f"Look at the traceback at the end of rank {rank}'s log; start from the last checkpoint.",
     )
 
 

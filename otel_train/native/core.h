@@ -2,7 +2,7 @@
  *
  * Rules of these files:
  * - Only the limited API of Python 3.11: one build serves all later versions.
- * - No global state: what a function needs hangs on an object or on the module.
+ * - No global state: what a function needs hangs on an object or on the module. A signal's handler has no such object.
  * - No memory of its own: arrays, bytearrays and mappings are Python's; an object holds their buffers while it lives.
  * - Each function has a twin in Python, which is the reference: the same operations on numbers, in the same order. What
  *   is rare (an odd argument, an error, a change of configuration) is left to the twin.
@@ -88,5 +88,6 @@ int add_step(PyObject *module, Types *types);
 int add_ledger(PyObject *module);
 int add_ids(PyObject *module);
 int add_reduction(PyObject *module);
+int add_signals(PyObject *module);
 
 #endif

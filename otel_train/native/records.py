@@ -135,6 +135,7 @@ class Steps:
 
     __slots__ = (
         "alone",
+        "busy",
         "every",
         "given",
         "last_step",
@@ -148,6 +149,8 @@ class Steps:
     )
     alone: bool
     """Whether what this rank measures is the cluster's."""
+    busy: bool
+    """Whether the core is making a step right now."""
     every: int
     """Steps in an interval."""
     given: int
@@ -170,7 +173,7 @@ class Steps:
     """Whether there were two steps yet."""
 
     def __init__(self) -> None:
-        self.alone = self.logs = self.open = self.plain = self.strides = False
+        self.alone = self.busy = self.logs = self.open = self.plain = self.strides = False
         self.every = self.stride = self.given = self.last_step = self.newest_ns = self.newest_step = 0
 
     def bind(self, *parts: Any) -> None:

@@ -328,6 +328,7 @@ static PyMemberDef steps_members[] = {
     {"logs", T_BOOL, offsetof(Steps, logs), 0, NULL},
     {"strides", T_BOOL, offsetof(Steps, strides), 0, NULL},
     {"alone", T_BOOL, offsetof(Steps, alone), 0, NULL},
+    {"busy", T_BOOL, offsetof(Steps, busy), READONLY, NULL},
     {"given", T_LONGLONG, offsetof(Steps, given), 0, NULL},
     {"last_step", T_LONGLONG, offsetof(Steps, last_step), 0, NULL},
     {"stride", T_LONGLONG, offsetof(Steps, stride), 0, NULL},

@@ -118,6 +118,8 @@ class End(IntEnum):
     """Its user closed it."""
     PROCESS = 2
     """Its process ended."""
+    SIGNAL = 3
+    """A signal ended its process, and the session before."""
 
 
 _NO_LAYOUT = Layout(())

@@ -22,6 +22,8 @@ from otel_train.torch_modes import outside_modes
 
 logger = logging.getLogger(__name__)
 
+_PAUSE = 0.001
+"""Seconds between two looks at what is waited for."""
 _CLUSTER, _COMPUTE, _REDUCTION = Kind.CLUSTER, Phase.COMPUTE, Phase.REDUCTION
 
 
@@ -146,9 +148,9 @@ class ClusterValues:
         deadline = time.monotonic() + timeout
         while True:
             self.collect()
-            if self._reducer.settled or time.monotonic() >= deadline:
+            if self._reducer.settled or self._reducer.hurries or time.monotonic() >= deadline:
                 return self._reducer.settled
-            time.sleep(0.001)
+            time.sleep(_PAUSE)
 
     # -- the thread ----------------------------------------------------------------------------------------------
 
@@ -209,6 +211,33 @@ class ClusterValues:
             self._keeps = True
             atexit.register(self._watcher.stop, 2 * INTERVAL)
             self._watcher.wake()
+
+    @outside_modes
+    def end(self, step: int, time_ns: int, rest: Measurements | None, deadline: float) -> None:
+        """Take part for the last time, as `close` does, in a process that is about to end, and see that others can.
+
+        A rank whose process is gone ends a reduction for its peers too: it stays until they have closed as well.
+
+        Args:
+            step: The session's last step.
+            time_ns: The time stamp of `rest`.
+            rest: What was measured since the last log step, if anything.
+            deadline: When it has to be done, by the steady clock.
+        """
+        if self._reducer.group.device.type == "cuda":
+            torch.cuda.set_device(self._reducer.group.device)
+        if rest is not None:
+            rest.await_device()
+        if not self._lock.acquire(timeout=max(0.0, deadline - time.monotonic())):
+            return  # whoever has it is in the middle of it all
+        try:
+            self._record(self._reducer.close(step, time_ns, rest, max(0.0, deadline - time.monotonic())))
+            while not self._reducer.ended and time.monotonic() < deadline:
+                time.sleep(_PAUSE)
+                self._record(self._reducer.harvest())
+            self._closed = True
+        finally:
+            self._lock.release()
 
     def _has_ended(self) -> bool:
         """Tell whether the other ranks have closed too, and give the process group back then."""

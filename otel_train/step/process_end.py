@@ -10,6 +10,7 @@ from multiprocessing.util import Finalize
 from weakref import WeakSet
 
 from otel_train.ring.file_format import ERROR
+from otel_train.step.signal_watch import WATCH
 
 _OPEN: WeakSet[ProcessEnd] = WeakSet()
 _GOOD = (StopIteration, StopAsyncIteration, GeneratorExit)
@@ -19,27 +20,32 @@ class ProcessEnd:
     """Ends a session with its process, unless it was ended before.
 
     An interpreter that ends, and a process of multiprocessing, which ends without the interpreter's own hooks, are
-    seen; a process that is killed or calls os._exit is not. A forked child leaves the session to its parent. No hook
-    of the user's is replaced.
+    seen, and so is a signal that ends the process and that nobody handles; a process that calls os._exit is not. A
+    forked child leaves the session to its parent. No hook of the user's is replaced.
 
     Args:
         end: Ends the session.
         leave: Has the session do nothing more, in a forked child.
+        by_signal: Ends the session from another thread; takes a signal's name, and the time by which it must be done.
     """
 
-    def __init__(self, end: Callable[[], None], leave: Callable[[], None]) -> None:
-        self._end = end
+    def __init__(
+        self, end: Callable[[], None], leave: Callable[[], None], by_signal: Callable[[str, float], None]
+    ) -> None:
+        self._end, self._by_signal = end, by_signal
         self.leave = leave
         # What is handled where the session begins, or was reported before, has not ended it.
         self._before = {id(error) for error in (sys.exc_info()[1], _reported())}
         atexit.register(end)
         self._finalizer = Finalize(None, end, exitpriority=0)
+        WATCH.add(by_signal)
         _OPEN.add(self)
 
     def cancel(self) -> None:
         """Do nothing at the end of the process."""
         atexit.unregister(self._end)
         self._finalizer.cancel()
+        WATCH.remove(self._by_signal)
         _OPEN.discard(self)
 
     def error(self, *, of_process: bool) -> str:

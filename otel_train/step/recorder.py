@@ -7,6 +7,8 @@ from collections.abc import Collection, Mapping, Sequence
 from operator import itemgetter
 from typing import Any, NamedTuple
 
+import torch
+
 from otel_train.catalogue import MAX_TEXT, MOST_BY_SOURCE, TIMING, Layout, Metric, rows
 from otel_train.exceptions import ConfigurationError
 from otel_train.native.records import IntervalState, Picks
@@ -37,6 +39,13 @@ class Measurements(NamedTuple):
     def on_device(self) -> bool:
         """Whether a part of them is still on a GPU."""
         return self.device is not None or any(value.device is not None for value in self.late)
+
+    def await_device(self) -> None:
+        """Have what is on a GPU be there for another thread than the one that made it."""
+        for part in (*(self.device or ()), *(value.device for value in self.late if value.device is not None)):
+            if part.device.type == "cuda":
+                torch.cuda.set_device(part.device)  # or the thread's calls would go to the first GPU
+                torch.cuda.synchronize(part.device)
 
 
 @untraced  # the core calls it, from a compiled loop too

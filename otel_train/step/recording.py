@@ -174,16 +174,24 @@ class Recording:
             ended: When the last step ended, by the steady clock.
             timeout: Seconds that the reductions are waited for at most.
         """
-        self.release()
-        rest: Measurements | None = None
-        try:
-            rest = self._rest(time_ns, ended)
-        except Exception as error:  # noqa: BLE001  # as in step
-            self._warnings.warn("step", "telemetry: step %d is not recorded: %r", self.steps.last_step, error)
+        rest = self.measure_rest(time_ns, ended)
         self.cluster.close(self.steps.last_step, time_ns, rest, timeout)
 
+    def measure_rest(self, time_ns: int, ended: float) -> Measurements | None:
+        """Record what came since the last record on this rank, and return what of it is to be reduced.
+
+        Args:
+            time_ns: The time stamp.
+            ended: When the last step ended, by the steady clock.
+        """
+        self.release()
+        try:
+            return self._rest(time_ns, ended)
+        except Exception as error:  # noqa: BLE001  # as in step
+            self._warnings.warn("step", "telemetry: step %d is not recorded: %r", self.steps.last_step, error)
+            return None
+
     def _rest(self, time_ns: int, ended: float) -> Measurements | None:
-        """Record what came since the last record, and return what of it is to be reduced."""
         recorded = self._clock.last_step
         if recorded is not None and recorded >= self.steps.last_step:
             if not self.steps.open:

@@ -57,6 +57,8 @@ class Reducer:
         """The newest step that was launched."""
         self.overdue = False
         """Whether a peer has kept a reduction waiting for too long, and what was launched since has not landed yet."""
+        self.hurries = False
+        """Whether the process is about to end, so that a training thread waits for nobody."""
         self._collective = Collective(self.plan, group)
         self._max_in_flight = max_in_flight
         self._timeout = timeout
@@ -132,7 +134,7 @@ class Reducer:
         self._land_complete()
         if len(self._flights) >= self._max_in_flight and not self.lags:
             self._land_oldest(min(self._timeout, PATIENCE))
-            if not (self.overdue or self.stopped):
+            if not (self.overdue or self.stopped or self.hurries):
                 self.warnings.slow()
         if len(self._waiting) < self._most_waiting:
             return not self.stopped
@@ -212,14 +214,16 @@ class Reducer:
         Where a peer is overdue already, it does not wait.
         """
         deadline = time.monotonic() + timeout
-        while self._owed() and not self.overdue:
+        while self._owed() and not (self.overdue or self.hurries):
             self._land_oldest(deadline - time.monotonic())
         return self.harvest()
 
     def _land_oldest(self, timeout: float) -> None:
-        flight = self._flights[0]
+        flight, hurries = self._flights[0], self.hurries
         deadline, pause = time.monotonic() + timeout, _FIRST_POLL
         while not flight.complete():
+            if self.hurries is not hurries:
+                return
             if time.monotonic() >= deadline:
                 self.overdue = True
                 return

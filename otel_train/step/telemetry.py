@@ -16,7 +16,7 @@ from otel_train.exceptions import SessionCopyError, StateMismatchError
 from otel_train.log_once import OnceLogger
 from otel_train.ring import End
 from otel_train.step.admission import Admission
-from otel_train.step.clock import StepClock, wait_until
+from otel_train.step.clock import StepClock
 from otel_train.step.core_steps import CoreSteps
 from otel_train.step.declarations import Scalar, declared_metrics
 from otel_train.step.early_scalars import EarlyScalars
@@ -24,12 +24,14 @@ from otel_train.step.options import SessionOptions
 from otel_train.step.per_row import RowBinding
 from otel_train.step.process_end import ProcessEnd
 from otel_train.step.rank_group import RankGroup
+from otel_train.step.session_end import SessionEnd, await_sidecar
+from otel_train.step.signal_watch import WATCH
 from otel_train.step.source_protocols import Source, clock_of
 from otel_train.step.step_number import LARGEST_STEP, text_of
 from otel_train.untraced import untraced
 
 if TYPE_CHECKING:  # what only a session that records needs is loaded by `init`
-    from otel_train.ring import Fact, Identity, RingWriter
+    from otel_train.ring import Fact, Identity
     from otel_train.step.membership import Membership
     from otel_train.step.recording import Recording
     from otel_train.step.sidecar_process import SidecarProcess
@@ -102,7 +104,9 @@ class Telemetry:
         # A ledger that drops what sits unused goes by steps: training must not change when telemetry is off.
         self._clocked = [end_step for source in sources if (end_step := clock_of(source)) is not None]
         at_end = partial(self._end, End.PROCESS)
-        self._process_end = ProcessEnd(at_end, self._leave_forked_child) if self._enabled else None
+        self._session_end = SessionEnd(self._clock, self.options.close_timeout)
+        hooks = at_end, self._leave_forked_child, self._end_by_signal
+        self._process_end = ProcessEnd(*hooks) if self._enabled else None
 
     # -- the training loop ---------------------------------------------------------------------------------------
 
@@ -190,7 +194,7 @@ class Telemetry:
 
     def _records(self, call: str) -> bool:
         """Tell whether calls are recorded, and the user, once, why not where that is not expected."""
-        if not self._enabled and self._off:
+        if not self._enabled and self._off and not WATCH.await_end():
             self._warnings.warn("off", self._off, call)
         return self._enabled
 
@@ -332,7 +336,8 @@ class Telemetry:
         try:
             running.release()
             settled = running.cluster.settle(timeout)
-            return self._await_sidecar(running.ring, max(0.0, deadline - time.monotonic())) and settled
+            remaining = max(0.0, deadline - time.monotonic())
+            return await_sidecar(running, remaining, delivers=self._delivers) and settled
         except Exception as error:  # noqa: BLE001  # as in step
             self._warnings.warn("flush", "telemetry: it is unknown what was sent: %r", error)
             return False
@@ -348,42 +353,35 @@ class Telemetry:
         self._let_go(_FORKED)
 
     def _end(self, end: End) -> None:
-        if not self._enabled or self._process_end is None:
+        if WATCH.await_end() or not self._enabled or self._process_end is None:
             return
         self._let_go(_CLOSED)
-        self._process_end.cancel()
         try:
             self._close(end, self._process_end.error(of_process=end is End.PROCESS))
         except Exception as error:  # noqa: BLE001  # as in step
             self._warnings.warn("close", "telemetry: the end is not recorded: %r", error)
+        finally:
+            self._process_end.cancel()
 
     def _close(self, end: End, error: str) -> None:
-        deadline = time.monotonic() + self.options.close_timeout
         if self._sidecar is not None:
             self._sidecar.close()
+        if self._running is not None:
+            self._session_end.close(self._running, self._sidecar, end, error, delivers=self._delivers)
+            return
+        if self._early:
+            self._warnings.warn("unmade", "telemetry: values that came before the first step are lost: it never came")
+        self._group.destroy()
+
+    def _end_by_signal(self, name: str, deadline: float) -> None:
+        """End the session from a thread of its own, quietly: the process ends then."""
         running = self._running
         if running is None:
-            if self._early:
-                self._warnings.warn(
-                    "unmade", "telemetry: values that came before the first step are lost: it never came"
-                )
-            self._group.destroy()
             return
-        ended = self._clock.newest
-        time_ns = self._clock.stamp(time.perf_counter())
-        running.close(time_ns, ended, self.options.close_timeout)
-        if running.ring is not None:
-            running.ring.close(running.steps.last_step, time_ns, end, error)
-            if not self._await_sidecar(running.ring, max(0.0, deadline - time.monotonic())):
-                remaining = running.ring.written - running.ring.acknowledged
-                if self._sidecar is not None:
-                    self._sidecar.tell_what_remains(remaining)
-                elif self._delivers:
-                    logger.info("telemetry: %d records remain in %s for the sidecar", remaining, running.ring.path)
-            running.ring.release()
-
-    def _await_sidecar(self, ring: RingWriter, timeout: float) -> bool:
-        return self._delivers and wait_until(lambda: ring.acknowledged >= ring.written, timeout)
+        if not self._enabled:
+            self._session_end.await_recorded(deadline)
+            return
+        self._session_end.by_signal(running, name, deadline, partial(self._let_go, _CLOSED))
 
     def __reduce__(self) -> NoReturn:
         raise SessionCopyError(

@@ -184,6 +184,8 @@ def state(rank: int, step: int = 10, phase: Phase = Phase.LEDGER, *, error: str 
         ([state(0, closed=True), state(1, closed=True)], None, "all 2 have ended"),
         ([state(0, closed=True), state(1, closed=True, error="OSError")], 1, "after step 10 with OSError, 1 others"),
         ([state(0), state(1, closed=True, error="torch.OutOfMemoryError")], 1, "with torch.OutOfMemoryError"),
+        ([state(0, closed=True, error="SIGTERM"), state(1, closed=True, error="OSError")], 1, "OSError or SIGTERM"),
+        ([state(0, closed=True, error="SIGTERM"), state(1, lives=False)], 1, "gone without having ended its session"),
     ],
 )
 def test_culprit_is_named(states: list[RankState], rank: int | None, phrase: str) -> None:
@@ -194,13 +196,19 @@ def test_culprit_is_named(states: list[RankState], rank: int | None, phrase: str
 
 
 @pytest.mark.parametrize(
-    ("error", "severity"), [("OSError", Severity.CRITICAL), ("KeyboardInterrupt", Severity.WARNING)]
+    ("error", "severity", "remedy"),
+    [
+        ("OSError", Severity.CRITICAL, "the traceback at the end of rank 0's log"),
+        ("SIGTERM", Severity.CRITICAL, "the scheduler's and the launcher's log"),
+        ("KeyboardInterrupt", Severity.WARNING, "from its last checkpoint"),
+    ],
 )
-def test_exception_is_finding(error: str, severity: Severity) -> None:
-    """Ranks that closed their sessions with an exception are a finding with exit code 1."""
+def test_exception_is_finding(error: str, severity: Severity, remedy: str) -> None:
+    """Ranks that an exception or a signal ended are a finding with exit code 1."""
     [finding] = find_ranks([state(rank, closed=True, error=error) for rank in range(2)], History("rings", "run"), NOW)
     assert (finding.severity, exit_code([finding])) == (severity, 1)
     assert error in finding.evidence[0]
+    assert remedy in finding.remedy
 
 
 def test_unstarted_rank_is_named() -> None:

@@ -16,6 +16,7 @@ import pytest
 
 import otel_train
 from otel_train.exceptions import SessionCopyError
+from otel_train.native import core
 from otel_train.ring import End, Kind, RingReader, ring_files
 from otel_train.step.process_end import error_name
 
@@ -71,7 +72,7 @@ def test_ring_records_session_end(tmp_path: Path) -> None:
         in_try + "finally: telemetry.close()": (End.CLOSED, "ZeroDivisionError"),
         in_try + "except ZeroDivisionError: pass\ntelemetry.close()": (End.CLOSED, ""),
         "try: 1 / 0\nexcept ZeroDivisionError: begin().close()": (End.CLOSED, ""),
-        "telemetry = begin()\nos.kill(os.getpid(), 15)": (End.OPEN, ""),
+        "telemetry = begin()\nos.kill(os.getpid(), 15)": (End.OPEN, "") if core is None else (End.SIGNAL, "SIGTERM"),
         "telemetry = begin()\nos._exit(1)": (End.OPEN, ""),
         "multiprocessing.get_context('fork').Process(target=begin).start()": (End.PROCESS, ""),
         "multiprocessing.get_context('fork').Process(target=fail).start()": (End.PROCESS, "OSError"),

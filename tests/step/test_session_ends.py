@@ -17,8 +17,7 @@ import pytest
 import otel_train
 from otel_train.catalogue import cluster_name
 from otel_train.ring import LOCK_NAME, Kind, RingReader, is_served, ring_files
-from otel_train.step import recording
-from otel_train.step import telemetry as module
+from otel_train.step import recording, session_end
 from otel_train.testing import OtlpReceiver
 from tests.support.ports import free_port
 from tests.support.waiting import wait_until
@@ -152,6 +151,6 @@ def test_close_bounds_total_wait(clock: dict[str, float], tmp_path: Path, monkey
     telemetry.step(1)
     assert telemetry._running is not None
     monkeypatch.setattr(telemetry._running.reducer, "close", reductions)
-    monkeypatch.setattr(module, "wait_until", lambda _, timeout: given.append(timeout))
+    monkeypatch.setattr(session_end, "wait_until", lambda _, timeout: given.append(timeout))
     telemetry.close()
     assert given == [0.5]

@@ -15,7 +15,7 @@ from tests.integrations.support.terminated import LAST
 
 
 def check_terminated(folder: Path, losses: Mapping[int, float]) -> None:
-    """Check that the rings of a case read as those of killed processes, and have what had ended.
+    """Check that the rings of a case say what ended it, and have every step that had ended, over the ranks too.
 
     Args:
         folder: Of the case.
@@ -23,14 +23,13 @@ def check_terminated(folder: Path, losses: Mapping[int, float]) -> None:
     """
     job = RingJob(folder / "rings")
     assert {state.identity.rank: (state.status, state.step) for state in job.states()} == dict.fromkeys(
-        range(RANKS), (RankStatus.DIED, LAST)
+        range(RANKS), (RankStatus.FAILED, LAST)
     )
     steps = list(range(1, LAST + 1))
     assert [track.steps for track in job.history.ranks.values()] == [steps, steps]
     reduced = job.history.cluster.steps
-    assert reduced == steps[: len(reduced)]
-    assert len(reduced) >= LAST - 4, "no more reductions than `max_in_flight` are under way when a rank ends"
+    assert reduced == steps
     expected = [losses[step] for step in reduced]
     assert job.history.cluster.values["train/loss"] == pytest.approx(expected, rel=1e-6)
     [finding] = [finding for finding in examine(job.history, job=job) if finding.check == "ranks"]
-    assert "the process of ranks 0, 1 is gone" in finding.summary
+    assert f"ranks 0, 1 ended after step {LAST} with SIGTERM" in finding.summary
