@@ -16,6 +16,7 @@ from otel_train.endpoint import Endpoint
 from otel_train.exceptions import ConfigurationError
 from otel_train.ring import RingSize, default_base
 from otel_train.step.launchers import TORCHRUN, launchers
+from otel_train.step.ray_train import ray_run_id
 from otel_train.step.resource import resource_attributes, valid_text
 from otel_train.step.scheduler import ScheduledJob, scheduled_job
 from otel_train.step.torchrun import Launch, launch_of
@@ -43,7 +44,7 @@ class Environment(NamedTuple):
     run_id: str = ""
     """OTEL_TRAIN_RUN_ID."""
     launch: Launch | None = None
-    """torchrun's launch; None where torchrun has not started this rank."""
+    """torchrun's launch, or Ray Train's run; None where neither has started this rank."""
     scheduled: ScheduledJob | None = None
     """The scheduler's job, after which the run is named by default."""
     ring_dir: str = ""
@@ -72,6 +73,7 @@ class Environment(NamedTuple):
         host = valid_text(socket.gethostname())
         disabled = environ.get("OTEL_SDK_DISABLED", "").strip().lower() in _TRUE
         attributes = resource_attributes(environ)
+        of_ray = ray_run_id()
         return cls(
             rank=_launched(environ, "rank", 0)[1] or 0,
             local_rank=_launched(environ, "local_rank", 0)[1],
@@ -80,8 +82,9 @@ class Environment(NamedTuple):
             disabled=disabled,
             attributes=attributes,
             run_id=environ.get("OTEL_TRAIN_RUN_ID", ""),
-            launch=launch_of(environ, host),
-            scheduled=scheduled_job(environ, attributes),
+            launch=Launch(of_ray, of_ray) if of_ray else launch_of(environ, host),
+            # Ray's worker may be started again on another node, or in another pod: they don't name its run.
+            scheduled=None if of_ray else scheduled_job(environ, attributes),
             ring_dir=environ.get("OTEL_TRAIN_RING_DIR", ""),
             ring_records=_number(environ, "OTEL_TRAIN_RING_RECORDS", _RING.records, 2),
             ring_bytes=_number(environ, "OTEL_TRAIN_RING_BYTES", _RING.max_bytes, 1),
