@@ -2,9 +2,11 @@
 
 from __future__ import annotations
 
+import re
 import subprocess
 import sys
 import time
+import urllib.request
 from collections.abc import Iterator
 from contextlib import ExitStack, contextmanager
 from functools import partial
@@ -161,12 +163,15 @@ def running_pods(home: Path, items: list[dict[str, Any]], *, tls: bool = True) -
     with ExitStack() as running:
         prometheus = running.enter_context(running_prometheus(home))
         pods = Pods(home, items, {"http://prometheus-operated.monitoring:9090": prometheus.url})
-        running.enter_context(pods.running("bridge", *OTEL_TRAIN))
+        bridged = any(item["metadata"]["name"] == "otel-train-bridge" for item in items)
+        if bridged:
+            running.enter_context(pods.running("bridge", *OTEL_TRAIN))
         for name, more in overrides.items():
             running.enter_context(pods.running(name, str(programs.collector()), more=more))
             wait_until(partial(answers, f"http://127.0.0.1:{pods.health[name]}"), 60, f"the {name}'s start")
-        probe = [*OTEL_TRAIN, *pods.probe("bridge")[1:]]
-        wait_until(lambda: subprocess.run(probe, check=False).returncode == 0, 60, "the bridge's readiness")
+        if bridged:
+            probe = [*OTEL_TRAIN, *pods.probe("bridge")[1:]]
+            wait_until(lambda: subprocess.run(probe, check=False).returncode == 0, 60, "the bridge's readiness")
         yield pods, prometheus
 
 
@@ -190,14 +195,29 @@ def in_wandb(pods: Pods, run_id: str) -> list[int | None]:
     return [row.values[STEP_KEY] for row in read_run(pods.state("bridge", "state", "state"), run_id)]
 
 
+def in_prometheus(prometheus: Prometheus, run_id: str) -> int:
+    """Return how many samples of a run's loss Prometheus has."""
+    return sum(map(len, prometheus.samples(f'{cluster_series(LOSS)}{{train_run_id="{run_id}"}}').values()))
+
+
 @pytest.mark.parametrize("tls", [True, False], ids=["tls", "plain"])
 def test_pods_deliver_a_job(tls: bool, tmp_path: Path) -> None:
     """Agent, gateway and bridge as the manifests start them: what a sidecar sends is in Prometheus and in wandb."""
     items = with_secrets() if tls else rendered(*TRIAL)
     with running_pods(tmp_path, items, tls=tls) as (pods, prometheus), sending(pods, "job"):
         wait_until(lambda: in_wandb(pods, "job") == STEPS, 60, "rows")
-        series = f'{cluster_series(LOSS)}{{train_run_id="job"}}'
-        wait_until(lambda: sum(map(len, prometheus.samples(series).values())) == len(STEPS), 60, "samples")
+        wait_until(lambda: in_prometheus(prometheus, "job") == len(STEPS), 60, "samples")
+
+
+def test_gateway_does_without_bridge(tmp_path: Path) -> None:
+    """Where the chart has no bridge, nothing waits for one, and Prometheus gets everything."""
+    items = rendered(*TRIAL, "--set=bridge.enabled=false")
+    with running_pods(tmp_path, items, tls=False) as (pods, prometheus), sending(pods, "job"):
+        wait_until(lambda: in_prometheus(prometheus, "job") == len(STEPS), 60, "samples")
+        with urllib.request.urlopen(f"http://127.0.0.1:{pods.metrics}/metrics", timeout=10) as answer:
+            page = answer.read().decode()
+        sizes = dict(re.findall(r'^otelcol_exporter_queue_size\{.*?exporter="([^"]+)".*\} (\S+)$', page, re.MULTILINE))
+        assert float(sizes["otlp/bridge"]) == 0
 
 
 def test_changed_secret_needs_no_restart(tmp_path: Path) -> None:

@@ -40,6 +40,8 @@ class Pods:
     def __post_init__(self) -> None:
         self.ports = {name: free_port() for name in COMPONENTS}
         self.health = {name: free_port() for name in COMPONENTS}
+        self.metrics = free_port()
+        """Port of the gateway's own metrics."""
 
     def container(self, component: str) -> dict[str, Any]:
         """Return the container of a component."""
@@ -66,7 +68,7 @@ class Pods:
         ports = {
             f"OTEL_TRAIN_{component.upper()}_PORT": str(self.ports[component]),
             f"OTEL_TRAIN_{component.upper()}_HEALTH_PORT": str(self.health[component]),
-            "OTEL_TRAIN_GATEWAY_METRICS_PORT": str(free_port()),
+            "OTEL_TRAIN_GATEWAY_METRICS_PORT": str(self.metrics),
             "OTEL_TRAIN_QUEUE_DIR": str(self._folder(component, "queue")),
         }
         arguments = [self._here(component, container, argument) for argument in container["args"]]
