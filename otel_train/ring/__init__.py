@@ -7,6 +7,7 @@ from otel_train.lazy_names import lazy_names
 if TYPE_CHECKING:
     from otel_train.ring.directory import default_base, default_bases, is_ours, prepare_directory, ring_files
     from otel_train.ring.file_format import MAX_ATTRIBUTES, MAX_RECORDS, MOST_LATE_KEYS, Cursor, End, Kind, Record
+    from otel_train.ring.file_system import IN_MEMORY, file_system_of, is_remote
     from otel_train.ring.late_keys import LateValue
     from otel_train.ring.reader import Progress, RingReader
     from otel_train.ring.retention import KeptRun, clean_beside, look_at_run, remove_run
@@ -21,6 +22,7 @@ if TYPE_CHECKING:
         turn_is_asked_for,
         withdraw,
     )
+    from otel_train.ring.writable_pages import keep_writable
     from otel_train.ring.writer import RingWriter, ring_path
     from otel_train.ring.writer_process import boot_id, is_alive, parent_of, start_time
 else:
@@ -29,18 +31,21 @@ else:
         {
             "directory": "default_base default_bases is_ours prepare_directory ring_files",
             "file_format": "MAX_ATTRIBUTES MAX_RECORDS MOST_LATE_KEYS Cursor End Kind Record",
+            "file_system": "IN_MEMORY file_system_of is_remote",
             "late_keys": "LateValue",
             "reader": "Progress RingReader",
             "retention": "KeptRun clean_beside look_at_run remove_run",
             "ring_size": "RingSize make_ring",
             "schema": "Fact Identity Schema",
             "sidecar_lock": "LOCK_NAME SidecarEnd ask_for_turn is_served take_lock turn_is_asked_for withdraw",
+            "writable_pages": "keep_writable",
             "writer": "RingWriter ring_path",
             "writer_process": "boot_id is_alive parent_of start_time",
         },
     )
 
 __all__ = [
+    "IN_MEMORY",
     "LOCK_NAME",
     "MAX_ATTRIBUTES",
     "MAX_RECORDS",
@@ -64,9 +69,12 @@ __all__ = [
     "clean_beside",
     "default_base",
     "default_bases",
+    "file_system_of",
     "is_alive",
     "is_ours",
+    "is_remote",
     "is_served",
+    "keep_writable",
     "look_at_run",
     "make_ring",
     "parent_of",

@@ -44,6 +44,7 @@ from otel_train.ring.file_format import (
 )
 from otel_train.ring.late_keys import LateValue, NewKeys, dump_parts, part_word
 from otel_train.ring.schema import Fact, Identity, Schema, dump_schema
+from otel_train.ring.writable_pages import AHEAD, make_writable
 from otel_train.ring.writer_process import pid_space, start_time
 
 _RANK, _NEXT_ORDINAL = int(Kind.RANK), 1 << ORDINAL_SHIFT
@@ -267,6 +268,24 @@ class RingWriter(Ring):
         _pack_end(self._file, END_OFFSET, end, self._abandoned)
         self.enter(Phase.ENDED)
 
+    def touch_ahead(self) -> bool:
+        """Have the pages of the header and of the next records be writable; called by another thread.
+
+        Returns:
+            Whether it is of use to call it again.
+        """
+        mapping, first = self._file, self._first
+        if not isinstance(mapping, mmap.mmap):
+            return False
+        length = max(AHEAD * mmap.PAGESIZE, 4 * self._size)
+        begin, end = first + self.written % self._records * self._size, self.geometry.file_size
+        beyond = begin + length - end
+        return (
+            make_writable(mapping, 0, first)
+            and make_writable(mapping, begin, min(end, begin + length))
+            and (beyond <= 0 or make_writable(mapping, first, first + beyond))
+        )
+
     @property
     def released(self) -> bool:
         """Whether mapping, file and lock were given back."""
@@ -279,7 +298,8 @@ class RingWriter(Ring):
             mapping, self._file = self._file, cast("mmap.mmap", bytearray(CURSOR_OFFSET))
             self._view.release()
             self.unbind()
-            mapping.close()
+            with contextlib.suppress(BufferError):  # another thread has it in its hands, and is the one to drop it
+                mapping.close()
             self._unlock()
 
 

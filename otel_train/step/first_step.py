@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import logging
 from collections.abc import Mapping, Sequence
 from dataclasses import replace
@@ -14,7 +15,19 @@ from otel_train.catalogue import BY_SOURCE, Instrument, Metric, Reduction
 from otel_train.exceptions import ConfigurationError, RingError
 from otel_train.log_once import OnceLogger
 from otel_train.native import IMPLEMENTATION
-from otel_train.ring import Fact, Identity, RingSize, RingWriter, Schema, make_ring, ring_path
+from otel_train.ring import (
+    IN_MEMORY,
+    Fact,
+    Identity,
+    RingSize,
+    RingWriter,
+    Schema,
+    file_system_of,
+    is_remote,
+    keep_writable,
+    make_ring,
+    ring_path,
+)
 from otel_train.step.attempts import warn_of_other_jobs
 from otel_train.step.dtensors import natural_reduction
 from otel_train.step.late_scalars import TOO_MANY
@@ -139,8 +152,20 @@ def open_ring(
     except RingError as error:
         warnings.warn("ring", "telemetry: nothing is recorded on this rank: %s", error)
         return None
+    kind = _file_system(directory)
+    if kind not in IN_MEMORY:
+        keep_writable(ring)
     if identity.local_rank == 0:
         warn_of_other_jobs(directory, identity, warnings)
+        if is_remote(kind):
+            warnings.warn(
+                "remote rings",
+                "telemetry: the rings in %s are on a file system of another machine (%s): steps wait when it does, and "
+                "what a rank has recorded may be lost with it. Set OTEL_TRAIN_RING_DIR to a directory in memory or on "
+                "a disk of this node",
+                directory,
+                kind,
+            )
     geometry = ring.geometry
     if geometry.records < records:
         # The bytes that a ring takes by default need no warning.
@@ -156,6 +181,12 @@ def open_ring(
             most,
         )
     return ring
+
+
+def _file_system(directory: Path) -> str:
+    with contextlib.suppress(OSError):
+        return file_system_of(directory)
+    return ""
 
 
 def warn_of_dropped(warnings: OnceLogger, name: str, reason: str) -> None:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import threading
 from pathlib import Path
 
 import pytest
@@ -9,6 +10,7 @@ import pytest
 import otel_train
 from otel_train.exceptions import ConfigurationError
 from otel_train.ring import ring_files
+from otel_train.step import first_step
 from otel_train.step.environment import Environment
 
 pytestmark = pytest.mark.usefixtures("external_sidecar")
@@ -57,3 +59,21 @@ def test_lost_working_directory_is_refused(tmp_path: Path, monkeypatch: pytest.M
     gone.rmdir()
     with pytest.raises(ConfigurationError, match="OTEL_TRAIN_RING_DIR can't be found, got 'rings'"):
         otel_train.init(ring_dir="rings")
+
+
+@pytest.mark.parametrize("kind", ["tmpfs", "ext4", "nfs4"])
+def test_disk_rings_are_kept_writable(
+    kind: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
+) -> None:
+    """By a thread that ends with the session; rings across a network are one warning that says what to set."""
+    monkeypatch.setattr(first_step, "file_system_of", lambda _: kind)
+    with otel_train.init(ring_dir=tmp_path, close_timeout=0.0) as telemetry:
+        for step in (1, 2):
+            telemetry.step(step)
+        started = [thread for thread in threading.enumerate() if thread.name == "otel_train ring"]
+    for thread in started:
+        thread.join(30)
+    assert [thread.is_alive() for thread in started] == [False] * (kind != "tmpfs")
+    told = [message for message in caplog.messages if "file system of another machine (nfs4)" in message]
+    assert len(told) == (kind == "nfs4")
+    assert all(str(tmp_path) in message and "OTEL_TRAIN_RING_DIR" in message for message in told)
