@@ -20,6 +20,7 @@ if TYPE_CHECKING:
 RUN_ID_ATTRIBUTE = "train.run.id"
 ATTEMPT_ATTRIBUTE = "train.attempt"
 RANK_ATTRIBUTE = "train.rank"
+SIZE_ATTRIBUTE = "train.world_size"
 MODALITY_ATTRIBUTE = rows.MODALITY_SHARE.attribute
 
 MAX_ATTRIBUTES = 128
@@ -177,8 +178,12 @@ def _identity(attributes: Sequence[KeyValue]) -> tuple[str, int] | None:
 
 
 def _is_first_rank(attributes: Sequence[KeyValue]) -> bool:
-    """Tell whether a resource is rank 0's, which has the cluster's values too, or names no rank."""
-    return _number(_attribute(attributes, RANK_ATTRIBUTE)) in (None, 0)
+    """Tell whether a resource is rank 0's, which has the cluster's values too, or names no rank.
+
+    A process that is a job of its own has the number that its launcher gives it, and is the only rank of its run.
+    """
+    alone = _number(_attribute(attributes, SIZE_ATTRIBUTE)) == 1
+    return alone or _number(_attribute(attributes, RANK_ATTRIBUTE)) in (None, 0)
 
 
 def _tells_failure(metrics: Sequence[Metric]) -> bool:

@@ -43,6 +43,14 @@ def test_foreign_points_are_ignored() -> None:
     assert [point.name for point in decode(plain).points] == [rows.STEP.name]
 
 
+@pytest.mark.parametrize(("world_size", "taken"), [(1, 2), (4, 0)])
+def test_lone_rank_is_taken(world_size: int, taken: int) -> None:
+    """A process that is a job of its own may have any number, as srun gives it; its values are its run's."""
+    request = step_request(1, {"loss": 1.0}, rank=3, counted=False)
+    request.resource_metrics[0].resource.attributes.add(key="train.world_size").value.int_value = world_size
+    assert len(decode(request).points) == taken
+
+
 @pytest.mark.parametrize(
     "damage",
     [
