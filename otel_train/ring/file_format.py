@@ -2,6 +2,7 @@
 
     0      fixed header: magic, sizes, writer's pid and start time, offset of the schema
     64     where the writer's pid means something: boot id, pid namespace
+    120    whether a receiver knows that the session has failed (the sidecar's)
     128    progress: records written, last step, its time, how the session ended, reductions abandoned (the writer's)
     192    phase: what the training thread does, and since when (the writer's)
     208    name of the exception that the session ended with (the writer's)
@@ -53,6 +54,9 @@ creation time."""
 PID_SPACE_OFFSET = 64
 PID_SPACE = struct.Struct("<16sQ")
 """id of the boot, inode of the pid namespace; zeros where they are not known, as in rings of earlier releases."""
+END_TOLD_OFFSET = 120
+END_TOLD = struct.Struct("<Q")
+"""1 when a receiver has acknowledged that the session has ended, and not by being closed; else 0."""
 PROGRESS_OFFSET = 128
 PROGRESS = struct.Struct("<QqqQQ")
 """records written, last step, its time, how the session ended, reductions abandoned."""

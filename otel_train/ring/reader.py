@@ -18,6 +18,8 @@ from otel_train.exceptions import RingError
 from otel_train.ring.file_format import (
     COUNTS,
     CURSOR_OFFSET,
+    END_TOLD,
+    END_TOLD_OFFSET,
     ERROR,
     ERROR_OFFSET,
     FIXED,
@@ -272,6 +274,15 @@ class RingReader:
         start = CURSOR_OFFSET + generation % 2 * self.geometry.slot_size
         self._file[start : start + self.geometry.slot_size] = body + crc32(body).to_bytes(8, "little")
         self._generation = generation
+
+    @property
+    def end_told(self) -> bool:
+        """Whether a receiver has acknowledged that the session has failed."""
+        return END_TOLD.unpack_from(self._file, END_TOLD_OFFSET) == (1,)
+
+    def note_end_told(self) -> None:
+        """Note that."""
+        END_TOLD.pack_into(self._file, END_TOLD_OFFSET, 1)
 
     def close(self) -> None:
         """Give the mapping back."""

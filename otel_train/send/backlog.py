@@ -46,6 +46,9 @@ class _Ring:
     waits: bool = False
     """Whether a record that was read waits for one that will not come, and is not sent yet."""
 
+    end_told: bool = True
+    """Whether the receiver knows that the session has failed, where it has."""
+
     @property
     def left(self) -> int:
         """Records that are not acknowledged."""
@@ -56,6 +59,7 @@ class _Ring:
         cursor = feed.reader.cursor
         self.position, self.now_dropped, self.now_refused = cursor.position, cursor.dropped, cursor.refused
         self.lives = not feed.ended
+        self.end_told = feed.end_is_told
         self.waits = feed.ended and cursor.position >= feed.reader.progress.written and not feed.drained
 
 
@@ -215,7 +219,8 @@ class Backlog:
             if feed is not None:
                 with self._feeds.guarded(path):
                     ring.see(feed)
-        return not any(ring.left for path, ring in self._rings.items() if path in self._feeds.by_path)
+        rings = [ring for path, ring in self._rings.items() if path in self._feeds.by_path]
+        return not any(ring.left or not ring.end_told for ring in rings)
 
     def _end(self, state: State) -> bool:
         self._state = state

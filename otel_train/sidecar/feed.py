@@ -83,7 +83,7 @@ class RingFeed:
         """The position that a request without an answer has reached."""
         self._order = self._order_before()
         self._live = LivePoints(self.reader, self._origin, interval_ns=self._interval_ns, restarts=restarts)
-        if self.ended and self.drained:
+        if self.ended and self.drained and self.end_is_told:
             self._live.acknowledge(self._live.counts(self._cursor, ended=True))
 
     def _order_before(self) -> RecordOrder:
@@ -134,6 +134,15 @@ class RingFeed:
     def drained(self) -> bool:
         """Whether all that was recorded has been acknowledged."""
         return self._cursor.position >= self.reader.progress.written and self._order.waiting_ns is None
+
+    @property
+    def end_is_told(self) -> bool:
+        """Whether a receiver knows how the session has ended, as far as it can know: one that failed is told of.
+
+        All records may have been acknowledged while the rank lived, and its sidecar have died with it.
+        """
+        ended = self.ended
+        return not ended or self.reader.end_told or not self._live.counts(self._cursor, ended=ended).failed
 
     def next(self, max_bytes: int = MAX_BYTES, *, live: bool = True) -> Batch | None:
         """Return the next batch without moving the cursor, or None when there is nothing to do.
@@ -302,3 +311,5 @@ class RingFeed:
             self.limit = min(self._most, 2 * self.limit)
         if batch.live is not None:
             self._live.acknowledge(batch.counts)
+            if batch.counts.failed:
+                self.reader.note_end_told()

@@ -207,6 +207,21 @@ def test_held_back_record_is_sent(rank: Rank, receiver: OtlpReceiver, tmp_path: 
     assert (second.code, set(receiver.values(rows.STEP.name)), second.figures["left"]) == (0, {1}, 0)
 
 
+def test_failure_is_told_afterwards(receiver: OtlpReceiver, tmp_path: Path) -> None:
+    """Of a rank that dies with its sidecar when all is delivered the receiver is told, once, that it failed."""
+    program = "import sys; from pathlib import Path; from tests.support.rank_ring import Rank\n"
+    program += "rank = Rank(Path(sys.argv[1])); rank.record(1); print(flush=True); input()"
+    command = [sys.executable, "-c", program, str(tmp_path)]
+    with subprocess.Popen(command, stdin=subprocess.PIPE, stdout=subprocess.PIPE) as rank:
+        assert rank.stdout is not None
+        rank.stdout.readline()
+        assert (send(tmp_path).code, receiver.values(rows.SESSION_FAILED.name)) == (0, [])
+        rank.kill()
+    outcomes = [send(tmp_path) for _ in range(2)]
+    assert ([sent.code for sent in outcomes], receiver.values(rows.SESSION_FAILED.name)) == ([0, 0], [1])
+    assert receiver.values(PICKS) == [1]
+
+
 def test_damage_costs_only_itself(receiver: OtlpReceiver, tmp_path: Path) -> None:
     """What can't be read is named, with exit code 1; all other rings and directories are delivered."""
     leave(tmp_path / "one", 1, 2)
