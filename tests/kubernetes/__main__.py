@@ -9,3 +9,4 @@ NAMES = ("kube-apiserver", "kube-controller-manager", "kube-scheduler", "kubectl
 if __name__ == "__main__":
     for name in NAMES:
         programs.kubernetes(name)
+    programs.coredns()

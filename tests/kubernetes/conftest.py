@@ -12,7 +12,7 @@ import pytest
 from tests.support.kube_control import ControlPlane, running_control_plane
 from tests.support.kube_deaths import TABLE
 from tests.support.kube_job import StartJob, running_kube_job
-from tests.support.kube_node import Link, Node, running_link, running_node
+from tests.support.kube_node import Link, Node, running_dns, running_link, running_node
 from tests.support.otlp_endpoint import Endpoint
 
 
@@ -32,9 +32,11 @@ def plane(link: Link) -> Iterator[ControlPlane]:
 
 @pytest.fixture(scope="session")
 def node(link: Link, plane: ControlPlane) -> Iterator[Node]:
-    """Run its node, in a folder with a short name: sockets are in it."""
-    with tempfile.TemporaryDirectory(prefix="node-") as folder, running_node(Path(folder), plane, link) as node:
-        yield node
+    """Run its node and its DNS, in a folder with a short name: sockets are in it."""
+    with tempfile.TemporaryDirectory(prefix="node-") as name:
+        folder = Path(name)
+        with running_dns(folder, plane, link), running_node(folder, plane, link) as node:
+            yield node
 
 
 @pytest.fixture

@@ -3,21 +3,25 @@
 from __future__ import annotations
 
 import json
+import re
 import signal
 from collections.abc import Callable
+from pathlib import Path
 
 import grpc
 import pytest
 
 from otel_train.catalogue import rows
 from tests.support.kube_deaths import IN_FLIGHT, count
-from tests.support.kube_job import LONG, KubeJob, StartJob
+from tests.support.kube_job import LONG, KubeJob, StartJob, claim, start_sender
+from tests.support.manifests import FOLDER, parsed
 from tests.support.otlp_endpoint import Endpoint, Refusal
 from tests.support.waiting import wait_until
 
 pytestmark = [pytest.mark.kubernetes, pytest.mark.timeout(900)]
 LAST = 60
 """The step after which it goes wrong: three seconds of training."""
+PAGE = FOLDER.parents[1] / "docs" / "how-to" / "kubernetes.md"
 UNAVAILABLE = Refusal(grpc.StatusCode.UNAVAILABLE, 503)
 
 
@@ -138,9 +142,39 @@ def test_receiver_comes_after_job(start_job: StartJob, endpoint: Endpoint) -> No
     assert attempt.lost == []
 
 
+def test_pod_takes_rings_along(start_job: StartJob, endpoint: Endpoint) -> None:
+    """Where the receiver is away for longer than the grace period, a volume that goes with the pod takes them along."""
+    endpoint.refusal = UNAVAILABLE
+    with start_job() as job:
+        job.reach(LAST)
+        job.stop()
+        job.await_condition("Complete")
+        endpoint.refusal = None
+        assert "giving up; records that are not sent stay in /rings/job" in job.log("otel-train-sidecar")
+        (attempt,) = count("receiver away for longer than the grace period", job, endpoint)
+    assert attempt.lost == attempt.recorded
+
+
+def test_claimed_rings_are_sent_later(start_job: StartJob, endpoint: Endpoint, tmp_path: Path) -> None:
+    """On a volume that outlives the pod they wait for whoever sends them: here the job that the page shows."""
+    endpoint.refusal = UNAVAILABLE
+    with start_job(rings={"persistentVolumeClaim": {"claimName": "rings"}}) as job:
+        claim(job, tmp_path / "disk")
+        job.reach(LAST)
+        job.stop()
+        job.await_condition("Complete")
+        assert endpoint.points == []
+        endpoint.refusal = None
+        blocks = re.findall(r"```yaml\n(apiVersion: batch/v1\n.*?)```", PAGE.read_text(encoding="utf-8"), re.DOTALL)
+        start_sender(job, parsed(blocks[-1]), f"http://{endpoint.address}")
+        job.await_condition("Complete", "send-rings")
+        (attempt,) = count("the same, rings on a claim, then `otel-train send`", job, endpoint)
+    assert attempt.lost == []
+
+
 def test_small_volume_loses_nothing(start_job: StartJob, endpoint: Endpoint) -> None:
     """A volume that has no room for rings of the usual size has room for smaller ones."""
-    with start_job(rings={"sizeLimit": "512Ki"}) as job:
+    with start_job(rings={"emptyDir": {"medium": "Memory", "sizeLimit": "512Ki"}}) as job:
         job.reach(LAST)
         job.stop()
         job.await_condition("Complete")

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 from collections.abc import Iterator
 from typing import Any
 
@@ -75,6 +76,15 @@ def test_job_is_taken(name: str, plane: ControlPlane, namespace: str) -> None:
     """The templates of jobs likewise; there is a service account that they need not name."""
     documents = objects(FOLDER / "jobs" / f"{name}.yaml")
     plane.dry_run([*(one for one in documents if one["kind"] != "JobSet"), *pods_of(documents)], namespace)
+
+
+def test_page_shows_taken_jobs(plane: ControlPlane, namespace: str) -> None:
+    """The jobs that the how-to page shows likewise."""
+    page = (FOLDER.parents[1] / "docs" / "how-to" / "kubernetes.md").read_text(encoding="utf-8")
+    blocks = re.findall(r"```yaml\n(apiVersion: batch/v1\n.*?)```", page, re.DOTALL)
+    documents = [document for block in blocks for document in parsed(block)]
+    assert documents
+    plane.dry_run([*documents, *pods_of(documents)], namespace)
 
 
 @pytest.mark.parametrize(

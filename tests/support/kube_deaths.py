@@ -48,20 +48,26 @@ class Attempt:
         return [point.value for point in self.points if point.name == name]
 
 
+def arrivals(endpoint: Endpoint) -> dict[int, list[ReceivedPoint]]:
+    """Return what came of each attempt of the one run that sent something."""
+    runs, attempts = set(), dict[int, list[ReceivedPoint]]()
+    for point in endpoint.points:
+        run, attempt, _ = point.instance.removesuffix(LIVE_SUFFIX).rsplit("/", 2)
+        runs.add(run)
+        attempts.setdefault(int(attempt), []).append(point)
+    assert len(runs) <= 1, runs
+    return attempts
+
+
 def attempts_of(job: KubeJob, endpoint: Endpoint) -> list[Attempt]:
     """Return a job's pods, in the order in which they began, each with what came of it.
 
     Raises:
         AssertionError: More attempts came than pods trained, or of several runs.
     """
-    by_attempt: dict[tuple[str, int], list[ReceivedPoint]] = {}
-    for point in endpoint.points:
-        run, attempt, _ = point.instance.removesuffix(LIVE_SUFFIX).rsplit("/", 2)
-        by_attempt.setdefault((run, int(attempt)), []).append(point)
-    assert len({run for run, _ in by_attempt}) <= 1, sorted(by_attempt)
-    began = [by_attempt[key] for key in sorted(by_attempt)]
+    began = [points for _, points in sorted(arrivals(endpoint).items())]
     pods = len(job.folders())
-    assert len(began) <= pods, sorted(by_attempt)
+    assert len(began) <= pods
     began += [[]] * (pods - len(began))
     return [Attempt(job.steps(number), points) for number, points in enumerate(began)]
 

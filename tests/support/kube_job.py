@@ -10,19 +10,28 @@ from contextlib import AbstractContextManager, contextmanager
 from pathlib import Path
 from typing import Any
 
+import yaml
+
 from tests.support.kube_control import ControlPlane
-from tests.support.kube_image import IMAGE
+from tests.support.kube_image import IMAGE, USER
 from tests.support.manifests import FOLDER, objects, pod_templates
 from tests.support.torchrun import ROOT
 from tests.support.waiting import wait_until
 
 RANKS = 2
 OUT = "/out"
-RENDEZVOUS = "--rdzv-backend=c10d --rdzv-endpoint=localhost:29500 --rdzv-id=$K8S_JOB_UID"
+ALONE = "--nnodes=1 --rdzv-endpoint=localhost:29500 --max-restarts=0"
+"""What torchrun is told otherwise than in the manifest where a job has one pod, which fails with its first rank."""
 PROGRAMS = ("/bin", "/lib", "/lib64", "/usr", sys.base_prefix, str(ROOT))
 """Folders of this machine that a container gets, to read: Python, its packages, the checkout."""
 LONG = 300.0
 """Seconds that a pod may take for anything, on a busy machine."""
+
+
+def _steps_in(path: Path) -> set[int]:
+    """Return the steps that a rank has written."""
+    lines = path.read_text().split("\n")[:-1] if path.exists() else []
+    return {int(line.split()[0]) for line in lines}
 
 
 class KubeJob:
@@ -49,7 +58,8 @@ class KubeJob:
 
     def pods(self) -> list[Any]:
         """Return its pods, the oldest first."""
-        return sorted(self.get("pods"), key=lambda pod: pod["metadata"]["creationTimestamp"])
+        pods = [pod for pod in self.get("pods") if pod["metadata"]["labels"]["job-name"] == "train"]
+        return sorted(pods, key=lambda pod: pod["metadata"]["creationTimestamp"])
 
     def folder(self, number: int = 0) -> Path:
         """Wait for a pod's training to begin, and return where it writes; pods are numbered as they begin."""
@@ -63,12 +73,15 @@ class KubeJob:
     def steps(self, number: int = 0) -> list[int]:
         """Return the steps that all ranks of a pod have made."""
         folder = self.folder(number)
-        made = []
-        for rank in range(RANKS):
-            path = folder / f"rank{rank}.times"
-            lines = path.read_text().split("\n")[:-1] if path.exists() else []
-            made.append({int(line.split()[0]) for line in lines})
-        return sorted(set.intersection(*made))
+        return sorted(set.intersection(*(_steps_in(folder / f"rank{rank}.times") for rank in range(RANKS))))
+
+    def steps_over_pods(self) -> list[int]:
+        """Return the steps that all ranks have made in their present attempt, where each is in a pod of its own."""
+        paths = [path for rank in range(RANKS) for path in self.home.glob(f"*/rank{rank}.times")]
+        newest = {path.name: path for path in sorted(paths, key=lambda path: path.stat().st_mtime_ns)}
+        if len(newest) < RANKS:
+            return []
+        return sorted(set.intersection(*(_steps_in(path) for path in newest.values())))
 
     def reach(self, step: int, number: int = 0) -> None:
         """Wait until all ranks of a pod have made a step."""
@@ -78,13 +91,13 @@ class KubeJob:
         """Tell the ranks of a pod to stop."""
         (self.folder(number) / "stop").touch()
 
-    def await_condition(self, condition: str) -> None:
-        """Wait for a condition of the job: Complete or Failed."""
-        wait_until(lambda: condition in self.conditions(), LONG, f"{condition}", pause=0.5)
+    def await_condition(self, condition: str, name: str = "train") -> None:
+        """Wait for a condition of the job, or of another one beside it: Complete or Failed."""
+        wait_until(lambda: condition in self.conditions(name), LONG, f"{condition}", pause=0.5)
 
-    def conditions(self) -> dict[str, str]:
+    def conditions(self, name: str = "train") -> dict[str, str]:
         """Return the job's conditions that hold, each with its reason."""
-        (job,) = self.get("jobs")
+        (job,) = (job for job in self.get("jobs") if job["metadata"]["name"] == name)
         conditions = job["status"].get("conditions", ())
         return {one["type"]: one.get("reason", "") for one in conditions if one["status"] == "True"}
 
@@ -137,6 +150,7 @@ def running_kube_job(
     home: Path,
     target: str,
     *arguments: str,
+    pods: int = 1,
     train: Mapping[str, Any] | None = None,
     rings: Mapping[str, Any] | None = None,
     **spec: Any,
@@ -148,8 +162,9 @@ def running_kube_job(
         home: A folder to be made, where its ranks write; the namespace gets its name.
         target: The receiver.
         *arguments: Of the ranks' program, tests/support/fault_ranks.py.
+        pods: How many share the ranks: 1, or as many as the manifest has, of one rank each.
         train: Fields of the training container that its user sets.
-        rings: Fields of the rings' emptyDir likewise.
+        rings: The rings' volume, if not the one that is shipped.
         **spec: Fields of the job likewise.
     """
     namespace = home.name
@@ -166,13 +181,14 @@ def running_kube_job(
     for document in documents:
         document["metadata"]["namespace"] = namespace
         if document["kind"] == "Job":
-            document["spec"] |= {"completions": 1, "parallelism": 1, **spec}
+            document["spec"] |= {"completions": pods, "parallelism": pods, **spec}
     (template,) = pod_templates(documents)
-    _fill_in(template["spec"], home, target, arguments)
+    _fill_in(template["spec"], home, target, arguments, pods)
     (training,) = template["spec"]["containers"]
     training.update(train or {})
-    (volume,) = (volume["emptyDir"] for volume in template["spec"]["volumes"] if volume["name"] == "rings")
-    volume.update(rings or {})
+    if rings is not None:
+        volumes = [volume for volume in template["spec"]["volumes"] if volume["name"] != "rings"]
+        template["spec"]["volumes"] = [{"name": "rings", **rings}, *volumes]
     plane.apply(documents)
     try:
         yield KubeJob(plane, namespace, home)
@@ -181,12 +197,53 @@ def running_kube_job(
         plane.kubectl("delete", "pods", "--all", f"--namespace={namespace}", "--grace-period=1")
 
 
-def _fill_in(pod: dict[str, Any], home: Path, target: str, arguments: Sequence[str]) -> None:
+def start_sender(job: KubeJob, documents: Sequence[dict[str, Any]], target: str) -> None:
+    """Have a job of its own deliver what a job's rings hold, by the manifest that a page shows."""
+    (template,) = pod_templates(list(documents))
+    (sender,) = template["spec"]["containers"]
+    sender["command"] = [f"{sys.prefix}/bin/otel-train"]
+    _set(sender, OTEL_EXPORTER_OTLP_ENDPOINT=target)
+    use_host(template["spec"])
+    job.kubectl("apply", "--server-side", "--filename=-", text=yaml.safe_dump_all(documents))
+
+
+def claim(job: KubeJob, folder: Path) -> None:
+    """Give a job the claim `rings` of a folder of the node, which its user owns."""
+    folder.mkdir()
+    os.chown(folder, USER, USER)
+    capacity, modes = {"storage": "1Gi"}, ["ReadWriteOnce"]
+    of_claim = {"storageClassName": "", "accessModes": modes}
+    objects = [
+        {
+            "apiVersion": "v1",
+            "kind": "PersistentVolume",
+            "metadata": {"name": job.namespace},
+            "spec": {
+                **of_claim,
+                "capacity": capacity,
+                "hostPath": {"path": str(folder)},
+                "claimRef": {"name": "rings", "namespace": job.namespace},
+            },
+        },
+        {
+            "apiVersion": "v1",
+            "kind": "PersistentVolumeClaim",
+            "metadata": {"name": "rings"},
+            "spec": {**of_claim, "volumeName": job.namespace, "resources": {"requests": capacity}},
+        },
+    ]
+    job.kubectl("apply", "--server-side", "--filename=-", text=yaml.safe_dump_all(objects))
+
+
+def _fill_in(pod: dict[str, Any], home: Path, target: str, arguments: Sequence[str], pods: int) -> None:
     """Fill in what a template of a job leaves to its user: programs, addresses, sizes."""
     (sidecar,) = pod["initContainers"]
     (training,) = pod["containers"]
     sidecar["command"] = [f"{sys.prefix}/bin/otel-train"]
-    launcher = f"{sys.prefix}/bin/python -m torch.distributed.run --nproc-per-node={RANKS} {RENDEZVOUS}"
+    shipped = " ".join(option for option in training["command"] if option.startswith(("--rdzv", "--nnodes", "--max")))
+    launcher = f"{sys.prefix}/bin/python -m torch.distributed.run --nproc-per-node={RANKS // pods} {shipped}"
+    if pods == 1:
+        launcher += f" {ALONE}"
     program = f"-m tests.support.fault_ranks {OUT}/$K8S_POD {' '.join(arguments)}"
     # The container's own process is torchrun, as it is where the manifest names it.
     training["command"] = ["/bin/sh", "-c", f"umask 0; mkdir {OUT}/$K8S_POD; exec {launcher} {program}"]
@@ -197,14 +254,14 @@ def _fill_in(pod: dict[str, Any], home: Path, target: str, arguments: Sequence[s
     _set(training, PYTHONPATH=str(ROOT))
     for container in (sidecar, training):
         _set(container, OTEL_TRAIN_TEST=home.name, OMP_NUM_THREADS="1")
-    _use_host(pod)
+    use_host(pod)
 
 
-def _use_host(pod: dict[str, Any]) -> None:
+def use_host(pod: dict[str, Any]) -> None:
     """Have a pod's containers run this machine's programs: no registry has an image with them."""
     folders = {f"host{number}": path for number, path in enumerate(PROGRAMS)}
     pod["volumes"] += [{"name": name, "hostPath": {"path": path}} for name, path in folders.items()]
-    for container in (*pod["initContainers"], *pod["containers"]):
+    for container in (*pod.get("initContainers", ()), *pod["containers"]):
         container.update(image=IMAGE, imagePullPolicy="Never")
         container["volumeMounts"] += [
             {"name": name, "mountPath": path, "readOnly": True} for name, path in folders.items()

@@ -27,6 +27,7 @@ from tests.support.waiting import wait_until
 
 PLUGINS = Path("/usr/lib/cni")
 WARM = "import torch.distributed.run, otel_train.cli, otel_train.sidecar.service, tests.support.fault_ranks"
+DOMAIN = "cluster.local"
 CGROUPS = Path("/sys/fs/cgroup")
 
 
@@ -137,6 +138,8 @@ runtime_type = "io.containerd.runc.v2"
         "authorization": {"mode": "AlwaysAllow"},
         "cgroupDriver": "cgroupfs",
         "cgroupRoot": f"/{cgroup}",
+        "clusterDNS": [link.host],
+        "clusterDomain": DOMAIN,
         "containerRuntimeEndpoint": f"unix://{folder}/containerd.sock",
         # The machine may be as full as it likes: only what a test does evicts a pod.
         "evictionHard": dict.fromkeys(("memory.available", "nodefs.available", "nodefs.inodesFree"), "0%"),
@@ -147,6 +150,16 @@ runtime_type = "io.containerd.runc.v2"
         "registerWithTaints": [],
     }
     (folder / "kubelet.yaml").write_text(yaml.safe_dump(kubelet))
+
+
+@contextmanager
+def running_dns(folder: Path, plane: ControlPlane, link: Link) -> Iterator[None]:
+    """Run the cluster's DNS, by which pods find each other."""
+    configuration = f". {{\n errors\n bind {link.host}\n kubernetes {DOMAIN} {{\n kubeconfig {plane.config}\n }}\n}}\n"
+    (folder / "Corefile").write_text(configuration)
+    command = [str(programs.coredns()), "-conf", str(folder / "Corefile")]
+    with running_process(command, folder / "coredns.log", clean_environment(HOME=str(folder))):
+        yield
 
 
 @contextmanager

@@ -13,6 +13,7 @@ CACHE = Path(os.environ.get("OTEL_TRAIN_STACK_CACHE", ROOT / ".stack"))
 COMPOSE_VERSION = "2.40.3"
 HELM_VERSION = "3.22.0"
 KUBERNETES = ROOT / "tests" / "kubernetes" / "go.mod"
+COREDNS = ROOT / "tests" / "kubernetes" / "coredns"
 BUILD = ["go", "build", "-trimpath", "-ldflags=-s -w"]
 
 
@@ -70,6 +71,13 @@ def kubernetes(name: str) -> Path:
     pinned = re.search(r"^require k8s.io/kubernetes v([0-9.]+)$", KUBERNETES.read_text(), re.MULTILINE)
     assert pinned, f"{KUBERNETES} does not pin k8s.io/kubernetes"
     return _built(name, pinned[1], _build_kubernetes)
+
+
+def coredns() -> Path:
+    """Return CoreDNS, in the version that tests/kubernetes/coredns/go.mod names."""
+    pinned = re.search(r"coredns v([0-9.]+)$", (COREDNS / "go.mod").read_text(), re.MULTILINE)
+    assert pinned, f"{COREDNS} does not pin CoreDNS"
+    return _built("coredns", pinned[1], _build_coredns)
 
 
 def module(name: str) -> Path:
@@ -145,3 +153,9 @@ def _build_kubernetes(name: str, version: str, program: Path) -> None:
     stamp = {"gitVersion": f"v{version}", "gitMajor": major, "gitMinor": minor}
     flags = " ".join([BUILD[-1], *(f"-X {package}.{field}={value}" for field, value in stamp.items())])
     go(*BUILD[:-1], flags, f"-o={program}", f"k8s.io/kubernetes/cmd/{name}", cwd=folder)
+
+
+def _build_coredns(name: str, _: str, program: Path) -> None:
+    folder = _module(name)
+    shutil.copytree(COREDNS, folder, dirs_exist_ok=True)
+    go(*BUILD, f"-o={program}", ".", cwd=folder)
