@@ -19,11 +19,14 @@ if [ -r "$pid" ]; then
     rm -f "$pid"
 fi
 
-set --
-for directory in "/dev/shm/otel_train-$SLURM_JOB_UID" "/dev/shm/otel_train-$SLURM_JOB_UID"-[1-7] \
-    ${OTEL_TRAIN_RINGS:+"$OTEL_TRAIN_RINGS/$SLURM_JOB_UID"}; do
-    [ ! -d "$directory" ] || set -- "$@" "$directory"
+send() {
+    "${OTEL_TRAIN_COMMAND:-otel-train}" send --timeout "${OTEL_TRAIN_SEND_TIMEOUT:-60}" "$@"
+}
+for directory in "/dev/shm/otel_train-$SLURM_JOB_UID" "/dev/shm/otel_train-$SLURM_JOB_UID"-[1-7]; do
+    [ ! -d "$directory" ] || send "$directory"
 done
-[ $# -eq 0 ] || "${OTEL_TRAIN_COMMAND:-otel-train}" send --timeout "${OTEL_TRAIN_SEND_TIMEOUT:-60}" "$@"
+# In memory the next job's sidecar bounds what is kept; on a disk nobody would.
+directory=${OTEL_TRAIN_RINGS:+$OTEL_TRAIN_RINGS/$SLURM_JOB_UID}
+[ ! -d "$directory" ] || send --clean "$directory"
 # Any other code would drain the node. What is left stays in the rings; the next job's epilog tries again.
 exit 0

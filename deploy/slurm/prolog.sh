@@ -14,11 +14,11 @@ own=$OTEL_TRAIN_RINGS/$SLURM_JOB_UID
 run=${OTEL_TRAIN_RUN:-/run/otel_train}
 mkdir -p "$OTEL_TRAIN_RINGS" "$run"
 [ -d "$own" ] || install -d -m 700 -o "$SLURM_JOB_UID" -g "$group" "$own"
-# All below `own` is done as the user: links there may lead anywhere. The session of its own keeps the sidecar when slurmd
-# ends what its prolog has left.
+# All below `own` is done as the user: links there may lead anywhere. slurmd kills what its prolog leaves in its group, so
+# the sidecar's session is made before this script goes on.
 # shellcheck disable=SC2016,SC2086
-setsid $user sh -c 'umask 077; mkdir -p "$1" && exec "$0" sidecar "$1" >>"$1/sidecar.log" 2>&1' \
-    "${OTEL_TRAIN_COMMAND:-otel-train}" "$own/$SLURM_JOB_ID" </dev/null >/dev/null 2>&1 &
-echo $! >"$run/$SLURM_JOB_ID.pid"
+setsid sh -c '"$@" </dev/null >/dev/null 2>&1 & echo $! >"$0"' "$run/$SLURM_JOB_ID.pid" \
+    $user sh -c 'umask 077; mkdir -p "$1" && exec "$0" sidecar "$1" >>"$1/sidecar.log" 2>&1' \
+    "${OTEL_TRAIN_COMMAND:-otel-train}" "$own/$SLURM_JOB_ID"
 # Any other code would drain the node.
 exit 0

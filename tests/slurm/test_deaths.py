@@ -66,22 +66,21 @@ STEPS = ("{job}", "--steps", str(LAST))
 BY_PROLOG = {"PROLOG": str(DEPLOY / "prolog.sh"), "TASK_PROLOG": str(DEPLOY / "task-prolog.sh")}
 ONE_NODE = {"RANKS_PER_NODE": "2"}
 DEATHS = {
-    "time limit": Death("TIMEOUT", options=("--time=1",), lost=1),
-    "requeue": Death("COMPLETED", act=requeue, lost=1, starts=2),
+    "time limit": Death("TIMEOUT", options=("--time=1",)),
+    "requeue": Death("COMPLETED", act=requeue, starts=2),
     "normal end": Death("COMPLETED", arguments=STEPS),
     "normal end, srun": Death("COMPLETED", "srun", STEPS),
     "exception": Death("FAILED", arguments=wrong("raise", 1)),
     "kill -9, rank 0": Death("FAILED", arguments=wrong("kill", 0), lost=1),
     "kill -9, rank 1, srun": Death("FAILED", "srun", wrong("kill", 1), lost=1),
-    "scancel": Death("CANCELLED", act=cancel, lost=1),
-    "scancel, srun": Death("CANCELLED", "srun", act=cancel, lost=1),
-    "scancel, sidecar of the prolog": Death("CANCELLED", "srun", act=cancel_when_served, environment=BY_PROLOG, lost=1),
+    "scancel": Death("CANCELLED", act=cancel),
+    "scancel, srun": Death("CANCELLED", "srun", act=cancel),
+    "scancel, sidecar of the prolog": Death("CANCELLED", "srun", act=cancel_when_served, environment=BY_PROLOG),
     "scancel, private /dev/shm": Death(
         "CANCELLED",
         options=("--partition=private", "--nodes=1"),
         act=cancel_when_served,
         environment={**BY_PROLOG, **ONE_NODE},
-        lost=1,
     ),
     "array": Death(
         "COMPLETED",

@@ -16,6 +16,8 @@ from tests.support.stack_programs import ROOT
 DEPLOY = ROOT / "deploy" / "slurm"
 LAST = 30
 """The step in which something goes wrong, or after which somebody ends a job."""
+MEASURED: list[str] = []
+"""Lines of the table of deaths, as the tests have measured them."""
 LOSS = "train/cluster/loss"
 """The mean over the ranks; that of step n is n."""
 
@@ -41,7 +43,9 @@ class Outcome:
         log = self.job.log.read_text() if self.job.log.exists() else ""
         recorded, arrived = self.job.recorded(), self.arrived()
         twice = [[step for step, times in Counter(steps).items() if times > 1] for steps in arrived]
-        print(f"{death}: recorded {recorded}, arrived {[len(set(steps)) for steps in arrived]}, twice {twice}")
+        counts = [len({*range(1, count + 1)} & set(steps)) for count, steps in zip(recorded, arrived, strict=False)]
+        cells = [recorded, counts, [sum(map(len, twice))], [sum(recorded) - sum(counts)]]
+        MEASURED.append(" | ".join(["", death, *(" + ".join(map(str, cell)) for cell in cells), ""]).strip())
         assert set(self.states) == {state}, log
         assert (len(recorded), len(arrived)) == (starts, starts), log
         assert twice == [[]] * starts
