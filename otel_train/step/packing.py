@@ -247,6 +247,10 @@ class PackingPlan:
         """Return the sign of each rank in a reduction."""
         return [RankSign.decode(number) for number in packed.doubles[self._signs : self.late.offset]]
 
+    def present_steps(self, packed: Packed) -> set[int]:
+        """Return the steps of the ranks that have values in a reduction."""
+        return {sign.step for sign in self.signs(packed) if sign.presence is Presence.PRESENT}
+
     def others(self, packed: Packed, step: int) -> dict[int, RankSign]:
         """Return the signs of the ranks that have no values of a step, by rank: of a large job they are few.
 

@@ -5,10 +5,12 @@ from __future__ import annotations
 import time
 from collections import deque
 from collections.abc import Sequence
+from dataclasses import replace
 
 from otel_train.catalogue import Layout
 from otel_train.ring import MOST_LATE_KEYS
 from otel_train.step.alignment import Alignment
+from otel_train.step.clock import LOG_APART_NS
 from otel_train.step.flight import Collective, Flight
 from otel_train.step.late_transport import LateTransport
 from otel_train.step.late_values import LateValue
@@ -247,6 +249,9 @@ class Reducer:
         if self.plan.everybody(flight.packed, flight.step) or self._is_of_others(flight):
             self._landed.append(self._vectors.reduced(flight, late))
             self._landed_ns = flight.time_ns
+        elif self.hurries and flight.closes and len(steps := self.plan.present_steps(flight.packed)) == 1:
+            self._landed.append(self._vectors.reduced(replace(flight, step=steps.pop()), late))  # one step ahead
+            self._landed_ns = flight.time_ns
         else:
             self.abandoned += not flight.extra
             self._vectors.give_back(flight)
@@ -277,7 +282,8 @@ class Reducer:
             steps.add(flight.step)
         is_of_others = len(absent) < len(jobs) and steps == {flight.step}
         if is_of_others:
-            self.warnings.missing(absent, flight.step)
+            if not self.hurries:
+                self.warnings.missing(absent, flight.step)
         elif len(steps) > 1:
             self._alignment.correct(flight.number, flight.step, max(steps))
             signs = zip(jobs, self.plan.signs(flight.packed), strict=True)
@@ -362,20 +368,29 @@ class Reducer:
         self._all_closed = True
         if self._some_closed:  # one that closed earlier has launched this many
             self._take_part_until(last - 1)
-        if any(sign.presence is Presence.CLOSED_EARLY for sign in closed):
-            self._reduce_rest(max(sign.step for sign in closed))
+        early = {sign.step for sign in closed if sign.presence is Presence.CLOSED_EARLY}
+        if early:
+            newest = max(sign.step for sign in closed)
+            # A step that some rank has recorded is out; what is left belongs to the one after it.
+            self._reduce_rest(newest if newest in early else newest + 1)
 
     def _take_part_until(self, number: int) -> None:
         assert self._closing is not None
         while self._alignment.count <= number and not self.stopped:
-            sign = RankSign(self._closing.step, Presence.CLOSED)
+            # A rank that a signal ends a little later than this one takes what is left here too.
+            early = self.hurries and self._rest is not None
+            sign = RankSign(self._closing.step, Presence.CLOSED_EARLY if early else Presence.CLOSED)
             self._submit(self._vectors.absent(sign, self._closing.time_ns, extra=True))
 
     def _reduce_rest(self, step: int) -> None:
-        """Reduce what was measured since the last log step; of a rank whose last step is an earlier one it is lost."""
+        """Reduce what was measured since the last log step.
+
+        Of a rank whose last step is an earlier one it is lost, unless a signal ends it.
+        """
         assert self._closing is not None
-        time_ns, rest, self._rest = self._closing.time_ns, self._rest, None
-        if rest is not None and self._closing.step == step:
+        rest, self._rest = self._rest, None
+        time_ns = max(self._closing.time_ns, self._landed_ns + LOG_APART_NS if self.hurries else 0)
+        if rest is not None and (self._closing.step == step or self.hurries):
             flight = self._vectors.pack(step, time_ns, rest)
             self._late.put(flight, rest, self._alignment.count)
             self._submit(flight)

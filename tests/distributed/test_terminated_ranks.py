@@ -21,7 +21,7 @@ STEPS = 25
 
 
 def train(out: Path, log_every: int, steps: Sequence[int], elsewhere: str) -> None:
-    """Make so many steps on each rank, each with a pick; then add a value without ending a step, and do `elsewhere`."""
+    """Make so many steps on each rank, each with a pick; then add a value to the next one, and do `elsewhere`."""
     import time  # noqa: F401  # it is for what is called
 
     import torch
@@ -37,16 +37,17 @@ def train(out: Path, log_every: int, steps: Sequence[int], elsewhere: str) -> No
     for step in range(1, steps[rank] + 1):
         meter.pick(0)
         telemetry.step(step, {"loss": float(step)})
-    meter.pick(0)
-    telemetry.add({"loss": 40.0})
+    if steps[0] == steps[1]:
+        meter.pick(0)
+        telemetry.add({"loss": 40.0})
     (out / f"{rank}.ready").touch()
     exec(elsewhere, {**globals(), **locals()})
 
 
 def end_all(ranks: Sequence[Rank], folder: Path, apart: float = 0.0) -> list[int]:
     """Terminate ranks that are ready, so many seconds apart, and return their codes."""
-    for number in range(len(ranks)):
-        wait_until((folder / f"{number}.ready").exists, 60.0, f"rank {number}", log=ranks[number].log)
+    for number in range(2):
+        wait_until((folder / f"{number}.ready").exists, 60.0, f"rank {number}", log=folder / f"rank{number}.log")
     time.sleep(0.3)  # until what their main threads do has begun
     for rank in ranks:
         rank.process.send_signal(signal.SIGTERM)
@@ -81,3 +82,47 @@ def test_terminated_ranks_lose_nothing(log_every: int, apart: float, elsewhere: 
         reader = RingReader(path)
         assert (reader.progress.end, reader.error, reader.progress.abandoned) == (End.SIGNAL, "SIGTERM", 0)
     assert [log.count("Traceback") for log in logs] == [0, 0]
+
+
+@pytest.mark.parametrize(
+    ("steps", "last"),
+    [
+        ([25, 24], {25: 9.0}),
+        ([30, 29], {30: 10.0, 31: 9.0}),
+        ([29, 30], {30: 10.0, 31: 9.0}),
+        ([31, 29], {30: 10.0, 31: 10.0}),
+    ],
+)
+def test_ranks_apart_lose_nothing(steps: list[int], last: dict[int, float], tmp_path: Path) -> None:
+    """A signal meets ranks at different steps, on both sides of a log step too: the rows have the picks of all."""
+    program = script(tmp_path, train, tmp_path, 10, steps, "time.sleep(120)")
+    with lone_ranks(2, program) as ranks:
+        codes = end_all(ranks, tmp_path)
+        logs = [rank.log.read_text() for rank in ranks]
+    picks = cluster_values(tmp_path / "rings", rows.PICKS.wandb_key)
+    assert codes == [-signal.SIGTERM, -signal.SIGTERM], logs
+    assert {step: count for step, count in picks.items() if step > 20} == last
+    assert sum(picks.values()) == sum(steps), logs
+
+
+def test_lone_terminated_rank_goes_in_time(tmp_path: Path) -> None:
+    """A rank that a signal ends alone is dead soon; its peer trains on, and closes as ever."""
+    elsewhere = """
+if rank == 0:
+    while not (out / "ended").exists():
+        telemetry.step(step := step + 1, {"loss": 1.0})
+        time.sleep(0.02)
+    telemetry.close()
+else:
+    time.sleep(120)
+"""
+    program = script(tmp_path, train, tmp_path, 10, [STEPS, STEPS], elsewhere)
+    with lone_ranks(2, program) as ranks:
+        codes = end_all(ranks[1:], tmp_path)
+        (tmp_path / "ended").touch()
+        codes.append(ranks[0].end(30))
+        logs = [rank.log.read_text() for rank in ranks]
+    assert codes == [-signal.SIGTERM, 0], logs
+    reader = RingReader(ring_files(tmp_path / "rings")[0])
+    assert (reader.progress.end, reader.error) == (End.CLOSED, ""), logs
+    assert [log.count("Traceback") for log in logs] == [0, 0], logs
