@@ -24,6 +24,7 @@ NEEDED: dict[str, tuple[str, ...]] = {
     "gpu": _JOB,
     "batch_count": ("torch",),
     "by_source": ("torch",),
+    "disk": (),
 }
 """Modules that a section needs, in the order of `python -m benchmarks`."""
 PICTURE = "matplotlib"
