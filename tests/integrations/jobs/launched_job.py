@@ -155,6 +155,7 @@ def distribute_by_spark(folder: Path) -> None:
     from pyspark.ml.torch.distributor import TorchDistributor
     from pyspark.sql import SparkSession
 
+    os.environ["PYSPARK_PYTHON"] = sys.executable
     spark = SparkSession.builder.master(f"local[{RANKS}]").config("spark.ui.enabled", "false").getOrCreate()
     assert spark is not None
     TorchDistributor(num_processes=RANKS, local_mode=False, use_gpu=False).run(train_by_environment, folder)

@@ -158,7 +158,7 @@ def run_launcher(name: str, root: Path) -> dict[str, Launched]:
                 wait_until(lambda: all(one.is_delivered for one in launched), SECONDS)
         return {one.folder.name: one for one in launched}
     finally:
-        for pid in _processes(str(root)):
+        for pid in (*_ranks(root), *_processes(str(root))):  # first the ranks, which would start their sidecar again
             with contextlib.suppress(ProcessLookupError):
                 os.kill(pid, signal.SIGKILL)
 
@@ -180,9 +180,11 @@ def _run(name: str, root: Path, ways: tuple[str, ...], address: str) -> None:
     if name == "ray":
         variables["SLURM_JOB_ID"] = "43"  # whose name is not the run's: another worker may be elsewhere
     program = [interpreter(launcher.environment), *launcher.options, JOBS / "launched_job.py", name, root, *ways]
+    # A shell's command in the background ignores SIGINT, which is how mp.spawn's ranks hear of the end of their parent.
+    command = ["env", "--default-signal=INT", *launcher.before, *map(str, program)]
     log = root / f"{ways[0]}.log"
     with log.open("w") as output:
-        job = subprocess.Popen([*launcher.before, *map(str, program)], env=variables, stdout=output, stderr=output)
+        job = subprocess.Popen(command, env=variables, stdout=output, stderr=output)
     try:
         for way in (way for way in ways if way != "normal"):
             folder = root / way
