@@ -243,3 +243,29 @@ def test_any_moment_loses_nothing(attempt: int, parent: Parent, tmp_path: Path) 
     picks = sum(ring.layout.by_key(*ring.layout.split(record.values))[key] for record in records)
     assert records[-1].step <= picks <= records[-1].step + 1  # one of the step that is being made
     assert ring.progress.step == records[-1].step
+
+
+@pytest.mark.skipif(os.geteuid() != 0, reason="makes a namespace of processes")
+def test_first_process_goes_on(tmp_path: Path) -> None:
+    """The first process of a container, which SIGTERM does not end, records on after one."""
+    program = """
+        import sys, time
+        from pathlib import Path
+        import otel_train
+        folder = Path(sys.argv[1])
+        with otel_train.init(ring_dir=folder / "rings", log_every=10) as telemetry:
+            telemetry.step(1)
+            (folder / "ready").touch()
+            while not (folder / "signalled").exists():
+                time.sleep(0.01)
+            telemetry.step(10)
+    """
+    command = ["unshare", "--pid", "--fork", sys.executable, "-c", dedent(program), str(tmp_path)]
+    process = subprocess.Popen(command, env={**os.environ, "OTEL_TRAIN_SIDECAR": "external"})
+    wait_until((tmp_path / "ready").exists, 60.0, "the session")
+    [first] = Path(f"/proc/{process.pid}/task/{process.pid}/children").read_text().split()
+    os.kill(int(first), signal.SIGTERM)
+    (tmp_path / "signalled").touch()
+    assert process.wait(60) == 0
+    progress = RingReader(ring_files(tmp_path / "rings")[0]).progress
+    assert (progress.step, progress.end) == (10, End.CLOSED)
