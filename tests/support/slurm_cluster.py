@@ -19,7 +19,7 @@ from tests.support.environment import clean_environment
 from tests.support.mounts import require_root
 from tests.support.network import Host, running_network
 from tests.support.slurm_job import SlurmJob
-from tests.support.slurm_node import NodeHost, daemon_environment, has_freezer
+from tests.support.slurm_node import TOGETHER, NodeHost, daemon_environment, has_freezer
 from tests.support.stack_programs import ROOT
 from tests.support.waiting import wait_until
 
@@ -168,7 +168,7 @@ class SlurmCluster:
 
     def _daemon(self, *command: str) -> None:
         with (self.home / f"{command[0]}.out").open("wb") as output:
-            enter = ["nsenter", f"--net=/run/netns/{self.controller.namespace}"]
+            enter = [*TOGETHER, "nsenter", f"--net=/run/netns/{self.controller.namespace}"]
             process = subprocess.Popen(
                 [*enter, *command], env=daemon_environment(self.home), stdout=output, stderr=output
             )

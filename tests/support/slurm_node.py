@@ -13,6 +13,8 @@ from tests.support.network import Host
 from tests.support.stack_programs import ROOT
 
 BINARIES = Path(sys.executable).parent
+TOGETHER = ("setpriv", "--pdeathsig", "KILL")
+"""A command that runs another one, which is killed as soon as this process is."""
 FREEZER = Path("/sys/fs/cgroup/freezer")
 NODE = """\
 set -e
@@ -86,7 +88,7 @@ class NodeHost:
         command = [f"--net=/run/netns/{self.host.namespace}", "sh", "-c", join + unshare]
         with (self.home / self.name / "init.log").open("ab") as log:
             self._process = subprocess.Popen(
-                ["nsenter", *command], env=daemon_environment(self.home), stdout=log, stderr=log
+                [*TOGETHER, "nsenter", *command], env=daemon_environment(self.home), stdout=log, stderr=log
             )
 
     def _own_freezer(self) -> str:
