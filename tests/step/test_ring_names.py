@@ -67,10 +67,11 @@ def test_disk_rings_are_kept_writable(
 ) -> None:
     """By a thread that ends with the session; rings across a network are one warning that says what to set."""
     monkeypatch.setattr(first_step, "file_system_of", lambda _: kind)
+    before = {*threading.enumerate()}
     with otel_train.init(ring_dir=tmp_path, close_timeout=0.0) as telemetry:
         for step in (1, 2):
             telemetry.step(step)
-        started = [thread for thread in threading.enumerate() if thread.name == "otel_train ring"]
+        started = [thread for thread in {*threading.enumerate()} - before if thread.name == "otel_train ring"]
     for thread in started:
         thread.join(30)
     assert [thread.is_alive() for thread in started] == [False] * (kind != "tmpfs")
