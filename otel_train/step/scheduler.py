@@ -20,6 +20,8 @@ from otel_train.step.slurm import job_id, job_name, step_of
 
 _UIDS = ("k8s.jobset.uid", "k8s.job.uid", "k8s.pod.uid")
 """Attributes that name a Kubernetes job, the largest first; a pod's is the same after its container starts again."""
+_LONGEST_UID = 64
+"""Characters of what can be an id of Kubernetes' (it has 36): a longer text is no run's name."""
 _BATCH = -1
 """Number of the step of a batch script or a shell, which comes before srun's."""
 _LAUNCHES = "launches"
@@ -49,7 +51,8 @@ def scheduled_job(environ: Mapping[str, str], attributes: Mapping[str, str]) -> 
     """
     if job_id(environ):
         return _slurm_job(environ)
-    uid = next((attributes[name] for name in _UIDS if attributes.get(name)), "")
+    uids = (attributes.get(name, "") for name in _UIDS)
+    uid = next((uid for uid in uids if 0 < len(uid) <= _LONGEST_UID and uid.isprintable()), "")
     if not uid:
         return None
     index = environ.get("JOB_COMPLETION_INDEX", "")

@@ -69,7 +69,9 @@ def test_job_names_run(environ: Mapping[str, str], expected: str) -> None:
     assert name_of(environ) == expected
 
 
-@pytest.mark.parametrize("environ", [{}, {"SLURM_JOB_ID": "x"}, {"JOB_COMPLETION_INDEX": "1"}, pod(job="")])
+@pytest.mark.parametrize(
+    "environ", [{}, {"SLURM_JOB_ID": "x"}, {"JOB_COMPLETION_INDEX": "1"}, pod(job=""), pod(job="x" * 65)]
+)
 def test_no_job_names_nothing(environ: Mapping[str, str]) -> None:
     """Without a job, or with an index alone, a run is named as without a scheduler."""
     assert scheduled_job(environ, resource_attributes(environ)) is None
