@@ -46,8 +46,10 @@ SIGNATURES: dict[str, str] = {
     "Picks.drain": "n",
     "hash_ids": "iqmmnnh",
     "late_slots": "dcc",
+    "leave_signal": "n",
     "mix_ids": "qc",
     "route": "qcqqqq",
+    "watch_signal": "nnn",
 }
 """A letter for each argument, for what is right; see `Arguments.of`. A function that is not here gets anything."""
 OF_LETTER = {"I": "IntervalState", "K": "Clock", "R": "Ring", "P": "Picks"}

@@ -63,6 +63,15 @@ static bool is_plain(const struct sigaction *action)
     return !(action->sa_flags & SA_SIGINFO) && action->sa_handler == SIG_DFL;
 }
 
+/* Tell whether a signal is one of those that are watched; an error is set for another. */
+static bool is_ours(int64_t number)
+{
+    if (number == SIGTERM || number == SIGHUP)
+        return true;
+    PyErr_SetString(PyExc_ValueError, "only SIGTERM and SIGHUP are watched");
+    return false;
+}
+
 static PyObject *watch_signal(PyObject *Py_UNUSED(module), PyObject *const *args, Py_ssize_t count)
 {
     int64_t number, pipe, bound_ns;
@@ -72,6 +81,8 @@ static PyObject *watch_signal(PyObject *Py_UNUSED(module), PyObject *const *args
         PyErr_SetString(PyExc_TypeError, "watch_signal() takes a signal, a descriptor and nanoseconds");
         return NULL;
     }
+    if (!is_ours(number))
+        return NULL;
     struct sigaction before, ours = {.sa_sigaction = on_signal, .sa_flags = SA_SIGINFO | SA_RESTART | SA_ONSTACK};
     if (sigaction((int)number, NULL, &before) != 0)
         return PyErr_SetFromErrno(PyExc_OSError);
@@ -95,6 +106,8 @@ static PyObject *leave_signal(PyObject *Py_UNUSED(module), PyObject *const *args
         PyErr_SetString(PyExc_TypeError, "leave_signal() takes a signal");
         return NULL;
     }
+    if (!is_ours(number))
+        return NULL;
     struct sigaction present, plain = {.sa_handler = SIG_DFL};
     if (sigaction((int)number, NULL, &present) != 0)
         return PyErr_SetFromErrno(PyExc_OSError);
