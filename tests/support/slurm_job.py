@@ -64,7 +64,7 @@ class SlurmJob:
         """Return the ids of the runs that its ranks say that they belong to."""
         return {line for path in self.home.glob("rank*.run") for line in path.read_text().splitlines()}
 
-    def reach(self, step: int, *, start: int = 1, seconds: float = 150) -> None:
+    def reach(self, step: int, *, start: int = 1, seconds: float = 280) -> None:
         """Wait until all ranks have made that step, in the so-manyth start of the job."""
 
         def reached() -> bool:

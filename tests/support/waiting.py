@@ -29,6 +29,6 @@ def wait_until(
     """
     deadline = time.monotonic() + seconds
     while not holds():
-        text = f":\n{log.read_text()}" if log is not None and time.monotonic() >= deadline else ""
+        text = f":\n{log.read_text()}" if log is not None and log.exists() and time.monotonic() >= deadline else ""
         assert time.monotonic() < deadline, f"{what} did not happen within {seconds:.0f} s{text}"
         time.sleep(pause)
