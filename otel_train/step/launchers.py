@@ -31,7 +31,8 @@ def launchers(environ: Mapping[str, str]) -> Iterator[Launcher]:
     """Yield the launchers whose variables are about this process, the nearest to it first.
 
     Slurm sets SLURM_PROCID and SLURM_NTASKS also for the one process that a batch script is, so srun's count for its
-    tasks only. What a job that was submitted by a rank has inherited from it counts for nothing.
+    tasks only, and so do the PMI variables that it sets for them. What a job that was submitted by a rank has inherited
+    from it counts for nothing.
     """
     yield TORCHRUN
     yield _OPEN_MPI

@@ -18,10 +18,13 @@ from otel_train.descriptors import open_private
 from otel_train.ring import default_base, start_time
 from otel_train.step.slurm import job_id, job_name, step_of
 
-_UIDS = ("k8s.jobset.uid", "k8s.job.uid", "k8s.pod.uid")
+_SET = "k8s.jobset.uid"
+_UIDS = (_SET, "k8s.job.uid", "k8s.pod.uid")
 """Attributes that name a Kubernetes job, the largest first; a pod's is the same after its container starts again."""
+_JOB = "k8s.job.name"
+"""Attribute with a job's name: in a set it is the same after the set began anew, and the job's uid another one."""
 _LONGEST_UID = 64
-"""Characters of what can be an id of Kubernetes' (it has 36): a longer text is no run's name."""
+"""Characters of what can be an id of Kubernetes' (it has 36), or a job's name (63): a longer text names no run."""
 _BATCH = -1
 """Number of the step of a batch script or a shell, which comes before srun's."""
 _LAUNCHES = "launches"
@@ -34,8 +37,8 @@ class ScheduledJob(NamedTuple):
 
     name: str
     """Name of the job, the same after it was started again."""
-    part: tuple[int, int, int] = (0, 0, 0)
-    """Slurm's job, step and task, or the pod's index: of a job's processes the first part names the run."""
+    part: tuple[int, int, int, str] = (0, 0, 0, "")
+    """Slurm's job, step and task, or the pod's index and its job's name in a JobSet: the first part names the run."""
     suffix: str = ""
     """End of the name where the job's first part takes no part in the run."""
     start: str = ""
@@ -51,13 +54,17 @@ def scheduled_job(environ: Mapping[str, str], attributes: Mapping[str, str]) -> 
     """
     if job_id(environ):
         return _slurm_job(environ)
-    uids = (attributes.get(name, "") for name in _UIDS)
-    uid = next((uid for uid in uids if 0 < len(uid) <= _LONGEST_UID and uid.isprintable()), "")
-    if not uid:
+    ids = {name: attributes.get(name, "") for name in (*_UIDS, _JOB)}
+    valid = {name: text for name, text in ids.items() if 0 < len(text) <= _LONGEST_UID and text.isprintable()}
+    level = next((name for name in _UIDS if name in valid), "")
+    if not level:
         return None
+    # The jobs of a set may be one training or several, each with pods from index 0 on.
+    job = valid.get(_JOB, "") if level == _SET else ""
     index = environ.get("JOB_COMPLETION_INDEX", "")
     pod = int(index) if index.isascii() and index.isdigit() else 0
-    return ScheduledJob(uid, (0, 0, pod), f"-i{pod}" if pod else "", _container())
+    suffix = (f"-{job}" if job else "") + (f"-i{pod}" if pod else "")
+    return ScheduledJob(valid[level], (0, 0, pod, job), suffix, _container())
 
 
 def _slurm_job(environ: Mapping[str, str]) -> ScheduledJob:
@@ -66,7 +73,7 @@ def _slurm_job(environ: Mapping[str, str]) -> ScheduledJob:
         suffix = (f"-s{step.number}" if step.number else "") + (f"-t{step.task}" if step.task else "")
     else:  # on several nodes srun's first step may be elsewhere, where nobody sees what the batch script launches
         suffix = "-b" if environ.get("SLURM_JOB_NUM_NODES", "1") != "1" else ""
-    part = int(job_id(environ)), _BATCH if step.number is None else step.number, step.task
+    part = int(job_id(environ)), _BATCH if step.number is None else step.number, step.task, ""
     return ScheduledJob(job_name(environ), part, suffix, environ.get("SLURM_RESTART_COUNT", "") or "0")
 
 
@@ -101,7 +108,8 @@ def _count_launch(job: str, launch: str) -> int:
     descriptor = open_private(default_base() / _LAUNCHES, os.O_RDWR | os.O_CREAT)
     with os.fdopen(descriptor, "r+", encoding="utf-8", errors="replace") as file:
         fcntl.flock(file, fcntl.LOCK_EX)
-        lines = [line.rstrip("\n") for line in file]
+        text = file.read()
+        lines = text.splitlines()
         launches = [line.rpartition(" ")[2] for line in lines if line.rpartition(" ")[0] == job]
         if own in launches:
             return launches.index(own) + 1
@@ -111,7 +119,8 @@ def _count_launch(job: str, launch: str) -> int:
             file.truncate()
             lines = lines[-_KEPT:]
         else:
-            lines = lines[-1:]
+            torn = text[-1:] not in ("", "\n")  # a disk was full, or a machine went down
+            lines = [""] * torn + lines[-1:]
         file.seek(0, os.SEEK_END)
         file.writelines(f"{line}\n" for line in lines)
         return len(launches) + 1

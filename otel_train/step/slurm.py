@@ -84,9 +84,15 @@ def is_task(environ: Mapping[str, str]) -> bool:
 
 
 def is_stale(environ: Mapping[str, str]) -> bool:
-    """Tell whether PMI's variables are those of another Slurm job, which has submitted this one."""
-    job = environ.get("PMI_JOBID", "").partition(".")[0]
-    return bool(job) and "MPI_LOCALRANKID" not in environ and job_id(environ) not in ("", job)
+    """Tell whether the PMI variables that srun has set are not about this process.
+
+    They are another job's, which has submitted this one, another step's, which has started this one's srun, or those of
+    the one shell that `srun --pty` starts with several tasks.
+    """
+    job, _, step = environ.get("PMI_JOBID", "").partition(".")
+    if not job or "MPI_LOCALRANKID" in environ or not job_id(environ):
+        return False
+    return job != job_id(environ) or not is_task(environ) or step not in ("", str(step_of(environ).number))
 
 
 def slurm_attributes(environ: Mapping[str, str]) -> dict[str, str]:

@@ -23,7 +23,12 @@ from tests.support.environment import clean_environment
         (recorded.TASK, (1, 2, 1, None, "SLURM_STEP_NUM_TASKS")),
         (recorded.PMI2, (1, 2, 1, None, "PMI_SIZE")),
         ({**recorded.TASK, **recorded.TORCHRUN}, (5, 8, 1, 4, "WORLD_SIZE")),
+        (
+            {**recorded.PMI2, "SLURM_STEP_ID": "1", "SLURM_STEP_NUM_TASKS": "4", "SLURM_NTASKS": "4"},
+            (1, 4, 1, None, "SLURM_STEP_NUM_TASKS"),
+        ),
         ({**recorded.BATCH, **recorded.INTEL_MPI}, (1, 2, 1, 2, "PMI_SIZE")),
+        ({**recorded.PTY_PMI2, **recorded.INTEL_MPI}, (1, 2, 1, 2, "PMI_SIZE")),
         ({**recorded.CHAINED, **recorded.INTEL_MPI}, (1, 2, 1, 2, "PMI_SIZE")),
     ],
     ids=[
@@ -34,7 +39,9 @@ from tests.support.environment import clean_environment
         "srun",
         "PMI2",
         "torchrun in srun",
+        "step in PMI2",
         "MPI in batch",
+        "MPI in pty",
         "MPI in chain",
     ],
 )
@@ -51,11 +58,12 @@ def test_launcher_gives_ranks(environ: Mapping[str, str], expected: tuple[object
         recorded.SALLOC,
         recorded.BATCH,
         recorded.PTY,
+        recorded.PTY_PMI2,
         recorded.INTERACTIVE,
         recorded.CHAINED,
         {"JOB_COMPLETION_INDEX": "3"},
     ],
-    ids=["salloc", "batch", "pty", "interactive", "chained", "indexed pod"],
+    ids=["salloc", "batch", "pty", "pty PMI2", "interactive", "chained", "indexed pod"],
 )
 def test_lone_process_is_no_rank(environ: Mapping[str, str]) -> None:
     """One process in a job of several tasks is alone, whatever number Slurm gives to it; a pod's index is no rank."""

@@ -30,6 +30,12 @@ def pod(index: int | None = None, **uids: str) -> dict[str, str]:
     return {"OTEL_RESOURCE_ATTRIBUTES": pairs} | ({} if index is None else {"JOB_COMPLETION_INDEX": str(index)})
 
 
+def pod_of_set(job: str, index: int = 0, uid: str = "set") -> dict[str, str]:
+    """Return the environment of a pod of one of a JobSet's jobs."""
+    environ = pod(index, jobset=uid, job=UID)
+    return environ | {"OTEL_RESOURCE_ATTRIBUTES": f"{environ['OTEL_RESOURCE_ATTRIBUTES']},k8s.job.name={job}"}
+
+
 def job_of(environ: Mapping[str, str]) -> ScheduledJob:
     """Return the scheduler's job of a process with these variables."""
     job = scheduled_job(environ, resource_attributes(environ))
@@ -60,6 +66,10 @@ def name_of(environ: Mapping[str, str], launch: str = "one") -> str:
         (pod(0, job=UID), UID),
         (pod(3, job=UID), f"{UID}-i3"),
         (pod(jobset="set", job=UID), "set"),
+        (pod_of_set("train-nodes-0"), "set-train-nodes-0"),
+        (pod_of_set("train-nodes-0", 3), "set-train-nodes-0-i3"),
+        (pod_of_set("x" * 65), "set"),
+        (pod_of_set("x", uid=""), UID),
         (pod(pod="p"), "p"),
         ({**recorded.BATCH, **pod(3, job=UID)}, "pilot-43"),
     ],
@@ -104,6 +114,14 @@ def test_remembered_launches_are_bounded(base: Path, monkeypatch: pytest.MonkeyP
     assert name_of({**recorded.BATCH, "SLURM_JOB_ID": "19"}, "y") == "pilot-19-l2"
 
 
+def test_torn_line_hides_no_launch(base: Path) -> None:
+    """What follows a line that was half written is remembered: asked again, a launch has the same name."""
+    name_of({**recorded.BATCH, "SLURM_JOB_ID": "7"})
+    (path,) = base.glob("*/launches")
+    path.write_text(path.read_text()[:-3])
+    assert [name_of(recorded.BATCH, launch) for launch in ("a", "b", "a")] == ["pilot-43", "pilot-43-l2", "pilot-43"]
+
+
 def test_unwritable_base_mixes_nothing(monkeypatch: pytest.MonkeyPatch) -> None:
     """Where launches can't be counted each one has an id of its own, which begins with the job's name."""
     monkeypatch.setattr(scheduler, "default_base", lambda: Path("/nonexistent"))
@@ -119,6 +137,8 @@ def test_first_part_names_run() -> None:
     assert first_part(jobs) == 2
     assert first_part([*jobs, job_of(recorded.BATCH)]) == 4
     assert first_part([None, None]) is None
+    pods = [pod_of_set("b"), pod_of_set("a", 1), pod_of_set("a")]
+    assert first_part([*map(job_of, pods)]) == 2
 
 
 @pytest.mark.usefixtures("external_sidecar")

@@ -36,6 +36,8 @@ INTERACTIVE = {
 """`salloc -n4` with `LaunchParameters=use_interactive_step`."""
 PMI2 = {**TASK, "PMI_JOBID": "43.0", "PMI_RANK": "1", "PMI_SIZE": "2", "SLURM_MPI_TYPE": "pmi2"}
 """`srun -n2 --mpi=pmi2`, the second task."""
+PTY_PMI2 = {**PTY, "PMI_JOBID": "43.0", "PMI_RANK": "0", "PMI_SIZE": "2", "SLURM_MPI_TYPE": "pmi2"}
+"""`srun -n2 --mpi=pmi2 --pty bash`."""
 CHAINED = {
     **PMI2,
     **BATCH,
