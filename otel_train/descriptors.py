@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import contextlib
 import os
+import resource
 from collections.abc import Iterator
 from pathlib import Path
 
@@ -24,6 +25,19 @@ def standard_descriptors() -> Iterator[None]:
     finally:
         for descriptor in opened:
             os.close(descriptor)
+
+
+def allow_descriptors(most: int) -> None:
+    """Raise the number of files that this process may have open, as far as the system lets it.
+
+    Args:
+        most: As many as are of use.
+    """
+    soft, hard = resource.getrlimit(resource.RLIMIT_NOFILE)
+    if hard != resource.RLIM_INFINITY:
+        most = min(most, hard)
+    if soft != resource.RLIM_INFINITY and soft < most:
+        resource.setrlimit(resource.RLIMIT_NOFILE, (most, hard))
 
 
 def open_private(path: Path, flags: int) -> int:

@@ -25,6 +25,7 @@ from otel_train.bridge.wandb_environment import left_out
 from otel_train.bridge.wandb_file import WANDB_FOLDER
 from otel_train.bridge.wandb_processes import end_writers
 from otel_train.bridge.wandb_sink import WandbSink
+from otel_train.descriptors import allow_descriptors
 from otel_train.exceptions import ConfigurationError
 from otel_train.paths import absolute
 from otel_train.wakeup import Wakeup
@@ -167,7 +168,7 @@ def run_bridge(config: BridgeConfig, *, ready: Callable[[str], None] | None = No
     """
     if ignored := left_out(os.environ):
         logger.info("%s: for one job's run, not for a bridge's; ignored", ", ".join(ignored))
-    _allow_descriptors()
+    allow_descriptors(DESCRIPTORS)
     wakeup = Wakeup()
     with wakeup.handling(dict.fromkeys((signal.SIGTERM, signal.SIGINT), wakeup.set)):
         bridge = Bridge(config)
@@ -182,13 +183,6 @@ def run_bridge(config: BridgeConfig, *, ready: Callable[[str], None] | None = No
                 # wandb waits for its uploads at exit without a bound; a service manager would kill us instead.
                 os._exit(1)
     return 0
-
-
-def _allow_descriptors() -> None:
-    soft, hard = resource.getrlimit(resource.RLIMIT_NOFILE)
-    most = DESCRIPTORS if hard == resource.RLIM_INFINITY else min(DESCRIPTORS, hard)
-    if soft != resource.RLIM_INFINITY and soft < most:
-        resource.setrlimit(resource.RLIMIT_NOFILE, (most, hard))
 
 
 def _is_loopback(host: str) -> bool:

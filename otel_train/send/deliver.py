@@ -86,7 +86,7 @@ def _is_done(backlog: Backlog, action: Callable[[], bool]) -> bool:
     try:
         done = action()
     except Exception as error:  # noqa: BLE001  # damaged values, a file system's errors
-        backlog.reason = f"it can't be delivered: {error if isinstance(error, OSError) else repr(error):.300}"
+        backlog.reason = f"it can't be delivered: {str(error) if isinstance(error, OSError) else repr(error):.300}"
         done = True
     if done:  # a process may have few descriptors, and a machine many directories
         backlog.close()

@@ -44,9 +44,9 @@ def by_owner(paths: Iterable[Path]) -> tuple[dict[int, list[tuple[Path, bool]]],
             if os.geteuid() != ROOT:
                 owned[os.geteuid()].append((path, True))
                 continue
-            owner = _owner(path)
-            others = list(_of_others(path)) if owner == ROOT else []
-            owned[owner].append((path, not others))
+            real, owner = _resolved(path)
+            others = list(_of_others(real)) if owner == ROOT else []
+            owned[owner].append((real, not others))
             for inside, other in others:
                 owned[other].append((inside, False))
         except Unusable as error:
@@ -54,36 +54,47 @@ def by_owner(paths: Iterable[Path]) -> tuple[dict[int, list[tuple[Path, bool]]],
     return dict(owned), unusable
 
 
-def _owner(path: Path) -> int:
-    """Return the owner of a directory, or of a link that is not root's."""
+def _resolved(path: Path) -> tuple[Path, int]:
+    """Return a directory without the links on the way to it, and its owner; of a link that is not root's itself.
+
+    What is found out about a path with links holds for no later use of it: their owners can exchange them.
+    """
     try:
         status = path.lstat()
-        if stat.S_ISLNK(status.st_mode) and status.st_uid == ROOT:
-            status = path.stat()
+        if not stat.S_ISLNK(status.st_mode) or status.st_uid == ROOT:
+            path = Path(os.path.realpath(path, strict=True))
+            status = path.lstat()
     except OSError as error:
         raise _missing(path, error) from None
-    return status.st_uid
+    return path, status.st_uid
 
 
 def _of_others(base: Path) -> Iterator[tuple[Path, int]]:
-    """Yield the directories of other users in one of root's, and their owners."""
-    with contextlib.suppress(OSError), os.scandir(base) as entries:
-        for entry in sorted(entries, key=lambda entry: entry.name):
+    """Yield the directories of other users in one of root's, and their owners.
+
+    What can't be looked at is left out: `ring_directories` says it of the same base.
+    """
+    entries: list[os.DirEntry[str]] = []
+    with contextlib.suppress(OSError), os.scandir(base) as scanned:
+        entries = sorted(scanned, key=lambda entry: entry.name)
+    for entry in entries:
+        with contextlib.suppress(OSError):
             if entry.is_dir(follow_symlinks=False):
                 owner = entry.stat(follow_symlinks=False).st_uid
                 if owner != ROOT:
                     yield Path(entry.path), owner
 
 
-def ring_directories(path: Path, *, named: bool) -> Iterator[tuple[Path, bool]]:
-    """Yield the directories of this process's user with rings at a path: itself, or those in it.
+def ring_directories(path: Path, *, named: bool) -> tuple[list[tuple[Path, bool]], list[DirectoryFigures]]:
+    """Return the directories of this process's user with rings at a path: itself, or those in it.
 
     Args:
         path: The path, absolute.
         named: Whether the user has named it: then it must hold something.
 
-    Yields:
-        Each with rings, and whether it is the path that was named.
+    Returns:
+        Each with rings, and whether it is the path that was named; the figures of those in it that may hold rings, and
+        that nothing can be sent from.
 
     Raises:
         Unusable: It is missing, belongs to somebody else, is open to others, or holds no rings.
@@ -93,29 +104,57 @@ def ring_directories(path: Path, *, named: bool) -> Iterator[tuple[Path, bool]]:
         if not stat.S_ISDIR(status.st_mode):
             raise Unusable(path, State.MISSING, "it is not a directory; give a job's OTEL_TRAIN_RING_DIR")
         rings = ring_files(path)
-        inside = sorted(entry for entry in path.iterdir() if not entry.is_symlink() and entry.is_dir())
+        inside = sorted(path.iterdir())
     except PermissionError:
         raise Unusable(path, State.LEFT, _not_own(path)) from None
     except OSError as error:
         raise _missing(path, error) from None
     own = status.st_uid == os.geteuid()
     if rings and own and not status.st_mode & _OTHERS_WRITE and _is_safe(path):
-        yield path, named
-        return
-    sent = 0
+        return [(path, named)], []
+    usable, left = list[tuple[Path, bool]](), list[DirectoryFigures]()
     for directory in inside:
-        with contextlib.suppress(OSError):
-            below = directory.lstat()
-            closed = not below.st_mode & _OTHERS_WRITE and _is_safe(directory)
-            if below.st_uid == os.geteuid() and closed and ring_files(directory):
-                sent += 1
-                yield directory, False
-    if not sent and named:
+        try:
+            if _has_own_rings(directory):
+                usable.append((directory, False))
+        except (FileNotFoundError, NotADirectoryError):
+            continue  # it went meanwhile
+        except Unusable as error:
+            left.append(error.figures)
+        except OSError as error:
+            reason = f"it can't be looked at ({error.strerror or error})"
+            left.append(DirectoryFigures(directory=str(directory), state=State.LEFT, reason=reason))
+    if not usable and not left and named:
         if rings and not own:
             raise Unusable(path, State.LEFT, _not_own(path))
-        if any(ring.lstat().st_uid == os.geteuid() for ring in rings):  # others' were put there by those who may write
-            raise Unusable(path, State.LEFT, f"others may write in it or above it; `chmod go-w {path}`, or move it")
+        _refuse_open(path, rings)
         raise Unusable(path, State.EMPTY, "it holds no rings")
+    return usable, left
+
+
+def _has_own_rings(directory: Path) -> bool:
+    """Tell whether a path in a base is a directory of this process's user with rings.
+
+    Raises:
+        Unusable: It is open to others.
+    """
+    status = directory.lstat()
+    if not stat.S_ISDIR(status.st_mode) or status.st_uid != os.geteuid():
+        return False
+    rings = ring_files(directory)
+    if status.st_mode & _OTHERS_WRITE or not _is_safe(directory):
+        _refuse_open(directory, rings)
+        return False
+    return bool(rings)
+
+
+def _refuse_open(path: Path, rings: Iterable[Path]) -> None:
+    """Raise Unusable for a directory that is open to others, if this process's user has rings there.
+
+    Others' were put there by those who may write.
+    """
+    if any(ring.lstat().st_uid == os.geteuid() for ring in rings):
+        raise Unusable(path, State.LEFT, f"others may write in it or above it; `chmod go-w {path}`, or move it")
 
 
 def _is_safe(path: Path) -> bool:
@@ -125,7 +164,9 @@ def _is_safe(path: Path) -> bool:
     """
     if os.geteuid() != ROOT:
         return True
-    for parent in path.resolve().parents:
+    if os.path.realpath(path) != str(path):  # a link was put in its way meanwhile
+        return False
+    for parent in path.parents:
         status = parent.stat()
         if status.st_uid != ROOT or (status.st_mode & _OTHERS_WRITE and not status.st_mode & stat.S_ISVTX):
             return False

@@ -11,6 +11,7 @@ from functools import partial
 from pathlib import Path
 from typing import Any
 
+from otel_train.descriptors import allow_descriptors
 from otel_train.endpoint import Endpoint
 from otel_train.send.deliver import deliver, load_libraries
 from otel_train.send.figures import DirectoryFigures, State, from_json
@@ -18,6 +19,8 @@ from otel_train.send.owner_process import OwnerProcess, readable
 from otel_train.send.owners import Unusable, by_owner, ring_directories
 from otel_train.send.time_limit import TimeLimit
 
+DESCRIPTORS = 1 << 16
+"""Files that it opens at most: one for each ring, and a lock for each directory."""
 MOST_AT_ONCE = 8
 """Users whose rings root sends at once: each is a process of some 50 MB."""
 EXTRA = 5.0
@@ -45,6 +48,7 @@ def send_rings(paths: Iterable[Path], timeout: float, *, clean: bool = False) ->
     """
     until = time.monotonic() + timeout
     Endpoint.read()
+    allow_descriptors(DESCRIPTORS)
     owned, figures = by_owner(paths)
     limit = TimeLimit(until)
     if owned.keys() <= {os.geteuid()}:
@@ -61,10 +65,12 @@ def _deliver(paths: Paths, limit: TimeLimit, *, clean: bool) -> list[DirectoryFi
     directories: dict[Path, bool] = {}
     for path, named in paths:
         try:
-            for directory, is_named in ring_directories(path, named=named):
-                directories[directory] = directories.get(directory, False) or is_named
+            usable, unusable = ring_directories(path, named=named)
         except Unusable as error:
-            figures.append(error.figures)
+            usable, unusable = [], [error.figures]
+        for directory, is_named in usable:
+            directories[directory] = directories.get(directory, False) or is_named
+        figures += unusable
     return figures + deliver(list(directories.items()), limit, clean=clean)
 
 

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import contextlib
+import ctypes
 import os
 import shutil
 import stat
@@ -17,6 +19,7 @@ from otel_train.catalogue import cluster_name, rows
 from otel_train.ring import Kind
 from otel_train.send import send_rings
 from otel_train.send.owner_process import OwnerProcess
+from otel_train.send.owners import Unusable, by_owner, ring_directories
 from otel_train.testing import OtlpReceiver
 from tests.support.otlp_http import Response, serving_http
 from tests.support.rank_ring import Rank
@@ -47,6 +50,25 @@ def leave(run: Path, uid: int, *steps: int) -> Path:
     for path in (run, rank.ring.path):
         os.chown(path, uid, uid, follow_symlinks=False)
     return rank.ring.path
+
+
+@contextlib.contextmanager
+def hung_up(path: Path) -> Iterator[None]:
+    """Have a mount there whose server has gone, as of sshfs after its process was killed."""
+    libc = ctypes.CDLL(None, use_errno=True)
+    try:
+        server = os.open("/dev/fuse", os.O_RDWR)
+    except OSError as error:
+        pytest.skip(f"this machine has no FUSE: {error}")
+    options = f"fd={server},rootmode=40000,user_id=0,group_id=0".encode()
+    failed = libc.mount(b"gone", bytes(path), b"fuse", 0, options)
+    os.close(server)
+    if failed:
+        pytest.skip(f"this process may not mount: {os.strerror(ctypes.get_errno())}")
+    try:
+        yield
+    finally:
+        libc.umount2(bytes(path), 2)
 
 
 def test_root_sends_as_owner(base: Path, receiver: OtlpReceiver) -> None:
@@ -108,6 +130,63 @@ def test_users_link_to_root_is_refused(base: Path, receiver: OtlpReceiver) -> No
     assert (refused.code, refused.states, receiver.values(PICKS)) == (1, ["left"], [])
     assert "run the command as that user, or as root" in refused.figures["directories"][0]["reason"]
     assert (send(base / "own").code, receiver.values(PICKS)) == (0, [1])
+
+
+def test_unusable_folders_are_told(base: Path, receiver: OtlpReceiver) -> None:
+    """A folder in a base that can't be read, or is open to others, is named with exit code 1; the others are sent."""
+    jobs = base / "jobs"
+    jobs.mkdir(mode=0o700)
+    os.chown(jobs, USER, USER)
+    for name, step in (("locked", 1), ("open", 2), ("run", 3)):
+        leave(jobs / name, USER, step)
+    (jobs / "locked").chmod(0)
+    (jobs / "open").chmod(0o770)
+    outcome = send(jobs)
+    reasons = {Path(sent["directory"]).name: sent["reason"] for sent in outcome.figures["directories"]}
+    assert (outcome.code, receiver.values(PICKS), reasons["run"]) == (1, [3], "")
+    assert ("can't be looked at" in reasons["locked"], "others may write" in reasons["open"]) == (True, True)
+
+
+def test_hung_up_mount_hides_nothing(base: Path, receiver: OtlpReceiver) -> None:
+    """A folder that is a mount whose server has gone is named, and hides no other user's rings."""
+    (base / "dead").mkdir()
+    leave(base / "run", USER, 1)
+    leave(base / "roots", 0, 2)
+    with hung_up(base / "dead"):
+        outcome = send(base)
+    assert (outcome.code, sorted(outcome.states)) == (1, ["delivered", "delivered", "left"])
+    assert sorted(receiver.values(PICKS)) == [1, 2]
+
+
+def test_foreign_lock_costs_its_directory(base: Path, receiver: OtlpReceiver) -> None:
+    """A lock file that the owner can't open is told of its directory; the owner's others are sent."""
+    leave(base / "run", USER, 1)
+    leave(base / "other", USER, 2)
+    (base / "run" / "sidecar.lock").touch(0o600)
+    outcome = send(base / "run", base / "other")
+    assert (outcome.code, sorted(outcome.states), receiver.values(PICKS)) == (1, ["delivered", "left"], [2])
+    assert any("Permission denied" in sent["reason"] for sent in outcome.figures["directories"])
+
+
+def test_exchanged_links_lead_nowhere(base: Path) -> None:
+    """What a user's link on the way leads to is decided once: an exchange afterwards leads root nowhere else."""
+    for name in ("one", "two"):
+        (base / name).mkdir()
+        leave(base / name / "run", 0, 1)
+    link, folder = base / "link", base / "folder"
+    link.symlink_to(base / "one")
+    folder.mkdir()
+    leave(folder / "run", 0, 2)
+    os.chown(folder, USER, USER)
+    owned, unusable = by_owner([link / "run", folder / "run"])
+    link.unlink()
+    shutil.move(folder, base / "old")
+    for path in (link, folder):
+        path.symlink_to(base / "two")
+    (first, second) = [path for path, _ in owned[0]]
+    assert (ring_directories(first, named=True), unusable) == (([(base / "one" / "run", True)], []), [])
+    with pytest.raises(Unusable, match="others may write"):
+        ring_directories(second, named=True)
 
 
 def test_open_directory_sends_folders_only(base: Path, receiver: OtlpReceiver) -> None:

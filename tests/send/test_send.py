@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import os
+import resource
 import shutil
 import signal
 import socket
@@ -237,6 +238,29 @@ def test_damage_costs_only_itself(receiver: OtlpReceiver, tmp_path: Path) -> Non
     one, two, _ = outcome.figures["directories"]
     assert "is not a ring file" in one["unreadable"]["rank00009-1.ring"]
     assert "use the writer's release" in two["reason"]
+
+
+def test_linked_lock_costs_its_directory(receiver: OtlpReceiver, tmp_path: Path) -> None:
+    """A lock file that is a link to nowhere is told of its directory; the others are sent."""
+    leave(tmp_path / "one", 1)
+    (tmp_path / "one" / "sidecar.lock").symlink_to(tmp_path / "nowhere")
+    leave(tmp_path / "two", 2)
+    outcome = send(tmp_path / "one", tmp_path / "two")
+    assert (outcome.code, outcome.states, receiver.values(PICKS)) == (1, ["left", "delivered"], [2])
+    assert "symbolic link" in outcome.figures["directories"][0]["reason"]
+
+
+def test_many_directories_fit(receiver: OtlpReceiver, tmp_path: Path) -> None:
+    """More directories than files may be open by default are sent: the hard limit counts."""
+    for number in range(40):
+        leave(tmp_path / f"run{number}", 1).ring.release()
+    limits = resource.getrlimit(resource.RLIMIT_NOFILE)
+    resource.setrlimit(resource.RLIMIT_NOFILE, (40, limits[1]))
+    try:
+        sending = begin(tmp_path)
+    finally:
+        resource.setrlimit(resource.RLIMIT_NOFILE, limits)
+    assert (end(sending).code, len(receiver.values(PICKS))) == (0, 40)
 
 
 def test_copied_rings_are_ended(rank: Rank, receiver: OtlpReceiver, tmp_path: Path) -> None:
