@@ -6,6 +6,8 @@
 #   OTEL_EXPORTER_OTLP_ENDPOINT=http://collector.example:4317
 #   OTEL_TRAIN_COMMAND=/opt/otel_train/bin/otel-train
 #   OTEL_TRAIN_RINGS=/local/otel_train      a disk's folder with one of each user in it, where rings are on a disk
+# Any other code would drain the node, whatever is in the settings.
+trap 'exit 0' EXIT
 set -a
 settings=${OTEL_TRAIN_SLURM_ENV:-/etc/otel_train/slurm.env}
 [ ! -r "$settings" ] || . "$settings"
@@ -22,11 +24,14 @@ fi
 send() {
     "${OTEL_TRAIN_COMMAND:-otel-train}" send --timeout "${OTEL_TRAIN_SEND_TIMEOUT:-60}" "$@"
 }
+set --
 for directory in "/dev/shm/otel_train-$SLURM_JOB_UID" "/dev/shm/otel_train-$SLURM_JOB_UID"-[1-7]; do
-    [ ! -d "$directory" ] || send "$directory"
+    [ ! -d "$directory" ] || set -- "$@" "$directory"
 done
+# Both at once: the timeout is for all that the node is held for. What is left stays in the rings; the next job's epilog
+# tries again.
+[ $# = 0 ] || send "$@" &
 # In memory the next job's sidecar bounds what is kept; on a disk nobody would.
 directory=${OTEL_TRAIN_RINGS:+$OTEL_TRAIN_RINGS/$SLURM_JOB_UID}
 [ ! -d "$directory" ] || send --clean "$directory"
-# Any other code would drain the node. What is left stays in the rings; the next job's epilog tries again.
-exit 0
+wait
