@@ -178,9 +178,14 @@ class Backlog:
         return self._sender.delay if self._sender is not None else 0.0
 
     @property
+    def is_waiting(self) -> bool:
+        """Whether another process has the lock, or its turn."""
+        return self._lock is None
+
+    @property
     def is_held_up(self) -> bool:
         """Whether nothing can be sent at present: the receiver does not take it, or another process has the lock."""
-        return self._lock is None or (self._tally is not None and self._tally.failure is not None)
+        return self.is_waiting or (self._tally is not None and self._tally.failure is not None)
 
     def _begin(self, exporter: BoundedExporter) -> bool:
         """Take the lock, if it is free, and read the rings anew: whoever had it may have moved their cursors."""

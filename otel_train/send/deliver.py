@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+import math
 import signal
+import time
 from collections.abc import Callable, Sequence
 from pathlib import Path
 
@@ -22,20 +24,27 @@ LONGEST_PAUSE = 2.0
 """Longest pause, in seconds, between two tries of a failing receiver."""
 
 
-def deliver(directories: Sequence[tuple[Path, bool]], limit: TimeLimit, *, clean: bool) -> list[DirectoryFigures]:
+def deliver(
+    directories: Sequence[tuple[Path, bool]], limit: TimeLimit, *, clean: bool, patience: float = math.inf
+) -> tuple[list[DirectoryFigures], list[tuple[Path, bool]]]:
     """Deliver what rings of this process's user hold, and return the figures.
 
     Args:
         directories: Directories of rings, and whether the user has named each.
         limit: When to end; SIGTERM and SIGINT end it earlier. In the main thread only.
         clean: Whether the rings of jobs that have ended are removed when all is delivered.
+        patience: Seconds after which it ends where nothing is left to do but to wait for other processes.
+
+    Returns:
+        The figures, and the directories for which it ended so: what was passed of them.
     """
+    waiting: list[Backlog] = []
     backlogs = [Backlog(path, named=named) for path, named in directories]
     with limit.wakeup.handling({signal.SIGTERM: limit.stop, signal.SIGINT: limit.stop}):
         try:
             pending = [backlog for backlog in backlogs if not _is_done(backlog, backlog.look)]
             if pending:
-                _send(pending, limit)
+                waiting = _send(pending, limit, patience)
         finally:
             for backlog in backlogs:
                 backlog.close()
@@ -44,7 +53,7 @@ def deliver(directories: Sequence[tuple[Path, bool]], limit: TimeLimit, *, clean
         run = look_at_run(Path(delivered.directory))
         if run is not None and run.done and remove_run(run):
             delivered.freed = run.size
-    return figures
+    return figures, [given for given, backlog in zip(directories, backlogs, strict=True) if backlog in waiting]
 
 
 def load_libraries() -> None:
@@ -61,17 +70,23 @@ def load_libraries() -> None:
     exporter.close()
 
 
-def _send(pending: list[Backlog], limit: TimeLimit) -> None:
+def _send(pending: list[Backlog], limit: TimeLimit, patience: float) -> list[Backlog]:
+    """Send all, and return those that only others are waited for, when the patience is over."""
     endpoint = Endpoint.read()
     missing = receiver_is_missing(endpoint)
-    pause = POLL
+    pause, worked = POLL, time.monotonic()
     with BoundedExporter(endpoint, limit) as exporter:
         while pending and limit.left:
             pending = [backlog for backlog in pending if not _advance(backlog, exporter, missing)]
+            if not all(backlog.is_waiting for backlog in pending):
+                worked = time.monotonic()
+            elif time.monotonic() - worked > patience:
+                return pending
             held_up = all(backlog.is_held_up for backlog in pending)
             pause = min(LONGEST_PAUSE, 2 * pause) if held_up else POLL
             if pending:
                 limit.pause(max(pause, *(backlog.delay for backlog in pending)) if held_up else 0.0)
+    return []
 
 
 def _advance(backlog: Backlog, exporter: BoundedExporter, missing: str) -> bool:

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
-from dataclasses import asdict, dataclass, field
+from dataclasses import asdict, dataclass, field, replace
 from enum import StrEnum
 from typing import Any
 
@@ -70,7 +70,30 @@ class DirectoryFigures:
         """Return the sum of one count over the runs."""
         return sum(getattr(run, count) for run in self.runs)
 
+    def add(self, before: DirectoryFigures) -> None:
+        """Count what was done for the directory before.
 
+        Examples:
+            >>> from otel_train.send.figures import DirectoryFigures, RunFigures, State
+            >>> runs = [RunFigures(run="a", delivered=1, left=left) for left in (3, 2)]
+            >>> first, last = (DirectoryFigures(directory="/rings", state=State.LEFT, runs=[run]) for run in runs)
+            >>> last.add(first)
+            >>> last.total("delivered"), last.total("left")
+            (2, 2)
+        """
+        runs = {run.run: run for run in self.runs}
+        for earlier in before.runs:
+            run = runs.get(earlier.run)
+            if run is None:
+                self.runs.append(replace(earlier, left=0))
+            else:
+                for count in DONE:
+                    setattr(run, count, getattr(run, count) + getattr(earlier, count))
+        self.by, self.receiver = self.by or before.by, self.receiver or before.receiver
+        self.refusal = self.refusal or before.refusal
+
+
+DONE = ("delivered", "overwritten", "points", "refused")
 COUNTS = ("delivered", "left", "overwritten", "points", "refused")
 
 

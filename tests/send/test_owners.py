@@ -16,14 +16,16 @@ from pathlib import Path
 import pytest
 
 from otel_train.catalogue import cluster_name, rows
-from otel_train.ring import Kind
+from otel_train.ring import Kind, take_lock
 from otel_train.send import send_rings
 from otel_train.send.owner_process import OwnerProcess
 from otel_train.send.owners import Unusable, by_owner, ring_directories
+from otel_train.send.send_rings import MOST_AT_ONCE
 from otel_train.testing import OtlpReceiver
 from tests.support.otlp_http import Response, serving_http
 from tests.support.rank_ring import Rank
 from tests.support.send_command import begin, end, send
+from tests.support.waiting import wait_until
 
 PICKS = cluster_name(rows.PICKS.name)
 USER, OTHER = 23001, 23002
@@ -206,6 +208,25 @@ def test_root_avoids_users_parents(base: Path, receiver: OtlpReceiver) -> None:
     outcome = send(base / "run")
     assert (outcome.code, receiver.values(PICKS)) == (1, [])
     assert "others may write in it or above it" in outcome.figures["directories"][0]["reason"]
+
+
+def test_waiting_users_make_way(base: Path, receiver: OtlpReceiver) -> None:
+    """As many users as are sent at once, who only wait for their sidecars, keep no other user waiting."""
+    locks = []
+    for number in range(MOST_AT_ONCE):
+        leave(base / f"run{number}", USER + number, 1)
+        (base / f"run{number}" / "sidecar.lock").touch(0o600)
+        os.chown(base / f"run{number}" / "sidecar.lock", USER + number, USER + number)
+        locks.append(take_lock(base / f"run{number}"))
+    leave(base / "last", USER + MOST_AT_ONCE, 7)
+    sending = begin("--timeout", "1000", base)
+    wait_until(lambda: receiver.values(PICKS) == [7], what="the last user's rings")
+    for lock in locks:
+        assert lock is not None
+        os.close(lock)
+    outcome = end(sending)
+    assert (outcome.code, outcome.states) == (0, ["delivered"] * (MOST_AT_ONCE + 1))
+    assert (outcome.figures["delivered"], len(receiver.values(PICKS))) == (MOST_AT_ONCE + 1, MOST_AT_ONCE + 1)
 
 
 @pytest.mark.usefixtures("receiver")
