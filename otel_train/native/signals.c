@@ -20,17 +20,20 @@ static struct {
     volatile int pipe;
     volatile long bound_ns;
     volatile sig_atomic_t came; /* whether a signal has come: further ones change nothing */
-} watch = {.pipe = -1};
+    volatile int timer;         /* what ends the process after the bound; -1: nothing */
+} watch = {.pipe = -1, .timer = -1};
 
-/* Have the kernel send the signal once more after the bound: Python may not come to it. */
-static void begin_bound(int number)
+/* Have the kernel send the signal once more after the bound, for Python may not come to it; tell whether it will. */
+static bool begin_bound(int number)
 {
     struct sigevent event = {.sigev_notify = SIGEV_SIGNAL, .sigev_signo = number};
     event.sigev_value.sival_ptr = &watch;
     struct itimerspec bound = {.it_value = {watch.bound_ns / 1000000000, watch.bound_ns % 1000000000}};
     int timer; /* the kernel's: the C library's calls take memory, which a handler must not */
-    if (syscall(SYS_timer_create, CLOCK_MONOTONIC, &event, &timer) == 0)
-        syscall(SYS_timer_settime, timer, 0, &bound, NULL);
+    if (syscall(SYS_timer_create, CLOCK_MONOTONIC, &event, &timer) != 0)
+        return false; /* the user has as many pending signals as `ulimit -i` allows */
+    watch.timer = timer;
+    return syscall(SYS_timer_settime, timer, 0, &bound, NULL) == 0;
 }
 
 static void on_signal(int number, siginfo_t *info, void *context)
@@ -45,8 +48,7 @@ static void on_signal(int number, siginfo_t *info, void *context)
             return;
         }
         watch.came = 1;
-        begin_bound(number);
-        over = write(watch.pipe, &byte, 1) != 1;
+        over = !begin_bound(number) || write(watch.pipe, &byte, 1) != 1;
     } else {
         over = true;
     }
@@ -91,7 +93,6 @@ static PyObject *watch_signal(PyObject *Py_UNUSED(module), PyObject *const *args
     watch.owner = getpid();
     watch.pipe = (int)pipe;
     watch.bound_ns = (long)bound_ns;
-    watch.came = 0;
     if (sigaction((int)number, &ours, NULL) != 0)
         return PyErr_SetFromErrno(PyExc_OSError);
     Py_RETURN_TRUE;
@@ -123,14 +124,26 @@ static PyObject *signal_came(PyObject *Py_UNUSED(module), PyObject *Py_UNUSED(ig
     return PyBool_FromLong(watch.came && getpid() == watch.owner);
 }
 
+/* Forget that a signal has come: nothing is watched yet, or the process goes on after all. */
+static PyObject *forget_signal(PyObject *Py_UNUSED(module), PyObject *Py_UNUSED(ignored))
+{
+    if (watch.timer >= 0 && getpid() == watch.owner) /* a forked child has none of its parent's timers */
+        syscall(SYS_timer_delete, watch.timer);
+    watch.timer = -1;
+    watch.came = 0;
+    Py_RETURN_NONE;
+}
+
 PyDoc_STRVAR(watch_doc, "watch_signal(number, pipe, bound_ns): see step/signal_watch.py.");
 PyDoc_STRVAR(leave_doc, "leave_signal(number): see step/signal_watch.py.");
 PyDoc_STRVAR(came_doc, "signal_came(): see step/signal_watch.py.");
+PyDoc_STRVAR(forget_doc, "forget_signal(): see step/signal_watch.py.");
 
 static PyMethodDef functions[] = {
     {"watch_signal", (PyCFunction)(void (*)(void))watch_signal, METH_FASTCALL, watch_doc},
     {"leave_signal", (PyCFunction)(void (*)(void))leave_signal, METH_FASTCALL, leave_doc},
     {"signal_came", signal_came, METH_NOARGS, came_doc},
+    {"forget_signal", forget_signal, METH_NOARGS, forget_doc},
     {NULL, NULL, 0, NULL},
 };
 

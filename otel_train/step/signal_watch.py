@@ -9,6 +9,7 @@ import sys
 import threading
 import time
 from collections.abc import Callable, Iterator
+from functools import partial
 from pathlib import Path
 
 from otel_train.descriptors import standard_descriptors
@@ -22,6 +23,8 @@ _SIGNALS = (int(signal.SIGTERM), int(signal.SIGHUP))
 """Signals that schedulers and launchers, and a terminal that goes away, end a process with."""
 _STOP = b"\0"
 _PAUSE = 0.0005
+_LOOK = 0.01
+"""Seconds between two looks at whether the process goes on."""
 _SWITCH_INTERVAL, _LONG_INTERVAL = 0.005, 0.1
 """Seconds for which a thread that runs keeps others waiting: Python's own, and one in which a row is measured."""
 _PACKAGE = f"{Path(__file__).parents[1]}{os.sep}"
@@ -40,7 +43,8 @@ class SignalWatch:
     """The process's watch for signals whose default is to end it, while sessions are open.
 
     A signal that somebody handles, or ignores, is theirs; so it is from the moment at which they say so, and what they
-    do then decides how sessions end. The first process of a container, which the kernel protects from such signals, has
+    do then decides how sessions end; who says so while sessions are being ended has a process that goes on, without
+    them. The first process of a container, which the kernel protects from such signals, has
     none. In a forked child nothing is watched.
     """
 
@@ -57,61 +61,82 @@ class SignalWatch:
         with self._lock:
             self._ends.append(end)
             if self._thread is None and core is not None and os.getpid() != 1:
-                self._begin(core.watch_signal)
+                self._begin()
 
     def remove(self, end: End) -> None:
         """Leave out a session that has ended; where it was the last one, give the signals back."""
         with self._lock:
             if end in self._ends:
                 self._ends.remove(end)
-            if not self._ends and not self.came and self._thread is not None:
-                _leave()
-                os.write(self._pipe[1], _STOP)
-                self._thread.join()
-                self._close_pipe()
+            thread, pipe = self._thread, self._pipe
+            if self._ends or self.came or thread is None:
+                return
+            _leave()
+            os.write(pipe[1], _STOP)
+            self._thread, self._pipe = None, (-1, -1)
+        thread.join()  # without the lock: where a signal has come after all, the thread takes it
+        _close(pipe)
 
     @property
     def came(self) -> bool:
         """Whether a signal has come, so that the process is about to end."""
         return core is not None and core.signal_came()
 
-    def _begin(self, watch: Callable[[int, int, int], bool]) -> None:
+    def _begin(self) -> None:
+        assert core is not None, "its twins watch nothing"
+        core.forget_signal()
         with contextlib.suppress(OSError, RuntimeError):  # no descriptor, or no thread, is left: as without a watch
             with standard_descriptors():
                 self._pipe = os.pipe2(os.O_CLOEXEC)
             os.set_blocking(self._pipe[1], False)
             bound_ns = int(BOUND * 1e9)
-            watched = [watch(number, self._pipe[1], bound_ns) for number in _SIGNALS]
+            watched = [core.watch_signal(number, self._pipe[1], bound_ns) for number in _SIGNALS]
             if any(watched):
-                self._thread = threading.Thread(target=self._run, name="otel_train signals", daemon=True)
+                run = partial(self._run, self._pipe[0])
+                self._thread = threading.Thread(target=run, name="otel_train signals", daemon=True)
                 self._thread.start()
                 return
         _leave()
         self._close_pipe()
 
     def _close_pipe(self) -> None:
-        self._thread = None
-        for descriptor in self._pipe:
-            if descriptor >= 0:
-                os.close(descriptor)
-        self._pipe = -1, -1
+        _close(self._pipe)
+        self._thread, self._pipe = None, (-1, -1)
 
-    def _run(self) -> None:
-        data = os.read(self._pipe[0], 1)
+    def _run(self, reader: int) -> None:
+        data = os.read(reader, 1)
         if data == _STOP:
             return
         number = data[0]
         name, deadline = signal.Signals(number).name, time.monotonic() + BOUND - _MARGIN
-        enders = [threading.Thread(target=self._call, args=(end, name, deadline), daemon=True) for end in self._ends]
         try:
-            for ender in enders:
-                ender.start()
-            for ender in enders:
-                ender.join(max(0.0, deadline - time.monotonic()))
+            self._end_all(name, deadline)
         finally:
             _leave()
             signal.pthread_sigmask(signal.SIG_UNBLOCK, {number})
             signal.raise_signal(number)
+            self._go_on()
+
+    def _end_all(self, name: str, deadline: float) -> None:
+        enders = [threading.Thread(target=self._call, args=(end, name, deadline), daemon=True) for end in self._ends]
+        for ender in enders:
+            try:
+                ender.start()
+            except RuntimeError:  # from Python 3.12 on an interpreter that ends starts no thread
+                ender.run()
+        for ender in enders:
+            if ender.is_alive():
+                ender.join(max(0.0, deadline - time.monotonic()))
+
+    def _go_on(self) -> None:
+        """Watch anew: the signal did not end the process, for somebody has taken it since it came."""
+        with self._lock:
+            if core is not None:
+                core.forget_signal()
+            if self._thread is threading.current_thread():
+                self._close_pipe()
+                if self._ends:
+                    self._begin()
 
     def _call(self, end: End, name: str, deadline: float) -> None:
         self._enders.add(threading.get_ident())
@@ -122,12 +147,14 @@ class SignalWatch:
         """Wait for the process's end, where a signal has come: nothing more is recorded, and it must not end by itself.
 
         Returns:
-            Whether one has, where the process goes on all the same.
+            Whether one has, and the process still ends; not where somebody has taken the signal, so that it goes on.
         """
-        came = self.came
-        if came:
-            time.sleep(BOUND)
-        return came
+        if core is None or not core.signal_came():
+            return False
+        until = time.monotonic() + BOUND
+        while core.signal_came() and time.monotonic() < until:
+            time.sleep(_LOOK)
+        return bool(core.signal_came())
 
     @contextlib.contextmanager
     def undisturbed(self, making_step: Callable[[], bool], deadline: float) -> Iterator[bool]:
@@ -174,6 +201,12 @@ class SignalWatch:
             _leave()
             self._close_pipe()
         self.__init__()  # type: ignore[misc]
+
+
+def _close(pipe: tuple[int, int]) -> None:
+    for descriptor in pipe:
+        if descriptor >= 0:
+            os.close(descriptor)
 
 
 def _leave() -> None:

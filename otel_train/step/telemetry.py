@@ -381,7 +381,10 @@ class Telemetry:
         if not self._enabled:
             self._session_end.await_recorded(deadline)
             return
-        self._session_end.by_signal(running, name, deadline, partial(self._let_go, _CLOSED))
+        try:
+            self._session_end.by_signal(running, name, deadline, lambda: self._let_go(_CLOSED.replace("close()", name)))
+        finally:
+            WATCH.remove(self._end_by_signal)
 
     def __reduce__(self) -> NoReturn:
         raise SessionCopyError(

@@ -189,6 +189,91 @@ def test_held_interpreter_ends_in_time(parent: Parent, tmp_path: Path) -> None:
     assert (ended.code, ended.ends()) == (-15, [(End.OPEN, "", 20)]), ended.log
 
 
+def test_no_timer_ends_at_once(parent: Parent, tmp_path: Path) -> None:
+    """Where the kernel has no timer for the bound, nothing is waited for: a process must not outlive its signal."""
+    code = """
+        import resource
+        begin()
+        resource.setrlimit(resource.RLIMIT_SIGPENDING, (0, 0))
+        ready()
+        ctypes.PyDLL(None).read(os.pipe()[0], b"", 1)
+    """
+    ended = parent.run(tmp_path, code, after=0.2)
+    assert (ended.code, ended.ends()) == (-15, [(End.OPEN, "", 20)]), ended.log
+
+
+def test_no_thread_ends_session(parent: Parent, tmp_path: Path) -> None:
+    """An interpreter that starts no thread any more, as one that ends from Python 3.12 on, records the rest too."""
+    code = """
+        def refuse(thread):
+            raise RuntimeError("can't create new thread at interpreter shutdown")
+        begin(run_id="a"), begin(run_id="b")
+        threading.Thread.start = refuse
+        rest()
+    """
+    ended = parent.run(tmp_path, code)
+    assert (ended.code, ended.ends()) == (-15, [(End.SIGNAL, "SIGTERM", 25)] * 2), ended.log
+
+
+def test_each_watched_signal_is_seen(parent: Parent, tmp_path: Path) -> None:
+    """A signal that comes while a further one begins to be watched is not forgotten."""
+    code = """
+        from otel_train.native import core
+        reader, writer = os.pipe()
+        assert core.watch_signal(15, writer, 10**12)
+        os.kill(os.getpid(), 15)
+        assert core.watch_signal(1, writer, 10**12)
+        os._exit(9 if core.signal_came() else 8)
+    """
+    ended = parent.run(tmp_path, code, 0)
+    assert ended.code == 9, ended.log
+
+
+@pytest.mark.parametrize(
+    ("handler", "calls", "early"),
+    [("signal.SIG_IGN", 0, False), ("lambda *_: calls.append(1)", 1, True)],
+    ids=["ignored", "handled"],
+)
+def test_signal_taken_late_ends_nothing(handler: str, calls: int, early: bool, parent: Parent, tmp_path: Path) -> None:
+    """Who takes a signal while it ends sessions goes on, waits for nothing, and has further sessions, watched too."""
+    code = f"""
+        from otel_train.step.signal_watch import BOUND, WATCH
+
+        def wait(*_):
+            time.sleep(1)
+            WATCH.remove(wait)
+
+        def init():
+            return otel_train.init(ring_dir=f"{{folder}}/rings", log_every=10, run_id="b")
+
+        calls, telemetry, another = [], begin(run_id="a"), init() if {early} else None
+        WATCH.add(wait)
+        ready()
+        while not WATCH.came:
+            time.sleep(0.001)
+        signal.signal(15, {handler})
+        for _ in range(500):
+            if not WATCH.came:
+                break
+            time.sleep(0.01)
+        else:
+            os._exit(8)
+        telemetry.step(26)
+        telemetry.close()
+        another = another or init()
+        for step in range(1, 26):
+            another.step(step)
+        time.sleep(BOUND)
+        assert len(calls) == {calls}
+        os.kill(os.getpid(), 1)
+        rest()
+    """
+    ended = parent.run(tmp_path, code)
+    assert ended.code == -1, ended.log
+    assert sorted(ended.ends()) == [(End.SIGNAL, "SIGHUP", 25), (End.SIGNAL, "SIGTERM", 25)], ended.log
+    assert ended.log.count("step(26) came after SIGTERM") == 1
+
+
 def test_every_session_ends(parent: Parent, tmp_path: Path) -> None:
     """Two sessions of a process are recorded, each with its rest, within one bound."""
     ended = parent.run(tmp_path, "begin(run_id='a'); begin(run_id='b'); rest()")
