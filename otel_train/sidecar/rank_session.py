@@ -42,6 +42,8 @@ class RankSession:
 
 
 def drop_inherited_settings() -> None:
-    """Give up what was inherited from the rank: blocked signals and file modes."""
+    """Give up what was inherited from the rank: blocked signals, but for those that are the rank's, and file modes."""
+    for number in (signal.SIGUSR1, signal.SIGUSR2):
+        signal.signal(number, signal.SIG_IGN)
     signal.pthread_sigmask(signal.SIG_SETMASK, ())
     os.umask(0o077)

@@ -231,7 +231,8 @@ class Sidecar:
 def run_sidecar(directory: Path, **options: Any) -> SidecarEnd:
     """Run a sidecar in this process until it is done, and return why it has ended.
 
-    SIGTERM winds it up, a second one or SIGINT ends it after one more try to send.
+    SIGTERM winds it up, a second one or SIGINT ends it after one more try to send. SIGUSR1 and SIGUSR2 are the ranks',
+    and change nothing here: Slurm signals whole steps.
 
     Args:
         directory: Directory of the rings.
@@ -242,5 +243,10 @@ def run_sidecar(directory: Path, **options: Any) -> SidecarEnd:
     """
     prepare_directory(directory)
     sidecar = Sidecar(directory, **options)
-    with sidecar.wakeup.handling({signal.SIGTERM: sidecar.wind_up, signal.SIGINT: sidecar.stop}):
+    others = dict.fromkeys((signal.SIGUSR1, signal.SIGUSR2), _ignore)
+    with sidecar.wakeup.handling({signal.SIGTERM: sidecar.wind_up, signal.SIGINT: sidecar.stop, **others}):
         return sidecar.run()
+
+
+def _ignore() -> None:
+    pass

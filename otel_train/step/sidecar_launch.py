@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import contextlib
 import os
+import signal
 import socket
 import subprocess
 import sys
@@ -47,6 +48,8 @@ _FILES = (
     "GRPC_DEFAULT_SSL_ROOTS_FILE_PATH",
 )
 """Variables that name files, which may be relative to the job's directory."""
+_RANKS_SIGNALS = signal.SIGUSR1, signal.SIGUSR2
+"""Signals that Slurm sends to a whole step (`--signal`): a sidecar inherits them blocked until it ignores them."""
 
 
 def launch(arguments: Sequence[str], log: Path, connection: socket.socket) -> subprocess.Popen[bytes]:
@@ -61,6 +64,7 @@ def launch(arguments: Sequence[str], log: Path, connection: socket.socket) -> su
         OSError: It can't be started.
     """
     descriptor = open_private(log, os.O_WRONLY | os.O_CREAT | os.O_APPEND)
+    before = signal.pthread_sigmask(signal.SIG_BLOCK, _RANKS_SIGNALS)
     try:
         return subprocess.Popen(
             [_executable(), "-P", "-c", f"import os; exec(os.environ.pop({_BEGIN!r}))", MODULE, *arguments],
@@ -72,6 +76,7 @@ def launch(arguments: Sequence[str], log: Path, connection: socket.socket) -> su
             start_new_session=True,
         )
     finally:
+        signal.pthread_sigmask(signal.SIG_SETMASK, before)
         os.close(descriptor)
 
 

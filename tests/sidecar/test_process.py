@@ -87,6 +87,20 @@ def test_grace_time_ends_sidecar(rank: Rank, receiver: OtlpReceiver, start: Star
     assert receiver.values(PICKS) == [1]
 
 
+@pytest.mark.parametrize("number", [signal.SIGUSR1, signal.SIGUSR2])
+def test_ranks_signals_change_nothing(number: signal.Signals, rank: Rank, receiver: OtlpReceiver, start: Start) -> None:
+    """What Slurm sends to a whole step before a time limit is for the ranks: a sidecar that people start goes on."""
+    sidecar = start()
+    rank.record(1)
+    wait_until(lambda: receiver.values(PICKS) == [1])
+    sidecar.send_signal(number)
+    rank.record(2)
+    wait_until(lambda: receiver.values(PICKS) == [1, 3] or sidecar.poll() is not None)
+    rank.ring.close(2, 0)
+    sidecar.terminate()
+    assert sidecar.wait(30) == 0
+
+
 @pytest.mark.parametrize("number", [signal.SIGTERM, signal.SIGINT])
 def test_second_signal_skips_grace(number: signal.Signals, rank: Rank, receiver: OtlpReceiver, start: Start) -> None:
     """A second SIGTERM, or a SIGINT, ends a sidecar at once though ranks go on."""

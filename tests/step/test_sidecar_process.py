@@ -5,8 +5,10 @@ from __future__ import annotations
 import ctypes
 import os
 import signal
+import socket
+import subprocess
 import threading
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from contextlib import closing
 from pathlib import Path
 
@@ -16,6 +18,7 @@ import torch
 from otel_train.catalogue import cluster_name, rows
 from otel_train.ring import Kind, is_alive, start_time
 from otel_train.step import sidecar_process as owner
+from otel_train.step.sidecar_launch import launch
 from otel_train.step.sidecar_process import SidecarProcess
 from otel_train.testing import OtlpReceiver
 from tests.support.rank_ring import Rank
@@ -99,6 +102,29 @@ def test_stopped_sidecar_stays_away(rank: Rank, receiver: OtlpReceiver, tmp_path
     os.kill(pid, signal.SIGTERM)
     wait_until(lambda: watching() <= before and is_gone(pid))
     assert process.pid == pid
+
+
+@pytest.mark.usefixtures("receiver")
+@pytest.mark.parametrize("number", [signal.SIGUSR1, signal.SIGUSR2])
+def test_ranks_signals_end_none(
+    number: signal.Signals, rank: Rank, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """What Slurm sends to all of a step before a time limit (`--signal`) ends no sidecar, nor one that is starting."""
+    started = []
+
+    def launch_signalled(arguments: Sequence[str], log: Path, connection: socket.socket) -> subprocess.Popen[bytes]:
+        started.append(launch(arguments, log, connection))
+        started[-1].send_signal(number)
+        return started[-1]
+
+    monkeypatch.setattr(owner, "launch", launch_signalled)
+    with closing(SidecarProcess(tmp_path, 0.0)) as process:
+        for step in (1, 2, 3):
+            os.kill(pid_of(process), number)
+            rank.record(step)
+            wait_until(rank.acknowledged)
+        assert len(started) == 1
+        end(process, rank)
 
 
 def test_closed_session_starts_none(rank: Rank, receiver: OtlpReceiver, tmp_path: Path) -> None:
