@@ -2,13 +2,18 @@
 
 from __future__ import annotations
 
+import threading
 import time
+from concurrent.futures import Future, wait
 from typing import Self
 
 from otel_train.endpoint import Endpoint
-from otel_train.otlp.answers import Answer, Verdict
+from otel_train.otlp.answers import Answer, Verdict, of_failure
 from otel_train.otlp.exporter import Exporter
 from otel_train.wakeup import Wakeup
+
+SPARE = 1.5
+"""Seconds that a request may take longer than its time: gRPC's own bound, which says why, is a second later."""
 
 
 class TimeLimit:
@@ -63,9 +68,23 @@ class BoundedExporter:
         return self._exporter.endpoint
 
     def send(self, body: bytes) -> Answer:
-        """Send one request and return its answer."""
+        """Send one request and return its answer.
+
+        It goes on in a thread, for no library bounds how long the system looks a name up.
+        """
         left = self._limit.left
-        return self._exporter.send(body, longest=left) if left else self.out_of_time
+        if not left:
+            return self.out_of_time
+        answer = Future[Answer]()
+        threading.Thread(target=self._answer, args=(body, left, answer), daemon=True).start()
+        wait([answer], left + SPARE)
+        return answer.result() if answer.done() else of_failure(f"no answer in {left:.3g} s; its name may be looked up")
+
+    def _answer(self, body: bytes, longest: float, answer: Future[Answer]) -> None:
+        try:
+            answer.set_result(self._exporter.send(body, longest=longest))
+        except Exception as error:  # noqa: BLE001  # it is raised again where it is waited for
+            answer.set_exception(error)
 
     def __enter__(self) -> Self:
         return self

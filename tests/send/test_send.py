@@ -7,7 +7,6 @@ import os
 import resource
 import shutil
 import signal
-import socket
 import subprocess
 import sys
 import tempfile
@@ -296,19 +295,6 @@ def test_resource_stays_the_writers(tmp_path: Path, monkeypatch: pytest.MonkeyPa
         assert send(tmp_path).code == 0
     names = ("host.name", "service.name", "slurm.job", "more")
     assert {tuple(resource.get(name) for name in names) for resource in resources} == {("node7", "job", "3", None)}
-
-
-@pytest.mark.parametrize("protocol", ["grpc", "http/protobuf"])
-def test_silent_receiver_ends_in_time(protocol: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    """A request ends with the time of the whole call, also where it may take longer by itself."""
-    leave(tmp_path, 1, 2)
-    monkeypatch.setenv("OTEL_EXPORTER_OTLP_PROTOCOL", protocol)
-    monkeypatch.setenv("OTEL_EXPORTER_OTLP_TIMEOUT", "60")
-    with socket.create_server(("127.0.0.1", 0)) as silent:
-        monkeypatch.setenv("OTEL_EXPORTER_OTLP_ENDPOINT", f"http://127.0.0.1:{silent.getsockname()[1]}")
-        outcome = end(begin("--timeout", "8", tmp_path), 50)
-    assert (outcome.code, outcome.figures["left"]) == (1, 2)
-    assert "does not acknowledge" in outcome.figures["directories"][0]["reason"]
 
 
 def test_sigterm_ends_with_figures(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:

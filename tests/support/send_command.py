@@ -6,6 +6,7 @@ import json
 import os
 import subprocess
 import sys
+from collections.abc import Sequence
 from typing import Any, NamedTuple
 
 COMMAND = [sys.executable, "-m", "otel_train", "send"]
@@ -24,9 +25,9 @@ class Outcome(NamedTuple):
         return [directory["state"] for directory in self.figures["directories"]]
 
 
-def begin(*arguments: object) -> subprocess.Popen[str]:
-    """Start it with this process's environment."""
-    command = [*COMMAND, "--json", *map(str, arguments)]
+def begin(*arguments: object, within: Sequence[str] = ()) -> subprocess.Popen[str]:
+    """Start it with this process's environment, by a command that goes on as the one that is given to it."""
+    command = [*within, *COMMAND, "--json", *map(str, arguments)]
     return subprocess.Popen(command, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True, env=dict(os.environ))
 
 
