@@ -40,3 +40,4 @@ def terminate(folder: Path) -> None:
     while len(list(folder.glob("terminates*"))) < dist.get_world_size():
         time.sleep(0.01)
     os.kill(os.getpid(), signal.SIGTERM)
+    time.sleep(60)  # the session ends first, in another thread
