@@ -13,6 +13,7 @@ import pytest
 
 from otel_train.ring import End, Kind, RingReader, ring_files
 from tests.integrations.support.loader_job import JOBS, RANKS, Outcome, interpreter, run_program
+from tests.integrations.support.terminated import LAST
 from tests.integrations.support.terminated_rings import check_terminated
 from tests.integrations.support.wandb_rows import check_wandb
 from tests.support.ports import free_port
@@ -124,7 +125,7 @@ def test_ends_are_recorded(folder: Path) -> None:
 
 def test_terminated_processes_keep_steps(folder: Path) -> None:
     """SIGTERM in a step kills the processes as it does without telemetry, and the rings have each step before."""
-    check_terminated(folder / "terminated", expected(folder / "terminated")["train/loss"])
+    check_terminated(folder / "terminated", expected(folder / "terminated")["train/loss"], LAST + 1)
 
 
 def test_spawned_tracker_has_both(tmp_path: Path) -> None:

@@ -199,11 +199,12 @@ def failed(folder: Path) -> None:
 
 
 def terminated(folder: Path) -> None:
-    """Get SIGTERM in a step."""
+    """Get SIGTERM in a step, one micro-batch of which has been logged."""
     script = Script(folder)
     train(script, 1, LAST)
     loss, weight, _ = next(script.losses())
     script.tracker.add({"train/loss": loss}, weight=weight)
+    script.note(LAST + 1, "train/loss", loss, weight)
     script.write()
     terminate(folder)
 
