@@ -243,7 +243,6 @@ class StateLedger:
             states.dtype is self.dtype and states.device == self.device and states.shape == (count, *self.state_shape)
         )
 
-    @outside_modes
     def wipe(self) -> None:
         """Drop every entry of this rank and clear the ring of evicted keys; the interval's counts stay.
 
