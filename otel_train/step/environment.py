@@ -7,7 +7,7 @@ import hashlib
 import os
 import re
 import socket
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterable, Iterator, Mapping
 from pathlib import Path
 from types import MappingProxyType
 from typing import NamedTuple
@@ -15,7 +15,7 @@ from typing import NamedTuple
 from otel_train.endpoint import Endpoint
 from otel_train.exceptions import ConfigurationError
 from otel_train.ring import RingSize, default_base
-from otel_train.step.launchers import TORCHRUN, launchers
+from otel_train.step.launchers import TORCHRUN, Launcher, launchers
 from otel_train.step.ray_train import ray_run_id
 from otel_train.step.resource import resource_attributes, valid_text
 from otel_train.step.scheduler import ScheduledJob, scheduled_job
@@ -74,11 +74,12 @@ class Environment(NamedTuple):
         disabled = environ.get("OTEL_SDK_DISABLED", "").strip().lower() in _TRUE
         attributes = resource_attributes(environ)
         of_ray = ray_run_id()
+        given = tuple(launchers(environ))  # once: a Slurm task looks its step up among the processes above it
         return cls(
-            rank=_launched(environ, "rank", 0)[1] or 0,
-            local_rank=_launched(environ, "local_rank", 0)[1],
-            world_size=launched_world_size(environ)[1],
-            local_world_size=_launched(environ, "local_world_size", 1)[1],
+            rank=_launched(environ, given, "rank", 0)[1] or 0,
+            local_rank=_launched(environ, given, "local_rank", 0)[1],
+            world_size=_launched(environ, given, "world_size", 1)[1] or 1,
+            local_world_size=_launched(environ, given, "local_world_size", 1)[1],
             disabled=disabled,
             attributes=attributes,
             run_id=environ.get("OTEL_TRAIN_RUN_ID", ""),
@@ -117,7 +118,7 @@ def launched_world_size(environ: Mapping[str, str] = os.environ) -> tuple[str, i
     Raises:
         ConfigurationError: The variable holds no such number.
     """
-    name, count = _launched(environ, "world_size", 1)
+    name, count = _launched(environ, launchers(environ), "world_size", 1)
     return name, 1 if count is None else count
 
 
@@ -127,9 +128,9 @@ def store_outlives_ranks(environ: Mapping[str, str] = os.environ) -> bool:
     return environ.get("TORCHELASTIC_USE_AGENT_STORE", "") == "True" and restarts.strip() not in ("", "0")
 
 
-def _launched(environ: Mapping[str, str], what: str, least: int) -> tuple[str, int | None]:
+def _launched(environ: Mapping[str, str], given: Iterable[Launcher], what: str, least: int) -> tuple[str, int | None]:
     """Return what a launcher says, and the variable that it says it with; some set -1 for what does not apply."""
-    for launcher in launchers(environ):
+    for launcher in given:
         variable = getattr(launcher, what)
         text = environ.get(variable, "").strip() if variable else ""
         if text and text != "-1":
