@@ -17,8 +17,7 @@ from otel_train.ring import Kind, RingReader, ring_files
 from otel_train.smoke.child_process import running_process
 from tests.support.environment import clean_environment
 from tests.support.network import DEVICE, Host, running_network
-from tests.support.otlp_endpoint import Endpoint
-from tests.support.pipeline import Pipeline
+from tests.support.pipeline import pipeline_on
 from tests.support.torchrun import ROOT, script, torchrun
 from tests.support.waiting import wait_until
 
@@ -137,10 +136,7 @@ def lost(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Lost]:
     """Lose rank 0's node, with the agent that named the run, and have it come back empty."""
     home = tmp_path_factory.mktemp("elastic")
     with running_network(["first", "second", "sinks"]) as (first, second, sinks), ExitStack() as running:
-        pipeline = Pipeline(home, Endpoint(), host=sinks.address, within=sinks.within)
-        running.callback(pipeline.stop)
-        pipeline.bridge.start()
-        pipeline.collector.start()
+        pipeline = running.enter_context(pipeline_on(home, sinks))
         environment = clean_environment(
             PYTHONPATH=str(ROOT),
             GLOO_SOCKET_IFNAME=DEVICE,

@@ -13,8 +13,7 @@ import pytest
 from otel_train.bridge import HistoryRow
 from tests.support.fault_job import Job, Window, assert_each_once, of_steps, running_job
 from tests.support.network import DEVICE, Host, cut, heal, running_network
-from tests.support.otlp_endpoint import Endpoint
-from tests.support.pipeline import Pipeline
+from tests.support.pipeline import Pipeline, pipeline_on
 from tests.support.step_times import compare
 
 pytestmark = pytest.mark.faults
@@ -38,11 +37,7 @@ def parted(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Parted]:
     """Run the job: one rank on each node."""
     home = tmp_path_factory.mktemp("partition")
     with running_network(["node1", "node2", "sinks"]) as (node1, node2, sinks), ExitStack() as running:
-        # Nobody is in Prometheus' place there: that queue grows, and the bridge's does not wait for it.
-        pipeline = Pipeline(home, Endpoint(), host=sinks.address, within=sinks.within)
-        running.callback(pipeline.stop)
-        pipeline.bridge.start()
-        pipeline.collector.start()
+        pipeline = running.enter_context(pipeline_on(home, sinks))
         nodes = [running.enter_context(on_node(node, node1, home, pipeline)) for node in (node1, node2)]
         windows = {}
         for job in nodes:

@@ -14,6 +14,7 @@ from otel_train.bridge.upload import read_segment
 from tests.support import stack_programs as programs
 from tests.support.bridge_processes import BridgeProcess
 from tests.support.environment import clean_environment
+from tests.support.network import Host
 from tests.support.otlp_endpoint import Endpoint, running_endpoint
 from tests.support.ports import answers, free_port
 from tests.support.program import Program
@@ -102,6 +103,21 @@ class Pipeline:
     def stop(self) -> None:
         self.collector.stop()
         self.bridge.stop()
+
+
+@contextmanager
+def pipeline_on(home: Path, host: Host) -> Iterator[Pipeline]:
+    """Run collector and bridge on a host of a test's network.
+
+    Nobody is in the endpoint's place there: that queue grows, and the bridge's does not wait for it.
+    """
+    pipeline = Pipeline(home, Endpoint(), host=host.address, within=host.within)
+    try:
+        pipeline.bridge.start()
+        pipeline.collector.start()
+        yield pipeline
+    finally:
+        pipeline.stop()
 
 
 @contextmanager
