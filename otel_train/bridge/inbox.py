@@ -94,7 +94,7 @@ class Inbox:
             """The runs that have steps for wandb."""
             self._unsealed: set[int] = set()
             """Those of them that may have steps without a row."""
-            self._sealing = Sealing(self.store)
+            self._sealing = Sealing(self.store, self._past_steps)
             self._at_arrival: dict[int, Due] = {}
             """When steps are due of the runs whose rows are made as their points arrive."""
             self._unread: set[int] = set()
@@ -248,6 +248,11 @@ class Inbox:
                 self._at_arrival.clear()
             else:
                 self._at_arrival.pop(self.store.run_key(run_id) or 0, None)
+
+    @property
+    def nameless_points(self) -> int:
+        """Points that were given up since the start: their step's `train.step` never came."""
+        return self._sealing.nameless
 
     def used_bytes(self) -> int:
         """Return how many bytes of the database are in use; those that became free are used again."""

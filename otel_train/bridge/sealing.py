@@ -3,14 +3,19 @@
 from __future__ import annotations
 
 import json
+import logging
 from collections.abc import Iterable, Iterator, Sequence
 from itertools import islice
 
 from otel_train.bridge.arrivals import Begun
 from otel_train.bridge.inbox_store import Store, build_rows
+from otel_train.bridge.past_steps import PastSteps
 from otel_train.bridge.row_order import Due, Pending
 from otel_train.bridge.wandb_rows import Arrived, Row, SeriesKey
 from otel_train.catalogue import PARTIAL_KEY
+from otel_train.log_once import OnceLogger
+
+logger = logging.getLogger(__name__)
 
 CACHED_TOTALS = 1024
 """Attempts whose totals are kept in memory."""
@@ -21,12 +26,17 @@ class Sealing:
 
     Args:
         store: Its database.
+        past_steps: The steps that are not waited for any more.
     """
 
-    def __init__(self, store: Store) -> None:
+    def __init__(self, store: Store, past_steps: PastSteps) -> None:
         self._store = store
+        self._past_steps = past_steps
         self._totals_of: dict[tuple[int, int], dict[SeriesKey, float]] = {}
         """Totals of attempts that got rows lately."""
+        self._warnings = OnceLogger(logger)
+        self.nameless = 0
+        """Points of steps whose `train.step` never came: nobody knows where on the axis they belong."""
 
     def forget(self) -> None:
         """Drop the totals: those of a transaction that failed were never reached."""
@@ -43,8 +53,12 @@ class Sealing:
         """
         store, execute, made = self._store, self._store.connection.execute, 0
         for ordinal, step, row in self._rows(key, ((step, store.arrived(step)) for step in steps), steps, due, now_ns):
-            execute("UPDATE steps SET partial = ?, ordinal = ? WHERE id = ?", (PARTIAL_KEY in row, ordinal, step.id))
-            execute("INSERT INTO rows VALUES (?, ?)", (step.id, json.dumps(row)))
+            if row is None:
+                execute("DELETE FROM steps WHERE id = ?", (step.id,))
+            else:
+                partial = PARTIAL_KEY in row
+                execute("UPDATE steps SET partial = ?, ordinal = ? WHERE id = ?", (partial, ordinal, step.id))
+                execute("INSERT INTO rows VALUES (?, ?)", (step.id, json.dumps(row)))
             table = "points" if step.together is None else "together"
             execute(f"DELETE FROM {table} WHERE step = ?", (step.id,))  # noqa: S608  # one of two names
             made += 1
@@ -62,8 +76,11 @@ class Sealing:
         pending = [begun.pending for begun in steps]
         arrived = ((begun.pending, begun.arrived()) for begun in steps)
         (last,) = connection.execute("SELECT coalesce(max(id), 0) FROM steps").fetchone()
-        sealed = []
+        sealed, made = [], 0
         for key, (ordinal, step, row) in enumerate(self._rows(run, arrived, pending, due, now_ns), last + 1):
+            made += 1
+            if row is None:
+                continue
             connection.execute("INSERT INTO rows VALUES (?, ?)", (key, json.dumps(row)))
             columns = (run, step.attempt, step.time_ns, step.step, step.number, step.expected, step.arrived)
             sealed.append((key, *columns, step.first_ns, step.last_ns, ordinal, PARTIAL_KEY in row))
@@ -73,7 +90,7 @@ class Sealing:
             " VALUES (?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?)",
             sealed,
         )
-        return len(sealed)
+        return made
 
     def _rows(
         self,
@@ -82,8 +99,12 @@ class Sealing:
         steps: Sequence[Pending],
         due: Due,
         now_ns: int,
-    ) -> Iterator[tuple[int, Pending, Row]]:
-        """Yield ordinal, step and row of the first steps that are due, and at the end store how far the run is."""
+    ) -> Iterator[tuple[int, Pending, Row | None]]:
+        """Yield ordinal, step and row of the first steps that are due, and at the end store how far the run is.
+
+        A step whose `train.step` never came has no row: wandb would draw it at the step of the row before, or at 0.
+        Its counts are in the next row.
+        """
         store, execute = self._store, self._store.connection.execute
         attempts = store.attempts(key, {step.attempt for step in steps})
         newest = {attempt: progress.newest_ns for attempt, progress in attempts.items()}
@@ -92,11 +113,17 @@ class Sealing:
             return
         totals = {step.attempt: self._last_totals(key, step.attempt) for step in steps[:count]}
         changed: dict[int, dict[SeriesKey, float]] = {attempt: {} for attempt in totals}
-        (first,) = execute("SELECT next_ordinal FROM runs WHERE id = ?", (key,)).fetchone()
-        for ordinal, built in enumerate(build_rows(islice(arrived, count), newest, totals), first):
-            changed[built.step.attempt].update(built.totals)
-            yield ordinal, built.step, built.row
-        execute("UPDATE runs SET next_ordinal = ? WHERE id = ?", (first + count, key))
+        (ordinal,) = execute("SELECT next_ordinal FROM runs WHERE id = ?", (key,)).fetchone()
+        for step, points in islice(arrived, count):
+            if step.step is None:
+                self._give_up(key, step)
+                yield ordinal, step, None
+                continue
+            (built,) = build_rows([(step, points)], newest, totals)
+            changed[step.attempt].update(built.totals)
+            yield ordinal, step, built.row
+            ordinal += 1
+        execute("UPDATE runs SET next_ordinal = ? WHERE id = ?", (ordinal, key))
         for attempt, values in changed.items():
             store.connection.executemany(
                 "INSERT OR REPLACE INTO totals SELECT ?, ?, id, ? FROM series WHERE name = ? AND modality = ?",
@@ -108,6 +135,16 @@ class Sealing:
                 " WHERE run = ? AND attempt = ?",
                 (progress.next_number, progress.newest_ns, progress.floor_ns, progress.gap_ns, key, attempt),
             )
+
+    def _give_up(self, key: int, step: Pending) -> None:
+        """Note that a step has no row and gets none; what comes of it later is counted as late."""
+        self._past_steps.remember(key, step.attempt, step.time_ns, partial=1)
+        self.nameless += step.arrived
+        self._warnings.warn(
+            "nameless",
+            "points are left out, bridge.points.late counts them: there is no train.step at their time stamp, "
+            "and nothing tells where on the axis they belong; its records need one",
+        )
 
     def _last_totals(self, key: int, attempt: int) -> dict[SeriesKey, float]:
         """Return the totals of an attempt as of its last row; what is changed in them is kept."""

@@ -44,7 +44,7 @@ def build_row(
         arrived: The step's points, each series once.
         totals: The attempt's cumulative values as of the row before; a series that is not in it begins at 0.
         attempt: The attempt that the step belongs to.
-        step: The train step, None where its point never came.
+        step: The train step; None where its point did not come yet: without it no row is made for good.
         partial: Whether points are missing.
         late: Whether a later step's row was written already. That row's counts hold this step's too, so this row
             has none and the totals stay: the counts of all rows add up to the total in any order of arrival.

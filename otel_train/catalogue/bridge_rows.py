@@ -46,8 +46,8 @@ BRIDGE_LATE_POINTS = Metric(
     Reduction.LOCAL,
     Instrument.COUNTER,
     "{point}",
-    description="Points that came after their step's row was made without them, which wandb lacks, or after a later "
-    "step's row, which are out of order there.",
+    description="Points that came after their step's row was made without them, or whose step has no `train.step`, "
+    "both of which wandb lacks, or after a later step's row, which are out of order there.",
     remedy="Raise the bridge's --settle above the longest delay between the points of one step, or of two steps.",
 )
 BRIDGE_REFUSED_POINTS = Metric(

@@ -96,3 +96,26 @@ def test_writer_is_told_once(admitted: Inbox) -> None:
     assert (admitted.waiting_runs(), admitted.has_unread("run")) == ({"run": True}, True)
     admitted.undelivered("run")
     assert (admitted.waiting_runs(), admitted.has_unread("run")) == ({"run": False}, False)
+
+
+@pytest.mark.parametrize("together", [True, False], ids=["one request", "split"])
+def test_nameless_step_gets_no_row(together: bool, admitted: Inbox) -> None:
+    """A step whose `train.step` never comes has no row, and the next one has its counts."""
+    nameless = [point for point in numbered_points(2) if point.name != rows.STEP.name]
+    for points in [nameless] if together else [[point] for point in nameless]:
+        admitted.add(points, 0)
+    admitted.add(numbered_points(3), 0)
+    assert (admitted.seal("run", DUE, 999), admitted.seal("run", DUE, 1000)) == (0, 2)
+    (row,) = admitted.undelivered("run")
+    assert (row.ordinal, row.row[STEP_KEY], row.row[rows.PICKS.wandb_key]) == (1, 30, 8)
+    assert (admitted.nameless_points, admitted.add(numbered_points(2), 1001).late) == (4, 4)
+    admitted.add(numbered_points(4), 1001)
+    assert steps(admitted) == [30, 40]
+
+
+def test_nameless_step_is_given_up_at_arrival(admitted: Inbox) -> None:
+    """A step without `train.step` that need not be waited for is given up in the transaction that takes it."""
+    admitted.seal_at_arrival("run", Due(settle_ns=0, linger_ns=0))
+    admitted.add([point for point in numbered_points(2) if point.name != rows.STEP.name], 0)
+    admitted.add(numbered_points(3), 0)
+    assert (steps(admitted), admitted.nameless_points) == ([30], 4)
