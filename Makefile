@@ -11,7 +11,7 @@ DOCS_STAMP := $(VENV)/.docs-installed
 # torch compiled anew at each start of a rank takes seconds: machines that forbid compiled files do it here all the same.
 unexport PYTHONDONTWRITEBYTECODE
 
-.PHONY: setup demo test test-faults test-gpu test-matrix test-stack test-pure test-lowest test-pythons test-integrations test-slurm test-kubernetes mutants fuzz sanitize check render docs bench stack clean
+.PHONY: setup demo test test-faults test-gpu test-matrix test-stack test-stores test-pure test-lowest test-pythons test-integrations test-slurm test-kubernetes mutants fuzz sanitize check render docs bench stack clean
 
 setup: $(STAMP)
 
@@ -52,6 +52,10 @@ test-matrix: $(STAMP)
 test-stack: $(STAMP)
 	$(BIN)/python -m tests.support.stack_images
 	$(BIN)/python -m pytest -m stack
+
+test-stores: $(STAMP)
+	$(BIN)/python -m tests.stores
+	$(BIN)/python -m pytest -m stores
 
 test-pure: $(STAMP)
 	$(BIN)/python -m tools.environments pure

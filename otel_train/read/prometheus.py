@@ -5,13 +5,9 @@ from __future__ import annotations
 import json
 import math
 import time
-import urllib.error
-import urllib.parse
-import urllib.request
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from itertools import pairwise
-from typing import Any
 
 from otel_train.catalogue import (
     LEDGER,
@@ -29,6 +25,7 @@ from otel_train.catalogue import (
 )
 from otel_train.catalogue.series_names import ATTEMPT, RANK, RUN, cluster_series, rank_series
 from otel_train.read.history import History, SourceError, Track, first_names
+from otel_train.read.query_api import QueryApi, Sample
 
 LOOKBACK = 15 * 24 * 3600
 """Seconds back in which runs are searched: Prometheus keeps 15 days by default."""
@@ -38,59 +35,6 @@ OUTAGE = 6 * 3600.0
 """Seconds after its last step in which a job's sidecars may still have sent."""
 MAX_RANK_SAMPLES = 400_000
 """Samples of the ranks' own values that are read."""
-MAX_ANSWER = 256 * 2**20
-TIMEOUT = 30.0
-
-Sample = tuple[int, float]
-"""Milliseconds since the epoch, value."""
-
-
-@dataclass(frozen=True, slots=True)
-class _Client:
-    """The query API of a Prometheus."""
-
-    url: str
-
-    def get(self, path: str, **parameters: str | float) -> Any:
-        """Return the data of an answer.
-
-        Raises:
-            SourceError: There is none.
-        """
-        address = f"{self.url.rstrip('/')}/api/v1/{path}"
-        body = urllib.parse.urlencode(parameters).encode()
-        try:
-            # POST: a selector of many names is longer than an address may be.
-            with urllib.request.urlopen(address, data=body, timeout=TIMEOUT) as answer:  # noqa: S310  # http(s): load
-                data = answer.read(MAX_ANSWER + 1)
-        except urllib.error.HTTPError as error:
-            raise SourceError(f"{address}: {error.code} {_reason(error)}") from error
-        except (OSError, ValueError) as error:
-            raise SourceError(f"{self.url} does not answer: {getattr(error, 'reason', error)}") from error
-        if len(data) > MAX_ANSWER:
-            raise SourceError(f"{address} answers with more than {MAX_ANSWER} bytes; ask about a shorter run")
-        try:
-            content = json.loads(data)
-            if content["status"] == "success":
-                return content["data"]
-        except (ValueError, KeyError, TypeError) as error:
-            raise SourceError(f"{address} is not a Prometheus: it answers {data[:80]!r}") from error
-        raise SourceError(f"{address}: {content.get('error', 'it refuses')!s:.200}")
-
-    def samples(self, selector: str, window: int, at: float) -> list[tuple[dict[str, str], list[Sample]]]:
-        """Return the raw samples of each series, with their own times."""
-        answer = self.get("query", query=f"{selector}[{window}s]", time=at)
-        return [
-            (series["metric"], [(round(float(when) * 1000), float(value)) for when, value in series["values"]])
-            for series in answer["result"]
-        ]
-
-
-def _reason(error: urllib.error.HTTPError) -> str:
-    try:
-        return str(json.loads(error.read(MAX_ANSWER))["error"])[:200]
-    except (ValueError, KeyError, TypeError, OSError):
-        return str(error.reason)
 
 
 @dataclass(frozen=True, slots=True)
@@ -113,7 +57,7 @@ def read_prometheus(url: str, run: str = "", *, now: float | None = None) -> His
     Raises:
         SourceError: There is no Prometheus, no such run, or several where none was named.
     """
-    client, now = _Client(url), time.time() if now is None else now
+    client, now = QueryApi(url), time.time() if now is None else now
     run, attempt = _newest_attempt(client, run, now)
     of_rank_0 = f'{_matcher(RUN, run)},{RANK}="0",{ATTEMPT}="{attempt}"'
     of_attempt = f'{_matcher(RUN, run)},{ATTEMPT}="{attempt}"'
@@ -151,7 +95,7 @@ def read_prometheus(url: str, run: str = "", *, now: float | None = None) -> His
     return history
 
 
-def _newest_attempt(client: _Client, run: str, now: float) -> tuple[str, int]:
+def _newest_attempt(client: QueryApi, run: str, now: float) -> tuple[str, int]:
     """Return the run and its newest attempt."""
     selector = rank_series(rows.STEP) + (f"{{{_matcher(RUN, run)}}}" if run else "")
     series = client.get("series", start=now - LOOKBACK, end=now, **{"match[]": selector})
@@ -168,7 +112,7 @@ def _newest_attempt(client: _Client, run: str, now: float) -> tuple[str, int]:
     raise SourceError(f"{client.url} has {len(newest)} runs; give one as --run: {first_names(newest)}")
 
 
-def _window(client: _Client, selector: str, attempt: int, now: float) -> tuple[float, int]:
+def _window(client: QueryApi, selector: str, attempt: int, now: float) -> tuple[float, int]:
     """Return the end of an attempt, and how many seconds before it hold the steps that are read."""
     age = min(LOOKBACK, max(60, math.ceil(now - attempt / 1000) + 60))
     counted = client.get("query", query=f"count_over_time({selector}[{age}s])", time=now)["result"]
@@ -233,7 +177,7 @@ def _reuse(buckets: Mapping[float, float]) -> tuple[float, ...]:
     return (*(now - before for before, now in zip((0.0, *cumulated), cumulated, strict=False)), math.nan)
 
 
-def _read_ranks(client: _Client, history: History, matchers: str, window: int, end: float) -> None:
+def _read_ranks(client: QueryApi, history: History, matchers: str, window: int, end: float) -> None:
     """Read each rank's own values, as far back as they are not too many."""
     of_ranks = {
         rank_series(row): _Series(row.name, row, row.instrument is Instrument.COUNTER)
@@ -264,7 +208,7 @@ def _read_ranks(client: _Client, history: History, matchers: str, window: int, e
         _fill(history.ranks.setdefault(rank, Track()), tables[rank], steps.get(rank, {}))
 
 
-def _read_pipeline(client: _Client, history: History, matchers: str, window: int, end: float) -> None:
+def _read_pipeline(client: QueryApi, history: History, matchers: str, window: int, end: float) -> None:
     """Read the counts of losses over all ranks."""
 
     def newest(row: Metric, aggregation: str) -> float:

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import itertools
 import json
-import re
 from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
 from pathlib import Path
@@ -19,7 +18,7 @@ from otel_train.render.promql import cluster_series, rank_series
 from otel_train.trainer.config import find_config, load_config
 from tests.support.commands import run_otel_train
 from tests.support.compose_stack import ENDPOINT, Stack
-from tests.support.prometheus import Prometheus
+from tests.support.panel_queries import answer
 from tests.support.replay import replay
 from tests.support.stack_programs import ROOT
 from tests.support.waiting import wait_until
@@ -34,13 +33,6 @@ MAY_BE_EMPTY = {
     ("step-and-pipeline", "Data points given up or refused"): "a counter of failures begins with the first of them",
 }
 """Panels (dashboard, title) with a query that returns nothing while all goes well, and why."""
-VARIABLES = {
-    "$attempt": ".+",
-    "$rank": ".+",
-    "$__rate_interval": "1m",
-    "$__interval": "15s",
-    "$__range": "1h",
-}
 
 
 @dataclass(frozen=True)
@@ -115,7 +107,7 @@ def test_panels_return_data(stack: Stack, runs: dict[str, Run]) -> None:
     empty = {
         (query.dashboard, query.panel)
         for query in queries()
-        if not any(answer(stack.prometheus, query, run) for run in runs.values())
+        if not any(answer(stack.prometheus, query, run.run_id) for run in runs.values())
     }
     assert empty == set(MAY_BE_EMPTY)
 
@@ -127,18 +119,7 @@ def test_dashboards_mark_attempts(stack: Stack, runs: dict[str, Run]) -> None:
     assert len(marks) == len(files)
     for mark in marks:
         for run in runs.values():
-            assert len(answer(stack.prometheus, Query("", mark["name"], mark["expr"]), run)) == 1
-
-
-def answer(prometheus: Prometheus, query: Query, run: Run) -> list[Any]:
-    """Return the series that a panel's query has over the last half hour, with the dashboard's variables put in."""
-    expression = query.expression.replace("$run", run.run_id)
-    for name, value in VARIABLES.items():
-        expression = expression.replace(name, value)
-    assert not re.search(r"\$\w", expression), expression
-    now = float(prometheus.get("query", query="time()")["result"][1])
-    result = prometheus.get("query_range", query=expression, start=now - 1800, end=now, step="5s")["result"]
-    return [series for series in result if any(value != "NaN" for _, value in series["values"])]
+            assert len(answer(stack.prometheus, Query("", mark["name"], mark["expr"]), run.run_id)) == 1
 
 
 def test_configurations_fire_their_alerts(stack: Stack, runs: dict[str, Run]) -> None:

@@ -1,4 +1,4 @@
-"""The real programs, built once from their released modules: collector, Prometheus, compose, Helm, Kubernetes."""
+"""The real programs, built once from their released modules: collector, stores, compose, Helm, Kubernetes."""
 
 from __future__ import annotations
 
@@ -12,6 +12,7 @@ ROOT = Path(__file__).parents[2]
 CACHE = Path(os.environ.get("OTEL_TRAIN_STACK_CACHE", ROOT / ".stack"))
 COMPOSE_VERSION = "2.40.3"
 HELM_VERSION = "3.22.0"
+VICTORIA_METRICS_VERSION = "1.151.0"
 KUBERNETES = ROOT / "tests" / "kubernetes" / "go.mod"
 COREDNS = ROOT / "tests" / "kubernetes" / "coredns"
 BUILD = ["go", "build", "-trimpath", "-ldflags=-s -w"]
@@ -54,6 +55,11 @@ def prometheus() -> Path:
 def promtool() -> Path:
     """Return Prometheus' promtool."""
     return _built("promtool", image_version("prom/prometheus"), _build_prometheus)
+
+
+def victoria_metrics() -> Path:
+    """Return VictoriaMetrics, the single node."""
+    return _built("victoria-metrics", VICTORIA_METRICS_VERSION, _build_victoria_metrics)
 
 
 def compose_plugin() -> Path:
@@ -130,6 +136,12 @@ def _build_prometheus(name: str, version: str, program: Path) -> None:
     package = f"github.com/prometheus/prometheus/cmd/{name}"
     go("go", "get", f"{package}@{module}", cwd=folder)
     go(*BUILD, "-tags=remove_all_sd", f"-o={program}", package, cwd=folder)
+
+
+def _build_victoria_metrics(name: str, version: str, program: Path) -> None:
+    folder, package = _module(name), f"github.com/VictoriaMetrics/VictoriaMetrics/app/{name}"
+    go("go", "get", f"{package}@v{version}", cwd=folder)
+    go(*BUILD, f"-o={program}", package, cwd=folder)
 
 
 def _build_compose(name: str, version: str, program: Path) -> None:

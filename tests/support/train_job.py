@@ -24,6 +24,11 @@ Train = Callable[..., None]
 @pytest.fixture
 def train(monkeypatch: pytest.MonkeyPatch) -> Train:
     """Return what runs a job of 8 picks a step, and leaves its rings."""
+    return make_train(monkeypatch)
+
+
+def make_train(monkeypatch: pytest.MonkeyPatch) -> Train:
+    """Return the fixture's function, for a fixture of another scope."""
     monkeypatch.setenv("OTEL_TRAIN_SIDECAR", "external")
     monkeypatch.delenv("OTEL_SDK_DISABLED", raising=False)
 

@@ -1,0 +1,9 @@
+"""Build the stores that the tests run, before their time is bounded."""
+
+from __future__ import annotations
+
+from tests.support import stack_programs as programs
+
+if __name__ == "__main__":
+    programs.prometheus()
+    programs.victoria_metrics()
