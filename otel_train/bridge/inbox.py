@@ -17,6 +17,7 @@ from otel_train.bridge.arrivals import Added, Arrivals, Begun
 from otel_train.bridge.decode import Point, StepId
 from otel_train.bridge.errors import BridgeError, InboxFullError
 from otel_train.bridge.failed_attempts import FailedAttempts
+from otel_train.bridge.inbox_file import make_shrinkable, shrink, size_on_disk
 from otel_train.bridge.inbox_reader import InboxReader
 from otel_train.bridge.inbox_store import INBOX_FILE, SCHEMA, SCHEMA_VERSION, Store
 from otel_train.bridge.past_steps import PastSteps
@@ -30,8 +31,6 @@ LOCK_FILE = "lock"
 WAL_BYTES = 64 * 2**20
 LOCK_SECONDS = 2.0
 """Seconds for which another process may hold the database: a stopping bridge does not wait longer."""
-_FREE_PAGES = 1000
-"""Unused pages beyond which the file is shrunk."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -69,7 +68,7 @@ class Inbox:
     """
 
     def __init__(self, state_dir: str | Path, limits: Limits | None = None) -> None:
-        state_dir = absolute(state_dir)
+        self._state_dir = state_dir = absolute(state_dir)
         self._limits = limits or Limits()
         try:
             state_dir.mkdir(mode=0o700, parents=True, exist_ok=True)
@@ -101,6 +100,7 @@ class Inbox:
             """Runs with rows that were made as their points arrived, and not looked at since."""
             self._prepared = False
             self._prepare()
+            make_shrinkable(connection)
             self._prepared = True
             self._reload()
         except (OSError, sqlite3.Error, BridgeError) as error:
@@ -376,14 +376,19 @@ class Inbox:
         return marked, partials
 
     def tidy(self, now_ns: int) -> None:
-        """Drop what is not needed any more, and shrink the file; called from time to time."""
+        """Drop what is not needed any more; called from time to time."""
         with self.transaction():
             if self._past_steps.tidy(now_ns):
                 self._reload()
+
+    def shrink(self) -> bool:
+        """Give the disk back some of what is not used any more, and tell whether there is more; called when idle."""
         with self.store.lock:
-            (free,) = self.store.connection.execute("PRAGMA freelist_count").fetchone()
-            if free > _FREE_PAGES:
-                self.store.connection.execute("PRAGMA incremental_vacuum").fetchall()
+            return shrink(self.store.connection)
+
+    def size_on_disk(self) -> int:
+        """Return the size of its files in bytes."""
+        return size_on_disk(self._state_dir)
 
 
 def _spans(ordinals: Iterable[int]) -> Iterator[tuple[int, int]]:

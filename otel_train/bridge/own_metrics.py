@@ -85,6 +85,7 @@ def _observations(inbox: Inbox, writer: Writer, counts: Counts) -> Iterable[tupl
         (rows.BRIDGE_PARTIAL_ROWS, lambda: writer.partial_rows),
         (rows.BRIDGE_WAITING, lambda: inbox.reader.backlog()[0]),
         (rows.BRIDGE_LAG, lambda: _age(inbox.reader.backlog()[1])),
+        (rows.BRIDGE_INBOX_SIZE, inbox.size_on_disk),
         (rows.BRIDGE_DUPLICATES, lambda: counts.duplicates),
         (rows.BRIDGE_LATE_POINTS, lambda: counts.late + inbox.nameless_points),
         (rows.BRIDGE_REFUSED_POINTS, lambda: counts.refused_points),

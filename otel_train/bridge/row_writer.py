@@ -117,6 +117,8 @@ class Writer:
             if time.monotonic() - self._tidied > TIDY_INTERVAL:
                 self._tidied = time.monotonic()
                 self._inbox.tidy(self._now_ns())
+            if not more:
+                self._inbox.shrink()
             self._outages.worked()
         except sqlite3.Error as error:  # a full disk; the next pass tries again
             self._outages.failed("the inbox can't be written, rows wait: %s", error)

@@ -34,6 +34,15 @@ BRIDGE_LAG = Metric(
     description="Age of the oldest step that waits in the bridge; 0 when none waits.",
     remedy="Look at the bridge's log: wandb is down, slow, or refuses the key, or the disk is full.",
 )
+BRIDGE_INBOX_SIZE = Metric(
+    "bridge.inbox.size",
+    Reduction.LOCAL,
+    Instrument.GAUGE,
+    "By",
+    description="Bytes that the bridge's inbox takes on the disk. It holds what wandb lacks, and shrinks when "
+    "wandb has it.",
+    remedy="Find out why wandb does not take the rows that wait; beyond --max-bytes senders are told to wait.",
+)
 BRIDGE_DUPLICATES = Metric(
     "bridge.points.duplicates",
     Reduction.LOCAL,
@@ -71,6 +80,7 @@ BRIDGE: tuple[Metric, ...] = (
     BRIDGE_PARTIAL_ROWS,
     BRIDGE_WAITING,
     BRIDGE_LAG,
+    BRIDGE_INBOX_SIZE,
     BRIDGE_DUPLICATES,
     BRIDGE_LATE_POINTS,
     BRIDGE_REFUSED_POINTS,

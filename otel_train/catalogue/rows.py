@@ -10,6 +10,7 @@ from __future__ import annotations
 from otel_train.catalogue.bridge_rows import (
     BRIDGE,
     BRIDGE_DUPLICATES,
+    BRIDGE_INBOX_SIZE,
     BRIDGE_LAG,
     BRIDGE_LATE_POINTS,
     BRIDGE_PARTIAL_ROWS,
@@ -85,6 +86,7 @@ __all__ = [
     "ALIKE_RANKS",
     "BRIDGE",
     "BRIDGE_DUPLICATES",
+    "BRIDGE_INBOX_SIZE",
     "BRIDGE_LAG",
     "BRIDGE_LATE_POINTS",
     "BRIDGE_PARTIAL_ROWS",

@@ -20,7 +20,7 @@ def test_rows_follow_naming_rules(metric: Metric) -> None:
     assert re.fullmatch(r"[a-z_]+(\.[a-z_]+)+", metric.name)
     assert not metric.name.endswith("_total")
     assert not metric.name.startswith("otel.")
-    assert metric.unit in ("1", "s") or re.fullmatch(r"\{[a-z]+\}", metric.unit)
+    assert metric.unit in ("1", "s", "By") or re.fullmatch(r"\{[a-z]+\}", metric.unit)
     assert metric.description.endswith(".")
 
 

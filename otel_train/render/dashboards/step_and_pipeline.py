@@ -226,6 +226,17 @@ def _bridge() -> tuple[Panel, ...]:
             unit="none",
         ),
         Panel(
+            title="The bridge's inbox on its disk",
+            shows=(rows.BRIDGE_INBOX_SIZE,),
+            targets=(
+                Target(
+                    expression=by("max", ("job",), over("last_over_time", rank_series(rows.BRIDGE_INBOX_SIZE), "1m")),
+                    legend="{{job}}",
+                ),
+            ),
+            unit="bytes",
+        ),
+        Panel(
             title="What the bridge does not take, a second",
             shows=tuple(row for row, _ in _NOT_TAKEN),
             targets=tuple(
