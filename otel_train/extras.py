@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import json
-from importlib import metadata
 from importlib.util import find_spec
 from pathlib import Path
 
@@ -56,6 +55,8 @@ def install_command(*extras: str) -> str:
     checkout = Path(__file__).parents[1]
     if (checkout / "pyproject.toml").is_file():
         return f"pip install -e '{checkout}[{names}]'"
+    from importlib import metadata  # noqa: PLC0415  # takes 20 ms, of a command that may want nothing else
+
     try:
         origin = json.loads(metadata.distribution("otel-train").read_text("direct_url.json") or "{}")
     except (metadata.PackageNotFoundError, ValueError):

@@ -124,6 +124,25 @@ def ours_of(loaded: list[str]) -> set[str]:
     return {name.removeprefix("otel_train.") for name in loaded if name.startswith("otel_train.")}
 
 
+HELP = """
+import contextlib, io, sys
+from otel_train.cli import main
+with contextlib.redirect_stdout(io.StringIO()), contextlib.suppress(SystemExit):
+    main(["--help"])
+print(*sys.modules)
+"""
+
+
+def test_help_loads_commands_only(tmp_path: Path) -> None:
+    """The list of commands, and their completion, is there before any library of a command is loaded."""
+    loaded = run_python(HELP, tmp_path)
+    libraries = "asyncio email google grpc http importlib.metadata opentelemetry pyarrow rich sqlite3 textual torch wandb"
+    assert {*libraries.split()} & {*loaded} == set()
+    assert {name.partition(".")[0] for name in ours_of(loaded)} == {
+        "cli", "exceptions", "extras", "number_text", "output", "paths", "printable",
+    }  # fmt: skip
+
+
 def test_import_loads_names_only(tmp_path: Path) -> None:
     """Having `otel_train.init` costs a DataLoader's worker next to nothing: what is called loads what it needs."""
     loaded = run_python(LOADED, tmp_path, str(tmp_path / "rings"), "init")
