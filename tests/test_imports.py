@@ -136,7 +136,7 @@ print(*sys.modules)
 def test_help_loads_commands_only(tmp_path: Path) -> None:
     """The list of commands, and their completion, is there before any library of a command is loaded."""
     loaded = run_python(HELP, tmp_path)
-    libraries = "asyncio email google grpc http importlib.metadata opentelemetry pyarrow rich sqlite3 textual torch wandb"
+    libraries = "asyncio email grpc http importlib.metadata opentelemetry pyarrow rich sqlite3 textual torch wandb"
     assert {*libraries.split()} & {*loaded} == set()
     assert {name.partition(".")[0] for name in ours_of(loaded)} == {
         "cli", "exceptions", "extras", "number_text", "output", "paths", "printable",

@@ -6,12 +6,13 @@ import datetime as dt
 import difflib
 import fnmatch
 import re
-from collections.abc import Iterator
+from collections.abc import Iterable, Iterator
 from dataclasses import dataclass, field
 from pathlib import Path
 
 from otel_train.exceptions import ConfigurationError, OtelTrainError, RingError
-from otel_train.ring import Kind, Record, RingReader, ring_files
+from otel_train.read.first_record import first_record
+from otel_train.ring import Kind, Record, RingReader, Stamp, ring_files
 
 FIELDS = ("run", "attempt", "rank", "kind", "step", "time", "time_ns")
 """Columns of each row before the values."""
@@ -136,9 +137,7 @@ class Dump:
     def _rows_of(self, reader: RingReader, after: int | None) -> Iterator[Row]:
         identity, names = reader.identity, self.names()
         fixed: Row = {"run": identity.run_id, "attempt": identity.attempt, "rank": identity.rank}
-        for record in self._records(reader):
-            if not self._selects(record, after):
-                continue
+        for record in self._records(reader, after):
             values = record.by_key()
             row: Row = {
                 **fixed,
@@ -150,25 +149,32 @@ class Dump:
             row.update((names[key], values[key]) for key in names if key in values)
             yield row
 
-    def _selects(self, record: Record, after: int | None) -> bool:
-        first, kind = self.selection.since_step, self.selection.kind
-        return (
-            (kind is None or record.kind is kind)
-            and (first is None or record.step >= first)
-            and (after is None or record.time_ns >= after)
-        )
+    def _is_before(self, stamp: Stamp | Record, after: int | None) -> bool:
+        """Tell whether a record comes before the first step, or the time span, that is selected."""
+        first = self.selection.since_step
+        return (first is not None and stamp.step < first) or (after is not None and stamp.time_ns < after)
 
-    def _records(self, reader: RingReader) -> Iterator[Record]:
-        """Yield the records that the ring holds now, and none that a running job adds meanwhile."""
+    def _records(self, reader: RingReader, after: int | None) -> Iterator[Record]:
+        """Yield the selected records that the ring holds now, and none that a running job adds meanwhile."""
         try:
             end = reader.progress.written
-            position = max(0, end - reader.geometry.records)
+            begin = position = max(0, end - reader.geometry.records)
+            if self.selection.since_step is not None or after is not None:
+                position = first_record(reader, begin, end, lambda stamp: self._is_before(stamp, after))
+            for sequence in reader.logged(begin, position):
+                yield from self._selected(reader.read(sequence, 1)[0], after)
             while position < end:
                 records, position, lost = reader.read(position, min(READ_AT_ONCE, end - position))
                 self.torn += lost
-                yield from records
+                yield from self._selected(records, after)
         except RingError as error:
             self.damaged.append(str(error))
+
+    def _selected(self, records: Iterable[Record], after: int | None) -> Iterator[Record]:
+        kind = self.selection.kind
+        for record in records:
+            if (kind is None or record.kind is kind) and not self._is_before(record, after):
+                yield record
 
     def close(self) -> None:
         """Release the mappings."""

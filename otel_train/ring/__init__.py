@@ -9,7 +9,7 @@ if TYPE_CHECKING:
     from otel_train.ring.file_format import MAX_ATTRIBUTES, MAX_RECORDS, MOST_LATE_KEYS, Cursor, End, Kind, Record
     from otel_train.ring.file_system import IN_MEMORY, file_system_of, is_remote
     from otel_train.ring.late_keys import LateValue
-    from otel_train.ring.reader import Progress, RingReader
+    from otel_train.ring.reader import Progress, RingReader, Stamp
     from otel_train.ring.retention import KeptRun, clean_beside, look_at_run, remove_run
     from otel_train.ring.ring_size import RingSize, make_ring
     from otel_train.ring.schema import Fact, Identity, Schema
@@ -33,7 +33,7 @@ else:
             "file_format": "MAX_ATTRIBUTES MAX_RECORDS MOST_LATE_KEYS Cursor End Kind Record",
             "file_system": "IN_MEMORY file_system_of is_remote",
             "late_keys": "LateValue",
-            "reader": "Progress RingReader",
+            "reader": "Progress RingReader Stamp",
             "retention": "KeptRun clean_beside look_at_run remove_run",
             "ring_size": "RingSize make_ring",
             "schema": "Fact Identity Schema",
@@ -64,6 +64,7 @@ __all__ = [
     "RingWriter",
     "Schema",
     "SidecarEnd",
+    "Stamp",
     "ask_for_turn",
     "boot_id",
     "clean_beside",

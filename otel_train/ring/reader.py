@@ -6,8 +6,9 @@ import errno
 import fcntl
 import mmap
 import os
+import struct
 import weakref
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 from operator import itemgetter
 from pathlib import Path
 from typing import NamedTuple
@@ -46,6 +47,7 @@ from otel_train.ring.late_keys import KeyTable, load_parts, part_of, part_word
 from otel_train.ring.schema import load_schema
 from otel_train.ring.writer_process import PidSpace, is_alive, is_stopped, pid_space
 
+_WORDS_AT_ONCE = 512
 _KINDS = {int(kind): kind for kind in Kind}
 _KINDS_IN_FILE = {*_KINDS, PART}
 _ENDS = {int(end): end for end in End}
@@ -67,6 +69,19 @@ class Progress(NamedTuple):
     """Reductions that the rank has thrown away."""
     end: End = End.OPEN
     """How it ended."""
+
+
+class Stamp(NamedTuple):
+    """Position of a record in its run, without its values."""
+
+    step: int
+    time_ns: int
+    kind: Kind
+
+
+_RELEASED_FROM = 1 << 16
+"""Bytes of records from which a reader gives back the pages of what it has read: a long ring must not fill its memory.
+The sidecar's does not, which reads few at a time and soon the next ones."""
 
 
 class RingReader:
@@ -109,6 +124,7 @@ class RingReader:
         # Twice, so that it is a tuple of any number of them.
         self._counts = itemgetter(*self._counted, *self._counted) if self._counted else None
         self._slot = self.geometry.slot_struct
+        self._writable = writable
         self._generation, _ = newest_cursor(self._file, self.geometry)
 
     @property
@@ -211,7 +227,44 @@ class RingReader:
                 else:
                     records.append(record)
             sequence += 1
+        self._release_pages(max(position, written - self.geometry.records), end)
         return records, max(end, position), lost
+
+    def stamp(self, sequence: int) -> Stamp | None:
+        """Return step, time and kind of a record of the steps; None of a part, a logged or torn one, or another's."""
+        stored = self._stored(sequence)
+        if stored is None or stored[2] & KIND_MASK == PART or stored[2] & LOGGED:
+            return None
+        return Stamp(stored[0], stored[1], _KINDS[stored[2] & KIND_MASK])
+
+    def logged(self, begin: int, end: int) -> Iterator[int]:
+        """Yield the sequence numbers from `begin` on, before `end`, of records that may be logged beside the steps."""
+        self._table.read(self._file)
+        if not self._table.keys:  # such a record has values of late keys alone
+            return
+        word = struct.Struct(f"<24xQ{self.geometry.record_size - 32}x")
+        while begin < end:
+            # None goes over the file's end.
+            stop = min(end, begin + _WORDS_AT_ONCE, begin + self.geometry.records - begin % self.geometry.records)
+            start = self.geometry.offset(begin)
+            records = self._file[start : start + (stop - begin) * word.size]
+            for sequence, (bits,) in enumerate(word.iter_unpack(records), start=begin):
+                if bits & LOGGED and bits & KIND_MASK != PART:
+                    yield sequence
+            self._release_pages(begin, stop)
+            begin = stop
+
+    def _release_pages(self, begin: int, end: int) -> None:
+        """Give back the pages of these records; the next reading of one of them gets it from the file again."""
+        size = self.geometry.record_size
+        if self._writable or (end - begin) * size < _RELEASED_FROM:
+            return
+        first, last = self.geometry.offset(begin), self.geometry.offset(end - 1) + size
+        whole = self.geometry.header_size, self.geometry.file_size
+        for start, stop in [(first, last)] if first < last else [(first, whole[1]), (whole[0], last)]:
+            # The kernel has brought back some of those before, around the first page.
+            aligned = max(0, start - _RELEASED_FROM) // mmap.PAGESIZE * mmap.PAGESIZE
+            self._file.madvise(mmap.MADV_DONTNEED, aligned, stop - aligned)
 
     def _record(self, sequence: int, step: int, time_ns: int, word: int, values: Sequence[float]) -> Record:
         """Return a record with the late values of its parts; without these where one is torn or overwritten."""

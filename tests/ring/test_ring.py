@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import contextlib
 import os
+import re
 import resource
 import signal
 import subprocess
@@ -206,3 +207,16 @@ def test_late_cluster_record_keeps_progress(tmp_path: Path) -> None:
         ring.write(step, 10 * step, kind, [0.0] * ring.geometry.values)
     progress = RingReader(ring.path).progress
     assert (progress.step, progress.time_ns) == (5, 50)
+
+
+def test_long_ring_fills_no_memory(tmp_path: Path) -> None:
+    """A reader keeps none of the pages that it has read, however long the ring is, also over the file's end."""
+    ring = written_ring(tmp_path, 25_000, records=20_000)
+    reader = RingReader(ring.path)
+    position = 0
+    while position < ring.written:
+        _, position, _ = reader.read(position, 512)
+    mappings = Path("/proc/self/smaps").read_text().split(f"{ring.path}\n")[1:]
+    resident = [int(re.findall(r"^Rss: +(\d+) kB", mapping, re.MULTILINE)[0]) << 10 for mapping in mappings]
+    assert min(resident) < ring.geometry.file_size / 10
+    assert max(resident) > ring.geometry.file_size / 2  # the writer's

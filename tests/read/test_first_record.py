@@ -1,0 +1,92 @@
+"""Where a dump of a run's end begins to read."""
+
+from __future__ import annotations
+
+from dataclasses import replace
+from pathlib import Path
+from tempfile import TemporaryDirectory
+
+import pytest
+from hypothesis import example, given
+from hypothesis import strategies as st
+
+from otel_train.catalogue import Metric
+from otel_train.read.dump import Dump, Row, Selection
+from otel_train.ring import Kind, RingReader, RingWriter, ring_path
+from tests.support.written_rings import IDENTITY, SCHEMA
+
+TIME = 10
+"""Nanoseconds between two steps."""
+EVENTS = st.sampled_from(["step", "step", "step", "reduced", "logged", "logged ahead", "torn"])
+
+
+def rows(directory: Path, selection: Selection) -> list[Row]:
+    """Return a dump's rows."""
+    dump = Dump(directory, selection)
+    try:
+        return list(dump.rows())
+    finally:
+        dump.close()
+
+
+def a_ring(directory: Path, records: int) -> RingWriter:
+    """Return an empty ring."""
+    identity = replace(IDENTITY, rank=0)
+    return RingWriter(ring_path(directory, identity), SCHEMA, identity, records=records)
+
+
+def write(directory: Path, events: list[str]) -> None:
+    """Write a ring of 24 records in which the cluster's are late, some are logged beside the steps, and some torn."""
+    ring = a_ring(directory, 24)
+    values = [1.0] * ring.geometry.values
+    late = ring.add_key(Metric("eval/loss"))
+    assert late is not None
+    step, reduced, torn = 0, 0, []
+    for event in events:
+        if event == "step":
+            step += 1
+            ring.write(step, TIME * step, Kind.RANK, values, [(late, 1.0, 1.0)] * (step % 2))
+        elif event == "reduced" and reduced < step:
+            reduced = max(reduced + 1, step - 2)
+            ring.write(reduced, TIME * reduced, Kind.CLUSTER, values)
+        elif event.startswith("logged"):
+            ring.write(step + 7 * ("ahead" in event), TIME * step, Kind.RANK, (), [(late, 2.0, 1.0)], logged=True)
+        elif event == "torn":
+            torn.append(max(0, ring.written - 1))
+    with ring.path.open("r+b") as file:
+        for sequence in torn:
+            file.seek(ring.geometry.offset(sequence))
+            file.write(b"\xff" * 8)
+
+
+@example(events=["step", "logged ahead", "step", "step", "step"], last=1, of_time=False)
+@example(events=["step", "step", "step", "step", "reduced"], last=1, of_time=False)
+@given(events=st.lists(EVENTS, min_size=1, max_size=30), last=st.integers(0, 9), of_time=st.booleans())
+def test_bisection_loses_no_record(events: list[str], last: int, of_time: bool) -> None:
+    """A part of a run is what a reading of the whole run has of it, whatever the order of its records."""
+    with TemporaryDirectory() as folder:
+        directory = Path(folder)
+        write(directory, events)
+        first = events.count("step") - last
+        selection = Selection(since_ns=TIME * last) if of_time else Selection(since_step=first)
+        number, since = ("time_ns", TIME * first) if of_time else ("step", first)
+        expected = [row for row in rows(directory, Selection()) if int(row[number]) >= since]
+        assert rows(directory, selection) == expected
+
+
+def test_end_is_read_alone(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """The last steps of a long run are had without reading those before them."""
+    ring = a_ring(tmp_path, 20_000)
+    for step in range(1, 10_001):
+        for kind in (Kind.RANK, Kind.CLUSTER):
+            ring.write(step, TIME * step, kind, [1.0] * ring.geometry.values)
+    looked_at: list[int] = []
+    stored = RingReader._stored
+
+    def counted(reader: RingReader, sequence: int) -> object:
+        looked_at.append(sequence)
+        return stored(reader, sequence)
+
+    monkeypatch.setattr(RingReader, "_stored", counted)
+    assert len(rows(tmp_path, Selection(since_step=9_951))) == 100
+    assert len(looked_at) < 200
