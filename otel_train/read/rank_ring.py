@@ -97,13 +97,14 @@ class RankRing:
         """Return the rank's present state."""
         progress, cursor = self.reader.progress, self.reader.cursor
         phase, since = self.reader.phase
+        lives, stopped = self.reader.look_at_writer()
         return RankState(
             identity=self.identity,
             step=progress.step,
             step_time_ns=progress.time_ns,
             phase=phase,
             phase_time_ns=since,
-            lives=self.reader.writer_lives,
+            lives=lives,
             closed=progress.closed,
             abandoned=progress.abandoned,
             dropped=cursor.dropped,
@@ -111,5 +112,5 @@ class RankRing:
             unsent=max(0, progress.written - cursor.position),
             pid=self.reader.header.pid,
             error=printable(self.reader.error),
-            stopped=self.reader.writer_stopped,
+            stopped=stopped,
         )

@@ -312,11 +312,12 @@ def newest_cursor(file: mmap, geometry: Geometry) -> tuple[int, Cursor]:
     for index in range(2):
         start = CURSOR_OFFSET + index * geometry.slot_size
         data = file[start : start + geometry.slot_size]
+        if int.from_bytes(data[:8], "little") <= best[0] or int.from_bytes(data[-8:], "little") != crc32(data[:-8]):
+            continue
         generation, position, dropped, rank_time_ns, refused, sent, logged_ns, *sums = geometry.slot_struct.unpack_from(
             data
         )
-        plausible = max(generation, position, dropped, refused, sent) < COUNTS
-        if plausible and generation > best[0] and int.from_bytes(data[-8:], "little") == crc32(data[:-8]):
+        if max(generation, position, dropped, refused, sent) < COUNTS:
             totals, sent_totals = tuple(sums[: geometry.totals]), tuple(sums[geometry.totals :])
             best = (generation, Cursor(position, dropped, totals, rank_time_ns, refused, sent, sent_totals, logged_ns))
     return best

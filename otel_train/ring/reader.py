@@ -45,7 +45,7 @@ from otel_train.ring.file_format import (
 )
 from otel_train.ring.late_keys import KeyTable, load_parts, part_of, part_word
 from otel_train.ring.schema import load_schema
-from otel_train.ring.writer_process import PidSpace, is_alive, is_stopped, pid_space
+from otel_train.ring.writer_process import PidSpace, lives_and_stopped, pid_space
 
 _WORDS_AT_ONCE = 512
 _KINDS = {int(kind): kind for kind in Kind}
@@ -168,17 +168,21 @@ class RingReader:
 
     @property
     def writer_lives(self) -> bool:
-        """Whether the process that made the ring still lives: it is visible, or it holds the file's lock.
+        """Whether the process that made the ring still lives; see `look_at_writer`."""
+        return self.look_at_writer()[0]
+
+    def look_at_writer(self) -> tuple[bool, bool]:
+        """Tell whether the process that made the ring still lives: it is visible, or it holds the file's lock.
 
         A process of another container is not visible. In a ring that was copied from another machine, or that a
         restart of this one has left, the writer's pid means nothing: another process may have it by now.
-        """
-        return (self._names_pid and is_alive(self.header.pid, self.header.pid_start)) or self._is_locked()
 
-    @property
-    def writer_stopped(self) -> bool:
-        """Whether that process is visible and stopped, by a signal or a debugger."""
-        return self._names_pid and is_stopped(self.header.pid, self.header.pid_start)
+        Returns:
+            Also whether that process is visible and stopped, by a signal or a debugger.
+        """
+        pid, started = self.header.pid, self.header.pid_start
+        lives, stopped = lives_and_stopped(pid, started) if self._names_pid else (False, False)
+        return lives or self._is_locked(), stopped
 
     @property
     def _names_pid(self) -> bool:

@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import contextlib
+import os
+from functools import lru_cache
 from pathlib import Path
 from typing import NamedTuple
 
@@ -34,6 +36,12 @@ def boot_id() -> str:
 
 def pid_space() -> PidSpace:
     """Return where this process's id means something."""
+    return _pid_space_of(os.getpid())
+
+
+@lru_cache(1)
+def _pid_space_of(_pid: int) -> PidSpace:
+    """Return that of this process; a child of it may be in another namespace."""
     boot, namespace = b"", 0
     with contextlib.suppress(ValueError):
         boot = bytes.fromhex(boot_id().replace("-", ""))
@@ -55,14 +63,14 @@ def parent_of(pid: int) -> int:
 
 def is_alive(pid: int, started: int) -> bool:
     """Tell whether the process with that pid and start time lives and is not a zombie."""
-    state, start = _state_and_start(pid)
-    return bool(state) and start == started and state not in "ZX"
+    return lives_and_stopped(pid, started)[0]
 
 
-def is_stopped(pid: int, started: int) -> bool:
-    """Tell whether the process with that pid and start time is stopped, by a signal or a debugger."""
+def lives_and_stopped(pid: int, started: int) -> tuple[bool, bool]:
+    """Tell whether the process with that pid and start time lives, and whether a signal or a debugger stopped it."""
     state, start = _state_and_start(pid)
-    return bool(state) and start == started and state in "Tt"
+    same = bool(state) and start == started
+    return same and state not in "ZX", same and state in "Tt"
 
 
 def _state_and_start(pid: int) -> tuple[str, int]:
@@ -73,6 +81,7 @@ def _state_and_start(pid: int) -> tuple[str, int]:
 def _fields(pid: int) -> list[str]:
     """Return the fields of proc(5) after the name, which may hold spaces and brackets; an empty list without access."""
     try:
-        return Path(f"/proc/{pid}/stat").read_text(errors="replace").rpartition(")")[2].split()
+        with open(f"/proc/{pid}/stat", "rb", buffering=0) as file:  # noqa: PTH123  # `top` asks of hundreds each second
+            return file.read().rpartition(b")")[2].decode().split()
     except OSError:
         return []

@@ -5,6 +5,7 @@ from __future__ import annotations
 import math
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
+from math import isnan
 
 from otel_train.catalogue import (
     HEADLINE,
@@ -194,7 +195,8 @@ def take_snapshot(
 
 def _rank(state: RankState, track: Track | None, now_ns: int) -> RankLine:
     own = track or Track()
-    evictions = [value for _, value in own.points(rows.EVICTIONS.wandb_key)]
+    # Of hundreds of ranks, each second: a list is a fifth of the time of a generator.
+    evictions = [value for value in own.column(rows.EVICTIONS.wandb_key) if not isnan(value)]
     phase = "?" if state.phase is None else state.phase.name.lower()
     return RankLine(
         rank=state.identity.rank,
