@@ -26,6 +26,12 @@ EXPORTER_LABEL = "exporter"
 """The label that names the collector's exporter."""
 ERROR_LABEL = "error_type"
 """The label with the reason why an exporter gave up, at the telemetry level `detailed`."""
+REASON_LABEL = "reason"
+"""The label with the kind of a refusal, by the collector's own exporter to Prometheus."""
+SERVICE_LABEL = "service_name"
+"""The label that names who sent the refused point."""
+REPETITION = "repetition"
+"""The reason of points that Prometheus has already: they came again after an acknowledgement was lost."""
 
 QUEUE_SIZE = ExternalMetric(
     "otelcol_exporter_queue_size",
@@ -38,6 +44,11 @@ SEND_FAILED = ExternalMetric(
     "otelcol_exporter_send_failed_metric_points_total",
     "Data points that an exporter gave up on: its receiver refused them for good, so that a retry is useless.",
     "Look at the collector's log for the receiver's answer and fix what it names: these points are lost.",
+)
+REFUSED_ALONE = ExternalMetric(
+    "otelcol_exporter_refused_metric_points_total",
+    "Data points that the collector gave up because Prometheus refuses them, even alone; all others arrive.",
+    "Look up the sender, the metric and Prometheus' own text in the collector's log, and mend the sender.",
 )
 REFUSED = ExternalMetric(
     "otelcol_receiver_refused_metric_points_total",

@@ -76,6 +76,7 @@ def pipeline_alerts() -> list[Alert]:
             f"The collector's queue to {_EXPORTER} is {{{{ $value | humanizePercentage }}}} full.",
             hold="2m",
         ),
+        _collector_points_refused(),
         _alert(
             "CollectorDropsData",  # gone for good, but training does not notice
             external.SEND_FAILED,
@@ -84,6 +85,20 @@ def pipeline_alerts() -> list[Alert]:
             f"({{{{ $labels.{external.ERROR_LABEL} }}}}).",
         ),
     ]
+
+
+def _collector_points_refused() -> Alert:
+    row, reason, service = external.REFUSED_ALONE, external.REASON_LABEL, external.SERVICE_LABEL
+    lost = f'{row.name}{{{reason}!="{external.REPETITION}"}}'
+    labels = (external.EXPORTER_LABEL, service, RUN, RANK, HOST, reason)
+    return _alert(
+        "CollectorPointsRefused",  # all other points arrive, and training does not notice
+        row,
+        by("sum", labels, f"\n  {growth(lost, WINDOW)}\n"),
+        f"Prometheus refuses points of {{{{ $labels.{service} }}}}"
+        f"{{{{ with $labels.{RUN} }}}}, run {{{{ . }}}}, {_RANK}{{{{ end }}}} "
+        f"({{{{ $labels.{reason} }}}}): {_COUNT} in {WINDOW}.",
+    )
 
 
 def _alert(

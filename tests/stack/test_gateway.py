@@ -1,18 +1,25 @@
-"""Agent and gateway, real collectors with certificates made on the spot: who is refused waits, and loses nothing."""
+"""Agent and gateway, real collectors with certificates made on the spot: who is refused waits, a bad point is alone."""
 
 from __future__ import annotations
 
+import re
 import secrets
 import subprocess
 import sys
 import time
+import urllib.request
 from collections.abc import Iterator
 from contextlib import AbstractContextManager, ExitStack
 from dataclasses import dataclass
 from pathlib import Path
+from typing import Any
 
+import grpc
 import pytest
 import trustme
+from opentelemetry.proto.collector.metrics.v1.metrics_service_pb2 import ExportMetricsServiceRequest
+from opentelemetry.proto.collector.metrics.v1.metrics_service_pb2_grpc import MetricsServiceStub
+from opentelemetry.proto.metrics.v1.metrics_pb2 import AggregationTemporality
 
 from otel_train.bridge import read_run
 from otel_train.bridge.wandb_rows import STEP_KEY
@@ -29,7 +36,16 @@ from tests.support.waiting import wait_until
 pytestmark = [pytest.mark.stack, pytest.mark.timeout(300)]
 LOSS = Metric("train/loss")
 STEPS = [1, 2, 3, 4, 5]
+HOUR = 3600 * 10**9
 OTEL_TRAIN = (sys.executable, "-m", "otel_train")
+REFUSED = {
+    "ahead": ("too_far_ahead", "out of bounds: timestamp is too far in the future"),
+    "ancient": ("too_old", "too old sample"),
+    "delta": ("metric", 'invalid temporality and type combination for metric "foreign.delta"'),
+    "duplicate": ("duplicate", "duplicate sample for timestamp"),
+    "empty": ("no_value", "the point has no value"),
+}
+"""Reason and text by service, of senders that share one request with ours."""
 
 
 @dataclass(frozen=True)
@@ -41,12 +57,23 @@ class Gateway:
     authority: Path
     prometheus: Prometheus
     bridge: Path
+    log: Path
+    metrics: str
+    """URL of its own metrics."""
 
     def steps(self, run_id: str) -> tuple[list[float], list[int | None]]:
         """Return the steps of a run that Prometheus and the bridge have."""
         samples = self.prometheus.samples(f'{cluster_series(LOSS)}{{train_run_id="{run_id}"}}')
         in_wandb: list[int | None] = [row.values[STEP_KEY] for row in read_run(self.bridge, run_id)]
         return [value for series in samples.values() for _, value in series], in_wandb
+
+    def send(self, request: ExportMetricsServiceRequest) -> None:
+        """Send it a request."""
+        trusted = grpc.ssl_channel_credentials(self.authority.read_bytes())
+        with grpc.secure_channel(self.address, trusted) as channel:
+            metadata = [("authorization", f"Bearer {self.token.read_text()}")]
+            stub = MetricsServiceStub(channel)  # type: ignore[no-untyped-call]
+            stub.Export(request, metadata=metadata, timeout=10)
 
 
 @pytest.fixture(scope="module")
@@ -58,7 +85,7 @@ def gateway(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Gateway]:
     certificate.cert_chain_pems[0].write_to_path(str(home / "certificate.pem"))
     certificate.private_key_pem.write_to_path(str(home / "key.pem"))
     (home / "token").write_text(secrets.token_urlsafe())
-    listen, bridge, health = (f"127.0.0.1:{free_port()}" for _ in range(3))
+    listen, bridge, health, metrics = (f"127.0.0.1:{free_port()}" for _ in range(4))
     bridge_token = secrets.token_urlsafe()
     commands = {
         "bridge": [*OTEL_TRAIN, "bridge", f"--listen={bridge}", f"--state={home}/bridge", f"--token={bridge_token}"],
@@ -72,7 +99,7 @@ def gateway(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Gateway]:
             OTEL_TRAIN_GATEWAY_KEY=str(home / "key.pem"),
             OTEL_TRAIN_GATEWAY_TOKEN_FILE=str(home / "token"),
             OTEL_TRAIN_GATEWAY_HEALTH_PORT=health.rpartition(":")[2],
-            OTEL_TRAIN_GATEWAY_METRICS_PORT=str(free_port()),
+            OTEL_TRAIN_GATEWAY_METRICS_PORT=metrics.rpartition(":")[2],
             OTEL_TRAIN_PROMETHEUS=prometheus.url,
             OTEL_TRAIN_BRIDGE=bridge,
             OTEL_TRAIN_BRIDGE_TOKEN=bridge_token,
@@ -82,7 +109,8 @@ def gateway(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Gateway]:
             running.enter_context(running_process(command, home / f"{name}.log", environment))
         wait_until(lambda: answers(f"http://{health}"), 60, "the gateway's start")
         wait_until((home / "bridge" / "address").exists, 60, "the bridge's start")
-        yield Gateway(listen, home / "token", home / "ca.pem", prometheus, home / "bridge")
+        log, own = home / "gateway.log", f"http://{metrics}/metrics"
+        yield Gateway(listen, home / "token", home / "ca.pem", prometheus, home / "bridge", log, own)
 
 
 @dataclass(frozen=True)
@@ -158,3 +186,57 @@ def test_fixed_certificate_delivers_kept_data(gateway: Gateway, agent: Agent) ->
         assert gateway.steps("certificate") == ([], [])
     with agent.running(gateway.token, gateway.authority):
         wait_until(lambda: gateway.steps("certificate") == (STEPS, STEPS), 60, "the arrival of all steps, once")
+
+
+def metrics_of(request: ExportMetricsServiceRequest, service: str) -> Any:
+    """Return the metrics of a new part of a request, which is a service's."""
+    part = request.resource_metrics.add()
+    part.resource.attributes.add(key="service.name").value.string_value = service
+    return part.scope_metrics.add().metrics
+
+
+def gauge(request: ExportMetricsServiceRequest, service: str, time_ns: int, value: float | None) -> None:
+    """Add a point of a service's gauge."""
+    metric = metrics_of(request, service).add(name="foreign")
+    metric.gauge.data_points.add(time_unix_nano=time_ns, as_double=value)
+
+
+def test_bad_points_cost_only_themselves(gateway: Gateway) -> None:
+    """Ranks with a wrong clock, a delta counter, a duplicate, a point without value: all of ours is stored."""
+    begin, now = time.time_ns() - 5 * 10**9, time.time_ns()
+    first, together = ExportMetricsServiceRequest(), ExportMetricsServiceRequest()
+    gauge(first, "duplicate", begin, 1.0)
+    gateway.send(first)
+    wait_until(lambda: bool(gateway.prometheus.samples('foreign{job="duplicate"}')), 30, "the first of two values")
+    for step in STEPS:
+        gauge(together, "ours", begin + step * 10**9, step)
+        gauge(together, "ahead", now + HOUR + step * 10**9, step)
+        gauge(together, "behind", now - 3 * HOUR + step * 10**9, step)
+        gauge(together, "ancient", now - 48 * HOUR + step * 10**9, step)
+        gauge(together, "also ours", begin + step * 10**9, step)
+    gauge(together, "duplicate", begin, 2.0)
+    gauge(together, "duplicate", begin + 10**9, 3.0)
+    gauge(together, "empty", now, None)
+    delta = metrics_of(together, "delta").add(name="foreign.delta").sum
+    delta.aggregation_temporality, delta.is_monotonic = AggregationTemporality.AGGREGATION_TEMPORALITY_DELTA, True
+    delta.data_points.add(time_unix_nano=now, as_int=1)
+    gateway.send(together)
+
+    def stored() -> dict[str, list[float]]:
+        samples = gateway.prometheus.samples("{__name__=~'foreign.*'}", window="72h")
+        return {dict(labels)["job"]: [value for _, value in series] for labels, series in samples.items()}
+
+    whole = [float(step) for step in STEPS]
+    expected = {"ours": whole, "also ours": whole, "behind": whole, "duplicate": [1.0, 3.0]}
+    wait_until(lambda: stored() == expected, 30, "all that Prometheus takes", log=gateway.log)
+    wait_until(lambda: "Refused: foreign of service.name=duplicate" in gateway.log.read_text(), 10, "the last refusal")
+    with urllib.request.urlopen(gateway.metrics, timeout=10) as answer:
+        counted = re.findall(
+            r'refused_metric_points_total{.*reason="(\w+)",service_name="(\w+)"} (\d+)', answer.read().decode()
+        )
+    points = {"ahead": "5", "ancient": "5"}
+    assert sorted(counted) == sorted((reason, name, points.get(name, "1")) for name, (reason, _) in REFUSED.items())
+    for name, (_, text) in REFUSED.items():
+        assert re.search(rf"Refused: foreign\S* of service.name={name}: {re.escape(text)}", gateway.log.read_text()), (
+            name
+        )

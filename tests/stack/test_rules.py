@@ -29,11 +29,19 @@ STEP, LAG, BRIDGED = rank_series(rows.STEP), rank_series(rows.BRIDGE_LAG), rank_
 ABANDONED, DROPPED = rank_series(rows.REDUCTIONS_ABANDONED), rank_series(rows.RECORDS_DROPPED)
 WAIT, DURATION = rank_series(rows.DATA_WAIT), rank_series(rows.STEP_DURATION)
 LATE, REFUSED = rank_series(rows.BRIDGE_LATE_POINTS), rank_series(rows.BRIDGE_REFUSED_POINTS)
+POINTS_REFUSED = external.REFUSED_ALONE.name
 SEND_FAILED, QUEUE_SIZE, QUEUE_CAPACITY = (
     metric.name for metric in (external.SEND_FAILED, external.QUEUE_SIZE, external.QUEUE_CAPACITY)
 )
 OF_RANK_1 = OF_ATTEMPT | {"train_rank": "1", "host_name": "host-1"}
 BRIDGE = {"job": "otel_train-bridge"}
+OF_CLOCK = {
+    "exporter": "isolating_otlp_http/prometheus",
+    "service_name": "otel_train",
+    "train_run_id": "run-1",
+    "train_rank": "1",
+    "host_name": "host-1",
+}
 OF_ERROR = COLLECTOR | {"error_type": "InvalidArgument"}
 
 
@@ -339,6 +347,22 @@ def stuck(rank: int, phase: str, step: int = 60, seconds: int = 10) -> list[dict
             [plain(SEND_FAILED, "_x60 5x60", **OF_ERROR)],
             OF_ERROR,
             "The collector gave up on 5 data points to otlp/bridge in 10m (InvalidArgument).",
+        ),
+        Case(
+            "OtelTrainCollectorPointsRefused",
+            "a rank's clock is wrong",
+            [
+                plain(POINTS_REFUSED, "_x60 5x60", **OF_CLOCK, metric="train.step", reason="too_far_ahead"),
+                plain(POINTS_REFUSED, "_x60 2x60", **OF_CLOCK, metric="train.loss", reason="too_far_ahead"),
+            ],
+            OF_CLOCK | {"reason": "too_far_ahead"},
+            "Prometheus refuses points of otel_train, run run-1, rank 1 on host-1 (too_far_ahead): 7 in 10m.",
+        ),
+        Case(
+            "OtelTrainCollectorPointsRefused",
+            "Prometheus has them already",
+            [plain(POINTS_REFUSED, "_x60 5x60", **OF_CLOCK, metric="train.step", reason="repetition")],
+            OF_CLOCK,
         ),
         Case("OtelTrainCollectorDropsData", "it failed long ago", [plain(SEND_FAILED, "5x120", **OF_ERROR)], OF_ERROR),
     ],

@@ -26,16 +26,14 @@ from tests.support.stack_programs import (
 )
 
 BRIDGE = "otel-train-bridge:dev"
-COLLECTOR = "otel/opentelemetry-collector-contrib"
+COLLECTOR = "otel-train-collector:dev"
 PROMETHEUS = "prom/prometheus"
 AUTHORITIES = Path("/etc/ssl/certs/ca-certificates.crt")
 
 
 def prepare(client: docker.DockerClient) -> None:
-    """See that every image is there that the stack without Grafana needs; the bridge's is always built anew."""
-    version = image_version(COLLECTOR)
-    if _lacks(client, name := f"{COLLECTOR}:{version}"):
-        _from_scratch(client, name, {"otelcol-contrib": collector()}, 'ENTRYPOINT ["/otelcol-contrib"]\nUSER 10001')
+    """See that every image is there that the stack without Grafana needs; those of our own are always built anew."""
+    _from_scratch(client, COLLECTOR, {"otelcol-train": collector()}, 'ENTRYPOINT ["/otelcol-train"]\nUSER 10001')
     version = image_version(PROMETHEUS)
     if _lacks(client, name := f"{PROMETHEUS}:v{version}"):
         programs = {"bin/prometheus": prometheus(), "bin/promtool": promtool()}

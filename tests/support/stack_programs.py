@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import hashlib
 import os
 import re
 import shutil
@@ -10,6 +11,7 @@ from pathlib import Path
 
 ROOT = Path(__file__).parents[2]
 CACHE = Path(os.environ.get("OTEL_TRAIN_STACK_CACHE", ROOT / ".stack"))
+COLLECTOR = ROOT / "collector"
 COMPOSE_VERSION = "2.40.3"
 HELM_VERSION = "3.22.0"
 VICTORIA_METRICS_VERSION = "1.151.0"
@@ -44,7 +46,11 @@ def go(*command: str, cwd: Path) -> None:
 
 def collector() -> Path:
     """Return the distribution that collector/builder.yaml describes."""
-    return _built("otelcol-train", image_version("otel/opentelemetry-collector-contrib"), _build_collector)
+    version = re.search(r"^  version: ([0-9.]+)$", (COLLECTOR / "builder.yaml").read_text(), re.MULTILINE)
+    assert version, f"{COLLECTOR} does not pin the collector"
+    sources = [COLLECTOR / "builder.yaml", *sorted(COLLECTOR.glob("*/*.go")), *sorted(COLLECTOR.glob("*/go.mod"))]
+    digest = hashlib.sha256(b"".join(path.read_bytes() for path in sources)).hexdigest()[:12]
+    return _built("otelcol-train", f"{version[1]}-{digest}", _build_collector)
 
 
 def prometheus() -> Path:
@@ -116,10 +122,11 @@ def _module(name: str) -> Path:
     return folder
 
 
-def _build_collector(_: str, version: str, program: Path) -> None:
+def _build_collector(_: str, stamp: str, program: Path) -> None:
+    version = stamp.partition("-")[0]
     folder = CACHE / "modules" / "collector"
     shutil.rmtree(folder, ignore_errors=True)
-    shutil.copytree(ROOT / "collector", folder)
+    shutil.copytree(COLLECTOR, folder)
     manifest = folder / "builder.yaml"
     text, replaced = re.subn(r"output_path: .*", "output_path: ./built", manifest.read_text())
     assert replaced == 1

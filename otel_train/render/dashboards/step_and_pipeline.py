@@ -154,11 +154,17 @@ def _collector() -> tuple[Panel, ...]:
         ),
         Panel(
             title="Data points given up or refused",
-            shows=(external.SEND_FAILED, external.REFUSED),
+            shows=(external.SEND_FAILED, external.REFUSED_ALONE, external.REFUSED),
             targets=(
                 Target(
                     expression=by("sum", labels, over("increase", external.SEND_FAILED.name, WINDOW)),
                     legend=f"given up, to {_EXPORTER}",
+                ),
+                Target(
+                    expression=by(
+                        "sum", (external.REASON_LABEL,), over("increase", external.REFUSED_ALONE.name, WINDOW)
+                    ),
+                    legend=f"refused alone, {{{{{external.REASON_LABEL}}}}}",
                 ),
                 Target(
                     expression=f"sum({over('increase', external.REFUSED.name, WINDOW)})", legend="refused, sent again"

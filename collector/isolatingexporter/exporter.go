@@ -1,0 +1,244 @@
+package isolatingexporter
+
+import (
+	"context"
+	"slices"
+	"sync"
+	"time"
+
+	"go.opentelemetry.io/collector/consumer/consumererror"
+	"go.opentelemetry.io/collector/pdata/pcommon"
+	"go.opentelemetry.io/collector/pdata/pmetric"
+)
+
+const (
+	// mostRefusals is how many requests may be refused while one batch is taken apart, before what is refused of one
+	// metric of one resource is given up undivided. Other metrics and resources are still told apart.
+	mostRefusals = 2048
+	// fewPieces are taken apart one by one.
+	fewPieces = 4
+
+	nothingLost  = "nothing is given up, for the receiver refuses everything: "
+	valueMissing = "the point has no value; Prometheus would store 0"
+)
+
+// isolating sends batches, one after the other, whatever the number of consumers.
+type isolating struct {
+	mutex     sync.Mutex
+	client    *client
+	refusals  *refusals
+	offenders offenders
+	// mayRepeat says that the receiver may have this batch already: it did not answer, or this process has just begun
+	// and an earlier one may have sent it.
+	mayRepeat bool
+}
+
+// group is a part of a batch that is sent together.
+type group struct {
+	pieces []piece
+	// answer to it, where it was sent as a whole already.
+	answer *answer
+}
+
+// push sends a batch. An error is about what is to be sent again: all or, after a part was taken, the rest.
+func (e *isolating) push(ctx context.Context, metrics pmetric.Metrics) error {
+	e.mutex.Lock()
+	defer e.mutex.Unlock()
+	e.leaveOutEmpty(metrics)
+	if metrics.ResourceMetrics().Len() == 0 {
+		return nil
+	}
+	var groups []group
+	if e.offenders.forget(time.Now()); len(e.offenders) == 0 {
+		reply := e.client.send(ctx, metrics)
+		switch reply.verdict {
+		case taken:
+			e.took(reply)
+			return nil
+		case wait:
+			e.mayRepeat = e.mayRepeat || reply.unanswered
+			return reply.err("")
+		}
+		groups = []group{{flatten(metrics), &reply}}
+	} else {
+		good, suspect := e.offenders.part(flatten(metrics))
+		groups = []group{{pieces: good}, {pieces: suspect}}
+	}
+	return e.isolate(ctx, groups)
+}
+
+// isolate sends groups in their order, ever smaller parts of those that are refused, and gives up what is refused alone.
+func (e *isolating) isolate(ctx context.Context, groups []group) error {
+	var bad []group
+	refusals := 0
+	for len(groups) > 0 {
+		next := groups[0]
+		groups = groups[1:]
+		if len(next.pieces) == 0 {
+			continue
+		}
+		if next.answer == nil {
+			reply := e.client.send(ctx, assemble(next.pieces))
+			next.answer = &reply
+		}
+		switch next.answer.verdict {
+		case taken:
+			e.took(*next.answer)
+			continue
+		case wait:
+			return e.wait(*next.answer, "", append(append(bad, next), groups...))
+		}
+		refusals++
+		alike, left, failure := e.alike(ctx, next, refusals)
+		if failure != nil {
+			return e.wait(*failure, "", append(append(bad, left...), groups...))
+		}
+		if alike {
+			bad = append(bad, next)
+			continue
+		}
+		groups = append(left, groups...)
+	}
+	return e.giveUp(ctx, bad)
+}
+
+// alike tells whether each point of a refused group would be refused alone, and else returns what is left to send of
+// it. Where time is at fault the point that has the best chance is asked for.
+func (e *isolating) alike(ctx context.Context, of group, refusals int) (bool, []group, *answer) {
+	if len(of.pieces) == 1 || (ofOneMetric(of.pieces) && (of.answer.reason == ofMetric || refusals > mostRefusals)) {
+		return true, nil, nil
+	}
+	late := of.answer.reason == tooFarAhead
+	if len(of.pieces) > fewPieces && ofOneOwner(of.pieces) && (late || of.answer.reason == tooOld) {
+		best := 0
+		for index, part := range of.pieces {
+			if (late && part.time < of.pieces[best].time) || (!late && part.time > of.pieces[best].time) {
+				best = index
+			}
+		}
+		reply := e.client.send(ctx, assemble(of.pieces[best:best+1]))
+		switch {
+		case reply.verdict == wait:
+			return false, []group{of}, &reply
+		case reply.verdict == refused && reply.reason == of.answer.reason:
+			return true, nil, nil
+		}
+		// It may be sent again with its half: the same value at the same time is taken.
+	}
+	left, right := cut(of.pieces)
+	return false, []group{{pieces: left}, {pieces: right}}, nil
+}
+
+// giveUp counts and names what was refused, once it is shown that the receiver takes something. Where the receiver may
+// have been at fault, it is asked once more.
+func (e *isolating) giveUp(ctx context.Context, bad []group) error {
+	if len(bad) == 0 {
+		e.mayRepeat = false
+		return nil
+	}
+	if reply := e.client.send(ctx, probe()); reply.verdict != taken {
+		return e.wait(reply, nothingLost+bad[0].answer.text+"; a point of its own: ", bad)
+	}
+	for index, lost := range bad {
+		if lost.answer.unclear {
+			reply := e.client.send(ctx, assemble(lost.pieces))
+			switch reply.verdict {
+			case taken:
+				e.took(reply)
+				continue
+			case wait:
+				return e.wait(reply, "", bad[index:])
+			}
+			lost.answer = &reply
+		}
+		reply := *lost.answer
+		if reply.reason == outOfOrder && e.mayRepeat {
+			reply.reason = repetition
+		}
+		e.refusals.note(lost.pieces, reply.reason, reply.text)
+		if reply.reason != repetition {
+			e.offenders.remember(lost.pieces, time.Now())
+		}
+	}
+	e.mayRepeat = false
+	return nil
+}
+
+// wait returns the error after which groups are sent again.
+func (e *isolating) wait(reply answer, prefix string, groups []group) error {
+	e.mayRepeat = e.mayRepeat || reply.unanswered
+	var pieces []piece
+	for _, rest := range groups {
+		pieces = append(pieces, rest.pieces...)
+	}
+	return consumererror.NewMetrics(reply.err(prefix), assemble(pieces))
+}
+
+func (e *isolating) took(reply answer) {
+	if reply.rejected > 0 {
+		e.refusals.noteUnnamed(reply.rejected, reply.text)
+	}
+}
+
+// leaveOutEmpty takes out points that would be stored as what they are not, and metrics of no type.
+func (e *isolating) leaveOutEmpty(metrics pmetric.Metrics) {
+	empty := false
+	isEmpty := func(point pmetric.NumberDataPoint) bool {
+		return point.ValueType() == pmetric.NumberDataPointValueTypeEmpty && !point.Flags().NoRecordedValue()
+	}
+	for _, resource := range metrics.ResourceMetrics().All() {
+		for _, scope := range resource.ScopeMetrics().All() {
+			for _, metric := range scope.Metrics().All() {
+				switch metric.Type() {
+				case pmetric.MetricTypeGauge:
+					empty = empty || anyPoint(metric.Gauge().DataPoints(), isEmpty)
+				case pmetric.MetricTypeSum:
+					empty = empty || anyPoint(metric.Sum().DataPoints(), isEmpty)
+				}
+			}
+		}
+	}
+	if !empty {
+		return
+	}
+	pieces := flatten(metrics)
+	kept := slices.DeleteFunc(slices.Clone(pieces), func(part piece) bool { return pointIs(part, isEmpty) })
+	lost := slices.DeleteFunc(pieces, func(part piece) bool { return !pointIs(part, isEmpty) })
+	e.refusals.note(lost, noValue, valueMissing)
+	assemble(kept).MoveTo(metrics)
+}
+
+func anyPoint(points pmetric.NumberDataPointSlice, is func(pmetric.NumberDataPoint) bool) bool {
+	for _, point := range points.All() {
+		if is(point) {
+			return true
+		}
+	}
+	return false
+}
+
+func pointIs(part piece, is func(pmetric.NumberDataPoint) bool) bool {
+	switch {
+	case part.index < 0:
+		return false
+	case part.metric.Type() == pmetric.MetricTypeGauge:
+		return is(part.metric.Gauge().DataPoints().At(part.index))
+	case part.metric.Type() == pmetric.MetricTypeSum:
+		return is(part.metric.Sum().DataPoints().At(part.index))
+	}
+	return false
+}
+
+// probe makes a request of one point that nothing is wrong with: it is new, and the present's.
+func probe() pmetric.Metrics {
+	made := pmetric.NewMetrics()
+	resource := made.ResourceMetrics().AppendEmpty()
+	resource.Resource().Attributes().PutStr("service.name", "otelcol-train")
+	metric := resource.ScopeMetrics().AppendEmpty().Metrics().AppendEmpty()
+	metric.SetName("otelcol.exporter.probe")
+	metric.SetDescription("Sent by a collector before it gives up points that this receiver has refused.")
+	point := metric.SetEmptyGauge().DataPoints().AppendEmpty()
+	point.SetTimestamp(pcommon.NewTimestampFromTime(time.Now()))
+	point.SetIntValue(1)
+	return made
+}
