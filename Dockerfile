@@ -22,7 +22,7 @@ ENTRYPOINT ["otel-train"]
 
 FROM base AS bridge
 COPY --from=build /opt/otel_train /opt/otel_train
-EXPOSE 4317
+EXPOSE 4317 4318
 HEALTHCHECK --interval=10s --timeout=10s --start-period=30s --retries=3 CMD ["otel-train", "bridge", "--check"]
 CMD ["bridge", "--listen", "0.0.0.0:4317", "--state", "/var/lib/otel_train"]
 

@@ -10,7 +10,7 @@ from pathlib import Path
 
 CORPUS = Path(__file__).with_name("corpus")
 """A folder for each target: real inputs made small, inputs that reached new code, and those that once failed."""
-READERS = ("job_toml", "otlp", "ring", "ring_content", "wandb_file", "wandb_record")
+READERS = ("job_toml", "otlp", "otlp_json", "ring", "ring_content", "wandb_file", "wandb_record")
 OF_CORE = ("core_calls", "core_packing", "core_picks", "core_table")
 TARGETS = READERS + OF_CORE
 

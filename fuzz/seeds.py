@@ -11,6 +11,9 @@ from importlib import import_module
 from pathlib import Path
 from tempfile import TemporaryDirectory
 
+from google.protobuf.json_format import MessageToJson
+from opentelemetry.proto.collector.metrics.v1.metrics_service_pb2 import ExportMetricsServiceRequest
+
 from fuzz import CORPUS
 from fuzz.targets.ring_content import RECORDS, build
 from otel_train.bridge import BridgeConfig, wandb_files
@@ -33,6 +36,13 @@ def otlp() -> Iterator[Seed]:
     yield "gauges", step(1, {"loss": 0.5, "train/lr": 1}).SerializeToString()
     yield "counters", step(2, {}, counters, counted=False).SerializeToString()
     yield "histogram", step(3, {}, histogram=rows.REUSE_DISTANCE.name).SerializeToString()
+
+
+def otlp_json() -> Iterator[Seed]:
+    """Give the same requests as JSON."""
+    for name, data in otlp():
+        request = ExportMetricsServiceRequest.FromString(data)
+        yield name, MessageToJson(request, indent=None).encode()
 
 
 def rings() -> Iterator[tuple[str, RingWriter]]:
@@ -112,7 +122,7 @@ def wandb_record() -> Iterator[Seed]:
 
 def main() -> None:
     """Write all seeds; what else is in the corpus stays."""
-    for target in (job_toml, otlp, ring, ring_content, wandb_file, wandb_record):
+    for target in (job_toml, otlp, otlp_json, ring, ring_content, wandb_file, wandb_record):
         folder = CORPUS / target.__name__
         folder.mkdir(parents=True, exist_ok=True)
         for name, data in target():

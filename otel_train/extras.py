@@ -10,7 +10,7 @@ from otel_train.exceptions import ConfigurationError
 
 PACKAGES = {
     "train": ("torch",),
-    "bridge": ("google.rpc", "grpc", "grpc_health", "opentelemetry.proto", "wandb"),
+    "bridge": ("google.rpc", "grpc", "grpc_health", "h11", "opentelemetry.proto", "wandb"),
     "render": ("grafana_foundation_sdk", "yaml"),
     "inspect": ("pyarrow",),
 }

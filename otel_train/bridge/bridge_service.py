@@ -7,6 +7,7 @@ import logging
 import os
 import resource
 import signal
+import ssl
 import time
 from collections.abc import Callable
 from contextlib import ExitStack
@@ -20,7 +21,7 @@ from otel_train.bridge.open_runs import OpenRuns, most_open
 from otel_train.bridge.own_metrics import exporting
 from otel_train.bridge.row_order import Due
 from otel_train.bridge.row_writer import Writer
-from otel_train.bridge.server import Server
+from otel_train.bridge.server import Server, Tls
 from otel_train.bridge.wandb_environment import left_out
 from otel_train.bridge.wandb_file import WANDB_FOLDER
 from otel_train.bridge.wandb_processes import end_writers
@@ -32,7 +33,9 @@ from otel_train.wakeup import Wakeup
 
 logger = logging.getLogger(__name__)
 
-ADDRESS_FILE = "address"
+ADDRESS_FILE, HTTP_ADDRESS_FILE = "address", "http-address"
+GRPC_PORT, HTTP_PORT = 4317, 4318
+OFF = "off"
 WANDB_MODES = ("offline", "online")
 DESCRIPTORS = 4096
 """Descriptors that the process may have, where the system allows it."""
@@ -48,7 +51,10 @@ class BridgeConfig:
     """The directory that the bridge owns: inbox, wandb files, address. Like the other paths, it may begin with `~`, be
     relative and lead through links; the configuration holds the absolute path."""
     listen: str = "127.0.0.1:4317"
-    """host:port; port 0 takes a free one, which STATE/address then names."""
+    """host:port for OTLP/gRPC; port 0 takes a free one, which STATE/address then names."""
+    http_listen: str = ""
+    """The same for OTLP/HTTP, named by STATE/http-address; `off` for none. Empty, it is port 4318 of the same host
+    where gRPC has 4317, else off: the two ports are OTLP's, and who chooses one chooses the other too."""
     wandb_mode: str = "offline"
     """offline or online."""
     project: str = "otel-train"
@@ -74,9 +80,13 @@ class BridgeConfig:
             path = getattr(self, name)
             if path is not None:
                 object.__setattr__(self, name, absolute(path))
-        host, separator, port = self.listen.rpartition(":")
-        if not (separator and host and port.isascii() and port.isdigit() and int(port) < 2**16):
-            raise ConfigurationError(f"bridge.listen must be host:port, got {self.listen!r}; try 127.0.0.1:4317")
+        host = _host("listen", self.listen, GRPC_PORT)
+        if not self.http_listen:
+            standard = self.listen == f"{host}:{GRPC_PORT}"
+            object.__setattr__(self, "http_listen", f"{host}:{HTTP_PORT}" if standard else OFF)
+        hosts = {"listen": host}
+        if self.http_listen != OFF:
+            hosts["http_listen"] = _host("http_listen", self.http_listen, HTTP_PORT)
         if self.wandb_mode not in WANDB_MODES:
             raise ConfigurationError(
                 f"bridge.wandb_mode must be one of {', '.join(WANDB_MODES)}, got {self.wandb_mode!r}"
@@ -89,10 +99,12 @@ class BridgeConfig:
                 raise ConfigurationError(f"bridge.{name} must be at least {least}, got {getattr(self, name)}")
         if (self.tls_certificate is None) != (self.tls_key is None):
             raise ConfigurationError("bridge.tls_certificate and bridge.tls_key go together, got one of them")
-        if not (_is_loopback(host) or self.token or self.tls_key):
-            raise ConfigurationError(
-                f"bridge.listen is beyond loopback ({self.listen}): give a token or TLS files, or use 127.0.0.1"
-            )
+        for name, host in hosts.items():
+            if not (_is_loopback(host) or self.token or self.tls_key):
+                raise ConfigurationError(
+                    f"bridge.{name} is beyond loopback ({getattr(self, name)}): "
+                    "give a token or TLS files, or use 127.0.0.1"
+                )
 
 
 class Bridge:
@@ -110,7 +122,10 @@ class Bridge:
         self._inbox = Inbox(config.state, Limits(config.max_bytes, config.max_series))
         try:
             end_writers(config.state / WANDB_FOLDER)
-            self._server = Server(self._inbox, config.listen, token=config.token, tls=_tls(config))
+            http_listen = "" if config.http_listen == OFF else config.http_listen
+            self._server = Server(
+                self._inbox, config.listen, http_listen=http_listen, token=config.token, tls=_tls(config)
+            )
         except BaseException:
             self._inbox.close()
             raise
@@ -122,17 +137,24 @@ class Bridge:
         )
         self._exporting = ExitStack()
         self.address = self._server.address
-        """Address that it listens on, with the port that it got."""
+        """Address that it takes OTLP/gRPC at, with the port that it got."""
+        self.http_address = self._server.http_address
+        """The same for OTLP/HTTP; empty where it takes none."""
 
     def __enter__(self) -> Self:
         self._writer.start()
         self._server.start()
         self._exporting.enter_context(exporting(self._inbox, self._writer, self._server.counts))
-        # Written beside it and renamed, so that a reader sees a whole address or none.
-        fresh = self._config.state / f".{ADDRESS_FILE}"
-        fresh.write_text(f"{self.address}\n")
-        fresh.replace(self._config.state / ADDRESS_FILE)
+        if self.http_address:
+            self._tell(HTTP_ADDRESS_FILE, self.http_address)
+        self._tell(ADDRESS_FILE, self.address)
         return self
+
+    def _tell(self, name: str, address: str) -> None:
+        # Written beside it and renamed, so that a reader sees a whole address or none.
+        fresh = self._config.state / f".{name}"
+        fresh.write_text(f"{address}\n")
+        fresh.replace(self._config.state / name)
 
     def __exit__(self, *exc_info: object) -> None:
         self.stop()
@@ -144,7 +166,8 @@ class Bridge:
             Whether wandb finished in time; if not, what it lacks is in the inbox for the next bridge.
         """
         deadline = time.monotonic() + STOP_SECONDS
-        (self._config.state / ADDRESS_FILE).unlink(missing_ok=True)
+        for name in (ADDRESS_FILE, HTTP_ADDRESS_FILE):
+            (self._config.state / name).unlink(missing_ok=True)
         self._server.stop(SERVER_STOP_SECONDS)
         self._exporting.close()
         finished = self._writer.stop(max(0.0, deadline - time.monotonic()))
@@ -173,7 +196,8 @@ def run_bridge(config: BridgeConfig, *, ready: Callable[[str], None] | None = No
     with wakeup.handling(dict.fromkeys((signal.SIGTERM, signal.SIGINT), wakeup.set)):
         bridge = Bridge(config)
         with bridge:
-            logger.info("bridge listens on %s, state in %s", bridge.address, config.state)
+            over_http = f", OTLP/HTTP on {bridge.http_address}" if bridge.http_address else ""
+            logger.info("bridge listens on %s%s, state in %s", bridge.address, over_http, config.state)
             if ready is not None:
                 ready(bridge.address)
             wakeup.wait()
@@ -185,6 +209,15 @@ def run_bridge(config: BridgeConfig, *, ready: Callable[[str], None] | None = No
     return 0
 
 
+def _host(name: str, listen: str, example: int) -> str:
+    """Return the host of an address."""
+    host, separator, port = listen.rpartition(":")
+    if not (separator and host and port.isascii() and port.isdigit() and int(port) < 2**16):
+        off = f", or {OFF}" if example == HTTP_PORT else ""
+        raise ConfigurationError(f"bridge.{name} must be host:port{off}, got {listen!r}; try 127.0.0.1:{example}")
+    return host
+
+
 def _is_loopback(host: str) -> bool:
     if host == "localhost":
         return True
@@ -194,10 +227,14 @@ def _is_loopback(host: str) -> bool:
         return False
 
 
-def _tls(config: BridgeConfig) -> tuple[bytes, bytes] | None:
+def _tls(config: BridgeConfig) -> Tls | None:
     if config.tls_key is None or config.tls_certificate is None:
         return None
+    context = ssl.create_default_context(ssl.Purpose.CLIENT_AUTH)
+    context.set_alpn_protocols(["http/1.1"])
     try:
-        return config.tls_key.read_bytes(), config.tls_certificate.read_bytes()
-    except OSError as error:
-        raise BridgeError(f"can't read the TLS files: {error}") from error
+        # Without a password, it would be asked for at a terminal.
+        context.load_cert_chain(config.tls_certificate, config.tls_key, password="")
+        return Tls(config.tls_key.read_bytes(), config.tls_certificate.read_bytes(), context)
+    except OSError as error:  # ssl's errors are such
+        raise BridgeError(f"can't use the TLS files {config.tls_certificate} and {config.tls_key}: {error}") from error

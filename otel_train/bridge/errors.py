@@ -19,3 +19,11 @@ class WandbFileError(OtelTrainError, ValueError):
 
 class WandbKeyError(BridgeError):
     """The wandb server refuses the key, or there is none."""
+
+
+class BusyError(BridgeError):
+    """A request can't be kept now; its sender is to try again."""
+
+
+class InvalidRequestError(OtelTrainError, ValueError):
+    """A request is not OTLP's; to send it again is of no use."""

@@ -66,7 +66,10 @@ def _check_directory(directory: Path) -> None:
         "otel-train bridge --check --listen 127.0.0.1:4317",
     ),
 )
-@click.option("--listen", default="127.0.0.1:4317", show_default=True, help="HOST:PORT; port 0 takes a free one.")
+@click.option("--listen", default="127.0.0.1:4317", show_default=True, help="HOST:PORT for gRPC; port 0: a free one.")
+@click.option(
+    "--http-listen", default="", help="For HTTP, or off.  [default: port 4318 where --listen has 4317, else off]"
+)
 @click.option("--state", type=UserPath(file_okay=False), help="Inbox and wandb files.")
 @click.option("--wandb-mode", type=click.Choice(["offline", "online"]), default="offline", show_default=True)
 @click.option("--project", envvar="WANDB_PROJECT", default="otel-train", show_default=True, help="The wandb project.")
@@ -83,7 +86,7 @@ def _check_directory(directory: Path) -> None:
 @click.option("--tls-key", type=UserPath(), help="PEM file of its private key.")
 @click.option("--check", is_flag=True, help="Ask the bridge that listens there whether it serves; exit code 0 or 1.")
 def bridge(state: Path | None, *, check: bool, **settings: Any) -> None:
-    """Receive OTLP metrics over gRPC and log one wandb row a step.
+    """Receive OTLP metrics over gRPC and HTTP, and log one wandb row a step.
 
     With OTEL_EXPORTER_OTLP_ENDPOINT set the bridge's own metrics go there.
     """

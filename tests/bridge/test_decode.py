@@ -14,7 +14,7 @@ import pytest
 import yaml
 
 from otel_train.bridge.decode import MAX_ATTRIBUTES, MAX_ITEMS, Kind, StepId, decode
-from otel_train.bridge.server import MAX_MESSAGE_BYTES
+from otel_train.bridge.intake import MAX_MESSAGE_BYTES
 from otel_train.catalogue import MAX_TEXT, cluster_name, rank_name, rows
 from tests.support.step_requests import BASE_NS, SECOND, step_request
 

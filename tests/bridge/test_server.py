@@ -16,7 +16,8 @@ from opentelemetry.proto.collector.metrics.v1.metrics_service_pb2_grpc import Me
 from otel_train.bridge import (
     Inbox,
 )
-from otel_train.bridge.server import MAX_MESSAGE_BYTES, Server
+from otel_train.bridge.intake import MAX_MESSAGE_BYTES
+from otel_train.bridge.server import Server
 from tests.support.commands import run_otel_train
 from tests.support.slow_sender import SlowSenders
 from tests.support.step_requests import step_request

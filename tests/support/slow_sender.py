@@ -1,4 +1,4 @@
-"""A client that begins an Export request and then sends its body a byte a second: HTTP/2 frames by hand (RFC 9113)."""
+"""Clients that begin a request and then send a byte a second, over HTTP/1.1 and gRPC (frames by hand, RFC 9113)."""
 
 from __future__ import annotations
 
@@ -82,6 +82,48 @@ class SlowSenders:
             for connection in self._sockets:
                 with contextlib.suppress(OSError):  # the receiver may end it
                     connection.sendall(_frame(_DATA, 0, _STREAM, b"\0"))
+
+    def __exit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
+    ) -> None:
+        self._stop.set()
+        self._thread.join()
+        for connection in self._sockets:
+            connection.close()
+
+
+class SlowHttpSenders:
+    """So many connections of HTTP/1.1, half of them within the headers and half within the body, until the block's end.
+
+    Args:
+        address: "host:port" of the receiver.
+        authorization: The header that it asks for.
+        count: Number of connections.
+    """
+
+    def __init__(self, address: str, authorization: str, count: int) -> None:
+        host, _, port = address.rpartition(":")
+        self._address = host, int(port)
+        self._head = (
+            f"POST /v1/metrics HTTP/1.1\r\nHost: bridge\r\nAuthorization: {authorization}\r\n"
+            f"Content-Type: application/x-protobuf\r\nContent-Length: {BODY}\r\nX: "
+        )
+        self._sockets = [socket.socket() for _ in range(count)]
+        self._stop = threading.Event()
+        self._thread = threading.Thread(target=self._trickle)
+
+    def __enter__(self) -> Self:
+        for index, connection in enumerate(self._sockets):
+            connection.connect(self._address)
+            connection.sendall((self._head + ("\r\n\r\n" if index % 2 else "")).encode())
+        self._thread.start()
+        return self
+
+    def _trickle(self) -> None:
+        while not self._stop.wait(1):
+            for connection in self._sockets:
+                with contextlib.suppress(OSError):  # the receiver may end it
+                    connection.sendall(b"x")
 
     def __exit__(
         self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
