@@ -11,7 +11,7 @@ from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 
 from otel_train.number_text import distinct_labels, exact_number, grouped_number, percent
-from otel_train.report.curves import Point, Stretch, column_of, decimate, finite, ticks
+from otel_train.report.curves import Bin, Point, Stretch, bins, column_of, decimate, finite, is_dense, ticks
 from otel_train.report.markup import Child, Html, join, tag
 from otel_train.report.number_tables import numbers_below
 
@@ -70,7 +70,7 @@ class Chart:
     share: bool = False
     """Whether values are shown as per cent."""
     columns: int = 500
-    """Columns of the picture; a curve has at most four points in each."""
+    """Columns of the picture; a curve has at most four points in each, or is a band with its means."""
     small: bool = False
 
     def html(self) -> Html:
@@ -114,7 +114,7 @@ def _figure(chart: Chart) -> Html:
             tag("div", [_x_label(scale, *label) for label in below], class_="xs", aria_hidden="true"),
             class_="frame",
         ),
-        _legend(chart),
+        _legend(chart, dense=any(_is_band(line, points, scale, chart.columns) for line, points in lines)),
         numbers_below(
             chart.title,
             [(line.label, points) for line, points in lines],
@@ -217,18 +217,42 @@ def _vertical_line(x: float) -> Html:
 
 
 def _curve(line: Line, points: Sequence[Point], scale: _Scale, columns: int) -> Html | None:
+    if _is_band(line, points, scale, columns):
+        return _envelope(line, bins(points, scale.left, scale.right, columns), scale)
     pieces = [points] if line.dotted and points else decimate(points, scale.left, scale.right, columns)
     if not pieces:
         return None
-    path = []
-    for piece in pieces:
-        positions = [f"{scale.x(step):.5g} {scale.y(value):.4g}" for step, value in piece]
-        path.append("M" + "L".join(positions) + ("h0" if len(piece) == 1 else ""))
-    curve = tag("path", class_=f"line {line.style}" + (" thin" if line.dotted else ""), d="".join(path))
+    curve = tag("path", class_=f"line {line.style}" + (" thin" if line.dotted else ""), d=_path(pieces, scale))
     if not line.dotted:
         return curve
     dots = "".join(f"M{scale.x(step):.5g} {scale.y(value):.4g}h0" for step, value in points)
     return join(curve, tag("path", class_=f"line {line.style} dots", d=dots))
+
+
+def _is_band(line: Line, points: Sequence[Point], scale: _Scale, columns: int) -> bool:
+    return not line.dotted and is_dense(points, scale.left, scale.right, columns)
+
+
+def _path(pieces: Sequence[Sequence[Point]], scale: _Scale, end: str = "") -> str:
+    path = []
+    for piece in pieces:
+        positions = [f"{scale.x(step):.5g} {scale.y(value):.4g}" for step, value in piece]
+        path.append("M" + "L".join(positions) + ("h0" if len(piece) == 1 else "") + end)
+    return "".join(path)
+
+
+def _envelope(line: Line, pieces: Sequence[Sequence[Bin]], scale: _Scale) -> Html:
+    """Draw a curve of many points: the area between the lowest and the highest of each column, and their means."""
+    area = []
+    for piece in pieces:
+        above = [(bin_.step, bin_.highest) for bin_ in piece]
+        below = [(bin_.step, bin_.lowest) for bin_ in reversed(piece)]
+        area.append([*above, *below])
+    means = [[(bin_.step, bin_.mean) for bin_ in piece] for piece in pieces]
+    return join(
+        tag("path", class_=f"envelope {line.style}", d=_path(area, scale, "Z")),
+        tag("path", class_=f"line {line.style}", d=_path(means, scale)),
+    )
 
 
 def _y_label(scale: _Scale, value: float, label: str) -> Html:
@@ -247,10 +271,12 @@ def _mark_label(scale: _Scale, mark: Mark) -> Html:
     return tag("span", mark.label, class_=f"named {side or ''}".strip(), style=f"left:{100 * share:.4g}%")
 
 
-def _legend(chart: Chart) -> Html:
+def _legend(chart: Chart, *, dense: bool) -> Html:
     entries: list[Child] = [
         tag("li", _swatch(f"line {line.style}"), tag("span", line.label)) for line in chart.lines if line.points
     ]
+    if dense and not chart.small:
+        entries.append(tag("li", tag("i", class_="swatch envelope"), "lowest to highest"))
     if chart.band is not None and not chart.small:
         entries.append(tag("li", tag("i", class_="swatch band"), "healthy"))
     if chart.outside and not chart.small:

@@ -1,4 +1,9 @@
-"""Prepare a curve for a chart: few points that keep every peak, the stretches out of range, round ticks. Pure."""
+"""Prepare a curve for a chart: few points that keep every peak, the stretches out of range, round ticks. Pure.
+
+Of a long curve a column of pixels has many points. Lines between them would fill the column from its lowest to its
+highest point, and of a noisy curve nothing is left to see but a block: it is drawn as a band between the two, with the
+means in it.
+"""
 
 from __future__ import annotations
 
@@ -6,13 +11,16 @@ import math
 import statistics
 from bisect import bisect_left
 from collections.abc import Callable, Iterable, Iterator, Sequence
-from itertools import pairwise
-from typing import TypeAlias
+from typing import NamedTuple, TypeAlias
 
 Point: TypeAlias = tuple[float, float]
 """(step, value)."""
 Stretch: TypeAlias = tuple[float, float]
 """The first and the last step of a stretch."""
+MOST_IN_LINE = 2
+"""Points in a column, on average, up to which a curve is a line."""
+GAPS_SAMPLED = 4096
+"""Distances between points at most that tell what is usual in a curve."""
 SMALLEST, LARGEST = 1e-290, 1e300
 """Bounds of drawn values: smaller ones are drawn as 0, larger ones at the bound, so that an axis' length is finite."""
 
@@ -31,6 +39,47 @@ def finite(points: Iterable[Point]) -> list[Point]:
     ]
 
 
+class Bin(NamedTuple):
+    """The points of a curve in one column."""
+
+    step: float
+    """The mean of the first and the last one's."""
+    lowest: float
+    mean: float
+    highest: float
+
+
+def is_dense(points: Sequence[Point], low: float, high: float, columns: int) -> bool:
+    """Tell whether a curve has so many points in a column that lines between them would hide it; see `decimate`."""
+    if len(points) <= MOST_IN_LINE:
+        return False
+    column = column_of(low, high, columns)
+    return len(points) > MOST_IN_LINE * (1 + column(points[-1][0]) - column(points[0][0]))
+
+
+def bins(points: Sequence[Point], low: float, high: float, columns: int) -> list[list[Bin]]:
+    """Sum a curve up, a bin for each column that has points; in pieces as those of `decimate`.
+
+    Args:
+        points: Finite ones, with growing steps.
+        low: The step at the first column.
+        high: The step at the last one.
+        columns: Number of columns.
+
+    Returns:
+        The pieces, each with one bin at least.
+    """
+    return [[_bin(points[start:stop]) for start, stop in piece] for piece in _pieces(points, low, high, columns)]
+
+
+def _bin(points: Sequence[Point]) -> Bin:
+    values = [value for _, value in points]
+    # Halves of two steps, and parts of all values, are added: sums of the largest ones would overflow.
+    mean = math.fsum(value / len(values) for value in values)
+    lowest, highest = min(values), max(values)
+    return Bin(points[0][0] / 2 + points[-1][0] / 2, lowest, min(highest, max(lowest, mean)), highest)
+
+
 def decimate(points: Sequence[Point], low: float, high: float, columns: int) -> list[list[Point]]:
     """Thin a curve out to at most four points a pixel column: its first, lowest, highest and last.
 
@@ -47,13 +96,25 @@ def decimate(points: Sequence[Point], low: float, high: float, columns: int) -> 
     Returns:
         The pieces, each with one point at least.
     """
-    apart = statistics.median(b[0] - a[0] for a, b in pairwise(points)) if len(points) > 1 else 1.0
-    pieces: list[list[Point]] = []
+    pieces = _pieces(points, low, high, columns)
+    return [[point for start, stop in piece for point in _extremes(points[start:stop])] for piece in pieces]
+
+
+def _pieces(points: Sequence[Point], low: float, high: float, columns: int) -> list[list[tuple[int, int]]]:
+    """Return the first index and the end of the points in each column that has some, in pieces."""
+    apart = _usual_gap(points)
+    pieces: list[list[tuple[int, int]]] = []
     for start, stop in by_column(points, low, high, columns):
         if not pieces or points[start][0] - points[start - 1][0] >= 2 * apart:
             pieces.append([])
-        pieces[-1] += _extremes(points[start:stop])
+        pieces[-1].append((start, stop))
     return pieces
+
+
+def _usual_gap(points: Sequence[Point]) -> float:
+    """Return the median of the distances between neighbours, of a long curve over a sample of them."""
+    indices = range(1, len(points), -(-len(points) // GAPS_SAMPLED) or 1)
+    return statistics.median(points[index][0] - points[index - 1][0] for index in indices) if indices else 1.0
 
 
 def by_column(points: Sequence[Point], low: float, high: float, columns: int) -> Iterator[tuple[int, int]]:

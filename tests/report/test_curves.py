@@ -7,7 +7,7 @@ import math
 from hypothesis import given
 from hypothesis import strategies as st
 
-from otel_train.report.curves import decimate, finite, merged, stretches, ticks
+from otel_train.report.curves import bins, decimate, finite, is_dense, merged, stretches, ticks
 
 values = st.lists(st.floats(allow_nan=True, width=32), min_size=1, max_size=400)
 
@@ -23,6 +23,39 @@ def test_decimation_keeps_peaks(column: list[float], columns: int) -> None:
         assert {points[0], points[-1]} <= set(drawn)
         heights = [value for _, value in drawn]
         assert (min(heights), max(heights)) == (min(v for _, v in points), max(v for _, v in points))
+
+
+@given(values, st.integers(1, 50))
+def test_bins_bound_their_points(column: list[float], columns: int) -> None:
+    """Each column has at most one bin, with the lowest and the highest of its points, and a mean between them."""
+    points = finite((float(step), value) for step, value in enumerate(column))
+    summed = [one for piece in bins(points, 0, len(column) - 1, columns) for one in piece]
+    assert len(summed) <= columns
+    assert all(one.lowest <= one.mean <= one.highest for one in summed)
+    for step, value in points:
+        assert any(one.lowest <= value <= one.highest for one in summed)
+        assert min(abs(one.step - step) for one in summed) <= len(column) / columns / 2 + 1e-9
+    heights = {height for one in summed for height in (one.lowest, one.highest)}
+    assert heights <= {value for _, value in points}
+
+
+def test_bins_have_mean() -> None:
+    """The mean is that of all points in a column, and pieces are those of a line."""
+    points = [(float(step), float(step % 10 == 3)) for step in range(100) if not 40 <= step < 50]
+    pieces = bins(points, 0, 99, 10)
+    assert [[one.step for one in piece] for piece in pieces] == [
+        [4.5, 14.5, 24.5, 34.5],
+        [54.5, 64.5, 74.5, 84.5, 94.5],
+    ]
+    assert {one[1:] for piece in pieces for one in piece} == {(0.0, 0.1, 1.0)}
+
+
+def test_few_points_are_lines() -> None:
+    """A curve is a line up to two points a column, where it is: the columns without points do not count."""
+    points = [(float(step), 1.0) for step in range(100)]
+    assert [is_dense(points, 0, 99, columns) for columns in (50, 49)] == [False, True]
+    assert is_dense(points, 0, 999, 400)
+    assert not is_dense([], 0, 9, 10)
 
 
 def test_single_peak_is_drawn() -> None:

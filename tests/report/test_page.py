@@ -143,6 +143,29 @@ def test_long_run_stays_small() -> None:
     assert len(page_of(a_run(a_history(5_000, world_size=1)))) < 500_000
 
 
+def test_long_curve_is_band() -> None:
+    """A curve with more points than pixels is a band from its lowest to its highest, with its means in it."""
+    steps = 2_000
+    page = page_of(a_run(a_history(steps, staleness=lambda step: 14.0 if step == 777 else float(step % 2))))
+    picture = chart(page, rows.STALENESS_MAX.wandb_key)
+    band, means = (picture.find(f"path[@class='{name} main']") for name in ("envelope", "line"))
+    assert band is not None
+    assert means is not None
+    edge, middle = (
+        [tuple(map(float, point.split())) for point in re.split("[MLZ]", path.get("d", "")) if point]
+        for path in (band, means)
+    )
+    top = 16 * 1.06
+    assert len(edge) == 2 * len(middle) == 2 * 200
+    assert min(y for _, y in edge) == pytest.approx(100 * (1 - 14 / top), abs=0.1)
+    assert [x for x, y in edge if y < 50] == [pytest.approx(1000 * 777 / steps, abs=5)]
+    assert [y for x, y in middle if abs(x - 388) > 5] == pytest.approx([100 * (1 - 0.5 / top)] * 199, abs=0.1)
+    assert [x for x, _ in edge] == [*(x for x, _ in middle), *(x for x, _ in reversed(middle))]
+    assert "envelope" not in "".join(
+        path.get("class", "") for path in chart(page_of(a_run()), rows.STALENESS_MAX.wandb_key).iterfind("path")
+    )
+
+
 def test_few_values_are_a_page() -> None:
     """Parts that a source has no values for are missing from the page, and nothing else."""
     history = a_history(1, modalities=(), scalars=("loss",))
