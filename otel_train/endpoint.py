@@ -54,8 +54,11 @@ class Endpoint(NamedTuple):
     @property
     def is_there(self) -> bool:
         """Whether the user has named it, or something listens at the standard's default address."""
-        if self.variable:
-            return True
+        return bool(self.variable) or self.listens
+
+    @property
+    def listens(self) -> bool:
+        """Whether something takes connections there."""
         # As bytes: a text would load the codec of international names, which takes as long as all else here.
         address: Any = self.host.encode(), self.port
         try:

@@ -32,6 +32,7 @@ MAY_IMPORT: dict[str, set[str]] = {
     "render": {"catalogue"},
     "read": {"catalogue", "ring", "bridge"},
     "diagnose": {"catalogue", "read", "ring"},
+    "probe": {"catalogue", "diagnose", "otlp", "read", "ring", "sidecar"},
     "top": {"catalogue", "read", "diagnose"},
     "report": {"catalogue", "read", "diagnose"},
     "smoke": {"catalogue", "bridge", "ring", "read", "diagnose", "trainer"},

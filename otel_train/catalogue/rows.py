@@ -1,6 +1,6 @@
 """Gather the rows of all metrics under one name each: packing, export, dashboards and docs follow from them.
 
-Each is defined in the module of its part: `mixing_rows`, `ledger_rows`, `session_rows`, `bridge_rows`.
+Each is defined in the module of its part: `mixing_rows`, `ledger_rows`, `session_rows`, `bridge_rows`, `probe_rows`.
 
 The meaning of each number is in the row's description; "interval" is the steps since the last log step.
 """
@@ -59,6 +59,7 @@ from otel_train.catalogue.mixing_rows import (
     SWITCH_RATE,
     TOKENS,
 )
+from otel_train.catalogue.probe_rows import PROBE, PROBE_POINTS, PROBE_SPREAD, PROBE_VALUE
 from otel_train.catalogue.session_rows import (
     DATA_WAIT,
     EXPORT_LAG,
@@ -119,6 +120,10 @@ __all__ = [
     "PICK_COUNT",
     "PIPELINE",
     "POINTS_REFUSED",
+    "PROBE",
+    "PROBE_POINTS",
+    "PROBE_SPREAD",
+    "PROBE_VALUE",
     "RANKS",
     "RECORDS_DROPPED",
     "REDUCTIONS_ABANDONED",
@@ -149,5 +154,5 @@ HEADLINE: tuple[Metric, ...] = MIXING[:7] + LEDGER[:4]
 """The eleven metrics that answer the 2 a.m. question."""
 JUDGED: tuple[Metric, ...] = HEADLINE + SAMPLES
 """The metrics with a healthy range: the headline ones, and those that a job need not have."""
-CATALOGUE: tuple[Metric, ...] = MIXING + SAMPLES + LEDGER + TIMING + PIPELINE + BRIDGE
+CATALOGUE: tuple[Metric, ...] = MIXING + SAMPLES + LEDGER + TIMING + PIPELINE + BRIDGE + PROBE
 """Every row."""

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import sys
 from pathlib import Path
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, NoReturn
 
 import click
 
@@ -72,21 +72,41 @@ def top(directory: Path | None, svg: Path | None, health: Path | None, *, once: 
         "otel-train doctor",
         "otel-train doctor ./otel-train-out/healthy-20260101-120000 --json",
         "otel-train doctor http://127.0.0.1:9090 --run my-run --config job.toml",
+        "otel-train doctor --receiver http://127.0.0.1:4317 --query http://127.0.0.1:9090",
     ),
 )
 @click.argument("source", default="", metavar="[SOURCE]")
 @click.option("--run", default="", help="The run's id, where SOURCE holds several.")
 @click.option("--config", help="The job's TOML, or a shipped one, for its [health] ranges; else SOURCE/job.toml.")
 @click.option("--json", "as_json", is_flag=True, help="Print JSON instead of text.")
-def doctor(source: str, run: str, config: str | None, *, as_json: bool) -> None:
+@click.option(
+    "--receiver",
+    metavar="[URL]",
+    is_flag=False,
+    flag_value="",
+    help="Check what takes a job's values instead: that of the OTEL_EXPORTER_OTLP_* variables, or the one at URL.",
+)
+@click.option("--query", default="", metavar="URL", help="Of what answers PromQL for the receiver's store.")
+def doctor(source: str, run: str, config: str | None, receiver: str | None, query: str, *, as_json: bool) -> None:
     """Report what is wrong with a job, since when, on which rank, why, and what to do.
 
     SOURCE is a directory of rings (OTEL_TRAIN_RING_DIR; live or after a crash), the output of smoke or demo, a bridge's
     --state directory, a .wandb file, or the http(s) address of a Prometheus; without it, your newest job on this
     machine. Only rings have what a rank does at this moment, and whether it hangs.
 
+    With --receiver a few points are sent, as a run doctor-… of its own that no dashboard shows and the bridge leaves
+    out, and it says what a job's values would lack there: whether they arrive, also again, late and compressed, and
+    under which names and labels the store keeps them. A Prometheus, VictoriaMetrics or Cortex at URL is asked for them;
+    behind a collector, or Thanos receive, --query says whom to ask.
+
     The exit code is 0 when nothing is wrong, 1 when something is, 2 when SOURCE can't be read.
     """
+    if receiver is not None:
+        if source or run or config:
+            raise ConfigurationError("doctor --receiver is about no job; leave SOURCE, --run and --config out")
+        _check_receiver(receiver, query, as_json=as_json)
+    if query:
+        raise ConfigurationError("doctor --query needs --receiver, whose store it asks")
     from otel_train.diagnose.examine import examine, exit_code  # noqa: PLC0415
     from otel_train.diagnose.terminal import findings_json, print_findings  # noqa: PLC0415
     from otel_train.read.load import load  # noqa: PLC0415
@@ -99,6 +119,20 @@ def doctor(source: str, run: str, config: str | None, *, as_json: bool) -> None:
     else:
         print_findings(loaded.history, findings)
     sys.exit(exit_code(findings))
+
+
+def _check_receiver(url: str, query: str, *, as_json: bool) -> NoReturn:
+    """Check a receiver, print what is wrong, and exit."""
+    from otel_train.diagnose.examine import exit_code  # noqa: PLC0415
+    from otel_train.probe.check_receiver import check_receiver  # noqa: PLC0415
+    from otel_train.probe.print_check import check_json, print_check  # noqa: PLC0415
+
+    check = check_receiver(url, query)
+    if as_json:
+        click.echo(check_json(check))
+    else:
+        print_check(check)
+    sys.exit(exit_code(check.findings))
 
 
 @click.command(

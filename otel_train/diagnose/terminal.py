@@ -39,6 +39,11 @@ def print_findings(history: History, findings: Sequence[Finding], console: Conso
     core = _CORES.get(str(history.facts.get("telemetry.core")))
     if core is not None:
         console.print(Text(f"at each step {core} ran", style="dim"))
+    print_list(findings, console)
+
+
+def print_list(findings: Sequence[Finding], console: Console) -> None:
+    """Print findings, which are in their order, and the verdict."""
     explained: set[tuple[str, ...]] = set()
     wrong = [finding for finding in findings if finding.severity in WRONG]
     for finding in [*wrong, *(finding for finding in findings if finding.severity is Severity.NOTE)]:
@@ -80,6 +85,11 @@ def findings_json(history: History, findings: Sequence[Finding]) -> str:
         "findings": [dataclasses.asdict(finding) for finding in findings],
         "capacity": None if plan is None else dataclasses.asdict(plan),
     }
+    return json_text(content)
+
+
+def json_text(content: Any) -> str:
+    """Return JSON for people and programs, null for a number that is not finite."""
     return json.dumps(_finite(content), indent=2)
 
 

@@ -74,7 +74,7 @@ class QueryApi:
         """Return the samples of each series as the store has them, with their own times."""
         answer = self.get("query", query=f"{selector}[{window}s]", time=at)
         return [
-            (series["metric"], [(round(float(when) * 1000), float(value)) for when, value in series["values"]])
+            (series["metric"], [(round(float(when) * 1000), float(value)) for when, value in series.get("values", ())])
             for series in answer["result"]
         ]
 

@@ -45,6 +45,8 @@ class HttpServer(ThreadingHTTPServer):
         self.respond = respond
         self.paths: set[str] = set()
         """The paths of all requests."""
+        self.only_path = ""
+        """Path beside which nothing is there; empty where each path is."""
 
 
 class _Handler(BaseHTTPRequestHandler):
@@ -55,9 +57,12 @@ class _Handler(BaseHTTPRequestHandler):
     def do_POST(self) -> None:  # the name is the library's
         body = self.rfile.read(int(self.headers["Content-Length"]))
         self.server.paths.add(self.path)
-        response = self.server.respond(
-            gzip.decompress(body) if self.headers.get("Content-Encoding") == "gzip" else body
-        )
+        if self.server.only_path not in ("", self.path):
+            response = Response(404)
+        else:
+            response = self.server.respond(
+                gzip.decompress(body) if self.headers.get("Content-Encoding") == "gzip" else body
+            )
         self.send_response(response.status)
         for name, value in response.headers.items():
             self.send_header(name, value)

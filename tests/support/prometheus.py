@@ -48,11 +48,14 @@ class Prometheus:
         monkeypatch.setenv("OTEL_EXPORTER_OTLP_ENDPOINT", f"{self.url}/api/v1/otlp")
 
 
-def prometheus_command(folder: Path, address: str) -> list[str]:
+CONFIGURATION = programs.ROOT / "prometheus" / "prometheus.yml"
+
+
+def prometheus_command(folder: Path, address: str, configuration: Path = CONFIGURATION) -> list[str]:
     """Return the command of a Prometheus that has its data in a folder."""
     return [
         str(programs.prometheus()),
-        f"--config.file={programs.ROOT}/prometheus/prometheus.yml",
+        f"--config.file={configuration}",
         f"--storage.tsdb.path={folder}/prometheus",
         f"--web.listen-address={address}",
         "--web.enable-otlp-receiver",
@@ -60,9 +63,9 @@ def prometheus_command(folder: Path, address: str) -> list[str]:
 
 
 @contextmanager
-def running_prometheus(folder: Path) -> Iterator[Prometheus]:
+def running_prometheus(folder: Path, configuration: Path = CONFIGURATION) -> Iterator[Prometheus]:
     """Run Prometheus, its data and its log in a folder, until the end of the block."""
     address, log = f"127.0.0.1:{free_port()}", folder / "prometheus.log"
-    with running_process(prometheus_command(folder, address), log, clean_environment()):
+    with running_process(prometheus_command(folder, address, configuration), log, clean_environment()):
         wait_until(lambda: answers(f"http://{address}/-/ready"), 60, "Prometheus' start", log=log)
         yield Prometheus(f"http://{address}")
