@@ -16,7 +16,18 @@ from otel_train.catalogue import (
 )
 from otel_train.render.alert import Alert, Severity
 from otel_train.render.health_expressions import DIVISORS, WINDOW, bounded, figure, keys_of
-from otel_train.render.promql import ATTEMPT, HOST, OF_ATTEMPT, RANK, RUN, by, cluster_series, over, rank_series
+from otel_train.render.promql import (
+    ATTEMPT,
+    HOST,
+    OF_ATTEMPT,
+    RANK,
+    RUN,
+    by,
+    cluster_series,
+    counted,
+    over,
+    rank_series,
+)
 
 _CRITICAL = (
     rows.PICKS,  # a rank trains on nothing, or nobody knows on what
@@ -64,10 +75,10 @@ def _outside(value: str, healthy: HealthyRange) -> list[str]:
 
 def _worst_rank(row: Metric) -> str:
     """Return the part of a summary's template that names the rank with the largest value; empty where it is unknown."""
-    attempt = f"{RUN}=%q,{ATTEMPT}=%q"
+    attempt = f"{RUN}=%[1]q,{ATTEMPT}=%[2]q"  # a query may have its series several times
     if row.with_max and row.instrument is Instrument.COUNTER:
         # Over the whole window: the rank of the cluster's maximum is that of the last interval only.
-        query = f"topk(1, {over('increase', f'{rank_series(row)}{{{attempt}}}', WINDOW)} > 0)"
+        query = f"topk(1, {counted(f'{rank_series(row)}{{{attempt}}}', WINDOW)} > 0)"
         name = f"most on rank {{{{ . | first | label `{RANK}` }}}} ({{{{ . | first | label `{HOST}` }}}})"
     elif row.reduction is Reduction.MAX:
         query = over("last_over_time", f"{cluster_series(row, RANK_SUFFIX)}{{{attempt}}}", WINDOW)

@@ -19,7 +19,7 @@ from otel_train.catalogue import (
     rows,
 )
 from otel_train.exceptions import ConfigurationError
-from otel_train.render.promql import cluster_series, over, rank_series
+from otel_train.render.promql import cluster_series, counted, over, rank_series, risen
 
 WINDOW = "10m"
 DIVISORS = {Per.CLUSTER: "", Per.RANK: "per rank", Per.PICK: "per pick"}
@@ -54,7 +54,6 @@ def figure(key: str, healthy: HealthyRange, matchers: str = "") -> str:
     """
     row = headline_row(key)
     ranks = over("last_over_time", cluster_series(rows.RANKS) + matchers, WINDOW)
-    picks, steps = _picks_and_steps(matchers)
     if row.instrument is not Instrument.COUNTER:
         value = over(_STATISTICS[healthy.statistic], cluster_series(row) + matchers, WINDOW)
         return divided(value, healthy.per, ranks, matchers)
@@ -62,13 +61,20 @@ def figure(key: str, healthy: HealthyRange, matchers: str = "") -> str:
         raise ConfigurationError(
             f"health.{key}: alerts judge a counter by its mean, got {healthy.statistic}; set statistic to mean"
         )
+    # What is divided by steps can't begin with the attempt: the step before its first one is unknown.
+    growth, picks = counted if healthy.per is Per.PICK else risen, cluster_series(rows.PICKS) + matchers
     if key == row.wandb_key + MAX_SUFFIX:
-        count = f"{over('sum_over_time', cluster_series(row, MAX_SUFFIX) + matchers, WINDOW)} * {ranks}"
+        # A mean and a number of changes: samples that are stored twice would change a sum.
+        largest = over("avg_over_time", cluster_series(row, MAX_SUFFIX) + matchers, WINDOW)
+        count = f"{largest} * ({over('changes', picks, WINDOW)} + 1) * {ranks}"
+        if growth is risen:
+            count += f" * {risen(picks, WINDOW)} / {counted(picks, WINDOW)}"
     else:
-        count = over("increase", cluster_series(row) + matchers, WINDOW)
+        count = growth(cluster_series(row) + matchers, WINDOW)
     if healthy.per is Per.PICK:
-        return f"{count} / {picks}"
+        return f"{count} / {counted(picks, WINDOW)}"
     # A fixed batch gives exactly a bound such as 4; the quotient of extrapolated numbers is a rounding error off it.
+    steps = risen(rank_series(rows.STEP) + matchers, WINDOW)
     per_step = f"{count} / {steps}" if healthy.per is Per.CLUSTER else f"{count} / {steps} / {ranks}"
     return f"round({per_step}, 0.000001)"
 
@@ -82,13 +88,5 @@ def divided(value: str, per: Per, ranks: str, matchers: str = "") -> str:
         ranks: Expression of the number of ranks.
         matchers: Label matchers in braces, for the picks and steps.
     """
-    picks, steps = _picks_and_steps(matchers)
+    picks, steps = (risen(series + matchers, WINDOW) for series in (cluster_series(rows.PICKS), rank_series(rows.STEP)))
     return {Per.CLUSTER: value, Per.RANK: f"{value} / {ranks}", Per.PICK: f"{value} / ({picks} / {steps})"}[per]
-
-
-def _picks_and_steps(matchers: str) -> tuple[str, str]:
-    """Return the expressions of the picks and of the steps in `WINDOW`."""
-    return (
-        over("increase", cluster_series(rows.PICKS) + matchers, WINDOW),
-        over("delta", rank_series(rows.STEP) + matchers, WINDOW),
-    )

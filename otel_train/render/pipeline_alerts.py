@@ -6,7 +6,7 @@ from otel_train.catalogue import Metric, Phase, external, rows
 from otel_train.catalogue.external import ExternalMetric
 from otel_train.render.alert import Alert, Severity
 from otel_train.render.health_expressions import WINDOW
-from otel_train.render.promql import HOST, OF_ATTEMPT, OF_RANK, RANK, RUN, by, growth, over, rank_series
+from otel_train.render.promql import HOST, OF_ATTEMPT, OF_RANK, RANK, RUN, by, counted, grown, over, rank_series
 
 GROUP = "pipeline"
 BRIDGE_LAG_LIMIT = 60.0
@@ -94,7 +94,7 @@ def _collector_points_refused() -> Alert:
     return _alert(
         "CollectorPointsRefused",  # all other points arrive, and training does not notice
         row,
-        by("sum", labels, f"\n  {growth(lost, WINDOW)}\n"),
+        by("sum", labels, f"\n  {grown(lost, WINDOW)}\n"),
         f"Prometheus refuses points of {{{{ $labels.{service} }}}}"
         f"{{{{ with $labels.{RUN} }}}}, run {{{{ . }}}}, {_RANK}{{{{ end }}}} "
         f"({{{{ $labels.{reason} }}}}): {_COUNT} in {WINDOW}.",
@@ -126,8 +126,10 @@ def _alert(
 
 def _grown(row: Metric | ExternalMetric, labels: tuple[str, ...]) -> str:
     """Return the expression of a counter's growth, by labels; it fires on any."""
+    if row in rows.PIPELINE:  # a session's own, of one attempt
+        return by("sum", labels, f"\n  {counted(rank_series(row), WINDOW)} > 0\n")
     series = rank_series(row) if isinstance(row, Metric) else row.name
-    return by("sum", labels, f"\n  {growth(series, WINDOW)}\n")
+    return by("sum", labels, f"\n  {grown(series, WINDOW)}\n")
 
 
 def _silent(series: str, labels: tuple[str, ...], on: tuple[str, ...], running: str) -> str:

@@ -8,10 +8,11 @@ from pathlib import Path
 import pytest
 import yaml
 
-from otel_train.catalogue import JUDGED, HealthyRange, Per, Statistic, headline_row, healthy_range
+from otel_train.catalogue import JUDGED, HealthyRange, Per, Statistic, headline_row, healthy_range, rows
 from otel_train.exceptions import ConfigurationError
 from otel_train.render import alerts, dashboards, rules_file
-from otel_train.render.health_expressions import figure
+from otel_train.render.health_expressions import WINDOW, figure
+from otel_train.render.promql import cluster_series, rank_series, risen
 from otel_train.render.runbooks import panels_of, prose
 from otel_train.trainer import load_config, shipped_configs
 
@@ -63,7 +64,7 @@ def test_gauge_is_divided_per_range(per: Per) -> None:
     divisors = {
         Per.CLUSTER: "",
         Per.RANK: " / last_over_time(train_cluster_ranks[10m])",
-        Per.PICK: " / (increase(stream_mixing_cluster_picks_total[10m]) / delta(train_step[10m]))",
+        Per.PICK: f" / ({risen(cluster_series(rows.PICKS), WINDOW)} / {risen(rank_series(rows.STEP), WINDOW)})",
     }
     assert expression == value + divisors[per]
 

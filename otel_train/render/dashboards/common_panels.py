@@ -14,7 +14,7 @@ from otel_train.catalogue import (
 )
 from otel_train.render.dashboards.spec import BY_RANK, CLUSTER, RANKS, RATE, SHOWN_RANKS, Kind, Panel, Target
 from otel_train.render.health_expressions import DIVISORS, WINDOW, bounded, divided, figure, keys_of
-from otel_train.render.promql import HOST, OF_ATTEMPT, RANK, by, cluster_series, over, rank_series
+from otel_train.render.promql import HOST, OF_ATTEMPT, RANK, by, cluster_series, counted, pace, rank_series
 
 _STATISTICS = {Statistic.MEAN: "mean", Statistic.MAX: "largest", Statistic.LAST: "last"}
 
@@ -81,21 +81,24 @@ def named_rank_panel(title: str, row: Metric, *, width: int = 8) -> Panel:
 def ranks_panel(title: str, row: Metric, *, unit: str = "short", lowest: bool = False, width: int = 8) -> Panel:
     """Return a panel of the chosen ranks' own values, the extreme ones if they are many."""
     series = rank_series(row) + RANKS
-    value = over("increase", series, RATE) if row.instrument is Instrument.COUNTER else series
+    counter = row.instrument is Instrument.COUNTER
+    # Windows hold more values of one rank than of another, so that counts in them differ where rates don't.
+    value = pace(series, RATE) if counter else series
     order, word = ("bottomk", "lowest") if lowest else ("topk", "highest")
     return Panel(
         title=title,
         shows=(row,),
         targets=(Target(expression=f"{order}({SHOWN_RANKS}, {value})", legend=BY_RANK),),
         unit=unit,
-        note=f"Of the chosen ranks the {SHOWN_RANKS} {word}; a rank reports every 10 s.",
+        note=f"{'A second. ' if counter else ''}Of the chosen ranks the {SHOWN_RANKS} {word}; "
+        "a rank reports every 10 s.",
         width=width,
     )
 
 
 def worst_ranks_panel(title: str, row: Metric, *, width: int = 8) -> Panel:
     """Return a panel of the ranks that have most of a counter in the shown time."""
-    sums = by("sum", (RANK, HOST), over("increase", rank_series(row) + RANKS, "$__range"))
+    sums = by("sum", (RANK, HOST), counted(rank_series(row) + RANKS, "$__range"))
     return Panel(
         title=title,
         shows=(row,),
@@ -112,7 +115,7 @@ def cluster_panel(
 ) -> Panel:
     """Return a panel of a cluster-wide value: a counter's increase a second, a gauge's value."""
     series = cluster_series(row) + CLUSTER
-    value = over("rate", series, RATE) if row.instrument is Instrument.COUNTER else series
+    value = pace(series, RATE) if row.instrument is Instrument.COUNTER else series
     return Panel(
         title=title,
         shows=(row,),

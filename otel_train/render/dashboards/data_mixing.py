@@ -5,7 +5,8 @@ from __future__ import annotations
 from otel_train.catalogue import BY_SOURCE, Ranges, external, rows
 from otel_train.render.dashboards.common_panels import cluster_panel, headline_panel, named_rank_panel, ranks_panel
 from otel_train.render.dashboards.spec import CLUSTER, RATE, Dashboard, Kind, Panel, Section, Target
-from otel_train.render.promql import by, cluster_series, over
+from otel_train.render.health_expressions import WINDOW
+from otel_train.render.promql import ATTEMPT, by, cluster_series, over, pace
 
 
 def data_mixing(health: Ranges) -> Dashboard:
@@ -51,7 +52,8 @@ def _mix(health: Ranges) -> tuple[Panel, ...]:
 def _shares() -> Panel:
     label = rows.MODALITY_SHARE.attribute
     share, target = (
-        by("max", (label,), cluster_series(row) + CLUSTER) for row in (rows.MODALITY_SHARE, rows.MODALITY_TARGET)
+        by("max", (ATTEMPT, label), cluster_series(row) + CLUSTER)
+        for row in (rows.MODALITY_SHARE, rows.MODALITY_TARGET)
     )
     return Panel(
         title="Realised and target shares",
@@ -68,11 +70,19 @@ def _shares() -> Panel:
 
 def _distance() -> Panel:
     label = rows.MODALITY_SHARE.attribute
-    share, target = (cluster_series(row) + CLUSTER for row in (rows.MODALITY_SHARE, rows.MODALITY_TARGET))
+    share, target = (
+        over("last_over_time", cluster_series(row) + CLUSTER, WINDOW)
+        for row in (rows.MODALITY_SHARE, rows.MODALITY_TARGET)
+    )
+    # An attempt that has just ended still has a value: only that attempt is shown whose value is the newest.
+    times = f"timestamp({cluster_series(rows.MODALITY_SHARE)}{CLUSTER})"
+    newest = f"topk by ({label}) (1, {times} or {over('max_over_time', times, f'{WINDOW}:15s')})"
     return Panel(
         title="Realised less target share, now",
         shows=(rows.MODALITY_SHARE, rows.MODALITY_TARGET),
-        targets=(Target(expression=by("max", (label,), f"{share} - {target}"), legend=f"{{{{{label}}}}}"),),
+        targets=(
+            Target(expression=by("max", (label,), f"{share} - {target} and {newest}"), legend=f"{{{{{label}}}}}"),
+        ),
         unit="percentunit",
         note="Below zero a modality is seen less than it should be.",
         kind=Kind.BARS,
@@ -81,7 +91,7 @@ def _distance() -> Panel:
 
 def _tokens() -> Panel:
     label = rows.TOKENS.attribute
-    rate = by("sum", (label,), over("rate", cluster_series(rows.TOKENS) + CLUSTER, RATE))
+    rate = by("sum", (label,), pace(cluster_series(rows.TOKENS) + CLUSTER, RATE))
     return Panel(
         title="Tokens a second by modality",
         shows=(rows.TOKENS,),
@@ -96,8 +106,11 @@ def _losses() -> Panel:
         title="Loss by source",
         shows=(external.LOSS,),
         targets=(
-            Target(expression=by("max", (BY_SOURCE,), f'{loss},{BY_SOURCE}!=""}}'), legend=f"{{{{{BY_SOURCE}}}}}"),
-            Target(expression=f'max({loss},{BY_SOURCE}=""}})', legend="all rows", dashed=True),
+            Target(
+                expression=by("max", (ATTEMPT, BY_SOURCE), f'{loss},{BY_SOURCE}!=""}}'),
+                legend=f"{{{{{BY_SOURCE}}}}}",
+            ),
+            Target(expression=by("max", (ATTEMPT,), f'{loss},{BY_SOURCE}=""}}'), legend="all rows", dashed=True),
         ),
         unit="none",
         note='Empty unless the job declares otel_train.Scalar("train/loss", by="modality").',

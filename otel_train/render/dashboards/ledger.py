@@ -17,7 +17,7 @@ from otel_train.render.dashboards.spec import (
     Target,
 )
 from otel_train.render.health_expressions import WINDOW
-from otel_train.render.promql import by, cluster_series, over, rank_series
+from otel_train.render.promql import by, cluster_series, counted, rank_series
 
 
 def ledger(health: Ranges) -> Dashboard:
@@ -59,8 +59,8 @@ def ledger(health: Ranges) -> Dashboard:
     )
 
 
-def _increase(row: Metric) -> str:
-    return over("increase", cluster_series(row) + CLUSTER, WINDOW)
+def _counted(row: Metric) -> str:
+    return counted(cluster_series(row) + CLUSTER, WINDOW)
 
 
 def _false_share() -> Panel:
@@ -69,7 +69,7 @@ def _false_share() -> Panel:
         shows=(rows.FALSE_EVICTIONS, rows.FRESH_WRITES),
         targets=(
             Target(
-                expression=f"{_increase(rows.FALSE_EVICTIONS)} / {_increase(rows.FRESH_WRITES)}",
+                expression=f"{_counted(rows.FALSE_EVICTIONS)} / {_counted(rows.FRESH_WRITES)}",
                 legend=f"share in {WINDOW}",
             ),
         ),
@@ -84,7 +84,7 @@ def _hits() -> Panel:
         shows=(rows.LEDGER_HITS,),
         targets=(
             Target(
-                expression=f"{_increase(rows.LEDGER_HITS)} / {_increase(rows.PICKS)}",
+                expression=f"{_counted(rows.LEDGER_HITS)} / {_counted(rows.PICKS)}",
                 legend=f"in {WINDOW}",
             ),
         ),
@@ -120,7 +120,7 @@ def _reuse_distance() -> Panel:
     return Panel(
         title="Reuse distance of false evictions",
         shows=(rows.REUSE_DISTANCE,),
-        targets=(Target(expression=by("sum", ("le",), over("increase", buckets, RATE)), legend="{{le}}"),),
+        targets=(Target(expression=by("sum", ("le",), counted(buckets, RATE)), legend="{{le}}"),),
         unit="short",
         note="Upwards how many entries were missing, the colour how often. Empty rows are good.",
         kind=Kind.HEATMAP,
@@ -131,7 +131,7 @@ def _reuse_distance() -> Panel:
 def _advised_capacity() -> Panel:
     capacity, ranks = (cluster_series(row) + CLUSTER for row in (rows.LEDGER_CAPACITY, rows.RANKS))
     a_rank = f"{capacity} / {ranks}"
-    missing = f"histogram_quantile(0.9, {over('increase', cluster_series(rows.REUSE_DISTANCE) + CLUSTER, '$__range')})"
+    missing = f"histogram_quantile(0.9, {counted(cluster_series(rows.REUSE_DISTANCE) + CLUSTER, '$__range')})"
     return Panel(
         title="Advised capacity a rank",
         shows=(rows.LEDGER_CAPACITY, rows.REUSE_DISTANCE),

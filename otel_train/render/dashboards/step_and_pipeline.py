@@ -18,7 +18,7 @@ from otel_train.render.dashboards.spec import (
 )
 from otel_train.render.health_expressions import WINDOW
 from otel_train.render.pipeline_alerts import BRIDGE_LAG_LIMIT, QUEUE_LIMIT
-from otel_train.render.promql import HOST, OF_ATTEMPT, RANK, by, cluster_series, over, rank_series
+from otel_train.render.promql import ATTEMPT, HOST, OF_ATTEMPT, RANK, by, cluster_series, over, rank_series
 
 _EXPORTER = f"{{{{{external.EXPORTER_LABEL}}}}}"
 
@@ -61,7 +61,11 @@ def _mean_and_slowest(title: str, row: Metric) -> Panel:
         shows=(row,),
         targets=(
             Target(expression=cluster_series(row) + CLUSTER, legend="mean of all ranks"),
-            Target(expression=f"topk(1, {rank_series(row)}{RANKS})", legend=f"slowest: {BY_RANK}", dashed=True),
+            Target(
+                expression=f"topk by ({ATTEMPT}) (1, {rank_series(row)}{RANKS})",
+                legend=f"slowest: {BY_RANK}",
+                dashed=True,
+            ),
         ),
         unit="s",
         width=6,
@@ -77,7 +81,9 @@ def _data_wait() -> Panel:
 
 
 def _ranks_reporting() -> Panel:
-    heard = by("count", (*OF_ATTEMPT, RANK), over("last_over_time", rank_series(rows.STEP) + CLUSTER, "1m"))
+    # Steps may be longer than a minute; the sidecar tells of a rank's age every 10 s.
+    steps, ages = (over("last_over_time", rank_series(row) + CLUSTER, "1m") for row in (rows.STEP, rows.STEP_AGE))
+    heard = by("count", (*OF_ATTEMPT, RANK), f"{steps} or {ages}")
     return Panel(
         title="Ranks that report",
         shows=(rows.STEP, rows.RANKS),
@@ -122,10 +128,11 @@ def _sidecars() -> tuple[Panel, ...]:
 
 
 def _lost(title: str, row: Metric, labels: tuple[str, ...], legend: str) -> Panel:
+    sums = by("sum", (ATTEMPT, *labels), rank_series(row) + RANKS)
     return Panel(
         title=title,
         shows=(row,),
-        targets=(Target(expression=f"topk(16, {by('sum', labels, rank_series(row) + RANKS)})", legend=legend),),
+        targets=(Target(expression=f"topk({SHOWN_RANKS}, {sums})", legend=legend),),
         unit="none",
         note="Since the attempt began; any growth is an alert.",
     )
