@@ -103,13 +103,13 @@ func (e *isolating) isolate(ctx context.Context, groups []group) error {
 }
 
 // alike tells whether each point of a refused group would be refused alone, and else returns what is left to send of
-// it. Where time is at fault the point that has the best chance is asked for.
+// it. Where time is at fault the point that has the best chance is asked for: the receiver's limits hold for all senders.
 func (e *isolating) alike(ctx context.Context, of group, refusals int) (bool, []group, *answer) {
 	if len(of.pieces) == 1 || (ofOneMetric(of.pieces) && (of.answer.reason == ofMetric || refusals > mostRefusals)) {
 		return true, nil, nil
 	}
 	late := of.answer.reason == tooFarAhead
-	if len(of.pieces) > fewPieces && ofOneOwner(of.pieces) && (late || of.answer.reason == tooOld) {
+	if len(of.pieces) > fewPieces && (late || of.answer.reason == tooOld) {
 		best := 0
 		for index, part := range of.pieces {
 			if (late && part.time < of.pieces[best].time) || (!late && part.time > of.pieces[best].time) {

@@ -23,14 +23,21 @@ func (o offenders) forget(now time.Time) {
 	}
 }
 
-// remember notes who was refused: pieces of one resource.
+// remember notes who was refused. A resource of which several metrics were refused together counts as a whole.
 func (o offenders) remember(pieces []piece, now time.Time) {
-	key := offender{owner: pieces[0].owner}
-	if ofOneMetric(pieces) {
-		key.kind = pieces[0].kind
-	}
-	if _, ok := o[key]; ok || len(o) < mostOffenders {
-		o[key] = now.Add(remembered)
+	for len(pieces) > 0 {
+		stop := 1
+		for stop < len(pieces) && pieces[stop].ownerRank == pieces[0].ownerRank {
+			stop++
+		}
+		key := offender{owner: pieces[0].owner}
+		if ofOneMetric(pieces[:stop]) {
+			key.kind = pieces[0].kind
+		}
+		if _, ok := o[key]; ok || len(o) < mostOffenders {
+			o[key] = now.Add(remembered)
+		}
+		pieces = pieces[stop:]
 	}
 }
 

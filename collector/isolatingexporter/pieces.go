@@ -115,10 +115,6 @@ func cut(pieces []piece) ([]piece, []piece) {
 	return pieces[:middle], pieces[middle:]
 }
 
-func ofOneOwner(pieces []piece) bool {
-	return pieces[0].ownerRank == pieces[len(pieces)-1].ownerRank
-}
-
 func ofOneMetric(pieces []piece) bool {
 	return pieces[0].kindRank == pieces[len(pieces)-1].kindRank
 }
