@@ -6,6 +6,7 @@ import math
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import replace
 from functools import partial
+from operator import itemgetter
 
 from otel_train.catalogue import (
     JUDGED,
@@ -313,11 +314,6 @@ def share(top: str, bottom: str) -> list[Expected]:
     return [by_attempt(compute)]
 
 
-def measure(name: str) -> Callable[[Interval], float]:
-    """Return what gives a measure's value."""
-    return lambda interval: interval[name]
-
-
 DURATION, WAIT = "train.step.seconds", "train.data.wait_seconds"
 PANELS: Mapping[str, Sequence[Expected]] = {
     "Realised and target shares": [by_source(lambda i: shares(i, "counts")), by_source(lambda i: shares(i, "targets"))],
@@ -331,11 +327,11 @@ PANELS: Mapping[str, Sequence[Expected]] = {
     "The rank that has the largest age": [named(rows.STALENESS_MAX)],
     "Largest age on each rank": [of_ranks(present(GAUGES[rows.STALENESS_MAX]), 16)],
     "Mean age of the readers": headline(rows.STALENESS_MEAN),
-    "Starved readers": [at_present(measure("stream_mixing.starved_readers"))],
+    "Starved readers": [at_present(itemgetter("stream_mixing.starved_readers"))],
     "Active readers a rank": headline(rows.ACTIVE_READERS),
     "Restarts a pick": headline(rows.RESTARTS),
     "Picks a step and rank": headline(rows.PICKS),
-    "Picks of each rank": [of_ranks(partial(pace, measure("stream_mixing.picks")), -16)],
+    "Picks of each rank": [of_ranks(partial(pace, itemgetter("stream_mixing.picks")), -16)],
     "Evictions a pick": headline(rows.EVICTIONS),
     "False evictions a pick": headline(rows.FALSE_EVICTIONS),
     "Stale evictions a pick": headline(rows.STALE_EVICTIONS),
@@ -350,13 +346,13 @@ PANELS: Mapping[str, Sequence[Expected]] = {
     ],
     "Fill of all shards": [at_present(lambda interval: interval["ledger.entries"] / interval["ledger.capacity"])],
     "Fill of each shard": [of_ranks(present(lambda i: i["ledger.entries"] / i["ledger.capacity"]), 16)],
-    "Evictions of each owner": [of_ranks(partial(pace, measure("ledger.evictions")), 16)],
-    "Fresh writes of each owner": [of_ranks(partial(pace, measure("ledger.fresh_writes")), 16)],
+    "Evictions of each owner": [of_ranks(partial(pace, itemgetter("ledger.evictions")), 16)],
+    "Fresh writes of each owner": [of_ranks(partial(pace, itemgetter("ledger.fresh_writes")), 16)],
     "Hits a pick": share("ledger.hits", "stream_mixing.picks"),
     "Step": [at_present(lambda interval: float(interval.step))],
     "Step time": [at_present(mean(DURATION)), slowest(DURATION)],
     "Wait for data": [at_present(mean(WAIT)), slowest(WAIT)],
-    "Ranks that report": [Expected((ATTEMPT,), reporting), at_present(measure("train.ranks"))],
+    "Ranks that report": [Expected((ATTEMPT,), reporting), at_present(itemgetter("train.ranks"))],
     "Time since the last step, by rank and phase": [of_states((RANK, HOST, "phase"), nothing, 60.0)],
     "Export lag": [replace(of_states((HOST,), nothing), most=0)],
     "Records dropped": [of_states((ATTEMPT, HOST), lost)],
@@ -366,17 +362,6 @@ PANELS: Mapping[str, Sequence[Expected]] = {
     "Wait for data of each rank": [of_ranks(present(mean(WAIT)), 16)],
 }
 """Of each panel that is about a run, what its queries show."""
-FOREIGN = {
-    "Queues of the collector",
-    "Data points sent a second",
-    "Data points given up or refused",
-    "The collector's uptime",
-    "Rows a second",
-    "Lag of the bridge",
-    "Steps that wait in the bridge",
-    "What the bridge does not take, a second",
-}
-"""Panels about the collector and the bridge, whose series know no runs."""
 
 
 def condition(row: Metric, keys: Sequence[str]) -> Expected:
