@@ -30,6 +30,8 @@ class DeliveryStatus(NamedTuple):
     """Remedy, one sentence; empty where there is none."""
     since: float = 0.0
     """Time since which it is so, in seconds since the epoch."""
+    refusal: str = ""
+    """Last words of the receiver about points that it refused for good; empty where it has refused none."""
 
     @property
     def failing(self) -> bool:
@@ -67,6 +69,6 @@ def read_status(directory: Path) -> DeliveryStatus | None:
         return None
     if status is None or status.state not in (OK, FAILING):
         return None
-    texts = (status.cause, status.text, status.address, status.advice)
+    texts = (status.cause, status.text, status.address, status.advice, status.refusal)
     fits = all(isinstance(text, str) for text in texts) and isinstance(status.since, int | float)
     return status if fits else None

@@ -55,6 +55,7 @@ def exporting(inbox: Inbox, writer: Writer, counts: Counts) -> Iterator[None]:
     exporter = AnnouncingExporter(
         logger,
         lost="the bridge's own metrics are not taken by the receiver that OTEL_EXPORTER_OTLP_* name",
+        partly="some of the bridge's own metrics are rejected",
         back="the bridge's own metrics are taken again",
     )
     provider = MeterProvider(

@@ -102,7 +102,8 @@ class RequestStore:
         self.counts.refused_points += rejected
         if not rejected:
             return ExportMetricsServiceResponse()
-        reason = decoded.reason or "the run has too many series (--max-series), or the step too many points"
+        beyond = "the run has too many series (--max-series), or the step too many points" if added.refused else ""
+        reason = "; ".join(filter(None, (decoded.reason, beyond)))
         message = "points are refused, their sender is told: %s; bridge.points.refused counts them"
         self._warnings.warn(message, message, reason)
         return ExportMetricsServiceResponse(

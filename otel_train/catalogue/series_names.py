@@ -62,6 +62,17 @@ def prometheus_name(name: str, unit: str = "", instrument: Instrument = Instrume
     return f"_{full}" if full[:1].isdigit() else full
 
 
+def label_name(attribute: str) -> str:
+    """Return the label that an attribute becomes.
+
+    Examples:
+        >>> from otel_train.catalogue.series_names import label_name
+        >>> label_name("error.type")
+        'error_type'
+    """
+    return _INVALID.sub("_", attribute)
+
+
 def _unit_word(unit: str, words: dict[str, str]) -> str:
     """Return the word for a unit; an annotation in braces, such as `{pick}`, adds none."""
     unit = unit.strip()

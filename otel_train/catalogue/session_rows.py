@@ -74,7 +74,9 @@ POINTS_REFUSED = Metric(
     Reduction.LOCAL,
     Instrument.COUNTER,
     "{point}",
-    description="Points that the receiver refused for good; the sidecar drops them and goes on with the others.",
+    description="Points that the receiver refused for good, by reason; the sidecar drops them and goes on with the "
+    "others.",
+    attribute="error.type",
     remedy="Read the reason in the sidecar's log: it names the receiver's answer and the metrics.",
 )
 EXPORT_LAG = Metric(

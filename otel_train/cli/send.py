@@ -114,6 +114,7 @@ def _without_variables() -> Iterator[None]:
 
 def _print(figures: DirectoryFigures, reason: str) -> None:
     """Print a directory's figures: one line, on stderr where something is wrong, and one for what is lost."""
+    from otel_train.refusals import reasons_text  # noqa: PLC0415
     from otel_train.send import State  # noqa: PLC0415
 
     count = figures.total("delivered")
@@ -137,7 +138,8 @@ def _print(figures: DirectoryFigures, reason: str) -> None:
             click.echo(printable(f"{figures.directory}/{path}: {why}"), err=True)
     lost = []
     if figures.total("refused"):
-        lost.append(f"{figures.total('refused')} points are refused for good ({figures.refusal})")
+        reasons = reasons_text(figures.refusals)
+        lost.append(f"{figures.total('refused')} points are refused for good: {reasons} ({figures.refusal})")
     if figures.total("overwritten"):
         lost.append(f"{figures.total('overwritten')} records were overwritten before anybody sent them, or are torn")
     if lost:

@@ -34,6 +34,7 @@ from otel_train.number_text import rounded_number
 from otel_train.read.history import History, Track, mean
 from otel_train.read.rank_ring import RankStatus
 from otel_train.read.rings import RingJob
+from otel_train.refusals import REMEDIES, reasons_text
 from otel_train.ring import is_served
 
 CRITICAL = (rows.PICKS, rows.MIX_DIVERGENCE, rows.FALSE_EVICTIONS)
@@ -154,10 +155,13 @@ def find_pipeline(history: History, job: RingJob | None) -> list[Finding]:
     ):
         if not math.isnan(count):
             severity = Severity.WARNING if count else Severity.OK
-            remedy = row.remedy if count else ""
             findings.append(
                 Finding(
-                    check=row.name, severity=severity, summary=f"{count:.0f} {row.unit.strip('{}')}s", remedy=remedy
+                    check=row.name,
+                    severity=severity,
+                    summary=f"{count:.0f} {row.unit.strip('{}')}s",
+                    evidence=_why_refused(history, job) if count and row is rows.POINTS_REFUSED else (),
+                    remedy=_remedy(row, history) if count else "",
                 )
             )
     findings += _find_dropped_values(history)
@@ -165,6 +169,17 @@ def find_pipeline(history: History, job: RingJob | None) -> list[Finding]:
     for path, why in job.damaged.items() if job is not None else ():
         findings.append(Finding(check="rings", severity=Severity.WARNING, summary=f"{path.name} can't be read: {why}"))
     return findings
+
+
+def _why_refused(history: History, job: RingJob | None) -> tuple[str, ...]:
+    """Return the reasons, and the receiver's last words about it where the job's sidecar has noted them."""
+    status = read_status(job.directory) if job is not None else None
+    return tuple(filter(None, (reasons_text(history.refusals), status.refusal if status is not None else "")))
+
+
+def _remedy(row: Metric, history: History) -> str:
+    most = max(history.refusals, key=lambda reason: history.refusals[reason], default="")
+    return REMEDIES.get(most, row.remedy) if row is rows.POINTS_REFUSED else row.remedy
 
 
 def _find_dropped_values(history: History) -> list[Finding]:

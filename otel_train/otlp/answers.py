@@ -9,11 +9,14 @@ from enum import Enum
 from typing import Any
 
 import grpc
+from google.protobuf import json_format
 from google.rpc.error_details_pb2 import RetryInfo
 from google.rpc.status_pb2 import Status
+from opentelemetry.proto.collector.metrics.v1.metrics_service_pb2 import ExportMetricsServiceResponse
 
 from otel_train.endpoint import Endpoint
 from otel_train.printable import printable
+from otel_train.refusals import Refusal, refusal_of
 
 
 class Verdict(Enum):
@@ -46,7 +49,7 @@ class Answer:
     unanswered: bool = False
     """Whether the receiver may have taken the request although it did not say so."""
     rejected: int = 0
-    """Points of a request that was taken otherwise."""
+    """Points of a request that was taken otherwise. With a text and none of them, the text is a warning."""
     seconds: float = 0.0
     """Seconds until it came."""
 
@@ -56,12 +59,26 @@ class Answer:
         return self.verdict is Verdict.TAKEN
 
     @property
+    def reason(self) -> Refusal:
+        """Why points of it are refused, where some are."""
+        if self.verdict is Verdict.TOO_LARGE:
+            return Refusal.TOO_LARGE
+        return refusal_of(self.text, Refusal.REJECTED if self.taken else Refusal.INVALID)
+
+    @property
+    def topic(self) -> str:
+        """Text without its numbers: times and counts are others each time."""
+        return re.sub(r"\d+", "#", self.text)
+
+    @property
     def repetition(self) -> bool:
         """Whether the text says that the receiver has the data, or newer ones."""
         return bool(re.search(r"duplicate|out[ -]of[ -]order|already", self.text, re.IGNORECASE))
 
 
 TAKEN = Answer(verdict=Verdict.TAKEN)
+PARTIAL_SUCCESS, UNREADABLE = "partial success", "unreadable answer"
+"""Causes of answers to requests that were taken."""
 _Code = grpc.StatusCode
 _DEFINITE = {_Code.INVALID_ARGUMENT, _Code.FAILED_PRECONDITION, _Code.ALREADY_EXISTS}
 _UNCLEAR = {_Code.INTERNAL, _Code.UNKNOWN, _Code.DATA_LOSS, _Code.OUT_OF_RANGE, _Code.ABORTED}
@@ -165,6 +182,31 @@ def of_failure(error: Exception | str) -> Answer:
     cause = error if isinstance(error, str) else type(error).__name__
     refused = re.search(r"Failed to establish|resolve|refused", text)
     return Answer(verdict=Verdict.WAIT, cause=cause, text=text, advice=_advice(text), unanswered=not refused)
+
+
+def of_success(content: bytes, kind: str) -> Answer:
+    """Return the answer of a receiver that took the request, but for the points that it names.
+
+    What is no such message says nothing about points. The request is taken all the same: its status says so.
+
+    Args:
+        content: The answer's body.
+        kind: Its content type; empty for gRPC.
+    """
+    response: Any = ExportMetricsServiceResponse()
+    try:
+        if "json" in kind or (kind and content.lstrip()[:1] == b"{"):
+            json_format.Parse(content, response, ignore_unknown_fields=True)
+        else:
+            response.ParseFromString(content)
+    except Exception:  # noqa: BLE001  # the receiver's bytes are anything
+        text = f"its answer is no OTLP message ({kind or 'gRPC'}: {one_line(content[:200].decode(errors='replace'))})"
+        return Answer(verdict=Verdict.TAKEN, cause=UNREADABLE, text=text)
+    partial = response.partial_success
+    text, rejected = one_line(partial.error_message), max(0, partial.rejected_data_points)
+    if not (text or rejected):
+        return TAKEN
+    return Answer(verdict=Verdict.TAKEN, cause=PARTIAL_SUCCESS, text=text, rejected=rejected)
 
 
 def one_line(text: str) -> str:

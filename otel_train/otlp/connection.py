@@ -12,14 +12,13 @@ from urllib.parse import urlsplit
 
 import grpc
 from google.rpc.status_pb2 import Status
-from opentelemetry.proto.collector.metrics.v1.metrics_service_pb2 import ExportMetricsServiceResponse
 
 from otel_train.endpoint import Endpoint
-from otel_train.otlp.answers import TAKEN, Answer, Verdict, of_failure, of_grpc, of_http, one_line
+from otel_train.otlp.answers import Answer, of_failure, of_grpc, of_http, of_success
 from otel_train.otlp.protocol import OtlpProtocol
 
 _METHOD = "/opentelemetry.proto.collector.metrics.v1.MetricsService/Export"
-MAX_ANSWER = 1 << 16
+MAX_ANSWER = 1 << 20
 """Bytes of an HTTP answer that are read."""
 
 
@@ -66,7 +65,7 @@ class _GrpcConnection:
 
     def send(self, body: bytes, timeout: float) -> Answer:
         try:
-            return _taken(self._exporter.call(body, timeout))
+            return of_success(self._exporter.call(body, timeout), "")
         except grpc.RpcError as error:
             answer = of_grpc(error, self._endpoint)
             if answer.cause == grpc.StatusCode.UNAVAILABLE.name:
@@ -140,10 +139,11 @@ class _HttpConnection:
                 raise ConnectionResetError(str(error)) from error
             raise
         with response:
-            content = response.raw.read(MAX_ANSWER, decode_content=True)
+            kind = response.headers.get("content-type", "") or "no content type"
+            content = _read(response.raw)
             if 200 <= response.status_code < 300:
-                return _taken(content)
-            text = _text(content, response.headers.get("content-type", "")) or response.reason or ""
+                return of_success(content, kind)
+            text = _text(content, kind) or response.reason or ""
             delay = _retry_after(response.headers.get("retry-after", ""))
             return of_http(response.status_code, text, delay, self._endpoint)
 
@@ -195,18 +195,15 @@ def _no_end(timeout: float) -> str:
     return f"the receiver has not ended its answer in {timeout:.3g} s"
 
 
-def _taken(content: bytes) -> Answer:
-    """Return the answer of a receiver that took the request, but for the points that it names."""
-    response: Any = ExportMetricsServiceResponse()
+def _read(raw: Any) -> bytes:
+    """Return an answer's body, decompressed; that it can't be is no fault of the request."""
+    from urllib3.exceptions import DecodeError  # noqa: PLC0415
+
     try:
-        response.ParseFromString(content)
-    except Exception:  # noqa: BLE001  # JSON or a web page: taken all the same
-        return TAKEN
-    partial = response.partial_success
-    if partial.rejected_data_points <= 0:
-        return TAKEN
-    text, rejected = one_line(partial.error_message), partial.rejected_data_points
-    return Answer(verdict=Verdict.TAKEN, cause="partial success", text=text, rejected=rejected)
+        content: bytes = raw.read(MAX_ANSWER, decode_content=True)
+    except DecodeError as error:
+        return b"\xff" + str(error).encode()  # no message begins like this
+    return content
 
 
 def _text(content: bytes, kind: str) -> str:

@@ -171,6 +171,8 @@ class History:
     """Records that were overwritten before they were sent."""
     refused: float = math.nan
     """Points that the receiver refused for good."""
+    refusals: dict[str, float] = field(default_factory=dict)
+    """The same by reason, without those of which there are none."""
     abandoned: float = math.nan
     """Reductions that were thrown away."""
 

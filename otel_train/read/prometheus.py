@@ -23,9 +23,10 @@ from otel_train.catalogue import (
     rows,
     wandb_key,
 )
-from otel_train.catalogue.series_names import ATTEMPT, RANK, RUN, cluster_series, rank_series
+from otel_train.catalogue.series_names import ATTEMPT, RANK, RUN, cluster_series, label_name, rank_series
 from otel_train.read.history import History, SourceError, Track, first_names
 from otel_train.read.query_api import QueryApi, Sample
+from otel_train.refusals import OTHER
 
 LOOKBACK = 15 * 24 * 3600
 """Seconds back in which runs are searched: Prometheus keeps 15 days by default."""
@@ -211,11 +212,14 @@ def _read_ranks(client: QueryApi, history: History, matchers: str, window: int, 
 def _read_pipeline(client: QueryApi, history: History, matchers: str, window: int, end: float) -> None:
     """Read the counts of losses over all ranks."""
 
-    def newest(row: Metric, aggregation: str) -> float:
-        query = f"{aggregation}(last_over_time({rank_series(row)}{{{matchers}}}[{window}s]))"
+    def newest(row: Metric, aggregation: str, label: str = "") -> dict[str, float]:
+        by = f" by ({label})" if label else ""
+        query = f"{aggregation}{by} (last_over_time({rank_series(row)}{{{matchers}}}[{window}s]))"
         result = client.get("query", query=query, time=end)["result"]
-        return float(result[0]["value"][1]) if result else math.nan
+        return {series["metric"].get(label, ""): float(series["value"][1]) for series in result}
 
-    history.dropped = newest(rows.RECORDS_DROPPED, "sum")
-    history.refused = newest(rows.POINTS_REFUSED, "sum")
-    history.abandoned = newest(rows.REDUCTIONS_ABANDONED, "max")
+    reasons = newest(rows.POINTS_REFUSED, "sum", label_name(rows.POINTS_REFUSED.attribute))
+    history.dropped = newest(rows.RECORDS_DROPPED, "sum").get("", math.nan)
+    history.refused = sum(reasons.values()) if reasons else math.nan
+    history.refusals = {reason or OTHER: count for reason, count in reasons.items() if count}
+    history.abandoned = newest(rows.REDUCTIONS_ABANDONED, "max").get("", math.nan)

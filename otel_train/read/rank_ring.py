@@ -2,8 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Collection, Iterator
-from dataclasses import dataclass
+from collections.abc import Collection, Iterator, Mapping
+from dataclasses import dataclass, field
 from enum import StrEnum
 from pathlib import Path
 
@@ -55,6 +55,8 @@ class RankState:
     """Process id, as the process itself sees it."""
     error: str = ""
     """Name of the exception that it ended its session with."""
+    refusals: Mapping[str, int] = field(default_factory=dict)
+    """Points that the receiver refused for good, by reason."""
     stopped: bool = False
     """Whether the process is stopped, by SIGSTOP or a debugger, as far as it can be seen from here."""
 
@@ -112,5 +114,6 @@ class RankRing:
             unsent=max(0, progress.written - cursor.position),
             pid=self.reader.header.pid,
             error=printable(self.reader.error),
+            refusals=self.reader.refusals(cursor.refused),
             stopped=stopped,
         )

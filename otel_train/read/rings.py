@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections import Counter
 from collections.abc import Collection
 from pathlib import Path
 
@@ -138,6 +139,10 @@ class RingJob:
         states = [ring.state() for ring in self.rings.values()]
         self.history.dropped = float(sum(state.dropped for state in states))
         self.history.refused = float(sum(state.refused for state in states))
+        refusals = Counter[str]()
+        for state in states:
+            refusals.update(state.refusals)
+        self.history.refusals = {reason: float(count) for reason, count in refusals.items()}
         self.history.abandoned = float(max((state.abandoned for state in states), default=0))
 
     def states(self) -> list[RankState]:

@@ -6,7 +6,19 @@ from otel_train.catalogue import Metric, Phase, external, rows
 from otel_train.catalogue.external import ExternalMetric
 from otel_train.render.alert import Alert, Severity
 from otel_train.render.health_expressions import WINDOW
-from otel_train.render.promql import HOST, OF_ATTEMPT, OF_RANK, RANK, RUN, by, counted, grown, over, rank_series
+from otel_train.render.promql import (
+    HOST,
+    OF_ATTEMPT,
+    OF_RANK,
+    RANK,
+    RUN,
+    by,
+    counted,
+    grown,
+    label_name,
+    over,
+    rank_series,
+)
 
 GROUP = "pipeline"
 BRIDGE_LAG_LIMIT = 60.0
@@ -26,6 +38,7 @@ _RANK = f"rank {{{{ $labels.{RANK} }}}} on {{{{ $labels.{HOST} }}}}"
 _BRIDGE = "The wandb bridge {{ $labels.job }}"
 _EXPORTER_LABELS = ("job", "instance", external.EXPORTER_LABEL)
 _EXPORTER = f"{{{{ $labels.{external.EXPORTER_LABEL} }}}}"
+_REASON = label_name(rows.POINTS_REFUSED.attribute)
 _COUNT = "{{ printf `%.0f` $value }}"
 
 
@@ -52,8 +65,9 @@ def pipeline_alerts() -> list[Alert]:
         _alert(
             "PointsRefused",  # training does not notice
             rows.POINTS_REFUSED,
-            _grown(rows.POINTS_REFUSED, of_host),
-            f"{_RUN}: the receiver has refused {_COUNT} points in {WINDOW} from {{{{ $labels.{HOST} }}}}.",
+            _grown(rows.POINTS_REFUSED, (*of_host, _REASON)),
+            f"{_RUN}: the receiver has refused {_COUNT} points in {WINDOW} from {{{{ $labels.{HOST} }}}} "
+            f"({{{{ $labels.{_REASON} }}}}).",
         ),
         _bridge_behind(),
         _bridge_silent(),

@@ -10,6 +10,7 @@ from otel_train.catalogue.series_names import (
     RANK,
     RUN,
     cluster_series,
+    label_name,
     prometheus_name,
     rank_series,
 )
@@ -25,6 +26,7 @@ __all__ = [
     "cluster_series",
     "counted",
     "grown",
+    "label_name",
     "over",
     "pace",
     "prometheus_name",

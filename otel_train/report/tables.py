@@ -11,6 +11,7 @@ from otel_train.catalogue import Metric, rows
 from otel_train.diagnose.finding import WRONG, Severity
 from otel_train.number_text import grouped_number
 from otel_train.read.history import History, Track, mean
+from otel_train.refusals import reasons_text
 from otel_train.report.curves import finite
 from otel_train.report.markup import Child, Html, outside, tag
 from otel_train.report.number_tables import scrolled
@@ -128,7 +129,7 @@ def pipeline(runs: Sequence[ReportRun]) -> Html:
             [_count(run.history.dropped) for run in runs],
             rows.RECORDS_DROPPED.remedy,
         ),
-        ("Points that the receiver refused", [_count(run.history.refused) for run in runs], rows.POINTS_REFUSED.remedy),
+        ("Points that the receiver refused", [_refused(run.history) for run in runs], rows.POINTS_REFUSED.remedy),
         ("Reductions thrown away", [_count(run.history.abandoned) for run in runs], rows.REDUCTIONS_ABANDONED.remedy),
         ("Ranks in the newest values", [_ranks_in(run.history) for run in runs], ""),
         ("Steps without cluster-wide values", [_missing(run) for run in runs], ""),
@@ -145,6 +146,12 @@ def _table_of(runs: Sequence[ReportRun], body: Sequence[Html]) -> Html:
     """Return a table with a column for each run, and their signs above where there are two."""
     head = tag("thead", tag("tr", tag("td", ""), [tag("th", key_of(index), scope="col") for index in range(len(runs))]))
     return tag("table", head if len(runs) > 1 else None, tag("tbody", body), class_="pairs")
+
+
+def _refused(history: History) -> list[Child] | Child:
+    """Return how many points a receiver refused, and why."""
+    reasons = reasons_text(history.refusals)
+    return [_count(history.refused), f" ({reasons})"] if reasons else _count(history.refused)
 
 
 def _count(value: float) -> Child:

@@ -2,6 +2,7 @@
 
     0      fixed header: magic, sizes, writer's pid and start time, offset of the schema
     64     where the writer's pid means something: boot id, pid namespace
+    88     points refused, by reason (the sidecar's); the rest of the cursor's are without one
     120    whether a receiver knows that the session has failed (the sidecar's)
     128    progress: records written, last step, its time, how the session ended, reductions abandoned (the writer's)
     192    phase: what the training thread does, and since when (the writer's)
@@ -54,6 +55,10 @@ creation time."""
 PID_SPACE_OFFSET = 64
 PID_SPACE = struct.Struct("<16sQ")
 """id of the boot, inode of the pid namespace; zeros where they are not known, as in rings of earlier releases."""
+REFUSED_OFFSET = 88
+REFUSED = struct.Struct("<8I")
+"""points refused for each reason, in the order of `Refusal`; zeros in rings of earlier releases."""
+MOST_REFUSED = (1 << 32) - 1
 END_TOLD_OFFSET = 120
 END_TOLD = struct.Struct("<Q")
 """1 when a receiver has acknowledged that the session has ended, and not by being closed; else 0."""

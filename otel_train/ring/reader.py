@@ -8,7 +8,7 @@ import mmap
 import os
 import struct
 import weakref
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from operator import itemgetter
 from pathlib import Path
 from typing import NamedTuple
@@ -16,6 +16,7 @@ from zlib import crc32
 
 from otel_train.catalogue import MOST_COUNTED, Layout, Metric, Phase
 from otel_train.exceptions import RingError
+from otel_train.refusals import OTHER, Refusal
 from otel_train.ring.file_format import (
     COUNTS,
     CURSOR_OFFSET,
@@ -26,6 +27,7 @@ from otel_train.ring.file_format import (
     FIXED,
     KIND_MASK,
     LOGGED,
+    MOST_REFUSED,
     MOST_TOLD,
     ORDINAL_SHIFT,
     PART,
@@ -36,6 +38,8 @@ from otel_train.ring.file_format import (
     PID_SPACE_OFFSET,
     PROGRESS,
     PROGRESS_OFFSET,
+    REFUSED,
+    REFUSED_OFFSET,
     Cursor,
     End,
     Kind,
@@ -336,6 +340,25 @@ class RingReader:
     def end_told(self) -> bool:
         """Whether a receiver has acknowledged that the session has failed."""
         return END_TOLD.unpack_from(self._file, END_TOLD_OFFSET) == (1,)
+
+    @property
+    def refused(self) -> dict[str, int]:
+        """Points that receivers refused for good, by reason; those without one are of `OTHER`."""
+        return self.refusals(self.cursor.refused)
+
+    def refusals(self, refused: int) -> dict[str, int]:
+        """Return that for so many points, those of a cursor."""
+        if not refused:
+            return {}
+        counts = REFUSED.unpack_from(self._file, REFUSED_OFFSET)
+        named = {str(reason): count for reason, count in zip(Refusal, counts, strict=True) if count}
+        rest = refused - sum(counts)
+        return named | {OTHER: rest} if rest > 0 else named
+
+    def note_refused(self, counts: Mapping[str, int]) -> None:
+        """Note these, after the cursor: where a process is killed in between, the new ones are without a reason."""
+        numbers = (min(counts.get(reason, 0), MOST_REFUSED) for reason in Refusal)
+        REFUSED.pack_into(self._file, REFUSED_OFFSET, *numbers)
 
     def note_end_told(self) -> None:
         """Note that."""

@@ -5,6 +5,7 @@ from __future__ import annotations
 import logging
 import os
 import time
+from collections import Counter
 from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
@@ -36,12 +37,15 @@ class _Ring:
     target: int
     """Records that were written at the call: what a live rank writes later is its sidecar's, or the next call's."""
     dropped: int
-    refused: int
+    refused: Counter[str]
+    """Points by reason, as the two below."""
     position: int
     now_dropped: int
-    now_refused: int
+    now_refused: Counter[str]
     points: int = 0
     """Points of feeds that were closed since."""
+    refused_records: int = 0
+    """Records of which nothing was taken, by feeds that were closed since."""
     lives: bool = False
     waits: bool = False
     """Whether a record that was read waits for one that will not come, and is not sent yet."""
@@ -57,7 +61,8 @@ class _Ring:
     def see(self, feed: RingFeed) -> None:
         """Note the ring's present state."""
         cursor = feed.reader.cursor
-        self.position, self.now_dropped, self.now_refused = cursor.position, cursor.dropped, cursor.refused
+        self.position, self.now_dropped = cursor.position, cursor.dropped
+        self.now_refused = Counter(feed.reader.refused)
         self.lives = not feed.ended
         self.end_told = feed.end_is_told
         self.waits = feed.ended and cursor.position >= feed.reader.progress.written and not feed.drained
@@ -124,15 +129,16 @@ class Backlog:
         for path, feed in self._feeds.by_path.items():
             with self._feeds.guarded(path):
                 cursor, written = feed.reader.cursor, feed.reader.progress.written
+                refused = Counter(feed.reader.refused)
                 self._rings[path] = _Ring(
                     identity=feed.reader.identity,
                     begin=cursor.position,
                     target=max(written, cursor.position),
                     dropped=cursor.dropped,
-                    refused=cursor.refused,
+                    refused=refused,
                     position=cursor.position,
                     now_dropped=cursor.dropped,
-                    now_refused=cursor.refused,
+                    now_refused=refused,
                 )
         if self._all_sent():
             return self._end(State.DELIVERED)
@@ -201,10 +207,14 @@ class Backlog:
         return True
 
     def _reopen(self) -> None:
+        self._count_feeds()
+        self._feeds.reopen()
+
+    def _count_feeds(self) -> None:
         for path, feed in self._feeds.by_path.items():
             if path in self._rings:
                 self._rings[path].points += feed.points
-        self._feeds.reopen()
+                self._rings[path].refused_records += feed.refused_records
 
     def _others_have_sent(self) -> bool:
         """Tell whether the process that serves the directory has delivered all."""
@@ -240,9 +250,8 @@ class Backlog:
     def close(self) -> None:
         """Give rings and lock back; the figures stay."""
         self._release()
-        for path, feed in self._feeds.by_path.items():
-            if path in self._rings:
-                self._rings[path].points += feed.points
+        self._count_feeds()
+        for feed in self._feeds.by_path.values():
             feed.reader.close()
         self._feeds.by_path.clear()
 
@@ -296,11 +305,14 @@ def _by_run(rings: Mapping[Path, _Ring]) -> list[RunFigures]:
         lost = ring.now_dropped - ring.dropped
         run.rings += 1
         run.live += ring.lives
-        run.delivered += max(0, ring.position - ring.begin - lost)
+        run.delivered += max(0, ring.position - ring.begin - lost - ring.refused_records)
+        run.refused_records += ring.refused_records
         run.left += ring.left
         run.overwritten += lost
         run.points += ring.points
-        run.refused += ring.now_refused - ring.refused
+        refused = ring.now_refused - ring.refused
+        run.refused += refused.total()
+        run.refusals = dict(Counter(run.refusals) + refused)
     return list(runs.values())
 
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections import Counter
 from collections.abc import Sequence
 from dataclasses import asdict, dataclass, field, replace
 from enum import StrEnum
@@ -35,7 +36,7 @@ class RunFigures:
     live: int = 0
     """Rings whose rank lives and goes on."""
     delivered: int = 0
-    """Records that were acknowledged during the call."""
+    """Records that were acknowledged during the call, of which the receiver has taken a point at least."""
     left: int = 0
     """Records that are not acknowledged, of those that were there at the call."""
     overwritten: int = 0
@@ -44,6 +45,10 @@ class RunFigures:
     """Data points that the receiver has taken from this process."""
     refused: int = 0
     """Data points that the receiver refused for good."""
+    refusals: dict[str, int] = field(default_factory=dict)
+    """The same by reason."""
+    refused_records: int = 0
+    """Records of which the receiver has taken no point."""
 
 
 @dataclass(slots=True, kw_only=True)
@@ -70,6 +75,11 @@ class DirectoryFigures:
         """Return the sum of one count over the runs."""
         return sum(getattr(run, count) for run in self.runs)
 
+    @property
+    def refusals(self) -> Counter[str]:
+        """Points that the receiver refused for good, by reason, over the runs."""
+        return sum((Counter(run.refusals) for run in self.runs), Counter[str]())
+
     def add(self, before: DirectoryFigures) -> None:
         """Count what was done for the directory before.
 
@@ -89,12 +99,13 @@ class DirectoryFigures:
             else:
                 for count in DONE:
                     setattr(run, count, getattr(run, count) + getattr(earlier, count))
+                run.refusals = dict(Counter(run.refusals) + Counter(earlier.refusals))
         self.by, self.receiver = self.by or before.by, self.receiver or before.receiver
         self.refusal = self.refusal or before.refusal
 
 
-DONE = ("delivered", "overwritten", "points", "refused")
-COUNTS = ("delivered", "left", "overwritten", "points", "refused")
+DONE = ("delivered", "overwritten", "points", "refused", "refused_records")
+COUNTS = ("delivered", "left", "overwritten", "points", "refused", "refused_records")
 
 
 def as_json(directories: Sequence[DirectoryFigures]) -> dict[str, Any]:
@@ -108,7 +119,13 @@ def as_json(directories: Sequence[DirectoryFigures]) -> dict[str, Any]:
         (60, 0)
     """
     sums = {count: sum(figures.total(count) for figures in directories) for count in COUNTS}
-    return {**sums, "exit_code": exit_code(directories), "directories": [asdict(figures) for figures in directories]}
+    refusals = sum((figures.refusals for figures in directories), Counter[str]())
+    return {
+        **sums,
+        "refusals": dict(refusals),
+        "exit_code": exit_code(directories),
+        "directories": [asdict(figures) for figures in directories],
+    }
 
 
 def from_json(content: dict[str, Any]) -> DirectoryFigures:

@@ -35,7 +35,10 @@ class Announcer:
         self._failing_since: float | None = None
         """On a clock that is never set."""
         self._logged = False
-        self._written: tuple[bool, str, str] | None = None
+        self._status = DeliveryStatus(address=self._address)
+        self._topic = ""
+        """Last refusal, without numbers."""
+        self._written: tuple[bool, str, str, str] | None = None
 
     def taken(self) -> None:
         """Note that the receiver has acknowledged."""
@@ -72,15 +75,30 @@ class Announcer:
 
     def refused(self, answer: Answer, source: str, names: list[str], count: int) -> None:
         """Note that points were refused for good."""
+        named = ", ".join(names[:8]) + (" ..." if len(names) > 8 else "")
+        self._topic = f"{answer.cause} {answer.topic} {named}"
+        self._write(self._status._replace(refusal=f"{answer.cause}: {answer.text}: {named}"))
         self._warnings.warn(
-            f"refused {source} {answer.cause} {names[:1]}",
-            "the receiver at %s refuses %d points of %s for good (%s: %s): %s; they are dropped and counted",
+            f"refused {source} {answer.cause} {answer.topic if answer.taken else names[:1]}",
+            "the receiver at %s refuses %d points of %s for good (%s: %s): %s%s; they are counted as %s",
             self._address,
             count,
             source,
             answer.cause,
             answer.text,
-            ", ".join(names[:8]) + (" ..." if len(names) > 8 else ""),
+            "some of " if answer.taken else "",
+            named,
+            answer.reason,
+        )
+
+    def warned(self, answer: Answer) -> None:
+        """Note what a receiver says of a request that it took whole."""
+        self._warnings.warn(
+            f"{answer.cause} {answer.topic}",
+            "the receiver at %s has taken everything and warns (%s): %s",
+            self._address,
+            answer.cause,
+            answer.text,
         )
 
     def note(self, message: str, *arguments: object) -> None:
@@ -88,7 +106,9 @@ class Announcer:
         self._warnings.warn(message, message, *arguments)
 
     def _write(self, status: DeliveryStatus) -> None:
-        content = status.failing, status.cause, status.advice
+        status = status._replace(refusal=status.refusal or self._status.refusal)
+        self._status = status
+        content = status.failing, status.cause, status.advice, self._topic
         if self._written != content:
             self._written = content
             with contextlib.suppress(OSError):  # a full disk: the log has it

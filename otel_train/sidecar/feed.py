@@ -3,7 +3,8 @@
 from __future__ import annotations
 
 import time
-from collections.abc import Sequence
+from collections import Counter
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -40,6 +41,8 @@ class Batch:
     """Whether it holds as many records as a batch may: the ring had more."""
     counts: SendingCounts
     """Counts of the live points, where there are any."""
+    refused: Counter[str]
+    """Points of the ring that were refused until then, by reason: with those of metrics that are left out here."""
 
     @property
     def points(self) -> int:
@@ -72,19 +75,23 @@ class RingFeed:
         self._interval_ns = int(rank_interval * 1e9)
         self.limit = self._most
         """Records in the next batch at most; the sender lowers it to find what a receiver refuses."""
-        self._left_out: dict[str, float] = {}
-        """Metrics that the receiver refuses for good, and when they are tried again."""
+        self._left_out: dict[str, tuple[float, str]] = {}
+        """Metrics that the receiver refuses for good, when they are tried again, and the reason."""
         self._suspected: set[str] = set()
         """Metrics that it refused in one record."""
         self._origin = Origin(self.reader.identity, self.reader.base_layout)
         self.points = 0
         """Points that the receiver has taken from this feed."""
+        self.refused_records = 0
+        """Records of which the receiver has taken nothing, though it has answered."""
+        self.refused = Counter(self.reader.refused)
+        """Points of the ring that receivers refused for good, by reason."""
         self._unanswered = self._cursor.sent
         """The position that a request without an answer has reached."""
         self._order = self._order_before()
         self._live = LivePoints(self.reader, self._origin, interval_ns=self._interval_ns, restarts=restarts)
         if self.ended and self.drained and self.end_is_told:
-            self._live.acknowledge(self._live.counts(self._cursor, ended=True))
+            self._live.acknowledge(self._live.counts(self._cursor, self.refused, ended=True))
 
     def _order_before(self) -> RecordOrder:
         """Return the order as an earlier sidecar has left it, from the last records that it had read."""
@@ -142,7 +149,7 @@ class RingFeed:
         All records may have been acknowledged while the rank lived, and its sidecar have died with it.
         """
         ended = self.ended
-        return not ended or self.reader.end_told or not self._live.counts(self._cursor, ended=ended).failed
+        return not ended or self.reader.end_told or not self._live.counts(self._cursor, {}, ended=ended).failed
 
     def next(self, max_bytes: int = MAX_BYTES, *, live: bool = True) -> Batch | None:
         """Return the next batch without moving the cursor, or None when there is nothing to do.
@@ -157,7 +164,7 @@ class RingFeed:
         """
         ended = self.ended  # asked before reading: records written until then are read below
         written, clock_ns = self.reader.progress.written, time.monotonic_ns()
-        for name in [name for name, until in self._left_out.items() if time.monotonic() >= until]:
+        for name in [name for name, (until, _) in self._left_out.items() if time.monotonic() >= until]:
             del self._left_out[name]
         self._order.note_time(clock_ns)
         cursor, order = self._cursor, self._order.copy()
@@ -185,18 +192,21 @@ class RingFeed:
                 break
         if position >= self.reader.progress.written:
             self._finish(builder, order, now_ns, ended=ended)
+        left_out = Counter[str]()
+        for name, (_, reason) in self._left_out.items():
+            left_out[reason] += builder.leave_out({name})
         end = cursor._replace(
             position=position,
             dropped=cursor.dropped + lost,
             totals=(*own, *cluster),
             rank_time_ns=order.rank_time_ns,
             logged_time_ns=order.logged_time_ns,
-            refused=cursor.refused + builder.leave_out(self._left_out),
         )
         if position >= cursor.sent:
             end = end._replace(sent=position, sent_totals=end.totals)
-        counts, live_points = self._live.counts(end, ended=ended), None
-        if live and self._live.are_due(end, now_ns, ended=ended):
+        refused = self.refused + left_out
+        counts, live_points = self._live.counts(end, refused, ended=ended), None
+        if live and self._live.are_due(counts, end, now_ns, ended=ended):
             oldest_ns = records[0].time_ns if records else None
             live_points = self._live.make(counts, now_ns, ended=self.ended, oldest_ns=oldest_ns)
         if position == cursor.position and builder.points == 0 and live_points is None:
@@ -210,6 +220,7 @@ class RingFeed:
             order=order,
             full=position < written,
             counts=counts,
+            refused=refused,
         )
 
     def _read(self, limit: int) -> tuple[Sequence[Record], int, int]:
@@ -274,7 +285,7 @@ class RingFeed:
     def probe(self) -> PointBuilder:
         """Return live points, for finding out whether a receiver takes anything."""
         ended = self.ended
-        return self._live.make(self._live.counts(self._cursor, ended=ended), time.time_ns(), ended=ended)
+        return self._live.make(self._live.counts(self._cursor, self.refused, ended=ended), time.time_ns(), ended=ended)
 
     # -- after sending ---------------------------------------------------------------------------------------------
 
@@ -289,24 +300,29 @@ class RingFeed:
         """Note that a batch was sent and may have arrived."""
         self._unanswered = max(self._unanswered, batch.cursor.position)
 
-    def leave_out(self, names: set[str]) -> None:
+    def leave_out(self, names: set[str], reason: str) -> None:
         """Leave out metrics for a while that the receiver has refused in two records of which it took the rest."""
         for name in names & self._suspected:
-            self._left_out[name] = time.monotonic() + LEFT_OUT
+            self._left_out[name] = time.monotonic() + LEFT_OUT, reason
         self._suspected = names
 
-    def commit(self, batch: Batch, *, refused: int = 0, grows: bool = True) -> None:
+    def commit(self, batch: Batch, *, refused: Mapping[str, int] | None = None, grows: bool = True) -> None:
         """Move the cursor after a batch that was acknowledged, except for some points.
 
         Args:
             batch: The batch that was sent.
-            refused: Points that the receiver refused for good.
+            refused: Points of it that the receiver refused for good, by reason.
             grows: Whether the next one may be larger.
         """
-        self._cursor = batch.cursor._replace(refused=batch.cursor.refused + refused)
+        count = sum((refused or {}).values())
+        self.refused = batch.refused + Counter(refused)
+        self._cursor = batch.cursor._replace(refused=self.refused.total())
         self.reader.move_cursor(self._cursor)
+        self.reader.note_refused(self.refused)
         self._order = batch.order
-        self.points += max(0, batch.points - refused)
+        self.points += max(0, batch.points - count)
+        if batch.metrics is not None and count >= batch.points:
+            self.refused_records += batch.records
         if grows:
             self.limit = min(self._most, 2 * self.limit)
         if batch.live is not None:

@@ -2,9 +2,11 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from typing import NamedTuple
 
 from otel_train.catalogue import rows
+from otel_train.refusals import Refusal
 from otel_train.ring import Cursor, RingReader
 from otel_train.sidecar.points import Origin, PointBuilder
 
@@ -19,8 +21,8 @@ class SendingCounts(NamedTuple):
 
     dropped: int
     """Records that were overwritten or torn before they were sent."""
-    refused: int
-    """Points that the receiver refused for good."""
+    refused: tuple[tuple[str, int], ...]
+    """Points that the receiver refused for good, by reason."""
     abandoned: int
     """Reductions that the rank has thrown away."""
     restarts: int
@@ -49,18 +51,20 @@ class LivePoints:
         self._newest_ns = 0
         """Newest time of the points."""
         self._acknowledged: SendingCounts | None = None
+        self._begun = {Refusal.REJECTED, *reader.refused}
+        """Reasons whose counts the receiver has had, 0 at least; that of `REJECTED` begins with the first points."""
 
-    def counts(self, cursor: Cursor, *, ended: bool) -> SendingCounts:
+    def counts(self, cursor: Cursor, refused: Mapping[str, int], *, ended: bool) -> SendingCounts:
         """Return the counts at a cursor, of a rank that has ended or not."""
         progress = self._reader.progress
         failed = ended and (not progress.closed or bool(self._reader.error))
-        return SendingCounts(cursor.dropped, cursor.refused, progress.abandoned, self._restarts, failed)
+        reasons = {Refusal.REJECTED: 0, **refused}
+        return SendingCounts(cursor.dropped, tuple(sorted(reasons.items())), progress.abandoned, self._restarts, failed)
 
-    def are_due(self, cursor: Cursor, now_ns: int, *, ended: bool) -> bool:
+    def are_due(self, counts: SendingCounts, cursor: Cursor, now_ns: int, *, ended: bool) -> bool:
         """Tell whether it is time for points: once an interval, and after the last record where counts have changed."""
         if ended:
-            changed = self.counts(cursor, ended=True) != self._acknowledged
-            return changed and cursor.position >= self._reader.progress.written
+            return counts != self._acknowledged and cursor.position >= self._reader.progress.written
         return abs(now_ns - self._made_ns) >= self._interval_ns
 
     def make(self, counts: SendingCounts, now_ns: int, *, ended: bool, oldest_ns: int | None = None) -> PointBuilder:
@@ -74,14 +78,19 @@ class LivePoints:
         """
         self._made_ns = now_ns
         # A clock that was set back must not take the points with it: many stores refuse what is older than the last.
-        self._newest_ns = now_ns = max(now_ns, self._newest_ns + LIVE_STEP_NS)
+        begin = [reason for reason, _ in counts.refused if reason not in self._begun]
+        self._newest_ns = now_ns = max(now_ns, self._newest_ns + (2 if begin else 1) * LIVE_STEP_NS)
         builder = PointBuilder(self._origin, live=True)
         phase, _ = self._reader.phase
         since = self._reader.progress.time_ns or self._reader.header.created_ns
         if phase is not None and not ended:
             builder.add_pipeline(rows.STEP_AGE, now_ns, max(0.0, (now_ns - since) / 1e9), phase.name.lower())
         builder.add_pipeline(rows.RECORDS_DROPPED, now_ns, counts.dropped)
-        builder.add_pipeline(rows.POINTS_REFUSED, now_ns, counts.refused)
+        for reason in begin:  # a series that began with its first count would not have grown by it
+            builder.add_pipeline(rows.POINTS_REFUSED, now_ns - LIVE_STEP_NS, 0, reason)
+        for reason, count in counts.refused:
+            builder.add_pipeline(rows.POINTS_REFUSED, now_ns, count, reason)
+        self._begun.update(begin)
         builder.add_pipeline(rows.REDUCTIONS_ABANDONED, now_ns, counts.abandoned)
         builder.add_pipeline(rows.SIDECAR_RESTARTS, now_ns, counts.restarts)
         if counts.failed:

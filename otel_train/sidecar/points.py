@@ -15,6 +15,7 @@ from opentelemetry.sdk.util.instrumentation import InstrumentationScope
 from otel_train.catalogue import Instrument, Layout, Phase, cluster_name, rows
 from otel_train.catalogue import Metric as Row
 from otel_train.catalogue import Series as Entry
+from otel_train.refusals import OTHER, Refusal
 from otel_train.ring import Identity
 from otel_train.sidecar.point_templates import Series
 
@@ -23,6 +24,12 @@ LIVE_SUFFIX = "/sidecar"
 """End of the `service.instance.id` of the points that describe a rank's state and the sending."""
 KEPT_LAYOUTS = 4
 """Layouts of a ring whose series are kept; each late key makes new ones, and the old ones are of no more use."""
+
+_VALUES: dict[Row, tuple[str, ...]] = {
+    rows.STEP_AGE: tuple(phase.name.lower() for phase in Phase),
+    rows.POINTS_REFUSED: (*Refusal, OTHER),
+}
+"""Values of the attribute of the rows that have one."""
 
 
 def resource_of(identity: Identity) -> Resource:
@@ -84,9 +91,9 @@ class Origin:
         self.pipeline = {
             (row.name, value): Series(row.name, row, row.instrument, start_ns, attribute=value)
             for row in rows.PIPELINE
-            for value in ([phase.name.lower() for phase in Phase] if row.attribute else [""])
+            for value in _VALUES.get(row, ("",))
         }
-        """By name and, where it has an attribute, by that: a phase."""
+        """By name and, where it has an attribute, by that."""
         for series in (self.step, self.step_points, self.step_ordinal, *self.pipeline.values()):
             self.metrics[series.key] = series.metric
         self.series_of(layout)

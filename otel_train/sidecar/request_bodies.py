@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Iterator
+from collections import Counter
+from collections.abc import Iterable, Iterator, Sequence
 from typing import Protocol
 
 from otel_train.otlp.answers import TAKEN, Answer
@@ -16,14 +17,41 @@ class Sends(Protocol):
         """Send one request and return its answer."""
 
 
-def send_bodies(connection: Sends, bodies: Iterable[bytes]) -> Answer:
-    """Send requests until one is not taken, and return the last answer."""
-    answer = TAKEN
+def send_bodies(connection: Sends, bodies: Iterable[bytes]) -> list[Answer]:
+    """Send requests until one is not taken, and return the answers; the last one says whether all are."""
+    answers = []
     for body in bodies:
-        answer = connection.send(body)
-        if not answer.taken:
+        answers.append(connection.send(body))
+        if not answers[-1].taken:
             break
-    return answer
+    return answers or [TAKEN]
+
+
+def rejected_of(answers: Iterable[Answer], points: Sequence[int]) -> list[Counter[str]]:
+    """Return how many points of each batch were rejected, by reason: no more than were sent.
+
+    A partial success does not say which points it is about: the first batches are taken to have them.
+
+    Args:
+        answers: The answers to the requests.
+        points: Points of each batch in them.
+
+    Examples:
+        >>> from otel_train.otlp.answers import Answer, Verdict
+        >>> from otel_train.sidecar.request_bodies import rejected_of
+        >>> answer = Answer(verdict=Verdict.TAKEN, rejected=7, text="too old")
+        >>> [dict(counts) for counts in rejected_of([answer], [5, 5])]
+        [{'too_old': 5}, {'too_old': 2}]
+    """
+    counts = [Counter[str]() for _ in points]
+    for answer in answers:
+        left = answer.rejected
+        for count, most in zip(counts, points, strict=True):
+            taken = min(left, most - count.total())
+            if taken > 0:
+                count[answer.reason] += taken
+                left -= taken
+    return counts
 
 
 def joined(parts: Iterable[Part], limit: int) -> Iterator[bytes]:

@@ -7,6 +7,7 @@ bad ones are lost; and only after the receiver has shown that it takes something
 
 from __future__ import annotations
 
+from collections import Counter
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import AbstractContextManager
 from dataclasses import dataclass
@@ -18,7 +19,7 @@ from otel_train.sidecar.announcer import Announcer
 from otel_train.sidecar.feed import MAX_BYTES, MAX_POINTS, Batch, RingFeed
 from otel_train.sidecar.isolation import isolate
 from otel_train.sidecar.points import Part, PointBuilder
-from otel_train.sidecar.request_bodies import Sends, joined, send_bodies
+from otel_train.sidecar.request_bodies import Sends, joined, rejected_of, send_bodies
 
 LONGEST_RUN = 64
 """Batches of a ring that are sent before the sidecar looks for other work."""
@@ -92,6 +93,8 @@ class Sender:
         self._guarded = guarded
         self._max_bytes = MAX_BYTES
         self._troubles: dict[Path, _Trouble] = {}
+        self._suspects: set[Path] = set()
+        """Rings of requests of which points were rejected; each is sent alone until nothing of it is."""
         self._exhausted = 0
         self._acknowledged = 0
         """Requests that were taken."""
@@ -142,7 +145,7 @@ class Sender:
         size = points = 0
         for item in ready:
             added, count = sum(len(part.body) for part in item.parts), item.batch.points
-            alone = item.path in self._troubles
+            alone = item.path in self._troubles or item.path in self._suspects
             if request and (alone or size + added > self._max_bytes or points + count > MAX_POINTS):
                 yield request
                 request, size, points = [], 0, 0
@@ -156,9 +159,10 @@ class Sender:
 
     def _deliver(self, request: Sequence[_Ready]) -> _Outcome:
         """Send a request and act on its answer."""
-        answer = self._post(request)
+        answers = self._post(request)
+        answer = answers[-1]
         if answer.taken:
-            self._take(request, answer)
+            self._take(request, answers)
             return _Outcome.DONE
         if answer.verdict is Verdict.TOO_LARGE:
             return self._shrink(request, answer)
@@ -168,34 +172,50 @@ class Sender:
             return max([self._deliver([item]) for item in request])
         return self._wait(request, answer)
 
-    def _post(self, request: Sequence[_Ready]) -> Answer:
+    def _post(self, request: Sequence[_Ready]) -> list[Answer]:
         """Send a request, in one piece where it fits, with the live points last."""
         for item in request:
             with self._guarded(item.path):
                 item.feed.sending(item.batch)
         parts = sorted((part for item in request for part in item.parts), key=lambda part: part.live)
-        answer = send_bodies(self._exporter, joined(parts, self._max_bytes))
-        if answer.unanswered:
+        answers = send_bodies(self._exporter, joined(parts, self._max_bytes))
+        if answers[-1].unanswered:
             for item in request:
                 item.feed.unanswered(item.batch)
-        return answer
+        return answers
 
-    def _take(self, request: Sequence[_Ready], answer: Answer) -> None:
+    def _take(self, request: Sequence[_Ready], answers: Sequence[Answer]) -> None:
         self._exhausted = 0
         if any(item.parts for item in request):
             self._acknowledged += 1
             self._announcer.taken()
-        for index, item in enumerate(request):
-            # A partial success does not say which of the rings it is about.
-            rejected = min(answer.rejected, sum(other.batch.points for other in request)) if index == 0 else 0
-            if rejected:
-                self._announcer.refused(answer, item.path.name, item.batch.names, rejected)
+        for answer in answers:
+            if answer.text and not answer.rejected:
+                self._announcer.warned(answer)
+        rejected = rejected_of(answers, [item.batch.points for item in request])
+        self._note_rejected(request, answers, rejected)
+        for item, counts in zip(request, rejected, strict=True):
             trouble = self._troubles.get(item.path)
             if trouble is not None:
                 trouble.tries = trouble.whole = 0
-            self._commit(item, rejected, grows=True)
+            self._commit(item, counts, grows=True)
 
-    def _commit(self, ready: _Ready, refused: int, *, grows: bool = False) -> None:
+    def _note_rejected(
+        self, request: Sequence[_Ready], answers: Sequence[Answer], rejected: Sequence[Counter[str]]
+    ) -> None:
+        """Log what was rejected of a request that was taken, and have its rings sent alone, to see which it is of."""
+        count = sum(counts.total() for counts in rejected)
+        if not count:
+            self._suspects.difference_update(item.path for item in request)
+            return
+        self._suspects.update(item.path for item in request)
+        source = request[0].path.name if len(request) == 1 else f"{len(request)} rings"
+        names = list(dict.fromkeys(name for item in request for name in item.batch.names))
+        for answer in answers:
+            if answer.rejected:
+                self._announcer.refused(answer, source, names, min(answer.rejected, count))
+
+    def _commit(self, ready: _Ready, refused: Mapping[str, int], *, grows: bool = False) -> None:
         with self._guarded(ready.path):
             ready.feed.commit(ready.batch, refused=refused, grows=grows)
             trouble = self._troubles.get(ready.path)
@@ -232,7 +252,7 @@ class Sender:
         batch = ready.batch
         if batch.metrics is None:
             # Only live points were refused: the next ones may be taken.
-            self._refuse(ready, answer, batch.points, batch.names)
+            self._refuse(ready, answer, {answer.reason: batch.points}, batch.names)
             return _Outcome.DONE
         trouble = self._troubles.setdefault(ready.path, _Trouble(acknowledged=self._acknowledged))
         trouble.tries += 1
@@ -251,7 +271,7 @@ class Sender:
             return self._wait([ready], answer)
         trouble.tries = 0
         if hopeless:
-            self._refuse(ready, answer, batch.points, batch.names)
+            self._refuse(ready, answer, {answer.reason: batch.points}, batch.names)
             return _Outcome.DONE
         return self._pick_apart(ready, answer)
 
@@ -264,7 +284,9 @@ class Sender:
             return True
         shown = False
         with self._guarded(ready.path):
-            shown = self._post_points(ready.feed.probe()).taken
+            probe = ready.feed.probe()
+            answers = self._post_points(probe)
+            shown = answers[-1].taken and sum(answer.rejected for answer in answers) < probe.points
         if shown:
             self._acknowledged += 1
             self._announcer.taken()
@@ -276,21 +298,22 @@ class Sender:
         repeated = batch.repeated or (trouble.joint and answer.repetition)
         most = REPEATED_REFUSALS if repeated and answer.definite else MOST_REFUSALS
         builders = [builder for builder in (batch.metrics, batch.live) if builder is not None]
-        result = isolate(builders, self._post_points, definite=answer.definite, most=most)
+        result = isolate(builders, self._post_points, answer, most=most)
         if result.failure is not None:
             return self._wait([ready], result.failure)
         trouble.whole = 0 if result.taken or repeated else trouble.whole + 1
         trouble.end = max(trouble.end, batch.cursor.position)
         if result.taken and not repeated:
-            ready.feed.leave_out(set(result.names) - result.taken)
-        self._refuse(ready, answer, 0 if repeated else result.points, result.names)
+            ready.feed.leave_out(set(result.names) - result.taken, answer.reason)
+        self._refuse(ready, answer, {} if repeated else result.reasons, result.names)
         return _Outcome.DONE
 
-    def _post_points(self, points: PointBuilder) -> Answer:
+    def _post_points(self, points: PointBuilder) -> list[Answer]:
         """Send some of a record's points, each part of them a request."""
         return send_bodies(self._exporter, (part.body for part in points.parts(self._max_bytes)))
 
-    def _refuse(self, ready: _Ready, answer: Answer, count: int, names: list[str]) -> None:
+    def _refuse(self, ready: _Ready, answer: Answer, refused: Mapping[str, int], names: list[str]) -> None:
+        count = sum(refused.values())
         if count:
             self._announcer.refused(answer, ready.path.name, names, count)
-        self._commit(ready, count)
+        self._commit(ready, refused)

@@ -23,6 +23,7 @@ from otel_train.diagnose.judgement import Judgement, judge
 from otel_train.number_text import duration
 from otel_train.read.history import History, Track, share_key, target_key
 from otel_train.read.rank_ring import RankState, RankStatus
+from otel_train.refusals import reasons_text
 
 RANK_KEYS = frozenset(row.wandb_key for row in (rows.STALENESS_MAX, rows.EVICTIONS, rows.DATA_WAIT, rows.STEP_DURATION))
 """Keys of each rank's own values that are shown."""
@@ -161,7 +162,11 @@ def take_snapshot(
     if history.dropped > 0:
         messages.append(f"{history.dropped:.0f} records were overwritten before they were sent")
     if history.refused > 0:
-        messages.append(f"{history.refused:.0f} points were refused by the receiver; the sidecar's log says why")
+        reasons = reasons_text(history.refusals)
+        why = f" ({reasons})" if reasons else ""
+        messages.append(
+            f"{history.refused:.0f} points were refused by the receiver{why}; `otel-train doctor` says more"
+        )
     if history.abandoned > 0:
         messages.append(f"{history.abandoned:.0f} reductions were abandoned")
     whole = next(iter(history.by_source()), "")

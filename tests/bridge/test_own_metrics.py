@@ -2,16 +2,20 @@
 
 from __future__ import annotations
 
+import json
+import logging
 import time
 from collections.abc import Callable, Iterator
 from typing import Any
 
 import pytest
+from opentelemetry.sdk.metrics.export import MetricExportResult, MetricsData
 
 from otel_train.bridge import Bridge, BridgeConfig
 from otel_train.catalogue import BRIDGE, rows
+from otel_train.otlp.announcing_exporter import AnnouncingExporter
 from otel_train.testing import OtlpReceiver
-from tests.support.otlp_http import keeping, serving_http
+from tests.support.otlp_http import Response, keeping, serving_http
 from tests.support.step_requests import split_request, step_request
 from tests.support.waiting import wait_until
 
@@ -73,3 +77,19 @@ def test_environment_names_protocol(monkeypatch: pytest.MonkeyPatch, start: Call
         start()
         wait_until(lambda: bool(receiver.values(rows.BRIDGE_WAITING.name)), 30, "the bridge's metrics")
         assert server.paths == {"/v1/metrics"}
+
+
+def test_rejected_metrics_are_logged(monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture) -> None:
+    """A partial success is logged once a text, with count and reason, and is no failure: newer totals follow."""
+    answers = iter(("at 17", "at 18", "no"))
+
+    def respond(_: bytes) -> Response:
+        success = {"rejectedDataPoints": 2, "errorMessage": next(answers)}
+        return Response(200, {"Content-Type": "application/json"}, json.dumps({"partialSuccess": success}))
+
+    with serving_http(monkeypatch, respond):
+        exporter = AnnouncingExporter(logging.getLogger(__name__), lost="lost", partly="some rejected", back="back")
+        results = [exporter.export(MetricsData(resource_metrics=[])) for _ in range(3)]
+    assert results == [MetricExportResult.SUCCESS] * 3
+    messages = [record.getMessage() for record in caplog.records]
+    assert [text.partition("partial success: ")[2] for text in messages] == ["2 points, at 17", "2 points, no"]

@@ -18,6 +18,9 @@ from otel_train.bridge import (
 )
 from otel_train.bridge.intake import MAX_MESSAGE_BYTES
 from otel_train.bridge.server import Server
+from otel_train.endpoint import Endpoint
+from otel_train.otlp.answers import Verdict
+from otel_train.otlp.exporter import Exporter
 from tests.support.commands import run_otel_train
 from tests.support.slow_sender import SlowSenders
 from tests.support.step_requests import step_request
@@ -72,12 +75,15 @@ def test_full_disk_asks_for_retry(inbox: Inbox) -> None:
 
 def test_answer_counts_refused_points(start: Any) -> None:
     """A request with invalid points is a partial success: the others are kept, and its sender does not repeat it."""
-    request, broken = step_request(1), step_request(2, {"n" * 600: 1.0})
+    request, broken = step_request(1), step_request(2, {"n" * 600: 1.0, "late": 1.0})
+    broken.resource_metrics[0].scope_metrics[0].metrics[2].gauge.data_points[0].time_unix_nano = 0
     request.resource_metrics.append(broken.resource_metrics[0])
     bridge = start()
-    answer = bridge.send(request)
-    assert answer.partial_success.rejected_data_points == 1
-    assert "longer than" in answer.partial_success.error_message
+    answer = Exporter(Endpoint.read({"OTEL_EXPORTER_OTLP_ENDPOINT": f"http://{bridge.address}"})).send(
+        request.SerializeToString()
+    )
+    assert (answer.verdict, answer.rejected, answer.reason) == (Verdict.TAKEN, 2, "limit")
+    assert [text in answer.text for text in ("longer than", "; ", "no usable time")] == [True] * 3
     bridge.wait(1)
 
 

@@ -88,13 +88,17 @@ def test_leftovers_are_finding(train: Train, tmp_path: Path) -> None:
 
 
 def test_refused_points_are_warning() -> None:
-    """Refused points are a warning whose remedy points to the reason in the sidecar's log."""
-    findings = find_pipeline(History("here", "run", dropped=0.0, refused=3.0), None)
+    """Refused points are a warning with their reasons; the remedy is that of the most frequent one."""
+    history = History("here", "run", dropped=0.0, refused=3.0, refusals={"rejected": 2.0, "too_new": 1.0})
+    findings = find_pipeline(history, None)
     assert [(finding.check, finding.severity, finding.summary) for finding in findings] == [
         (rows.RECORDS_DROPPED.name, Severity.OK, "0 records"),
         (rows.POINTS_REFUSED.name, Severity.WARNING, "3 points"),
     ]
+    assert findings[1].evidence == ("rejected: 2, too_new: 1",)
     assert "sidecar's log" in findings[1].remedy
+    history.refusals["too_new"] = 3.0
+    assert "clock" in find_pipeline(history, None)[1].remedy
 
 
 def test_dropped_values_are_warning() -> None:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import contextlib
+import gzip
 import socket
 import threading
 import time
@@ -134,10 +135,47 @@ def test_encryption_mismatch_is_recognised(protocol: str, monkeypatch: pytest.Mo
     assert (answer.verdict, "http://" in answer.advice) == (Verdict.WAIT, True)
 
 
+PROTOBUF, JSON = "Content-Type: application/x-protobuf", "Content-Type: application/json; charset=utf-8"
+
+
+def partial(rejected: int, text: str = "") -> bytes:
+    """Return a receiver's answer, encoded."""
+    success = ExportMetricsPartialSuccess(rejected_data_points=rejected, error_message=text)
+    return ExportMetricsServiceResponse(partial_success=success).SerializeToString()
+
+
 def test_partial_success_is_read(monkeypatch: pytest.MonkeyPatch) -> None:
-    """A partial success is taken, and the answer has the number of rejected points."""
+    """A partial success is taken, and the answer has the number of rejected points and the reason."""
     answer = exporter(monkeypatch, RefusingPart().address, "grpc").send(b"")
-    assert (answer.verdict, answer.rejected, answer.text) == (Verdict.TAKEN, 3, "too new")
+    assert (answer.verdict, answer.rejected, answer.text, answer.reason) == (Verdict.TAKEN, 3, "too new", "too_new")
+
+
+@pytest.mark.parametrize(
+    ("head", "body", "rejected", "text"),
+    [
+        (PROTOBUF, partial(3, "no\ngood"), 3, "no good"),
+        (f"{PROTOBUF}\r\nContent-Encoding: gzip", gzip.compress(partial(3, "no")), 3, "no"),
+        (PROTOBUF, partial(3, "x" * 100_000), 3, "x" * 500),
+        (PROTOBUF, partial(0, "deprecated"), 0, "deprecated"),
+        (PROTOBUF, partial(-2), 0, ""),
+        (JSON, b'{"partialSuccess":{"rejectedDataPoints":"2","errorMessage":"no","more":1}}', 2, "no"),
+        (JSON, b"{}", 0, ""),
+        ("X-None: 1", b"", 0, ""),
+        ("Content-Type: text/html", b"<h1>Sign in</h1>", 0, "its answer is no OTLP message (text/html: <h1>Sign"),
+        (PROTOBUF, b"\xff\xff", 0, "its answer is no OTLP message"),
+        (f"{PROTOBUF}\r\nContent-Encoding: gzip", b"plain", 0, "its answer is no OTLP message"),
+    ],
+    ids=["plain", "gzip", "long", "warning", "negative", "json", "empty json", "empty", "page", "damaged", "no gzip"],
+)
+def test_http_success_is_read(
+    head: str, body: bytes, rejected: int, text: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """What a status of success came with is read in any form, and never leads to a second request."""
+    first = FIRST_LINE + f"{head}\r\nContent-Length: {len(body)}\r\n\r\n".encode()
+    with raw_server(first + body) as (address, _):
+        answer = exporter(monkeypatch, address, "http/protobuf").send(b"")
+    assert (answer.verdict, answer.rejected, answer.text[: len(text)]) == (Verdict.TAKEN, rejected, text)
+    assert bool(answer.text) == bool(text)
 
 
 @pytest.mark.parametrize("protocol", PROTOCOLS)

@@ -342,7 +342,7 @@ def test_refused_points_are_not_left(tmp_path: Path, monkeypatch: pytest.MonkeyP
     with serving_http(monkeypatch, respond):
         outcome = send(tmp_path)
     (figures,) = outcome.figures["directories"]
-    assert (outcome.code, outcome.figures["left"], outcome.figures["refused"]) == (0, 0, 2)
+    assert (outcome.code, outcome.figures["left"], outcome.figures["refusals"]) == (0, 0, {"invalid": 2})
     assert "no such metric" in figures["refusal"]
 
 
@@ -381,3 +381,14 @@ def test_sends_own_jobs_by_default(receiver: OtlpReceiver, tmp_path: Path, monke
     states = {Path(sent["directory"]).name: sent["state"] for sent in json.loads(result.output)["directories"]}
     assert (result.exit_code, states, receiver.values(PICKS)) == (0, {"run": "delivered", "local": "skipped"}, [1, 3])
     assert (send(local.ring.path.parent).states, receiver.values(PICKS)) == (["delivered"], [1, 3, 3])
+
+
+def test_rejected_records_are_not_delivered(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Records of which a partial success rejects every point are counted as refused, and not as delivered."""
+    leave(tmp_path, 1, 2)
+    success = b'{"partialSuccess": {"rejectedDataPoints": "1000000", "errorMessage": "too many series"}}'
+    with serving_http(monkeypatch, lambda _: Response(200, {"Content-Type": "application/json"}, success.decode())):
+        figures = send(tmp_path).figures
+    (run,) = figures["directories"][0]["runs"]
+    assert (figures["delivered"], figures["refused_records"], figures["points"]) == (0, 2, 0)
+    assert run["refusals"] == figures["refusals"] == {"limit": run["refused"]}

@@ -6,6 +6,8 @@ import logging
 from pathlib import Path
 
 import pytest
+from opentelemetry.proto.common.v1.common_pb2 import KeyValue
+from opentelemetry.proto.metrics.v1.metrics_pb2 import NumberDataPoint
 
 from otel_train.catalogue import cluster_name, rows
 from otel_train.delivery import read_status
@@ -13,7 +15,7 @@ from otel_train.otlp.answers import TAKEN, Answer, Verdict
 from otel_train.ring import Kind
 from otel_train.sidecar import announcer
 from otel_train.sidecar.feed import BATCH_RECORDS
-from tests.support.otlp_store import Store, refusing, without_window
+from tests.support.otlp_store import Sent, Store, refusing, without_window
 from tests.support.rank_ring import Rank, deliver, feeds, sender, time_of
 
 PICKS = cluster_name(rows.PICKS.name)
@@ -151,3 +153,90 @@ def test_backlog_is_sent_without_pause(records: int, requests: int, tmp_path: Pa
     exporter = Acknowledging(rank)
     assert sender(exporter, tmp_path).send_all(feeds(tmp_path))
     assert exporter.requests == requests
+
+
+def rejecting(*answers: tuple[int, str], instance: str = "run/7") -> Store:
+    """Return a store whose answers to requests with this resource are partial successes, one after the other."""
+    left = list(answers)
+
+    def policy(store: Store, points: list[Sent], _: bytes) -> Answer | None:
+        if not left or not any(point.instance.startswith(instance) for point in points):
+            return None
+        rejected, text = left.pop(0)
+        store.keep(points)
+        return Answer(verdict=Verdict.TAKEN, cause="partial success", rejected=rejected, text=text)
+
+    return Store(policy)
+
+
+def refused_points(store: Store) -> dict[str, list[int]]:
+    """Return the values of `telemetry.points.refused` that were sent of a rank, in the order of their times."""
+    values = {}
+    for (_, name, attributes), points in store.kept.items():
+        if name == rows.POINTS_REFUSED.name:
+            reason = KeyValue.FromString(attributes).value.string_value
+            values[reason] = [NumberDataPoint.FromString(point).as_int for _, point in sorted(points.items())]
+    return values
+
+
+def test_rejected_points_are_counted(rank: Rank, tmp_path: Path, caplog: pytest.LogCaptureFixture) -> None:
+    """Points of a partial success are counted by reason, no more than were sent, are logged once a text, and stay."""
+    store = rejecting((2, "sample 1 is too old"), (3, "sample 2 is too old"), (10**9, "no"), (0, "beware"))
+    rings, sending = feeds(tmp_path), sender(store, tmp_path)
+    for step in range(1, 6):
+        rank.record(step)
+        assert sending.send_all(rings)
+    third = len(store.requests[2])
+    assert rank.reader.refused == {"too_old": 5, "rejected": third}
+    assert (len(store.requests), sum(feed.points for feed in rings.values())) == (
+        5,
+        sum(map(len, store.requests)) - 5 - third,
+    )
+    messages = [record.getMessage() for record in caplog.records]
+    assert [[word in text for word in ("too old", ": no)", "beware")] for text in messages] == [
+        [True, False, False],
+        [False, True, False],
+        [False, False, True],
+    ]
+    status = read_status(tmp_path)
+    assert status is not None
+    assert (status.failing, status.refusal[:19]) == (False, "partial success: no")
+    rank.ring.close(5, time_of(5))
+    deliver(sending, rings)
+    # Each begins with 0: a counter that began with its first count would not have grown by it.
+    assert refused_points(store) == {"rejected": [0, third], "too_old": [0, 5]}
+
+
+def test_rejecting_ring_is_named(rank: Rank, tmp_path: Path, caplog: pytest.LogCaptureFixture) -> None:
+    """Rings of one request are sent apart once points of it were rejected, so that the right one counts the next."""
+    other = Rank(tmp_path, rank=1)
+    store = rejecting(*[(2, "too new")] * 4, instance="run/7/1")
+    rings, sending = feeds(tmp_path), sender(store, tmp_path)
+    for step in range(1, 5):
+        rank.record(step)
+        other.record(step, kind=Kind.RANK)
+        assert sending.send_all(rings)
+    assert [rank.reader.refused, other.reader.refused] == [{"too_new": 2}, {"too_new": 6}]
+    assert [name in caplog.text for name in ("2 rings", other.ring.path.name, rank.ring.path.name)] == [
+        True,
+        True,
+        False,
+    ]
+
+
+def test_rejected_pieces_are_counted(rank: Rank, tmp_path: Path) -> None:
+    """Each piece of a record that is sent apart counts what was rejected of it."""
+    rank.record(1)
+    bad = refusing(lambda point: point.name == PICKS, BAD_DATA)
+    store = Store()
+
+    def policy(_: Store, points: list[Sent], body: bytes) -> Answer | None:
+        refusal = bad(store, points, body)
+        if refusal is None and any(point.name == rows.STEP.name for point in points):
+            return Answer(verdict=Verdict.TAKEN, rejected=1, text="duplicate")
+        return refusal
+
+    store.policy = policy
+    deliver(sender(store, tmp_path), feeds(tmp_path))
+    assert {key: count for key, count in rank.reader.refused.items() if key != "duplicate"} == {"invalid": 1}
+    assert rank.reader.refused["duplicate"] >= 1

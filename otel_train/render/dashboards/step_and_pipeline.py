@@ -18,8 +18,9 @@ from otel_train.render.dashboards.spec import (
 )
 from otel_train.render.health_expressions import WINDOW
 from otel_train.render.pipeline_alerts import BRIDGE_LAG_LIMIT, QUEUE_LIMIT
-from otel_train.render.promql import ATTEMPT, HOST, OF_ATTEMPT, RANK, by, cluster_series, over, rank_series
+from otel_train.render.promql import ATTEMPT, HOST, OF_ATTEMPT, RANK, by, cluster_series, label_name, over, rank_series
 
+_REASON = label_name(rows.POINTS_REFUSED.attribute)
 _EXPORTER = f"{{{{{external.EXPORTER_LABEL}}}}}"
 
 
@@ -122,7 +123,7 @@ def _sidecars() -> tuple[Panel, ...]:
             unit="s",
         ),
         _lost("Records dropped", rows.RECORDS_DROPPED, (HOST,), f"{{{{{HOST}}}}}"),
-        _lost("Points refused", rows.POINTS_REFUSED, (HOST,), f"{{{{{HOST}}}}}"),
+        _lost("Points refused", rows.POINTS_REFUSED, (HOST, _REASON), f"{{{{{HOST}}}}}, {{{{{_REASON}}}}}"),
         _lost("Reductions abandoned", rows.REDUCTIONS_ABANDONED, (RANK,), BY_RANK),
     )
 

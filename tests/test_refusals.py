@@ -1,0 +1,27 @@
+"""Reasons of refusals, by what receivers say."""
+
+from __future__ import annotations
+
+import pytest
+
+from otel_train.refusals import Refusal, refusal_of
+
+
+@pytest.mark.parametrize(
+    ("text", "reason"),
+    [
+        ("out of bounds", Refusal.OUT_OF_BOUNDS),
+        ("too old sample", Refusal.TOO_OLD),
+        ("out of order sample", Refusal.TOO_OLD),
+        ("duplicate sample for timestamp 17 rejected; already have value 1 with newer timestamp 18", Refusal.DUPLICATE),
+        ("the sample has been rejected because its timestamp is too far in the future (err-mimir-2)", Refusal.TOO_NEW),
+        ("the sample has been rejected because another sample with a more recent timestamp: out-of-order", "too_old"),
+        ("per-user series limit of 150000 exceeded (err-mimir-max-series-per-user)", Refusal.LIMIT),
+        ("the run has too many series (--max-series), or the step too many points", Refusal.LIMIT),
+        ("received metric whose label value is not UTF-8", Refusal.INVALID),
+        ("", Refusal.INVALID),
+    ],
+)
+def test_text_gives_reason(text: str, reason: str) -> None:
+    """Words of Prometheus, Mimir and our bridge; any other text gives the reason of its status."""
+    assert refusal_of(text, Refusal.INVALID) == reason
