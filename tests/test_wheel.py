@@ -16,6 +16,7 @@ from pathlib import Path
 
 import pytest
 
+from otel_train.render import shipped_files
 from tests.support.environment import clean_environment
 from tests.support.waiting import wait_until
 
@@ -90,7 +91,7 @@ def test_sdist_leaves_tests_out(dist: Path) -> None:
 
 
 def test_wheel_holds_package_only(dist: Path) -> None:
-    """The wheel has each module and data file of the package, the mark of types, the licence, and no other package."""
+    """The wheel has each file of the package, what `render --out` takes along, the licence, and no other package."""
     [wheel] = dist.glob("*.whl")
     with zipfile.ZipFile(wheel) as archive:
         names = set(archive.namelist())
@@ -98,6 +99,8 @@ def test_wheel_holds_package_only(dist: Path) -> None:
         assert archive.read(licence) == (ROOT / "LICENSE").read_bytes()
     files = subprocess.run(["git", "ls-files", "otel_train"], cwd=ROOT, capture_output=True, text=True, check=True)
     expected = {name for name in files.stdout.split() if not name.endswith((".c", ".h"))}
+    shipped = {name.partition("/share/otel_train/")[2] for name in names} - {""}
+    assert shipped == set(shipped_files())
     core = {"otel_train/native/_core.abi3.so"} if COMPILER else set()
     assert expected | core == {name for name in names if name.startswith("otel_train/")}
     assert {name.partition("/")[0].partition("-")[0] for name in names} == {"otel_train"}

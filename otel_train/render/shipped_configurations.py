@@ -1,4 +1,4 @@
-"""The configurations of collector and Prometheus, and the manifests, that come with the package, written by hand."""
+"""The configurations of collector and Prometheus, what a collector is built of, and the manifests, written by hand."""
 
 from __future__ import annotations
 
@@ -14,7 +14,16 @@ NAMES = (
     "collector/gateway-no-bridge.yaml",
     "collector/gateway-plaintext.yaml",
     "collector/gateway.yaml",
+    "collector/isolatingexporter/client.go",
+    "collector/isolatingexporter/exporter.go",
+    "collector/isolatingexporter/factory.go",
+    "collector/isolatingexporter/go.mod",
+    "collector/isolatingexporter/offenders.go",
+    "collector/isolatingexporter/pieces.go",
+    "collector/isolatingexporter/refusals.go",
     "collector/local.yaml",
+    "collector/retryableauth/extension.go",
+    "collector/retryableauth/go.mod",
     "prometheus/prometheus.yml",
     *(f"{FOLDER}/{name}" for name in WRITTEN),
 )

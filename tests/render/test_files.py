@@ -10,7 +10,7 @@ from click.testing import CliRunner
 import otel_train
 from otel_train.catalogue import CATALOGUE
 from otel_train.cli import main
-from otel_train.render import alerts, drifted, generated_files, metrics_page, write_files
+from otel_train.render import alerts, drifted, generated_files, metrics_page, shipped_files, write_files
 from otel_train.trainer import shipped_configs
 
 
@@ -62,6 +62,13 @@ def test_index_links_every_runbook() -> None:
     index = files["docs/runbooks/README.md"]
     pages = [f"{alert.name}.md" for alert in alerts()]
     assert [page for page in pages if f"({page})" not in index or f"docs/runbooks/{page}" not in files] == []
+
+
+def test_collector_folder_is_shipped() -> None:
+    """All of the collector's folder goes along: its own parts are what its configurations need to be built."""
+    folder = Path(otel_train.__file__).parents[1] / "collector"
+    names = {f"collector/{path.relative_to(folder)}" for path in folder.rglob("*") if path.is_file()}
+    assert names == {name for name in shipped_files() if name.startswith("collector/")}
 
 
 def test_job_rules_are_written_elsewhere(tmp_path: Path) -> None:
