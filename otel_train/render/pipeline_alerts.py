@@ -146,26 +146,26 @@ def _grown(row: Metric | ExternalMetric, labels: tuple[str, ...]) -> str:
     return by("sum", labels, f"\n  {grown(series, WINDOW)}\n")
 
 
-def _silent(series: str, labels: tuple[str, ...], on: tuple[str, ...], running: str) -> str:
-    """Return the expression of a series of the last hour without a sample in two minutes, while others go on.
+def _heard(window: str) -> str:
+    """Return the expression of the ranks that have ended a step in a window, or of whose state a sidecar has told.
 
-    Args:
-        series: The series.
-        labels: Labels that tell one sender from another.
-        on: Labels that it shares with `running`.
-        running: Expression of what goes on.
+    Steps may be minutes apart; the state is told every 10 s.
     """
-    of_hour, of_minutes = (by("max", labels, over("last_over_time", series, window)) for window in ("1h", "2m"))
-    return f"  {of_hour}\nunless\n  {of_minutes}\nand on ({', '.join(on)})\n  {running}\n"
+    return " or ".join(over("last_over_time", rank_series(row), window) for row in (rows.STEP, rows.STEP_AGE))
 
 
 def _rank_silent() -> Alert:
-    step = rank_series(rows.STEP)
+    last, heard = (
+        by("max", OF_RANK, over("last_over_time", rank_series(rows.STEP), "1h")),
+        by("max", OF_RANK, _heard("2m")),
+    )
+    attempt = f"on ({', '.join(OF_ATTEMPT)})"
+    newest = f"{by('max', OF_ATTEMPT, last)} and {attempt} {by('max', OF_ATTEMPT, _heard('1m'))}"
     return _alert(
         "RankSilent",
         rows.STEP,
-        # A job that has ended, or whose steps are that long, is silent on all of its ranks.
-        _silent(step, OF_RANK, OF_ATTEMPT, by("max", OF_ATTEMPT, over("last_over_time", step, "1m"))),
+        # Ranks that end together do so at the same step, and one of them may take long to save a checkpoint.
+        f"  ({last} unless {heard})\n< {attempt} group_left ()\n  ({newest})\n",
         f"{_RUN}: {_RANK} is silent since its step {_COUNT}, while other ranks go on.",
         what_to_do="This rank has sent none for two minutes. Look whether its process and its node's sidecar live.",
         hold="1m",
@@ -229,12 +229,13 @@ def _bridge_behind() -> Alert:
 
 
 def _bridge_silent() -> Alert:
-    # Steps that come in show that the way to Prometheus is open, and that there is something to bridge.
-    running = over("last_over_time", rank_series(rows.STEP), "1m")
+    rows_of = rank_series(rows.BRIDGE_ROWS)
+    of_hour, of_minutes = (by("max", ("job",), over("last_over_time", rows_of, window)) for window in ("1h", "2m"))
     return _alert(
         "BridgeSilent",  # the collector keeps what the bridge does not take
         rows.BRIDGE_ROWS,
-        _silent(rank_series(rows.BRIDGE_ROWS), ("job",), (), running),
+        # What ranks send shows that the way to Prometheus is open, and that there is something to bridge.
+        f"  {of_hour}\nunless\n  {of_minutes}\nand on ()\n  ({_heard('1m')})\n",
         f"{_BRIDGE} is silent since its row {_COUNT}, while jobs go on.",
         what_to_do="It has sent nothing for two minutes. Look whether its process lives, and at its log.",
         hold="2m",

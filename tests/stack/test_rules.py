@@ -25,7 +25,8 @@ FAR = 10**6
 RULES = "otel_train.rules.yaml"
 OF_ATTEMPT = {"train_run_id": "run-1", "train_attempt": "7"}
 COLLECTOR = {"job": "otelcol", "instance": "collector:8888", "exporter": "otlp/bridge"}
-STEP, LAG, BRIDGED = rank_series(rows.STEP), rank_series(rows.BRIDGE_LAG), rank_series(rows.BRIDGE_ROWS)
+STEP, AGE, SLOW = rank_series(rows.STEP), rank_series(rows.STEP_AGE), "0 _x59 1 _x59"
+LAG, BRIDGED = rank_series(rows.BRIDGE_LAG), rank_series(rows.BRIDGE_ROWS)
 ABANDONED, DROPPED = rank_series(rows.REDUCTIONS_ABANDONED), rank_series(rows.RECORDS_DROPPED)
 WAIT, DURATION = rank_series(rows.DATA_WAIT), rank_series(rows.STEP_DURATION)
 LATE, REFUSED = rank_series(rows.BRIDGE_LATE_POINTS), rank_series(rows.BRIDGE_REFUSED_POINTS)
@@ -208,6 +209,11 @@ def stuck(rank: int, phase: str, step: int = 60, seconds: int = 10) -> list[dict
     ]
 
 
+def slow_rank_1(until: int) -> list[dict[str, str]]:
+    """Return a rank whose steps take ten minutes and that is there until a sample."""
+    return [series(STEP, SLOW if until > 60 else "0", 1), series(AGE, f"0x{until}", 1, phase="compute")]
+
+
 @pytest.mark.parametrize(
     "case",
     [
@@ -222,6 +228,25 @@ def stuck(rank: int, phase: str, step: int = 60, seconds: int = 10) -> list[dict
             "OtelTrainRankSilent",
             "the job is over",
             [series(STEP, "0+1x50"), series(STEP, "0+1x50", 1)],
+            OF_RANK_1,
+        ),
+        Case(
+            "OtelTrainRankSilent",
+            "steps take ten minutes",
+            [series(STEP, SLOW), series(AGE, "0x120", phase="compute"), *slow_rank_1(120)],
+            OF_RANK_1,
+        ),
+        Case(
+            "OtelTrainRankSilent",
+            "steps take ten minutes and one rank has stopped",
+            [series(STEP, SLOW), series(AGE, "0x120", phase="compute"), *slow_rank_1(20)],
+            OF_RANK_1,
+            "Run run-1: rank 1 on host-1 is silent since its step 0, while other ranks go on.",
+        ),
+        Case(
+            "OtelTrainRankSilent",
+            "the other rank saves a checkpoint at the end",
+            [series(STEP, "0+1x50"), series(AGE, "0x120", phase="compute"), series(STEP, "0+1x50", 1)],
             OF_RANK_1,
         ),
         Case(
@@ -294,6 +319,13 @@ def stuck(rank: int, phase: str, step: int = 60, seconds: int = 10) -> list[dict
             "OtelTrainBridgeSilent",
             "it has stopped while a job goes on",
             [series(STEP, "0+1x120"), plain(BRIDGED, "0+1x50", **BRIDGE)],
+            BRIDGE,
+            "The wandb bridge otel_train-bridge is silent since its row 50, while jobs go on.",
+        ),
+        Case(
+            "OtelTrainBridgeSilent",
+            "it has stopped while a job goes on whose steps take ten minutes",
+            [series(STEP, SLOW), series(AGE, "0x120", phase="compute"), plain(BRIDGED, "0+1x50", **BRIDGE)],
             BRIDGE,
             "The wandb bridge otel_train-bridge is silent since its row 50, while jobs go on.",
         ),

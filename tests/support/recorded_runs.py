@@ -229,7 +229,7 @@ def send_runs(folder: Path, attempts: Sequence[Attempt], *, twice: bool = False)
     for ring in rings:
         ring.close(1, time.time_ns())
         ring.release()
-    sidecar = Sidecar(folder, rank_interval=0.0)
+    sidecar = Sidecar(folder, rank_interval=0.0, grace=300.0)
     sidecar.wind_up()
     sidecar.run()
 
