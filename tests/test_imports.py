@@ -30,7 +30,7 @@ MAY_IMPORT: dict[str, set[str]] = {
     "send": {"catalogue", "ring", "otlp", "sidecar"},
     "bridge": {"catalogue", "otlp"},
     "render": {"catalogue"},
-    "read": {"catalogue", "ring", "bridge"},
+    "read": {"catalogue", "native", "ring", "bridge"},
     "diagnose": {"catalogue", "read", "ring"},
     "probe": {"catalogue", "diagnose", "otlp", "read", "ring", "sidecar"},
     "top": {"catalogue", "read", "diagnose"},

@@ -16,7 +16,8 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from otel_train.diagnose.drift import ALPHA, drawn, test_mix
+from otel_train.diagnose.drift import ALPHA, test_mix
+from otel_train.read.mix import Mix
 from tests.support.mixing_schemes import (
     Scheme,
     alike_ranks,
@@ -62,7 +63,7 @@ def detections(case: Case, ranks: int, real: tuple[float, ...] | None, runs: int
     for seed in range(runs):
         options = case.options
         job = mixed_job(case.scheme, weights=WEIGHTS, real=real, ranks=ranks, steps=STEPS, seed=seed, options=options)
-        intervals = [drawn(interval) for interval in job.mix]
+        intervals = list(Mix.of(job.mix).drawn())
         detected = test_mix(intervals).detected
         if detected is None:
             seen.append((math.inf, math.inf))

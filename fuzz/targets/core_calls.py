@@ -44,12 +44,16 @@ SIGNATURES: dict[str, str] = {
     "Picks.bind": "QDh",
     "Picks.pick": "ccc",
     "Picks.drain": "n",
+    "divergences": "ccddd",
+    "gather": "gzzcqcccd",
     "hash_ids": "iqmmnnh",
+    "interval_picks": "ccfdddqdd",
     "late_slots": "dcc",
     "leave_signal": "n",
     "mix_ids": "qc",
     "route": "qcqqqq",
     "watch_signal": "nnn",
+    "whole_records": "gzzcccq",
 }
 """A letter for each argument, for what is right; see `Arguments.of`. A function that is not here gets anything."""
 OF_LETTER = {"I": "IntervalState", "K": "Clock", "R": "Ring", "P": "Picks"}

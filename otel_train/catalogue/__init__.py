@@ -1,21 +1,13 @@
 """The metrics that otel_train measures: facts only, standard library only.
 
 A metric is one row, a `Metric`, in `mixing_rows`, `ledger_rows`, `session_rows` or `bridge_rows`; `rows` gathers them.
-`layout` computes every value of it, a rank's and the cluster's, and `names` and `series_names` give its names outside.
+`layout` and `computations` give every value of it, a rank's and the cluster's, `names` and `series_names` its names
+outside.
 """
 
 from otel_train.catalogue import rows
-from otel_train.catalogue.layout import (
-    ABSENT,
-    LOWEST,
-    MOST_COUNTED,
-    NOTHING,
-    Layout,
-    Series,
-    Value,
-    divergence,
-    measures_of,
-)
+from otel_train.catalogue.computations import ABSENT, LOWEST, MOST_COUNTED, NOTHING, Value, divergence
+from otel_train.catalogue.layout import Layout, Series, measures_of
 from otel_train.catalogue.metric import HealthyRange, Instrument, Measure, Metric, Per, Reduction, Statistic
 from otel_train.catalogue.names import (
     ATTEMPT_KEY,

@@ -7,68 +7,31 @@ The same functions give a rank's own values and, from the reduced vectors, the c
 from __future__ import annotations
 
 import math
-import sys
-from collections.abc import Callable, Collection, Sequence
+from collections.abc import Collection, Sequence
 from functools import partial
-from typing import NamedTuple
+from typing import Any, NamedTuple
 
+from otel_train.catalogue.computations import (
+    ABSENT,
+    MOST_COUNTED,
+    Value,
+    Vector,
+    alike,
+    divergence_of,
+    own_sum,
+    peak,
+    peak_rank,
+    ratio,
+    ratio_of_all,
+    repeats,
+    root,
+    share,
+    slice_of,
+    sum_at,
+)
 from otel_train.catalogue.metric import Instrument, Measure, Metric, Reduction
 from otel_train.catalogue.names import MAX_SUFFIX, RANK_SUFFIX, cluster_name, wandb_key
-from otel_train.catalogue.repeat_sketch import repeated_share
 from otel_train.exceptions import ConfigurationError
-
-ABSENT = -math.inf
-"""A peak of a rank that has no candidate."""
-NOTHING = -0.0
-"""A user's sum to which nobody added anything: only sums of itself give minus zero, so it comes through a reduction."""
-MOST_COUNTED = 2.0**53
-"""A count in an interval is less, or it would not be exact; a user's own may be of anything."""
-LOWEST = -sys.float_info.max
-"""Stands for a candidate of minus infinity, because that itself means that there is none."""
-
-Histogram = tuple[float, ...]
-"""A histogram's value: the count of each bucket, then the sum of the observations."""
-Value = float | Histogram | None
-"""A metric's value; None where no rank measured it."""
-Vector = Sequence[float]
-
-
-def divergence(counts: Vector, targets: Vector) -> float:
-    """Return the Jensen-Shannon divergence, base 2, of the shares of `counts` against those of `targets`.
-
-    JSD(p, q) = H((p + q) / 2) - (H(p) + H(q)) / 2 (Lin 1991, "Divergence measures based on the Shannon entropy"). With
-    m = (p + q) / 2 and d = (p - q) / (p + q) each modality adds m / 2 times (1 + d) ln(1 + d) + (1 - d) ln(1 - d)
-    = ln(1 - d^2) + 2 d artanh(d), which is not negative: so nothing cancels, and a mix that is nearly right has a
-    divergence that is right to 1e-9 of itself.
-
-    Args:
-        counts: One non-negative number for each modality.
-        targets: The same for the target shares; both are normalised here.
-
-    Returns:
-        A value in [0, 1]; 0 when either side is all zero, NaN when a number is not finite.
-    """
-    total, target_total = _total(counts), _total(targets)
-    if not math.isfinite(total + target_total):
-        return math.nan
-    if not (total > 0 and target_total > 0):
-        return 0.0
-    terms = []
-    for count, target in zip(counts, targets, strict=True):
-        p, q = count / total, target / target_total
-        if p + q > 0:
-            d = (p - q) / (p + q)
-            spread = math.log1p(-d * d) + 2 * d * math.atanh(d) if abs(d) < 1 else 2 * math.log(2)
-            terms.append((p + q) * spread)
-    return min(1.0, max(0.0, math.fsum(terms) / (4 * math.log(2))))
-
-
-def _total(values: Vector) -> float:
-    """Return the sum, NaN where there is none: damaged values must cost themselves, not who reads them."""
-    try:
-        return math.fsum(values)
-    except (OverflowError, ValueError):  # beyond a float, or infinite ones of both signs
-        return math.nan
 
 
 class Series(NamedTuple):
@@ -96,7 +59,8 @@ class Series(NamedTuple):
         return self.metric.instrument if self.name == self.metric.name else Instrument.GAUGE
 
 
-Computation = Callable[[Vector, Vector, Vector], Value]
+Computation = partial[Any]
+"""A function of sums, peaks and the ranks of the peaks."""
 
 
 class Layout:
@@ -156,47 +120,47 @@ class Layout:
             absent = 0.0 if metric.measures else None  # a catalogue row is there at every step
             sign = -1.0 if metric.reduction is Reduction.MIN else 1.0
             return [
-                (Series(metric, metric.name), partial(_peak, index, sign, absent)),
-                (Series(metric, metric.name + RANK_SUFFIX), partial(_peak_rank, index)),
+                (Series(metric, metric.name), partial(peak, index, sign, absent)),
+                (Series(metric, metric.name + RANK_SUFFIX), partial(peak_rank, index)),
             ]
         starts = [self.offsets[measure.name] for measure in measures_of(metric)]
         if metric.reduction is Reduction.DIVERGENCE:
-            return [(Series(metric, metric.name), partial(_divergence, starts[0], starts[1], len(self.modalities)))]
+            return [(Series(metric, metric.name), partial(divergence_of, starts[0], starts[1], len(self.modalities)))]
         if metric.reduction is Reduction.REPEATS:
             stop = starts[2] + measures_of(metric)[2].size
-            return [(Series(metric, metric.name), partial(_repeats, starts[0], starts[1], starts[2], stop))]
+            return [(Series(metric, metric.name), partial(repeats, starts[0], starts[1], starts[2], stop))]
         if metric.reduction is Reduction.HISTOGRAM:
             stop = starts[0] + measures_of(metric)[0].size
-            return [(Series(metric, metric.name), partial(_slice, starts[0], stop))]
+            return [(Series(metric, metric.name), partial(slice_of, starts[0], stop))]
         if metric.reduction is Reduction.MEAN and metric.attribute:
             return self._plan_by_source(metric, starts)
         if metric.reduction is Reduction.MEAN:
             # A catalogue row is there at every step, but for a duration that nobody measured.
             empty = 0.0 if metric.measures and metric.unit != "s" else None
-            return [(Series(metric, metric.name), partial(_ratio, starts[0], starts[1], empty))]
+            return [(Series(metric, metric.name), partial(ratio, starts[0], starts[1], empty))]
         if metric.reduction is Reduction.ALIKE:
             stop = starts[1] + measures_of(metric)[1].size
-            return [(Series(metric, metric.name), partial(_alike, starts[0], starts[1], stop))]
+            return [(Series(metric, metric.name), partial(alike, starts[0], starts[1], stop))]
         if metric.reduction is Reduction.NORM:
-            return [(Series(metric, metric.name), partial(_root, starts[0], starts[1]))]
+            return [(Series(metric, metric.name), partial(root, starts[0], starts[1]))]
         if metric.reduction is Reduction.SHARE:
             stop = starts[0] + len(self.modalities)
             return [
-                (Series(metric, metric.name, modality), partial(_share, starts[0] + index, starts[0], stop))
+                (Series(metric, metric.name, modality), partial(share, starts[0] + index, starts[0], stop))
                 for index, modality in enumerate(self.modalities)
             ]
         if metric.attribute:
             return [
-                (Series(metric, metric.name, modality), partial(_sum, starts[0] + index))
+                (Series(metric, metric.name, modality), partial(sum_at, starts[0] + index))
                 for index, modality in enumerate(self.modalities)
             ]
-        total = _sum if metric.measures else _own_sum
+        total = sum_at if metric.measures else own_sum
         pairs: list[tuple[Series, Computation]] = [(Series(metric, metric.name), partial(total, starts[0]))]
         if metric.with_max:
             index = self.peak_offsets[metric.name]
             pairs += [
-                (Series(metric, metric.name + MAX_SUFFIX), partial(_peak, index, 1.0, 0.0)),
-                (Series(metric, metric.name + MAX_SUFFIX + RANK_SUFFIX), partial(_peak_rank, index)),
+                (Series(metric, metric.name + MAX_SUFFIX), partial(peak, index, 1.0, 0.0)),
+                (Series(metric, metric.name + MAX_SUFFIX + RANK_SUFFIX), partial(peak_rank, index)),
             ]
         return pairs
 
@@ -204,10 +168,10 @@ class Layout:
         """Return the series of a user's mean by source: the whole, then that of each modality."""
         top, bottom, width = starts[0], starts[2], 1 + len(self.modalities)
         pairs: list[tuple[Series, Computation]] = [
-            (Series(metric, metric.name), partial(_ratio_of_all, (top, top + width), (bottom, bottom + width)))
+            (Series(metric, metric.name), partial(ratio_of_all, (top, top + width), (bottom, bottom + width)))
         ]
         return pairs + [
-            (Series(metric, metric.name, modality), partial(_ratio, top + index, bottom + index, None))
+            (Series(metric, metric.name, modality), partial(ratio, top + index, bottom + index, None))
             for index, modality in enumerate(self.modalities, start=1)
         ]
 
@@ -274,6 +238,10 @@ class Layout:
             for compute, cumulative in zip(self._computations, self._cumulative, strict=True)
         ]
 
+    def computation(self, index: int) -> Computation:
+        """Return the function that computes one of `series`, with its indices."""
+        return self._computations[index]
+
     def by_key(self, sums: Vector, peaks: Vector, peak_ranks: Vector = ()) -> dict[str, float]:
         """Return the values that have a wandb key, by that key (histograms are left out)."""
         values = self.values(sums, peaks, peak_ranks)
@@ -308,62 +276,3 @@ def measures_of(metric: Metric) -> tuple[Measure, ...]:
     if metric.reduction in (Reduction.MEAN, Reduction.NORM):
         return (Measure(total), Measure(count))
     return (Measure(metric.name),)
-
-
-def _sum(index: int, sums: Vector, _peaks: Vector, _ranks: Vector) -> float:
-    return float(sums[index])
-
-
-def _own_sum(index: int, sums: Vector, _peaks: Vector, _ranks: Vector) -> float | None:
-    value = float(sums[index])
-    return value if value or math.copysign(1.0, value) > 0 else None
-
-
-def _ratio(top: int, bottom: int, empty: float | None, sums: Vector, _peaks: Vector, _ranks: Vector) -> float | None:
-    return sums[top] / sums[bottom] if sums[bottom] else empty
-
-
-def _ratio_of_all(
-    top: tuple[int, int], bottom: tuple[int, int], sums: Vector, _peaks: Vector, _ranks: Vector
-) -> float | None:
-    count = sum(sums[bottom[0] : bottom[1]])
-    return sum(sums[top[0] : top[1]]) / count if count else None
-
-
-def _alike(count: int, start: int, stop: int, sums: Vector, _peaks: Vector, _ranks: Vector) -> float:
-    squares = [sign * sign for sign in sums[start:stop]]
-    return math.fsum(squares) / len(squares) / sums[count] if sums[count] else 0.0
-
-
-def _root(top: int, bottom: int, sums: Vector, _peaks: Vector, _ranks: Vector) -> float | None:
-    if not sums[bottom]:
-        return None
-    square = sums[top] / sums[bottom]
-    return math.sqrt(square) if square >= 0 else math.nan
-
-
-def _share(index: int, start: int, stop: int, sums: Vector, _peaks: Vector, _ranks: Vector) -> float:
-    total = _total(sums[start:stop])
-    return sums[index] / total if total else 0.0
-
-
-def _divergence(counts: int, targets: int, width: int, sums: Vector, _peaks: Vector, _ranks: Vector) -> float:
-    return divergence(sums[counts : counts + width], sums[targets : targets + width])
-
-
-def _repeats(keys: int, repeated: int, start: int, stop: int, sums: Vector, _peaks: Vector, _ranks: Vector) -> float:
-    return repeated_share(sums[keys], sums[repeated], sums[start:stop])
-
-
-def _slice(start: int, stop: int, sums: Vector, _peaks: Vector, _ranks: Vector) -> Histogram:
-    return tuple(sums[start:stop])
-
-
-def _peak(index: int, sign: float, absent: float | None, _sums: Vector, peaks: Vector, _ranks: Vector) -> float | None:
-    if peaks[index] == ABSENT:
-        return absent
-    return sign * (-math.inf if peaks[index] == LOWEST else peaks[index])
-
-
-def _peak_rank(index: int, _sums: Vector, peaks: Vector, ranks: Vector) -> float | None:
-    return None if not ranks or peaks[index] == ABSENT else float(ranks[index])

@@ -18,11 +18,13 @@ its oldest steps is a look at the rest alone.
 from __future__ import annotations
 
 import math
-from collections.abc import Sequence
-from dataclasses import dataclass, field
+from collections.abc import Iterable, Sequence
+from dataclasses import dataclass
+from operator import mul, truediv
 
 from otel_train.diagnose.finding import Finding, Severity
 from otel_train.read.history import History, MixInterval
+from otel_train.read.mix import Mix
 
 ALPHA = 1e-3
 """The chance of a false alarm in a run, however long and however often looked at."""
@@ -71,39 +73,51 @@ class Bet:
         self.expected = [before + number * share for before, share in zip(self.expected, shares, strict=True)]
 
 
-@dataclass(slots=True)
 class MixTest:
     """The test, interval by interval; `add` them in order and look whenever you like."""
 
-    intervals: list[MixInterval] = field(default_factory=list)
-    log_evidence: float = 0.0
-    """The largest logarithm that the whole stake has had: chance is its inverse."""
-    detected: int | None = None
-    """The interval after which the chance was below `ALPHA` for the first time."""
-    best: int = 0
-    """The interval after which the evidence was largest."""
-    _waiting: list[MixInterval] = field(default_factory=list)
-    _blocks: int = 0
-    _bets: dict[int, Bet] = field(default_factory=dict)
-    """By the interval that they begin with."""
-    _stakes: dict[int, float] = field(default_factory=dict)
+    def __init__(self) -> None:
+        self.intervals = Mix(0)
+        self.log_evidence = 0.0
+        """The largest logarithm that the whole stake has had: chance is its inverse."""
+        self.detected: int | None = None
+        """The interval after which the chance was below `ALPHA` for the first time."""
+        self.best = 0
+        """The interval after which the evidence was largest."""
+        self._looked = self._taken = 0
+        """Intervals that were looked at, and those that were taken."""
+        self._waiting = 0.0
+        """Picks of those between."""
+        self._blocks = 0
+        self._bets: dict[int, Bet] = {}
+        """By the interval that they begin with."""
+        self._stakes: dict[int, float] = {}
 
     def add(self, interval: MixInterval) -> None:
         """Take the next interval; small ones are looked at together, and the later the more of them."""
         self.intervals.append(interval)
-        self._waiting.append(interval)
-        enough = math.fsum(math.fsum(waiting.picks) for waiting in self._waiting) >= _BLOCK_PICKS
-        if enough and len(self._waiting) >= 2 ** (self._blocks // _BLOCKS):
+        self._take(math.fsum(interval.picks))
+
+    def add_all(self, intervals: Mix) -> None:
+        """Take all intervals of a run, before any others."""
+        self.intervals = intervals
+        for total in intervals.totals():
+            self._take(total)
+
+    def _take(self, picks: float) -> None:
+        self._taken += 1
+        self._waiting += picks
+        if self._waiting >= _BLOCK_PICKS and self._taken - self._looked >= 2 ** (self._blocks // _BLOCKS):
             self.look()
 
     def look(self) -> None:
         """Test the intervals since the last look; `add` does so by itself now and then."""
-        if not self._waiting:
+        if self._looked == self._taken:
             return
-        first = len(self.intervals) - len(self._waiting)
-        strange = any(map(_impossible, self._waiting))
-        picks, shares = joined(self._waiting)
-        self._waiting = []
+        first, self._looked, self._waiting = self._looked, self._taken, 0.0
+        block = self.intervals[first : self._taken]
+        strange = first_impossible(block) is not None
+        picks, shares = joined(block)
         self._blocks += 1
         if strange:
             evidence = math.inf
@@ -115,9 +129,9 @@ class MixTest:
         else:
             return
         if evidence > self.log_evidence:
-            self.log_evidence, self.best = evidence, len(self.intervals) - 1
+            self.log_evidence, self.best = evidence, self._taken - 1
         if self.detected is None and evidence >= -math.log(ALPHA):
-            self.detected = len(self.intervals) - 1
+            self.detected = self._taken - 1
 
     def _begin(self, interval: int, width: int) -> None:
         """Begin a bet where the grid has one; it depends on nothing but the number of looks."""
@@ -146,13 +160,13 @@ class MixTest:
         """Return the interval with which the drift most likely began (the CUSUM estimate; Page 1954)."""
         seen = self.intervals[: self.best + 1]
         if math.isinf(self.log_evidence):
-            return next(index for index, interval in enumerate(seen) if _impossible(interval))
+            return first_impossible(seen) or 0
         bet = max(self._bets, key=lambda interval: self._bets[interval].log)
-        ratios = _ratios(seen[bet:] or seen)
+        ratios = _ratios(seen[bet:] if bet < len(seen) else seen)
         score = largest = 0.0
         begin = self.best
-        for index in range(self.best, -1, -1):
-            score += _score(seen[index], ratios)
+        for index, own in zip(range(self.best, -1, -1), _scores(seen, ratios)[::-1], strict=True):
+            score += own
             if score > largest:
                 largest, begin = score, index
         return begin
@@ -161,8 +175,7 @@ class MixTest:
 def test_mix(intervals: Sequence[MixInterval]) -> MixTest:
     """Return the test after these intervals."""
     test = MixTest()
-    for interval in intervals:
-        test.add(interval)
+    test.add_all(Mix.of(intervals))
     test.look()
     return test
 
@@ -170,24 +183,17 @@ def test_mix(intervals: Sequence[MixInterval]) -> MixTest:
 test_mix.__test__ = False  # type: ignore[attr-defined]  # pytest must not take it for one of its own
 
 
-def joined(intervals: Sequence[MixInterval]) -> tuple[list[float], list[float]]:
+def joined(intervals: Mix) -> tuple[list[float], list[float]]:
     """Return the picks of several intervals together, and their target shares, which add up to 1."""
-    picks = [math.fsum(column) for column in zip(*(interval.picks for interval in intervals), strict=True)]
-    totals = [math.fsum(interval.picks) for interval in intervals]
-    weighted = [
-        [share * total if share > _ZERO else 0.0 for share in interval.shares]
-        for interval, total in zip(intervals, totals, strict=True)
-    ]
-    targets = [math.fsum(column) for column in zip(*weighted, strict=True)]
+    totals = intervals.totals()
+    targets = []
+    for column in intervals.shares:
+        shares: Iterable[float] = column
+        if min(column) <= _ZERO:
+            shares = [share if share > _ZERO else 0.0 for share in column]
+        targets.append(math.fsum(map(mul, shares, totals)))
     whole = math.fsum(targets) or 1.0
-    return picks, [target / whole for target in targets]
-
-
-def drawn(interval: MixInterval) -> MixInterval:
-    """Return an interval with its draws for picks: what was drawn at once was drawn once."""
-    if interval.rows == 1:
-        return interval
-    return MixInterval(interval.step, tuple(pick / interval.rows for pick in interval.picks), interval.shares)
+    return [math.fsum(column) for column in intervals.picks], [target / whole for target in targets]
 
 
 def find_drift(history: History) -> Finding:
@@ -199,10 +205,11 @@ def find_drift(history: History) -> Finding:
     if history.facts.get("mixing.scope") == "cluster" and len(history.ranks) < history.world_size:
         why = "the ranks hold the mix together only, and the source has the picks of some"
         return Finding(check=check, severity=Severity.UNKNOWN, summary=why)
-    test = test_mix([drawn(interval) for interval in history.mix])
-    first, last = history.mix[0].step, history.mix[-1].step
-    picks = math.fsum(math.fsum(interval.picks) for interval in history.mix)
-    draws = math.fsum(math.fsum(interval.picks) / interval.rows for interval in history.mix)
+    mix = Mix.of(history.mix)
+    test = test_mix(mix.drawn())
+    first, last = mix.steps[0], mix.steps[-1]
+    totals = mix.totals()
+    picks, draws = math.fsum(totals), math.fsum(map(truediv, totals, mix.rows))
     in_draws = f", in {draws:.0f} draws," if draws < picks else ""
     looked = f"{picks:.0f} picks{in_draws} of steps {first} to {last} against the targets in force"
     if test.detected is None:
@@ -211,7 +218,7 @@ def find_drift(history: History) -> Finding:
             check=check, severity=Severity.OK, summary=summary, chance=min(1.0, test.chance), evidence=(looked,)
         )
     begin = test.change()
-    since = history.mix[begin : test.best + 1]
+    since = mix[begin : test.best + 1]
     lines, largest = _lines(since, history.modalities)
     worst = max(NEGLIGIBLE, largest) > NEGLIGIBLE or math.isinf(test.log_evidence)
     return Finding(
@@ -219,9 +226,9 @@ def find_drift(history: History) -> Finding:
         severity=Severity.WARNING if worst else Severity.OK,
         summary=f"the mix drifts from its targets, by {100 * largest:.1f} percentage points at most"
         + ("" if worst else ", which is too little to matter"),
-        since_step=history.mix[begin].step,
+        since_step=mix.steps[begin],
         chance=test.chance,
-        evidence=(looked, f"certain enough (chance under {ALPHA:g}) at step {history.mix[test.detected].step}", *lines),
+        evidence=(looked, f"certain enough (chance under {ALPHA:g}) at step {mix.steps[test.detected]}", *lines),
         cause="slots hold too few streams of a modality, or the mixer uses other weights than are configured"
         if worst
         else "",
@@ -229,7 +236,7 @@ def find_drift(history: History) -> Finding:
     )
 
 
-def _lines(intervals: Sequence[MixInterval], modalities: Sequence[str]) -> tuple[list[str], float]:
+def _lines(intervals: Mix, modalities: Sequence[str]) -> tuple[list[str], float]:
     """Return realised and target shares in words, the modality that lacks most first, and the largest difference."""
     counts, targets = joined(intervals)
     total = math.fsum(counts)
@@ -239,18 +246,33 @@ def _lines(intervals: Sequence[MixInterval], modalities: Sequence[str]) -> tuple
     return lines, max(abs(got - aim) for got, aim, _ in named)
 
 
-def _impossible(interval: MixInterval) -> bool:
-    return any(pick and share <= _ZERO for pick, share in zip(interval.picks, interval.shares, strict=True))
+def first_impossible(intervals: Mix) -> int | None:
+    """Return the first interval with picks of a modality that has no share; None without one."""
+    first = [
+        next(at for at, pair in enumerate(zip(picks, shares, strict=True)) if _is_impossible(*pair))
+        for picks, shares in zip(intervals.picks, intervals.shares, strict=True)
+        if shares and min(shares) <= _ZERO and any(map(_is_impossible, picks, shares))
+    ]
+    return min(first, default=None)
 
 
-def _ratios(intervals: Sequence[MixInterval]) -> list[float]:
+def _is_impossible(pick: float, share: float) -> bool:
+    return bool(pick) and share <= _ZERO
+
+
+def _ratios(intervals: Mix) -> list[float]:
     """Return each modality's ratio of realised to expected picks, held away from 0 by half a pick."""
     counts, shares = joined(intervals)
     total = math.fsum(counts)
     return [(count + 0.5) / (share * total + 0.5) for count, share in zip(counts, shares, strict=True)]
 
 
-def _score(interval: MixInterval, ratios: Sequence[float]) -> float:
-    """Return how much more likely an interval's picks are by the tilted shares than by the targets, as a logarithm."""
-    whole = math.fsum(share * ratio for share, ratio in zip(interval.shares, ratios, strict=True))
-    return math.fsum(pick * math.log(ratio / whole) for pick, ratio in zip(interval.picks, ratios, strict=True) if pick)
+def _scores(intervals: Mix, ratios: Sequence[float]) -> list[float]:
+    """Return how much more likely each interval's picks are by the tilted shares than by the targets, as logarithms."""
+    scores = []
+    for picks, shares in zip(intervals.pick_rows(), intervals.share_rows(), strict=True):
+        whole = math.fsum(map(mul, shares, ratios))
+        scores.append(
+            math.fsum(pick * math.log(ratio / whole) for pick, ratio in zip(picks, ratios, strict=True) if pick)
+        )
+    return scores

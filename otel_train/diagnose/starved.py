@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import math
+from collections.abc import Sequence
 
 from otel_train.catalogue import rows
 from otel_train.diagnose.finding import Finding, Severity
@@ -60,7 +61,7 @@ def _starved_sources(history: History) -> list[Finding]:
     return findings
 
 
-def _misses(mix: list[MixInterval], index: int) -> tuple[float, int | None]:
+def _misses(mix: Sequence[MixInterval], index: int) -> tuple[float, int | None]:
     """Return -log of the probability of the run of misses that a source is in, and the step that it began with."""
     surprise, since = 0.0, None
     for interval in reversed(mix):

@@ -89,5 +89,6 @@ int add_ledger(PyObject *module);
 int add_ids(PyObject *module);
 int add_reduction(PyObject *module);
 int add_signals(PyObject *module);
+int add_columns(PyObject *module);
 
 #endif

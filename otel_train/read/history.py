@@ -3,8 +3,9 @@
 from __future__ import annotations
 
 import math
+from abc import ABC, abstractmethod
 from bisect import bisect_left
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Iterator, Mapping, MutableMapping, MutableSequence, Sequence
 from dataclasses import dataclass, field
 
 from otel_train.catalogue import rows
@@ -21,18 +22,26 @@ class SourceError(ConfigurationError):
     """A source of a run is wrongly given or can't be read; the message is one line."""
 
 
+class LazyValues(MutableMapping[str, MutableSequence[float]], ABC):
+    """Columns that are read when they are asked for, and not kept."""
+
+    @abstractmethod
+    def newest(self, key: str) -> float:
+        """Return the newest value of a key, NaN where there is none, without reading all of them."""
+
+
 @dataclass(slots=True)
 class Track:
     """Values by step, of the cluster or of one rank. Steps grow; a step that an attempt made again counts once."""
 
-    steps: list[int] = field(default_factory=list)
-    times_ns: list[int] = field(default_factory=list)
+    steps: MutableSequence[int] = field(default_factory=list)
+    times_ns: MutableSequence[int] = field(default_factory=list)
     """Time at which each step ended, nanoseconds since the epoch."""
-    values: dict[str, list[float]] = field(default_factory=dict)
+    values: MutableMapping[str, MutableSequence[float]] = field(default_factory=dict)
     """By wandb key, as long as `steps`; NaN where a step has no such value."""
     _ahead: set[int] = field(default_factory=set, repr=False, compare=False)
     """Steps that have nothing but merged values, and are newer than all others."""
-    _merged: set[int] = field(default_factory=set, repr=False, compare=False)
+    merged: set[int] = field(default_factory=set, repr=False, compare=False)
     """Steps that have nothing but merged values."""
 
     def add(self, step: int, time_ns: int, values: Mapping[str, float]) -> None:
@@ -46,7 +55,7 @@ class Track:
             for column in self.values.values():
                 column.pop()
         self._ahead.clear()
-        self._merged.discard(step)
+        self.merged.discard(step)
         self._insert(len(self.steps), step, time_ns, values)
         for row in ahead:
             self.merge(*row)
@@ -57,7 +66,7 @@ class Track:
         if index == len(self.steps) or self.steps[index] != step:
             if index == len(self.steps) or self.steps[index] in self._ahead:
                 self._ahead.add(step)
-            self._merged.add(step)
+            self.merged.add(step)
             if index < len(self.steps):
                 time_ns = min(time_ns, self.times_ns[index])
             self._insert(index, step, max(time_ns, self.times_ns[index - 1]) if index else time_ns, {})
@@ -67,12 +76,12 @@ class Track:
 
     def first_own(self) -> float:
         """Return the first step that has values of its own, not only merged ones; infinite where there is none."""
-        return next((step for step in self.steps if step not in self._merged), math.inf)
+        return next((step for step in self.steps if step not in self.merged), math.inf)
 
     def extend(self, later: Track) -> None:
         """Add the steps of a track that comes after this one, and merge what was merged there."""
         for step, time_ns, values in later.rows():
-            (self.merge if step in later._merged else self.add)(step, time_ns, values)
+            (self.merge if step in later.merged else self.add)(step, time_ns, values)
 
     def begin_attempt(self) -> None:
         """Note that what follows is another attempt's: what was merged ahead is replaced with the rest."""
@@ -95,8 +104,11 @@ class Track:
         return self.steps[index], self.times_ns[index], present
 
     def rows(self) -> Iterator[tuple[int, int, dict[str, float]]]:
-        """Return (step, time, values) of each step, without the values that it lacks."""
-        return map(self._row, range(len(self.steps)))
+        """Yield (step, time, values) of each step, without the values that it lacks."""
+        columns = dict(self.values)  # each is read once
+        for index, (step, time_ns) in enumerate(zip(self.steps, self.times_ns, strict=True)):
+            row = ((key, column[index]) for key, column in columns.items())
+            yield step, time_ns, {key: value for key, value in row if not math.isnan(value)}
 
     def keep(self, newest: int) -> None:
         """Forget all but so many of the newest steps."""
@@ -105,7 +117,7 @@ class Track:
             for column in self.values.values():
                 del column[:-newest]
 
-    def column(self, key: str) -> list[float]:
+    def column(self, key: str) -> MutableSequence[float]:
         """Return the values of a key, NaN for each step where it is not known at all."""
         return self.values.get(key) or [math.nan] * len(self.steps)
 
@@ -121,10 +133,12 @@ class Track:
 
     def finite_values(self, key: str) -> list[float]:
         """Return the values of `finite` without their steps."""
-        return [value for _, value in self.finite(key)]
+        return [value for value in self.column(key) if -LARGEST < value < LARGEST]
 
     def last(self, key: str) -> float:
         """Return the newest value of a key, NaN where there is none."""
+        if isinstance(self.values, LazyValues):
+            return self.values.newest(key)
         return next((value for value in reversed(self.column(key)) if not math.isnan(value)), math.nan)
 
 
@@ -158,7 +172,7 @@ class History:
     cluster: Track = field(default_factory=Track)
     ranks: dict[int, Track] = field(default_factory=dict)
     """Each rank's own values; `_rank` keys are not among them."""
-    mix: list[MixInterval] = field(default_factory=list)
+    mix: Sequence[MixInterval] = field(default_factory=list)
     """The picks of each interval, where the source has them exactly; of ranks that draw in one order those of one."""
     order_groups: tuple[tuple[int, ...], ...] = ()
     """The ranks that the source has, grouped by the order in which they draw; empty where it does not tell."""

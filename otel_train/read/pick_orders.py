@@ -2,8 +2,9 @@
 
 from __future__ import annotations
 
+from array import array
 from bisect import bisect_right
-from collections.abc import Sequence
+from collections.abc import Collection, Iterable, Sequence
 
 from otel_train.catalogue import Layout, rows
 
@@ -24,10 +25,11 @@ class PickOrders:
         start, count = (layout.offsets.get(measure.name) for measure in (rows.ORDER_SIGNS, rows.ORDER_COUNT))
         if start is None or count is None or not sums[count]:
             return
-        bits = 0
-        for sign in sums[start : start + rows.ORDER_SIGNS.size]:
-            bits = bits << 1 | (sign > 0)
-        self._signs.setdefault(rank, {})[step] = bits
+        self._signs.setdefault(rank, {})[step] = bits_of(sums[start : start + rows.ORDER_SIGNS.size])
+
+    def add_columns(self, rank: int, steps: Iterable[int], bits: Iterable[int]) -> None:
+        """Take the bits of all of a rank's records that have picks, by `bits_of`."""
+        self._signs[rank] = dict(zip(steps, bits, strict=True))
 
     def keep(self, newest: int) -> None:
         """Forget all but so many of the newest steps of each rank."""
@@ -38,14 +40,22 @@ class PickOrders:
     def compare(self) -> OrderGroups:
         """Return which ranks draw alike, step by step."""
         common = sorted(set.intersection(*map(set, self._signs.values()))) if self._signs else []
-        keys: dict[int, list[int]] = {}
+        keys: dict[int, array[int]] = {}
         for rank, by_step in self._signs.items():
-            key, column = 0, []
+            key, column = 0, array("Q")
             for step in common:
                 key = (key << rows.ORDER_SIGNS.size | by_step[step]) & _MASK
                 column.append(key)
             keys[rank] = column
         return OrderGroups(common, keys)
+
+
+def bits_of(signs: Sequence[float]) -> int:
+    """Return a record's signs as a number, a bit for each."""
+    bits = 0
+    for sign in signs:
+        bits = bits << 1 | (sign > 0)
+    return bits
 
 
 class OrderGroups:
@@ -56,7 +66,7 @@ class OrderGroups:
         keys: For each rank and each of them the signs up to it, as one number.
     """
 
-    def __init__(self, steps: Sequence[int], keys: dict[int, list[int]]) -> None:
+    def __init__(self, steps: Sequence[int], keys: dict[int, array[int]]) -> None:
         self._steps = steps
         self._keys = keys
 
@@ -67,6 +77,11 @@ class OrderGroups:
         """
         index = min(max(bisect_right(self._steps, step), COMPARED), len(self._steps)) - 1
         return self._keys[rank][index] if rank in self._keys and index >= 0 else None
+
+    def all_differ(self, ranks: Collection[int]) -> bool:
+        """Tell whether no two of these ranks draw alike at any step."""
+        columns = [self._keys[rank][min(COMPARED, len(self._steps)) - 1 :] for rank in ranks if rank in self._keys]
+        return all(len(set(row)) == len(row) for row in zip(*columns, strict=True))
 
     @property
     def newest(self) -> tuple[tuple[int, ...], ...]:

@@ -7,14 +7,19 @@ workers, in (W - 1) / W of the intervals besides the chance of equal counts.
 from __future__ import annotations
 
 import math
+from array import array
 from collections.abc import Iterable, Sequence
+from functools import lru_cache
 from itertools import pairwise
 
 from otel_train.read.history import MixInterval
+from otel_train.read.mix import Mix
 
 MOST_WORKERS = 16
 """Counts that are equal for longer were not drawn: a mixer that deals by turns has the same in each interval."""
 _DEVIATIONS = 3.0
+_REMEMBERED = 1 << 16
+"""Counts whose probability is remembered: those of an interval come again and again."""
 
 
 def repetition(ranks: Iterable[Sequence[MixInterval]]) -> float:
@@ -23,14 +28,15 @@ def repetition(ranks: Iterable[Sequence[MixInterval]]) -> float:
     Args:
         ranks: The intervals of each rank, in order.
     """
-    drawn = [[_draws(interval) for interval in intervals] for intervals in ranks]
-    totals = [math.fsum(column) for column in zip(*(draws for one in drawn for draws in one), strict=True)]
+    drawn = [_draws(Mix.of(intervals)) for intervals in ranks]
+    totals = [math.fsum(map(sum, columns)) for columns in zip(*filter(None, drawn), strict=True)]
     whole = math.fsum(totals)
     excess = room = variance = 0.0
+    probability = lru_cache(_REMEMBERED)(lambda draws: _probability(draws, totals, whole))
     for one in drawn:
-        for before, draws in pairwise(one):
+        for before, draws in pairwise(zip(*one, strict=True)):
             if sum(before) == sum(draws):
-                chance = _probability(draws, totals, whole)
+                chance = probability(draws)
                 excess += (before == draws) - chance
                 room += 1 - chance
                 variance += chance * (1 - chance)
@@ -39,8 +45,9 @@ def repetition(ranks: Iterable[Sequence[MixInterval]]) -> float:
     return room / (room - excess)
 
 
-def _draws(interval: MixInterval) -> tuple[int, ...]:
-    return tuple(round(pick / interval.rows) for pick in interval.picks)
+def _draws(mix: Mix) -> list[array[int]]:
+    """Return the draws of each modality, int64 [intervals]."""
+    return [array("q", map(round, column)) for column in mix.drawn().picks]
 
 
 def _probability(draws: Sequence[int], totals: Sequence[float], whole: float) -> float:

@@ -3,12 +3,12 @@
 from __future__ import annotations
 
 from collections import Counter
-from collections.abc import Collection
+from collections.abc import Collection, Sequence
 from pathlib import Path
 
 from otel_train.catalogue import rows
 from otel_train.exceptions import OtelTrainError, RingError
-from otel_train.read.history import History, Track
+from otel_train.read.history import History, MixInterval, Track
 from otel_train.read.interval_picks import IntervalPicks
 from otel_train.read.rank_ring import RankRing, RankState
 from otel_train.ring import Kind, Record, ring_files
@@ -59,14 +59,18 @@ class RingJob:
             if ring is not None and ring.identity.attempt == self.attempt:
                 self.rings.setdefault(ring.identity.rank, ring)
                 try:
-                    for record in ring.records(self._newest):
-                        self._take(ring.identity.rank, ring, record)
+                    self.read_ring(ring)
                 except RingError as error:
                     self.damaged[path] = str(error)
                 except (ArithmeticError, ValueError) as error:
                     self.damaged[path] = f"{path} is damaged: its values mean nothing ({error!s:.100}); move it away"
         self._leave_out()
         self._sum_up()
+
+    def read_ring(self, ring: RankRing) -> None:
+        """Read one ring's records since the last call."""
+        for record in ring.records(self._newest):
+            self._take(ring.identity.rank, ring, record)
 
     def _leave_out(self) -> None:
         """Drop the rings that turned out to be damaged, and the steps that are too old."""
@@ -135,7 +139,7 @@ class RingJob:
 
     def _sum_up(self) -> None:
         """Join the ranks' picks, and the counts of losses in the rings."""
-        self.history.mix, self.history.order_groups = self._picks.joined()
+        self.history.mix, self.history.order_groups = self.joined_picks()
         states = [ring.state() for ring in self.rings.values()]
         self.history.dropped = float(sum(state.dropped for state in states))
         self.history.refused = float(sum(state.refused for state in states))
@@ -144,6 +148,10 @@ class RingJob:
             refusals.update(state.refusals)
         self.history.refusals = {reason: float(count) for reason, count in refusals.items()}
         self.history.abandoned = float(max((state.abandoned for state in states), default=0))
+
+    def joined_picks(self) -> tuple[Sequence[MixInterval], tuple[tuple[int, ...], ...]]:
+        """Return the picks of all ranks that draw for themselves, interval by interval, and the groups of ranks."""
+        return self._picks.joined()
 
     def states(self) -> list[RankState]:
         """Return the state of each rank, in the order of ranks."""

@@ -132,6 +132,11 @@ class RingReader:
         self._generation, _ = newest_cursor(self._file, self.geometry)
 
     @property
+    def mapping(self) -> mmap.mmap:
+        """The file, mapped."""
+        return self._file
+
+    @property
     def base_layout(self) -> Layout:
         """The layout of the schema, without late keys."""
         return self._table.base
@@ -273,6 +278,12 @@ class RingReader:
             # The kernel has brought back some of those before, around the first page.
             aligned = max(0, start - _RELEASED_FROM) // mmap.PAGESIZE * mmap.PAGESIZE
             self._file.madvise(mmap.MADV_DONTNEED, aligned, stop - aligned)
+
+    def record(self, sequence: int) -> Record | None:
+        """Return one record as the file has it, also of the kind BOTH; None where it is not whole, or a part."""
+        self._table.read(self._file)
+        stored = self._stored(sequence)
+        return None if stored is None or stored[2] & KIND_MASK == PART else self._record(sequence, *stored)
 
     def _record(self, sequence: int, step: int, time_ns: int, word: int, values: Sequence[float]) -> Record:
         """Return a record with the late values of its parts; without these where one is torn or overwritten."""

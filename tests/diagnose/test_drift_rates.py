@@ -8,7 +8,8 @@ from typing import Any
 
 import pytest
 
-from otel_train.diagnose.drift import ALPHA, MixTest, drawn, test_mix
+from otel_train.diagnose.drift import ALPHA, MixTest, test_mix
+from otel_train.read.mix import Mix
 from tests.support.mixing_schemes import (
     Scheme,
     alike_ranks,
@@ -39,7 +40,7 @@ SCHEMES = pytest.mark.parametrize(
 def result_of(scheme: Scheme, options: Mapping[str, Any], seed: int, **job: Any) -> MixTest:
     """Return the test of a job."""
     history = mixed_job(scheme, weights=WEIGHTS, options=options, seed=seed, **job)
-    return test_mix([drawn(interval) for interval in history.mix])
+    return test_mix(Mix.of(history.mix).drawn())
 
 
 @SCHEMES

@@ -1,0 +1,155 @@
+"""The values of one series over many records at once; to the last bit those of `computations`, which is the reference.
+
+Columns are float64 [records]. A value that nobody measured is NaN.
+"""
+
+from __future__ import annotations
+
+import math
+from array import array
+from collections.abc import Callable, Iterable, Sequence
+from typing import Any
+
+from otel_train.catalogue import Layout, computations
+from otel_train.native import core
+
+Columns = Callable[[range], list["array[float]"]]
+"""Gives the columns at so many indices of the records' values."""
+MOST_SOURCES = 64
+"""Sources that the core takes."""
+
+
+def series_values(layout: Layout, index: int, read: Columns, *, with_ranks: bool) -> array[float]:
+    """Compute one series of a layout.
+
+    Args:
+        layout: The layout of the records' values.
+        index: The index in its `series`, of one whose value is a number.
+        read: Gives the columns of the values at some indices, sums first.
+        with_ranks: Whether the records are the cluster's, which name the ranks of the peaks.
+
+    Returns:
+        float64 [records].
+    """
+    computation = layout.computation(index)
+    peaks = layout.sums
+    ranks = peaks + layout.peaks if with_ranks else None
+    return _OF[computation.func](read, peaks, ranks, *computation.args)
+
+
+def _one(read: Columns, index: int) -> array[float]:
+    return read(range(index, index + 1))[0]
+
+
+def _numbers(values: Iterable[float | None]) -> array[float]:
+    return array("d", [math.nan if value is None else value for value in values])
+
+
+def _sum_at(read: Columns, _peaks: int, _ranks: int | None, index: int) -> array[float]:
+    return _one(read, index)
+
+
+def _own_sum(read: Columns, _peaks: int, _ranks: int | None, index: int) -> array[float]:
+    column, sign = _one(read, index), math.copysign
+    return array("d", [value if value or sign(1.0, value) > 0 else math.nan for value in column])
+
+
+def _ratio(read: Columns, _peaks: int, _ranks: int | None, top: int, bottom: int, empty: float | None) -> array[float]:
+    none = math.nan if empty is None else empty
+    pairs = zip(_one(read, top), _one(read, bottom), strict=True)
+    return array("d", [above / below if below else none for above, below in pairs])
+
+
+def _ratio_of_all(
+    read: Columns, _peaks: int, _ranks: int | None, top: tuple[int, int], bottom: tuple[int, int]
+) -> array[float]:
+    pairs = zip(_rows(read, *top), _rows(read, *bottom), strict=True)
+    return array("d", [sum(above) / count if (count := sum(below)) else math.nan for above, below in pairs])
+
+
+def _rows(read: Columns, start: int, stop: int) -> Iterable[tuple[float, ...]]:
+    return zip(*read(range(start, stop)), strict=True)
+
+
+def _root(read: Columns, _peaks: int, _ranks: int | None, top: int, bottom: int) -> array[float]:
+    return _numbers(
+        computations.root(0, 1, pair, (), ()) for pair in zip(_one(read, top), _one(read, bottom), strict=True)
+    )
+
+
+def _share(read: Columns, _peaks: int, _ranks: int | None, index: int, start: int, stop: int) -> array[float]:
+    columns = read(range(start, stop))
+    try:
+        totals: Sequence[float] = list(map(math.fsum, zip(*columns, strict=True)))
+    except (OverflowError, ValueError):
+        totals = [computations.total_of(row) for row in zip(*columns, strict=True)]
+    pairs = zip(columns[index - start], totals, strict=True)
+    return array("d", [value / total if total else 0.0 for value, total in pairs])
+
+
+def _divergence_of(
+    read: Columns, _peaks: int, _ranks: int | None, counts: int, targets: int, width: int
+) -> array[float]:
+    of_counts, of_targets = read(range(counts, counts + width)), read(range(targets, targets + width))
+    if core is None or not 1 <= width <= MOST_SOURCES:
+        rows = zip(zip(*of_counts, strict=True), zip(*of_targets, strict=True), strict=True)
+        return array("d", [computations.divergence(*row) for row in rows])
+    length = len(of_counts[0])
+    out = array("d", bytes(8 * length))
+    core.divergences(length, width, beside(of_counts), beside(of_targets), out)
+    return out
+
+
+def beside(columns: Iterable[array[float]]) -> array[float]:
+    """Return columns one after the other, float64 [columns * records], as the core takes them."""
+    joined = array("d")
+    for column in columns:
+        joined.extend(column)
+    return joined
+
+
+def _peak(read: Columns, peaks: int, _ranks: int | None, index: int, sign: float, absent: float | None) -> array[float]:
+    none = math.nan if absent is None else absent
+    lowest = sign * -math.inf
+    return array(
+        "d",
+        [
+            none if value == computations.ABSENT else lowest if value == computations.LOWEST else sign * value
+            for value in _one(read, peaks + index)
+        ],
+    )
+
+
+def _peak_rank(read: Columns, peaks: int, ranks: int | None, index: int) -> array[float]:
+    column = _one(read, peaks + index)
+    if ranks is None:
+        return array("d", [math.nan]) * len(column)
+    pairs = zip(column, _one(read, ranks + index), strict=True)
+    return array("d", [math.nan if value == computations.ABSENT else rank for value, rank in pairs])
+
+
+def _alike(read: Columns, _peaks: int, _ranks: int | None, count: int, start: int, stop: int) -> array[float]:
+    rows = zip(_one(read, count), *read(range(start, stop)), strict=True)
+    return array("d", [computations.alike(0, 1, 1 + stop - start, row, (), ()) for row in rows])
+
+
+def _repeats(
+    read: Columns, _peaks: int, _ranks: int | None, keys: int, repeated: int, start: int, stop: int
+) -> array[float]:
+    rows = zip(_one(read, keys), _one(read, repeated), *read(range(start, stop)), strict=True)
+    return array("d", [computations.repeats(0, 1, 2, 2 + stop - start, row, (), ()) for row in rows])
+
+
+_OF: dict[Callable[..., Any], Callable[..., array[float]]] = {
+    computations.sum_at: _sum_at,
+    computations.own_sum: _own_sum,
+    computations.ratio: _ratio,
+    computations.ratio_of_all: _ratio_of_all,
+    computations.root: _root,
+    computations.share: _share,
+    computations.divergence_of: _divergence_of,
+    computations.alike: _alike,
+    computations.repeats: _repeats,
+    computations.peak: _peak,
+    computations.peak_rank: _peak_rank,
+}

@@ -1,0 +1,161 @@
+"""The exact picks of all intervals of a ring at once: what `interval_picks` does record by record."""
+
+from __future__ import annotations
+
+from array import array
+from collections.abc import Mapping, Sequence
+from operator import add, mul, truediv
+from typing import Any
+
+from otel_train.catalogue import Layout, rows
+from otel_train.native import core
+from otel_train.read.column_values import MOST_SOURCES, beside
+from otel_train.read.history import MixInterval
+from otel_train.read.interval_picks import NEEDED, drawn_at_once, is_complementary, joined_by_step, one_interval
+from otel_train.read.mix import Mix
+from otel_train.read.pick_orders import OrderGroups, PickOrders, bits_of
+from otel_train.read.repeated_draws import repetition
+from otel_train.ring import Fact
+from otel_train.ring.columns import Heads, RingColumns
+
+
+class PickColumns:
+    """The picks of whole rings, a rank each."""
+
+    def __init__(self) -> None:
+        self._ranks: dict[int, Mix] = {}
+        self._signs: dict[int, tuple[array[int], array[int]]] = {}
+        """Steps with picks, and the signs of their orders as bits."""
+        self._complementary = False
+
+    def add(self, rank: int, ring: RingColumns, heads: Heads, facts: Mapping[str, Fact]) -> None:
+        """Read the picks of a rank.
+
+        Args:
+            rank: The rank.
+            ring: Its ring.
+            heads: The heads of its own records; their steps grow.
+            facts: The job's; without that about the decay nothing is computed.
+        """
+        layout = ring.reader.base_layout
+        if any(measure.name not in layout.offsets for measure in NEEDED) or not heads.steps:
+            return
+        self._complementary = is_complementary(facts)
+        if not self._complementary:
+            self._add_signs(rank, ring, heads, layout)
+        horizon, width = facts.get("mixing.horizon"), len(layout.modalities)
+        if not isinstance(horizon, int | float) or not horizon > 0 or not width:
+            return
+        starts = [layout.offsets[measure.name] for measure in rows.MIX_DIVERGENCE.measures]
+        counts, targets = (ring.columns(heads.sequences, range(start, start + width)) for start in starts)
+        by_batch = facts.get("mixing.unit") == "batch"
+        drawn = [layout.offsets[rows.PICKS.name], *([layout.offsets[rows.PAIR_COUNT.name]] if by_batch else [])]
+        picks, *pairs = ring.columns(heads.sequences, drawn)
+        length = len(heads.steps)
+        kept = array("q", bytes(8 * length))
+        new, shares = (array("d", bytes(8 * width * length)) for _ in range(2))
+        number = _interval_picks(
+            width, length, float(horizon), beside(counts), beside(targets), picks, kept, new, shares
+        )
+        del counts, targets
+        mix = Mix(width)
+        mix.steps = array("q", [heads.steps[at] for at in kept[:number]])
+        mix.picks, mix.shares = (
+            [values[begin : begin + number] for begin in range(0, width * length, length)] for values in (new, shares)
+        )
+        mix.rows = (
+            array("d", [drawn_at_once(picks[at], pairs[0][at]) for at in kept[:number]])
+            if pairs
+            else array("d", [1.0]) * number
+        )
+        self._ranks[rank] = mix
+
+    def _add_signs(self, rank: int, ring: RingColumns, heads: Heads, layout: Layout) -> None:
+        start, count = (layout.offsets.get(measure.name) for measure in (rows.ORDER_SIGNS, rows.ORDER_COUNT))
+        if start is None or count is None:
+            return
+        drawn, *signs = ring.columns(heads.sequences, [count, *range(start, start + rows.ORDER_SIGNS.size)])
+        bits = array("B", map(bits_of, zip(*signs, strict=True)))
+        if all(drawn):
+            self._signs[rank] = heads.steps, bits
+        elif any(drawn):
+            chosen = [at for at, number in enumerate(drawn) if number]
+            self._signs[rank] = array("q", [heads.steps[at] for at in chosen]), array("B", [bits[at] for at in chosen])
+
+    def joined(self) -> tuple[Sequence[MixInterval], tuple[tuple[int, ...], ...]]:
+        """Return the picks of all ranks that draw for themselves, interval by interval, and the groups of ranks."""
+        orders = self._orders()
+        times = 1.0 if self._complementary else repetition(self._ranks.values())
+        mixes = [mix for _, mix in sorted(self._ranks.items()) if len(mix)]
+        if all(mix.steps == mixes[0].steps for mix in mixes) and orders.all_differ(self._ranks):
+            return _added(mixes, times), orders.newest
+        return joined_by_step(self._ranks, orders, times), orders.newest
+
+    def _orders(self) -> OrderGroups:
+        if len(self._signs) == 1:  # it is like no other, whatever it draws
+            [(rank, (steps, _))] = self._signs.items()
+            return OrderGroups(steps[-1:], {rank: array("Q", [0])})
+        orders = PickOrders()
+        for rank, columns in self._signs.items():
+            orders.add_columns(rank, *columns)
+        return orders.compare()
+
+
+def _added(mixes: Sequence[Mix], times: float) -> Mix:
+    """Add up intervals of the same steps; the shares are those of all picks together."""
+    if not mixes:
+        return Mix(0)
+    joined = Mix(len(mixes[0].picks))
+    joined.steps = mixes[0].steps
+    number = len(joined.steps)
+    zeros = array("d", bytes(8 * number))
+    everything, draws = zeros, zeros
+    joined.picks, joined.shares = ([zeros] * len(mixes[0].picks) for _ in range(2))
+    for mix in mixes:
+        totals = mix.totals()
+        everything = array("d", map(add, everything, totals))
+        draws = array("d", map(add, draws, map(truediv, totals, mix.rows)))
+        joined.picks = [array("d", map(add, *pair)) for pair in zip(joined.picks, mix.picks, strict=True)]
+        joined.shares = [
+            array("d", map(add, shares, map(mul, own, totals)))
+            for shares, own in zip(joined.shares, mix.shares, strict=True)
+        ]
+    joined.shares = [array("d", map(truediv, shares, everything)) for shares in joined.shares]
+    joined.rows = array("d", [max(1.0, pair[0] / pair[1]) * times for pair in zip(everything, draws, strict=True)])
+    return joined
+
+
+def _interval_picks_twin(  # noqa: PLR0917  # as the core
+    length: int,
+    width: int,
+    horizon: float,
+    counts: array[float],
+    targets: array[float],
+    picks: array[float],
+    kept: array[int],
+    new: array[float],
+    shares: array[float],
+) -> int:
+    """Undo the decay of each row since the one before; see the core's."""
+    number = 0
+    at_counts, at_targets = (
+        list(zip(*(values[begin : begin + length] for begin in range(0, width * length, length)), strict=True))
+        for values in (counts, targets)
+    )
+    for at in range(1, length):
+        before, aimed_before = at_counts[at - 1], at_targets[at - 1]
+        interval = one_interval(before, at_counts[at], aimed_before, at_targets[at], picks[at], horizon)
+        if interval is not None:
+            for column, values in ((new, interval[0]), (shares, interval[1])):
+                for source, value in enumerate(values):
+                    column[source * length + number] = value
+            kept[number] = at
+            number += 1
+    return number
+
+
+def _interval_picks(width: int, *args: Any) -> int:
+    """Undo the decay of each row, in the core where it takes so many sources."""
+    if core is None or width > MOST_SOURCES:
+        return _interval_picks_twin(args[0], width, *args[1:])
+    return int(core.interval_picks(args[0], width, *args[1:]))

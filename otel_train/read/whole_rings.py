@@ -1,0 +1,102 @@
+"""Read a job's rings once, wholly: for each value a pass over the ring when it is asked for, instead of all in memory.
+
+`RingJob` follows rings record by record; this gives the same history, in memory and time that a ring of a million steps
+takes for a few columns.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Iterator, Sequence
+from pathlib import Path
+
+from otel_train.catalogue import rows
+from otel_train.read.history import MixInterval
+from otel_train.read.pick_columns import PickColumns
+from otel_train.read.rank_ring import RankRing
+from otel_train.read.ring_track import ring_track
+from otel_train.read.rings import RingJob
+from otel_train.ring import Kind, Record
+from otel_train.ring.columns import Heads, RingColumns
+
+_AT_ONCE = 4
+"""Columns of the reuse distances that are read in one pass."""
+
+
+class WholeRings(RingJob):
+    """The newest attempt of the job whose rings are in a directory, as it is now.
+
+    Args:
+        directory: The directory of the rings.
+
+    Raises:
+        OtelTrainError: There is no such directory, or no ring in it that can be read.
+    """
+
+    def __init__(self, directory: Path) -> None:
+        self._columns = PickColumns()
+        self.is_plain = True
+        """Whether each ring's steps grow, and one has the cluster's; `RingJob` reads others."""
+        super().__init__(directory)
+
+    def refresh(self) -> None:
+        """Read all records anew."""
+        self._columns, self.is_plain = PickColumns(), True
+        super().refresh()
+
+    def read_ring(self, ring: RankRing) -> None:
+        """Find the records of one ring, and read its picks."""
+        columns = RingColumns(ring.reader)
+        heads, rank, history = columns.heads(), ring.identity.rank, self.history
+        own = ring_track(columns, heads.rank, _late(ring, heads.late, Kind.RANK), with_ranks=False)
+        cluster = ring_track(columns, heads.cluster, _late(ring, heads.late, Kind.CLUSTER), with_ranks=True)
+        if own is None or cluster is None or (cluster.steps and history.cluster.steps) or rank in history.ranks:
+            self.is_plain = False
+            return
+        if cluster.steps:
+            history.cluster = cluster
+        if own.steps:
+            history.ranks[rank] = own
+        self._columns.add(rank, columns, heads.rank, ring.reader.facts)
+        self._add_reuse(columns, heads.rank)
+
+    def _add_reuse(self, columns: RingColumns, heads: Heads) -> None:
+        [measure] = rows.REUSE_DISTANCE.measures
+        start = columns.reader.base_layout.offsets.get(measure.name)
+        if start is None or not heads.steps:
+            return
+        indices = range(start, start + measure.size)
+        sums = [
+            sum(column)
+            for begin in indices[::_AT_ONCE]
+            for column in columns.columns(heads.sequences, range(begin, min(begin + _AT_ONCE, indices.stop)))
+        ]
+        before = self.history.reuse or (0.0,) * measure.size
+        self.history.reuse = tuple(a + b for a, b in zip(before, sums, strict=True))
+
+    def joined_picks(self) -> tuple[Sequence[MixInterval], tuple[tuple[int, ...], ...]]:
+        """Return the picks of all ranks that draw for themselves, interval by interval, and the groups of ranks."""
+        return self._columns.joined()
+
+
+def read_rings(directory: Path) -> RingJob:
+    """Read the newest attempt of a job.
+
+    Args:
+        directory: The directory of its rings.
+
+    Raises:
+        OtelTrainError: There is no such directory, or no ring in it that can be read.
+    """
+    whole = WholeRings(directory)
+    if whole.is_plain:
+        return whole
+    whole.close()
+    return RingJob(directory)
+
+
+def _late(ring: RankRing, sequences: Iterable[int], kind: Kind) -> Iterator[Record]:
+    """Yield the records of a kind with late values."""
+    for sequence in sequences:
+        record = ring.reader.record(sequence)
+        if record is not None and record.kind in (kind, Kind.BOTH):
+            yield record._replace(kind=kind)
