@@ -25,6 +25,7 @@ NEEDED: dict[str, tuple[str, ...]] = {
     "batch_count": ("torch",),
     "by_source": ("torch",),
     "disk": (),
+    "tools": ("wandb",),
 }
 """Modules that a section needs, in the order of `python -m benchmarks`."""
 PICTURE = "matplotlib"

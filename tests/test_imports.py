@@ -81,6 +81,7 @@ def test_contributing_lists_each_part() -> None:
         ("arguments", "torch opentelemetry grpc google.protobuf wandb rich click"),
         ("mixing ledger step ring trainer.loop", "opentelemetry grpc google.protobuf wandb rich click"),
         ("sidecar.__main__ bridge.bridge_service smoke render cli top.screen read.dump_formats report", "torch"),
+        ("top.one_frame", "torch textual asyncio"),
     ],
 )
 def test_sides_load_own_libraries(modules: str, forbidden: str) -> None:

@@ -50,7 +50,7 @@ def top(directory: Path | None, svg: Path | None, health: Path | None, *, once: 
     """
     from otel_train.catalogue import healthy_range  # noqa: PLC0415
     from otel_train.read.find import find_job  # noqa: PLC0415
-    from otel_train.top.screen import print_frame, run_top, save_frame  # noqa: PLC0415
+    from otel_train.top.one_frame import print_frame, save_frame  # noqa: PLC0415
 
     if not once and svg is None and not sys.stdout.isatty():
         raise ConfigurationError("top needs a terminal; give --once to print one frame")
@@ -62,8 +62,12 @@ def top(directory: Path | None, svg: Path | None, health: Path | None, *, once: 
     rings = find_job(directory)
     if svg is not None:
         save_frame(rings, svg, ranges)
-    if once or svg is None:
-        (print_frame if once else run_top)(rings, ranges)
+    if once:
+        print_frame(rings, ranges)
+    elif svg is None:
+        from otel_train.top.screen import run_top  # noqa: PLC0415  # its library takes long to load
+
+        run_top(rings, ranges)
 
 
 @click.command(

@@ -16,7 +16,8 @@ from textual.pilot import Pilot
 from textual.widgets import Input, Static
 
 from otel_train.top.frame import Arrangement
-from otel_train.top.screen import Top, Watch, save_frame
+from otel_train.top.one_frame import Watch, save_frame
+from otel_train.top.screen import Top
 from tests.support.job_rings import FakeRank, write_job
 
 
