@@ -21,7 +21,8 @@ NAMING = (
 )
 LABELS = (
     "Promote train.run.id, train.attempt, train.rank and host.name: otlp.promote_resource_attributes (Prometheus), "
-    "otlp_config.promote_resource_attributes (Thanos receive), limits.promote_resource_attributes (Cortex)"
+    "--receive.otlp-promote-resource-attributes, once for each (Thanos receive), limits.promote_resource_attributes "
+    "(Cortex)"
 )
 ONCE = "Set -dedup.minScrapeInterval=1ms (VictoriaMetrics); another store may have a setting of its own for it"
 ASK = "Give --query URL, the address of what answers PromQL for the store: it is asked what has arrived"
