@@ -100,7 +100,7 @@ def test_wheel_holds_package_only(dist: Path) -> None:
     files = subprocess.run(["git", "ls-files", "otel_train"], cwd=ROOT, capture_output=True, text=True, check=True)
     expected = {name for name in files.stdout.split() if not name.endswith((".c", ".h"))}
     shipped = {name.partition("/share/otel_train/")[2] for name in names} - {""}
-    assert shipped == set(shipped_files())
+    assert shipped >= set(shipped_files())
     core = {"otel_train/native/_core.abi3.so"} if COMPILER else set()
     assert expected | core == {name for name in names if name.startswith("otel_train/")}
     assert {name.partition("/")[0].partition("-")[0] for name in names} == {"otel_train"}
