@@ -9,7 +9,7 @@ from typing import Any
 
 from opentelemetry.proto.metrics.v1.metrics_pb2 import ResourceMetrics
 
-from otel_train.bridge.decode import data_points
+from otel_train.bridge.collection_times import data_points
 from otel_train.catalogue import Phase
 from otel_train.diagnose.capacity import advise
 from otel_train.diagnose.examine import examine

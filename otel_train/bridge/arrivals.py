@@ -8,6 +8,7 @@ from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
 
 from otel_train.bridge.decode import Kind, Point, StepId
+from otel_train.bridge.repeated_steps import Repeats
 from otel_train.bridge.row_order import Pending
 from otel_train.bridge.series_keys import SeriesKeys
 from otel_train.bridge.wandb_rows import Arrived
@@ -88,10 +89,12 @@ class Arrivals:
     def __init__(self, connection: sqlite3.Connection, max_series: int) -> None:
         self._connection = connection
         self._keys = SeriesKeys(connection, max_series)
+        self._repeats = Repeats()
 
     def forget(self) -> None:
         """Drop the keys that were looked up: those of a transaction that failed were never given."""
         self._keys.forget()
+        self._repeats.forget()
 
     def take(
         self, steps: Mapping[StepId, Sequence[Point]], now_ns: int, added: Added
@@ -116,7 +119,9 @@ class Arrivals:
                 new = self._add_to(run, step_id, points, now_ns, added, floor_ns=attempt.floor_ns)
             if new is None:
                 late = step_id.time_ns < attempt.newest_ns
-                begun.append(self._first(run, step_id, points, now_ns, added, late=late))
+                first = self._first(run, step_id, points, now_ns, added, late=late)
+                if first is not None:
+                    begun.append(first)
             elif new:
                 grown[run] = step_id.run_id
         return begun, grown
@@ -207,12 +212,10 @@ class Arrivals:
 
     def _first(
         self, run: int, step_id: StepId, points: Sequence[Point], now_ns: int, added: Added, *, late: bool
-    ) -> Begun:
-        """Read the first points of a step."""
+    ) -> Begun | None:
+        """Read the first points of a step; None where it is the last one once more."""
         step = _Step()
         taken = self._read(run, points, step, added)
-        added.new += len(taken) + (step.step is not None)
-        added.late += len(taken) if late else 0
         pending = Pending(
             id=0,
             attempt=step_id.attempt,
@@ -225,6 +228,11 @@ class Arrivals:
             last_ns=now_ns,
             together=None,
         )
+        if self._repeats.is_repeat(run, pending, taken):
+            added.duplicates += len(taken)
+            return None
+        added.new += len(taken) + (step.step is not None)
+        added.late += len(taken) if late else 0
         return Begun(run, step_id.run_id, pending, taken)
 
     def _read(self, run: int, points: Sequence[Point], step: _Step, added: Added) -> _Taken:

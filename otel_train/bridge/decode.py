@@ -10,6 +10,7 @@ from typing import TYPE_CHECKING, NamedTuple
 
 from opentelemetry.proto.metrics.v1.metrics_pb2 import AggregationTemporality, DataPointFlags
 
+from otel_train.bridge.collection_times import align, data_points
 from otel_train.catalogue import MAX_TEXT, rank_name, rows
 
 if TYPE_CHECKING:
@@ -28,8 +29,6 @@ MAX_ATTRIBUTES = 128
 MAX_ITEMS = 65_536
 """Resources, scopes, metrics and points of a request, in all. A collector's batch has some 8,000; empty ones,
 which take two bytes each, would keep a worker for a minute."""
-ONE_COLLECTION_NS = 10**8
-"""Points of one collection are at most this far from each other."""
 _INT64_MAX = 2**63 - 1
 _NO_VALUE = DataPointFlags.DATA_POINT_FLAGS_NO_RECORDED_VALUE_MASK
 
@@ -38,11 +37,13 @@ class Kind(IntEnum):
     """Way in which a point's value becomes a row's; the numbers are stored in the inbox, so they never change."""
 
     VALUE = 0
-    """Used as it is: a gauge, a delta sum, a sum that may fall."""
+    """Used as it is: a gauge, a sum that may fall."""
     CUMULATIVE = 1
     """A monotonic total since the attempt's start: the row gets what was added since the row before."""
     PRESENT = 2
     """Counted as arrived, never sent to wandb: histograms and points without a value."""
+    DELTA = 3
+    """An amount since the collection before, used as it is."""
 
 
 class StepId(NamedTuple):
@@ -122,7 +123,7 @@ def decode(request: ExportMetricsServiceRequest) -> Decoded:
             failed.add(identity)
         if not is_first_rank:
             continue
-        _align(metrics)
+        align(resource_metrics.scope_metrics)
         step_ids: dict[int, StepId] = {}
         for metric in metrics:
             if metric.name != rows.STEP.name and rank_name(metric.name) is None:
@@ -139,22 +140,6 @@ def _note(reasons: dict[str, None], error: _RefusedError) -> None:
         reasons[str(error)] = None
 
 
-def _align(metrics: Sequence[Metric]) -> None:
-    """Give one collection's points the time of its `train.step`, where each instrument has been given its own.
-
-    Go's SDK does that: its points would all be of different steps. Where any other point has the step's time, or there
-    are several steps, the times stay.
-    """
-    steps = [point for metric in metrics if metric.name == rows.STEP.name for point in data_points(metric)]
-    if len(steps) != 1:
-        return
-    time_ns = steps[0].time_unix_nano
-    others = [point for metric in metrics if metric.name != rows.STEP.name for point in data_points(metric)]
-    if all(0 < abs(point.time_unix_nano - time_ns) < ONE_COLLECTION_NS for point in others):
-        for point in others:
-            point.time_unix_nano = time_ns
-
-
 def _lengths(request: ExportMetricsServiceRequest) -> Iterator[int]:
     """Yield the length of each list in a request, before any of its parts is read."""
     yield len(request.resource_metrics)
@@ -164,13 +149,6 @@ def _lengths(request: ExportMetricsServiceRequest) -> Iterator[int]:
             yield len(scope_metrics.metrics)
             for metric in scope_metrics.metrics:
                 yield len(data_points(metric))
-
-
-def data_points(metric: Metric) -> Sequence[NumberDataPoint]:
-    """Return a metric's data points, whatever kind it is of (typed as the most common one)."""
-    kind = metric.WhichOneof("data")
-    points: Sequence[NumberDataPoint] = getattr(metric, kind).data_points if kind else ()
-    return points
 
 
 def _identity(attributes: Sequence[KeyValue]) -> tuple[str, int] | None:
@@ -261,7 +239,7 @@ def _step_id(name: str, identity: tuple[str, int], time_ns: int) -> StepId:
 
 
 def _check_step(name: str, value: float, given: Kind) -> None:
-    if given is not Kind.VALUE or not 0 <= value <= _INT64_MAX or value != int(value):
+    if given not in (Kind.VALUE, Kind.DELTA) or not 0 <= value <= _INT64_MAX or value != int(value):
         raise _RefusedError(f"{name!r} must be a gauge with a whole number, got {value}")
 
 
@@ -271,8 +249,9 @@ def _kind(metric: Metric) -> Kind:
         return Kind.VALUE
     if data != "sum":
         return Kind.PRESENT
-    cumulative = metric.sum.aggregation_temporality == AggregationTemporality.AGGREGATION_TEMPORALITY_CUMULATIVE
-    return Kind.CUMULATIVE if cumulative and metric.sum.is_monotonic else Kind.VALUE
+    if metric.sum.aggregation_temporality != AggregationTemporality.AGGREGATION_TEMPORALITY_CUMULATIVE:
+        return Kind.DELTA
+    return Kind.CUMULATIVE if metric.sum.is_monotonic else Kind.VALUE
 
 
 def _value(point: NumberDataPoint, kind: Kind) -> tuple[float, Kind]:

@@ -73,17 +73,37 @@ def test_invalid_points_are_counted(damage: Callable[[Any], None]) -> None:
     assert decoded.reason
 
 
-def test_collection_gets_one_time() -> None:
+@pytest.mark.parametrize(
+    ("delays", "steps"),
+    [
+        ((0, 1000, 2000, 3000), 1),
+        ((0, 0, 1000, 2000), 1),  # a clock of microseconds
+        ((0, -50_000_000, 90_000_000, 1), 1),
+        ((0, 0, 50_000_000, 0), 2),  # a request of two steps that was split
+        ((0, 1000, 2000, 100_000_000), 4),
+    ],
+)
+def test_collection_gets_one_time(delays: tuple[int, ...], steps: int) -> None:
     """Points that an SDK stamps a little after each other are of one step; its attempt and rank may be text."""
-    request = step_request(1, {"loss": 0.5})
+    request = step_request(1, {"loss": 0.5, "lr": 0.1})
     (resource_metrics,) = request.resource_metrics
     for attribute in resource_metrics.resource.attributes[:2]:
         attribute.value.string_value = str(attribute.value.int_value)
-    for delay, metric in enumerate(resource_metrics.scope_metrics[0].metrics):
-        metric.gauge.data_points[0].time_unix_nano += 1000 * delay
+    for delay, metric in zip(delays, resource_metrics.scope_metrics[0].metrics, strict=True):
+        metric.gauge.data_points[0].time_unix_nano += delay
     points = decode(request).points
-    assert len(points) == 3
-    assert {point.step_id for point in points} == {StepId("run", 1, BASE_NS + SECOND)}
+    assert (len(points), len({point.step_id for point in points})) == (4, steps)
+    assert points[0].step_id == StepId("run", 1, BASE_NS + SECOND)
+
+
+def test_sidecar_times_stay() -> None:
+    """A sidecar's points have their step's time: those beside another step's, after a split, are not that step's."""
+    request = step_request(1, {"loss": 0.5})
+    scope = request.resource_metrics[0].scope_metrics[0]
+    scope.scope.name = "otel_train"
+    for metric in scope.metrics[1:]:
+        metric.gauge.data_points[0].time_unix_nano -= 1000
+    assert len({point.step_id for point in decode(request).points}) == 2
 
 
 MIB = 2**20

@@ -15,7 +15,7 @@ from opentelemetry.proto.collector.metrics.v1.metrics_service_pb2 import (
 )
 
 from otel_train.bridge import BridgeConfig
-from otel_train.bridge.decode import data_points
+from otel_train.bridge.collection_times import data_points
 from otel_train.cli import main
 from otel_train.diagnose.finding import Finding, Severity
 from otel_train.probe.check_receiver import check_receiver

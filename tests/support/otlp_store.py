@@ -8,7 +8,7 @@ from typing import NamedTuple
 
 from opentelemetry.proto.collector.metrics.v1.metrics_service_pb2 import ExportMetricsServiceRequest
 
-from otel_train.bridge.decode import data_points
+from otel_train.bridge.collection_times import data_points
 from otel_train.catalogue import rows
 from otel_train.otlp.answers import TAKEN, Answer, Verdict
 
