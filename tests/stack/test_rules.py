@@ -297,9 +297,9 @@ def slow_rank_1(until: int) -> list[dict[str, str]]:
         Case(
             "OtelTrainPointsRefused",
             "a counter grows",
-            [series(rank_series(rows.POINTS_REFUSED), "0x60 4x60", 1)],
-            OF_ATTEMPT | {"host_name": "host-1"},
-            "Run run-1: the receiver has refused 4 points in 10m from host-1.",
+            [series(rank_series(rows.POINTS_REFUSED), "0x60 4x60", 1, error_type="too_new")],
+            OF_ATTEMPT | {"host_name": "host-1", "error_type": "too_new"},
+            "Run run-1: the receiver has refused 4 points in 10m from host-1 (too_new).",
         ),
         Case(
             "OtelTrainPointsRefused",

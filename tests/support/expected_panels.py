@@ -19,7 +19,7 @@ from otel_train.catalogue import (
     healthy_range,
     rows,
 )
-from otel_train.catalogue.series_names import ATTEMPT, HOST, RANK
+from otel_train.catalogue.series_names import ATTEMPT, HOST, RANK, label_name
 from otel_train.render import alerts
 from tests.support.expected_values import (
     FRAME,
@@ -34,7 +34,7 @@ from tests.support.expected_values import (
     now,
     of_ranks,
 )
-from tests.support.recorded_runs import SOURCES, Attempt, Interval
+from tests.support.recorded_runs import REASON, SOURCES, Attempt, Interval
 
 
 def divergence(interval: Interval) -> float:
@@ -269,6 +269,12 @@ def lost(attempt: Attempt, rank: int, told: float) -> float:
     return float(attempt.dropped_at(told)) if rank == attempt.ranks - 1 else 0.0
 
 
+def refused(view: View, moment: float) -> Values:
+    """Return how many points were refused since each attempt began, for what reason."""
+    values = of_states((ATTEMPT, HOST), lost).compute(view, moment)
+    return {(*key, REASON): value for key, value in values.items() if value}
+
+
 def nothing(*_: object) -> float:
     """Return 0."""
     return 0.0
@@ -314,6 +320,7 @@ def share(top: str, bottom: str) -> list[Expected]:
     return [by_attempt(compute)]
 
 
+REFUSED_FOR = label_name(rows.POINTS_REFUSED.attribute)
 DURATION, WAIT = "train.step.seconds", "train.data.wait_seconds"
 PANELS: Mapping[str, Sequence[Expected]] = {
     "Realised and target shares": [by_source(lambda i: shares(i, "counts")), by_source(lambda i: shares(i, "targets"))],
@@ -356,7 +363,7 @@ PANELS: Mapping[str, Sequence[Expected]] = {
     "Time since the last step, by rank and phase": [of_states((RANK, HOST, "phase"), nothing, 60.0)],
     "Export lag": [replace(of_states((HOST,), nothing), most=0)],
     "Records dropped": [of_states((ATTEMPT, HOST), lost)],
-    "Points refused": [of_states((ATTEMPT, HOST), nothing)],
+    "Points refused": [Expected((ATTEMPT, HOST, REFUSED_FOR), refused, 16)],
     "Reductions abandoned": [of_states((ATTEMPT, RANK), nothing)],
     "Step time of each rank": [of_ranks(present(mean(DURATION)), 16)],
     "Wait for data of each rank": [of_ranks(present(mean(WAIT)), 16)],
@@ -390,9 +397,18 @@ def newly_lost(view: View, moment: float) -> Values:
     return values
 
 
+def newly_refused(view: View, moment: float) -> Values:
+    """Return how many points were refused in the last ten minutes on each host."""
+    return {(*key, REASON): value for key, value in newly_lost(view, moment).items()}
+
+
 ALERTS = {
     alert.name: condition(next(row for row in JUDGED if row.name == alert.metric), alert.keys)
     for alert in alerts()
     if alert.keys
-} | {"OtelTrainRecordsDropped": Expected((ATTEMPT, HOST), newly_lost), "": Expected((ATTEMPT,), lambda *_: {})}
+} | {
+    "OtelTrainRecordsDropped": Expected((ATTEMPT, HOST), newly_lost),
+    "OtelTrainPointsRefused": Expected((ATTEMPT, HOST, REFUSED_FOR), newly_refused),
+    "": Expected((ATTEMPT,), lambda *_: {}),
+}
 """Of each alert the value where its condition holds; "" stands for those that a sound run never fires."""

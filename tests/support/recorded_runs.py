@@ -23,6 +23,8 @@ LOSS = Metric("train/loss", Reduction.MEAN, attribute=rows.TOKENS.attribute)
 SCHEMA = Schema((*MIXING, *LEDGER, *TIMING, LOSS), SOURCES)
 LAYOUT = SCHEMA.layout()
 BUCKETS = rows.REUSE_DISTANCE.measures[0].size
+REASON = "too_new"
+"""Why the receiver has refused points, as many of the last rank as it has lost records."""
 LIVE_INTERVAL = 10.0
 """Least seconds between two times that a sidecar tells of a rank's state; more where a job takes days."""
 
@@ -94,7 +96,7 @@ class Attempt:
         ranks: The world size.
         first: The step that it resumes at.
         stride: Steps between two log steps.
-        dropped: Records that are lost on the last rank: before the first live point, and in the middle.
+        dropped: Records of the last rank that are lost, and as many points refused: at first, and in the middle.
     """
 
     run: str
@@ -245,7 +247,7 @@ def _send_states(folder: Path, attempt: Attempt, exporter: Exporter) -> None:
     for moment in attempt.live_times():
         for rank, live in lives:
             dropped = attempt.dropped_at(moment) if rank == attempt.ranks - 1 else 0
-            counts = SendingCounts(dropped, (), 0, 0, failed=False)
+            counts = SendingCounts(dropped, ((REASON, dropped),) if dropped else (), 0, 0, failed=False)
             points = live.make(counts, round(moment * 1000) * 10**6, ended=False)
             bodies += [part.body for part in points.parts(2**20)]
         if len(bodies) >= 256 or moment == attempt.live_times()[-1]:
