@@ -70,6 +70,7 @@ func (e *isolating) push(ctx context.Context, metrics pmetric.Metrics) error {
 // isolate sends groups in their order, ever smaller parts of those that are refused, and gives up what is refused alone.
 func (e *isolating) isolate(ctx context.Context, groups []group) error {
 	var bad []group
+	var newest pcommon.Timestamp
 	refusals := 0
 	for len(groups) > 0 {
 		next := groups[0]
@@ -84,6 +85,9 @@ func (e *isolating) isolate(ctx context.Context, groups []group) error {
 		switch next.answer.verdict {
 		case taken:
 			e.took(*next.answer)
+			for _, part := range next.pieces {
+				newest = max(newest, part.time)
+			}
 			continue
 		case wait:
 			return e.wait(*next.answer, "", append(append(bad, next), groups...))
@@ -99,7 +103,7 @@ func (e *isolating) isolate(ctx context.Context, groups []group) error {
 		}
 		groups = append(left, groups...)
 	}
-	return e.giveUp(ctx, bad)
+	return e.giveUp(ctx, bad, newest)
 }
 
 // alike tells whether each point of a refused group would be refused alone, and else returns what is left to send of
@@ -130,13 +134,18 @@ func (e *isolating) alike(ctx context.Context, of group, refusals int) (bool, []
 }
 
 // giveUp counts and names what was refused, once it is shown that the receiver takes something. Where the receiver may
-// have been at fault, it is asked once more.
-func (e *isolating) giveUp(ctx context.Context, bad []group) error {
+// have been at fault, it is asked once more. newest is the time of a point that it has just taken, 0 if there is none.
+func (e *isolating) giveUp(ctx context.Context, bad []group, newest pcommon.Timestamp) error {
 	if len(bad) == 0 {
 		e.mayRepeat = false
 		return nil
 	}
-	if reply := e.client.send(ctx, probe()); reply.verdict != taken {
+	reply := e.client.send(ctx, probe(pcommon.NewTimestampFromTime(time.Now())))
+	if newest > 0 && (reply.reason == tooFarAhead || reply.reason == tooOld) {
+		// This machine's own clock is wrong.
+		reply = e.client.send(ctx, probe(newest))
+	}
+	if reply.verdict != taken {
 		return e.wait(reply, nothingLost+bad[0].answer.text+"; a point of its own: ", bad)
 	}
 	for index, lost := range bad {
@@ -229,8 +238,8 @@ func pointIs(part piece, is func(pmetric.NumberDataPoint) bool) bool {
 	return false
 }
 
-// probe makes a request of one point that nothing is wrong with: it is new, and the present's.
-func probe() pmetric.Metrics {
+// probe makes a request of one point that nothing is wrong with.
+func probe(at pcommon.Timestamp) pmetric.Metrics {
 	made := pmetric.NewMetrics()
 	resource := made.ResourceMetrics().AppendEmpty()
 	resource.Resource().Attributes().PutStr("service.name", "otelcol-train")
@@ -238,7 +247,7 @@ func probe() pmetric.Metrics {
 	metric.SetName("otelcol.exporter.probe")
 	metric.SetDescription("Sent by a collector before it gives up points that this receiver has refused.")
 	point := metric.SetEmptyGauge().DataPoints().AppendEmpty()
-	point.SetTimestamp(pcommon.NewTimestampFromTime(time.Now()))
+	point.SetTimestamp(at)
 	point.SetIntValue(1)
 	return made
 }

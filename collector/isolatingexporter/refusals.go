@@ -3,6 +3,7 @@ package isolatingexporter
 import (
 	"context"
 	"fmt"
+	"slices"
 	"strings"
 	"sync"
 	"time"
@@ -97,7 +98,10 @@ func (r *refusals) add(resource pcommon.Map, name, reason, text string, points i
 		}
 	}
 	if len(sender) == 0 {
-		sender = []string{sorted(resource)}
+		for key, value := range resource.All() {
+			sender = append(sender, key+"="+value.AsString())
+		}
+		slices.Sort(sender)
 	}
 	who := oneLine(strings.Join(sender, " "))
 	key := who + "\x00" + name + "\x00" + reason

@@ -22,6 +22,7 @@ from tests.support.waiting import wait_until
 
 pytestmark = [pytest.mark.stack, pytest.mark.timeout(120)]
 BAD, PROBE = "bad", "otelcol.exporter.probe"
+TIME = 1
 BROKEN = (
     Response(404, text="404 page not found"),
     Response(400, text="out of bounds: timestamp is too far in the future"),
@@ -40,13 +41,16 @@ class Receiver:
     """The metrics of each request that was not refused for a fault of its own."""
     stored: list[str] = field(default_factory=list)
     refused: int = 0
+    behind: bool = False
+    """Whether its clock, as it sees it, is behind the collector's."""
     probed: bool = False
     """Whether it has refused a point of the collector's own."""
 
     def respond(self, body: bytes) -> Response:
         """Return its answer."""
         parts = ExportMetricsServiceRequest.FromString(body).resource_metrics
-        names = [metric.name for part in parts for scope in part.scope_metrics for metric in scope.metrics]
+        metrics = [metric for part in parts for scope in part.scope_metrics for metric in scope.metrics]
+        names = [metric.name for metric in metrics]
         if self.broken is not None:
             self.refused += 1
             self.probed = self.probed or names == [PROBE]
@@ -54,6 +58,8 @@ class Receiver:
         self.requests.append(set(names))
         if BAD in names:
             return Response(500, text="no such thing as bad")
+        if self.behind and any(metric.gauge.data_points[0].time_unix_nano > TIME for metric in metrics):
+            return Response(400, text="out of bounds: timestamp is too far in the future")
         self.stored += names
         return Response()
 
@@ -72,7 +78,7 @@ class Collector:
         part.resource.attributes.add(key="service.name").value.string_value = "sender"
         metrics = part.scope_metrics.add().metrics
         for name in names:
-            metrics.add(name=name).gauge.data_points.add(time_unix_nano=1, as_int=1)
+            metrics.add(name=name).gauge.data_points.add(time_unix_nano=TIME, as_int=1)
         with grpc.insecure_channel(self.address) as channel:
             MetricsServiceStub(channel).Export(request, timeout=10)  # type: ignore[no-untyped-call]
 
@@ -116,3 +122,7 @@ def test_refusal_of_everything_loses_nothing(tmp_path: Path) -> None:
         wait_until(lambda: len(receiver.requests) > before + 3, 30, "the next batch")
         assert receiver.requests[before:] == [{"four", "five"}, {BAD}, {PROBE}, {BAD}]
         assert sorted(receiver.stored) == sorted(["one", "two", "three", "four", "five", PROBE, PROBE])
+        receiver.behind, before = True, len(receiver.requests)
+        collector.send("six", BAD)
+        wait_until(lambda: len(receiver.requests) > before + 4, 30, "a batch of a collector whose clock is wrong")
+        assert receiver.requests[before:] == [{"six"}, {BAD}, {PROBE}, {PROBE}, {BAD}]
