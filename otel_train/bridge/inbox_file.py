@@ -13,7 +13,7 @@ logger = logging.getLogger(__name__)
 
 FREE_PAGES = 256
 """Unused pages that stay in the file, 1 MiB, for what comes next."""
-PAGES_AT_ONCE = 2048
+PAGES_AT_ONCE = 1024
 """Unused pages that are given back in one transaction; requests wait for it."""
 _INCREMENTAL = 2
 _LOGS = ("", "-wal")
@@ -59,6 +59,7 @@ def shrink(connection: sqlite3.Connection) -> bool:
     (free,) = connection.execute("PRAGMA freelist_count").fetchone()
     if free <= FREE_PAGES:
         return False
-    connection.execute(f"PRAGMA incremental_vacuum({min(free - FREE_PAGES, PAGES_AT_ONCE)})").fetchall()
+    # Not `execute`, which ends the statement after its first page.
+    connection.executescript(f"PRAGMA incremental_vacuum({min(free - FREE_PAGES, PAGES_AT_ONCE)})")
     connection.execute("PRAGMA wal_checkpoint(PASSIVE)").fetchone()  # only that shortens the file
     return bool(free - FREE_PAGES > PAGES_AT_ONCE)
