@@ -11,6 +11,7 @@ from typing import TYPE_CHECKING, NamedTuple
 from opentelemetry.proto.metrics.v1.metrics_pb2 import AggregationTemporality, DataPointFlags
 
 from otel_train.bridge.collection_times import align, data_points
+from otel_train.bridge.job_points import SETTING_NAME, SessionEnd, Setting, exit_codes, settings_in
 from otel_train.catalogue import MAX_TEXT, rank_name, rows
 
 if TYPE_CHECKING:
@@ -79,8 +80,10 @@ class Decoded:
     points: tuple[Point, ...]
     rejected: int = 0
     reason: str = ""
-    failed: frozenset[tuple[str, int]] = frozenset()
-    """Run and attempt of ranks whose session has failed."""
+    ends: tuple[SessionEnd, ...] = ()
+    """Ends of ranks' sessions."""
+    settings: tuple[Setting, ...] = ()
+    """Settings of the jobs."""
 
 
 class _RefusedError(Exception):
@@ -97,10 +100,11 @@ def decode(request: ExportMetricsServiceRequest) -> Decoded:
         request: The message of an OTLP sender; nothing in it is trusted.
 
     Returns:
-        The points, in the request's order, what was refused, and the attempts of which a rank has failed.
+        The points, in the request's order, what was refused, and what is told of the jobs.
     """
     points: list[Point] = []
-    failed: set[tuple[str, int]] = set()
+    ends: list[SessionEnd] = []
+    settings: list[Setting] = []
     rejected, reasons = 0, dict[str, None]()
     items = 0
     for length in _lengths(request):
@@ -109,32 +113,38 @@ def decode(request: ExportMetricsServiceRequest) -> Decoded:
             return Decoded((), items, f"a request has more than {MAX_ITEMS} resources, metrics and points; send less")
     for resource_metrics in request.resource_metrics:
         metrics = [metric for scope in resource_metrics.scope_metrics for metric in scope.metrics]
-        attributes, tells_failure = resource_metrics.resource.attributes, _tells_failure(metrics)
+        attributes, codes = resource_metrics.resource.attributes, list(exit_codes(metrics))
         try:
             is_first_rank = _is_first_rank(attributes)
-            identity = _identity(attributes) if is_first_rank or tells_failure else None
+            identity = _identity(attributes) if is_first_rank or codes else None
         except _RefusedError as error:
             rejected += sum(len(data_points(metric)) for metric in metrics)
             _note(reasons, error)
             continue
         if identity is None:
             continue
-        if tells_failure:
-            failed.add(identity)
+        ends.extend(SessionEnd(*identity, is_first_rank, *end) for end in codes)
         if not is_first_rank:
             continue
         align(resource_metrics.scope_metrics)
         step_ids: dict[int, StepId] = {}
         for metric in metrics:
+            if metric.name == SETTING_NAME:
+                taken = list(settings_in(metric, *identity))
+                settings.extend(setting for setting in taken if setting is not None)
+                if None in taken:
+                    rejected += taken.count(None)
+                    _note(reasons, f"a setting needs a name and a plain value of {MAX_TEXT} characters at most")
+                continue
             if metric.name != rows.STEP.name and rank_name(metric.name) is None:
                 continue
             for refusal in _take(metric, identity, step_ids, points):
                 rejected += 1
                 _note(reasons, refusal)
-    return Decoded(tuple(points), rejected, "; ".join(reasons), frozenset(failed))
+    return Decoded(tuple(points), rejected, "; ".join(reasons), tuple(ends), tuple(settings))
 
 
-def _note(reasons: dict[str, None], error: _RefusedError) -> None:
+def _note(reasons: dict[str, None], error: _RefusedError | str) -> None:
     """Note why something is refused, for its sender."""
     if len(reasons) < MOST_REASONS:
         reasons[str(error)] = None
@@ -171,15 +181,6 @@ def _is_first_rank(attributes: Sequence[KeyValue]) -> bool:
     """
     alone = _number(_attribute(attributes, SIZE_ATTRIBUTE)) == 1
     return alone or _number(_attribute(attributes, RANK_ATTRIBUTE)) in (None, 0)
-
-
-def _tells_failure(metrics: Sequence[Metric]) -> bool:
-    """Tell whether a rank's session has failed: its sidecar says so when it ends, and nothing otherwise."""
-    return any(
-        metric.name == rows.SESSION_FAILED.name
-        and any(_value(point, _kind(metric))[0] for point in data_points(metric))
-        for metric in metrics
-    )
 
 
 def _number(value: object) -> object:

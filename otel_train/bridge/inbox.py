@@ -16,13 +16,13 @@ from typing import Self
 from otel_train.bridge.arrivals import Added, Arrivals, Begun
 from otel_train.bridge.decode import Point, StepId
 from otel_train.bridge.errors import BridgeError, InboxFullError
-from otel_train.bridge.failed_attempts import FailedAttempts
 from otel_train.bridge.inbox_file import make_shrinkable, shrink, size_on_disk
 from otel_train.bridge.inbox_reader import InboxReader
 from otel_train.bridge.inbox_store import INBOX_FILE, SCHEMA, SCHEMA_VERSION, Store
+from otel_train.bridge.jobs import Jobs
 from otel_train.bridge.past_steps import PastSteps
 from otel_train.bridge.row_order import Due
-from otel_train.bridge.schema_upgrade import FROM_VERSION, upgrade
+from otel_train.bridge.schema_upgrade import FROM_VERSIONS, upgrade
 from otel_train.bridge.sealing import Sealing
 from otel_train.bridge.wandb_rows import Row
 from otel_train.paths import absolute
@@ -85,8 +85,8 @@ class Inbox:
             """Its database."""
             self.reader = InboxReader(self.store)
             """Reads what it holds, as any other process may."""
-            self.failed_attempts = FailedAttempts(self.store)
-            """Attempts of which a rank has failed."""
+            self.jobs = Jobs(self.store)
+            """What is known of the runs' jobs."""
             self._arrivals = Arrivals(connection, self._limits.max_series)
             self._past_steps = PastSteps(connection)
             self._live: dict[int, str] = {}
@@ -119,8 +119,8 @@ class Inbox:
             (version,) = self.store.connection.execute("PRAGMA user_version").fetchone()
             if version == SCHEMA_VERSION:
                 return
-            if version == FROM_VERSION:
-                upgrade(self.store.connection, SCHEMA)
+            if version in FROM_VERSIONS:
+                upgrade(self.store.connection, SCHEMA, version)
             elif version:
                 raise BridgeError(
                     f"its schema has version {version}, this otel_train writes {SCHEMA_VERSION}; have the release that "
@@ -137,6 +137,7 @@ class Inbox:
         self.store.forget()
         self._sealing.forget()
         self._past_steps.forget()
+        self.jobs.forget()
         self._live = dict(
             self.store.connection.execute(
                 "SELECT id, run_id FROM runs WHERE EXISTS (SELECT 1 FROM steps WHERE run = runs.id AND arrived > 0)"

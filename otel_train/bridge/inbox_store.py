@@ -17,7 +17,7 @@ from otel_train.bridge.wandb_rows import Arrived, Row, SeriesKey, build_row
 from otel_train.paths import absolute
 
 INBOX_FILE = "inbox.sqlite"
-SCHEMA_VERSION = 4
+SCHEMA_VERSION = 5
 _KINDS = {int(kind): kind for kind in Kind}
 
 SCHEMA = """
@@ -33,6 +33,12 @@ CREATE TABLE attempts (
     gap_ns INTEGER NOT NULL DEFAULT 0, last_ns INTEGER NOT NULL,
     PRIMARY KEY (run, attempt)
 ) WITHOUT ROWID;
+-- What is known of a run's job: of its newest attempt that tells anything.
+CREATE TABLE jobs (
+    run INTEGER PRIMARY KEY REFERENCES runs, attempt INTEGER NOT NULL, settings TEXT NOT NULL,  -- JSON by name
+    exit_code INTEGER, ended_ns INTEGER NOT NULL DEFAULT 0,  -- NULL and 0 while it goes on
+    revision INTEGER NOT NULL DEFAULT 1, told INTEGER NOT NULL DEFAULT 0  -- that wandb has durably
+);
 -- Steps that wandb does not have durably. A step without a point for wandb (arrived = 0) is a rank's own.
 CREATE TABLE steps (
     id INTEGER PRIMARY KEY, run INTEGER NOT NULL REFERENCES runs, attempt INTEGER NOT NULL, time_ns INTEGER NOT NULL,

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from dataclasses import dataclass, field
 
 MOST_OPEN = 256
@@ -13,6 +13,8 @@ OTHER_DESCRIPTORS = 150
 """Descriptors that are left for everything else: the senders' connections, the inbox, wandb's own."""
 IDLE_SECONDS = 600.0
 """Seconds after which a run that got no row is finished; when it goes on it is opened again, with a new file."""
+ENDED_SECONDS = 30.0
+"""The same for a run whose job has ended."""
 TURN_SECONDS = 30.0
 """Seconds for which a run stays open at least where more runs get rows than may be open."""
 
@@ -38,6 +40,8 @@ class OpenRun:
     """Whether it may have rows that were made and not given to the sink."""
     in_flight: dict[int, float] = field(default_factory=dict)
     """Time at which a row was written that is not durable yet, by its ordinal."""
+    revision: int = 0
+    """Revision of its job that the sink has been told."""
     looked: float = 0.0
     """Time of the last look at what is durable."""
 
@@ -103,9 +107,20 @@ class OpenRuns:
         self._queue.pop(run_id, None)
         return self._runs.pop(run_id, None)
 
-    def idle(self, now: float) -> list[str]:
-        """Return the runs that got no row for long, and whose rows are durable."""
-        return [run_id for run_id, run in self._runs.items() if not run.in_flight and now - run.used >= self._idle]
+    def idle(self, now: float, ended: Callable[[str], bool] = lambda _: False) -> list[str]:
+        """Return the runs that got no row for long, and whose rows are durable.
+
+        Args:
+            now: The present time.
+            ended: Tells whether the job of a run has ended.
+        """
+        shortest = min(ENDED_SECONDS, self._idle)
+        quiet = {run_id: now - run.used for run_id, run in self._runs.items() if not run.in_flight}
+        return [
+            run_id
+            for run_id, seconds in quiet.items()
+            if seconds >= self._idle or (seconds >= shortest and ended(run_id))
+        ]
 
     def clear(self) -> None:
         """Note that no run is open any more."""

@@ -94,16 +94,18 @@ class RequestStore:
     def _store(self, data: bytes) -> ExportMetricsServiceResponse:
         decoded = decode(ExportMetricsServiceRequest.FromString(data))
         added = self._inbox.add(decoded.points, self._now_ns())
-        self._inbox.failed_attempts.note(decoded.failed)
-        self._outages.worked("the inbox takes points again")
         rejected = decoded.rejected + added.refused
+        if decoded.settings or decoded.ends:
+            with self._inbox.transaction():
+                rejected += self._inbox.jobs.take(decoded.settings, decoded.ends)
+        self._outages.worked("the inbox takes points again")
         self.counts.duplicates += added.duplicates
         self.counts.late += added.late
         self.counts.refused_points += rejected
         if not rejected:
             return ExportMetricsServiceResponse()
-        beyond = "the run has too many series (--max-series), or the step too many points" if added.refused else ""
-        reason = "; ".join(filter(None, (decoded.reason, beyond)))
+        beyond = "the run has too many series (--max-series) or settings, or the step too many points"
+        reason = "; ".join(filter(None, (decoded.reason, beyond if rejected > decoded.rejected else "")))
         message = "points are refused, their sender is told: %s; bridge.points.refused counts them"
         self._warnings.warn(message, message, reason)
         return ExportMetricsServiceResponse(

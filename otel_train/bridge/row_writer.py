@@ -14,6 +14,8 @@ from otel_train.bridge.errors import BridgeError
 from otel_train.bridge.inbox import Inbox
 from otel_train.bridge.open_runs import OpenRun, OpenRuns
 from otel_train.bridge.row_order import Due
+from otel_train.bridge.run_config import config_of
+from otel_train.bridge.run_end import RUNS, RunEnd, run_end
 from otel_train.bridge.wandb_sink import RowSink
 from otel_train.log_once import OutageLogger
 
@@ -128,7 +130,8 @@ class Writer:
     def _pass(self, due: Due) -> bool:
         """Open the runs that have something to write, make their rows, write them, and read what is durable."""
         ready: list[str] = []
-        for run_id, unsealed in self._inbox.waiting_runs().items():
+        waiting = {**dict.fromkeys(self._inbox.jobs.untold(), False), **self._inbox.waiting_runs()}
+        for run_id, unsealed in waiting.items():
             has_work = unsealed or run_id not in self._open or self._open[run_id].has_unwritten
             if has_work and self._guarded(run_id, lambda name: self._opened(name, due)):
                 ready.append(run_id)
@@ -141,10 +144,20 @@ class Writer:
         for run_id in ready:
             if run_id in self._open:
                 more |= self._guarded(run_id, self._write)
+        for run_id in self._open:
+            if self._open[run_id].revision != self._inbox.jobs[run_id].revision:
+                self._guarded(run_id, self._describe)
         self._look()
-        for run_id in self._open.idle(time.monotonic()):
-            self._guarded(run_id, self._close)
+        for run_id in self._open.idle(time.monotonic(), lambda name: self._inbox.jobs[name].exit_code is not None):
+            self._guarded(run_id, lambda name: self._close(name, silent=True))
         return more
+
+    def _describe(self, run_id: str) -> bool:
+        """Tell the sink of the settings of a run's job, which have changed; how it ends is told when it is closed."""
+        run, job = self._open[run_id], self._inbox.jobs[run_id]
+        self._sink.describe(run_id, config_of(job.settings), RUNS if job.settings and job.exit_code is None else {})
+        run.revision = job.revision
+        return False
 
     def _watch(self) -> None:
         while not self._stopping.wait(STUCK_SECONDS / 10):
@@ -184,7 +197,7 @@ class Writer:
             return True
         # Opened before any row is made: an ordinal that wandb has already must not be given again.
         if not self._inbox.any_due(run_id, due, self._now_ns()) and (
-            run_id in self._open or not self._inbox.undelivered(run_id, limit=1)
+            run_id in self._open or not (self._inbox.jobs.is_untold(run_id) or self._inbox.undelivered(run_id, limit=1))
         ):
             return False
         if run_id in self._open:
@@ -259,13 +272,14 @@ class Writer:
             for ordinal in ordinals:
                 seen[run_id][0].in_flight.pop(ordinal, None)
 
-    def _close(self, run_id: str) -> bool:
+    def _close(self, run_id: str, *, silent: bool = False) -> bool:
+        """Finish a run; `silent` where nothing of it has come for long."""
         run = self._open.pop(run_id)
         self._inbox.seal_on_request(run_id)
         if run is not None:
             try:
-                failed = run_id in self._inbox.failed_attempts
-                self._mark_durable({run_id: (run, self._sink.close(run_id, failed=failed))})
+                end = run_end(self._inbox.jobs[run_id], silent=silent)
+                self._note_closed(run_id, run, end, self._sink.close(run_id, end))
             except sqlite3.Error:
                 raise
             except Exception as error:  # noqa: BLE001  # as above
@@ -273,20 +287,24 @@ class Writer:
                 self._reset()
         return False
 
+    def _note_closed(self, run_id: str, run: OpenRun, end: RunEnd, durable: Iterable[int]) -> None:
+        self._mark_durable({run_id: (run, durable)})
+        if end.is_final and end.revision:
+            with self._inbox.transaction(durable=False):
+                self._inbox.jobs.note_told(run_id, end.revision)
+
     def _close_all(self) -> None:
         """Finish every run, many at the same time: a finish waits for a file or a server."""
+        ends = {run_id: run_end(self._inbox.jobs[run_id], silent=False) for run_id in self._open}
         with ThreadPoolExecutor(FINISHERS, thread_name_prefix="otel_train-bridge-finish") as pool:
-            closing = {
-                run_id: pool.submit(self._sink.close, run_id, failed=run_id in self._inbox.failed_attempts)
-                for run_id in self._open
-            }
+            closing = {run_id: pool.submit(self._sink.close, run_id, end) for run_id, end in ends.items()}
         for run_id, closed in closing.items():
             run = self._open.pop(run_id)
             error = closed.exception()
             if error is not None:
                 logger.warning("wandb could not finish run %r (%s: %s)", run_id, type(error).__name__, error)
             elif run is not None:
-                self._mark_durable({run_id: (run, closed.result())})
+                self._note_closed(run_id, run, ends[run_id], closed.result())
 
     def _reset(self) -> None:
         """Give up all open runs: rows of one that failed could still arrive later, or its id stays taken."""

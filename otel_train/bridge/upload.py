@@ -7,15 +7,18 @@ sends twice are there twice. Here the server's last row tells what it has: each 
 from __future__ import annotations
 
 import fcntl
+import json
 import tempfile
 import time
 from collections.abc import Callable, Iterator
 from concurrent.futures import ThreadPoolExecutor
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from pathlib import Path
+from typing import Any
 
 from otel_train.bridge.errors import BridgeError, WandbFileError
 from otel_train.bridge.inbox import LOCK_FILE, SealedRow
+from otel_train.bridge.run_end import NO_END, RESERVED, RunEnd
 from otel_train.bridge.wandb_environment import neutral
 from otel_train.bridge.wandb_file import SUFFIX, WANDB_FOLDER, HistoryRow, TransactionLog, history_row
 from otel_train.bridge.wandb_processes import is_written
@@ -42,8 +45,10 @@ class Segment:
     rows: tuple[HistoryRow, ...]
     finished: bool
     """Whether wandb recorded the run's end in it."""
-    exit_code: int = 0
-    """Exit code that was recorded there: not 0 for a job that failed."""
+    end: RunEnd = NO_END
+    """The end that was recorded there."""
+    config: dict[str, Any] = field(default_factory=dict)
+    """Config that was recorded there."""
 
     @property
     def marker(self) -> Path:
@@ -57,7 +62,9 @@ def read_segment(path: Path) -> Segment | None:
     A damaged one is read up to the damage: no reader gets what is after it, and the bridge writes that again.
     """
     run_id = name = project = ""
-    finished, exit_code = False, 0
+    finished, end = False, NO_END
+    config: dict[str, Any] = {}
+    summary: dict[str, Any] = {}
     rows: list[HistoryRow] = []
     try:
         with TransactionLog(path) as log:
@@ -67,11 +74,25 @@ def read_segment(path: Path) -> Segment | None:
                         run_id, name, project = record.run.run_id, record.run.display_name, record.run.project
                     case "history":
                         rows.append(history_row(record.history))
+                    case "config":
+                        config |= _items(record.config)
+                    case "summary":
+                        summary |= {key: value for key, value in _items(record.summary).items() if key in RESERVED}
+                    case "preempting":
+                        end = end._replace(is_preempted=True)
                     case "exit":
-                        finished, exit_code = True, record.exit.exit_code
+                        finished, end = True, end._replace(exit_code=record.exit.exit_code)
     except (WandbFileError, ValueError):
         finished = False
-    return Segment(path, run_id, name, project, tuple(rows), finished, exit_code) if run_id else None
+    if not run_id:
+        return None
+    return Segment(path, run_id, name, project, tuple(rows), finished, end._replace(summary=summary), config)
+
+
+def _items(update: Any) -> dict[str, Any]:
+    """Return what wandb's record of a config or summary sets, by key of the top level; its own keys stay its own."""
+    items = {(item.key or item.nested_key[0]): item for item in update.update if item.key or len(item.nested_key) == 1}
+    return {key: json.loads(item.value_json) for key, item in items.items() if not key.startswith("_")}
 
 
 def closed_segments(state_dir: Path) -> tuple[dict[str, list[Segment]], int]:
@@ -137,7 +158,7 @@ def upload(state_dir: Path, project: str, tell: Callable[[str], None], *, dry_ru
         if dry_run:
             tell(f"{of} would be uploaded")
             continue
-        fresh = _upload_run(segments, project, rows) if rows else 0
+        fresh = _upload_run(segments, project, rows)
         for segment in segments:
             segment.marker.touch()
         tell(f"{of}, {fresh} of them new to the server")
@@ -170,17 +191,18 @@ def _upload_run(segments: list[Segment], project: str, rows: list[HistoryRow]) -
             finish_seconds=FINISH_SECONDS,
         )
         begin = run.starting_ordinal
-        if run.missing and rows[0].ordinal < begin:
+        if run.missing and rows and rows[0].ordinal < begin:
             run.finish()
             files = " ".join(str(segment.path.parent) for segment in segments)
             raise BridgeError(
                 f"the server has later rows of run {segments[0].run_id} and lacks {run.missing} before them, which "
                 f"only wandb itself can add: upload the files once with: wandb sync {files}"
             )
+        run.describe({key: value for segment in segments for key, value in segment.config.items()}, {})
         fresh = [row for row in rows if row.ordinal >= begin]
         for row in fresh:
             run.write(SealedRow(row.ordinal, round(row.timestamp * 1e9), row.values))
-        taken = [*run.finish(max(segments, key=lambda one: one.rows[-1].ordinal if one.rows else -1).exit_code)]
+        taken = [*run.finish(segments[-1].end)]
         deadline = time.monotonic() + CONFIRM_SECONDS
         while len(taken) < len(fresh) and time.monotonic() < deadline:
             time.sleep(1)

@@ -11,6 +11,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any, Literal
 
 from otel_train.bridge.errors import BridgeError, WandbFileError, WandbKeyError
+from otel_train.bridge.run_end import NO_END, RunEnd
 from otel_train.bridge.safe_names import display_name, safe_id
 from otel_train.bridge.wandb_file import WANDB_FOLDER, TransactionLog, wandb_files
 from otel_train.bridge.wandb_rows import STEP_KEY
@@ -63,9 +64,13 @@ class OfflineRun:
             self._last_durable = ordinals[-1]
         return ordinals
 
-    def finish(self, exit_code: int = 0) -> Iterable[int]:
-        """Finish it, as failed where the exit code is not 0, and return what has become durable."""
-        self._run.finish(exit_code)
+    def describe(self, config: dict[str, Any], summary: dict[str, Any]) -> None:
+        """Set its config and summary, beside what they have."""
+        _describe(self._run, config, summary)
+
+    def finish(self, end: RunEnd = NO_END) -> Iterable[int]:
+        """Finish it with its end, and return what has become durable."""
+        _finish(self._run, end)
         ordinals: list[int] = []
         deadline = time.monotonic() + 1
         try:
@@ -138,9 +143,13 @@ class OnlineRun:
         answer, self._answer = self._answer, None
         return self._up_to(answer.result()) if answer.exception() is None else []
 
-    def finish(self, exit_code: int = 0) -> Iterable[int]:
-        """Finish it, as failed where the exit code is not 0, and return what has become durable."""
-        self._run.finish(exit_code)
+    def describe(self, config: dict[str, Any], summary: dict[str, Any]) -> None:
+        """Set its config and summary, beside what they have."""
+        _describe(self._run, config, summary)
+
+    def finish(self, end: RunEnd = NO_END) -> Iterable[int]:
+        """Finish it with its end, and return what has become durable."""
+        _finish(self._run, end)
         return self.taken() if self._written > self._confirmed else []
 
     def taken(self) -> Iterable[int]:
@@ -237,6 +246,20 @@ def _init(
     run.define_metric(STEP_KEY)
     run.define_metric("*", step_metric=STEP_KEY)
     return run
+
+
+def _describe(run: Any, config: dict[str, Any], summary: dict[str, Any]) -> None:
+    if config:
+        run.config.update(config, allow_val_change=True)
+    if summary:
+        run.summary.update(summary)
+
+
+def _finish(run: Any, end: RunEnd) -> None:
+    _describe(run, {}, end.summary)
+    if end.is_preempted:
+        run.mark_preempting()
+    run.finish(end.exit_code)
 
 
 def _write(run: Any, sealed: SealedRow) -> None:

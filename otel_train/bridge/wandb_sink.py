@@ -10,7 +10,7 @@ from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
 from importlib import import_module
 from pathlib import Path
-from typing import TYPE_CHECKING, Protocol
+from typing import TYPE_CHECKING, Any, Protocol
 
 from otel_train.bridge.errors import BridgeError, WandbKeyError
 from otel_train.bridge.wandb_environment import neutral, without_reports
@@ -20,6 +20,7 @@ from otel_train.bridge.wandb_runs import OfflineRun, OnlineRun, stored
 
 if TYPE_CHECKING:
     from otel_train.bridge.inbox import SealedRow
+    from otel_train.bridge.run_end import RunEnd
 
 logger = logging.getLogger(__name__)
 
@@ -58,8 +59,11 @@ class RowSink(Protocol):
     def durable(self, run_id: str) -> Iterable[int]:
         """Return the ordinals of rows of an open run that have become durable since the last call."""
 
-    def close(self, run_id: str, *, failed: bool) -> Iterable[int]:
-        """Finish a run, as a failed one or not, and return what has become durable; one that is not open is left."""
+    def describe(self, run_id: str, config: dict[str, Any], summary: dict[str, Any]) -> None:
+        """Set config and summary of an open run, beside what an earlier attempt had."""
+
+    def close(self, run_id: str, end: RunEnd) -> Iterable[int]:
+        """Finish a run with its end, and return what has become durable; one that is not open is left."""
 
     def reset(self) -> None:
         """Give up every open run: nothing that was written before becomes durable after this."""
@@ -132,10 +136,14 @@ class WandbSink:
         """Return the ordinals of rows of an open run that have become durable since the last call."""
         return self._runs[run_id].durable()
 
-    def close(self, run_id: str, *, failed: bool) -> Iterable[int]:
-        """Finish a run, as a failed one or not, and return what has become durable; one that is not open is left."""
+    def describe(self, run_id: str, config: dict[str, Any], summary: dict[str, Any]) -> None:
+        """Set config and summary of an open run, beside what an earlier attempt had."""
+        self._runs[run_id].describe(config, summary)
+
+    def close(self, run_id: str, end: RunEnd) -> Iterable[int]:
+        """Finish a run with its end, and return what has become durable; one that is not open is left."""
         run = self._runs.pop(run_id, None)
-        return [] if run is None else run.finish(int(failed))
+        return [] if run is None else run.finish(end)
 
     def reset(self) -> None:
         """Give up every open run: nothing that was written before becomes durable after this."""

@@ -13,6 +13,10 @@ RANK_SUFFIX = "_rank"
 MAX_TEXT = 512
 """Characters of a run's id, a metric's name or an attribute's value; the bridge takes no longer ones."""
 
+CONFIG_PREFIX = "config."
+"""Beginning of a setting that is of the user's own configuration."""
+SETTING_VALUE = "value"
+"""The attribute with a setting's value."""
 BY_SOURCE = MODALITY_SHARE.attribute
 """The attribute by which the series of a user's scalar by source differ."""
 MOST_BY_SOURCE = 16_384

@@ -106,9 +106,19 @@ SESSION_FAILED = Metric(
     "telemetry.session.failed",
     Reduction.LOCAL,
     Instrument.GAUGE,
-    "{session}",
-    description="1 for a rank whose session was ended by an exception, a signal or its process's death; else not sent.",
+    "{code}",
+    description="Exit code of a rank whose session has ended: 0 for a good end, N for SystemExit(N), 128 + N for "
+    "signal N, 137 for a process that died without a word, else 1.",
     remedy="Run `otel-train doctor` on the rank's node: it names how each rank ended.",
+)
+SETTING = Metric(
+    "telemetry.setting",
+    Reduction.LOCAL,
+    Instrument.GAUGE,
+    "{setting}",
+    description="1 for each setting of the job, with the attributes `setting` and `value`: the sizes, versions and "
+    "configuration that wandb shows as a run's config. Rank 0's, as the cluster's.",
+    attribute="setting",
 )
 STEP_POINTS = Metric(
     "telemetry.step.points",
@@ -133,6 +143,7 @@ PIPELINE: tuple[Metric, ...] = (
     REDUCTIONS_ABANDONED,
     SIDECAR_RESTARTS,
     SESSION_FAILED,
+    SETTING,
     STEP_POINTS,
     STEP_ORDINAL,
 )

@@ -17,6 +17,7 @@ from otel_train.integrations.fit_session import FitSession, SavedMeter
 from otel_train.integrations.logged_fit import LoggedFit
 from otel_train.integrations.logging_ranks import logging_group
 from otel_train.step import Source, Telemetry
+from otel_train.step.user_config import config_facts
 
 
 class OtelTrainTracker(GeneralTracker):  # type: ignore[misc]  # its types are not there
@@ -62,7 +63,7 @@ class OtelTrainTracker(GeneralTracker):  # type: ignore[misc]  # its types are n
 
     def store_init_configuration(self, values: Mapping[str, Any]) -> None:
         """Keep the configuration that `init_trackers` was given."""
-        self.facts.update({f"config.{name}": value for name, value in values.items()})
+        self.facts.update(config_facts(values))
 
     def log(self, values: Mapping[str, Any], step: int | None = None, **_: Any) -> None:
         """Record numbers, or tensors of one element on any device; `accelerator.log` calls it on every process."""

@@ -291,13 +291,9 @@ class StreamMixingDataset(IterableDataset[MixedBatch]):
     @property
     def facts(self) -> dict[str, str | float]:
         """Configuration, for people who look at a ring."""
-        return {
-            **self.meter.facts,
-            "mixing.batch_size": self.batch_size,
-            "mixing.rows_per_step": self.rows_per_step,
-            "mixing.streams": len(self._streams),
-            "mixing.seed": self.seed,
-        }
+        own = {f"mixing.{name}": getattr(self, name) for name in ("batch_size", "rows_per_step", "seed")}
+        own |= {"mixing.streams": len(self._streams), "mixing.weights_change": callable(self._weights)}
+        return {**self.meter.facts, **own}
 
     @property
     def needs_clock(self) -> bool:

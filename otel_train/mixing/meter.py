@@ -21,6 +21,9 @@ from otel_train.native.arrays import overwrite
 from otel_train.training_counter import TAG_ROWS, TrainingCounter
 from otel_train.untraced import untraced
 
+MOST_NAMED = 64
+"""Modalities whose weights are named among the facts."""
+
 
 @untraced
 class MixingMeter(TrainingCounter, counting="pick pick_batch restart", instead=TAG_ROWS):
@@ -94,7 +97,9 @@ class MixingMeter(TrainingCounter, counting="pick pick_batch restart", instead=T
     def facts(self) -> dict[str, str | float]:
         """Configuration, for people who look at a ring."""
         unit = self._unit.facts(self._picks.total, self._picks.draws)
-        return {"mixing.readers": len(self._slots), "mixing.horizon": self.horizon, **unit}
+        few = self._weights if len(self._weights) <= MOST_NAMED else {}
+        weights = {f"mixing.weights.{modality}": weight for modality, weight in few.items()}
+        return {"mixing.readers": len(self._slots), "mixing.horizon": self.horizon, **unit, **weights}
 
     # -- what happens at the pick site ---------------------------------------------------------------------------
 

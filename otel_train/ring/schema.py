@@ -19,7 +19,7 @@ _PLAIN = (Reduction.MEAN, Reduction.SUM, Reduction.MAX, Reduction.MIN, Reduction
 
 Fact = str | int | float | bool
 """Value of a setting of a job, such as the steps in an interval."""
-MAX_FACTS = 256
+MAX_FACTS = 512
 _LARGEST_FACT = 2.0**63
 """Bound of the numbers among the facts; NaN and infinite ones are left out too."""
 

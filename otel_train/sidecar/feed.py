@@ -149,7 +149,7 @@ class RingFeed:
         All records may have been acknowledged while the rank lived, and its sidecar have died with it.
         """
         ended = self.ended
-        return not ended or self.reader.end_told or not self._live.counts(self._cursor, {}, ended=ended).failed
+        return not ended or self.reader.end_told or not self._live.counts(self._cursor, {}, ended=ended).exit_code
 
     def next(self, max_bytes: int = MAX_BYTES, *, live: bool = True) -> Batch | None:
         """Return the next batch without moving the cursor, or None when there is nothing to do.
@@ -327,5 +327,5 @@ class RingFeed:
             self.limit = min(self._most, 2 * self.limit)
         if batch.live is not None:
             self._live.acknowledge(batch.counts)
-            if batch.counts.failed:
+            if batch.counts.exit_code is not None:
                 self.reader.note_end_told()

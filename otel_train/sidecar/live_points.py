@@ -8,12 +8,16 @@ from typing import NamedTuple
 from otel_train.catalogue import rows
 from otel_train.refusals import Refusal
 from otel_train.ring import Cursor, RingReader
+from otel_train.sidecar.exit_codes import exit_code
 from otel_train.sidecar.points import Origin, PointBuilder
+from otel_train.sidecar.settings import settings_of
 
 MIN_INTERVAL_NS = 10**9
 """Least time between two times that a rank's age is sent."""
 LIVE_STEP_NS = 10**6
 """Least time between two times of live points: stores count in milliseconds."""
+SETTINGS_NS = 240 * 10**9
+"""Time after which settings are sent again: stores look five minutes back, and a receiver may be a new one."""
 
 
 class SendingCounts(NamedTuple):
@@ -27,8 +31,8 @@ class SendingCounts(NamedTuple):
     """Reductions that the rank has thrown away."""
     restarts: int
     """Times that the sidecar was started again."""
-    failed: bool
-    """Whether the rank's session has ended, and not by being closed."""
+    exit_code: int | None
+    """How the rank's session has ended; None where it goes on."""
 
 
 class LivePoints:
@@ -50,6 +54,8 @@ class LivePoints:
         """Wall clock time at which points were made last."""
         self._newest_ns = 0
         """Newest time of the points."""
+        self._settings_ns = 0
+        """Time of the settings that the receiver has."""
         self._acknowledged: SendingCounts | None = None
         self._begun = {Refusal.REJECTED, *reader.refused}
         """Reasons whose counts the receiver has had, 0 at least; that of `REJECTED` begins with the first points."""
@@ -57,9 +63,9 @@ class LivePoints:
     def counts(self, cursor: Cursor, refused: Mapping[str, int], *, ended: bool) -> SendingCounts:
         """Return the counts at a cursor, of a rank that has ended or not."""
         progress = self._reader.progress
-        failed = ended and (not progress.closed or bool(self._reader.error))
+        code = exit_code(progress.end, self._reader.error) if ended else None
         reasons = {Refusal.REJECTED: 0, **refused}
-        return SendingCounts(cursor.dropped, tuple(sorted(reasons.items())), progress.abandoned, self._restarts, failed)
+        return SendingCounts(cursor.dropped, tuple(sorted(reasons.items())), progress.abandoned, self._restarts, code)
 
     def are_due(self, counts: SendingCounts, cursor: Cursor, now_ns: int, *, ended: bool) -> bool:
         """Tell whether it is time for points: once an interval, and after the last record where counts have changed."""
@@ -93,12 +99,16 @@ class LivePoints:
         self._begun.update(begin)
         builder.add_pipeline(rows.REDUCTIONS_ABANDONED, now_ns, counts.abandoned)
         builder.add_pipeline(rows.SIDECAR_RESTARTS, now_ns, counts.restarts)
-        if counts.failed:
-            builder.add_pipeline(rows.SESSION_FAILED, now_ns, 1)
+        if counts.exit_code is not None:
+            builder.add_pipeline(rows.SESSION_FAILED, now_ns, counts.exit_code)
         lag_ns = 0 if oldest_ns is None else now_ns - oldest_ns
         builder.add_pipeline(rows.EXPORT_LAG, now_ns, max(0.0, lag_ns / 1e9))
+        if now_ns - self._settings_ns >= SETTINGS_NS:
+            builder.add_settings(settings_of(self._reader.identity, self._reader.facts), now_ns)
         return builder
 
     def acknowledge(self, counts: SendingCounts) -> None:
         """Note that the receiver has points with these counts."""
         self._acknowledged = counts
+        if self._newest_ns - self._settings_ns >= SETTINGS_NS:
+            self._settings_ns = self._newest_ns

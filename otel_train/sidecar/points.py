@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections import defaultdict
-from collections.abc import Container, Sequence
+from collections.abc import Container, Mapping, Sequence
 from typing import Any, NamedTuple
 
 from opentelemetry.exporter.otlp.proto.common.metrics_encoder import encode_metrics
@@ -16,8 +16,10 @@ from otel_train.catalogue import Instrument, Layout, Phase, cluster_name, rows
 from otel_train.catalogue import Metric as Row
 from otel_train.catalogue import Series as Entry
 from otel_train.refusals import OTHER, Refusal
-from otel_train.ring import Identity
+from otel_train.ring import Fact, Identity
 from otel_train.sidecar.point_templates import Series
+from otel_train.sidecar.settings import NAME as SETTING_NAME
+from otel_train.sidecar.settings import setting_points
 
 SCOPE = InstrumentationScope("otel_train")
 LIVE_SUFFIX = "/sidecar"
@@ -91,10 +93,12 @@ class Origin:
         self.pipeline = {
             (row.name, value): Series(row.name, row, row.instrument, start_ns, attribute=value)
             for row in rows.PIPELINE
+            if row is not rows.SETTING
             for value in _VALUES.get(row, ("",))
         }
         """By name and, where it has an attribute, by that."""
-        for series in (self.step, self.step_points, self.step_ordinal, *self.pipeline.values()):
+        self.setting = Series(SETTING_NAME, rows.SETTING, Instrument.GAUGE, 0)
+        for series in (self.step, self.step_points, self.step_ordinal, self.setting, *self.pipeline.values()):
             self.metrics[series.key] = series.metric
         self.series_of(layout)
 
@@ -210,6 +214,11 @@ class PointBuilder:
     def add_pipeline(self, row: Row, time_ns: int, value: float, attribute_value: str = "") -> None:
         """Add a fact about the pipeline itself."""
         self._add(self._origin.pipeline[row.name, attribute_value], time_ns, value)
+
+    def add_settings(self, settings: Mapping[str, Fact], time_ns: int) -> None:
+        """Add the job's settings."""
+        for point in setting_points(settings, time_ns):
+            self.add(self._origin.setting.key, point)
 
     def _add_all(
         self,

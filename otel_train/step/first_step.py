@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import contextlib
 import logging
+import platform
 from collections.abc import Mapping, Sequence
 from dataclasses import replace
 from pathlib import Path
@@ -11,7 +12,8 @@ from typing import Any
 
 import torch
 
-from otel_train.catalogue import BY_SOURCE, Instrument, Metric, Reduction
+from otel_train import __version__
+from otel_train.catalogue import BY_SOURCE, CONFIG_PREFIX, Instrument, Metric, Reduction
 from otel_train.exceptions import ConfigurationError, RingError
 from otel_train.log_once import OnceLogger
 from otel_train.native import IMPLEMENTATION
@@ -30,6 +32,7 @@ from otel_train.ring import (
 )
 from otel_train.step.attempts import warn_of_other_jobs
 from otel_train.step.dtensors import natural_reduction
+from otel_train.step.git_commit import git_facts
 from otel_train.step.late_scalars import TOO_MANY
 from otel_train.step.options import SessionOptions
 from otel_train.step.per_row import PerRow
@@ -201,10 +204,23 @@ def watch_phases(sources: Sequence[Source], ring: RingWriter) -> None:
         watch_source(source, ring.enter)
 
 
-def session_facts(sources: Sequence[Source], options: SessionOptions, facts: Mapping[str, Fact]) -> dict[str, Fact]:
-    """Return how the job is set up, for people who look at the ring."""
+def session_facts(
+    sources: Sequence[Source], options: SessionOptions, facts: Mapping[str, Fact], identity: Identity
+) -> dict[str, Fact]:
+    """Return how the job is set up, for people who look at the ring, and for wandb.
+
+    Args:
+        sources: What measures.
+        options: The session's.
+        facts: What else is known of the job.
+        identity: This rank's; the first one speaks for the job.
+    """
+    is_first = identity.rank == 0 or identity.world_size == 1
     named = {f"telemetry.{name}": getattr(options, name) for name in ("log_every", "blocking")}
-    every: dict[str, Fact] = {**facts, **named, "telemetry.core": IMPLEMENTATION, "torch": str(torch.__version__)}
+    versions = {"torch": str(torch.__version__), "python": platform.python_version(), "otel_train": __version__}
+    every: dict[str, Fact] = {**named, "telemetry.core": IMPLEMENTATION, **versions}
+    every |= git_facts() if is_first else {}
+    every |= {name: value for name, value in facts.items() if is_first or not name.startswith(CONFIG_PREFIX)}
     for source in sources:
         try:
             every |= facts_of(source)

@@ -92,7 +92,8 @@ def agree_identity(
         service_name=environment.attributes.get(SERVICE_NAME) or "otel_train",
         attributes=dict(environment.attributes),
     )
-    facts: dict[str, Fact] = {"job.local_world_size": local.world_size}
+    hosts = len({tuple(claim)[:2] for _, _, _, claim, _, _ in gathered})
+    facts: dict[str, Fact] = {"job.local_world_size": local.world_size, "job.hosts": hosts}
     if agent and not chosen:
         facts[LAUNCH] = agent
     return Agreed(identity, directory, facts)

@@ -6,7 +6,7 @@ from collections.abc import Sequence
 from functools import partial
 from importlib import import_module
 from pathlib import Path
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 from otel_train.exceptions import ConfigurationError
 from otel_train.paths import absolute
@@ -41,6 +41,7 @@ def init(
     ring_records: int | None = None,
     ring_bytes: int | None = None,
     events: EventSink | None = None,
+    config: Any = None,
 ) -> Telemetry:
     """Begin telemetry on this rank; every rank of the group calls it.
 
@@ -87,6 +88,10 @@ def init(
         ring_bytes: Bytes that a ring takes at most; when None `OTEL_TRAIN_RING_BYTES`, or 16 MiB. The rings of all
             ranks of a machine take a quarter of what is free there at most.
         events: Takes a "drain" event at each log step, after those of the sources.
+        config: The job's hyperparameters, which wandb shows as the run's config, beside sizes, versions and the git
+            commit: a mapping, a dataclass or argparse's namespace, nested or not, of 384 values at most. What is no
+            text, number or truth value becomes text; rank 0's counts. Whoever may look at the run sees it: leave
+            secrets out.
 
     Returns:
         The session; also a context manager that closes it.
@@ -99,6 +104,7 @@ def init(
     from otel_train.step.options import SessionOptions, checked_seconds  # noqa: PLC0415
     from otel_train.step.rank_group import group_exists  # noqa: PLC0415
     from otel_train.step.telemetry import Telemetry  # noqa: PLC0415
+    from otel_train.step.user_config import config_facts  # noqa: PLC0415
     from otel_train.step.value_source import drain_of  # noqa: PLC0415
 
     environment = Environment.read()
@@ -114,6 +120,7 @@ def init(
         ring_bytes=environment.ring_bytes if ring_bytes is None else ring_bytes,
     )
     rank_interval = checked_seconds("rank_interval", rank_interval)
+    facts = config_facts(config)
     if environment.disabled:
         return Telemetry(sources=sources, metrics=metrics, options=options)
     if process_group is not None and not group_exists():
@@ -138,7 +145,7 @@ def init(
         join=partial(join_job, membership),
         keep_run_id=bool(membership.run_id),
         events=events,
-        facts={"telemetry.rank_interval": rank_interval},
+        facts={"telemetry.rank_interval": rank_interval, **facts},
     )
     if group_exists():
         try:

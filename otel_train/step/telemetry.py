@@ -258,7 +258,7 @@ class Telemetry:
             max_in_flight=self.options.max_in_flight,
             timeout=self.options.reduction_timeout,
         )
-        facts = first_step.session_facts(self._sources, self.options, self._facts)
+        facts = first_step.session_facts(self._sources, self.options, self._facts, self.identity)
         ring = first_step.open_ring(
             self.ring_dir,
             self.identity,

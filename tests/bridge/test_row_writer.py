@@ -12,9 +12,11 @@ from typing import Any
 from otel_train.bridge import Inbox, read_run, wandb_files
 from otel_train.bridge.decode import decode
 from otel_train.bridge.inbox import SealedRow
+from otel_train.bridge.job_points import SessionEnd, Setting
 from otel_train.bridge.open_runs import OpenRuns
 from otel_train.bridge.row_order import Due
 from otel_train.bridge.row_writer import Writer
+from otel_train.bridge.run_end import STATE_KEY, RunEnd
 from otel_train.bridge.wandb_rows import STEP_KEY
 from otel_train.bridge.wandb_sink import Opened
 from tests.support.step_requests import runs_request, step_request
@@ -31,7 +33,8 @@ class MemorySink:
         self.rows: list[tuple[str, int]] = []
         self.open_now: set[str] = set()
         self.most = 0
-        self.failed: list[bool] = []
+        self.ends: list[RunEnd] = []
+        self.configs: list[dict[str, Any]] = []
         self._fresh: dict[str, list[int]] = {}
 
     def prepare(self) -> None:
@@ -55,9 +58,13 @@ class MemorySink:
         fresh, self._fresh[run_id] = self._fresh[run_id], []
         return fresh
 
-    def close(self, run_id: str, *, failed: bool) -> Iterable[int]:
-        """Remove it from the open ones, and note whether it has failed."""
-        self.failed.append(failed)
+    def describe(self, _: str, config: dict[str, Any], __: dict[str, Any]) -> None:
+        """Keep a config."""
+        self.configs.append(config)
+
+    def close(self, run_id: str, end: RunEnd) -> Iterable[int]:
+        """Remove it from the open ones, and keep its end."""
+        self.ends.append(end)
         self.open_now.discard(run_id)
         return self._fresh.pop(run_id, [])
 
@@ -124,16 +131,35 @@ def test_idle_run_is_reopened(inbox: Inbox) -> None:
 
 
 def test_idle_run_ends_as_job_did(inbox: Inbox) -> None:
-    """A run that is finished because it is idle has failed where its job has, and not where a later attempt follows."""
+    """A run that is finished because it is idle ends as its job did, and not where a later attempt follows."""
     sink = MemorySink()
     writer = Writer(inbox, sink, Due(settle_ns=10**12, linger_ns=0), open_runs=OpenRuns(9, 0.2), interval=0.01)
     writer.start()
-    inbox.failed_attempts.note([("run", 1)])
     for attempt in (1, 2):
-        inbox.add(decode(step_request(1, {"loss": 0.5}, attempt=attempt)).points, time.time_ns())
-        wait_until(lambda count=attempt: len(sink.failed) == count, 30, "the end of the idle run")  # type: ignore[misc]
+        with inbox.transaction():
+            inbox.add(decode(step_request(1, {"loss": 0.5}, attempt=attempt)).points, time.time_ns())
+            inbox.jobs.take([], [SessionEnd("run", 1, True, 3)])
+        wait_until(lambda count=attempt: len(sink.ends) == count, 30, "the end of the idle run")  # type: ignore[misc]
     assert writer.stop(10)
-    assert sink.failed == [True, False]
+    assert [end.exit_code for end in sink.ends] == [3, 0]
+
+
+def test_silent_job_has_crashed(inbox: Inbox) -> None:
+    """A job that told its settings and never its end has crashed when it is idle, also where no bridge was there."""
+    inbox.add(decode(step_request(1, {"loss": 0.5})).points, time.time_ns())
+    inbox.jobs.take([Setting("run", 1, "ledger.capacity", 64)], [])
+    ends = []
+    for idle in (60.0, 0.2, 0.2):  # the first bridge is stopped before it can tell, the last has nothing to tell
+        sink = MemorySink()
+        writer = Writer(inbox, sink, Due(settle_ns=10**12, linger_ns=0), open_runs=OpenRuns(9, idle), interval=0.01)
+        writer.start()
+        if idle > 1:
+            wait_until(lambda rows=sink.rows, config=sink.configs: rows and config, 30, "the run")  # type: ignore[misc]
+        wait_until(lambda: idle > 1 or not inbox.jobs.untold(), 30, "the run's end")  # noqa: B023
+        assert writer.stop(10)
+        ends += [(end.exit_code, end.summary.get(STATE_KEY)) for end in sink.ends]
+        assert sink.configs == [{"ledger": {"capacity": 64}}] * len(sink.ends)
+    assert ends == [(0, "running"), (137, "crashed")]
 
 
 def test_unsynced_row_stays_undelivered(inbox: Inbox) -> None:

@@ -12,10 +12,11 @@ from otel_train.bridge import BridgeError, Inbox
 from otel_train.bridge.arrivals import Added
 from otel_train.bridge.decode import decode
 from otel_train.bridge.inbox_store import INBOX_FILE
+from otel_train.bridge.job_points import Setting
 from otel_train.bridge.row_order import Due
 from otel_train.bridge.wandb_rows import STEP_KEY
 from otel_train.catalogue import cluster_name, rows
-from tests.support.step_requests import BASE_NS, SECOND, step_request
+from tests.support.step_requests import BASE_NS, SECOND, numbered_points, step_request
 
 
 def test_upgrade_keeps_undelivered_rows(tmp_path: Path) -> None:
@@ -74,3 +75,14 @@ def test_unknown_schema_is_refused(tmp_path: Path) -> None:
     for _ in range(2):
         with pytest.raises(BridgeError, match=r"version 99.*another --state"):
             Inbox(tmp_path)
+
+
+def test_upgrade_adds_jobs(tmp_path: Path) -> None:
+    """An inbox without the table of jobs gets one, and keeps everything else."""
+    with Inbox(tmp_path) as inbox:
+        inbox.add(numbered_points(1), 0)
+    with closing(sqlite3.connect(tmp_path / INBOX_FILE)) as connection:
+        connection.executescript("DROP TABLE jobs; PRAGMA user_version = 4")
+    with Inbox(tmp_path) as inbox:
+        inbox.jobs.take([Setting("run", 1, "lr", 0.1)], [])
+        assert (inbox.waiting_runs(), inbox.jobs["run"].settings) == ({"run": True}, {"lr": 0.1})

@@ -49,6 +49,7 @@ def test_wandb_reports_on_request(tmp_path: Path, asked: dict[str, str], threads
         import sys, threading
         from pathlib import Path
         from otel_train.bridge.inbox import SealedRow
+        from otel_train.bridge.run_end import RunEnd
         from otel_train.bridge.wandb_sink import WandbSink
 
         sink = WandbSink(Path(sys.argv[1]), "offline", "p")
@@ -56,7 +57,7 @@ def test_wandb_reports_on_request(tmp_path: Path, asked: dict[str, str], threads
         sink.open("run", None)
         sink.write("run", SealedRow(0, 1, {"loss": 0.5}))
         print(sum(thread.name.startswith("Otel") for thread in threading.enumerate()))
-        sink.close("run", failed=False)
+        sink.close("run", RunEnd(0, {}))
     """
     command = [sys.executable, "-c", textwrap.dedent(program), str(tmp_path)]
     done = subprocess.run(command, env=clean_environment(**asked), stdout=subprocess.PIPE, text=True, check=True)

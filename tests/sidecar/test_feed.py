@@ -85,6 +85,12 @@ def test_hanging_rank_shows_its_phase(tmp_path: Path, monkeypatch: pytest.Monkey
         assert feed.next() is None
         now[0] += SECOND
     rank.ring.close(2, 0)
+    batch = feed.next()
+    assert batch is not None
+    assert batch.live is not None
+    assert rows.SESSION_FAILED.name in batch.live.names
+    assert rows.STEP_AGE.name not in batch.live.names
+    feed.commit(batch)
     assert feed.next() is None
     assert feed.drained
     assert receiver.values(rows.STEP.name) == [1, 2]

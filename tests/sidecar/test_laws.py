@@ -15,6 +15,7 @@ from otel_train.catalogue import rows
 from otel_train.otlp.answers import Answer, Verdict
 from otel_train.ring import Kind
 from otel_train.sidecar.points import LIVE_SUFFIX
+from otel_train.sidecar.settings import NAME as SETTING_NAME
 from tests.support.otlp_store import Sent, Store
 from tests.support.rank_ring import Rank, feeds, sender, time_of
 
@@ -120,8 +121,8 @@ def test_live_points_have_own_instance(rank: Rank, tmp_path: Path) -> None:
     store = Store()
     sender(store, tmp_path).send_all(feeds(tmp_path))
     names = {point.name for point in store.requests[0] if point.instance.endswith(LIVE_SUFFIX)}
-    elsewhere = (rows.STEP, rows.STEP_POINTS, rows.STEP_ORDINAL, rows.SESSION_FAILED)
-    assert names == {row.name for row in rows.PIPELINE if row not in elsewhere}
+    elsewhere = (rows.STEP, rows.STEP_POINTS, rows.STEP_ORDINAL, rows.SESSION_FAILED, rows.SETTING)
+    assert names == {SETTING_NAME, *(row.name for row in rows.PIPELINE if row not in elsewhere)}
     assert all(point.instance == "run/7/0" for point in store.requests[0] if point.name not in names)
     last = [point.instance.endswith(LIVE_SUFFIX) for point in store.requests[0]]
     assert last == sorted(last)

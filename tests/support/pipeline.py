@@ -98,7 +98,7 @@ class Pipeline:
         self.bridge.start()
         segment = read_segment(wandb_files(self.bridge.state, run_id)[-1])
         assert segment is not None
-        return segment.exit_code
+        return segment.end.exit_code
 
     def stop(self) -> None:
         self.collector.stop()

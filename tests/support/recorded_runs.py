@@ -247,7 +247,7 @@ def _send_states(folder: Path, attempt: Attempt, exporter: Exporter) -> None:
     for moment in attempt.live_times():
         for rank, live in lives:
             dropped = attempt.dropped_at(moment) if rank == attempt.ranks - 1 else 0
-            counts = SendingCounts(dropped, ((REASON, dropped),) if dropped else (), 0, 0, failed=False)
+            counts = SendingCounts(dropped, ((REASON, dropped),) if dropped else (), 0, 0, exit_code=None)
             points = live.make(counts, round(moment * 1000) * 10**6, ended=False)
             bodies += [part.body for part in points.parts(2**20)]
         if len(bodies) >= 256 or moment == attempt.live_times()[-1]:

@@ -21,7 +21,7 @@ from typing import Any, Self
 from otel_train.bridge.wandb_rows import STEP_KEY
 
 ENTITY = "fake-entity"
-HISTORY_FILE = "wandb-history.jsonl"
+HISTORY_FILE, SUMMARY_FILE = "wandb-history.jsonl", "wandb-summary.json"
 
 
 @dataclass(slots=True)
@@ -33,6 +33,8 @@ class _Run:
     repeated: list[int] = field(default_factory=list)
     overwritten: list[int] = field(default_factory=list)
     exit_code: int | None = None
+    preempting: bool = False
+    summary: dict[str, Any] = field(default_factory=dict)
 
     def put(self, offset: int, line: str) -> None:
         if offset in self.lines:
@@ -120,6 +122,22 @@ class FakeWandb:
         with self._lock:
             return self._runs[run_id].exit_code
 
+    def is_preempting(self, run_id: str) -> bool:
+        """Tell whether a run was said to be about to be preempted."""
+        with self._lock:
+            return self._runs[run_id].preempting
+
+    def config(self, run_id: str) -> dict[str, Any]:
+        """Return a run's config, without wandb's own."""
+        with self._lock:
+            config = json.loads(self._runs[run_id].config)
+        return {key: entry["value"] for key, entry in config.items() if not key.startswith("_")}
+
+    def summary(self, run_id: str) -> dict[str, Any]:
+        """Return a run's summary."""
+        with self._lock:
+            return dict(self._runs[run_id].summary)
+
     def steps(self, run_id: str) -> list[int]:
         """Return the train steps of a run's rows, after a check that no line was sent twice or overwritten."""
         assert not self.overwritten(run_id)
@@ -177,6 +195,9 @@ class FakeWandb:
             case ["files", _, _, run_id, "file_stream"]:
                 sent = json.loads(body)
                 history = sent.get("files", {}).get(HISTORY_FILE, {"offset": 0, "content": []})
+                for line in sent.get("files", {}).get(SUMMARY_FILE, {"content": []})["content"]:
+                    self._runs[run_id].summary = json.loads(line)
+                self._runs[run_id].preempting |= bool(sent.get("preempting"))
                 if sent.get("complete"):
                     self._runs[run_id].exit_code = sent["exitcode"]
                 for offset, line in enumerate(history["content"], start=history["offset"]):
