@@ -5,6 +5,8 @@ BIN := $(VENV)/bin
 FUZZ_SECONDS := 30
 # Most of a test of processes is waiting for them.
 WORKERS := 2
+# `make test-stores THANOS=1` builds Thanos too, for minutes.
+THANOS :=
 STAMP := $(VENV)/.installed
 BENCH_STAMP := $(VENV)/.bench-installed
 DOCS_STAMP := $(VENV)/.docs-installed
@@ -54,8 +56,8 @@ test-stack: $(STAMP)
 	$(BIN)/python -m pytest -m stack
 
 test-stores: $(STAMP)
-	$(BIN)/python -m tests.stores
-	$(BIN)/python -m pytest -m stores
+	THANOS=$(THANOS) $(BIN)/python -m tests.stores
+	THANOS=$(THANOS) $(BIN)/python -m pytest -m stores tests/stores
 
 test-pure: $(STAMP)
 	$(BIN)/python -m tools.environments pure

@@ -108,7 +108,9 @@ def _newest_attempt(client: QueryApi, run: str, now: float) -> tuple[str, int]:
     if len(attempts) == 1:
         return next(iter(attempts.items()))
     if not attempts:
-        raise SourceError(f"{client.url} has no {f'run {run}' if run else 'run'} of otel_train in 15 days")
+        missing = f"run {run}" if run else "run"
+        hint = "`otel-train doctor --receiver` says whether it has other names or labels"
+        raise SourceError(f"{client.url} has no {missing} of otel_train in 15 days; {hint}")
     newest = sorted(attempts, key=lambda name: -attempts[name])
     raise SourceError(f"{client.url} has {len(newest)} runs; give one as --run: {first_names(newest)}")
 

@@ -93,7 +93,7 @@ def keeping(receiver: OtlpReceiver) -> Respond:
 def http_server(respond: Respond) -> Iterator[HttpServer]:
     """Run a server during the block."""
     with HttpServer(respond) as server:
-        threading.Thread(target=server.serve_forever, daemon=True).start()
+        threading.Thread(target=server.serve_forever, args=(0.02,), daemon=True).start()
         try:
             yield server
         finally:

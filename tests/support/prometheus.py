@@ -9,7 +9,7 @@ from collections.abc import Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
+from typing import Any, NamedTuple
 
 import pytest
 
@@ -46,6 +46,14 @@ class Prometheus:
         """Have the exporters of this process send to it."""
         monkeypatch.setenv("OTEL_EXPORTER_OTLP_PROTOCOL", "http/protobuf")
         monkeypatch.setenv("OTEL_EXPORTER_OTLP_ENDPOINT", f"{self.url}/api/v1/otlp")
+
+
+class Store(NamedTuple):
+    """A store that takes OTLP, and what answers queries for it."""
+
+    receiver: str
+    """URL at which it takes OTLP."""
+    querier: Prometheus
 
 
 CONFIGURATION = programs.ROOT / "prometheus" / "prometheus.yml"
