@@ -82,8 +82,7 @@ class BridgeConfig:
                 object.__setattr__(self, name, absolute(path))
         host = _host("listen", self.listen, GRPC_PORT)
         if not self.http_listen:
-            standard = self.listen == f"{host}:{GRPC_PORT}"
-            object.__setattr__(self, "http_listen", f"{host}:{HTTP_PORT}" if standard else OFF)
+            object.__setattr__(self, "http_listen", default_http(self.listen))
         hosts = {"listen": host}
         if self.http_listen != OFF:
             hosts["http_listen"] = _host("http_listen", self.http_listen, HTTP_PORT)
@@ -216,6 +215,12 @@ def _host(name: str, listen: str, example: int) -> str:
         off = f", or {OFF}" if example == HTTP_PORT else ""
         raise ConfigurationError(f"bridge.{name} must be host:port{off}, got {listen!r}; try 127.0.0.1:{example}")
     return host
+
+
+def default_http(listen: str) -> str:
+    """Return where OTLP/HTTP is taken beside OTLP/gRPC: at its standard port where gRPC is at its own, else nowhere."""
+    host, _, port = listen.rpartition(":")
+    return f"{host}:{HTTP_PORT}" if port == str(GRPC_PORT) else OFF
 
 
 def _is_loopback(host: str) -> bool:

@@ -31,7 +31,7 @@ from otel_train.bridge.request_store import RequestStore
 MAX_STREAMS = 32
 """Concurrent requests over one connection; HTTP/2 lets further ones wait at their sender."""
 HANDSHAKE_MS = 10_000
-_SERVICE = DESCRIPTOR.services_by_name["MetricsService"].full_name
+SERVICE = DESCRIPTOR.services_by_name["MetricsService"].full_name
 
 
 class MetricsReceiver:
@@ -52,7 +52,7 @@ class MetricsReceiver:
         export = grpc.unary_unary_rpc_method_handler(
             self._export, response_serializer=ExportMetricsServiceResponse.SerializeToString
         )
-        return grpc.method_handlers_generic_handler(_SERVICE, {"Export": export})
+        return grpc.method_handlers_generic_handler(SERVICE, {"Export": export})
 
     async def _export(self, request: bytes, context: Any) -> ExportMetricsServiceResponse:
         """Store a request's points durably, then acknowledge."""
@@ -94,7 +94,7 @@ class _TokenCheck(grpc.aio.ServerInterceptor):  # type: ignore[type-arg]  # gene
 
     async def intercept_service(self, continuation: Callable[[Any], Awaitable[Any]], details: Any) -> Any:
         given = str(dict(details.invocation_metadata).get("authorization", ""))
-        if details.method.startswith(f"/{_SERVICE}/") and not hmac.compare_digest(given.encode(), self._expected):
+        if details.method.startswith(f"/{SERVICE}/") and not hmac.compare_digest(given.encode(), self._expected):
             return self._refusal
         return await continuation(details)
 
@@ -174,7 +174,7 @@ class Server:
     async def _start(self) -> None:
         await self._server.start()
         await self._http.start()
-        for service in ("", _SERVICE):
+        for service in ("", SERVICE):
             await self._health.set(service, health_pb2.HealthCheckResponse.SERVING)
 
     def stop(self, timeout: float) -> None:

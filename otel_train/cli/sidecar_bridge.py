@@ -9,10 +9,12 @@ from pathlib import Path
 from typing import Any
 
 import click
+from click.core import ParameterSource
 
 from otel_train.cli.checked_paths import UserPath
 from otel_train.cli.command_group import Command
 from otel_train.exceptions import ConfigurationError
+from otel_train.printable import printable
 
 
 @click.command(
@@ -84,20 +86,18 @@ def _check_directory(directory: Path) -> None:
 @click.option("--token", envvar="OTEL_TRAIN_BRIDGE_TOKEN", default="", help="What senders must give as bearer token.")
 @click.option("--tls-certificate", type=UserPath(), help="PEM file of the server's certificate chain.")
 @click.option("--tls-key", type=UserPath(), help="PEM file of its private key.")
-@click.option("--check", is_flag=True, help="Ask the bridge that listens there whether it serves; exit code 0 or 1.")
-def bridge(state: Path | None, *, check: bool, **settings: Any) -> None:
+@click.option("--check", is_flag=True, help="Say what is wrong with the bridge there, or of --state; see below.")
+def bridge(state: Path | None, *, check: bool, **settings: Any) -> int:
     """Receive OTLP metrics over gRPC and HTTP, and log one wandb row a step.
 
     With OTEL_EXPORTER_OTLP_ENDPOINT set the bridge's own metrics go there.
+
+    --check asks a running bridge at --listen and --http-listen, or where the one of --state is, which it then looks at
+    too: disk, inbox, what wandb lacks. A line for each finding says what to do. The exit code is 0 where all is well, 1
+    where the bridge does not serve, 3 where it serves and something else is wrong.
     """
     if check:
-        from otel_train.bridge.errors import BridgeError  # noqa: PLC0415
-        from otel_train.bridge.health_probe import serving  # noqa: PLC0415
-
-        if not serving(settings["listen"], tls=bool(settings["tls_certificate"])):
-            raise BridgeError(f"no bridge serves at {settings['listen']}; start it, or give --listen as it has it")
-        click.echo(f"the bridge at {settings['listen']} serves")
-        return
+        return _check_bridge(state, settings)
     if state is None:
         raise ConfigurationError("bridge --state is missing; give the directory for the inbox and the wandb files")
     from otel_train.bridge import BridgeConfig, run_bridge  # noqa: PLC0415
@@ -107,6 +107,26 @@ def bridge(state: Path | None, *, check: bool, **settings: Any) -> None:
     # All runs are finished, or the time for it is over. wandb's own exit hook waits for its service without a bound.
     logging.shutdown()
     os._exit(code)
+
+
+def _check_bridge(state: Path | None, settings: dict[str, Any]) -> int:
+    """Print what is wrong with a bridge, and return the exit code."""
+    from otel_train.bridge.bridge_check import check_bridge  # noqa: PLC0415
+
+    is_default = click.get_current_context().get_parameter_source("listen") is ParameterSource.DEFAULT
+    report = check_bridge(
+        "" if is_default and state is not None else settings["listen"],
+        settings["http_listen"],
+        state=state,
+        tls=settings["tls_certificate"] is not None,
+        token=settings["token"],
+        max_bytes=settings["max_bytes"],
+    )
+    for line in (*report.broken, *report.troubled):
+        click.echo(printable(line), err=True)
+    for line in (*report.notes, *(f"the bridge at {address} serves" for address in report.serves)):
+        click.echo(printable(line))
+    return report.exit_code
 
 
 @click.command(

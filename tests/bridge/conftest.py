@@ -8,6 +8,7 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+import trustme
 
 from otel_train.bridge import BridgeConfig, Inbox
 from tests.support.running_bridge import RunningBridge
@@ -39,3 +40,20 @@ def server() -> Iterator[FakeWandb]:
     """Run a wandb server."""
     with FakeWandb() as server:
         yield server
+
+
+@pytest.fixture
+def authority() -> trustme.CA:
+    """Make an authority for certificates."""
+    return trustme.CA()
+
+
+@pytest.fixture
+def tls_files(authority: trustme.CA, tmp_path: Path) -> dict[str, Path]:
+    """Return the options of a bridge that serves TLS on the loopback."""
+    certificate = authority.issue_cert("127.0.0.1")
+    key, chain = tmp_path / "key.pem", tmp_path / "chain.pem"
+    certificate.private_key_pem.write_to_path(str(key))
+    for part in certificate.cert_chain_pems:
+        part.write_to_path(str(chain), append=True)
+    return {"tls_key": key, "tls_certificate": chain}

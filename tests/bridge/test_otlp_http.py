@@ -215,14 +215,9 @@ def test_partial_success_has_requests_form(inbox: Inbox) -> None:
     assert "longer than" in text["partialSuccess"]["errorMessage"]
 
 
-def test_tls_serves_both_ports(start: Any, tmp_path: Path) -> None:
+def test_tls_serves_both_ports(start: Any, authority: trustme.CA, tls_files: dict[str, Path]) -> None:
     """The files of TLS are for the HTTP port too, whose certificate a client can check."""
-    authority = trustme.CA()
-    certificate = authority.issue_cert("127.0.0.1")
-    certificate.private_key_pem.write_to_path(str(tmp_path / "key.pem"))
-    for part in certificate.cert_chain_pems:
-        part.write_to_path(str(tmp_path / "chain.pem"), append=True)
-    bridge = start(http_listen=ANY, tls_key=tmp_path / "key.pem", tls_certificate=tmp_path / "chain.pem")
+    bridge = start(http_listen=ANY, **tls_files)
     trust = ssl.create_default_context()
     authority.configure_trust(trust)
     with HttpClient(bridge.bridge.http_address, trust) as client:
