@@ -13,7 +13,7 @@ DOCS_STAMP := $(VENV)/.docs-installed
 # torch compiled anew at each start of a rank takes seconds: machines that forbid compiled files do it here all the same.
 unexport PYTHONDONTWRITEBYTECODE
 
-.PHONY: setup demo test test-faults test-gpu test-matrix test-stack test-stores test-pure test-lowest test-pythons test-integrations test-slurm test-kubernetes mutants fuzz sanitize check render docs bench stack clean
+.PHONY: setup demo test test-faults test-gpu test-matrix test-stack test-stores test-pure test-lowest test-pythons test-integrations test-slurm test-kubernetes sdk-requests mutants fuzz sanitize check render docs bench stack clean
 
 setup: $(STAMP)
 
@@ -77,6 +77,10 @@ test-slurm: $(STAMP)
 test-kubernetes: $(STAMP)
 	$(BIN)/python -m tests.kubernetes
 	$(BIN)/python -m pytest -m kubernetes
+
+# What Java's and Rust's SDKs and telemetrygen send, anew: needs mvn, cargo and go, and minutes.
+sdk-requests: $(STAMP)
+	$(BIN)/python -m tests.sdks.record_requests
 
 mutants: $(STAMP)
 	$(BIN)/python -m tests.mutants $(if $(QUARTER),--quarter $(QUARTER))

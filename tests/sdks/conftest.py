@@ -29,10 +29,23 @@ def sender() -> Iterator[Callable[..., Sender]]:
     """Start a language's program that sends to a bridge."""
     with ExitStack() as stack:
 
-        def start(language: str, bridge: BoundedBridge, *, compression: str = "gzip", **variables: str) -> Sender:
-            address = {"OTEL_EXPORTER_OTLP_ENDPOINT": f"http://{bridge.address}"}
-            limits = {"OTEL_EXPORTER_OTLP_COMPRESSION": compression, "OTEL_EXPORTER_OTLP_TIMEOUT": "120000"}
-            running = Sender(language, **address, **limits, **variables)
+        def start(
+            language: str,
+            bridge: BoundedBridge,
+            *,
+            protocol: str = "grpc",
+            compression: str = "gzip",
+            **variables: str,
+        ) -> Sender:
+            address = bridge.address if protocol == "grpc" else bridge.http_address
+            standard = {
+                "ENDPOINT": f"http://{address}",
+                "PROTOCOL": protocol,
+                "COMPRESSION": compression,
+                "TIMEOUT": "120000",
+            }
+            named = {f"OTEL_EXPORTER_OTLP_{name}": value for name, value in standard.items()}
+            running = Sender(language, **named, **variables)
             stack.callback(running.stop)
             return running
 

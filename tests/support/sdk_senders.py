@@ -19,6 +19,9 @@ from tests.support.stack_programs import BUILD, CACHE, go
 NPM_INSTALL = ["npm", "install", "--prefer-offline", "--no-package-lock", "--ignore-scripts", "--no-audit", "--no-fund"]
 SOURCES = Path(__file__).with_name("sdks")
 FOLDER = CACHE / "modules" / "sdks"
+TELEMETRYGEN = "github.com/open-telemetry/opentelemetry-collector-contrib/cmd/telemetrygen"
+TESTED = ("go", "javascript")
+"""Languages whose programs the tests run; the others' take minutes to build, and what they send is recorded."""
 RUN = "run"
 """The run that the programs say they are."""
 Measurement = dict[str, str | float]
@@ -49,7 +52,43 @@ def _js_command() -> list[str]:
     return ["node", str(FOLDER / "js" / "main.mjs")]
 
 
-_COMMANDS = {"go": _go_command, "javascript": _js_command}
+def _java_command() -> list[str]:
+    """Compile the Java program, fetch what it needs and return its command."""
+    shutil.copytree(SOURCES / "java", FOLDER / "java", dirs_exist_ok=True)
+    classpath = FOLDER / "java" / "classpath"
+    _build("mvn", "--quiet", "compile", "dependency:build-classpath", f"-Dmdep.outputFile={classpath}", cwd="java")
+    return ["java", "-cp", f"{FOLDER / 'java' / 'target' / 'classes'}:{classpath.read_text().strip()}", "Sender"]
+
+
+def _rust_command() -> list[str]:
+    """Build the Rust program and return its command."""
+    shutil.copytree(SOURCES / "rust", FOLDER / "rust", dirs_exist_ok=True)
+    _build("cargo", "build", "--quiet", "--locked", cwd="rust")
+    return [str(FOLDER / "rust" / "target" / "debug" / "sdk-sender")]
+
+
+def _build(*command: str, cwd: str) -> None:
+    """Run a language's build.
+
+    Raises:
+        RuntimeError: Its program is missing, or it failed; the message holds the end of what it printed.
+    """
+    if shutil.which(command[0]) is None:
+        raise RuntimeError(f"recording what the SDK of {cwd} sends needs {command[0]}")
+    done = subprocess.run(command, cwd=FOLDER / cwd, stdout=PIPE, stderr=STDOUT, text=True, check=False)
+    if done.returncode:
+        raise RuntimeError(f"{' '.join(command)} failed:\n{done.stdout[-4000:]}")
+
+
+def telemetrygen() -> str:
+    """Build the load generator of the collector's contributors and return its path."""
+    folder, program = FOLDER / "telemetrygen", CACHE / "programs" / "telemetrygen"
+    shutil.copytree(SOURCES / "telemetrygen", folder, dirs_exist_ok=True)
+    go(*BUILD, f"-o={program}", TELEMETRYGEN, cwd=folder)
+    return str(program)
+
+
+_COMMANDS = {"go": _go_command, "javascript": _js_command, "java": _java_command, "rust": _rust_command}
 
 
 @cache
@@ -59,8 +98,8 @@ def _command(language: str) -> list[str]:
 
 
 def build_programs() -> None:
-    """Build all programs."""
-    for language in _COMMANDS:
+    """Build the programs that the tests run."""
+    for language in TESTED:
         _command(language)
 
 
@@ -68,7 +107,7 @@ class Sender:
     """A running program.
 
     Args:
-        language: "go" or "javascript".
+        language: "go", "javascript", "java" or "rust".
         variables: The standard OTEL_EXPORTER_OTLP_* variables, and others.
     """
 
@@ -92,6 +131,13 @@ class Sender:
         self.begin(measurements)
         return self.end()
 
+    def finish(self) -> None:
+        """Let it end by itself: its SDK sends what it has once more."""
+        assert self._process.stdin is not None
+        self._process.stdin.close()
+        self._process.wait(60)
+        self.stop()
+
     def stop(self) -> None:
         """End it."""
         assert self._process.stdin is not None
@@ -113,8 +159,10 @@ class BoundedBridge(BridgeProcess):
     """
 
     def __init__(self, folder: Path, *options: str, listen: str = "", token: str = "") -> None:
+        options = ("--http-listen=127.0.0.1:0", *options)
         super().__init__(folder, *options, address=listen, environment={"OTEL_TRAIN_BRIDGE_TOKEN": token})
         self.start()
+        self.http_address = (self.state / "http-address").read_text().strip()
 
     def fill_disk(self) -> None:
         """Let it write no more to any file beyond a page, which is less than it has written."""

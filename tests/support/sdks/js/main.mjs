@@ -2,11 +2,14 @@
 import { createInterface } from 'node:readline';
 
 import { diag, DiagLogLevel, ValueType } from '@opentelemetry/api';
-import { OTLPMetricExporter } from '@opentelemetry/exporter-metrics-otlp-grpc';
 import { resourceFromAttributes } from '@opentelemetry/resources';
 import { MeterProvider, PeriodicExportingMetricReader } from '@opentelemetry/sdk-metrics';
 
 const NEVER = 2 ** 31 - 1; // a step is sent when it is flushed, not by the clock
+
+const packages = { 'http/json': 'http', 'http/protobuf': 'proto' };
+const protocol = packages[process.env.OTEL_EXPORTER_OTLP_PROTOCOL] ?? 'grpc';
+const { OTLPMetricExporter } = await import(`@opentelemetry/exporter-metrics-otlp-${protocol}`);
 
 let said = [];
 const hear = (...texts) => said.push(texts.join(' '));
