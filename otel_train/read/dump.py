@@ -6,21 +6,20 @@ import datetime as dt
 import difflib
 import fnmatch
 import re
-from collections.abc import Iterable, Iterator
+from collections.abc import Iterator
 from dataclasses import dataclass, field
+from functools import lru_cache
 from pathlib import Path
 
 from otel_train.exceptions import ConfigurationError, OtelTrainError, RingError
+from otel_train.read.dump_blocks import Block, RingBlocks
 from otel_train.read.first_record import first_record
 from otel_train.ring import Kind, Record, RingReader, Stamp, ring_files
 
 FIELDS = ("run", "attempt", "rank", "kind", "step", "time", "time_ns")
 """Columns of each row before the values."""
-LOGGED_SUFFIX = "_logged"
-"""End of the kind of a row with values that were logged beside the steps."""
 PREFIX = "metric/"
 """Prefix of a value's name that is one of `FIELDS`."""
-READ_AT_ONCE = 512
 _SECONDS = {"s": 1, "m": 60, "h": 3600, "d": 86400}
 
 Cell = str | int | float
@@ -128,53 +127,50 @@ class Dump:
 
     def rows(self) -> Iterator[Row]:
         """Yield one row a record, without the values that nobody measured in its interval."""
+        names = self.names().values()
+        for block in self.blocks():
+            identity = block.identity
+            for at, (kind, step, time_ns) in enumerate(zip(block.kinds, block.steps, block.times_ns, strict=True)):
+                row: Row = {
+                    "run": identity.run_id,
+                    "attempt": identity.attempt,
+                    "rank": identity.rank,
+                    "kind": kind,
+                    "step": step,
+                    "time": rfc3339(time_ns),
+                    "time_ns": time_ns,
+                }
+                values = ((name, column[at]) for name, column in zip(names, block.values, strict=True))
+                yield row | {name: value for name, value in values if value is not None}
+
+    def blocks(self) -> Iterator[Block]:
+        """Yield the same rows in blocks of columns, the values in the order of `columns`."""
         after = None
         if self.selection.since_ns is not None:
             after = max(reader.progress.time_ns for reader in self._readers) - self.selection.since_ns
         for reader in self._readers:
-            yield from self._rows_of(reader, after)
+            yield from self._blocks_of(reader, after)
 
-    def _rows_of(self, reader: RingReader, after: int | None) -> Iterator[Row]:
-        identity, names = reader.identity, self.names()
-        fixed: Row = {"run": identity.run_id, "attempt": identity.attempt, "rank": identity.rank}
-        for record in self._records(reader, after):
-            values = record.by_key()
-            row: Row = {
-                **fixed,
-                "kind": record.kind.name.lower() + LOGGED_SUFFIX * record.logged,
-                "step": record.step,
-                "time": rfc3339(record.time_ns),
-                "time_ns": record.time_ns,
-            }
-            row.update((names[key], values[key]) for key in names if key in values)
-            yield row
-
-    def _is_before(self, stamp: Stamp | Record, after: int | None) -> bool:
-        """Tell whether a record comes before the first step, or the time span, that is selected."""
+    def _blocks_of(self, reader: RingReader, after: int | None) -> Iterator[Block]:
+        """Yield what the ring holds now, and nothing that a running job adds meanwhile."""
         first = self.selection.since_step
-        return (first is not None and stamp.step < first) or (after is not None and stamp.time_ns < after)
 
-    def _records(self, reader: RingReader, after: int | None) -> Iterator[Record]:
-        """Yield the selected records that the ring holds now, and none that a running job adds meanwhile."""
+        def is_before(stamp: Stamp | Record) -> bool:
+            return (first is not None and stamp.step < first) or (after is not None and stamp.time_ns < after)
+
+        is_part = first is not None or after is not None
+        blocks = RingBlocks(reader, self.columns, self.selection.kind, is_before if is_part else None)
         try:
             end = reader.progress.written
             begin = position = max(0, end - reader.geometry.records)
-            if self.selection.since_step is not None or after is not None:
-                position = first_record(reader, begin, end, lambda stamp: self._is_before(stamp, after))
+            if is_part:
+                position = first_record(reader, begin, end, is_before)
             for sequence in reader.logged(begin, position):
-                yield from self._selected(reader.read(sequence, 1)[0], after)
-            while position < end:
-                records, position, lost = reader.read(position, min(READ_AT_ONCE, end - position))
-                self.torn += lost
-                yield from self._selected(records, after)
+                yield blocks.single(sequence)
+            yield from blocks.between(position, end)
         except RingError as error:
             self.damaged.append(str(error))
-
-    def _selected(self, records: Iterable[Record], after: int | None) -> Iterator[Record]:
-        kind = self.selection.kind
-        for record in records:
-            if (kind is None or record.kind is kind) and not self._is_before(record, after):
-                yield record
+        self.torn += blocks.torn
 
     def close(self) -> None:
         """Release the mappings."""
@@ -185,5 +181,10 @@ class Dump:
 def rfc3339(time_ns: int) -> str:
     """Return a time with all its nanoseconds, in UTC."""
     seconds, nanoseconds = divmod(time_ns, 10**9)
+    return f"{_second(seconds)}.{nanoseconds:09d}Z"
+
+
+@lru_cache(1 << 12)  # fast steps and the kinds of records share theirs
+def _second(seconds: int) -> str:
     moment = dt.datetime(1970, 1, 1, tzinfo=dt.UTC) + dt.timedelta(seconds=seconds)
-    return f"{moment:%Y-%m-%dT%H:%M:%S}.{nanoseconds:09d}Z"
+    return f"{moment:%Y-%m-%dT%H:%M:%S}"

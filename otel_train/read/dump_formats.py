@@ -1,4 +1,4 @@
-"""The formats of `otel-train dump`: JSON lines, CSV and Parquet, each written row by row."""
+"""The formats of `otel-train dump`: JSON lines, CSV and Parquet, each written block by block."""
 
 from __future__ import annotations
 
@@ -7,22 +7,23 @@ import json
 import math
 import os
 import sys
-from collections.abc import Callable, Iterable, Iterator
+from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
-from itertools import islice
+from itertools import repeat
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, TextIO
 
 from otel_train.exceptions import ConfigurationError
 from otel_train.extras import require_extras
-from otel_train.read.dump import FIELDS, Cell, Dump, Row
+from otel_train.read.dump import FIELDS, Cell, Dump, rfc3339
+from otel_train.read.dump_blocks import Block
 
 if TYPE_CHECKING:
     import pyarrow as pa
 
 FORMATS = ("jsonl", "csv", "parquet")
-BATCH = 4096
-"""Rows of a Parquet row group."""
+GROUP = 4096
+"""Rows from which on a Parquet row group is written."""
 
 
 def format_of(name: str | None, out: Path | None) -> str:
@@ -78,15 +79,52 @@ def plain(value: Cell) -> Cell:
 
 
 def _write_jsonl(dump: Dump, file: TextIO) -> None:
-    texts = ({key: plain(value) for key, value in row.items()} for row in dump.rows())
-    file.writelines(json.dumps(text, allow_nan=False) + "\n" for text in texts)
+    keys = [json.dumps(name) for name in dump.names().values()]
+    for block in dump.blocks():
+        file.writelines(_json_lines(block, keys))
+
+
+def _json_lines(block: Block, keys: Sequence[str]) -> Iterator[str]:
+    """Return a block's rows as JSON; a column that has all values costs a row least."""
+    identity, texts = block.identity, list[Sequence[object]]()
+    row = f'{{"run": {json.dumps(identity.run_id)}, "attempt": {identity.attempt}, "rank": {identity.rank}'
+    row = row.replace("%", "%%") + ', "kind": "%s", "step": %d, "time": "%s", "time_ns": %d'
+    for key, column in zip(keys, block.values, strict=True):
+        prefix = f", {key}: "
+        if _all_finite(column):
+            row += prefix.replace("%", "%%") + "%r"
+            texts.append(column)
+        else:
+            row += "%s"
+            texts.append(["" if value is None else prefix + _number(value) for value in column])
+    times = map(rfc3339, block.times_ns)
+    rows = zip(block.kinds, block.steps, times, block.times_ns, *texts, strict=True)
+    return map((row + "}\n").__mod__, rows)
+
+
+def _number(value: float) -> str:
+    return repr(value) if math.isfinite(value) else json.dumps(plain(value))
+
+
+def _all_finite(column: Sequence[float | None]) -> bool:
+    try:
+        return math.isfinite(sum(column))  # type: ignore[arg-type]
+    except TypeError:  # a missing value
+        return False
 
 
 def _write_csv(dump: Dump, file: TextIO) -> None:
-    writer = csv.DictWriter(file, [*FIELDS, *dump.names().values()], restval="", lineterminator="\n")
-    writer.writeheader()
-    for row in dump.rows():
-        writer.writerow({key: plain(value) for key, value in row.items()})
+    writer = csv.writer(file, lineterminator="\n")
+    writer.writerow([*FIELDS, *dump.names().values()])
+    for block in dump.blocks():
+        identity = block.identity
+        own = [repeat(cell) for cell in (identity.run_id, identity.attempt, identity.rank)]
+        columns = [
+            column if _all_finite(column) else ["" if value is None else plain(value) for value in column]
+            for column in block.values
+        ]
+        times = map(rfc3339, block.times_ns)
+        writer.writerows(zip(*own, block.kinds, block.steps, times, block.times_ns, *columns, strict=False))
 
 
 def _write_parquet(dump: Dump, path: Path) -> None:
@@ -106,24 +144,24 @@ def _write_parquet(dump: Dump, path: Path) -> None:
         ]
     )
     with parquet.ParquetWriter(path, schema) as writer:
-        for rows in _batches(dump.rows()):
-            writer.write_batch(_batch(rows, schema))
+        group: list[pa.RecordBatch] = []
+        for block in dump.blocks():
+            group.append(_batch(block, schema))
+            if sum(batch.num_rows for batch in group) >= GROUP:
+                writer.write_table(pa.Table.from_batches(group))
+                group = []
+        if group:
+            writer.write_table(pa.Table.from_batches(group))
 
 
-def _batch(rows: list[Row], schema: pa.Schema) -> pa.RecordBatch:
+def _batch(block: Block, schema: pa.Schema) -> pa.RecordBatch:
     import pyarrow as pa  # noqa: PLC0415
 
-    columns: list[list[Any]] = [
-        [row.get("time_ns" if column.name == "time" else column.name) for row in rows] for column in schema
-    ]
+    identity, rows = block.identity, len(block.steps)
+    own = [[cell] * rows for cell in (identity.run_id, identity.attempt, identity.rank)]
+    columns: list[Any] = [*own, block.kinds, block.steps, block.times_ns, block.times_ns, *block.values]
     arrays = [pa.array(values, type=column.type) for values, column in zip(columns, schema, strict=True)]
     return pa.record_batch(arrays, schema=schema)
-
-
-def _batches(rows: Iterable[Row]) -> Iterator[list[Row]]:
-    remaining = iter(rows)
-    while batch := list(islice(remaining, BATCH)):
-        yield batch
 
 
 _WRITERS: dict[str, Callable[[Dump, TextIO], None]] = {"jsonl": _write_jsonl, "csv": _write_csv}

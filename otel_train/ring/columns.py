@@ -45,6 +45,8 @@ class RingHeads:
     """Those with the rank's own values, but for logged ones."""
     cluster: Heads = field(default_factory=Heads)
     """Those with the cluster's."""
+    whole: int = 0
+    """Number of all whole records, parts among them."""
     late: array[int] = field(default_factory=lambda: array("q"))
     """Sequence numbers of records with values of late keys, logged ones and others."""
 
@@ -63,15 +65,18 @@ class RingColumns:
         self._at_once = max(1, PASS_BYTES // geometry.record_size)
         self._counted = reader.base_layout.counted
 
-    def heads(self) -> RingHeads:
-        """Return the heads of all whole records that the ring has now."""
+    def heads(self, first: int | None = None, stop: int | None = None) -> RingHeads:
+        """Return the heads of all whole records that the ring has now, or of those with numbers in [first, stop)."""
         written = self.reader.progress.written
         heads = RingHeads()
-        for begin in range(max(0, written - self.reader.geometry.records), written, self._at_once):
-            end = min(written, begin + self._at_once)
+        first = max(0, written - self.reader.geometry.records) if first is None else first
+        stop = written if stop is None else stop
+        for begin in range(first, stop, self._at_once):
+            end = min(stop, begin + self._at_once)
             fields = array("q", bytes(8 * _WORDS * (end - begin)))
             length = _WORDS * _whole_records(self.reader.mapping, *self._place, begin, end, fields)
             self._give_back(begin, end)
+            heads.whole += length // _WORDS
             _sort(heads, *(fields[at:length:_WORDS] for at in range(_WORDS)))
         return heads
 
