@@ -68,7 +68,7 @@ def read_prometheus(url: str, run: str = "", *, now: float | None = None) -> His
         for _, samples in client.samples(f"{rank_series(rows.STEP)}{{{of_rank_0}}}", window, end)
         for when, step in samples
     }
-    history = History(f"Prometheus at {url}, attempt {attempt}", run)
+    history, age = History(f"Prometheus at {url}, attempt {attempt}", run), end - attempt / 1000
     of_cluster = _cluster_series()
     tables: dict[int, dict[str, float]] = {}
     buckets: dict[float, float] = {}
@@ -79,8 +79,7 @@ def read_prometheus(url: str, run: str = "", *, now: float | None = None) -> His
             continue
         series, modality = of_cluster[name], labels.get(rows.MODALITY_SHARE.attribute, "")
         key = wandb_key(series.name, modality)
-        begins = window >= end - attempt / 1000
-        for when, value in _differences(samples, begins=begins) if series.counts else samples:
+        for when, value in _differences(samples, begins=window >= age) if series.counts else samples:
             if key is not None:
                 tables.setdefault(when, {})[key] = value
     _fill(history.cluster, tables, steps)
@@ -89,7 +88,7 @@ def read_prometheus(url: str, run: str = "", *, now: float | None = None) -> His
     history.infer_from_cluster()
     history.modalities = tuple(sorted(history.modalities))
     history.reuse = _reuse(buckets)
-    _read_ranks(client, history, of_attempt, window, end)
+    _read_ranks(client, history, of_attempt, window, end, age=age)
     # A sidecar reports its own work at the time of sending, which after an outage is long after the last step.
     latest = min(now, end + OUTAGE)
     _read_pipeline(client, history, of_attempt, window + math.ceil(latest - end), latest)
@@ -180,8 +179,8 @@ def _reuse(buckets: Mapping[float, float]) -> tuple[float, ...]:
     return (*(now - before for before, now in zip((0.0, *cumulated), cumulated, strict=False)), math.nan)
 
 
-def _read_ranks(client: QueryApi, history: History, matchers: str, window: int, end: float) -> None:
-    """Read each rank's own values, as far back as they are not too many."""
+def _read_ranks(client: QueryApi, history: History, matchers: str, window: int, end: float, *, age: float) -> None:
+    """Read each rank's own values, as far back as they are not too many, of an attempt that took `age` seconds."""
     of_ranks = {
         rank_series(row): _Series(row.name, row, row.instrument is Instrument.COUNTER)
         for row in (*MIXING, *SAMPLES, *LEDGER, *TIMING)
@@ -204,7 +203,7 @@ def _read_ranks(client: QueryApi, history: History, matchers: str, window: int, 
             continue
         series = of_ranks[name]
         key = wandb_key(series.name)
-        for when, value in _differences(samples, begins=False) if series.counts else samples:
+        for when, value in _differences(samples, begins=window >= age) if series.counts else samples:
             if key is not None:
                 tables.setdefault(rank, {}).setdefault(when, {})[key] = value
     for rank in sorted(tables):

@@ -10,6 +10,8 @@ from typing import Any
 
 import pytest
 
+from otel_train.catalogue import rows
+from otel_train.read.prometheus import read_prometheus
 from otel_train.render import alerts, queries
 from tests.support.expected_panels import ALERTS, PANELS
 from tests.support.expected_values import Expected, View
@@ -133,3 +135,16 @@ def test_alerts_equal_records(sent: tuple[Prometheus, dict[str, list[Attempt]]],
         if differs:
             wrong[alert.name] = (len(differs), differs[0])
     assert not wrong, "\n".join(f"{alert}: {what}" for alert, what in wrong.items())
+
+
+@RUNS
+def test_reader_equals_newest_records(sent: tuple[Prometheus, dict[str, list[Attempt]]], run: str) -> None:
+    """`doctor URL` and `report URL` read each count of the newest attempt, of the cluster and of each rank."""
+    prometheus, runs = sent
+    newest, key = runs[run][-1], rows.PICKS.wandb_key
+    history = read_prometheus(prometheus.url, run)
+    assert dict(zip(history.cluster.steps, history.cluster.values[key], strict=True)) == {
+        interval.step: interval[rows.PICKS.name] for interval in newest.cluster
+    }
+    totals = {rank: sum(track.values[key]) for rank, track in history.ranks.items()}
+    assert totals == {rank: sum(one[rows.PICKS.name] for one in own) for rank, own in enumerate(newest.of_rank)}
