@@ -7,6 +7,7 @@ import (
 	"fmt"
 	"io"
 	"net/http"
+	"slices"
 	"strconv"
 	"strings"
 	"time"
@@ -25,6 +26,8 @@ const (
 	protobuf     = "application/x-protobuf"
 	longestText  = 500
 	mostReadBack = 64 * 1024
+	// mostLinesOfText bounds how many different lines of an answer are kept.
+	mostLinesOfText = 8
 )
 
 // verdict is what an answer means for the request.
@@ -139,7 +142,7 @@ func judge(response *http.Response, content []byte) answer {
 	if message := new(status.Status); own && proto.Unmarshal(content, message) == nil {
 		text = message.GetMessage()
 	}
-	text = oneLine(text)
+	text = distinctLines(text)
 	switch code {
 	case http.StatusRequestEntityTooLarge:
 		return answer{verdict: refused, text: text, reason: tooLarge}
@@ -183,6 +186,17 @@ func retryAfter(value string) time.Duration {
 		return time.Until(date)
 	}
 	return 0
+}
+
+// distinctLines returns text without repetitions: Prometheus has a line for each bad point.
+func distinctLines(text string) string {
+	var lines []string
+	for line := range strings.Lines(text) {
+		if line = oneLine(line); line != "" && !slices.Contains(lines, line) && len(lines) < mostLinesOfText {
+			lines = append(lines, line)
+		}
+	}
+	return oneLine(strings.Join(lines, "; "))
 }
 
 // oneLine returns text of others as a log, a terminal and a label take it.

@@ -125,6 +125,7 @@ func (e *isolating) alike(ctx context.Context, of group, refusals int) (bool, []
 		case reply.verdict == wait:
 			return false, []group{of}, &reply
 		case reply.verdict == refused && reply.reason == of.answer.reason:
+			*of.answer = reply // the text about one point
 			return true, nil, nil
 		}
 		// It may be sent again with its half: the same value at the same time is taken.

@@ -18,9 +18,12 @@ import (
 const (
 	// mostCounts bounds the series of the counter; the one that has been still for longest goes.
 	mostCounts = 512
-	// logAgain is how long the same refusal is not logged again, and mostLines how many lines a minute may have.
-	logAgain  = time.Hour
-	mostLines = 60
+	// logAgain is how long the same refusal is not logged again, mostLogged how many of them are known, mostLines how
+	// many lines a minute may have, and mostNames how many metrics a line.
+	logAgain   = time.Hour
+	mostLogged = 65536
+	mostLines  = 60
+	mostNames  = 100
 )
 
 // named are the attributes of a resource by which a sender is known.
@@ -70,55 +73,64 @@ func newRefusals(set exporter.Settings) (*refusals, error) {
 
 // note counts and logs pieces that were refused together.
 func (r *refusals) note(pieces []piece, reason, text string) {
+	now := time.Now()
 	for start := 0; start < len(pieces); {
-		stop := start
-		for stop < len(pieces) && pieces[stop].kindRank == pieces[start].kindRank {
-			stop++
+		owner := pieces[start].ownerRank
+		resource := pieces[start].resource.Resource().Attributes()
+		who, attributes := r.sender(resource, reason)
+		var names []string
+		points := 0
+		for start < len(pieces) && pieces[start].ownerRank == owner {
+			stop := start
+			for stop < len(pieces) && pieces[stop].kindRank == pieces[start].kindRank {
+				stop++
+			}
+			name := oneLine(pieces[start].metric.Name())
+			r.count(who, name, reason, attributes, int64(stop-start), now)
+			names = append(names, name)
+			points += stop - start
+			start = stop
 		}
-		r.add(pieces[start].resource.Resource().Attributes(), pieces[start].metric.Name(), reason, text, int64(stop-start))
-		start = stop
+		r.log(names, who, reason, text, points, now)
 	}
 }
 
 // noteUnnamed counts points of which the receiver did not say whose they are.
 func (r *refusals) noteUnnamed(points int64, text string) {
-	r.add(pcommon.NewMap(), "", partial, text, points)
+	who, attributes := r.sender(pcommon.NewMap(), partial)
+	r.count(who, "", partial, attributes, points, time.Now())
+	r.log([]string{"some points"}, who, partial, text, int(points), time.Now())
 }
 
-func (r *refusals) add(resource pcommon.Map, name, reason, text string, points int64) {
-	now := time.Now()
-	attributes := []attribute.KeyValue{
-		attribute.String("exporter", r.id), attribute.String("metric", oneLine(name)), attribute.String("reason", reason),
-	}
-	var sender []string
+// sender returns the name of a resource for people, and the attributes of its series.
+func (r *refusals) sender(resource pcommon.Map, reason string) (string, []attribute.KeyValue) {
+	attributes := []attribute.KeyValue{attribute.String("exporter", r.id), attribute.String("reason", reason)}
+	var parts []string
 	for _, key := range named {
 		if value, ok := resource.Get(key); ok {
 			attributes = append(attributes, attribute.String(key, oneLine(value.AsString())))
-			sender = append(sender, key+"="+value.AsString())
+			parts = append(parts, key+"="+value.AsString())
 		}
 	}
-	if len(sender) == 0 {
+	if len(parts) == 0 {
 		for key, value := range resource.All() {
-			sender = append(sender, key+"="+value.AsString())
+			parts = append(parts, key+"="+value.AsString())
 		}
-		slices.Sort(sender)
+		slices.Sort(parts)
 	}
-	who := oneLine(strings.Join(sender, " "))
-	key := who + "\x00" + name + "\x00" + reason
-	r.count(key, attribute.NewSet(attributes...), points, now)
-	r.log(key, now, fmt.Sprintf("Refused: %s of %s: %s", oneLine(name), who, text), zap.String("reason", reason),
-		zap.Int64("points", points))
+	return oneLine(strings.Join(parts, " ")), attributes
 }
 
-func (r *refusals) count(key string, attributes attribute.Set, points int64, now time.Time) {
+func (r *refusals) count(who, name, reason string, sender []attribute.KeyValue, points int64, now time.Time) {
 	r.mutex.Lock()
 	defer r.mutex.Unlock()
+	key := strings.Join([]string{who, name, reason}, "\x00")
 	counted, ok := r.counts[key]
 	if !ok {
 		if len(r.counts) >= mostCounts {
 			delete(r.counts, oldest(r.counts))
 		}
-		counted = &count{attributes: attributes}
+		counted = &count{attributes: attribute.NewSet(append(slices.Clip(sender), attribute.String("metric", name))...)}
 		r.counts[key] = counted
 	}
 	counted.points += points
@@ -134,12 +146,12 @@ func oldest(counts map[string]*count) (key string) {
 	return key
 }
 
-// log writes a line, unless it was written within the hour. The message holds all that matters: the collector's log
-// leaves out messages that are the same.
-func (r *refusals) log(key string, now time.Time, message string, fields ...zap.Field) {
+// log writes a line about a sender's metrics, without those that were named within the hour. The message holds all that
+// matters: the collector's log leaves out messages that are the same.
+func (r *refusals) log(names []string, who, reason, text string, points int, now time.Time) {
 	if now.Sub(r.minute) > time.Minute {
 		if r.hidden > 0 {
-			r.logger.Warn("More points were refused than are named here; the metric counts all", zap.Int("hidden", r.hidden))
+			r.logger.Warn(fmt.Sprintf("Refused, of %d more senders and metrics; the metric counts all", r.hidden))
 		}
 		r.minute, r.lines, r.hidden = now, 0, 0
 		for old, at := range r.logged {
@@ -148,14 +160,27 @@ func (r *refusals) log(key string, now time.Time, message string, fields ...zap.
 			}
 		}
 	}
-	if _, ok := r.logged[key]; ok {
-		return
+	var fresh []string
+	for _, name := range names {
+		key := strings.Join([]string{who, name, reason}, "\x00")
+		if _, ok := r.logged[key]; ok {
+			continue
+		}
+		if r.lines >= mostLines || len(r.logged) >= mostLogged {
+			r.hidden++
+			continue
+		}
+		r.logged[key] = now
+		fresh = append(fresh, name)
 	}
-	if r.lines >= mostLines || len(r.logged) >= mostOffenders {
-		r.hidden++
+	if len(fresh) == 0 {
 		return
 	}
 	r.lines++
-	r.logged[key] = now
-	r.logger.Warn(message, fields...)
+	list := strings.Join(fresh[:min(len(fresh), mostNames)], ", ")
+	if len(fresh) > mostNames {
+		list += fmt.Sprintf(" and %d more", len(fresh)-mostNames)
+	}
+	r.logger.Warn(fmt.Sprintf("Refused, of %s: %s; metrics: %s", who, text, list), zap.String("reason", reason),
+		zap.Int("points", points))
 }

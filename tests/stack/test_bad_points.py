@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 import secrets
 from collections.abc import Iterator
 from contextlib import contextmanager
@@ -43,6 +44,8 @@ class Receiver:
     refused: int = 0
     behind: bool = False
     """Whether its clock, as it sees it, is behind the collector's."""
+    late: str = ""
+    """A metric of which it has newer points."""
     probed: bool = False
     """Whether it has refused a point of the collector's own."""
 
@@ -56,6 +59,8 @@ class Receiver:
             self.probed = self.probed or names == [PROBE]
             return self.broken
         self.requests.append(set(names))
+        if self.late in names:
+            return Response(400, text="out of order sample")
         if BAD in names:
             return Response(500, text="no such thing as bad")
         if self.behind and any(metric.gauge.data_points[0].time_unix_nano > TIME for metric in metrics):
@@ -116,7 +121,10 @@ def test_refusal_of_everything_loses_nothing(tmp_path: Path) -> None:
         assert "Refused" not in collector.log.read_text()
         receiver.broken = None
         wait_until(lambda: {"one", "two", "three", PROBE} <= set(receiver.stored), 30, "all good points")
-        wait_until(lambda: "Refused: bad of service.name=sender: no such thing as bad" in collector.log.read_text(), 10)
+        wait_until(
+            lambda: "Refused, of service.name=sender: no such thing as bad; metrics: bad" in collector.log.read_text(),
+            10,
+        )
         before = len(receiver.requests)
         collector.send("four", BAD, "five")
         wait_until(lambda: len(receiver.requests) > before + 3, 30, "the next batch")
@@ -126,3 +134,21 @@ def test_refusal_of_everything_loses_nothing(tmp_path: Path) -> None:
         collector.send("six", BAD)
         wait_until(lambda: len(receiver.requests) > before + 4, 30, "a batch of a collector whose clock is wrong")
         assert receiver.requests[before:] == [{"six"}, {BAD}, {PROBE}, {PROBE}, {BAD}]
+
+
+def test_repetition_is_no_refusal(tmp_path: Path) -> None:
+    """A point that is out of order because it came before an answer was lost is counted as a repetition."""
+    receiver = Receiver()
+    with http_server(receiver.respond) as server, running_collector(tmp_path, server.server_port) as collector:
+        collector.send("first")
+        wait_until(lambda: receiver.stored == ["first"], 30, "a batch that is taken", log=collector.log)
+        receiver.broken, receiver.late = Response(502), "again"
+        collector.send("again")
+        wait_until(lambda: receiver.refused > 0, 30, "a try without an answer", log=collector.log)
+        receiver.broken = None
+        wait_until(lambda: "metrics: again" in collector.log.read_text(), 30, "a refusal", log=collector.log)
+        receiver.late = "new"
+        collector.send("new")
+        wait_until(lambda: "metrics: new" in collector.log.read_text(), 30, "another refusal", log=collector.log)
+    reasons = re.findall(r'metrics: (\w+)\t.*"reason": "(\w+)"', collector.log.read_text())
+    assert reasons == [("again", "repetition"), ("new", "out_of_order")]

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import itertools
 import re
 import secrets
 import subprocess
@@ -24,13 +25,15 @@ from opentelemetry.proto.metrics.v1.metrics_pb2 import AggregationTemporality
 from otel_train.bridge import read_run
 from otel_train.bridge.wandb_rows import STEP_KEY
 from otel_train.catalogue import Metric, rows
-from otel_train.render.promql import cluster_series
+from otel_train.render.promql import cluster_series, rank_series
 from otel_train.ring import Identity, Kind, RingReader, RingWriter, Schema, ring_path
+from otel_train.sidecar.feed import MAX_BYTES
 from otel_train.smoke.child_process import running_process
 from tests.support import stack_programs as programs
 from tests.support.environment import clean_environment
 from tests.support.ports import answers, free_port
 from tests.support.prometheus import Prometheus, running_prometheus
+from tests.support.rank_ring import Rank, feeds
 from tests.support.waiting import wait_until
 
 pytestmark = [pytest.mark.stack, pytest.mark.timeout(300)]
@@ -39,13 +42,13 @@ STEPS = [1, 2, 3, 4, 5]
 HOUR = 3600 * 10**9
 OTEL_TRAIN = (sys.executable, "-m", "otel_train")
 REFUSED = {
-    "ahead": ("too_far_ahead", "out of bounds: timestamp is too far in the future"),
-    "ancient": ("too_old", "too old sample"),
-    "delta": ("metric", 'invalid temporality and type combination for metric "foreign.delta"'),
-    "duplicate": ("duplicate", "duplicate sample for timestamp"),
-    "empty": ("no_value", "the point has no value"),
+    "train.rank=1": ("too_far_ahead", "out of bounds: timestamp is too far in the future"),
+    "train.rank=3": ("too_old", "too old sample"),
+    "service.name=delta": ("metric", 'invalid temporality and type combination for metric "foreign.delta"'),
+    "service.name=duplicate": ("duplicate", "duplicate sample for timestamp"),
+    "service.name=empty": ("no_value", "the point has no value"),
 }
-"""Reason and text by service, of senders that share one request with ours."""
+"""Reason and text by sender, of senders that share one request with ours."""
 
 
 @dataclass(frozen=True)
@@ -201,19 +204,22 @@ def gauge(request: ExportMetricsServiceRequest, service: str, time_ns: int, valu
     metric.gauge.data_points.add(time_unix_nano=time_ns, as_double=value)
 
 
-def test_bad_points_cost_only_themselves(gateway: Gateway) -> None:
+def test_bad_points_cost_only_themselves(gateway: Gateway, tmp_path: Path) -> None:
     """Ranks with a wrong clock, a delta counter, a duplicate, a point without value: all of ours is stored."""
-    begin, now = time.time_ns() - 5 * 10**9, time.time_ns()
+    now = time.time_ns()
+    begin = now - 2 * len(STEPS) * 10**9
     first, together = ExportMetricsServiceRequest(), ExportMetricsServiceRequest()
     gauge(first, "duplicate", begin, 1.0)
     gateway.send(first)
     wait_until(lambda: bool(gateway.prometheus.samples('foreign{job="duplicate"}')), 30, "the first of two values")
-    for step in STEPS:
-        gauge(together, "ours", begin + step * 10**9, step)
-        gauge(together, "ahead", now + HOUR + step * 10**9, step)
-        gauge(together, "behind", now - 3 * HOUR + step * 10**9, step)
-        gauge(together, "ancient", now - 48 * HOUR + step * 10**9, step)
-        gauge(together, "also ours", begin + step * 10**9, step)
+    for rank, clock in enumerate((0, HOUR, -3 * HOUR, -48 * HOUR, 0)):
+        Rank(tmp_path, rank, first_time=begin + clock).record(*STEPS, kind=Kind.BOTH)
+    for feed in feeds(tmp_path).values():
+        batch = feed.next(MAX_BYTES, live=False)
+        assert batch is not None
+        assert batch.metrics is not None
+        for part in batch.metrics.parts(MAX_BYTES):
+            together.MergeFromString(part.body)
     gauge(together, "duplicate", begin, 2.0)
     gauge(together, "duplicate", begin + 10**9, 3.0)
     gauge(together, "empty", now, None)
@@ -222,21 +228,29 @@ def test_bad_points_cost_only_themselves(gateway: Gateway) -> None:
     delta.data_points.add(time_unix_nano=now, as_int=1)
     gateway.send(together)
 
-    def stored() -> dict[str, list[float]]:
-        samples = gateway.prometheus.samples("{__name__=~'foreign.*'}", window="72h")
-        return {dict(labels)["job"]: [value for _, value in series] for labels, series in samples.items()}
+    def stored(selector: str, label: str) -> dict[str, list[float]]:
+        samples = gateway.prometheus.samples(selector, window="72h")
+        return {dict(labels)[label]: [value for _, value in series] for labels, series in samples.items()}
 
-    whole = [float(step) for step in STEPS]
-    expected = {"ours": whole, "also ours": whole, "behind": whole, "duplicate": [1.0, 3.0]}
-    wait_until(lambda: stored() == expected, 30, "all that Prometheus takes", log=gateway.log)
-    wait_until(lambda: "Refused: foreign of service.name=duplicate" in gateway.log.read_text(), 10, "the last refusal")
+    taken = {}
+    for name, whole in ((rank_series(rows.STEP), STEPS), (cluster_series(rows.PICKS), itertools.accumulate(STEPS))):
+        values = [float(value) for value in whole]
+        taken[name + '{train_run_id="run"}'] = {"0": values, "2": values, "4": values}
+    wait_until(lambda: {name: stored(name, "train_rank") for name in taken} == taken, 30, "ours", log=gateway.log)
+    assert stored("{__name__=~'foreign.*'}", "job") == {"duplicate": [1.0, 3.0]}
+    wait_until(lambda: "Refused, of service.name=duplicate" in gateway.log.read_text(), 10, "the last refusal")
+    log = gateway.log.read_text()
     with urllib.request.urlopen(gateway.metrics, timeout=10) as answer:
-        counted = re.findall(
-            r'refused_metric_points_total{.*reason="(\w+)",service_name="(\w+)"} (\d+)', answer.read().decode()
+        (*counted,) = re.findall(
+            r"^otelcol_exporter_refused_metric_points_total{(.*)} \d+$", answer.read().decode(), re.MULTILINE
         )
-    points = {"ahead": "5", "ancient": "5"}
-    assert sorted(counted) == sorted((reason, name, points.get(name, "1")) for name, (reason, _) in REFUSED.items())
-    for name, (_, text) in REFUSED.items():
-        assert re.search(rf"Refused: foreign\S* of service.name={name}: {re.escape(text)}", gateway.log.read_text()), (
-            name
+    assert len([series for series in counted if 'metric="train.step"' in series]) == 2
+    for sender, (reason, text) in REFUSED.items():
+        key, _, name = sender.rpartition("=")
+        assert re.search(
+            rf"Refused, of [^:]*{sender}\b[^:]*: {re.escape(text)}.*; metrics: (foreign|.*train.step)", log
+        ), sender
+        assert [series for series in counted if f'{key.replace(".", "_")}="{name}"' in series and reason in series], (
+            sender
         )
+    assert 'train_rank="0"' not in "".join(counted)
