@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 import sys
 from pathlib import Path
 from typing import TYPE_CHECKING, NoReturn
@@ -127,6 +128,7 @@ def doctor(source: str, run: str, config: str | None, receiver: str | None, quer
 
 def _check_receiver(url: str, query: str, *, as_json: bool) -> NoReturn:
     """Check a receiver, print what is wrong, and exit."""
+    os.environ.setdefault("GRPC_VERBOSITY", "NONE")  # it writes lines of its own about a connection that fails
     from otel_train.diagnose.examine import exit_code  # noqa: PLC0415
     from otel_train.probe.check_receiver import check_receiver  # noqa: PLC0415
     from otel_train.probe.print_check import check_json, print_check  # noqa: PLC0415

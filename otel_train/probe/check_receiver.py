@@ -15,7 +15,7 @@ from otel_train.otlp.connection import connect
 from otel_train.probe.judge_store import judge_older_points, judge_repetition, judge_store
 from otel_train.probe.kept_points import Store, first_store
 from otel_train.probe.probe_run import ProbeRun
-from otel_train.probe.receiver_address import alternatives, query_addresses, receiver_endpoint, settings_of
+from otel_train.probe.receiver_address import alternatives, query_addresses, receiver_endpoint, settings_of, speaks_tls
 
 GZIP = "gzip"
 LONGEST_SEARCH = 10.0
@@ -102,9 +102,9 @@ def _reach(endpoint: Endpoint, url: str, run: ProbeRun) -> tuple[Endpoint, Answe
     evidence = (answer.text,) if answer.text else ()
     if answer.cause in ("UNAUTHENTICATED", "PERMISSION_DENIED", "HTTP 401", "HTTP 403"):
         return endpoint, answer, _critical("credentials", summary, evidence, answer.advice)
-    other = _other_way(endpoint, url, run)
+    other = None if _is_about_tls(answer) else _other_way(endpoint, url, run)
     if other is None:
-        return endpoint, answer, _critical("receiver", summary, evidence, _remedy(answer))
+        return endpoint, answer, _critical("receiver", summary, evidence, _remedy(answer, endpoint))
     summary = f"{summary}; it takes points as {other}"
     return other, TAKEN, _critical("receiver", summary, evidence, f"Set {settings_of(other)}")
 
@@ -127,10 +127,19 @@ def _critical(check: str, summary: str, evidence: tuple[str, ...], remedy: str) 
     return Finding(check=check, severity=Severity.CRITICAL, summary=summary, evidence=evidence, remedy=remedy)
 
 
-def _remedy(answer: Answer) -> str:
+def _is_about_tls(answer: Answer) -> bool:
+    """Tell whether the certificate, or the endpoint's scheme, is at fault: for each protocol and path alike."""
+    return "OTEL_EXPORTER_OTLP_CERTIFICATE" in answer.advice or "OTEL_EXPORTER_OTLP_INSECURE" in answer.advice
+
+
+def _remedy(answer: Answer, endpoint: Endpoint) -> str:
+    if answer.verdict is Verdict.WAIT and not endpoint.secure and endpoint.listens and speaks_tls(endpoint):
+        return "It speaks TLS: begin the endpoint with https://"
     if "enable-otlp-receiver" in answer.text or "otlp write receiver" in answer.text.lower():
         return "Start Prometheus with --web.enable-otlp-receiver"
-    return answer.advice
+    if not answer.advice and answer.unanswered and endpoint.listens:
+        return "It takes connections and does not answer: see what it does, and what is between"
+    return answer.advice or "See the receiver's log, and whether the endpoint names the receiver that you mean"
 
 
 def _send(endpoint: Endpoint, run: ProbeRun) -> _Answers:

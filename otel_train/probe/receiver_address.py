@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import os
+import socket
+import ssl
 from collections.abc import Iterator, Mapping
 from urllib.parse import urlsplit
 
@@ -83,6 +85,19 @@ def alternatives(endpoint: Endpoint, url: str) -> Iterator[Endpoint]:
             yield other._replace(protocol=OtlpProtocol.HTTP, target=target)
     if endpoint.protocol is OtlpProtocol.HTTP:
         yield other._replace(protocol=OtlpProtocol.GRPC, target=f"{host}:{endpoint.port}", variable=BASE)
+
+
+def speaks_tls(endpoint: Endpoint) -> bool:
+    """Tell whether a receiver begins TLS when it is asked to, whoever vouches for it; nothing is sent to it."""
+    context = ssl.create_default_context()
+    context.check_hostname = False
+    context.verify_mode = ssl.CERT_NONE
+    address, limit = (endpoint.host, endpoint.port), min(endpoint.timeout, TRY_TIMEOUT)
+    try:
+        with socket.create_connection(address, limit) as connection, context.wrap_socket(connection):
+            return True
+    except OSError:
+        return False
 
 
 def query_addresses(endpoint: Endpoint) -> list[str]:

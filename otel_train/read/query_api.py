@@ -9,6 +9,7 @@ import urllib.request
 from dataclasses import dataclass
 from typing import Any
 
+from otel_train.endpoint import Endpoint
 from otel_train.read.history import SourceError
 
 MAX_ANSWER = 256 * 2**20
@@ -41,7 +42,7 @@ class QueryApi:
         body = urllib.parse.urlencode({**parameters, "nocache": 1}).encode()
         try:
             # POST: a selector of many names is longer than an address may be.
-            with urllib.request.urlopen(address, data=body, timeout=self.timeout) as answer:  # noqa: S310  # http(s): load
+            with self._opener().open(address, data=body, timeout=self.timeout) as answer:
                 data = answer.read(MAX_ANSWER + 1)
         except urllib.error.HTTPError as error:
             raise SourceError(f"{address}: {error.code} {_reason(error)}") from error
@@ -56,6 +57,12 @@ class QueryApi:
         except (ValueError, KeyError, TypeError) as error:
             raise SourceError(f"{address} is not a Prometheus: it answers {data[:80]!r}") from error
         raise SourceError(f"{address}: {content.get('error', 'it refuses')!s:.200}")
+
+    def _opener(self) -> urllib.request.OpenerDirector:
+        """Return what opens addresses: a proxy of the environment can't reach this machine's own ones."""
+        host = urllib.parse.urlsplit(self.url).hostname or ""
+        proxies: dict[str, str] | None = {} if Endpoint(host=host).loopback else None
+        return urllib.request.build_opener(urllib.request.ProxyHandler(proxies))
 
     def samples(self, selector: str, window: int, at: float) -> list[tuple[dict[str, str], list[Sample]]]:
         """Return the samples of each series, with their own times: of those at one time the first.

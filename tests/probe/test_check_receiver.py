@@ -3,10 +3,13 @@
 from __future__ import annotations
 
 import json
+import socket
+import ssl
 from contextlib import closing
 from pathlib import Path
 
 import pytest
+import trustme
 from click.testing import CliRunner
 from opentelemetry.proto.collector.metrics.v1.metrics_service_pb2 import (
     ExportMetricsPartialSuccess,
@@ -115,6 +118,25 @@ def test_other_path_is_discovered(given: str, environ: dict[str, str]) -> None:
     finding = of_check(findings, "receiver")
     assert finding.severity is Severity.CRITICAL
     assert finding.remedy == f"Set {variables} OTEL_EXPORTER_OTLP_METRICS_ENDPOINT={base}/opentelemetry/v1/metrics"
+
+
+@pytest.mark.parametrize("environ", [{}, HTTP], ids=["grpc", "http"])
+def test_plain_text_to_tls_is_named(environ: dict[str, str]) -> None:
+    """A port that speaks TLS looks like a gRPC port, or like none, to who speaks plain text."""
+    context = ssl.SSLContext(ssl.PROTOCOL_TLS_SERVER)
+    trustme.CA().issue_cert("127.0.0.1").configure_cert(context)
+    with http_server(taking) as server:
+        server.socket = context.wrap_socket(server.socket, server_side=True)
+        findings = check_receiver(f"http://127.0.0.1:{server.server_port}", environ=environ).findings
+    assert of_check(findings, "receiver").remedy == "It speaks TLS: begin the endpoint with https://"
+
+
+def test_silent_receiver_is_named() -> None:
+    """A port that takes connections and never answers is told apart from one where nobody listens."""
+    environ = {**HTTP, "OTEL_EXPORTER_OTLP_TIMEOUT": "0.05"}
+    with socket.create_server(("127.0.0.1", 0)) as server:
+        findings = check_receiver(f"http://127.0.0.1:{server.getsockname()[1]}", environ=environ).findings
+    assert "does not answer" in of_check(findings, "receiver").remedy
 
 
 def test_grpc_receiver_is_discovered() -> None:
