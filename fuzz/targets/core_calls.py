@@ -44,6 +44,7 @@ SIGNATURES: dict[str, str] = {
     "Picks.bind": "QDh",
     "Picks.pick": "ccc",
     "Picks.drain": "n",
+    "alikes": "ccddd",
     "divergences": "ccddd",
     "gather": "gzzcqcccd",
     "hash_ids": "iqmmnnh",
@@ -54,6 +55,7 @@ SIGNATURES: dict[str, str] = {
     "route": "qcqqqq",
     "watch_signal": "nnn",
     "whole_records": "gzzcccq",
+    "window_means": "ccdd",
 }
 """A letter for each argument, for what is right; see `Arguments.of`. A function that is not here gets anything."""
 OF_LETTER = {"I": "IntervalState", "K": "Clock", "R": "Ring", "P": "Picks"}

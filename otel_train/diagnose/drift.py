@@ -41,6 +41,8 @@ _BLOCK_PICKS = 32
 """Intervals are looked at together until they have so many picks ..."""
 _BLOCKS = 256
 """... and after each so many looks twice as many intervals, so that the work grows little with a run's length."""
+_AT_ONCE = 1 << 15
+"""Intervals that are looked at together for the beginning of a drift."""
 _ZERO = 1e-9
 """Bound below which a share counts as 0: undoing a decay leaves rounding errors."""
 
@@ -165,10 +167,12 @@ class MixTest:
         ratios = _ratios(seen[bet:] if bet < len(seen) else seen)
         score = largest = 0.0
         begin = self.best
-        for index, own in zip(range(self.best, -1, -1), _scores(seen, ratios)[::-1], strict=True):
-            score += own
-            if score > largest:
-                largest, begin = score, index
+        for end in range(self.best + 1, 0, -_AT_ONCE):
+            first = max(0, end - _AT_ONCE)
+            for index, own in zip(range(end - 1, first - 1, -1), _scores(seen[first:end], ratios)[::-1], strict=True):
+                score += own
+                if score > largest:
+                    largest, begin = score, index
         return begin
 
 
@@ -269,10 +273,8 @@ def _ratios(intervals: Mix) -> list[float]:
 
 def _scores(intervals: Mix, ratios: Sequence[float]) -> list[float]:
     """Return how much more likely each interval's picks are by the tilted shares than by the targets, as logarithms."""
-    scores = []
-    for picks, shares in zip(intervals.pick_rows(), intervals.share_rows(), strict=True):
-        whole = math.fsum(map(mul, shares, ratios))
-        scores.append(
-            math.fsum(pick * math.log(ratio / whole) for pick, ratio in zip(picks, ratios, strict=True) if pick)
-        )
-    return scores
+    logs = list(map(math.log, ratios))
+    tilted = [math.log(math.fsum(map(mul, shares, ratios)) or 1.0) for shares in intervals.share_rows()]
+    totals = intervals.totals()
+    pairs = zip(intervals.pick_rows(), totals, tilted, strict=True)
+    return [math.fsum(map(mul, picks, logs)) - total * whole for picks, total, whole in pairs]

@@ -26,11 +26,12 @@ from otel_train.diagnose.causes import explain
 from otel_train.diagnose.drift import find_drift
 from otel_train.diagnose.finding import WORST_FIRST, WRONG, Finding, Severity
 from otel_train.diagnose.fitted_ranges import fitted_ranges
-from otel_train.diagnose.judgement import WINDOW, Judgement, judge_key, scale_of, window_means
+from otel_train.diagnose.judgement import WINDOW, Judgement, judge_key, scale_of
 from otel_train.diagnose.ranks import find_ranks
 from otel_train.diagnose.starved import find_starved
 from otel_train.diagnose.stragglers import find_stragglers
 from otel_train.number_text import rounded_number
+from otel_train.read.curve_points import Points, window_means
 from otel_train.read.history import History, Track, mean
 from otel_train.read.rank_ring import RankStatus
 from otel_train.read.rings import RingJob
@@ -70,13 +71,14 @@ def examine(
 
 def _is_expected(history: History, key: str) -> bool:
     """Tell whether a run must have a judged key: a headline one, or one that it has measured."""
-    return key in HEADLINE_KEYS or bool(history.cluster.finite_values(key))
+    return key in HEADLINE_KEYS or (key in history.cluster.values and bool(history.cluster.finite_values(key)))
 
 
 def find_metric(history: History, key: str, bounds: HealthyRange) -> Finding:
     """Return a headline metric's judgement, the same as in a smoke run's verdict, and the cause that the run shows."""
     row, track = headline_row(key), history.cluster
-    values = track.finite_values(key)
+    points = track.finite_curve(key)
+    values = points.values
     if not values:
         return Finding(check=key, severity=Severity.UNKNOWN, summary="the source has no such values")
     picks = mean(track.finite_values(rows.PICKS.wandb_key))
@@ -89,7 +91,7 @@ def find_metric(history: History, key: str, bounds: HealthyRange) -> Finding:
     summary = f"{rounded_number(judgement.judged)}{_unit(bounds)}, healthy is {bounds}"
     if judgement.healthy:
         return Finding(check=key, severity=Severity.OK, summary=summary)
-    since, until = newest_stretch(list(track.finite(key)), scale, bounds)
+    since, until = newest_stretch(points, scale, bounds)
     over = "" if until is None else f"; in its range again since step {until}"
     rank = worst_rank(history, row, low=judgement.judged < bounds.low)
     reason = explain(history, row, rank)
@@ -105,24 +107,20 @@ def find_metric(history: History, key: str, bounds: HealthyRange) -> Finding:
     )
 
 
-def newest_stretch(
-    points: Sequence[tuple[int, float]], scale: float, bounds: HealthyRange
-) -> tuple[int | None, int | None]:
+def newest_stretch(points: Points, scale: float, bounds: HealthyRange) -> tuple[int | None, int | None]:
     """Return the first step of the newest stretch out of range, and the step at which it was over (None: it is not).
 
     A mean is taken over `WINDOW` log steps at a time, and a stretch that begins on the way does so in the middle of the
     first window that is out.
     """
     width = min(WINDOW, len(points)) if bounds.statistic is Statistic.MEAN else 1
-    outside = [value not in bounds for value in window_means([value * scale for _, value in points], width)]
-    if not any(outside):
+    judged = window_means(points.scaled(scale).values, width)
+    end = next((end for end in range(len(judged), 0, -1) if judged[end - 1] not in bounds), 0)
+    if not end:
         return None, None
-    end = len(outside) - outside[::-1].index(True)
-    begin = end - 1
-    while begin and outside[begin - 1]:
-        begin -= 1
-    until = None if end == len(outside) else points[end + width - 1][0]
-    return points[begin + width // 2 if begin else 0][0], until
+    begin = next((begin for begin in range(end - 1, 0, -1) if judged[begin - 1] in bounds), 0)
+    until = None if end == len(judged) else round(points.steps[end + width - 1])
+    return round(points.steps[begin + width // 2 if begin else 0]), until
 
 
 def worst_rank(history: History, row: Metric, *, low: bool) -> int | None:
@@ -139,7 +137,10 @@ def named_rank(track: Track, row: Metric) -> int | None:
     """Return the rank that the maximum of a metric names most often, weighed by its value."""
     peak = row.wandb_key + (MAX_SUFFIX if row.with_max else "")
     weights: dict[int, float] = {}
-    for value, rank in zip(track.column(peak), track.column(peak + RANK_SUFFIX), strict=True):
+    values, ranks = track.column(peak), track.column(peak + RANK_SUFFIX)
+    if ranks and min(ranks) == max(ranks) and not math.isnan(sum(ranks)):
+        return int(ranks[0]) if sum(value for value in values if not math.isnan(value)) > 0 else None
+    for value, rank in zip(values, ranks, strict=True):
         if not math.isnan(value) and not math.isnan(rank):
             weights[int(rank)] = weights.get(int(rank), 0.0) + value
     return max(weights, key=lambda rank: weights[rank]) if weights and max(weights.values()) > 0 else None
@@ -185,7 +186,10 @@ def _remedy(row: Metric, history: History) -> str:
 def _find_dropped_values(history: History) -> list[Finding]:
     """Return the values that ranks have dropped, such as those of keys beyond the bound; nothing without any."""
     row = rows.VALUES_DROPPED
-    dropped = [(step, value) for step, value in history.cluster.finite(row.wandb_key) if value > 0]
+    curve = history.cluster.finite_curve(row.wandb_key)
+    if not any(curve.values):
+        return []
+    dropped = [(step, value) for step, value in zip(curve.steps, curve.values, strict=True) if value > 0]
     if not dropped:
         return []
     count = math.fsum(value for _, value in dropped)
@@ -194,8 +198,8 @@ def _find_dropped_values(history: History) -> list[Finding]:
         Finding(
             check=row.wandb_key,
             severity=Severity.WARNING,
-            summary=f"{count:.0f} values of scalars and sources were dropped, the last at step {dropped[-1][0]}",
-            since_step=dropped[0][0],
+            summary=f"{count:.0f} values of scalars and sources were dropped, the last at step {round(dropped[-1][0])}",
+            since_step=round(dropped[0][0]),
             rank=min(ranks, default=None),
             cause="a value that is not a number, a key that is reserved or one too many, or a source that raises",
             remedy=row.remedy,

@@ -118,12 +118,5 @@ def _worst_rank(key: str, history: Sequence[Mapping[str, float]]) -> int | None:
     return int(max(named, key=lambda row: row[peak])[peak + RANK_SUFFIX]) if named else None
 
 
-def window_means(values: Sequence[float], width: int) -> list[float]:
-    """Return the mean of each window of `width` values that follow each other, at any offset."""
-    if width <= 1:
-        return list(values)
-    return [math.fsum(values[end - width : end]) / width for end in range(width, len(values) + 1)]
-
-
 def _max(values: Sequence[float]) -> float:
-    return math.nan if any(math.isnan(value) for value in values) else max(values)
+    return math.nan if math.isnan(sum(values)) and any(map(math.isnan, values)) else max(values)

@@ -18,10 +18,11 @@ def find_starved(history: History) -> list[Finding]:
     if history.facts.get("mixing.scope") == "cluster":
         return _starved_sources(history)
     row = rows.STARVED_READERS
-    points = list(history.cluster.finite(row.wandb_key))
-    starved = [(step, count) for step, count in points if count]
-    if not starved or points[-1][1] == 0:
+    curve = history.cluster.finite_curve(row.wandb_key)
+    if not any(curve.values) or not curve.values[-1]:
         return []
+    points = list(zip(curve.steps, curve.values, strict=True))
+    starved = [(step, count) for step, count in points if count]
     begin = next((step for (_, last), (step, _) in zip(points[-2::-1], points[:0:-1], strict=True) if not last), None)
     ranks = sorted(rank for rank, track in history.ranks.items() if track.last(row.wandb_key) > 0)
     return [
@@ -29,7 +30,7 @@ def find_starved(history: History) -> list[Finding]:
             check=row.wandb_key,
             severity=Severity.WARNING,
             summary=f"{points[-1][1]:.0f} readers wait longer than their weights explain",
-            since_step=starved[0][0] if begin is None else begin,
+            since_step=round(starved[0][0] if begin is None else begin),
             rank=ranks[0] if ranks else None,
             chance=CHANCE,
             evidence=(f"on ranks {', '.join(map(str, ranks))}",) if ranks else (),

@@ -29,9 +29,9 @@ def find_stragglers(history: History) -> list[Finding]:
 
 
 def _straggler(history: History, row: Metric) -> Finding | None:
-    values = {rank: dict(track.finite(row.wandb_key)) for rank, track in history.ranks.items()}
-    if len(values) < 2:
+    if len(history.ranks) < 2:
         return None
+    values = {rank: dict(track.finite(row.wandb_key)) for rank, track in history.ranks.items()}
     common = sorted(set.intersection(*(set(own) for own in values.values())))[-RECENT:]
     if not common:
         return None

@@ -236,6 +236,40 @@ static PyObject *divergences(PyObject *Py_UNUSED(module), PyObject *const *args,
     return done;
 }
 
+PyDoc_STRVAR(alikes_doc, "alikes(rows, width, counts, signs, out): write the mean square of each row's signs over its "
+                         "count, 0 where that is 0.");
+
+static PyObject *alikes(PyObject *Py_UNUSED(module), PyObject *const *args, Py_ssize_t arg_count)
+{
+    Numbers signs = {0}, counts = {0}, out = {0};
+    double row[MOST_SOURCES];
+    int64_t rows, width;
+    PyObject *done = NULL;
+    if (check_count(arg_count, 5, "alikes") < 0)
+        return NULL;
+    if (!whole(args[0], &rows) || !whole(args[1], &width)) {
+        PyErr_SetString(PyExc_TypeError, "rows and width must be int");
+        return NULL;
+    }
+    if (take_columns(&signs, args + 3, 1, rows, width) == 0 &&
+        numbers_take(&counts, args[2], 'd', (Py_ssize_t)rows) == 0 &&
+        numbers_take(&out, args[4], 'd', (Py_ssize_t)rows) == 0) {
+        for (int64_t at = 0; at < rows; at++) {
+            double plain = 0.0, count = counts.doubles[at];
+            row_of(row, &signs, rows, width, at);
+            for (int64_t j = 0; j < width; j++)
+                plain += row[j] *= row[j];
+            double sum = isfinite(plain) ? exact_sum(row, (Py_ssize_t)width) : plain;
+            out.doubles[at] = count != 0.0 ? sum / (double)width / count : 0.0;
+        }
+        done = Py_NewRef(Py_None);
+    }
+    release_columns(&signs, 1);
+    numbers_release(&counts);
+    numbers_release(&out);
+    return done;
+}
+
 PyDoc_STRVAR(interval_picks_doc,
              "interval_picks(rows, width, horizon, counts, targets, picks, kept, new, shares): undo the decay of each "
              "row since the one before. Writes the indices of the intervals that are known to kept, their picks and "
@@ -311,11 +345,39 @@ end:
     return done;
 }
 
+PyDoc_STRVAR(window_means_doc,
+             "window_means(count, width, values, out): write the mean of each window of so many values.");
+
+static PyObject *window_means(PyObject *Py_UNUSED(module), PyObject *const *args, Py_ssize_t arg_count)
+{
+    Numbers values = {0}, out = {0};
+    int64_t count, width;
+    PyObject *done = NULL;
+    if (check_count(arg_count, 4, "window_means") < 0)
+        return NULL;
+    if (!whole(args[0], &count) || !whole(args[1], &width) || count < 0 || count > MOST_AT_ONCE || width < 1) {
+        PyErr_SetString(PyExc_ValueError, "count and width must be positive");
+        return NULL;
+    }
+    int64_t windows = count < width ? 0 : count - width + 1;
+    if (numbers_take(&values, args[2], 'd', (Py_ssize_t)count) == 0 &&
+        numbers_take(&out, args[3], 'd', (Py_ssize_t)windows) == 0) {
+        for (int64_t at = 0; at < windows; at++)
+            out.doubles[at] = exact_sum(values.doubles + at, (Py_ssize_t)width) / (double)width;
+        done = Py_NewRef(Py_None);
+    }
+    numbers_release(&values);
+    numbers_release(&out);
+    return done;
+}
+
 static PyMethodDef functions[] = {
     {"whole_records", (PyCFunction)(void (*)(void))whole_records, METH_FASTCALL, whole_records_doc},
     {"gather", (PyCFunction)(void (*)(void))gather, METH_FASTCALL, gather_doc},
+    {"alikes", (PyCFunction)(void (*)(void))alikes, METH_FASTCALL, alikes_doc},
     {"divergences", (PyCFunction)(void (*)(void))divergences, METH_FASTCALL, divergences_doc},
     {"interval_picks", (PyCFunction)(void (*)(void))interval_picks, METH_FASTCALL, interval_picks_doc},
+    {"window_means", (PyCFunction)(void (*)(void))window_means, METH_FASTCALL, window_means_doc},
     {NULL, NULL, 0, NULL},
 };
 

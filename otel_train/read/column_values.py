@@ -129,7 +129,12 @@ def _peak_rank(read: Columns, peaks: int, ranks: int | None, index: int) -> arra
 
 
 def _alike(read: Columns, _peaks: int, _ranks: int | None, count: int, start: int, stop: int) -> array[float]:
-    rows = zip(_one(read, count), *read(range(start, stop)), strict=True)
+    counts, signs = _one(read, count), read(range(start, stop))
+    if core is not None and 1 <= stop - start <= MOST_SOURCES:
+        out = array("d", bytes(8 * len(counts)))
+        core.alikes(len(counts), stop - start, counts, beside(signs), out)
+        return out
+    rows = zip(counts, *signs, strict=True)
     return array("d", [computations.alike(0, 1, 1 + stop - start, row, (), ()) for row in rows])
 
 

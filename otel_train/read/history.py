@@ -10,6 +10,7 @@ from dataclasses import dataclass, field
 
 from otel_train.catalogue import rows
 from otel_train.exceptions import ConfigurationError
+from otel_train.read.curve_points import Points, are_within
 from otel_train.ring import Fact
 
 LARGEST = 1e300
@@ -131,9 +132,22 @@ class Track:
         """Yield (step, value) where there is one that can be added up: not an infinity, and not near to it."""
         return ((step, value) for step, value in self.points(key) if abs(value) < LARGEST)
 
-    def finite_values(self, key: str) -> list[float]:
+    def finite_values(self, key: str) -> Sequence[float]:
         """Return the values of `finite` without their steps."""
-        return [value for value in self.column(key) if -LARGEST < value < LARGEST]
+        column = self.column(key)
+        return column if are_within(column, LARGEST) else [value for value in column if -LARGEST < value < LARGEST]
+
+    def curve(self, key: str) -> Points:
+        """Return the points of a key as columns."""
+        points = Points(self.steps, self.column(key))
+        return points.where(lambda value: value == value) if math.isnan(sum(points.values)) else points  # noqa: PLR0124
+
+    def finite_curve(self, key: str) -> Points:
+        """Return the points of `finite` as columns."""
+        points = Points(self.steps, self.column(key))
+        if are_within(points.values, LARGEST):
+            return points
+        return points.where(lambda value: -LARGEST < value < LARGEST)
 
     def last(self, key: str) -> float:
         """Return the newest value of a key, NaN where there is none."""

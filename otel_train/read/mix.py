@@ -4,9 +4,9 @@ from __future__ import annotations
 
 import math
 from array import array
-from collections.abc import Iterable, Iterator, Sequence
+from collections.abc import Iterator, Sequence
 from operator import truediv
-from typing import overload
+from typing import Any, cast, overload
 
 from otel_train.read.history import MixInterval
 
@@ -57,8 +57,10 @@ class Mix(Sequence[MixInterval]):
     def __getitem__(self, index: int | slice) -> MixInterval | Mix:
         if isinstance(index, slice):
             part = Mix(0)
-            part.steps, part.rows = self.steps[index], self.rows[index]
-            part.picks, part.shares = ([column[index] for column in columns] for columns in (self.picks, self.shares))
+            part.steps, part.rows = _part(self.steps, index), _part(self.rows, index)
+            part.picks, part.shares = (
+                [_part(column, index) for column in columns] for columns in (self.picks, self.shares)
+            )
             return part
         picks, shares = (tuple(column[index] for column in columns) for columns in (self.picks, self.shares))
         return MixInterval(self.steps[index], picks, shares, self.rows[index])
@@ -71,7 +73,8 @@ class Mix(Sequence[MixInterval]):
         """Return the intervals with their draws for picks: what was drawn at once was drawn once."""
         if all(rows == 1 for rows in self.rows):
             return self
-        mix = self[:]
+        mix = Mix(0)
+        mix.steps, mix.shares = self.steps, self.shares
         mix.picks = [array("d", map(truediv, column, self.rows)) for column in self.picks]
         mix.rows = array("d", [1.0]) * len(self)
         return mix
@@ -85,6 +88,6 @@ class Mix(Sequence[MixInterval]):
         return zip(*self.shares, strict=True)
 
 
-def sums(columns: Iterable[array[float]]) -> list[float]:
-    """Return the sum of each column."""
-    return [math.fsum(column) for column in columns]
+def _part(column: array[Any], index: slice) -> array[Any]:
+    """Return a part of a column without a copy."""
+    return cast("array[Any]", memoryview(column)[index])

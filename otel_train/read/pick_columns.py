@@ -18,6 +18,9 @@ from otel_train.read.repeated_draws import repetition
 from otel_train.ring import Fact
 from otel_train.ring.columns import Heads, RingColumns
 
+_AT_ONCE = 1 << 16
+"""Records whose picks are computed together."""
+
 
 class PickColumns:
     """The picks of whole rings, a rank each."""
@@ -46,28 +49,13 @@ class PickColumns:
         horizon, width = facts.get("mixing.horizon"), len(layout.modalities)
         if not isinstance(horizon, int | float) or not horizon > 0 or not width:
             return
-        starts = [layout.offsets[measure.name] for measure in rows.MIX_DIVERGENCE.measures]
-        counts, targets = (ring.columns(heads.sequences, range(start, start + width)) for start in starts)
         by_batch = facts.get("mixing.unit") == "batch"
-        drawn = [layout.offsets[rows.PICKS.name], *([layout.offsets[rows.PAIR_COUNT.name]] if by_batch else [])]
-        picks, *pairs = ring.columns(heads.sequences, drawn)
-        length = len(heads.steps)
-        kept = array("q", bytes(8 * length))
-        new, shares = (array("d", bytes(8 * width * length)) for _ in range(2))
-        number = _interval_picks(
-            width, length, float(horizon), beside(counts), beside(targets), picks, kept, new, shares
-        )
-        del counts, targets
         mix = Mix(width)
-        mix.steps = array("q", [heads.steps[at] for at in kept[:number]])
-        mix.picks, mix.shares = (
-            [values[begin : begin + number] for begin in range(0, width * length, length)] for values in (new, shares)
-        )
-        mix.rows = (
-            array("d", [drawn_at_once(picks[at], pairs[0][at]) for at in kept[:number]])
-            if pairs
-            else array("d", [1.0]) * number
-        )
+        for begin in range(
+            0, max(1, len(heads.steps) - 1), _AT_ONCE
+        ):  # each part begins with the last one's last record
+            part = slice(begin, begin + _AT_ONCE + 1)
+            _extend(mix, ring, heads.sequences[part], heads.steps[part], float(horizon), by_batch=by_batch)
         self._ranks[rank] = mix
 
     def _add_signs(self, rank: int, ring: RingColumns, heads: Heads, layout: Layout) -> None:
@@ -101,6 +89,26 @@ class PickColumns:
         return orders.compare()
 
 
+def _extend(
+    mix: Mix, ring: RingColumns, sequences: array[int], steps: array[int], horizon: float, *, by_batch: bool
+) -> None:
+    """Add the intervals between some records."""
+    layout, length, width = ring.reader.base_layout, len(steps), len(mix.picks)
+    starts = [layout.offsets[measure.name] for measure in rows.MIX_DIVERGENCE.measures]
+    counts, targets = (ring.columns(sequences, range(start, start + width)) for start in starts)
+    drawn = [layout.offsets[rows.PICKS.name], *([layout.offsets[rows.PAIR_COUNT.name]] if by_batch else [])]
+    picks, *pairs = ring.columns(sequences, drawn)
+    kept = array("q", bytes(8 * length))
+    new, shares = (array("d", bytes(8 * width * length)) for _ in range(2))
+    number = _interval_picks(width, length, horizon, beside(counts), beside(targets), picks, kept, new, shares)
+    mix.steps.extend(array("q", [steps[at] for at in kept[:number]]))
+    for columns, values in ((mix.picks, new), (mix.shares, shares)):
+        for source, column in enumerate(columns):
+            column.extend(values[source * length : source * length + number])
+    at_once = [drawn_at_once(picks[at], pairs[0][at]) for at in kept[:number]] if by_batch else [1.0] * number
+    mix.rows.extend(array("d", at_once))
+
+
 def _added(mixes: Sequence[Mix], times: float) -> Mix:
     """Add up intervals of the same steps; the shares are those of all picks together."""
     if not mixes:
@@ -121,7 +129,11 @@ def _added(mixes: Sequence[Mix], times: float) -> Mix:
             for shares, own in zip(joined.shares, mix.shares, strict=True)
         ]
     joined.shares = [array("d", map(truediv, shares, everything)) for shares in joined.shares]
-    joined.rows = array("d", [max(1.0, pair[0] / pair[1]) * times for pair in zip(everything, draws, strict=True)])
+    if everything == draws:
+        joined.rows = array("d", [times]) * number
+    else:
+        pairs = zip(everything, draws, strict=True)
+        joined.rows = array("d", [max(1.0, picks / drawn) * times for picks, drawn in pairs])
     return joined
 
 

@@ -34,8 +34,10 @@ def repetition(ranks: Iterable[Sequence[MixInterval]]) -> float:
     excess = room = variance = 0.0
     probability = lru_cache(_REMEMBERED)(lambda draws: _probability(draws, totals, whole))
     for one in drawn:
-        for before, draws in pairwise(zip(*one, strict=True)):
-            if sum(before) == sum(draws):
+        totals_of = map(sum, zip(*one, strict=True))
+        pairs = zip(pairwise(zip(*one, strict=True)), pairwise(totals_of), strict=True)
+        for (before, draws), (total_before, total) in pairs:
+            if total_before == total:
                 chance = probability(draws)
                 excess += (before == draws) - chance
                 room += 1 - chance

@@ -16,7 +16,7 @@ from otel_train.read.history import LazyValues, Track
 from otel_train.ring import Record
 from otel_train.ring.columns import Heads, RingColumns
 
-MOST_KEPT = 6
+MOST_KEPT = 4
 """Columns that are kept for the next who asks."""
 _GLANCE = 256
 """Records that are looked at first to see whether a key has values."""

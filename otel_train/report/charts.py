@@ -11,7 +11,8 @@ from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 
 from otel_train.number_text import distinct_labels, exact_number, grouped_number, percent
-from otel_train.report.curves import Bin, Point, Stretch, bins, column_of, decimate, finite, is_dense, ticks
+from otel_train.read.curve_points import Point, Points
+from otel_train.report.curves import Bin, Stretch, bins, column_of, decimate, finite, is_dense, ticks
 from otel_train.report.markup import Child, Html, join, tag
 from otel_train.report.number_tables import numbers_below
 
@@ -80,11 +81,12 @@ class Chart:
 
 def _figure(chart: Chart) -> Html:
     lines = [(line, finite(line.points)) for line in chart.lines]
-    drawn = [point for _, points in lines for point in points]
+    drawn = [points for _, points in lines if points]
     if not drawn:
         return tag("figure", tag("p", "No values.", class_="empty"), class_="chart")
-    left, right = chart.steps or (min(step for step, _ in drawn), max(step for step, _ in drawn))
-    bottom, top, marks = _values_axis(chart, [value for _, value in drawn])
+    left, right = chart.steps or (min(points.steps[0] for points in drawn), max(points.steps[-1] for points in drawn))
+    low, high = min(min(points.values) for points in drawn), max(max(points.values) for points in drawn)
+    bottom, top, marks = _values_axis(chart, low, high)
     scale = _Scale(left, right, bottom, top)
     show = percent if chart.share else grouped_number
     picture = tag(
@@ -145,9 +147,8 @@ class _Scale:
         return (1 - min(1.0, max(0.0, share))) * HEIGHT
 
 
-def _values_axis(chart: Chart, values: Sequence[float]) -> tuple[float, float, list[float]]:
+def _values_axis(chart: Chart, low: float, high: float) -> tuple[float, float, list[float]]:
     """Return the axis of values and its ticks: all values, and the band's ends where the curve stays visible."""
-    low, high = min(values), max(values)
     if chart.from_zero and low >= 0:
         low = 0.0
     for end in chart.band or ():
@@ -216,7 +217,7 @@ def _vertical_line(x: float) -> Html:
     return tag("path", class_="mark", d=f"M{x:.5g} 0V{HEIGHT:g}")
 
 
-def _curve(line: Line, points: Sequence[Point], scale: _Scale, columns: int) -> Html | None:
+def _curve(line: Line, points: Points, scale: _Scale, columns: int) -> Html | None:
     if _is_band(line, points, scale, columns):
         return _envelope(line, bins(points, scale.left, scale.right, columns), scale)
     pieces = [points] if line.dotted and points else decimate(points, scale.left, scale.right, columns)
@@ -290,14 +291,14 @@ def _swatch(style: str) -> Html:
     return tag("svg", tag("path", class_=style, d="M1 4H27"), viewBox="0 0 28 8", class_="swatch", aria_hidden="true")
 
 
-def _description(chart: Chart, lines: Sequence[tuple[Line, list[Point]]], show: Callable[[float], str]) -> str:
+def _description(chart: Chart, lines: Sequence[tuple[Line, Points]], show: Callable[[float], str]) -> str:
     sentences = [chart.description] if chart.description else []
     for line, points in lines:
         if points:
-            values = [value for _, value in points]
+            values = points.values
             sentences.append(
                 f"{line.label}: {show(min(values))} to {show(max(values))}, "
-                f"{show(values[-1])} at {chart.axis} {_step_name(chart, points[-1][0])}."
+                f"{show(values[-1])} at {chart.axis} {_step_name(chart, points.steps[-1])}."
             )
     return " ".join(sentences)
 

@@ -13,30 +13,32 @@ from bisect import bisect_left
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from typing import NamedTuple, TypeAlias
 
-Point: TypeAlias = tuple[float, float]
-"""(step, value)."""
+from otel_train.read.curve_points import Point, Points, are_within
+
 Stretch: TypeAlias = tuple[float, float]
 """The first and the last step of a stretch."""
 MOST_IN_LINE = 2
 """Points in a column, on average, up to which a curve is a line."""
 GAPS_SAMPLED = 4096
 """Distances between points at most that tell what is usual in a curve."""
+MOST_COPIED = 4096
+"""Points up to which a curve is copied, value by value."""
+MOST_ADDED = 1e200
+"""Bound of values that are added up as they are."""
 SMALLEST, LARGEST = 1e-290, 1e300
 """Bounds of drawn values: smaller ones are drawn as 0, larger ones at the bound, so that an axis' length is finite."""
 
 
-def as_points(values: Iterable[tuple[int, float]]) -> list[Point]:
-    """Return (step, value) pairs as points of a chart."""
-    return [(float(step), value) for step, value in values]
-
-
-def finite(points: Iterable[Point]) -> list[Point]:
+def finite(points: Iterable[Point]) -> Points:
     """Return the points whose value can be drawn."""
-    return [
+    if isinstance(points, Points) and len(points) > MOST_COPIED and are_within(points.values, LARGEST):
+        return points  # its smallest values are no more than a line at 0 among so many
+    pairs = [
         (step, value if SMALLEST <= abs(value) <= LARGEST else math.copysign(LARGEST, value) if abs(value) > 1 else 0.0)
         for step, value in points
         if math.isfinite(value)
     ]
+    return Points.of(pairs)
 
 
 class Bin(NamedTuple):
@@ -69,15 +71,19 @@ def bins(points: Sequence[Point], low: float, high: float, columns: int) -> list
     Returns:
         The pieces, each with one bin at least.
     """
-    return [[_bin(points[start:stop]) for start, stop in piece] for piece in _pieces(points, low, high, columns)]
+    curve = Points.of(points)
+    return [[_bin(curve[start:stop]) for start, stop in piece] for piece in _pieces(curve, low, high, columns)]
 
 
-def _bin(points: Sequence[Point]) -> Bin:
-    values = [value for _, value in points]
-    # Halves of two steps, and parts of all values, are added: sums of the largest ones would overflow.
-    mean = math.fsum(value / len(values) for value in values)
+def _bin(points: Points) -> Bin:
+    values = points.values
     lowest, highest = min(values), max(values)
-    return Bin(points[0][0] / 2 + points[-1][0] / 2, lowest, min(highest, max(lowest, mean)), highest)
+    if max(-lowest, highest) < MOST_ADDED:
+        mean = math.fsum(values) / len(values)
+    else:
+        # Parts of all values are added: sums of the largest ones would overflow.
+        mean = math.fsum(value / len(values) for value in values)
+    return Bin(points.steps[0] / 2 + points.steps[-1] / 2, lowest, min(highest, max(lowest, mean)), highest)
 
 
 def decimate(points: Sequence[Point], low: float, high: float, columns: int) -> list[list[Point]]:
@@ -96,34 +102,37 @@ def decimate(points: Sequence[Point], low: float, high: float, columns: int) -> 
     Returns:
         The pieces, each with one point at least.
     """
-    pieces = _pieces(points, low, high, columns)
-    return [[point for start, stop in piece for point in _extremes(points[start:stop])] for piece in pieces]
+    curve = Points.of(points)
+    pieces = _pieces(curve, low, high, columns)
+    return [[point for start, stop in piece for point in _extremes(curve[start:stop])] for piece in pieces]
 
 
-def _pieces(points: Sequence[Point], low: float, high: float, columns: int) -> list[list[tuple[int, int]]]:
+def _pieces(points: Points, low: float, high: float, columns: int) -> list[list[tuple[int, int]]]:
     """Return the first index and the end of the points in each column that has some, in pieces."""
     apart = _usual_gap(points)
     pieces: list[list[tuple[int, int]]] = []
     for start, stop in by_column(points, low, high, columns):
-        if not pieces or points[start][0] - points[start - 1][0] >= 2 * apart:
+        if not pieces or points.steps[start] - points.steps[start - 1] >= 2 * apart:
             pieces.append([])
         pieces[-1].append((start, stop))
     return pieces
 
 
-def _usual_gap(points: Sequence[Point]) -> float:
+def _usual_gap(points: Points) -> float:
     """Return the median of the distances between neighbours, of a long curve over a sample of them."""
     indices = range(1, len(points), -(-len(points) // GAPS_SAMPLED) or 1)
-    return statistics.median(points[index][0] - points[index - 1][0] for index in indices) if indices else 1.0
+    steps = points.steps
+    return float(statistics.median(steps[index] - steps[index - 1] for index in indices)) if indices else 1.0
 
 
 def by_column(points: Sequence[Point], low: float, high: float, columns: int) -> Iterator[tuple[int, int]]:
     """Yield the first index and the end of the points in each column that has some."""
     column = column_of(low, high, columns)
+    steps = Points.of(points).steps
     start = 0
-    while start < len(points):
-        following = column(points[start][0]) + 1
-        stop = bisect_left(points, following, lo=start, key=lambda point: column(point[0]))
+    while start < len(steps):
+        following = column(steps[start]) + 1
+        stop = bisect_left(steps, following, lo=start, key=column)
         yield start, stop
         start = stop
 
@@ -134,22 +143,25 @@ def column_of(low: float, high: float, columns: int) -> Callable[[float], int]:
     return lambda step: min(columns - 1, max(0, int((step - low) / width * columns)))
 
 
-def _extremes(points: Sequence[Point]) -> list[Point]:
+def _extremes(points: Points) -> list[Point]:
     """Return the first, the lowest, the highest and the last of some points, in order, each once."""
-    values = [value for _, value in points]
+    values = points.values
     lowest, highest = values.index(min(values)), values.index(max(values))
     return [points[index] for index in sorted({0, lowest, highest, len(points) - 1})]
 
 
-def stretches(points: Iterable[Point], low: float, high: float) -> list[Stretch]:
-    """Return the stretches of a curve outside [low, high]: the first and last step of each."""
-    outside: list[Stretch] = []
+def stretches(points: Points, low: float, high: float) -> list[tuple[int, int]]:
+    """Return the stretches of a curve outside [low, high]: the indices of the first and last point of each."""
+    outside: list[tuple[int, int]] = []
+    if points and low <= min(points.values) and max(points.values) <= high and not math.isnan(sum(points.values)):
+        return outside
     inside = True
-    for step, value in points:
-        if not low <= value <= high:
-            begin = step if inside else outside.pop()[0]
-            outside.append((begin, step))
-        inside = low <= value <= high
+    for index, value in enumerate(points.values):
+        is_inside = low <= value <= high
+        if not is_inside:
+            begin = index if inside else outside.pop()[0]
+            outside.append((begin, index))
+        inside = is_inside
     return outside
 
 

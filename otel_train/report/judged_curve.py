@@ -7,14 +7,19 @@ steps of counts in whole picks jump too much to be judged.
 from __future__ import annotations
 
 import math
-from collections.abc import Iterable, Sequence
-from dataclasses import dataclass
+from collections.abc import Sequence
+from dataclasses import dataclass, field
 
 from otel_train.catalogue import MAX_SUFFIX, HealthyRange, Metric, Per, Reduction, Statistic, rows
-from otel_train.diagnose.judgement import WINDOW, scale_of, window_means
+from otel_train.diagnose.judgement import WINDOW, scale_of
 from otel_train.number_text import grouped_number
+from otel_train.read.curve_points import Points
 from otel_train.read.history import History, mean
-from otel_train.report.curves import Point, Stretch, finite, merged, stretches
+from otel_train.report.curves import Stretch, finite, merged, stretches
+
+
+def _none() -> Points:
+    return Points((), ())
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -23,11 +28,11 @@ class JudgedCurve:
 
     row: Metric
     range: HealthyRange
-    curve: Sequence[Point]
+    curve: Points
     """The judged values."""
-    by_step: Sequence[Point] = ()
+    by_step: Points = field(default_factory=_none)
     """The values of each step, where `curve` is of windows of them."""
-    worst: Sequence[Point] = ()
+    worst: Points = field(default_factory=_none)
     """Values of the worst rank, scaled as if all were like it; empty where no rank can be named."""
     worst_rank: int | None = None
     """That rank; None where it is another one from step to step."""
@@ -76,41 +81,39 @@ def judged_curve(history: History, row: Metric, bounds: HealthyRange, rank: int 
         rank: The rank to show beside the cluster, where one is the worst.
     """
     track, key = history.cluster, row.wandb_key
-    mean_picks = mean([value for _, value in finite(track.points(rows.PICKS.wandb_key))])
-    by_step = _scaled(track.points(key), scale_of(key, bounds, mean_picks, history.world_size))
+    mean_picks = mean(finite(track.curve(rows.PICKS.wandb_key)).values)
+    by_step = _scaled(track.curve(key), scale_of(key, bounds, mean_picks, history.world_size))
     width = min(WINDOW, len(by_step)) if bounds.statistic is Statistic.MEAN else 1
-    curve = _averaged(by_step, width)
-    begins = {end: by_step[index][0] for index, (end, _) in enumerate(curve)}
+    curve = by_step.averaged(width)
+    # A window is named after its last step.
+    outside = [
+        (float(by_step.steps[first]), float(curve.steps[last]))
+        for first, last in stretches(curve, bounds.low, bounds.high)
+    ]
     return JudgedCurve(
         row=row,
         range=bounds,
         curve=curve,
-        by_step=by_step if width > 1 else (),
-        worst=_averaged(_worst(history, row, bounds, mean_picks, rank), width),
+        by_step=by_step if width > 1 else _none(),
+        worst=_worst(history, row, bounds, mean_picks, rank).averaged(width),
         worst_rank=rank if rank in history.ranks else None,
-        outside=merged((begins[first], last) for first, last in stretches(curve, bounds.low, bounds.high)),
+        outside=merged(outside),
     )
 
 
-def _worst(history: History, row: Metric, bounds: HealthyRange, picks: float, rank: int | None) -> list[Point]:
+def _worst(history: History, row: Metric, bounds: HealthyRange, picks: float, rank: int | None) -> Points:
     """Return the curve of a rank, or of the maximum over the ranks, as if all ranks were like it."""
     if not bounds.worst or row.reduction is Reduction.MAX:
-        return []
+        return _none()
     of_one = history.world_size if row.reduction is Reduction.SUM else 1
     scale = scale_of(row.wandb_key, bounds, picks, history.world_size)
     if rank is not None and rank in history.ranks:
-        return _scaled(history.ranks[rank].points(row.wandb_key), scale * of_one)
+        return _scaled(history.ranks[rank].curve(row.wandb_key), scale * of_one)
     if row.with_max:
         key = row.wandb_key + MAX_SUFFIX
-        return _scaled(history.cluster.points(key), scale_of(key, bounds, picks, history.world_size))
-    return []
+        return _scaled(history.cluster.curve(key), scale_of(key, bounds, picks, history.world_size))
+    return _none()
 
 
-def _scaled(points: Iterable[tuple[int, float]], scale: float) -> list[Point]:
-    return finite((float(step), value * scale) for step, value in points)
-
-
-def _averaged(points: Sequence[Point], width: int) -> list[Point]:
-    """Return the mean of each window of points, at its last step."""
-    means = window_means([value for _, value in points], width)
-    return [(step, value) for (step, _), value in zip(points[max(0, width - 1) :], means, strict=True)]
+def _scaled(points: Points, scale: float) -> Points:
+    return finite(points.scaled(scale))

@@ -3,8 +3,9 @@
 from __future__ import annotations
 
 from otel_train.number_text import grouped_number
+from otel_train.read.curve_points import Points
 from otel_train.report.charts import Chart, Line
-from otel_train.report.curves import Point, as_points, finite
+from otel_train.report.curves import finite
 from otel_train.report.markup import Html, outside, tag
 from otel_train.report.run import ReportRun
 from otel_train.report.sections import MOST_CHARTS, section
@@ -35,13 +36,13 @@ def _keys(whole: str, *histories: dict[str, list[str]]) -> list[str]:
     return list(dict.fromkeys(key for keys in histories for key in keys.get(whole, ())))
 
 
-def _points(run: ReportRun, key: str) -> list[Point]:
-    return as_points(run.history.cluster.points(key))
+def _points(run: ReportRun, key: str) -> Points:
+    return run.history.cluster.curve(key)
 
 
-def _rise(points: list[Point]) -> float:
+def _rise(points: Points) -> float:
     """Return by how much the mean of the last quarter lies above that of the second one."""
-    values = [value for _, value in finite(points)]
+    values = finite(points).values
     quarter = max(1, len(values) // 4)
     last, before = values[-quarter:], values[quarter : 2 * quarter] or values[:quarter]
     return sum(last) / len(last) - sum(before) / len(before) if values else 0.0

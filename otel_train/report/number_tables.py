@@ -4,7 +4,8 @@ from __future__ import annotations
 
 from collections.abc import Callable, Sequence
 
-from otel_train.report.curves import Point, by_column, column_of
+from otel_train.read.curve_points import Point, Points
+from otel_train.report.curves import by_column, column_of
 from otel_train.report.markup import Html, tag
 
 ROWS = 100
@@ -31,26 +32,30 @@ def numbers_below(
         name_of: Writes a step.
     """
     left, right = ends
-    steps = sorted({step for _, points in lines for step, _ in points})
-    every = len(steps) <= ROWS
+    curves = [Points.of(points) for _, points in lines]
+    steps = set[float]()
+    every = all(len(curve) <= ROWS for curve in curves)
+    if every:
+        steps.update(*(curve.steps for curve in curves))
+        every = len(steps) <= ROWS
     column = column_of(left, right, ROWS)
 
-    def parts(points: Sequence[Point]) -> dict[float, Sequence[Point]]:
+    def parts(curve: Points) -> dict[float, Points]:
         if every:
-            return {point[0]: [point] for point in points}
-        cuts = by_column(points, left, right, ROWS)
-        return {column(points[start][0]): points[start:stop] for start, stop in cuts}
+            return {step: curve[index : index + 1] for index, step in enumerate(curve.steps)}
+        return {column(curve.steps[start]): curve[start:stop] for start, stop in by_column(curve, left, right, ROWS)}
 
-    cells = [parts(points) for _, points in lines]
+    cells = [parts(curve) for curve in curves]
     body = []
-    for part, of in parts([(step, step) for step in steps]).items():
-        first, last = of[0][0], of[-1][0]
+    for part in sorted(set().union(*cells)):
+        of = [values[part].steps for values in cells if part in values]
+        first, last = min(one[0] for one in of), max(one[-1] for one in of)
         share = ((first + last) / 2 - left) / (right - left) if right > left else 0.5
         body.append(
             tag(
                 "tr",
                 tag("th", _span((first, last), name_of), scope="row"),
-                [tag("td", _span([value for _, value in values.get(part, ())], show)) for values in cells],
+                [tag("td", _span(values[part].values if part in values else (), show)) for values in cells],
                 data_x=f"{share:.4g}",
             )
         )

@@ -52,17 +52,24 @@ class ReportRun:
         topics = [Topic(title, tuple(members), metrics.get(title)) for title, members in groups.items()]
         return sorted(topics, key=lambda topic: WORST_FIRST.index(topic.severity))
 
+    def judged(self, key: str) -> JudgedCurve:
+        """Return the curve of a judged metric, by the row's wandb key; the newest one is kept."""
+        if key not in self._kept:
+            self._kept.clear()
+            self._kept[key] = judged_curve(self.history, headline_row(key), self.ranges(key), self._named.get(key))
+        return self._kept[key]
+
     @cached_property
-    def judged(self) -> dict[str, JudgedCurve]:
-        """The curves of the judged metrics, by the row's wandb key."""
-        named = {
+    def _kept(self) -> dict[str, JudgedCurve]:
+        return {}
+
+    @cached_property
+    def _named(self) -> dict[str, int | None]:
+        """Ranks that are named where something is wrong."""
+        return {
             topic.title: next((finding.rank for finding in topic.findings if finding.rank is not None), None)
             for topic in self.topics
             if topic.severity in WRONG
-        }
-        return {
-            row.wandb_key: judged_curve(self.history, row, self.ranges(row.wandb_key), named.get(row.wandb_key))
-            for row in JUDGED
         }
 
     @cached_property

@@ -2,10 +2,12 @@
 
 from __future__ import annotations
 
+import math
+
 from otel_train.number_text import byte_size, grouped_number, percent
+from otel_train.read.curve_points import Points
 from otel_train.read.history import History, share_key, target_key
 from otel_train.report.charts import Chart, Line, Mark
-from otel_train.report.curves import Point, as_points
 from otel_train.report.markup import Child, Html, outside, tag
 from otel_train.report.number_tables import scrolled
 from otel_train.report.run import ReportRun
@@ -27,8 +29,8 @@ def metrics(run: ReportRun, other: ReportRun | None) -> Html | None:
     for row in run.rows:
         if row.wandb_key in shown:
             continue
-        own = run.judged[row.wandb_key]
-        theirs = other.judged[row.wandb_key] if other else None
+        own = run.judged(row.wandb_key)
+        theirs = other.judged(row.wandb_key) if other else None
         tiles.append(
             tag(
                 "article",
@@ -57,26 +59,29 @@ def mix(run: ReportRun, other: ReportRun | None) -> Html | None:
     names = list(dict.fromkeys([*run.history.modalities, *(other.history.modalities if other else ())]))
     modalities = []
     for name in names:
-        share, target = _points(run.history, share_key(name)), _points(run.history, target_key(name))
-        theirs = _points(other.history, share_key(name)) if other else []
-        if share or theirs:
-            off = share[-1][1] - target[-1][1] if share and target else 0.0
-            modalities.append((-abs(off), name, share, target, theirs))
+        newest = [_newest(run.history, name), _newest(other.history, name) if other else None]
+        if any(newest):
+            share, target = newest[0] or (math.nan, math.nan)
+            off = share - target
+            modalities.append((0.0 if math.isnan(off) else -abs(off), name, share, target))
     if not modalities:
         return None
     modalities.sort(key=lambda entry: entry[:1])
     tiles = []
-    for _, name, share, target, theirs in modalities[:MOST_CHARTS]:
+    for _, name, share, target in modalities[:MOST_CHARTS]:
         lines = [
-            Line(label="A, realised" if other else "realised", points=share),
-            Line(label="A, target" if other else "target", points=target, style="target"),
+            Line(label="A, realised" if other else "realised", points=_points(run.history, share_key(name))),
+            Line(
+                label="A, target" if other else "target", points=_points(run.history, target_key(name)), style="target"
+            ),
         ]
+        theirs = _points(other.history, share_key(name)) if other else None
         if theirs:
             lines.append(Line(label="B, realised", points=theirs, style="other"))
         chart = Chart(
             title=f"Share of {name}", lines=lines, steps=steps_of(run, other), share=True, small=True, columns=200
         )
-        now = f"{percent(share[-1][1])}, target {percent(target[-1][1])}" if share and target else ""
+        now = "" if math.isnan(share + target) else f"{percent(share)}, target {percent(target)}"
         tiles.append(
             tag("article", tag("h3", outside(name)), tag("p", now, class_="keyfigure"), chart.html(), class_="tile")
         )
@@ -90,8 +95,14 @@ def mix(run: ReportRun, other: ReportRun | None) -> Html | None:
     )
 
 
-def _points(history: History, key: str) -> list[Point]:
-    return as_points(history.cluster.points(key))
+def _newest(history: History, name: str) -> tuple[float, float] | None:
+    """Return a modality's newest share and target; None where its share is not known."""
+    share, target = history.cluster.last(share_key(name)), history.cluster.last(target_key(name))
+    return None if math.isnan(share) else (share, target)
+
+
+def _points(history: History, key: str) -> Points:
+    return history.cluster.curve(key)
 
 
 def ledger(run: ReportRun, other: ReportRun | None) -> Html | None:

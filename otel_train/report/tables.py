@@ -107,7 +107,7 @@ def _ranks(run: ReportRun) -> list[Html | None]:
 
 
 def _mean(track: Track, row: Metric) -> float:
-    values = [value for _, value in finite(track.points(row.wandb_key))]
+    values = finite(track.curve(row.wandb_key)).values
     if row in (rows.STALENESS_MAX, rows.STARVED_READERS):
         return max(values, default=math.nan)
     return mean(values, math.nan)
@@ -246,7 +246,7 @@ def differences(run: ReportRun, other: ReportRun) -> Html:
     """Return both runs' newest values, and their differences."""
     body = []
     for row in run.rows:
-        own, theirs = run.judged[row.wandb_key], other.judged[row.wandb_key]
+        own, theirs = run.judged(row.wandb_key), other.judged(row.wandb_key)
         change = theirs.last - own.last
         part = f" ({100 * change / abs(own.last):+.0f} %)" if own.last and math.isfinite(change) else ""
         sign = "+" if change > 0 else ""

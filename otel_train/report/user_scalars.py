@@ -6,9 +6,9 @@ import math
 
 from otel_train.catalogue import CATALOGUE, MAX_SUFFIX, RANK_SUFFIX, rows
 from otel_train.number_text import grouped_number
+from otel_train.read.curve_points import are_within
 from otel_train.read.history import History
 from otel_train.report.charts import Chart, Line
-from otel_train.report.curves import as_points
 from otel_train.report.markup import Html, outside, tag
 from otel_train.report.run import ReportRun
 from otel_train.report.sections import MOST_CHARTS, section
@@ -21,14 +21,14 @@ def scalars(run: ReportRun, other: ReportRun | None) -> Html | None:
     names = [*own_scalars(run.history, other.history if other else None), *timing]
     tiles = []
     for name in names:
-        own = as_points(run.history.cluster.points(name))
-        theirs = as_points(other.history.cluster.points(name)) if other else []
+        own = run.history.cluster.curve(name)
+        theirs = other.history.cluster.curve(name) if other else None
         if not own and not theirs:
             continue
         lines = [Line(label="A" if other else "cluster", points=own)]
-        if other:
+        if theirs is not None:
             lines.append(Line(label="B", points=theirs, style="other"))
-        broken = sum(not math.isfinite(value) for _, value in own)
+        broken = 0 if are_within(own.values, math.inf) else sum(not math.isfinite(value) for value in own.values)
         chart = Chart(
             title=name, lines=lines, steps=steps_of(run, other), small=True, columns=200, from_zero=name in timing
         )

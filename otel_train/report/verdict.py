@@ -2,17 +2,20 @@
 
 from __future__ import annotations
 
+from bisect import bisect_left, bisect_right
 from collections.abc import Sequence
 
 from otel_train.diagnose.finding import WRONG, Finding, Severity
 from otel_train.diagnose.judgement import WINDOW
 from otel_train.number_text import exact_number, grouped_number
 from otel_train.report.charts import Chart, Line
-from otel_train.report.curves import Stretch, as_points
+from otel_train.report.curves import Stretch
 from otel_train.report.judged_curve import JudgedCurve
 from otel_train.report.markup import Child, Html, join, outside, tag
 from otel_train.report.run import ReportRun, Topic, sentence
 
+MOST_STRETCHES = 50
+"""Stretches out of range from which on their steps are not counted."""
 WORDS = {
     Severity.CRITICAL: "Critical",
     Severity.WARNING: "Out of range",
@@ -93,10 +96,10 @@ def _card(run: ReportRun, topic: Topic, index: int, other: ReportRun | None) -> 
     chart = None
     if topic.metric is not None:
         key = topic.metric.wandb_key
-        chart = headline_chart(run.judged[key], other.judged[key] if other else None, steps_of(run, other))
-        chart = join(_key_figure(run.judged[key]), chart, _stretches_outside(run.judged[key]))
+        chart = headline_chart(run.judged(key), other.judged(key) if other else None, steps_of(run, other))
+        chart = join(_key_figure(run.judged(key)), chart, _stretches_outside(run.judged(key)))
     elif topic.title in run.history.cluster.values:
-        points = as_points(run.history.cluster.points(topic.title))
+        points = run.history.cluster.curve(topic.title)
         chart = Chart(title=topic.title, lines=[Line(label="cluster", points=points)], steps=steps_of(run, None)).html()
     return tag(
         "article",
@@ -159,10 +162,12 @@ def _key_figure(judged: JudgedCurve) -> Html:
 
 def _stretches_outside(judged: JudgedCurve) -> Html:
     """Return the steps in which a curve is out of its range, in words."""
-    spans, steps = judged.outside, [step for step, _ in judged.by_step or judged.curve]
+    spans, steps = judged.outside, (judged.by_step or judged.curve).steps
     if not spans:
         return tag("p", "No step is out of range by itself.", class_="quiet where")
-    count = sum(any(first <= step <= last for first, last in spans) for step in steps) if len(spans) < 50 else None
+    count = None
+    if len(spans) < MOST_STRETCHES:
+        count = sum(bisect_right(steps, last) - bisect_left(steps, first) for first, last in spans)
     newest = [_stretch(span) for span in spans[-5:]]
     more = len(spans) - len(newest)
     sentence = f"Out of range in steps {', '.join(newest)}" + (f", and {more} stretches before" if more else "")

@@ -12,6 +12,7 @@ from otel_train.delivery import FAILING, OK, DeliveryStatus, write_status
 from otel_train.diagnose.examine import examine, find_pipeline, newest_stretch
 from otel_train.diagnose.finding import WORST_FIRST, Severity
 from otel_train.read import History, Track
+from otel_train.read.curve_points import Points
 from otel_train.read.load import load
 from otel_train.ring import take_lock
 from tests.support.train_job import Train
@@ -51,7 +52,7 @@ def test_empty_source_is_unknown() -> None:
 def test_newest_stretch_is_returned(values: list[float], statistic: Statistic, expected: tuple[int, int]) -> None:
     """The newest stretch out of range counts, and whether it is over."""
     bounds = HealthyRange(high=5, statistic=statistic)
-    assert newest_stretch(list(enumerate(values, start=1)), 1.0, bounds) == expected
+    assert newest_stretch(Points(range(1, len(values) + 1), values), 1.0, bounds) == expected
 
 
 @pytest.mark.parametrize("state", [OK, FAILING])

@@ -3,11 +3,13 @@
 from __future__ import annotations
 
 import math
+from array import array
 
 import pytest
 
 from otel_train.catalogue import HEADLINE_KEYS, HealthyRange, Per, Statistic, healthy_range
-from otel_train.diagnose.judgement import judge, window_means
+from otel_train.diagnose.judgement import judge
+from otel_train.read.curve_points import window_means
 
 
 @pytest.mark.parametrize(
@@ -54,5 +56,6 @@ def test_missing_metric_is_unhealthy() -> None:
 def test_windows_are_whole() -> None:
     """A mean is of `width` values that follow each other, and of fewer there is none."""
     assert window_means([1.0, 3.0, 5.0], 2) == [2.0, 4.0]
+    assert list(window_means(array("d", [1.0, 1e100, -1e100]), 2)) == [5e99, 0.0]
     assert window_means([1.0, 3.0], 1) == [1.0, 3.0]
     assert window_means([1.0], 2) == []

@@ -7,6 +7,7 @@ import math
 from hypothesis import example, given
 from hypothesis import strategies as st
 
+from otel_train.read.curve_points import Points
 from otel_train.report.curves import bins, decimate, finite, is_dense, merged, stretches, ticks
 
 values = st.lists(st.floats(allow_nan=True, width=32), min_size=1, max_size=400)
@@ -75,7 +76,7 @@ def test_missing_steps_are_gaps() -> None:
 
 def test_stretches_lie_outside_bounds() -> None:
     """Values below count as well as those above; the bounds themselves are healthy."""
-    curve = list(enumerate([0.0, 2.0, 3.0, 1.0, -1.0, -1.0, 2.0]))
+    curve = Points(range(7), [0.0, 2.0, 3.0, 1.0, -1.0, -1.0, 2.0])
     assert stretches(curve, 0, 2) == [(2, 2), (4, 5)]
     assert merged([(1, 5), (4, 8), (9, 9)]) == [(1, 8), (9, 9)]
 

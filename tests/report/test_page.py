@@ -83,7 +83,7 @@ def test_strip_begins_with_finding() -> None:
     run = starved()
     since = {finding.check: finding.since_step for finding in run.findings if finding.since_step is not None}
     for row in (rows.FALSE_EVICTIONS, rows.STALENESS_MAX):
-        assert run.judged[row.wandb_key].outside[-1][0] == since[row.wandb_key]
+        assert run.judged(row.wandb_key).outside[-1][0] == since[row.wandb_key]
 
 
 def test_healthy_run_has_no_strip() -> None:

@@ -1,0 +1,91 @@
+"""A curve as two columns, its steps and its values, which is a sequence of (step, value) too."""
+
+from __future__ import annotations
+
+import math
+from array import array
+from collections.abc import Callable, Iterator, Sequence
+from typing import overload
+
+from otel_train.native import core
+
+Point = tuple[float, float]
+"""Step and value."""
+
+
+class Points(Sequence[Point]):
+    """Points of a curve, with growing steps.
+
+    Args:
+        steps: The steps.
+        values: As many values.
+
+    Example:
+        >>> curve = Points([1, 2, 4], [0.5, 0.25, 2.0])
+        >>> curve[1], curve[1:].values, len(curve)
+        ((2.0, 0.25), [0.25, 2.0], 3)
+    """
+
+    __slots__ = ("steps", "values")
+
+    def __init__(self, steps: Sequence[float], values: Sequence[float]) -> None:
+        self.steps = steps
+        self.values = values
+
+    @classmethod
+    def of(cls, points: Sequence[Point]) -> Points:
+        """Return points as columns; those that are columns as they are."""
+        if isinstance(points, cls):
+            return points
+        return cls([step for step, _ in points], [value for _, value in points])
+
+    def __len__(self) -> int:
+        return len(self.values)
+
+    def __iter__(self) -> Iterator[Point]:
+        return zip(map(float, self.steps), self.values, strict=True)
+
+    @overload
+    def __getitem__(self, index: int) -> Point: ...
+    @overload
+    def __getitem__(self, index: slice) -> Points: ...
+    def __getitem__(self, index: int | slice) -> Point | Points:
+        if isinstance(index, slice):
+            return Points(self.steps[index], self.values[index])
+        return float(self.steps[index]), self.values[index]
+
+    def __eq__(self, other: object) -> bool:
+        return isinstance(other, Sequence) and list(self) == list(other)
+
+    __hash__ = None  # type: ignore[assignment]
+
+    def where(self, chosen: Callable[[float], bool]) -> Points:
+        """Return the points whose value is chosen."""
+        indices = [index for index, value in enumerate(self.values) if chosen(value)]
+        return Points([self.steps[index] for index in indices], [self.values[index] for index in indices])
+
+    def scaled(self, scale: float) -> Points:
+        """Return the points with their values multiplied."""
+        return self if scale == 1 else Points(self.steps, array("d", map(scale.__mul__, self.values)))
+
+    def averaged(self, width: int) -> Points:
+        """Return the mean of each window of points, at its last step."""
+        return self if width <= 1 else Points(self.steps[width - 1 :], window_means(self.values, width))
+
+
+def are_within(values: Sequence[float], most: float) -> bool:
+    """Tell whether all values lie between -`most` and `most`, which no NaN does."""
+    # A NaN is neither less nor more than others, and makes the sum NaN.
+    return not values or (max(values) < most and min(values) > -most and not math.isnan(sum(values)))
+
+
+def window_means(values: Sequence[float], width: int) -> Sequence[float]:
+    """Return the mean of each window of `width` values that follow each other, at any offset."""
+    if width <= 1:
+        return values
+    count = max(0, len(values) - width + 1)
+    if core is not None and isinstance(values, array):
+        means = array("d", bytes(8 * count))
+        core.window_means(len(values), width, values, means)
+        return means
+    return [math.fsum(values[end - width : end]) / width for end in range(width, len(values) + 1)]
