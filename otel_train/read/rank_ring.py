@@ -2,14 +2,20 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Collection, Iterator, Mapping
 from dataclasses import dataclass, field
 from enum import StrEnum
+from functools import partial
+from operator import lt
 from pathlib import Path
 
 from otel_train.catalogue import Layout, Phase
 from otel_train.printable import printable
+from otel_train.read.column_values import series_values
+from otel_train.read.history import Track
 from otel_train.ring import Identity, Record, RingReader
+from otel_train.ring.columns import RingColumns
 
 READ_AT_ONCE = 4096
 
@@ -94,6 +100,31 @@ class RankRing:
             yield from records
             if self._position - begin < READ_AT_ONCE:
                 return
+
+    def newest_values(self, newest: int, keys: Collection[str]) -> Track | None:
+        """Return some values of the newest records, read as columns, and go on after them in `records`.
+
+        Args:
+            newest: Number of records.
+            keys: The wandb keys of the values.
+
+        Returns:
+            None where there are others than the rank's own plain ones, or steps don't grow: those need `records`.
+        """
+        end = self.reader.progress.written
+        columns, layout = RingColumns(self.reader), self.reader.base_layout
+        heads = columns.heads(max(0, end - newest, end - self.reader.geometry.records), end)
+        own = heads.rank
+        if heads.late or heads.cluster.steps or not all(map(lt, own.steps, own.steps[1:])):
+            return None
+        self._position = end
+        track = Track(list(own.steps), list(own.times_ns))
+        for index in layout.indices_of(keys):
+            read = partial(columns.columns, own.sequences)
+            column = series_values(layout, index, read, with_ranks=False)
+            if not all(map(math.isnan, column)):
+                track.values[str(layout.keys[index])] = list(column)
+        return track
 
     def state(self) -> RankState:
         """Return the rank's present state."""

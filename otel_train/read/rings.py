@@ -69,8 +69,13 @@ class RingJob:
 
     def read_ring(self, ring: RankRing) -> None:
         """Read one ring's records since the last call."""
+        rank = ring.identity.rank
+        if self._newest is not None and self._rank_keys is not None and rank not in self.history.ranks:
+            track = ring.newest_values(self._newest, self._rank_keys)
+            if track is not None and track.steps:
+                self.history.ranks[rank] = track
         for record in ring.records(self._newest):
-            self._take(ring.identity.rank, ring, record)
+            self._take(rank, ring, record)
 
     def _leave_out(self) -> None:
         """Drop the rings that turned out to be damaged, and the steps that are too old."""

@@ -48,6 +48,7 @@ def test_rings_merge_logged_values(ranks: list[FakeRank], tmp_path: Path) -> Non
 
 def test_selected_keys_survive_late_ones(ranks: list[FakeRank], tmp_path: Path) -> None:
     """Who reads some keys and the newest steps only has the same values after the layout has grown."""
+    assert list(RingJob(tmp_path, newest=9, rank_keys={EVAL}).history.ranks[1].points(EVAL)) == [(5, 1.0)]
     job = RingJob(tmp_path, newest=6, rank_keys={"train/loss"})
     log(ranks[1], 6, 6.5, 9.0, Kind.RANK)
     ranks[1].write(7)
