@@ -91,9 +91,11 @@ _HTTP_PROTOCOL = (
 _GRPC_PROTOCOL = (
     "It looks like a gRPC endpoint: set OTEL_EXPORTER_OTLP_PROTOCOL=grpc, or name the receiver's HTTP port, mostly 4318"
 )
+_NO_HTTP = f"{_GRPC_PROTOCOL}; or it speaks TLS: begin the endpoint with https://"
 _ABOUT_CONNECTIONS: tuple[tuple[str, str], ...] = (
     (r"Failed parsing HTTP/2|http1\.x server", _HTTP_PROTOCOL),
-    (r"BadStatusLine\(.\\x00|closed connection without response", _GRPC_PROTOCOL),
+    (r"BadStatusLine\(.\\x00", _GRPC_PROTOCOL),
+    (r"closed connection without response", _NO_HTTP),
     (
         r"WRONG_VERSION_NUMBER|wrong version number|record layer failure|UNKNOWN_PROTOCOL",
         "It speaks plain text: begin the endpoint with http://, or set OTEL_EXPORTER_OTLP_INSECURE=true",
