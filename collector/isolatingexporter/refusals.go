@@ -3,6 +3,7 @@ package isolatingexporter
 import (
 	"context"
 	"fmt"
+	"maps"
 	"slices"
 	"strings"
 	"sync"
@@ -16,8 +17,10 @@ import (
 )
 
 const (
-	// mostCounts bounds the series of the counter; the one that has been still for longest goes.
+	// mostCounts bounds the series of the counter. What was still for an hour goes; beyond, one series a reason has the
+	// rest.
 	mostCounts = 512
+	others     = "others"
 	// logAgain is how long the same refusal is not logged again, mostLogged how many of them are known, mostLines how
 	// many lines a minute may have, and mostNames how many metrics a line.
 	logAgain   = time.Hour
@@ -104,14 +107,7 @@ func (r *refusals) noteUnnamed(points int64, text string) {
 
 // sender returns the name of a resource for people, and the attributes of its series.
 func (r *refusals) sender(resource pcommon.Map, reason string) (string, []attribute.KeyValue) {
-	attributes := []attribute.KeyValue{attribute.String("exporter", r.id), attribute.String("reason", reason)}
-	var parts []string
-	for _, key := range named {
-		if value, ok := resource.Get(key); ok {
-			attributes = append(attributes, attribute.String(key, oneLine(value.AsString())))
-			parts = append(parts, key+"="+value.AsString())
-		}
-	}
+	attributes, parts := r.attributes(resource, reason)
 	if len(parts) == 0 {
 		for key, value := range resource.All() {
 			parts = append(parts, key+"="+value.AsString())
@@ -121,29 +117,38 @@ func (r *refusals) sender(resource pcommon.Map, reason string) (string, []attrib
 	return oneLine(strings.Join(parts, " ")), attributes
 }
 
+func (r *refusals) attributes(resource pcommon.Map, reason string) ([]attribute.KeyValue, []string) {
+	attributes := []attribute.KeyValue{attribute.String("exporter", r.id), attribute.String("reason", reason)}
+	var parts []string
+	for _, key := range named {
+		if value, ok := resource.Get(key); ok {
+			attributes = append(attributes, attribute.String(key, oneLine(value.AsString())))
+			parts = append(parts, key+"="+value.AsString())
+		}
+	}
+	return attributes, parts
+}
+
+// count adds points to the series of a sender's metric, or to that of all others where there are too many.
 func (r *refusals) count(who, name, reason string, sender []attribute.KeyValue, points int64, now time.Time) {
 	r.mutex.Lock()
 	defer r.mutex.Unlock()
 	key := strings.Join([]string{who, name, reason}, "\x00")
+	if _, ok := r.counts[key]; !ok && len(r.counts) >= mostCounts {
+		maps.DeleteFunc(r.counts, func(_ string, counted *count) bool { return now.Sub(counted.last) > logAgain })
+		if len(r.counts) >= mostCounts {
+			key, name = reason, others
+			sender, _ = r.attributes(pcommon.NewMap(), reason)
+			sender = append(sender, attribute.String(named[0], others))
+		}
+	}
 	counted, ok := r.counts[key]
 	if !ok {
-		if len(r.counts) >= mostCounts {
-			delete(r.counts, oldest(r.counts))
-		}
 		counted = &count{attributes: attribute.NewSet(append(slices.Clip(sender), attribute.String("metric", name))...)}
 		r.counts[key] = counted
 	}
 	counted.points += points
 	counted.last = now
-}
-
-func oldest(counts map[string]*count) (key string) {
-	for other, counted := range counts {
-		if key == "" || counted.last.Before(counts[key].last) {
-			key = other
-		}
-	}
-	return key
 }
 
 // log writes a line about a sender's metrics, without those that were named within the hour. The message holds all that
