@@ -13,6 +13,7 @@ PACKAGES = {
     "bridge": ("google.rpc", "grpc", "grpc_health", "h11", "opentelemetry.proto", "wandb"),
     "render": ("grafana_foundation_sdk", "yaml"),
     "inspect": ("pyarrow",),
+    "workspace": ("wandb_workspaces",),
 }
 """Modules by extra, as they are imported."""
 

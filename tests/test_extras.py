@@ -31,6 +31,7 @@ sys.meta_path.insert(0, Blocked())
         ("smoke healthy --out STATE", "train,bridge"),
         ("render --out STATE", "render"),
         ("dump RINGS --out STATE.parquet", "inspect"),
+        ("wandb-workspace", "bridge,render,workspace"),
     ],
 )
 def test_missing_package_names_extra(call: str, extras: str, tmp_path: Path) -> None:
@@ -38,7 +39,7 @@ def test_missing_package_names_extra(call: str, extras: str, tmp_path: Path) -> 
     (tmp_path / "rings").mkdir()
     write_job(tmp_path / "rings", 1, 3)
     words = call.replace("STATE", str(tmp_path / "out")).replace("RINGS", str(tmp_path / "rings")).split()
-    blocked = {"torch", "grpc_health", "wandb", "grafana_foundation_sdk", "pyarrow"}
+    blocked = {"torch", "grpc_health", "wandb", "grafana_foundation_sdk", "pyarrow", "wandb_workspaces"}
     script = BLOCKED.format(blocked=blocked) + f"import otel_train.cli\notel_train.cli.main({words!r})"
     run = subprocess.run([sys.executable, "-c", script], capture_output=True, text=True, check=False)
     [line] = run.stderr.splitlines()

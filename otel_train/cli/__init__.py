@@ -14,6 +14,7 @@ from otel_train.cli.send import send
 from otel_train.cli.sidecar_bridge import bridge, sidecar, sync
 from otel_train.cli.smoke_demo import demo, smoke
 from otel_train.cli.top_doctor_dump import doctor, dump, top
+from otel_train.cli.workspace import wandb_workspace
 
 __all__ = ["main"]
 
@@ -51,5 +52,6 @@ for command in (
     smoke,
     sync,
     top,
+    wandb_workspace,
 ):
     main.add_command(command)

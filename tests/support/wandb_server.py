@@ -55,7 +55,8 @@ class FakeWandb:
         status: Answer with this and do nothing else: UNAUTHORIZED refuses the key, SERVICE_UNAVAILABLE is down.
         delay: Seconds to wait before anything is done. A request that waits goes on when this gets smaller.
         drop: Do what is asked, then close the connection in the middle of the answer.
-    What it may read: `requests`, how many came, also those that wait or get `status`.
+    What it may read: `requests`, how many came, also those that wait or get `status`; `views`, the
+    workspaces that were saved.
     """
 
     def __init__(self) -> None:
@@ -63,6 +64,7 @@ class FakeWandb:
         self.delay = 0.0
         self.drop = False
         self.requests = 0
+        self.views: list[dict[str, Any]] = []
         self._runs: defaultdict[str, _Run] = defaultdict(_Run)
         self._lock = threading.Lock()
         self._stopped = threading.Event()
@@ -216,6 +218,7 @@ class FakeWandb:
             "RunResumeStatus": self._resume_status,
             "ServerFeaturesQuery": lambda _: {"serverInfo": {"features": []}},
             "UpsertBucket": self._upsert,
+            "UpsertView2": self._upsert_view,
             "GetDefaultEntity": lambda _: {"viewer": {"id": "V", "entity": ENTITY}},
             "Viewer": lambda _: {"viewer": {"id": "V", "entity": ENTITY, "username": ENTITY, "flags": "{}"}},
         }
@@ -231,6 +234,10 @@ class FakeWandb:
         run.project = asked.get("project") or run.project
         run.config = asked.get("config") or run.config
         return {"upsertBucket": {"bucket": self._described(run_id), "inserted": inserted}}
+
+    def _upsert_view(self, asked: dict[str, Any]) -> dict[str, Any]:
+        self.views.append(asked)
+        return {"upsertView": {"view": {"id": f"V{len(self.views)}", "name": asked["name"]}, "inserted": True}}
 
     def _resume_status(self, asked: dict[str, Any]) -> dict[str, Any]:
         run_id = asked["name"]
