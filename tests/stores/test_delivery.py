@@ -19,6 +19,7 @@ from otel_train.catalogue.series_names import cluster_series, rank_series
 from otel_train.diagnose.examine import examine
 from otel_train.diagnose.finding import WRONG
 from otel_train.read.load import load
+from otel_train.render import alerts
 from otel_train.render.dashboards import Query, queries
 from otel_train.ring import RingReader, ring_files
 from otel_train.smoke.child_process import running_process
@@ -168,10 +169,17 @@ def test_doubled_samples_change_no_verdict(name: str, job: Path, stores: dict[st
 
 
 def test_dashboards_find_their_series(stores: dict[str, Prometheus]) -> None:
-    """Every query of the dashboards that answers with Prometheus does so with each other store."""
-    answering = {name: {query for query in queries() if answer(stores[name], query, "run-1")} for name in STORES}
-    assert [name for name in STORES if answering[name] != answering[PROMETHEUS]] == []
-    assert len(answering[PROMETHEUS]) > 40
+    """Every query of dashboards and alerts that answers with Prometheus does so with each other store."""
+
+    def answering(store: Prometheus) -> set[str]:
+        shown = {str(query) for query in queries() if answer(store, query, "run-1")}
+        asked = {alert.expression for alert in alerts()}
+        return shown | {text for text in asked if store.get("query", query=text, nocache="1")["result"]}
+
+    expected = answering(stores[PROMETHEUS])
+    differing = {name: answering(stores[name]) ^ expected for name in STORES}
+    assert {name: texts for name, texts in differing.items() if texts} == {}
+    assert len(expected) > 50
 
 
 @pytest.mark.parametrize(
