@@ -37,6 +37,8 @@ class RingJob:
         self.damaged: dict[Path, str] = {}
         """The reason, by ring that could not be read."""
         self.attempt = 0
+        self.last_states: list[RankState] = []
+        """State of each rank when its ring was read last, in the order of ranks."""
         self._open: dict[Path, RankRing | None] = {}
         self._picks = IntervalPicks()
         self.history = History(str(directory), "")
@@ -145,7 +147,7 @@ class RingJob:
     def _sum_up(self) -> None:
         """Join the ranks' picks, and the counts of losses in the rings."""
         self.history.mix, self.history.order_groups = self.joined_picks()
-        states = [ring.state() for ring in self.rings.values()]
+        self.last_states = states = self.states()
         self.history.dropped = float(sum(state.dropped for state in states))
         self.history.refused = float(sum(state.refused for state in states))
         refusals = Counter[str]()

@@ -39,8 +39,9 @@ class Watch:
         if refresh:
             self._job.refresh()
         damaged = [f"{path.name}: {why}" for path, why in self._job.damaged.items()]
-        states = self._job.states()
-        return take_snapshot(self._job.history, states, time.time_ns(), ranges=self._ranges, notices=damaged)
+        return take_snapshot(
+            self._job.history, self._job.last_states, time.time_ns(), ranges=self._ranges, notices=damaged
+        )
 
     def close(self) -> None:
         """Release the rings."""
