@@ -32,6 +32,8 @@ class DeliveryStatus(NamedTuple):
     """Time since which it is so, in seconds since the epoch."""
     refusal: str = ""
     """Last words of the receiver about points that it refused for good; empty where it has refused none."""
+    clock: str = ""
+    """The clock that is wrong here, if any, by how much, and what to do."""
 
     @property
     def failing(self) -> bool:
@@ -69,6 +71,6 @@ def read_status(directory: Path) -> DeliveryStatus | None:
         return None
     if status is None or status.state not in (OK, FAILING):
         return None
-    texts = (status.cause, status.text, status.address, status.advice, status.refusal)
+    texts = (status.cause, status.text, status.address, status.advice, status.refusal, status.clock)
     fits = all(isinstance(text, str) for text in texts) and isinstance(status.since, int | float)
     return status if fits else None

@@ -19,7 +19,7 @@ class Refusal(StrEnum):
     TOO_NEW = "too_new"
     """Too far ahead of the receiver's clock."""
     OUT_OF_BOUNDS = "out_of_bounds"
-    """Too old or too far ahead: Prometheus has one text for both."""
+    """Beyond the times that the receiver takes, in words that do not say on which side."""
     DUPLICATE = "duplicate"
     """The receiver has another value of the series at that time."""
     TOO_LARGE = "too_large"

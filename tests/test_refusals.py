@@ -11,6 +11,7 @@ from otel_train.refusals import Refusal, refusal_of
     ("text", "reason"),
     [
         ("out of bounds", Refusal.OUT_OF_BOUNDS),
+        ("out of bounds: timestamp is too far in the future", Refusal.TOO_NEW),
         ("too old sample", Refusal.TOO_OLD),
         ("out of order sample", Refusal.TOO_OLD),
         ("duplicate sample for timestamp 17 rejected; already have value 1 with newer timestamp 18", Refusal.DUPLICATE),

@@ -8,6 +8,7 @@ import ssl
 import threading
 from collections.abc import Awaitable, Callable
 from dataclasses import dataclass
+from email.utils import formatdate
 from typing import Any
 
 import grpc
@@ -27,6 +28,7 @@ from otel_train.bridge.inbox import Inbox
 from otel_train.bridge.intake import MAX_MESSAGE_BYTES, RETRY_SECONDS, Intake
 from otel_train.bridge.otlp_http import OtlpHttp
 from otel_train.bridge.request_store import RequestStore
+from otel_train.otlp.receiver_clock import DATE
 
 MAX_STREAMS = 32
 """Concurrent requests over one connection; HTTP/2 lets further ones wait at their sender."""
@@ -57,7 +59,10 @@ class MetricsReceiver:
     async def _export(self, request: bytes, context: Any) -> ExportMetricsServiceResponse:
         """Store a request's points durably, then acknowledge."""
         try:
-            return await self._intake.take(request)
+            answer = await self._intake.take(request)
+            # Whoever sends learns by it that its clock, and so its points' times, are wrong; gRPC itself has no date.
+            await context.send_initial_metadata(((DATE, formatdate(usegmt=True)),))
+            return answer
         except BusyError as error:
             await self._refuse(context, str(error))
         except InvalidRequestError as error:

@@ -61,6 +61,7 @@ from otel_train.catalogue.mixing_rows import (
 )
 from otel_train.catalogue.probe_rows import PROBE, PROBE_POINTS, PROBE_SPREAD, PROBE_VALUE
 from otel_train.catalogue.session_rows import (
+    CLOCK_OFFSET,
     DATA_WAIT,
     EXPORT_LAG,
     PIPELINE,
@@ -97,6 +98,7 @@ __all__ = [
     "BRIDGE_ROWS",
     "BRIDGE_WAITING",
     "CATALOGUE",
+    "CLOCK_OFFSET",
     "DATA_WAIT",
     "DECAYED_COUNTS",
     "DECAYED_TARGETS",

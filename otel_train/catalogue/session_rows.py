@@ -120,6 +120,16 @@ SETTING = Metric(
     "configuration that wandb shows as a run's config. Rank 0's, as the cluster's.",
     attribute="setting",
 )
+CLOCK_OFFSET = Metric(
+    "telemetry.clock.offset",
+    Reduction.LOCAL,
+    Instrument.GAUGE,
+    "s",
+    description="Offset of the rank's wall clock, positive where it is ahead: against the other ranks' at the first "
+    "step (`ranks`), or, of a node's first rank, against the receiver's (`receiver`).",
+    attribute="clock.reference",
+    remedy="Set the clock of the named host: start chrony or systemd-timesyncd there.",
+)
 STEP_POINTS = Metric(
     "telemetry.step.points",
     Reduction.LOCAL,
@@ -144,6 +154,7 @@ PIPELINE: tuple[Metric, ...] = (
     SIDECAR_RESTARTS,
     SESSION_FAILED,
     SETTING,
+    CLOCK_OFFSET,
     STEP_POINTS,
     STEP_ORDINAL,
 )

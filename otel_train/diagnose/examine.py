@@ -30,6 +30,7 @@ from otel_train.diagnose.judgement import WINDOW, Judgement, judge_key, scale_of
 from otel_train.diagnose.ranks import find_ranks
 from otel_train.diagnose.starved import find_starved
 from otel_train.diagnose.stragglers import find_stragglers
+from otel_train.host_clock import COSTS, ClockOffset
 from otel_train.number_text import rounded_number
 from otel_train.read.curve_points import Points, window_means
 from otel_train.read.history import History, Track, mean
@@ -166,6 +167,7 @@ def find_pipeline(history: History, job: RingJob | None) -> list[Finding]:
                 )
             )
     findings += _find_dropped_values(history)
+    findings += _find_clocks(history, job)
     findings += _find_delivery(job) if job is not None else []
     for path, why in job.damaged.items() if job is not None else ():
         findings.append(Finding(check="rings", severity=Severity.WARNING, summary=f"{path.name} can't be read: {why}"))
@@ -181,6 +183,26 @@ def _why_refused(history: History, job: RingJob | None) -> tuple[str, ...]:
 def _remedy(row: Metric, history: History) -> str:
     most = max(history.refusals, key=lambda reason: history.refusals[reason], default="")
     return REMEDIES.get(most, row.remedy) if row is rows.POINTS_REFUSED else row.remedy
+
+
+def _find_clocks(history: History, job: RingJob | None) -> list[Finding]:
+    """Return the clocks that are wrong; nothing without any."""
+    row, status = rows.CLOCK_OFFSET, read_status(job.directory) if job is not None else None
+    noted = status.clock if status is not None else ""
+    if not history.wrong_clocks and not noted:
+        return []
+    worst = sorted(history.wrong_clocks.items(), key=lambda item: -abs(item[1]))
+    texts = [f"{name} is {ClockOffset(seconds, 0.0)}" for name, seconds in worst]
+    return [
+        Finding(
+            check=row.name,
+            severity=Severity.WARNING,
+            summary=f"the clock of {texts[0]}" if texts else noted.partition(". ")[0],
+            evidence=(*texts[1:4], *([noted] if noted else [])),
+            cause=COSTS,
+            remedy=row.remedy,
+        )
+    ]
 
 
 def _find_dropped_values(history: History) -> list[Finding]:

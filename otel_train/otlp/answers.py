@@ -16,7 +16,7 @@ from opentelemetry.proto.collector.metrics.v1.metrics_service_pb2 import ExportM
 
 from otel_train.endpoint import Endpoint
 from otel_train.printable import printable
-from otel_train.refusals import Refusal, refusal_of
+from otel_train.refusals import REMEDIES, Refusal, refusal_of
 
 
 class Verdict(Enum):
@@ -64,6 +64,11 @@ class Answer:
         if self.verdict is Verdict.TOO_LARGE:
             return Refusal.TOO_LARGE
         return refusal_of(self.text, Refusal.REJECTED if self.taken else Refusal.INVALID)
+
+    @property
+    def what_to_do(self) -> str:
+        """Advice, of a refusal of the data that of its reason."""
+        return self.advice or (REMEDIES.get(self.reason, "") if self.verdict is Verdict.DATA else "")
 
     @property
     def topic(self) -> str:

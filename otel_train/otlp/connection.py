@@ -16,6 +16,7 @@ from google.rpc.status_pb2 import Status
 from otel_train.endpoint import Endpoint
 from otel_train.otlp.answers import Answer, of_failure, of_grpc, of_http, of_success
 from otel_train.otlp.protocol import OtlpProtocol
+from otel_train.otlp.receiver_clock import DATE, ReceiverClock
 
 _METHOD = "/opentelemetry.proto.collector.metrics.v1.MetricsService/Export"
 MAX_ANSWER = 1 << 20
@@ -24,6 +25,9 @@ MAX_ANSWER = 1 << 20
 
 class Connection(Protocol):
     """One receiver."""
+
+    clock: ReceiverClock
+    """Its clock, as far as it tells the time."""
 
     def send(self, body: bytes, timeout: float) -> Answer:
         """Send a request within that many seconds; never raises for what the receiver or the network does."""
@@ -44,13 +48,17 @@ class _GrpcConnection:
     def __init__(self, endpoint: Endpoint) -> None:
         from opentelemetry.exporter.otlp.proto.grpc.metric_exporter import OTLPMetricExporter  # noqa: PLC0415
 
+        self.clock = clock = ReceiverClock()
+
         class Exporter(OTLPMetricExporter):
             def call(self, body: bytes, timeout: float) -> bytes:
                 channel: Any = self._channel
+                before = time.time()
                 call = channel.unary_unary(_METHOD).future(body, metadata=self._headers, timeout=timeout)
                 try:
                     # gRPC's own deadline goes by the wall clock, which may be set back.
                     answer: bytes = call.result(timeout=timeout + 1.0)
+                    clock.note(str(dict(call.initial_metadata() or ()).get(DATE, "")), before, time.time())
                 finally:
                     call.cancel()
                 return answer
@@ -98,6 +106,7 @@ class _HttpConnection:
         self._endpoint = endpoint
         self._exporter = Exporter(**_http_arguments(endpoint))
         self._sockets = _Sockets()
+        self.clock = ReceiverClock()
         for scheme in ("http://", "https://"):
             self._exporter.session.mount(scheme, self._sockets.adapter())
 
@@ -125,6 +134,7 @@ class _HttpConnection:
     def _post(self, body: bytes, timeout: float) -> Answer:
         from requests.exceptions import ConnectionError as Failed  # noqa: PLC0415
 
+        before = time.time()
         try:
             response = self._exporter.session.post(
                 self._endpoint.target,
@@ -138,6 +148,7 @@ class _HttpConnection:
             if "Connection aborted" in str(error):
                 raise ConnectionResetError(str(error)) from error
             raise
+        self.clock.note(response.headers.get(DATE, ""), before, time.time())
         with response:
             kind = response.headers.get("content-type", "") or "no content type"
             content = _read(response.raw)

@@ -8,6 +8,7 @@ import time
 from dataclasses import replace
 
 from otel_train.endpoint import Endpoint
+from otel_train.host_clock import ClockOffset
 from otel_train.otlp.answers import TAKEN, Answer, Verdict
 from otel_train.otlp.connection import Connection, connect
 
@@ -49,6 +50,11 @@ class Exporter:
         self._connection.close()
         self.endpoint, self._connection = plain, connection
         return second
+
+    @property
+    def clock_offset(self) -> ClockOffset | None:
+        """Offset of this machine's clock against the receiver's; None where that does not tell the time."""
+        return self._connection.clock.offset
 
     def close(self) -> None:
         """Close the connection."""

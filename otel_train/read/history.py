@@ -201,6 +201,8 @@ class History:
     """Points that the receiver refused for good."""
     refusals: dict[str, float] = field(default_factory=dict)
     """The same by reason, without those of which there are none."""
+    wrong_clocks: dict[str, float] = field(default_factory=dict)
+    """Seconds that a clock is ahead, or behind where negative, by its rank and host in words: those that are wrong."""
     abandoned: float = math.nan
     """Reductions that were thrown away."""
 
@@ -220,6 +222,11 @@ class History:
                 if whole != key and whole in self.cluster.values:
                     keys.setdefault(whole, []).append(key)
         return keys
+
+
+def clock_name(rank: int | str, host: str) -> str:
+    """Return how people are told of a rank's clock."""
+    return f"rank {rank} on {host}"
 
 
 def share_key(modality: str) -> str:

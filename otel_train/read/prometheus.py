@@ -23,8 +23,9 @@ from otel_train.catalogue import (
     rows,
     wandb_key,
 )
-from otel_train.catalogue.series_names import ATTEMPT, RANK, RUN, cluster_series, label_name, rank_series
-from otel_train.read.history import History, SourceError, Track, first_names
+from otel_train.catalogue.series_names import ATTEMPT, HOST, RANK, RUN, cluster_series, label_name, rank_series
+from otel_train.host_clock import LIMIT
+from otel_train.read.history import History, SourceError, Track, clock_name, first_names
 from otel_train.read.query_api import QueryApi, Sample
 from otel_train.refusals import OTHER
 
@@ -223,4 +224,9 @@ def _read_pipeline(client: QueryApi, history: History, matchers: str, window: in
     history.dropped = newest(rows.RECORDS_DROPPED, "sum").get("", math.nan)
     history.refused = sum(reasons.values()) if reasons else math.nan
     history.refusals = {reason or OTHER: count for reason, count in reasons.items() if count}
+    offsets = f"last_over_time({rank_series(rows.CLOCK_OFFSET)}{{{matchers}}}[{window}s])"
+    for series in client.get("query", query=offsets, time=end)["result"]:
+        labels, seconds = series["metric"], float(series["value"][1])
+        if abs(seconds) > LIMIT:
+            history.wrong_clocks[clock_name(labels.get(RANK, "?"), labels.get(HOST, "?"))] = seconds
     history.abandoned = newest(rows.REDUCTIONS_ABANDONED, "max").get("", math.nan)

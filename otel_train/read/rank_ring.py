@@ -11,6 +11,7 @@ from operator import lt
 from pathlib import Path
 
 from otel_train.catalogue import Layout, Phase
+from otel_train.host_clock import ClockOffset
 from otel_train.printable import printable
 from otel_train.read.column_values import series_values
 from otel_train.read.history import Track
@@ -80,6 +81,8 @@ class RankRing:
     def __init__(self, path: Path) -> None:
         self.reader = RingReader(path)
         self.identity = self.reader.identity
+        self.clock_offset = ClockOffset.of_facts(self.reader.facts)
+        """Offset of its clock against the other ranks' at the first step; None where they did not compare."""
         self._position = 0
         self._indices: tuple[Layout, tuple[int, ...]] | None = None
         """Layout of the newest record, and the indices in it of the series that are read, where only some are."""

@@ -8,7 +8,7 @@ from pathlib import Path
 
 from otel_train.catalogue import rows
 from otel_train.exceptions import OtelTrainError, RingError
-from otel_train.read.history import History, MixInterval, Track
+from otel_train.read.history import History, MixInterval, Track, clock_name
 from otel_train.read.interval_picks import IntervalPicks
 from otel_train.read.rank_ring import RankRing, RankState
 from otel_train.ring import Kind, Record, ring_files
@@ -154,6 +154,10 @@ class RingJob:
         for state in states:
             refusals.update(state.refusals)
         self.history.refusals = {reason: float(count) for reason, count in refusals.items()}
+        for ring in self.rings.values():
+            offset = ring.clock_offset
+            if offset is not None and offset.wrong:
+                self.history.wrong_clocks[clock_name(ring.identity.rank, ring.identity.host)] = offset.seconds
         self.history.abandoned = float(max((state.abandoned for state in states), default=0))
 
     def joined_picks(self) -> tuple[Sequence[MixInterval], tuple[tuple[int, ...], ...]]:

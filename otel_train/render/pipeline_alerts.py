@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from otel_train.catalogue import Metric, Phase, external, rows
 from otel_train.catalogue.external import ExternalMetric
+from otel_train.host_clock import COSTS, LIMIT
 from otel_train.render.alert import Alert, Severity
 from otel_train.render.health_expressions import WINDOW
 from otel_train.render.promql import (
@@ -69,6 +70,7 @@ def pipeline_alerts() -> list[Alert]:
             f"{_RUN}: the receiver has refused {_COUNT} points in {WINDOW} from {{{{ $labels.{HOST} }}}} "
             f"({{{{ $labels.{_REASON} }}}}).",
         ),
+        _clock_wrong(),
         _bridge_behind(),
         _bridge_silent(),
         _alert(
@@ -194,6 +196,20 @@ def _job_hangs() -> Alert:
         f"{_RUN} hangs: {_RANK} has ended no step since {_COUNT} and is in phase {{{{ $labels.{row.attribute} }}}}.",
         what_to_do=f"No rank is further back. {row.remedy}",
         severity=Severity.CRITICAL,  # every rank waits for this one
+    )
+
+
+def _clock_wrong() -> Alert:
+    row = rows.CLOCK_OFFSET
+    labels = (*OF_RANK, label_name(row.attribute))
+    offset = by("max", labels, over("last_over_time", rank_series(row), "2m"))
+    return _alert(
+        "ClockWrong",  # training goes on, with values under wrong times or refused ones
+        row,
+        f"{offset} > {LIMIT:g}\nor\n{offset} < -{LIMIT:g}\n",
+        f"{_RUN}: the clock of {_RANK} is {{{{ printf `%.1f` $value }}}} s ahead (behind where negative) of "
+        f"{{{{ $labels.{label_name(row.attribute)} }}}}.",
+        what_to_do=f"{COSTS}. {row.remedy}",
     )
 
 

@@ -38,7 +38,7 @@ class Announcer:
         self._status = DeliveryStatus(address=self._address)
         self._topic = ""
         """Last refusal, without numbers."""
-        self._written: tuple[bool, str, str, str] | None = None
+        self._written: tuple[bool, str, str, str, bool] | None = None
 
     def taken(self) -> None:
         """Note that the receiver has acknowledged."""
@@ -46,7 +46,7 @@ class Announcer:
         if self._logged:
             self._logged = False
             logger.info("the receiver at %s acknowledges again", self._address)
-        self._write(DeliveryStatus(address=self._address, since=time.time()))
+        self._write(DeliveryStatus(address=self._address, since=time.time(), **self._kept()))
 
     def failing(self, answer: Answer) -> None:
         """Note that nothing can be delivered for the time being."""
@@ -54,12 +54,12 @@ class Announcer:
         if self._failing_since is None:
             self._failing_since = now - answer.seconds
         self._logged |= self._warnings.warn(
-            f"{answer.cause} {answer.advice}",
+            f"{answer.cause} {answer.what_to_do}",
             "the receiver at %s does not acknowledge (%s: %s); the rings keep the records. %s",
             self._address,
             answer.cause,
             answer.text,
-            answer.advice,
+            answer.what_to_do,
         )
         if now - self._failing_since >= FAILING_AFTER:
             self._write(
@@ -68,8 +68,9 @@ class Announcer:
                     cause=answer.cause,
                     text=answer.text,
                     address=self._address,
-                    advice=answer.advice,
+                    advice=answer.what_to_do,
                     since=time.time() - (now - self._failing_since),
+                    **self._kept(),
                 )
             )
 
@@ -101,14 +102,21 @@ class Announcer:
             answer.text,
         )
 
+    def clock(self, text: str) -> None:
+        """Note whether a clock is wrong, and which; the log has it already."""
+        if bool(text) != bool(self._status.clock):
+            self._write(self._status._replace(clock=text))
+
     def note(self, message: str, *arguments: object) -> None:
         """Log a message once."""
         self._warnings.warn(message, message, *arguments)
 
+    def _kept(self) -> dict[str, str]:
+        return {"refusal": self._status.refusal, "clock": self._status.clock}
+
     def _write(self, status: DeliveryStatus) -> None:
-        status = status._replace(refusal=status.refusal or self._status.refusal)
         self._status = status
-        content = status.failing, status.cause, status.advice, self._topic
+        content = status.failing, status.cause, status.advice, self._topic, bool(status.clock)
         if self._written != content:
             self._written = content
             with contextlib.suppress(OSError):  # a full disk: the log has it

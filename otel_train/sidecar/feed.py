@@ -9,6 +9,7 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from otel_train.ring import Cursor, Kind, Record, RingReader
+from otel_train.sidecar.clock_points import ClockPoints
 from otel_train.sidecar.live_points import MIN_INTERVAL_NS, LivePoints, SendingCounts
 from otel_train.sidecar.points import Origin, PointBuilder
 from otel_train.sidecar.record_order import RecordOrder
@@ -90,6 +91,7 @@ class RingFeed:
         """The position that a request without an answer has reached."""
         self._order = self._order_before()
         self._live = LivePoints(self.reader, self._origin, interval_ns=self._interval_ns, restarts=restarts)
+        self.clock = ClockPoints(self.reader, self._origin, interval=max(self._interval_ns, MIN_INTERVAL_NS) / 1e9)
         if self.ended and self.drained and self.end_is_told:
             self._live.acknowledge(self._live.counts(self._cursor, self.refused, ended=True))
 
@@ -209,6 +211,8 @@ class RingFeed:
         if live and self._live.are_due(counts, end, now_ns, ended=ended):
             oldest_ns = records[0].time_ns if records else None
             live_points = self._live.make(counts, now_ns, ended=self.ended, oldest_ns=oldest_ns)
+            if not ended:
+                self.clock.add_to(live_points, now_ns)
         if position == cursor.position and builder.points == 0 and live_points is None:
             return None
         return Batch(
@@ -286,6 +290,10 @@ class RingFeed:
         """Return live points, for finding out whether a receiver takes anything."""
         ended = self.ended
         return self._live.make(self._live.counts(self._cursor, self.refused, ended=ended), time.time_ns(), ended=ended)
+
+    def refuse_live(self) -> None:
+        """Note that the receiver has refused live points for good."""
+        self._live.refuse()
 
     # -- after sending ---------------------------------------------------------------------------------------------
 

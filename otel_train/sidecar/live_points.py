@@ -56,6 +56,8 @@ class LivePoints:
         """Newest time of the points."""
         self._settings_ns = 0
         """Time of the settings that the receiver has."""
+        self._taken_ns = 0
+        """Newest time of those that the receiver has."""
         self._acknowledged: SendingCounts | None = None
         self._begun = {Refusal.REJECTED, *reader.refused}
         """Reasons whose counts the receiver has had, 0 at least; that of `REJECTED` begins with the first points."""
@@ -112,3 +114,8 @@ class LivePoints:
         self._acknowledged = counts
         if self._newest_ns - self._settings_ns >= SETTINGS_NS:
             self._settings_ns = self._newest_ns
+        self._taken_ns = self._newest_ns
+
+    def refuse(self) -> None:
+        """Note that the receiver has refused the last ones: where the clock is set back, times may go back with it."""
+        self._newest_ns = self._taken_ns

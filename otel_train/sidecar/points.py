@@ -15,6 +15,7 @@ from opentelemetry.sdk.util.instrumentation import InstrumentationScope
 from otel_train.catalogue import Instrument, Layout, Phase, cluster_name, rows
 from otel_train.catalogue import Metric as Row
 from otel_train.catalogue import Series as Entry
+from otel_train.host_clock import Reference
 from otel_train.refusals import OTHER, Refusal
 from otel_train.ring import Fact, Identity
 from otel_train.sidecar.point_templates import Series
@@ -27,9 +28,11 @@ LIVE_SUFFIX = "/sidecar"
 KEPT_LAYOUTS = 4
 """Layouts of a ring whose series are kept; each late key makes new ones, and the old ones are of no more use."""
 
+
 _VALUES: dict[Row, tuple[str, ...]] = {
     rows.STEP_AGE: tuple(phase.name.lower() for phase in Phase),
     rows.POINTS_REFUSED: (*Refusal, OTHER),
+    rows.CLOCK_OFFSET: (*Reference,),
 }
 """Values of the attribute of the rows that have one."""
 

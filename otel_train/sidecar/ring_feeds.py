@@ -9,11 +9,15 @@ from collections.abc import Iterable, Iterator
 from pathlib import Path
 
 from otel_train.exceptions import RingError
+from otel_train.host_clock import COSTS, ClockOffset, Reference, remedy
+from otel_train.log_once import OnceLogger
 from otel_train.ring import Identity, ring_files
 from otel_train.sidecar.feed import RingFeed
 
 logger = logging.getLogger(__name__)
 
+SAY_AGAIN = 3600.0
+"""Seconds without a clock that is wrong after which one is logged once more."""
 KEPT_ATTEMPTS, KEPT_AT_ALL = 2, 16
 """Attempts of a run, and of all runs in a directory, whose rings are kept for people after they were sent."""
 
@@ -31,6 +35,7 @@ class RingFeeds:
         self._directory = directory
         self._rank_interval = rank_interval
         self._restarts = restarts
+        self._warnings = OnceLogger(logger, again_after=SAY_AGAIN)
         self.left_out: dict[Path, str] = {}
         """Rings that are left out for good, and why."""
         self.by_path: dict[Path, RingFeed] = {}
@@ -49,6 +54,25 @@ class RingFeeds:
                 del self.by_path[path]
                 with contextlib.suppress(OSError):
                     path.unlink()
+
+    def note_receiver_clock(self, offset: ClockOffset | None) -> None:
+        """Have the first rank of each attempt here tell of this machine's clock, as the receiver's has it."""
+        for feed in self.by_path.values():
+            if feed.reader.identity.local_rank == 0:
+                feed.clock.receiver = offset
+
+    def warn_of_clocks(self) -> str:
+        """Warn of clocks that are wrong, once for each host and reference, and return the text of one of them."""
+        text = ""
+        for feed in self.by_path.values():
+            identity = feed.reader.identity
+            for reference, offset in feed.clock.offsets().items():
+                if offset.wrong and not (feed.ended and feed.drained):
+                    which = "the other ranks' clocks" if reference is Reference.RANKS else "the receiver's clock"
+                    text = f"the clock of {identity.host} (rank {identity.rank}) is {offset} of {which}"
+                    text = f"{text}, to {offset.uncertainty:.3g} s. {remedy()}. {COSTS}"
+                    self._warnings.warn(f"clock {identity.host} {reference}", "%s", text)
+        return text
 
     def reopen(self) -> None:
         """Read all rings anew: another sidecar may have moved their cursors."""

@@ -107,6 +107,7 @@ class Sender:
         Records that ranks write meanwhile wait for the next call: a request for each would cost many times as much.
         """
         self.delay = 0.0
+        self._send_clocks(feeds)
         for _ in range(LONGEST_RUN):
             ready = self._next_batches(feeds)
             again = any(item.batch.full for item in ready)
@@ -118,6 +119,16 @@ class Sender:
             if not again:
                 return True
         return True
+
+    def _send_clocks(self, feeds: Mapping[Path, RingFeed]) -> None:
+        """Tell of clocks that are wrong, in a request of its own: those with their ranks' times may be refused."""
+        parts: list[Part] = []
+        for path, feed in list(feeds.items()):
+            with self._guarded(path):
+                builder = None if feed.ended else feed.clock.apart()
+                parts += self._parts(builder)
+        if parts:
+            send_bodies(self._exporter, joined(parts, self._max_bytes))  # an answer that matters comes to records too
 
     def _next_batches(self, feeds: Mapping[Path, RingFeed]) -> list[_Ready]:
         ready = []
@@ -252,6 +263,7 @@ class Sender:
         batch = ready.batch
         if batch.metrics is None:
             # Only live points were refused: the next ones may be taken.
+            ready.feed.refuse_live()
             self._refuse(ready, answer, {answer.reason: batch.points}, batch.names)
             return _Outcome.DONE
         trouble = self._troubles.setdefault(ready.path, _Trouble(acknowledged=self._acknowledged))
@@ -286,6 +298,8 @@ class Sender:
         with self._guarded(ready.path):
             probe = ready.feed.probe()
             answers = self._post_points(probe)
+            if answers[-1].definite:
+                ready.feed.refuse_live()
             shown = answers[-1].taken and sum(answer.rejected for answer in answers) < probe.points
         if shown:
             self._acknowledged += 1

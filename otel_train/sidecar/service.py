@@ -122,9 +122,10 @@ class Sidecar:
                 return SidecarEnd.ANOTHER_SERVES  # or no one yet: the directory was cleaned away a moment ago
             self._clean()
             exporter = Exporter()
-            sender = Sender(exporter, Announcer(self._directory, exporter.endpoint), self._feeds.guarded)
+            announcer = Announcer(self._directory, exporter.endpoint)
+            sender = Sender(exporter, announcer, self._feeds.guarded)
             try:
-                while (reason := self._serve(sender)) is not _Stop.GAVE_UP:
+                while (reason := self._serve(sender, exporter, announcer)) is not _Stop.GAVE_UP:
                     fcntl.flock(lock, fcntl.LOCK_UN)
                     if reason is _Stop.TURN:
                         self._pause(TURN)
@@ -179,7 +180,7 @@ class Sidecar:
     def _pause(self, seconds: float) -> None:
         self.wakeup.wait(max(0.0, min(seconds, self._leave_at - time.monotonic())))
 
-    def _serve(self, sender: Sender) -> _Stop:
+    def _serve(self, sender: Sender, exporter: Exporter, announcer: Announcer) -> _Stop:
         """Send until all is over, the linger time ends, or the sidecar of another session asks for its turn."""
         pause = POLL
         rings, over_since = 0, math.inf
@@ -189,6 +190,8 @@ class Sidecar:
             session_over = self._session is not None and not self._session()
             unwatched = self._leave_at < math.inf or session_over
             self._discover()
+            self._feeds.note_receiver_clock(exporter.clock_offset)
+            announcer.clock(self._feeds.warn_of_clocks())
             sent = sender.send_all(self._feeds.by_path)
             over = unwatched and self._feeds.ended
             drained = sent and self._feeds.drained

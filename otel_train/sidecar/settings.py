@@ -9,6 +9,7 @@ from opentelemetry.proto.common.v1.common_pb2 import AnyValue, KeyValue
 from opentelemetry.proto.metrics.v1.metrics_pb2 import NumberDataPoint, Sum
 
 from otel_train.catalogue import SETTING_VALUE, cluster_name, rows
+from otel_train.host_clock import OFFSET_FACT, UNCERTAINTY_FACT
 from otel_train.ring import Fact, Identity
 
 NAME = cluster_name(rows.SETTING.name)
@@ -23,7 +24,8 @@ def settings_of(identity: Identity, facts: Mapping[str, Fact]) -> dict[str, Fact
     """
     if identity.rank and identity.world_size > 1:
         return {}
-    return {"job.world_size": identity.world_size, "job.attempt": identity.attempt, **facts}
+    chosen = {name: value for name, value in facts.items() if name not in (OFFSET_FACT, UNCERTAINTY_FACT)}
+    return {"job.world_size": identity.world_size, "job.attempt": identity.attempt, **chosen}
 
 
 def setting_points(settings: Mapping[str, Fact], time_ns: int) -> Iterator[bytes]:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import time
 from collections.abc import Callable, Iterable, Sequence
 from pathlib import Path
 from typing import NamedTuple
@@ -10,6 +11,7 @@ import torch.distributed as dist
 
 from otel_train.ring import Fact, Identity, boot_id
 from otel_train.step.attempts import LAUNCH, begin_attempt, first_value, note_attempt, past_attempt, past_run
+from otel_train.step.clock_agreement import RankClock, offset_of, warn_of_wrong_clocks
 from otel_train.step.environment import Environment
 from otel_train.step.local_ranks import NodeClaim, local_ranks
 from otel_train.step.rank_group import RankGroup
@@ -62,6 +64,8 @@ def agree_identity(
     agent = "" if environment.launch is None else environment.launch.agent + lone
     past = past_run(directories, "" if run_id else agent)
     gathered = group.gather((problem, run_id, launch, claim, past, environment.scheduled))
+    # None leaves a gathering before the last one has come, so that all read their clocks within the next one's time.
+    time_ns, began = time.time_ns(), time.monotonic()
     group.raise_problem([text for text, *_ in gathered])
     _, chosen, launched, *_ = gathered[0]
     jobs = [None if job is None else ScheduledJob(*job) for *_, job in gathered]
@@ -74,9 +78,12 @@ def agree_identity(
     if not chosen and launched:  # after a restart another rank may be the first, whose launch has another name
         agreed_id = group.gather(first_value(group, "run", agreed_id, waits=waits) if group.rank == 0 else None)[0]
     rank = group.global_rank if group.distributed else environment.rank
-    newest = max(group.gather(past_attempt(directory_of(agreed_id), agreed_id)))
+    host = environment.attributes.get(HOST_NAME) or environment.host
+    readings = group.gather((past_attempt(directory_of(agreed_id), agreed_id), host, time_ns))
+    newest, took = max(past for past, *_ in readings), time.monotonic() - began
     own = begin_attempt(newest, group, agreed_id, waits=waits) if group.rank == 0 else None
-    made_id, attempt = group.gather(own)[0]
+    begun = group.gather((own, took))
+    made_id, attempt = begun[0][0]
     note_attempt(attempt)
     local = local_ranks([NodeClaim(*claim) for *_, claim, _, _ in gathered])[group.rank]
     agreed_id = agreed_id or made_id
@@ -88,12 +95,18 @@ def agree_identity(
         rank=rank,
         local_rank=local.rank,
         world_size=dist.get_world_size() if group.distributed else environment.world_size,
-        host=environment.attributes.get(HOST_NAME) or environment.host,
+        host=host,
         service_name=environment.attributes.get(SERVICE_NAME) or "otel_train",
         attributes=dict(environment.attributes),
     )
     hosts = len({tuple(claim)[:2] for _, _, _, claim, _, _ in gathered})
     facts: dict[str, Fact] = {"job.local_world_size": local.world_size, "job.hosts": hosts}
+    if group.handle is not None:
+        clocks = [RankClock(rank, *clock) for rank, (_, *clock) in zip(group.job_ranks, readings, strict=True)]
+        seconds = max(took for _, took in begun)
+        facts |= offset_of(clocks[group.rank], clocks, seconds).facts
+        if group.rank == 0:
+            warn_of_wrong_clocks(clocks, seconds)
     if agent and not chosen:
         facts[LAUNCH] = agent
     return Agreed(identity, directory, facts)

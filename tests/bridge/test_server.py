@@ -79,11 +79,12 @@ def test_answer_counts_refused_points(start: Any) -> None:
     broken.resource_metrics[0].scope_metrics[0].metrics[2].gauge.data_points[0].time_unix_nano = 0
     request.resource_metrics.append(broken.resource_metrics[0])
     bridge = start()
-    answer = Exporter(Endpoint.read({"OTEL_EXPORTER_OTLP_ENDPOINT": f"http://{bridge.address}"})).send(
-        request.SerializeToString()
-    )
+    exporter = Exporter(Endpoint.read({"OTEL_EXPORTER_OTLP_ENDPOINT": f"http://{bridge.address}"}))
+    answer = exporter.send(request.SerializeToString())
     assert (answer.verdict, answer.rejected, answer.reason) == (Verdict.TAKEN, 2, "limit")
     assert [text in answer.text for text in ("longer than", "; ", "no usable time")] == [True] * 3
+    assert exporter.clock_offset is not None, "an answer has the date"
+    assert not exporter.clock_offset.wrong
     bridge.wait(1)
 
 

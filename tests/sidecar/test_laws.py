@@ -121,7 +121,7 @@ def test_live_points_have_own_instance(rank: Rank, tmp_path: Path) -> None:
     store = Store()
     sender(store, tmp_path).send_all(feeds(tmp_path))
     names = {point.name for point in store.requests[0] if point.instance.endswith(LIVE_SUFFIX)}
-    elsewhere = (rows.STEP, rows.STEP_POINTS, rows.STEP_ORDINAL, rows.SESSION_FAILED, rows.SETTING)
+    elsewhere = (rows.STEP, rows.STEP_POINTS, rows.STEP_ORDINAL, rows.SESSION_FAILED, rows.SETTING, rows.CLOCK_OFFSET)
     assert names == {SETTING_NAME, *(row.name for row in rows.PIPELINE if row not in elsewhere)}
     assert all(point.instance == "run/7/0" for point in store.requests[0] if point.name not in names)
     last = [point.instance.endswith(LIVE_SUFFIX) for point in store.requests[0]]

@@ -30,7 +30,7 @@ MAY_BE_EMPTY = {
         "data-mixing",
         "Repeated samples",
     ): "only rows that carry sample keys can be seen twice, and those of this job do not",
-    ("step-and-pipeline", "Points refused"): "a reason's counter begins with the first point that is refused for it",
+    ("step-and-pipeline", "Clocks that are off"): "it shows those that are wrong, and this machine's is right",
     ("step-and-pipeline", "Data points given up or refused"): "a counter of failures begins with the first of them",
 }
 """Panels (dashboard, title) with a query that returns nothing while all goes well, and why."""

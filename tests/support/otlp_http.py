@@ -43,6 +43,8 @@ class HttpServer(ThreadingHTTPServer):
     def __init__(self, respond: Respond) -> None:
         super().__init__(("127.0.0.1", 0), _Handler)
         self.respond = respond
+        self.date = ""
+        """Date of all answers; empty for the right one."""
         self.paths: set[str] = set()
         """The paths of all requests."""
         self.only_path = ""
@@ -74,6 +76,9 @@ class _Handler(BaseHTTPRequestHandler):
                 time.sleep(0.1)
         self.end_headers()
         self.wfile.write(response.text.encode())
+
+    def date_time_string(self, timestamp: float | None = None) -> str:
+        return self.server.date or super().date_time_string(timestamp)
 
     def log_message(self, *_: object) -> None:
         pass

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from otel_train.catalogue import HealthyRange, Metric, external, rows
+from otel_train.host_clock import LIMIT
 from otel_train.render.dashboards.common_panels import ranks_panel
 from otel_train.render.dashboards.spec import (
     BY_RANK,
@@ -21,6 +22,7 @@ from otel_train.render.pipeline_alerts import BRIDGE_LAG_LIMIT, QUEUE_LIMIT
 from otel_train.render.promql import ATTEMPT, HOST, OF_ATTEMPT, RANK, by, cluster_series, label_name, over, rank_series
 
 _REASON = label_name(rows.POINTS_REFUSED.attribute)
+_REFERENCE = label_name(rows.CLOCK_OFFSET.attribute)
 _EXPORTER = f"{{{{{external.EXPORTER_LABEL}}}}}"
 
 
@@ -122,10 +124,22 @@ def _sidecars() -> tuple[Panel, ...]:
             ),
             unit="s",
         ),
+        Panel(
+            title="Clocks that are off",
+            shows=(rows.CLOCK_OFFSET,),
+            targets=(Target(expression=_offsets(), legend=f"{BY_RANK}, against {{{{{_REFERENCE}}}}}"),),
+            unit="s",
+            note=f"Beyond {LIMIT:g} s, which is an alert; empty while all clocks are right.",
+        ),
         _lost("Records dropped", rows.RECORDS_DROPPED, (HOST,), f"{{{{{HOST}}}}}"),
         _lost("Points refused", rows.POINTS_REFUSED, (HOST, _REASON), f"{{{{{HOST}}}}}, {{{{{_REASON}}}}}"),
         _lost("Reductions abandoned", rows.REDUCTIONS_ABANDONED, (RANK,), BY_RANK),
     )
+
+
+def _offsets() -> str:
+    own = by("max", (RANK, HOST, _REFERENCE), over("last_over_time", rank_series(rows.CLOCK_OFFSET) + RANKS, "2m"))
+    return f"topk({SHOWN_RANKS}, {own} > {LIMIT:g} or {own} < -{LIMIT:g})"
 
 
 def _lost(title: str, row: Metric, labels: tuple[str, ...], legend: str) -> Panel:

@@ -1,0 +1,91 @@
+"""This machine's wall clock beside others': from when it is wrong, and what that costs and needs."""
+
+from __future__ import annotations
+
+import ctypes
+import os
+from collections.abc import Mapping
+from enum import StrEnum
+from typing import Any, NamedTuple, Self
+
+LIMIT = 5.0
+"""Seconds beyond its uncertainty from which an offset is wrong: services of time keep clocks to milliseconds."""
+OFFSET_FACT, UNCERTAINTY_FACT = "telemetry.clock.offset", "telemetry.clock.uncertainty"
+"""Facts of a ring: offset of its rank's clock against the other ranks', in seconds."""
+COSTS = (
+    "Its values are stored under wrong times, and a receiver may refuse them: Prometheus does what is over 10 minutes "
+    "ahead, or older than its out-of-order window"
+)
+_TIMEX = 512
+"""Bytes that are enough for the kernel's `struct timex`."""
+_TIME_ERROR = 5
+
+
+class Reference(StrEnum):
+    """Clock that a machine's is compared with: the values of the attribute `clock.reference`."""
+
+    RANKS = "ranks"
+    """The other ranks'."""
+    RECEIVER = "receiver"
+    """The receiver's, by the date of its answers."""
+
+
+class ClockOffset(NamedTuple):
+    """Offset of a clock against a reference.
+
+    Examples:
+        >>> from otel_train.host_clock import ClockOffset
+        >>> str(ClockOffset(-90.0, 0.5)), ClockOffset(-90.0, 0.5).wrong, ClockOffset(5.2, 0.5).wrong
+        ('90.0 s behind', True, False)
+    """
+
+    seconds: float
+    """How far it is ahead; negative where it is behind."""
+    uncertainty: float
+    """Seconds that the true offset is from it at most."""
+
+    @classmethod
+    def of_facts(cls, facts: Mapping[str, Any]) -> Self | None:
+        """Return the one that a ring's facts have; None without one."""
+        seconds, uncertainty = facts.get(OFFSET_FACT), facts.get(UNCERTAINTY_FACT)
+        if not isinstance(seconds, int | float) or not isinstance(uncertainty, int | float):
+            return None
+        return cls(float(seconds), float(uncertainty))
+
+    @property
+    def facts(self) -> dict[str, float]:
+        """The facts of a ring that have it."""
+        return {OFFSET_FACT: self.seconds, UNCERTAINTY_FACT: self.uncertainty}
+
+    @property
+    def wrong(self) -> bool:
+        """Whether it is beyond the limit for certain."""
+        return abs(self.seconds) - self.uncertainty > LIMIT
+
+    def __str__(self) -> str:
+        return f"{abs(self.seconds):.1f} s {'ahead' if self.seconds > 0 else 'behind'}"
+
+
+def remedy() -> str:
+    """Return what to do about this machine's clock, with the kernel's word on whether anything keeps it."""
+    kept = is_kept()
+    word = {True: "", False: " (its kernel says that nothing keeps it)", None: ""}[kept]
+    return f"Set it there: start chrony or systemd-timesyncd{word}"
+
+
+def is_kept() -> bool | None:
+    """Tell whether the kernel says that a service of time keeps this machine's clock; None where it says nothing.
+
+    A word of advice only: a clock may be right without one, and a service may keep it without telling the kernel.
+    """
+    try:
+        library = ctypes.CDLL(None, use_errno=True)
+        state = library.adjtimex(ctypes.create_string_buffer(_TIMEX))  # zeros: nothing is changed
+    except (OSError, AttributeError):
+        return None
+    return None if state < 0 else state != _TIME_ERROR
+
+
+def own_name() -> str:
+    """Return this machine's name."""
+    return os.uname().nodename
