@@ -8,7 +8,7 @@ from otel_train.catalogue import rows
 from otel_train.diagnose.causes import shares
 from otel_train.diagnose.finding import Finding, Severity
 from otel_train.diagnose.ranks import ranks_text
-from otel_train.read.history import History, mean
+from otel_train.read.history import History
 
 _LEAST_INFORMATION = math.log(1e6)
 """Ranks that draw for themselves agree in so short an order by chance; nothing is said of one."""
@@ -70,15 +70,17 @@ def _estimate(history: History) -> tuple[float, float]:
 
     Each value is a mean of squares; of n ranks that draw for themselves a square has the variance 2 (1 - 1 / n).
     """
-    values = [value for value in history.cluster.finite_values(rows.ALIKE_RANKS.wandb_key) if value]
-    return mean(values, 1.0), math.sqrt(2 / rows.ORDER_SIGNS.size / max(1, len(values)))
+    values = history.cluster.finite_values(rows.ALIKE_RANKS.wandb_key)
+    number = len(values) - sum(map((0.0).__eq__, values))
+    size = math.fsum(values) / number if number else 1.0
+    return size, math.sqrt(2 / rows.ORDER_SIGNS.size / max(1, number))
 
 
 def _information(history: History, rank: int | None) -> bool:
     """Tell whether a rank has drawn enough for its order to say who drew it."""
     realised = [share for _, share, _ in shares(history.cluster, history.modalities)]
     track = history.cluster if rank is None else history.ranks[rank]
-    picks = math.fsum(track.finite_values(rows.PICKS.wandb_key))
+    picks = track.finite_sum(rows.PICKS.wandb_key)[0]
     drawn_at_once = history.facts.get("mixing.unit_rows", 1.0)
     if isinstance(drawn_at_once, int | float) and drawn_at_once > 1:
         picks /= drawn_at_once

@@ -151,7 +151,7 @@ def _capacity(history: History) -> int | None:
 def _beyond(history: History) -> float:
     tracks = list(history.ranks.values()) or [history.cluster]
     fresh, false = (
-        math.fsum(value for track in tracks for value in track.finite_values(row.wandb_key))
+        math.fsum(track.finite_sum(row.wandb_key)[0] for track in tracks)
         for row in (rows.FRESH_WRITES, rows.FALSE_EVICTIONS)
     )
     return max(0.0, fresh - false) / fresh if fresh else math.nan
@@ -161,7 +161,7 @@ def _caveats(history: History, counts: Sequence[float], ring: int | None) -> tup
     caveats = []
     idle = history.facts.get("ledger.max_idle_steps")
     tracks = list(history.ranks.values()) or [history.cluster]
-    stale = any(value for track in tracks for value in track.finite_values(rows.STALE_EVICTIONS.wandb_key))
+    stale = any(track.finite_sum(rows.STALE_EVICTIONS.wandb_key)[0] for track in tracks)
     if idle is not None or stale:
         after = "" if idle is None else f" after {idle} steps"
         caveats.append(f"entries that sit unused are dropped{after} at any capacity, so the savings are estimates")

@@ -43,14 +43,14 @@ def _beside_others(history: History, row: Metric, rank: int | None) -> tuple[str
     """Return how the worst rank's own value compares with the others'."""
     if rank is None or rank not in history.ranks or len(history.ranks) < 2:
         return ()
-    means = {number: mean(track.finite_values(row.wandb_key)) for number, track in history.ranks.items()}
+    means = {number: track.finite_mean(row.wandb_key) for number, track in history.ranks.items()}
     own = means.pop(rank)
     others = sorted(means.values())
     return (f"rank {rank}: mean {own:.3g}, the other ranks' median {others[len(others) // 2]:.3g}",)
 
 
 def _sum(track: Track, row: Metric) -> float:
-    return math.fsum(track.finite_values(row.wandb_key))
+    return track.finite_sum(row.wandb_key)[0]
 
 
 def _capacity(history: History, _: int | None) -> Reason | None:

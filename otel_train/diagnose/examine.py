@@ -33,7 +33,7 @@ from otel_train.diagnose.stragglers import find_stragglers
 from otel_train.host_clock import COSTS, ClockOffset
 from otel_train.number_text import rounded_number
 from otel_train.read.curve_points import Points, window_means
-from otel_train.read.history import History, Track, mean
+from otel_train.read.history import History, Track
 from otel_train.read.rank_ring import RankStatus
 from otel_train.read.rings import RingJob
 from otel_train.refusals import REMEDIES, reasons_text
@@ -82,7 +82,7 @@ def find_metric(history: History, key: str, bounds: HealthyRange) -> Finding:
     values = points.values
     if not values:
         return Finding(check=key, severity=Severity.UNKNOWN, summary="the source has no such values")
-    picks = mean(track.finite_values(rows.PICKS.wandb_key))
+    picks = track.finite_mean(rows.PICKS.wandb_key)
     scale = scale_of(key, bounds, picks, history.world_size)
     judgement = judge_key(key, values, scale, bounds)
     if math.isnan(judgement.judged):
@@ -127,7 +127,10 @@ def newest_stretch(points: Points, scale: float, bounds: HealthyRange) -> tuple[
 def worst_rank(history: History, row: Metric, *, low: bool) -> int | None:
     """Return the rank whose own values are the most out of range, None where no rank stands out."""
     means = {
-        rank: mean(values) for rank, track in history.ranks.items() if (values := track.finite_values(row.wandb_key))
+        rank: total / number
+        for rank, track in history.ranks.items()
+        for total, number in [track.finite_sum(row.wandb_key)]
+        if number
     }
     if len(means) > 1 and len(set(means.values())) > 1:
         return (min if low else max)(means, key=lambda rank: means[rank])

@@ -78,7 +78,9 @@ def _draws_of(history: History) -> Draws | None:
     cluster, facts, world = history.cluster, history.facts, max(1, history.world_size)
     newest = {name: cluster.last(target_key(name)) for name in history.modalities}
     targets = tuple(target for target in newest.values() if _LEAST_SHARE < target <= 1)
-    picks = [count for count in cluster.finite_values(rows.PICKS.wandb_key) if 1 <= count < MOST_COUNTED]
+    picks = cluster.finite_values(rows.PICKS.wandb_key)
+    if picks and not 1 <= min(picks) <= max(picks) < MOST_COUNTED:
+        picks = [count for count in picks if 1 <= count < MOST_COUNTED]
     if not targets or not picks:
         return None
     rows_of_draw = max(1.0, _number(facts.get("mixing.unit_rows"), 1.0))

@@ -27,6 +27,10 @@ class LazyValues(MutableMapping[str, MutableSequence[float]], ABC):
     """Columns that are read when they are asked for, and not kept."""
 
     @abstractmethod
+    def finite_sum(self, key: str) -> tuple[float, int]:
+        """Return the sum of a key's finite values, and their number; read once."""
+
+    @abstractmethod
     def newest(self, key: str) -> float:
         """Return the newest value of a key, NaN where there is none, without reading all of them."""
 
@@ -134,8 +138,16 @@ class Track:
 
     def finite_values(self, key: str) -> Sequence[float]:
         """Return the values of `finite` without their steps."""
-        column = self.column(key)
-        return column if are_within(column, LARGEST) else [value for value in column if -LARGEST < value < LARGEST]
+        return finite_column(self.column(key))
+
+    def finite_sum(self, key: str) -> tuple[float, int]:
+        """Return the sum of `finite_values`, and their number."""
+        return self.values.finite_sum(key) if isinstance(self.values, LazyValues) else sum_of(self.finite_values(key))
+
+    def finite_mean(self, key: str, empty: float = 0.0) -> float:
+        """Return the mean of `finite_values`, or `empty` where there are none."""
+        total, number = self.finite_sum(key)
+        return total / number if number else empty
 
     def curve(self, key: str) -> Points:
         """Return the points of a key as columns."""
@@ -237,6 +249,16 @@ def share_key(modality: str) -> str:
 def target_key(modality: str) -> str:
     """Return the key of a modality's target share of the picks."""
     return f"{rows.MODALITY_TARGET.wandb_key}/{modality}"
+
+
+def finite_column(values: Sequence[float]) -> Sequence[float]:
+    """Return those of some values that can be added up."""
+    return values if are_within(values, LARGEST) else [value for value in values if -LARGEST < value < LARGEST]
+
+
+def sum_of(values: Sequence[float]) -> tuple[float, int]:
+    """Return the sum of some values, and their number."""
+    return math.fsum(values), len(values)
 
 
 def mean(values: Sequence[float], empty: float = 0.0) -> float:

@@ -26,6 +26,7 @@ class Mix(Sequence[MixInterval]):
         """Target share of each modality, float64 [intervals]."""
         self.rows = array("d")
         """Picks that were drawn at once, float64 [intervals]."""
+        self._totals = array("d")
 
     @classmethod
     def of(cls, intervals: Sequence[MixInterval]) -> Mix:
@@ -61,17 +62,21 @@ class Mix(Sequence[MixInterval]):
             part.picks, part.shares = (
                 [_part(column, index) for column in columns] for columns in (self.picks, self.shares)
             )
+            if len(self._totals) == len(self):
+                part._totals = _part(self._totals, index)
             return part
         picks, shares = (tuple(column[index] for column in columns) for columns in (self.picks, self.shares))
         return MixInterval(self.steps[index], picks, shares, self.rows[index])
 
     def totals(self) -> array[float]:
         """Return the picks of each interval, of all modalities together, float64 [intervals]."""
-        return array("d", map(math.fsum, zip(*self.picks, strict=True)))
+        if len(self._totals) != len(self):
+            self._totals = array("d", map(math.fsum, zip(*self.picks, strict=True)))
+        return self._totals
 
     def drawn(self) -> Mix:
         """Return the intervals with their draws for picks: what was drawn at once was drawn once."""
-        if all(rows == 1 for rows in self.rows):
+        if all(map((1.0).__eq__, self.rows)):
             return self
         mix = Mix(0)
         mix.steps, mix.shares = self.steps, self.shares

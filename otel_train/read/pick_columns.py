@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from array import array
 from collections.abc import Mapping, Sequence
+from itertools import compress
 from operator import add, mul, truediv
 from typing import Any
 
@@ -62,13 +63,14 @@ class PickColumns:
         start, count = (layout.offsets.get(measure.name) for measure in (rows.ORDER_SIGNS, rows.ORDER_COUNT))
         if start is None or count is None:
             return
-        drawn, *signs = ring.columns(heads.sequences, [count, *range(start, start + rows.ORDER_SIGNS.size)])
-        bits = array("B", map(bits_of, zip(*signs, strict=True)))
-        if all(drawn):
-            self._signs[rank] = heads.steps, bits
-        elif any(drawn):
-            chosen = [at for at, number in enumerate(drawn) if number]
-            self._signs[rank] = array("q", [heads.steps[at] for at in chosen]), array("B", [bits[at] for at in chosen])
+        steps, bits = array("q"), array("B")
+        for begin in range(0, len(heads.steps), _AT_ONCE):
+            part = slice(begin, begin + _AT_ONCE)
+            drawn, *signs = ring.columns(heads.sequences[part], [count, *range(start, start + rows.ORDER_SIGNS.size)])
+            steps.extend(compress(heads.steps[part], drawn))
+            bits.extend(map(bits_of, compress(zip(*signs, strict=True), drawn)))
+        if steps:
+            self._signs[rank] = steps, bits
 
     def joined(self) -> tuple[Sequence[MixInterval], tuple[tuple[int, ...], ...]]:
         """Return the picks of all ranks that draw for themselves, interval by interval, and the groups of ranks."""
@@ -113,6 +115,8 @@ def _added(mixes: Sequence[Mix], times: float) -> Mix:
     """Add up intervals of the same steps; the shares are those of all picks together."""
     if not mixes:
         return Mix(0)
+    if len(mixes) == 1:
+        return _alone(mixes[0], times)
     joined = Mix(len(mixes[0].picks))
     joined.steps = mixes[0].steps
     number = len(joined.steps)
@@ -135,6 +139,19 @@ def _added(mixes: Sequence[Mix], times: float) -> Mix:
         pairs = zip(everything, draws, strict=True)
         joined.rows = array("d", [max(1.0, picks / drawn) * times for picks, drawn in pairs])
     return joined
+
+
+def _alone(mix: Mix, times: float) -> Mix:
+    """Return what `_added` would of one rank's intervals, which are changed."""
+    totals = mix.totals()
+    for source, column in enumerate(mix.shares):
+        mix.shares[source] = array("d", map(truediv, map(mul, column, totals), totals))
+    if all(map((1.0).__eq__, mix.rows)):
+        mix.rows = array("d", [times]) * len(mix)
+        return mix
+    draws = map(truediv, totals, mix.rows)
+    mix.rows = array("d", [max(1.0, pair[0] / pair[1]) * times for pair in zip(totals, draws, strict=True)])
+    return mix
 
 
 def _interval_picks_twin(  # noqa: PLR0917  # as the core

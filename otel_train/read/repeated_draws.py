@@ -8,9 +8,10 @@ from __future__ import annotations
 
 import math
 from array import array
-from collections.abc import Iterable, Sequence
-from functools import lru_cache
-from itertools import pairwise
+from collections import Counter
+from collections.abc import Iterable, Iterator, Sequence
+from itertools import compress
+from operator import eq
 
 from otel_train.read.history import MixInterval
 from otel_train.read.mix import Mix
@@ -18,8 +19,8 @@ from otel_train.read.mix import Mix
 MOST_WORKERS = 16
 """Counts that are equal for longer were not drawn: a mixer that deals by turns has the same in each interval."""
 _DEVIATIONS = 3.0
-_REMEMBERED = 1 << 16
-"""Counts whose probability is remembered: those of an interval come again and again."""
+_AT_ONCE = 1 << 16
+"""Intervals that are compared together: equal counts among them are judged once."""
 
 
 def repetition(ranks: Iterable[Sequence[MixInterval]]) -> float:
@@ -32,19 +33,34 @@ def repetition(ranks: Iterable[Sequence[MixInterval]]) -> float:
     totals = [math.fsum(map(sum, columns)) for columns in zip(*filter(None, drawn), strict=True)]
     whole = math.fsum(totals)
     excess = room = variance = 0.0
-    probability = lru_cache(_REMEMBERED)(lambda draws: _probability(draws, totals, whole))
     for one in drawn:
-        totals_of = map(sum, zip(*one, strict=True))
-        pairs = zip(pairwise(zip(*one, strict=True)), pairwise(totals_of), strict=True)
-        for (before, draws), (total_before, total) in pairs:
-            if total_before == total:
-                chance = probability(draws)
-                excess += (before == draws) - chance
-                room += 1 - chance
-                variance += chance * (1 - chance)
+        for equal, same_total in _compared(one):
+            excess += equal
+            for draws, number in same_total.items():
+                chance = _probability(draws, totals, whole)
+                excess -= number * chance
+                room += number * (1 - chance)
+                variance += number * chance * (1 - chance)
     if excess <= _DEVIATIONS * math.sqrt(variance) or excess >= room * (1 - 1 / (MOST_WORKERS + 1)):
         return 1.0
     return room / (room - excess)
+
+
+def _compared(one: Sequence[array[int]]) -> Iterator[tuple[int, Counter[tuple[int, ...]]]]:
+    """Yield how many intervals have the counts of the one before, and the counts of those that have its total.
+
+    Args:
+        one: Draws of each modality, int64 [intervals].
+    """
+    length = len(one[0]) if one else 0
+    for begin in range(0, length - 1, _AT_ONCE):
+        part = [column[begin : begin + _AT_ONCE + 1] for column in one]
+        totals = list(map(sum, zip(*part, strict=True)))
+        after = list(zip(*(column[1:] for column in part), strict=True))
+        yield (
+            sum(map(eq, zip(*part, strict=True), after)),
+            Counter(compress(after, map(eq, totals, totals[1:]))),
+        )
 
 
 def _draws(mix: Mix) -> list[array[int]]:

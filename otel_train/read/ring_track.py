@@ -12,11 +12,11 @@ from typing import Any
 
 from otel_train.catalogue import computations
 from otel_train.read.column_values import series_values
-from otel_train.read.history import LazyValues, Track
+from otel_train.read.history import LazyValues, Track, finite_column, sum_of
 from otel_train.ring import Record
 from otel_train.ring.columns import Heads, RingColumns
 
-MOST_KEPT = 4
+MOST_KEPT = 3
 """Columns that are kept for the next who asks."""
 _GLANCE = 256
 """Records that are looked at first to see whether a key has values."""
@@ -50,6 +50,7 @@ class RingValues(LazyValues):
         self._indices = {key: index for index, key in enumerate(self._layout.keys) if key is not None}
         self._given: dict[str, MutableSequence[float]] = {}
         """Columns that were set."""
+        self._sums: dict[str, tuple[float, int]] = {}
         self._keys: dict[str, None] | None = None
         self._kept: OrderedDict[str, array[float]] = OrderedDict()
 
@@ -105,6 +106,12 @@ class RingValues(LazyValues):
                 if not math.isnan(value):
                     return value
         return next((value for value in reversed(self.get(key, ())) if not math.isnan(value)), math.nan)
+
+    def finite_sum(self, key: str) -> tuple[float, int]:
+        """Return the sum of a key's finite values, and their number."""
+        if key not in self._sums or key in self._given:
+            self._sums[key] = sum_of(finite_column(self.get(key, ())))
+        return self._sums[key]
 
     def _column(self, key: str) -> array[float]:
         index = self._indices.get(key)

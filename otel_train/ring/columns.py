@@ -20,7 +20,7 @@ from otel_train.native import core
 from otel_train.ring.file_format import KIND_MASK, LOGGED, MOST_TOLD, PARTS_SHIFT, Kind
 from otel_train.ring.reader import RingReader
 
-PASS_BYTES = 32 << 20
+PASS_BYTES = 8 << 20
 """Memory of the file that a pass holds at once."""
 _HEAD = Struct("<QqqQ")
 _WORDS = 4

@@ -125,7 +125,7 @@ def test_memory_is_that_of_columns(tmp_path: Path, monkeypatch: pytest.MonkeyPat
     read = [id(track.column(key)) for key in track.values]
     assert len(read) > 30
     kept = track.values._kept  # type: ignore[attr-defined]
-    assert len(kept) == 4
+    assert len(kept) == 3
 
 
 METRICS = (rows.STALENESS_MEAN, rows.MIX_DIVERGENCE, rows.MODALITY_SHARE, rows.ALIKE_RANKS, rows.EVICTIONS)
