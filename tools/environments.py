@@ -41,6 +41,8 @@ QUICK_TESTS = (
     "tests/native",
     "tests/read/test_dump.py",
     "tests/bridge/test_decode.py",
+    "tests/bridge/test_otlp_http.py",
+    "tests/bridge/test_otlp_json.py",
     "tests/bridge/test_wandb_rows.py",
     "tests/bridge/test_server.py",
     "tests/sidecar/test_points.py",

@@ -24,10 +24,13 @@ from otel_train.bridge.inbox_reader import InboxReader
 from otel_train.bridge.inbox_store import INBOX_FILE
 from otel_train.bridge.otlp_http import HEALTH_PATH, HEALTHY, METRICS_PATH, PROTOBUF
 from otel_train.bridge.server import SERVICE
+from otel_train.bridge.troubles import read_troubles
 from otel_train.bridge.wandb_sink import LEAST_FREE_BYTES
 
 OLD_BACKLOG_SECONDS = 300.0
 """Age of a step without its row from which on wandb seems not to take rows; `--settle` and a pause are shorter."""
+RECENT_SECONDS = 900.0
+"""Age of a warning in the bridge's log up to which it is told."""
 FULL_SHARE = 0.9
 """Share of `--max-bytes` from which on the inbox is nearly full."""
 _TIMEOUT = 5.0
@@ -236,6 +239,12 @@ def _http(address: str, *, tls: bool) -> Iterator[http.client.HTTPConnection]:
 
 
 def _check_state(report: Report, state: Path, max_bytes: int) -> None:
+    for trouble in read_troubles(state):
+        age = time.time() - trouble.time
+        if trouble.lasting:
+            report.troubled.append(f"the bridge of {state}: {trouble.text}")
+        elif age < RECENT_SECONDS:
+            report.notes.append(f"the bridge's log {age / 60:.0f} minutes ago: {trouble.text}")
     free = shutil.disk_usage(state).free
     if free < LEAST_FREE_BYTES:
         report.troubled.append(f"the disk of {state} has {free} bytes left, no rows are written; make room there")

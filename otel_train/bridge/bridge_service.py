@@ -22,6 +22,7 @@ from otel_train.bridge.own_metrics import exporting
 from otel_train.bridge.row_order import Due
 from otel_train.bridge.row_writer import Writer
 from otel_train.bridge.server import Server, Tls
+from otel_train.bridge.troubles import Troubles
 from otel_train.bridge.wandb_environment import left_out
 from otel_train.bridge.wandb_file import WANDB_FOLDER
 from otel_train.bridge.wandb_processes import end_writers
@@ -135,12 +136,14 @@ class Bridge:
             open_runs=OpenRuns(most_open(resource.getrlimit(resource.RLIMIT_NOFILE)[0])),
         )
         self._exporting = ExitStack()
+        self._troubles = Troubles(config.state)
         self.address = self._server.address
         """Address that it takes OTLP/gRPC at, with the port that it got."""
         self.http_address = self._server.http_address
         """The same for OTLP/HTTP; empty where it takes none."""
 
     def __enter__(self) -> Self:
+        self._troubles.attach()
         self._writer.start()
         self._server.start()
         self._exporting.enter_context(exporting(self._inbox, self._writer, self._server.counts))
@@ -172,6 +175,7 @@ class Bridge:
         finished = self._writer.stop(max(0.0, deadline - time.monotonic()))
         if finished:
             self._inbox.close()
+        self._troubles.close()
         return finished
 
 

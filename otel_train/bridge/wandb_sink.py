@@ -13,6 +13,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any, Protocol
 
 from otel_train.bridge.errors import BridgeError, WandbKeyError
+from otel_train.bridge.troubles import LASTING
 from otel_train.bridge.wandb_environment import neutral, without_reports
 from otel_train.bridge.wandb_file import WANDB_FOLDER
 from otel_train.bridge.wandb_processes import end_writers
@@ -126,6 +127,7 @@ class WandbSink:
             "upload what is in the files with: otel-train sync %s, and start it again",
             error,
             self._state_dir,
+            extra=LASTING,
         )
 
     def write(self, run_id: str, sealed: SealedRow) -> None:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import logging
 import time
 from collections.abc import Callable
 from pathlib import Path
@@ -117,6 +118,17 @@ def test_state_tells_trouble(
     report = ask(running, http_listen="off", state=running.state)
     assert report.exit_code == 3
     assert [text in line for line in report.troubled] == [True]
+
+
+def test_recent_warning_is_told(start: Callable[..., Any]) -> None:
+    """The newest warning of the bridge's log is a note; nothing is wrong for that."""
+    running = start()
+    request = step_request(1, {"n" * 600: 1.0})
+    running.send(request)
+    report = ask(running, http_listen="off", state=running.state)
+    assert (report.exit_code, ["points are refused" in line for line in report.notes]) == (0, [True])
+    running.stop()
+    assert logging.getLogger("otel_train.bridge").handlers == []
 
 
 def test_command_prints_lines(start: Callable[..., Any]) -> None:

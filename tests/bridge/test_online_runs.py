@@ -8,6 +8,7 @@ from pathlib import Path
 import pytest
 
 from otel_train.bridge import read_run
+from otel_train.bridge.bridge_check import check_bridge
 from otel_train.bridge.wandb_rows import STEP_KEY
 from tests.support.bridge_processes import BridgeProcess
 from tests.support.step_requests import step_request
@@ -42,15 +43,17 @@ def test_missing_rows_are_sent_again(server: FakeWandb, tmp_path: Path) -> None:
 
 
 def test_refused_key_writes_files(server: FakeWandb, tmp_path: Path) -> None:
-    """With a refused key rows go to files, and the log says once how to upload them, without the key."""
+    """With a refused key rows go to files, and log and --check say once how to upload them, without the key."""
     server.status = HTTPStatus.UNAUTHORIZED
     with bridge_of(server, tmp_path) as bridge:
         bridge.send(step_request(1), step_request(1, run_id="other"))
         bridge.wait(1)
         bridge.wait(1, "other")
+        (trouble,) = check_bridge("", "", state=bridge.state, max_bytes=2**32).troubled
         assert bridge.stop() == 0
     assert [row.values[STEP_KEY] for row in read_run(bridge.state, "run")] == [1]
     log = bridge.log.read_text()
+    assert trouble.partition(": ")[2] in log
     assert log.count("otel-train sync") == 1
     assert all(key not in log for key in server.environment.values() if key != server.url)
 
