@@ -104,9 +104,9 @@ class OtlpHttp:
         self._parsing = ThreadPoolExecutor(1, thread_name_prefix="otel_train-bridge-json")
 
     def close(self) -> None:
-        """End its threads; no request may be under way."""
-        self._unpacking.shutdown()
-        self._parsing.shutdown()
+        """End its threads, once each is done with the text that it has: that is not waited for."""
+        for pool in (self._unpacking, self._parsing):
+            pool.shutdown(wait=False, cancel_futures=True)
 
     async def respond(self, request: h11.Request, body: Body) -> Answer:
         """Take a request, and return its answer."""

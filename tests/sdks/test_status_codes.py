@@ -2,9 +2,10 @@
 
 from __future__ import annotations
 
+import socket
 import sqlite3
 from collections.abc import Iterator
-from contextlib import closing, contextmanager
+from contextlib import ExitStack, closing, contextmanager
 from typing import Any
 
 import grpc
@@ -12,6 +13,7 @@ import pytest
 from grpc_health.v1 import health_pb2, health_pb2_grpc
 
 from otel_train.bridge.inbox_store import INBOX_FILE
+from tests.support.http_client import PROTOBUF, HttpClient
 from tests.support.sdk_senders import BoundedBridge
 from tests.support.step_requests import step_request
 from tests.support.waiting import wait_until
@@ -76,3 +78,19 @@ def test_stop_is_retryable(bridge: Any) -> None:
             assert health.status == health_pb2.HealthCheckResponse.SERVING  # it was asked after them
             running.stop()
         assert {answer.code() for answer in answers} <= RETRYABLE
+
+
+def test_http_stop_is_retryable(bridge: Any) -> None:
+    """Over HTTP such a request is answered 503."""
+    running = bridge()
+    request = step_request(1, {"loss": 0.5}, counted=False).SerializeToString()
+    head = f"POST /v1/metrics HTTP/1.1\r\nHost: b\r\nContent-Type: {PROTOBUF}\r\nContent-Length: {len(request)}\r\n\r\n"
+    host, _, port = running.http_address.rpartition(":")
+    with busy(running), ExitStack() as stack:
+        connections = [stack.enter_context(socket.create_connection((host, int(port)), 60)) for _ in range(3)]
+        for connection in connections:
+            connection.sendall(head.encode() + request)
+        with HttpClient(running.http_address) as client:  # it is asked after them
+            assert client.send(None, method="GET", path="/healthz").status == 200
+        running.stop()
+        assert {connection.recv(12) for connection in connections} == {b"HTTP/1.1 503"}

@@ -6,10 +6,12 @@ from pathlib import Path
 
 import pytest
 
+from otel_train.bridge import BridgeConfig, read_run
 from otel_train.catalogue import cluster_name, rows
 from otel_train.testing import OtlpReceiver
 from tests.support.otlp_http import Response, keeping, serving_http
 from tests.support.rank_ring import Rank, serving
+from tests.support.running_bridge import RunningBridge
 from tests.support.waiting import wait_until
 
 
@@ -38,3 +40,16 @@ def test_endless_answer_is_abandoned(
         assert rank.reader.cursor.position == 0
         response = Response()
         wait_until(lambda: rank.reader.cursor.position == 1)
+
+
+def test_bridge_takes_sidecars_requests(rank: Rank, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """A sidecar that sends over HTTP to a bridge's own HTTP port: each step is a row."""
+    bridge = RunningBridge(BridgeConfig(state=tmp_path / "state", listen="127.0.0.1:0", http_listen="127.0.0.1:0"))
+    monkeypatch.setenv("OTEL_EXPORTER_OTLP_ENDPOINT", f"http://{bridge.bridge.http_address}")
+    monkeypatch.setenv("OTEL_EXPORTER_OTLP_PROTOCOL", "http/protobuf")
+    rank.record(1, 2, 3)
+    with serving(tmp_path):
+        bridge.wait(3)
+    bridge.stop()
+    history = read_run(bridge.state, "run")
+    assert [row.values[rows.PICKS.wandb_key] for row in history] == [1, 2, 3]
