@@ -86,7 +86,7 @@ func (e *isolating) isolate(ctx context.Context, groups []group) error {
 		case taken:
 			e.took(*next.answer)
 			for _, part := range next.pieces {
-				newest = max(newest, part.time)
+				newest = max(newest, pcommon.Timestamp(max(0, part.time)))
 			}
 			continue
 		case wait:

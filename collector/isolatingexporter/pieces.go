@@ -17,7 +17,8 @@ type piece struct {
 	metric   pmetric.Metric
 	// index of the point in the metric, -1 where it has none.
 	index int
-	time  pcommon.Timestamp
+	// time as Prometheus reads it: one beyond 2^63 is before 1970.
+	time int64
 	// owner, room and kind tell resources, scopes of one and metrics of one from each other.
 	owner, room, kind string
 	// rank of these in the request, in the order of their first points.
@@ -49,7 +50,7 @@ func flatten(metrics pmetric.Metrics) []piece {
 				}
 				times := timesOf(metric)
 				for index, time := range times {
-					made.index, made.time = index, time
+					made.index, made.time = index, int64(time)
 					pieces = append(pieces, made)
 				}
 				if len(times) == 0 {

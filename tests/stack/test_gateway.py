@@ -46,6 +46,7 @@ REFUSED = {
     "train.rank=3": ("too_old", "too old sample"),
     "service.name=delta": ("metric", 'invalid temporality and type combination for metric "foreign.delta"'),
     "service.name=duplicate": ("duplicate", "duplicate sample for timestamp"),
+    "service.name=overflow": ("too_old", "too old sample"),
     "service.name=empty": ("no_value", "the point has no value"),
 }
 """Reason and text by sender, of senders that share one request with ours."""
@@ -223,6 +224,7 @@ def test_bad_points_cost_only_themselves(gateway: Gateway, tmp_path: Path) -> No
     gauge(together, "duplicate", begin, 2.0)
     gauge(together, "duplicate", begin + 10**9, 3.0)
     gauge(together, "empty", now, None)
+    gauge(together, "overflow", 2**64 - 1, 1.0)
     delta = metrics_of(together, "delta").add(name="foreign.delta").sum
     delta.aggregation_temporality, delta.is_monotonic = AggregationTemporality.AGGREGATION_TEMPORALITY_DELTA, True
     delta.data_points.add(time_unix_nano=now, as_int=1)
@@ -237,20 +239,19 @@ def test_bad_points_cost_only_themselves(gateway: Gateway, tmp_path: Path) -> No
         values = [float(value) for value in whole]
         taken[name + '{train_run_id="run"}'] = {"0": values, "2": values, "4": values}
     wait_until(lambda: {name: stored(name, "train_rank") for name in taken} == taken, 30, "ours", log=gateway.log)
+    lines = [
+        rf"Refused, of [^:]*{sender}\b[^:]*: {re.escape(text)}.*; metrics: (foreign|.*train.step)"
+        for sender, (_, text) in REFUSED.items()
+    ]
+    # They come last, when all else was sent.
+    wait_until(lambda: all(re.search(line, gateway.log.read_text()) for line in lines), 30, "names", log=gateway.log)
     assert stored("{__name__=~'foreign.*'}", "job") == {"duplicate": [1.0, 3.0]}
-    wait_until(lambda: "Refused, of service.name=duplicate" in gateway.log.read_text(), 10, "the last refusal")
-    log = gateway.log.read_text()
     with urllib.request.urlopen(gateway.metrics, timeout=10) as answer:
-        (*counted,) = re.findall(
-            r"^otelcol_exporter_refused_metric_points_total{(.*)} \d+$", answer.read().decode(), re.MULTILINE
-        )
+        metrics = answer.read().decode()
+    counted = re.findall(r"^otelcol_exporter_refused_metric_points_total{(.*)} \d+$", metrics, re.MULTILINE)
     assert len([series for series in counted if 'metric="train.step"' in series]) == 2
-    for sender, (reason, text) in REFUSED.items():
+    for sender, (reason, _) in REFUSED.items():
         key, _, name = sender.rpartition("=")
-        assert re.search(
-            rf"Refused, of [^:]*{sender}\b[^:]*: {re.escape(text)}.*; metrics: (foreign|.*train.step)", log
-        ), sender
-        assert [series for series in counted if f'{key.replace(".", "_")}="{name}"' in series and reason in series], (
-            sender
-        )
+        label = f'{key.replace(".", "_")}="{name}"'
+        assert [series for series in counted if label in series and f'reason="{reason}"' in series], sender
     assert 'train_rank="0"' not in "".join(counted)
