@@ -20,6 +20,7 @@ from otel_train.catalogue import (
     rows,
 )
 from otel_train.catalogue.series_names import ATTEMPT, HOST, RANK, label_name
+from otel_train.refusals import Refusal
 from otel_train.render import alerts
 from tests.support.expected_values import (
     FRAME,
@@ -272,7 +273,8 @@ def lost(attempt: Attempt, rank: int, told: float) -> float:
 def refused(view: View, moment: float) -> Values:
     """Return how many points were refused since each attempt began, for what reason."""
     values = of_states((ATTEMPT, HOST), lost).compute(view, moment)
-    return {(*key, REASON): value for key, value in values.items() if value}
+    for_reason: Values = {(*key, REASON): value for key, value in values.items() if value}
+    return for_reason | {(*key, str(Refusal.REJECTED)): 0.0 for key in values}
 
 
 def nothing(*_: object) -> float:

@@ -12,6 +12,7 @@ from pathlib import Path
 from otel_train.catalogue import LEDGER, MIXING, TIMING, Metric, Phase, Reduction, rows
 from otel_train.otlp.answers import Answer, Verdict
 from otel_train.otlp.exporter import Exporter
+from otel_train.refusals import Refusal
 from otel_train.ring import Identity, Kind, RingReader, RingWriter, Schema, ring_files, ring_path
 from otel_train.sidecar import Sidecar
 from otel_train.sidecar.live_points import LivePoints, SendingCounts
@@ -23,7 +24,7 @@ LOSS = Metric("train/loss", Reduction.MEAN, attribute=rows.TOKENS.attribute)
 SCHEMA = Schema((*MIXING, *LEDGER, *TIMING, LOSS), SOURCES)
 LAYOUT = SCHEMA.layout()
 BUCKETS = rows.REUSE_DISTANCE.measures[0].size
-REASON = "too_new"
+REASON = str(Refusal.TOO_NEW)
 """Why the receiver has refused points, as many of the last rank as it has lost records."""
 LIVE_INTERVAL = 10.0
 """Least seconds between two times that a sidecar tells of a rank's state; more where a job takes days."""
@@ -247,7 +248,8 @@ def _send_states(folder: Path, attempt: Attempt, exporter: Exporter) -> None:
     for moment in attempt.live_times():
         for rank, live in lives:
             dropped = attempt.dropped_at(moment) if rank == attempt.ranks - 1 else 0
-            counts = SendingCounts(dropped, ((REASON, dropped),) if dropped else (), 0, 0, exit_code=None)
+            refused = ((str(Refusal.REJECTED), 0), *(((REASON, dropped),) if dropped else ()))
+            counts = SendingCounts(dropped, refused, 0, 0, exit_code=None)
             points = live.make(counts, round(moment * 1000) * 10**6, ended=False)
             bodies += [part.body for part in points.parts(2**20)]
         if len(bodies) >= 256 or moment == attempt.live_times()[-1]:
