@@ -33,9 +33,9 @@ def recorded(now: float) -> list[Attempt]:
         # Two attempts over three days, the second one resumed at an earlier step; five minutes between two log steps.
         Attempt(run="long", began=three_days, every=300, records=400, stride=100),
         Attempt(run="long", began=three_days + 35 * HOUR, every=300, records=440, stride=100, first=38_000),
-        # A restart within seconds, while other runs go on; the second attempt loses records from its beginning on.
-        Attempt(run="second", began=end - 1100, every=1, records=300, dropped=(0, 4)),
-        Attempt(run="second", began=end - 790, every=1, records=700, first=250, dropped=(3, 2)),
+        # A restart within seconds, while other runs go on; records are lost from the beginning on, a clock is wrong.
+        Attempt(run="second", began=end - 1100, every=1, records=300, dropped=(0, 4), clock=40.0),
+        Attempt(run="second", began=end - 790, every=1, records=700, first=250, dropped=(3, 2), clock=-90.0),
         Attempt(run="tenth", began=end - 700, every=0.1, records=900, ranks=1),
         Attempt(run="minute", began=end - HOUR, every=60, records=45, ranks=1, stride=20),
         Attempt(run="slow", began=end - crash - 2 * HOUR, every=600, records=14, stride=500),

@@ -26,6 +26,7 @@ RULES = "otel_train.rules.yaml"
 OF_ATTEMPT = {"train_run_id": "run-1", "train_attempt": "7"}
 COLLECTOR = {"job": "otelcol", "instance": "collector:8888", "exporter": "otlp/bridge"}
 STEP, AGE, SLOW = rank_series(rows.STEP), rank_series(rows.STEP_AGE), "0 _x59 1 _x59"
+CLOCK = rank_series(rows.CLOCK_OFFSET)
 LAG, BRIDGED = rank_series(rows.BRIDGE_LAG), rank_series(rows.BRIDGE_ROWS)
 ABANDONED, DROPPED = rank_series(rows.REDUCTIONS_ABANDONED), rank_series(rows.RECORDS_DROPPED)
 WAIT, DURATION = rank_series(rows.DATA_WAIT), rank_series(rows.STEP_DURATION)
@@ -307,6 +308,14 @@ def slow_rank_1(until: int) -> list[dict[str, str]]:
             [series(rank_series(rows.POINTS_REFUSED), "0x120")],
             OF_ATTEMPT,
         ),
+        Case(
+            "OtelTrainClockWrong",
+            "a rank's clock is behind",
+            [series(CLOCK, "-40x120", 1, clock_reference="receiver")],
+            OF_RANK_1 | {"clock_reference": "receiver"},
+            "Run run-1: the clock of rank 1 on host-1 is -40.0 s ahead (behind where negative) of receiver.",
+        ),
+        Case("OtelTrainClockWrong", "it is right now", [series(CLOCK, "-40x60 0.1x60", 1)], OF_RANK_1),
         Case(
             "OtelTrainBridgeBehind",
             "a step waits for long",

@@ -20,6 +20,7 @@ from otel_train.catalogue import (
     rows,
 )
 from otel_train.catalogue.series_names import ATTEMPT, HOST, RANK, label_name
+from otel_train.host_clock import LIMIT, Reference
 from otel_train.refusals import Refusal
 from otel_train.render import alerts
 from tests.support.expected_values import (
@@ -277,6 +278,16 @@ def refused(view: View, moment: float) -> Values:
     return for_reason | {(*key, str(Refusal.REJECTED)): 0.0 for key in values}
 
 
+def wrong_clocks(view: View, moment: float) -> Values:
+    """Return by how much the last rank's clock is ahead, where that is too much."""
+    return {
+        (str(attempt.number), str(rank), f"node{rank // 8}", str(Reference.RECEIVER)): attempt.clock
+        for attempt in view.attempts
+        for rank in (attempt.ranks - 1,)
+        if abs(attempt.clock) > LIMIT and not math.isnan(state(attempt, moment, 120.0))
+    }
+
+
 def nothing(*_: object) -> float:
     """Return 0."""
     return 0.0
@@ -322,7 +333,7 @@ def share(top: str, bottom: str) -> list[Expected]:
     return [by_attempt(compute)]
 
 
-REFUSED_FOR = label_name(rows.POINTS_REFUSED.attribute)
+REFUSED_FOR, AGAINST = (label_name(row.attribute) for row in (rows.POINTS_REFUSED, rows.CLOCK_OFFSET))
 DURATION, WAIT = "train.step.seconds", "train.data.wait_seconds"
 PANELS: Mapping[str, Sequence[Expected]] = {
     "Realised and target shares": [by_source(lambda i: shares(i, "counts")), by_source(lambda i: shares(i, "targets"))],
@@ -364,6 +375,7 @@ PANELS: Mapping[str, Sequence[Expected]] = {
     "Ranks that report": [Expected((ATTEMPT,), reporting), at_present(itemgetter("train.ranks"))],
     "Time since the last step, by rank and phase": [of_states((RANK, HOST, "phase"), nothing, 60.0)],
     "Export lag": [replace(of_states((HOST,), nothing), most=0)],
+    "Clocks that are off": [Expected((ATTEMPT, RANK, HOST, AGAINST), wrong_clocks, 16)],
     "Records dropped": [of_states((ATTEMPT, HOST), lost)],
     "Points refused": [Expected((ATTEMPT, HOST, REFUSED_FOR), refused, 16)],
     "Reductions abandoned": [of_states((ATTEMPT, RANK), nothing)],
@@ -411,6 +423,7 @@ ALERTS = {
 } | {
     "OtelTrainRecordsDropped": Expected((ATTEMPT, HOST), newly_lost),
     "OtelTrainPointsRefused": Expected((ATTEMPT, HOST, REFUSED_FOR), newly_refused),
+    "OtelTrainClockWrong": Expected((ATTEMPT, RANK, HOST, AGAINST), wrong_clocks),
     "": Expected((ATTEMPT,), lambda *_: {}),
 }
 """Of each alert the value where its condition holds; "" stands for those that a sound run never fires."""

@@ -10,6 +10,7 @@ from functools import cached_property
 from pathlib import Path
 
 from otel_train.catalogue import LEDGER, MIXING, TIMING, Metric, Phase, Reduction, rows
+from otel_train.host_clock import Reference
 from otel_train.otlp.answers import Answer, Verdict
 from otel_train.otlp.exporter import Exporter
 from otel_train.refusals import Refusal
@@ -98,6 +99,7 @@ class Attempt:
         first: The step that it resumes at.
         stride: Steps between two log steps.
         dropped: Records of the last rank that are lost, and as many points refused: at first, and in the middle.
+        clock: Seconds that the last rank's clock is ahead of its receiver's.
     """
 
     run: str
@@ -108,6 +110,7 @@ class Attempt:
     first: int = 0
     stride: int = 1
     dropped: tuple[int, int] = (0, 0)
+    clock: float = 0.0
 
     @property
     def number(self) -> int:
@@ -250,7 +253,10 @@ def _send_states(folder: Path, attempt: Attempt, exporter: Exporter) -> None:
             dropped = attempt.dropped_at(moment) if rank == attempt.ranks - 1 else 0
             refused = ((str(Refusal.REJECTED), 0), *(((REASON, dropped),) if dropped else ()))
             counts = SendingCounts(dropped, refused, 0, 0, exit_code=None)
-            points = live.make(counts, round(moment * 1000) * 10**6, ended=False)
+            stamp = round(moment * 1000) * 10**6
+            points = live.make(counts, stamp, ended=False)
+            if rank == attempt.ranks - 1:
+                points.add_pipeline(rows.CLOCK_OFFSET, stamp, attempt.clock, Reference.RECEIVER)
             bodies += [part.body for part in points.parts(2**20)]
         if len(bodies) >= 256 or moment == attempt.live_times()[-1]:
             answer = exporter.send(b"".join(bodies))

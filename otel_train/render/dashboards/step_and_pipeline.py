@@ -138,7 +138,9 @@ def _sidecars() -> tuple[Panel, ...]:
 
 
 def _offsets() -> str:
-    own = by("max", (RANK, HOST, _REFERENCE), over("last_over_time", rank_series(rows.CLOCK_OFFSET) + RANKS, "2m"))
+    own = by(
+        "max", (ATTEMPT, RANK, HOST, _REFERENCE), over("last_over_time", rank_series(rows.CLOCK_OFFSET) + RANKS, "2m")
+    )
     return f"topk({SHOWN_RANKS}, {own} > {LIMIT:g} or {own} < -{LIMIT:g})"
 
 
