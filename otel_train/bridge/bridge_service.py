@@ -87,6 +87,11 @@ class BridgeConfig:
         hosts = {"listen": host}
         if self.http_listen != OFF:
             hosts["http_listen"] = _host("http_listen", self.http_listen, HTTP_PORT)
+            if self.http_listen == self.listen and not self.listen.endswith(":0"):
+                raise ConfigurationError(
+                    f"bridge.http_listen must be another address than bridge.listen, got {self.listen} for both; "
+                    f"gRPC and HTTP have ports of their own, {GRPC_PORT} and {HTTP_PORT}"
+                )
         if self.wandb_mode not in WANDB_MODES:
             raise ConfigurationError(
                 f"bridge.wandb_mode must be one of {', '.join(WANDB_MODES)}, got {self.wandb_mode!r}"

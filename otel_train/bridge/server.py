@@ -148,6 +148,8 @@ class Server:
         try:
             port = self._await(self._bind(listen, token, tls))
         except RuntimeError as error:
+            for bound in sockets:
+                bound.close()
             self._end()
             raise BridgeError(f"can't listen on {listen}: {error}; {ADVICE}") from error
         self.address = f"{listen.rpartition(':')[0]}:{port}"
