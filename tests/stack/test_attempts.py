@@ -30,17 +30,17 @@ def recorded(now: float) -> list[Attempt]:
     three_days = end - 73 * HOUR
     crash = 3 * HOUR + 600
     return [
-        # Two attempts over three days, the second one resumed at an earlier step; five minutes between two log steps.
-        Attempt(run="long", began=three_days, every=300, records=400, stride=100),
-        Attempt(run="long", began=three_days + 35 * HOUR, every=300, records=440, stride=100, first=38_000),
+        # Two attempts over three days, the second one resumed at an earlier step; nine minutes between two log steps.
+        Attempt(run="long", began=three_days, every=540, records=222, stride=100),
+        Attempt(run="long", began=three_days + 35 * HOUR, every=540, records=240, stride=100, first=21_000),
         # A restart within seconds, while other runs go on; records are lost from the beginning on, a clock is wrong.
-        Attempt(run="second", began=end - 1100, every=1, records=300, dropped=(0, 4), clock=40.0),
-        Attempt(run="second", began=end - 790, every=1, records=700, first=250, dropped=(3, 2), clock=-90.0),
-        Attempt(run="tenth", began=end - 700, every=0.1, records=900, ranks=1),
+        Attempt(run="second", began=end - 1000, every=1, records=200, dropped=(0, 4), clock=40.0),
+        Attempt(run="second", began=end - 790, every=1, records=700, first=150, dropped=(3, 2), clock=-90.0),
+        Attempt(run="tenth", began=end - 700, every=0.1, records=800, ranks=1),
         Attempt(run="minute", began=end - HOUR, every=60, records=45, ranks=1, stride=20),
         Attempt(run="slow", began=end - crash - 2 * HOUR, every=600, records=14, stride=500),
         Attempt(run="slow", began=end - crash, every=600, records=15, stride=500, first=6500),
-        Attempt(run="wide", began=end - 300, every=30, records=7, ranks=256),
+        Attempt(run="wide", began=end - 240, every=30, records=5, ranks=256),
     ]
 
 
