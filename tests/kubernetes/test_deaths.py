@@ -145,7 +145,7 @@ def test_receiver_comes_after_job(start_job: StartJob, endpoint: Endpoint) -> No
 def test_pod_takes_rings_along(start_job: StartJob, endpoint: Endpoint) -> None:
     """Where the receiver is away for longer than the grace period, a volume that goes with the pod takes them along."""
     endpoint.refusal = UNAVAILABLE
-    with start_job() as job:
+    with start_job(grace=5) as job:
         job.reach(LAST)
         job.stop()
         job.await_condition("Complete")
@@ -158,7 +158,7 @@ def test_pod_takes_rings_along(start_job: StartJob, endpoint: Endpoint) -> None:
 def test_claimed_rings_are_sent_later(start_job: StartJob, endpoint: Endpoint, tmp_path: Path) -> None:
     """On a volume that outlives the pod they wait for whoever sends them: here the job that the page shows."""
     endpoint.refusal = UNAVAILABLE
-    with start_job(rings={"persistentVolumeClaim": {"claimName": "rings"}}) as job:
+    with start_job(rings={"persistentVolumeClaim": {"claimName": "rings"}}, grace=5) as job:
         claim(job, tmp_path / "disk")
         job.reach(LAST)
         job.stop()

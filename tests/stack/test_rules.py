@@ -317,6 +317,16 @@ def slow_rank_1(until: int) -> list[dict[str, str]]:
         ),
         Case("OtelTrainClockWrong", "it is right now", [series(CLOCK, "-40x60 0.1x60", 1)], OF_RANK_1),
         Case(
+            "OtelTrainClockWrong",
+            "a clock is ahead of the other ranks'",
+            [
+                series(CLOCK, "0.01x120", clock_reference="ranks"),
+                series(CLOCK, "3600x120", 1, clock_reference="ranks"),
+            ],
+            OF_RANK_1 | {"clock_reference": "ranks"},
+            "Run run-1: the clock of rank 1 on host-1 is 3600.0 s ahead (behind where negative) of ranks.",
+        ),
+        Case(
             "OtelTrainBridgeBehind",
             "a step waits for long",
             [plain(LAG, "0x60 90x60", **BRIDGE)],

@@ -153,6 +153,7 @@ def running_kube_job(
     pods: int = 1,
     train: Mapping[str, Any] | None = None,
     rings: Mapping[str, Any] | None = None,
+    grace: int | None = None,
     **spec: Any,
 ) -> Iterator[KubeJob]:
     """Run the shipped Indexed Job, of one pod, in a namespace of its own; nothing of it is left at the end.
@@ -165,6 +166,7 @@ def running_kube_job(
         pods: How many share the ranks: 1, or as many as the manifest has, of one rank each.
         train: Fields of the training container that its user sets.
         rings: The rings' volume, if not the one that is shipped.
+        grace: Seconds that the sidecar goes on for, if not those that are shipped: for what nobody takes in them.
         **spec: Fields of the job likewise.
     """
     namespace = home.name
@@ -184,6 +186,9 @@ def running_kube_job(
             document["spec"] |= {"completions": pods, "parallelism": pods, **spec}
     (template,) = pod_templates(documents)
     _fill_in(template["spec"], home, target, arguments, pods)
+    if grace is not None:
+        (sidecar,) = template["spec"]["initContainers"]
+        sidecar["args"] = ["sidecar", f"--grace={grace}", sidecar["args"][-1]]
     (training,) = template["spec"]["containers"]
     training.update(train or {})
     if rings is not None:
