@@ -70,7 +70,8 @@ class Values:
         }
         for row, value in fixed.items():
             sums[layout.offsets[row.measures[0].name]] = value
-        sums[layout.offsets["train.step.count"]] = sums[layout.offsets["train/loss:count"]] = 1.0
+        for count in ("train.step.count", "train/loss:count", "train/lr:count"):
+            sums[layout.offsets[count]] = 1.0
         sums[layout.offsets[rows.PAIR_COUNT.name]] = PICKS
         sums[layout.offsets[rows.ORDER_COUNT.name]] = 1.0
         signs = layout.offsets[rows.ORDER_SIGNS.name]
@@ -132,9 +133,9 @@ def write_state(state: Path, steps: int) -> Path:
         file.write(FILE_HEADER)
         position = len(FILE_HEADER)
         for record in _rows(steps):
-            framed = b"".join(_framed(record, position))
-            file.write(framed)
-            position += len(framed)
+            chunks = b"".join(framed(record, position))
+            file.write(chunks)
+            position += len(chunks)
     return path
 
 
@@ -179,20 +180,20 @@ def _field(tag: int, content: bytes) -> bytes:
     return bytes([tag]) + _number(len(content)) + content
 
 
-def _framed(record: bytes, position: int) -> Iterator[bytes]:
+def framed(record: bytes, position: int) -> Iterator[bytes]:
     """Yield a record as LevelDB's log has it, from a position in the file on."""
-    begin = 0
-    while begin < len(record) or not begin:
+    begin, is_first = 0, True
+    while begin < len(record) or is_first:
         room = BLOCK_BYTES - position % BLOCK_BYTES
         if room < _CHUNK.size:
             yield bytes(room)
             position, room = position + room, BLOCK_BYTES
         part = record[begin : begin + room - _CHUNK.size]
         last = begin + len(part) == len(record)
-        kind = (_FULL if last else _FIRST) if not begin else (_LAST if last else _MIDDLE)
+        kind = (_FULL if last else _FIRST) if is_first else (_LAST if last else _MIDDLE)
         yield _CHUNK.pack(zlib.crc32(part, zlib.crc32(bytes([kind]))), len(part), kind) + part
         position += _CHUNK.size + len(part)
-        begin += len(part)
+        begin, is_first = begin + len(part), False
 
 
 def main() -> None:

@@ -29,6 +29,21 @@ class Mix(Sequence[MixInterval]):
         self._totals = array("d")
 
     @classmethod
+    def zeros(cls, width: int, number: int) -> Mix:
+        """Return so many intervals of zeros, to be filled: columns that grow would be copied again and again."""
+        mix = cls(width)
+        for column in (mix.rows, *mix.picks, *mix.shares):
+            column.frombytes(bytes(8 * number))
+        mix.steps.frombytes(bytes(8 * number))
+        return mix
+
+    def cut(self, number: int) -> None:
+        """Forget all but the first intervals."""
+        del self.steps[number:]
+        for column in (self.rows, *self.picks, *self.shares):
+            del column[number:]
+
+    @classmethod
     def of(cls, intervals: Sequence[MixInterval]) -> Mix:
         """Return some intervals as columns; columns as they are."""
         if isinstance(intervals, cls):

@@ -51,12 +51,14 @@ class PickColumns:
         if not isinstance(horizon, int | float) or not horizon > 0 or not width:
             return
         by_batch = facts.get("mixing.unit") == "batch"
-        mix = Mix(width)
-        for begin in range(
-            0, max(1, len(heads.steps) - 1), _AT_ONCE
-        ):  # each part begins with the last one's last record
+        mix, number = Mix.zeros(width, len(heads.steps)), 0
+        # Each part begins with the last record of the one before.
+        for begin in range(0, max(1, len(heads.steps) - 1), _AT_ONCE):
             part = slice(begin, begin + _AT_ONCE + 1)
-            _extend(mix, ring, heads.sequences[part], heads.steps[part], float(horizon), by_batch=by_batch)
+            number = _fill(
+                mix, number, ring, heads.sequences[part], heads.steps[part], horizon=float(horizon), by_batch=by_batch
+            )
+        mix.cut(number)
         self._ranks[rank] = mix
 
     def _add_signs(self, rank: int, ring: RingColumns, heads: Heads, layout: Layout) -> None:
@@ -91,10 +93,17 @@ class PickColumns:
         return orders.compare()
 
 
-def _extend(
-    mix: Mix, ring: RingColumns, sequences: array[int], steps: array[int], horizon: float, *, by_batch: bool
-) -> None:
-    """Add the intervals between some records."""
+def _fill(
+    mix: Mix,
+    begin: int,
+    ring: RingColumns,
+    sequences: array[int],
+    steps: array[int],
+    *,
+    horizon: float,
+    by_batch: bool,
+) -> int:
+    """Write the intervals between some records to a mix from an index on, and return the index after them."""
     layout, length, width = ring.reader.base_layout, len(steps), len(mix.picks)
     starts = [layout.offsets[measure.name] for measure in rows.MIX_DIVERGENCE.measures]
     counts, targets = (ring.columns(sequences, range(start, start + width)) for start in starts)
@@ -103,12 +112,16 @@ def _extend(
     kept = array("q", bytes(8 * length))
     new, shares = (array("d", bytes(8 * width * length)) for _ in range(2))
     number = _interval_picks(width, length, horizon, beside(counts), beside(targets), picks, kept, new, shares)
-    mix.steps.extend(array("q", [steps[at] for at in kept[:number]]))
+    end = begin + number
+    mix.steps[begin:end] = array("q", [steps[at] for at in kept[:number]])
     for columns, values in ((mix.picks, new), (mix.shares, shares)):
         for source, column in enumerate(columns):
-            column.extend(values[source * length : source * length + number])
-    at_once = [drawn_at_once(picks[at], pairs[0][at]) for at in kept[:number]] if by_batch else [1.0] * number
-    mix.rows.extend(array("d", at_once))
+            column[begin:end] = values[source * length : source * length + number]
+    if by_batch:
+        mix.rows[begin:end] = array("d", [drawn_at_once(picks[at], pairs[0][at]) for at in kept[:number]])
+    else:
+        mix.rows[begin:end] = array("d", [1.0]) * number
+    return end
 
 
 def _added(mixes: Sequence[Mix], times: float) -> Mix:

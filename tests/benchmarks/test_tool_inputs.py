@@ -4,7 +4,8 @@ from __future__ import annotations
 
 from pathlib import Path
 
-from benchmarks.tool_inputs import write_rings, write_state
+from benchmarks.tool_inputs import framed, write_rings, write_state
+from otel_train.bridge.wandb_file import BLOCK_BYTES
 from otel_train.read.load import load
 
 
@@ -17,3 +18,10 @@ def test_rings_and_wandb_file_agree(tmp_path: Path) -> None:
     assert len(rings.cluster.values) > 35
     assert all(list(rings.cluster.column(key)) == list(rows.cluster.column(key)) for key in rings.cluster.values)
     assert [sum(interval.picks) for interval in rings.mix] == [64.0] * 39
+
+
+def test_record_spans_blocks() -> None:
+    """A block that has room for a chunk's head alone gets it, and the record goes on in the next block."""
+    chunks = list(framed(b"x" * 10, BLOCK_BYTES - 7))
+    assert [chunk[6] for chunk in chunks] == [2, 4]
+    assert [len(chunk) for chunk in chunks] == [7, 17]
