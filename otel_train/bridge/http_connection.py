@@ -24,7 +24,11 @@ LINGER_SECONDS = 2.0
 """Time in which the rest of a refused body is read: a connection that is closed before takes the answer with it."""
 BODY_PARTS = 16_384
 """Pieces of a body: chunks of a byte each would keep the loop busy for minutes."""
-READ_BYTES = 65_536
+READ_BYTES = 2**18
+"""Bytes that are read at once. Each turn of the loop may have to wait for the interpreter, which wandb's threads
+hold."""
+READS_A_TURN = 16
+"""Reads of one client after which the others have their turn, whatever has come."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -94,6 +98,7 @@ class Connection:
         self._reader, self._writer, self._respond = reader, writer, respond
         self._protocol = h11.Connection(h11.SERVER, max_incomplete_event_size=HEAD_BYTES)
         self._has_body = True
+        self._reads = 0
         self.last = False
         """Whether it ends with the answer to the request that is being answered."""
 
@@ -164,7 +169,9 @@ class Connection:
         return event
 
     async def _receive(self) -> None:
-        await asyncio.sleep(0)  # a client that has sent a lot does not keep the loop from the others
+        self._reads += 1
+        if self._reads % READS_A_TURN == 0:
+            await asyncio.sleep(0)
         self._protocol.receive_data(await self._reader.read(READ_BYTES))
 
     def _skip_received(self) -> None:
