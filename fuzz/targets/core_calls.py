@@ -52,6 +52,7 @@ SIGNATURES: dict[str, str] = {
     "late_slots": "dcc",
     "leave_signal": "n",
     "mix_ids": "qc",
+    "note_exit": "n",
     "route": "qcqqqq",
     "watch_signal": "nnn",
     "whole_records": "gzzcccq",

@@ -7,13 +7,25 @@
  * Python knows nothing of it: signal.getsignal says what it said, and signal.signal takes the signal away from here.
  * A handler can't be given an object, so that what it needs is the file's own.
  */
+#define _DEFAULT_SOURCE /* on_exit */
 #include "core.h"
 
 #include <errno.h>
+#include <limits.h>
 #include <signal.h>
+#include <stdio.h>
+#include <stdlib.h>
+#include <string.h>
+#include <sys/mman.h>
+#include <sys/stat.h>
 #include <sys/syscall.h>
 #include <time.h>
 #include <unistd.h>
+
+/* Where a ring's header has the name of what ended its session; see ring/file_format.py. */
+#define MAGIC "OTELTRN1"
+enum { ERROR_OFFSET = 208, ERROR_SIZE = 48, HEADER_SIZE = 4096 };
+static pid_t exiting; /* a forked child has its parent's exit handlers too */
 
 static struct {
     volatile pid_t owner; /* a forked child has its parent's handlers, and must not have its parent end */
@@ -134,6 +146,44 @@ static PyObject *forget_signal(PyObject *Py_UNUSED(module), PyObject *Py_UNUSED(
     Py_RETURN_NONE;
 }
 
+/* Write the code that the process exits with into a ring whose session ends with the process, and without an exception:
+ * the interpreter keeps no SystemExit where Python's own hooks could see it. The page is mapped until then. */
+static void on_end(int status, void *page)
+{
+    char *error = (char *)page + ERROR_OFFSET;
+    if ((status & 255) && !error[0] && getpid() == exiting)
+        snprintf(error, ERROR_SIZE, "SystemExit(%d)", status & 255);
+}
+
+static PyObject *note_exit(PyObject *Py_UNUSED(module), PyObject *const *args, Py_ssize_t count)
+{
+    int64_t descriptor;
+    if (check_count(count, 1, "note_exit") < 0)
+        return NULL;
+    if (!whole(args[0], &descriptor)) {
+        PyErr_SetString(PyExc_TypeError, "note_exit() takes a descriptor");
+        return NULL;
+    }
+    struct stat file;
+    if (descriptor < 0 || descriptor > INT_MAX || fstat((int)descriptor, &file) != 0 || !S_ISREG(file.st_mode)
+        || file.st_size < HEADER_SIZE)
+        Py_RETURN_FALSE;
+    void *page = mmap(NULL, HEADER_SIZE, PROT_READ | PROT_WRITE, MAP_SHARED, (int)descriptor, 0);
+    if (page == MAP_FAILED)
+        Py_RETURN_FALSE;
+    exiting = getpid();
+    bool noted = false;
+#ifdef __GLIBC__
+    noted = memcmp(page, MAGIC, sizeof(MAGIC) - 1) == 0 && on_exit(on_end, page) == 0;
+#else
+    (void)on_end;
+#endif
+    if (!noted)
+        munmap(page, HEADER_SIZE);
+    return PyBool_FromLong(noted);
+}
+
+PyDoc_STRVAR(note_doc, "note_exit(descriptor): see RingWriter.close.");
 PyDoc_STRVAR(watch_doc, "watch_signal(number, pipe, bound_ns): see step/signal_watch.py.");
 PyDoc_STRVAR(leave_doc, "leave_signal(number): see step/signal_watch.py.");
 PyDoc_STRVAR(came_doc, "signal_came(): see step/signal_watch.py.");
@@ -144,6 +194,7 @@ static PyMethodDef functions[] = {
     {"leave_signal", (PyCFunction)(void (*)(void))leave_signal, METH_FASTCALL, leave_doc},
     {"signal_came", signal_came, METH_NOARGS, came_doc},
     {"forget_signal", forget_signal, METH_NOARGS, forget_doc},
+    {"note_exit", (PyCFunction)(void (*)(void))note_exit, METH_FASTCALL, note_doc},
     {NULL, NULL, 0, NULL},
 };
 

@@ -265,8 +265,17 @@ class RingWriter(Ring):
         """
         self.mark(step, time_ns)
         ERROR.pack_into(self._file, ERROR_OFFSET, error.encode())
+        if end is End.PROCESS and not error:
+            self._note_exit()
         _pack_end(self._file, END_OFFSET, end, self._abandoned)
         self.enter(Phase.ENDED)
+
+    def _note_exit(self) -> None:
+        """Have the process note its exit code at the very end, which Python's hooks do not learn."""
+        if core is None:
+            return
+        with contextlib.suppress(OSError), self.path.open("r+b", buffering=0) as file:
+            core.note_exit(file.fileno())
 
     def touch_ahead(self) -> bool:
         """Have the pages of the header and of the next records be writable; called by another thread.

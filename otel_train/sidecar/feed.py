@@ -142,7 +142,8 @@ class RingFeed:
     @property
     def drained(self) -> bool:
         """Whether all that was recorded has been acknowledged."""
-        return self._cursor.position >= self.reader.progress.written and self._order.waiting_ns is None
+        taken = self._cursor.position >= self.reader.progress.written and self._order.waiting_ns is None
+        return taken and not self._live.is_exiting
 
     @property
     def end_is_told(self) -> bool:

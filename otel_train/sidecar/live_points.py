@@ -2,12 +2,14 @@
 
 from __future__ import annotations
 
+import math
+import time
 from collections.abc import Mapping
 from typing import NamedTuple
 
 from otel_train.catalogue import rows
 from otel_train.refusals import Refusal
-from otel_train.ring import Cursor, RingReader
+from otel_train.ring import Cursor, End, RingReader
 from otel_train.sidecar.exit_codes import exit_code
 from otel_train.sidecar.points import Origin, PointBuilder
 from otel_train.sidecar.settings import settings_of
@@ -18,6 +20,9 @@ LIVE_STEP_NS = 10**6
 """Least time between two times of live points: stores count in milliseconds."""
 SETTINGS_NS = 240 * 10**9
 """Time after which settings are sent again: stores look five minutes back, and a receiver may be a new one."""
+
+EXIT_SECONDS = 10.0
+"""Seconds that a process whose interpreter ends may take to exit: the libraries that it has loaded end too."""
 
 
 class SendingCounts(NamedTuple):
@@ -54,6 +59,8 @@ class LivePoints:
         """Wall clock time at which points were made last."""
         self._newest_ns = 0
         """Newest time of the points."""
+        self._exiting_since = math.inf
+        """Time since which its process is at its end."""
         self._settings_ns = 0
         """Time of the settings that the receiver has."""
         self._taken_ns = 0
@@ -65,9 +72,18 @@ class LivePoints:
     def counts(self, cursor: Cursor, refused: Mapping[str, int], *, ended: bool) -> SendingCounts:
         """Return the counts at a cursor, of a rank that has ended or not."""
         progress = self._reader.progress
-        code = exit_code(progress.end, self._reader.error) if ended else None
+        code = exit_code(progress.end, self._reader.error) if ended and not self.is_exiting else None
         reasons = {Refusal.REJECTED: 0, **refused}
         return SendingCounts(cursor.dropped, tuple(sorted(reasons.items())), progress.abandoned, self._restarts, code)
+
+    @property
+    def is_exiting(self) -> bool:
+        """Whether the process is at its end and still to exit, with a code that is not known yet; not for long."""
+        reader = self._reader
+        if reader.progress.end is not End.PROCESS or reader.error or not reader.writer_lives:
+            return False
+        self._exiting_since = min(self._exiting_since, time.monotonic())
+        return time.monotonic() - self._exiting_since < EXIT_SECONDS
 
     def are_due(self, counts: SendingCounts, cursor: Cursor, now_ns: int, *, ended: bool) -> bool:
         """Tell whether it is time for points: once an interval, and after the last record where counts have changed."""

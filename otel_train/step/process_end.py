@@ -21,7 +21,8 @@ class ProcessEnd:
 
     An interpreter that ends, and a process of multiprocessing, which ends without the interpreter's own hooks, are
     seen, and so is a signal that ends the process and that nobody handles; a process that calls os._exit is not. A
-    forked child leaves the session to its parent. No hook of the user's is replaced.
+    forked child leaves the session to its parent. No hook of the user's is replaced. A SystemExit outside of a `with`
+    block is none of the exceptions that can be seen: the ring's writer has the core note the code at the very end.
 
     Args:
         end: Ends the session.
