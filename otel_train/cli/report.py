@@ -10,6 +10,7 @@ import click
 
 from otel_train.cli.checked_paths import OutputFile
 from otel_train.cli.command_group import Command, near
+from otel_train.cli.progress_line import progress
 from otel_train.cli.top_doctor_dump import ranges_of
 from otel_train.exceptions import ConfigurationError
 
@@ -47,9 +48,10 @@ def report(source: str, out: Path, run: str, compare: str, config: str | None) -
 
     from otel_train.report import render_report  # noqa: PLC0415
 
-    page = render_report(
-        _examined(source, run, config), _examined(compare, "", config) if compare else None, now=datetime.now(UTC)
-    )
+    with progress("making the page"):
+        page = render_report(
+            _examined(source, run, config), _examined(compare, "", config) if compare else None, now=datetime.now(UTC)
+        )
     if str(out) == "-":
         sys.stdout.buffer.write(page.encode())
         return

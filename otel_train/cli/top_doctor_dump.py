@@ -12,6 +12,7 @@ import click
 from otel_train.cli.checked_paths import OutputFile, UserPath
 from otel_train.cli.command_group import Command
 from otel_train.cli.complete import complete_metric
+from otel_train.cli.progress_line import progress
 from otel_train.exceptions import ConfigurationError
 from otel_train.paths import expanded
 
@@ -116,9 +117,10 @@ def doctor(source: str, run: str, config: str | None, receiver: str | None, quer
     from otel_train.diagnose.terminal import findings_json, print_findings  # noqa: PLC0415
     from otel_train.read.load import load  # noqa: PLC0415
 
-    loaded = load(source, run=run)
-    ranges, _ = ranges_of(source, config)
-    findings = examine(loaded.history, job=loaded.job, ranges=ranges)
+    with progress("reading the run"):
+        loaded = load(source, run=run)
+        ranges, _ = ranges_of(source, config)
+        findings = examine(loaded.history, job=loaded.job, ranges=ranges)
     if as_json:
         click.echo(findings_json(loaded.history, findings))
     else:

@@ -1,0 +1,47 @@
+"""Tell people at a terminal that a command is still at work, from two seconds on."""
+
+from __future__ import annotations
+
+import sys
+import threading
+from collections.abc import Iterator
+from contextlib import contextmanager
+from typing import TextIO
+
+PATIENCE = 2.0
+"""Seconds without a word."""
+_CLEAR = "\r\033[K"
+
+
+@contextmanager
+def progress(what: str, stream: TextIO | None = None, patience: float = PATIENCE) -> Iterator[None]:
+    """Show what is done and for how long, on one line that goes away at the end; nothing where nobody looks.
+
+    Args:
+        what: The work, such as "reading the run".
+        stream: A terminal; stderr unless given.
+        patience: Seconds before the line is shown, and between its changes.
+    """
+    terminal = sys.stderr if stream is None else stream
+    if not terminal.isatty():
+        yield
+        return
+    done = threading.Event()
+
+    def show() -> None:
+        seconds = patience
+        while not done.wait(patience):
+            terminal.write(f"{_CLEAR}{what}, {seconds:.0f} s ...")
+            terminal.flush()
+            seconds += patience
+        if seconds > patience:
+            terminal.write(_CLEAR)
+            terminal.flush()
+
+    thread = threading.Thread(target=show, name="progress", daemon=True)
+    thread.start()
+    try:
+        yield
+    finally:
+        done.set()
+        thread.join()

@@ -1,0 +1,32 @@
+"""The line that says that a command is still at work."""
+
+from __future__ import annotations
+
+import io
+
+from otel_train.cli.progress_line import progress
+from tests.support.waiting import wait_until
+
+
+class Terminal(io.StringIO):
+    """Where somebody looks."""
+
+    def isatty(self) -> bool:
+        """Say so."""
+        return True
+
+
+def test_long_work_is_told() -> None:
+    """A line says what is done, again and again, and is gone at the end."""
+    terminal = Terminal()
+    with progress("reading", terminal, 0.001):
+        wait_until(lambda: terminal.getvalue().count("reading, ") > 1, 10, "two lines")
+    assert terminal.getvalue().endswith("\r\033[K")
+
+
+def test_pipe_gets_no_line() -> None:
+    """What is no terminal gets nothing."""
+    pipe = io.StringIO()
+    with progress("reading", pipe, 0.0):
+        pass
+    assert not pipe.getvalue()
