@@ -25,13 +25,13 @@
 /* Where a ring's header has the name of what ended its session; see ring/file_format.py. */
 #define MAGIC "OTELTRN1"
 enum { ERROR_OFFSET = 208, ERROR_SIZE = 48, HEADER_SIZE = 4096 };
-static pid_t exiting; /* a forked child has its parent's exit handlers too */
 
 static struct {
     volatile pid_t owner; /* a forked child has its parent's handlers, and must not have its parent end */
     volatile int pipe;
     volatile long bound_ns;
     volatile sig_atomic_t came; /* whether a signal has come: further ones change nothing */
+    volatile pid_t exiting;     /* process whose exit code is noted; a forked child has its parent's handlers too */
     volatile int timer;         /* what ends the process after the bound; -1: nothing */
 } watch = {.pipe = -1, .timer = -1};
 
@@ -151,7 +151,7 @@ static PyObject *forget_signal(PyObject *Py_UNUSED(module), PyObject *Py_UNUSED(
 static void on_end(int status, void *page)
 {
     char *error = (char *)page + ERROR_OFFSET;
-    if ((status & 255) && !error[0] && getpid() == exiting)
+    if ((status & 255) && !error[0] && getpid() == watch.exiting)
         snprintf(error, ERROR_SIZE, "SystemExit(%d)", status & 255);
 }
 
@@ -171,7 +171,7 @@ static PyObject *note_exit(PyObject *Py_UNUSED(module), PyObject *const *args, P
     void *page = mmap(NULL, HEADER_SIZE, PROT_READ | PROT_WRITE, MAP_SHARED, (int)descriptor, 0);
     if (page == MAP_FAILED)
         Py_RETURN_FALSE;
-    exiting = getpid();
+    watch.exiting = getpid();
     bool noted = false;
 #ifdef __GLIBC__
     noted = memcmp(page, MAGIC, sizeof(MAGIC) - 1) == 0 && on_exit(on_end, page) == 0;
