@@ -22,6 +22,8 @@ from otel_train.ring.reader import RingReader
 
 PASS_BYTES = 8 << 20
 """Memory of the file that a pass holds at once."""
+_AROUND = 1 << 16
+"""Bytes around a page that the kernel maps with it."""
 _HEAD = Struct("<QqqQ")
 _WORDS = 4
 _LOW = KIND_MASK | LOGGED | MOST_TOLD << PARTS_SHIFT
@@ -128,7 +130,8 @@ class RingColumns:
             start, stop = first, first + records * size
         else:
             start, stop = first + begin % records * size, first + ((end - 1) % records + 1) * size
-        start -= start % mmap.PAGESIZE
+        # The kernel has brought back some of the pages before, around the first one.
+        start = max(0, start - _AROUND) // mmap.PAGESIZE * mmap.PAGESIZE
         self.reader.mapping.madvise(mmap.MADV_DONTNEED, start, stop - start)
 
 

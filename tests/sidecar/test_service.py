@@ -84,6 +84,15 @@ def test_rank_values_follow_interval(rank: Rank, receiver: OtlpReceiver, tmp_pat
     assert receiver.values(rows.PICKS.name) == [1, 10, 28]
 
 
+@pytest.mark.usefixtures("receiver")
+def test_empty_directory_is_told(tmp_path: Path, caplog: pytest.LogCaptureFixture) -> None:
+    """A sidecar whose directory is a mistake says at once that no rings are there, and which directory a job needs."""
+    caplog.set_level("INFO")
+    (tmp_path / "typo").mkdir(mode=0o700)
+    with serving(tmp_path / "typo"):
+        wait_until(lambda: f"OTEL_TRAIN_RING_DIR={tmp_path}/typo" in caplog.text)
+
+
 def test_second_sidecar_waits_for_first(rank: Rank, receiver: OtlpReceiver, tmp_path: Path) -> None:
     """Two sidecars for one directory send each record once."""
     with serving(tmp_path), serving(tmp_path):
