@@ -11,7 +11,6 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from benchmarks.tool_inputs import write_rings
 from otel_train.catalogue import Layout, Metric, Reduction, rows
 from otel_train.native import core
 from otel_train.read import column_values, pick_columns
@@ -103,6 +102,8 @@ def test_picks_equal_records(tmp_path: Path, monkeypatch: pytest.MonkeyPatch, *,
             monkeypatch.setattr(module, "core", None)
         monkeypatch.setattr(columns, "_gather", columns._gather_twin)
         monkeypatch.setattr(columns, "_whole_records", columns._whole_records_twin)
+    from benchmarks.tool_inputs import write_rings  # a mutant's copy of the tree has no benchmarks
+
     write_rings(tmp_path / "rings", 60, ranks=3)
     assert_same(WholeRings(tmp_path / "rings"), RingJob(tmp_path / "rings"))
 
@@ -119,9 +120,9 @@ def test_values_overwritten_meanwhile_are_none(tmp_path: Path) -> None:
 
 def test_memory_is_that_of_columns(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     """However many columns are read, a few are kept, and a pass holds a part of the ring."""
-    write_rings(tmp_path / "rings", 50)
+    write_job(tmp_path, 2, 20)
     monkeypatch.setattr(columns, "PASS_BYTES", 2000)
-    track = WholeRings(tmp_path / "rings").history.cluster
+    track = WholeRings(tmp_path).history.cluster
     read = [id(track.column(key)) for key in track.values]
     assert len(read) > 30
     kept = track.values._kept  # type: ignore[attr-defined]
