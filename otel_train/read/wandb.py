@@ -3,16 +3,19 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Iterable
+from collections.abc import Iterable, Sequence
+from operator import lt
 from pathlib import Path
 
 from otel_train.bridge.wandb_file import SUFFIX, read_history, run_ids_of_files, wandb_files
 from otel_train.catalogue import ATTEMPT_KEY, rows
 from otel_train.extras import install_command
-from otel_train.read.history import History, SourceError, Track, first_names
+from otel_train.read.history import History, SourceError, first_names
+from otel_train.read.row_spool import RowSpool
+from otel_train.read.spooled_track import SpooledOrder
 
-LoggedStep = tuple[int, int, dict[str, float]]
-"""Step, time in nanoseconds since the epoch, values by wandb key."""
+_MOST = 2.0**62
+"""Bound of steps and of times in nanoseconds; what is beyond means nothing."""
 
 
 def is_wandb_file(path: Path) -> bool:
@@ -56,12 +59,14 @@ def read_state(state: Path, run: str) -> History:
 def prepend_older_steps(history: History, state: Path) -> None:
     """Add the cluster's steps that the rings have overwritten, from a bridge's files, before those of the rings."""
     first = history.cluster.first_own()
-    older = Track()
-    _add_rows(older, (row for row in _rows(wandb_files(state, history.run_id)) if row[0] < first))
-    if not older.steps:
+    spool = _spooled(wandb_files(state, history.run_id), before=first)
+    if not len(spool):
         return
-    older.extend(history.cluster)
-    history.cluster = older
+    order = _ordered(spool)
+    for step, time_ns, values in history.cluster.rows():
+        spool.add(step, time_ns, values)
+        (order.merge if step in history.cluster.merged else order.add)(len(spool) - 1)
+    history.cluster = order.track()
     history.source += f" and, before step {first}, the wandb files in {state}"
 
 
@@ -78,44 +83,61 @@ def _run_ids(state: Path) -> list[str]:
 
 def _history(source: str, run: str, files: Iterable[Path]) -> History:
     history = History(source, run)
-    _add_rows(history.cluster, _rows(files))
-    if not history.cluster.steps:
+    spool = _spooled(files)
+    if not len(spool):
         raise SourceError(f"{source}: no step is in there yet")
+    history.cluster = _ordered(spool).track()
     history.infer_from_cluster()
     return history
 
 
-def _add_rows(track: Track, logged: Iterable[LoggedStep]) -> None:
-    """Add rows in the order of a run; an attempt's row of a step that it had is of values logged beside the steps."""
+def _ordered(spool: RowSpool) -> SpooledOrder:
+    """Order rows as the run has them; an attempt's row of a step that it had is of values logged beside the steps."""
+    order = SpooledOrder(spool)
+    ordinals, attempts, steps = spool.ordinals, spool.attempts, spool.steps
+    numbers: Sequence[int] = range(len(spool))
+    if any(map(lt, ordinals[1:], ordinals)):
+        numbers = sorted(numbers, key=ordinals.__getitem__)
     attempt, newest = math.nan, -1
-    for step, time_ns, values in logged:
-        of = values.get(ATTEMPT_KEY, math.nan)
-        if of != attempt:
-            attempt, newest = of, -1
-            track.begin_attempt()
-        if step > newest:
-            track.add(step, time_ns, values)
-            newest = step
+    for row in numbers:
+        if attempts[row] != attempt:
+            attempt, newest = attempts[row], -1
+            order.begin_attempt()
+        if steps[row] > newest:
+            order.add(row)
+            newest = steps[row]
         else:
-            track.merge(step, time_ns, values)
+            order.merge(row)
+    return order
 
 
-def _rows(files: Iterable[Path]) -> list[LoggedStep]:
-    """Return the rows of a run that have a step, in the order of the run, whichever file they are in."""
+def _spooled(files: Iterable[Path], before: float = math.inf) -> RowSpool:
+    """Return the rows of a run that have a step, of one before another one."""
+    spool = RowSpool()
     try:
-        in_order = sorted((row for file in files for row in read_history(file)), key=lambda row: row.ordinal)
+        for file in files:
+            for row in read_history(file):
+                step = row.values.get(rows.STEP.wandb_key)
+                if isinstance(step, int | float) and -_MOST < step < min(before, _MOST):
+                    values = _numbers(row.values)
+                    time_ns = round(max(-_MOST, min(row.timestamp * 1e9, _MOST)))
+                    attempt = values.get(ATTEMPT_KEY, math.nan)
+                    spool.add(round(step), time_ns, values, ordinal=row.ordinal, attempt=attempt)
     except ImportError as error:
         raise SourceError(f"wandb files need {error.name}, which is missing: {install_command('bridge')}") from error
-    return [
-        (round(step), round(row.timestamp * 1e9), _numbers(row.values))
-        for row in in_order
-        if isinstance(step := row.values.get(rows.STEP.wandb_key), int | float) and math.isfinite(step)
-    ]
+    return spool
 
 
 def _numbers(values: dict[str, object]) -> dict[str, float]:
     return {
-        key: float(value)
+        key: _float(value)
         for key, value in values.items()
         if isinstance(value, int | float) and not isinstance(value, bool)
     }
+
+
+def _float(value: float) -> float:
+    try:
+        return float(value)
+    except OverflowError:  # a whole number that no float holds
+        return math.copysign(math.inf, value > 0 or -1)

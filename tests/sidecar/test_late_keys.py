@@ -152,12 +152,12 @@ def test_logged_row_has_its_step(tmp_path: Path, monkeypatch: pytest.MonkeyPatch
     assert written[2].values.keys() == {ATTEMPT_KEY, STEP_KEY, "late/e"}
     assert not any(PARTIAL_KEY in row.values for row in written)
     cluster = read_state(bridge.state, "run").cluster
-    assert (cluster.steps, list(cluster.points("late/e"))) == ([3, 4, 5], [(4, 8.0)])
+    assert (list(cluster.steps), list(cluster.points("late/e"))) == ([3, 4, 5], [(4, 8.0)])
     assert [value for _, value in cluster.points(rows.PICKS.wandb_key)] == [3, 4, 5]
     # Of step 4 a ring has the logged values only: the others are in the files.
     history = History("the rings", "run")
     history.cluster.merge(4, time_of(104), {"late/e": 9.0})
     history.cluster.add(5, time_of(105), {rows.PICKS.wandb_key: 6.0})
     prepend_older_steps(history, bridge.state)
-    assert (history.cluster.steps, list(history.cluster.points("late/e"))) == ([3, 4, 5], [(4, 9.0)])
+    assert (list(history.cluster.steps), list(history.cluster.points("late/e"))) == ([3, 4, 5], [(4, 9.0)])
     assert [value for _, value in history.cluster.points(rows.PICKS.wandb_key)] == [3, 4, 6]

@@ -1,0 +1,92 @@
+"""The history of wandb's files, which is gathered from a spool, is that of a plain reading."""
+
+from __future__ import annotations
+
+import math
+from decimal import Decimal
+from pathlib import Path
+from tempfile import TemporaryDirectory
+from typing import Any
+
+from hypothesis import given, settings
+from hypothesis import strategies as st
+
+from otel_train.bridge.wandb_file import read_history, wandb_files
+from otel_train.catalogue import ATTEMPT_KEY, rows
+from otel_train.read.history import Track
+from otel_train.read.row_spool import BLOCK_ROWS, RowSpool
+from otel_train.read.wandb import read_state
+from tests.support.train_job import write_wandb_file
+
+STEP = rows.STEP.wandb_key
+VALUES = st.one_of(
+    st.sampled_from([0.0, -0.0, math.nan, math.inf, -math.inf, 1e-320, 10**400, -(10**400), True, None, "1.5", [2.0]]),
+    st.floats(),
+    st.integers(),
+)
+ROWS = st.lists(
+    st.fixed_dictionaries(
+        {},
+        optional={
+            STEP: st.one_of(st.integers(-1, 8), st.sampled_from([4.6, math.nan, math.inf, "3", 10**30])),
+            ATTEMPT_KEY: st.sampled_from([1, 2]),
+            "train/loss": VALUES,
+            'a"b.\\é': VALUES,
+            "eval/loss": VALUES,
+            "_step": st.integers(0, 12),
+        },
+    ),
+    max_size=14,
+)
+
+
+def plain(state: Path) -> Track:
+    """Return the cluster's track, of rows that are all in memory."""
+    logged = [row for file in wandb_files(state, "a") for row in read_history(file)]
+    track, attempt, newest = Track(), math.nan, -1
+    for row in sorted(logged, key=lambda row: row.ordinal):
+        step = row.values.get(STEP)
+        if not isinstance(step, int | float) or not abs(step) < 1e18:
+            continue
+        numbers = {
+            key: float(Decimal(value))  # infinite where a float has no room
+            for key, value in row.values.items()
+            if isinstance(value, int | float) and not isinstance(value, bool)
+        }
+        if numbers.get(ATTEMPT_KEY, math.nan) != attempt:
+            attempt, newest = numbers.get(ATTEMPT_KEY, math.nan), -1
+            track.begin_attempt()
+        time_ns = round(row.timestamp * 1e9)
+        (track.add if round(step) > newest else track.merge)(round(step), time_ns, numbers)
+        newest = max(newest, round(step))
+    return track
+
+
+@given(files=st.lists(ROWS, min_size=1, max_size=3), torn=st.integers(0, 40))
+@settings(max_examples=25)
+def test_equals_plain_reading(files: list[list[dict[str, Any]]], torn: int) -> None:
+    """Attempts, values logged beside steps, missing keys, odd values, several files, a torn end: all are the same."""
+    with TemporaryDirectory() as folder:
+        for number, logged in enumerate([[{STEP: 1}], *files]):
+            path = Path(folder) / "wandb" / f"offline-run-{number}" / "run-a.wandb"
+            write_wandb_file(path, logged)
+        data = path.read_bytes()
+        path.write_bytes(data[: len(data) - torn])
+        track, expected = read_state(Path(folder), "a").cluster, plain(Path(folder))
+        assert (list(track.steps), list(track.times_ns)) == (expected.steps, expected.times_ns)
+        assert track.merged == expected.merged
+        assert track.values.keys() == expected.values.keys()
+        for key in expected.values:
+            assert repr(list(track.column(key))) == repr(expected.column(key)), key
+
+
+def test_spool_has_many_blocks() -> None:
+    """A key has its values in the rows that gave them, through blocks with it and without it."""
+    spool, expected = RowSpool(), dict[int, float]()
+    for row in range(3 * BLOCK_ROWS + 7):
+        is_given = row % 3 == 0 and not BLOCK_ROWS <= row < 2 * BLOCK_ROWS
+        spool.add(row, row, {"a": float(row)} if is_given else {"b": 1.0})
+        if is_given:
+            expected[row] = float(row)
+        assert len(spool.column("a")) == row + 1 or row % 1000
+    assert {row: value for row, value in enumerate(spool.column("a")) if not math.isnan(value)} == expected
