@@ -103,14 +103,24 @@ class MixTest:
     def add_all(self, intervals: Mix) -> None:
         """Take all intervals of a run, before any others."""
         self.intervals = intervals
-        for total in intervals.totals():
-            self._take(total)
+        waiting, together = 0.0, 1
+        for taken, total in enumerate(intervals.totals(), 1):
+            waiting += total
+            if waiting >= _BLOCK_PICKS and taken - self._looked >= together:
+                self._taken, waiting = taken, 0.0
+                self.look()
+                together = self._together()
+        self._taken, self._waiting = len(intervals), waiting
 
     def _take(self, picks: float) -> None:
         self._taken += 1
         self._waiting += picks
-        if self._waiting >= _BLOCK_PICKS and self._taken - self._looked >= 2 ** (self._blocks // _BLOCKS):
+        if self._waiting >= _BLOCK_PICKS and self._taken - self._looked >= self._together():
             self.look()
+
+    def _together(self) -> int:
+        """Return how many intervals are looked at together at least."""
+        return int(2 ** (self._blocks // _BLOCKS))
 
     def look(self) -> None:
         """Test the intervals since the last look; `add` does so by itself now and then."""

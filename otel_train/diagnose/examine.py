@@ -126,12 +126,10 @@ def newest_stretch(points: Points, scale: float, bounds: HealthyRange) -> tuple[
 
 def worst_rank(history: History, row: Metric, *, low: bool) -> int | None:
     """Return the rank whose own values are the most out of range, None where no rank stands out."""
-    means = {
-        rank: total / number
-        for rank, track in history.ranks.items()
-        for total, number in [track.finite_sum(row.wandb_key)]
-        if number
-    }
+    means: dict[int, float] = {}
+    if len(history.ranks) > 1:
+        sums = {rank: track.finite_sum(row.wandb_key) for rank, track in history.ranks.items()}
+        means = {rank: total / number for rank, (total, number) in sums.items() if number}
     if len(means) > 1 and len(set(means.values())) > 1:
         return (min if low else max)(means, key=lambda rank: means[rank])
     return named_rank(history.cluster, row)
@@ -143,7 +141,10 @@ def named_rank(track: Track, row: Metric) -> int | None:
     weights: dict[int, float] = {}
     values, ranks = track.column(peak), track.column(peak + RANK_SUFFIX)
     if ranks and min(ranks) == max(ranks) and not math.isnan(sum(ranks)):
-        return int(ranks[0]) if sum(value for value in values if not math.isnan(value)) > 0 else None
+        total = sum(values)
+        if math.isnan(total):
+            total = sum(value for value in values if not math.isnan(value))
+        return int(ranks[0]) if total > 0 else None
     for value, rank in zip(values, ranks, strict=True):
         if not math.isnan(value) and not math.isnan(rank):
             weights[int(rank)] = weights.get(int(rank), 0.0) + value

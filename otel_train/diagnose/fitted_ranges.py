@@ -86,10 +86,11 @@ def _draws_of(history: History) -> Draws | None:
     rows_of_draw = max(1.0, _number(facts.get("mixing.unit_rows"), 1.0))
     alike = min(size_of_alike(history), world)
     horizon = _number(facts.get("mixing.horizon"), _HORIZON)
-    total = squares = 0.0
+    total = squares = before = keep = drawn = 0.0
     for count in picks:
-        keep = math.exp(-count / world / horizon)
-        drawn = count / rows_of_draw / alike
+        if count != before:
+            keep, drawn = math.exp(-count / world / horizon), count / rows_of_draw / alike
+            before = count
         total, squares = total * keep + drawn, squares * keep * keep + drawn
     readers = _number(facts.get("mixing.readers"), math.nan) / len(history.modalities)
     every = max(1.0, _number(facts.get("telemetry.log_every"), 1.0))

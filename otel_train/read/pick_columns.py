@@ -8,7 +8,7 @@ from itertools import compress
 from operator import add, mul, truediv
 from typing import Any
 
-from otel_train.catalogue import Layout, rows
+from otel_train.catalogue import rows
 from otel_train.native import core
 from otel_train.read.column_values import MOST_SOURCES, beside
 from otel_train.read.history import MixInterval
@@ -28,8 +28,8 @@ class PickColumns:
 
     def __init__(self) -> None:
         self._ranks: dict[int, Mix] = {}
-        self._signs: dict[int, tuple[array[int], array[int]]] = {}
-        """Steps with picks, and the signs of their orders as bits."""
+        self._drawing: dict[int, tuple[RingColumns, Heads, int, int]] = {}
+        """Rings that have the signs of their orders, and the indices of the first sign and of the count of picks."""
         self._complementary = False
 
     def add(self, rank: int, ring: RingColumns, heads: Heads, facts: Mapping[str, Fact]) -> None:
@@ -45,8 +45,13 @@ class PickColumns:
         if any(measure.name not in layout.offsets for measure in NEEDED) or not heads.steps:
             return
         self._complementary = is_complementary(facts)
-        if not self._complementary:
-            self._add_signs(rank, ring, heads, layout)
+        self._read_mix(rank, ring, heads, facts)
+        start, count = (layout.offsets.get(measure.name) for measure in (rows.ORDER_SIGNS, rows.ORDER_COUNT))
+        if not self._complementary and start is not None and count is not None:
+            self._drawing[rank] = ring, heads, start, count
+
+    def _read_mix(self, rank: int, ring: RingColumns, heads: Heads, facts: Mapping[str, Fact]) -> None:
+        layout = ring.reader.base_layout
         horizon, width = facts.get("mixing.horizon"), len(layout.modalities)
         if not isinstance(horizon, int | float) or not horizon > 0 or not width:
             return
@@ -61,19 +66,6 @@ class PickColumns:
         mix.cut(number)
         self._ranks[rank] = mix
 
-    def _add_signs(self, rank: int, ring: RingColumns, heads: Heads, layout: Layout) -> None:
-        start, count = (layout.offsets.get(measure.name) for measure in (rows.ORDER_SIGNS, rows.ORDER_COUNT))
-        if start is None or count is None:
-            return
-        steps, bits = array("q"), array("B")
-        for begin in range(0, len(heads.steps), _AT_ONCE):
-            part = slice(begin, begin + _AT_ONCE)
-            drawn, *signs = ring.columns(heads.sequences[part], [count, *range(start, start + rows.ORDER_SIGNS.size)])
-            steps.extend(compress(heads.steps[part], drawn))
-            bits.extend(map(bits_of, compress(zip(*signs, strict=True), drawn)))
-        if steps:
-            self._signs[rank] = steps, bits
-
     def joined(self) -> tuple[Sequence[MixInterval], tuple[tuple[int, ...], ...]]:
         """Return the picks of all ranks that draw for themselves, interval by interval, and the groups of ranks."""
         orders = self._orders()
@@ -84,13 +76,37 @@ class PickColumns:
         return joined_by_step(self._ranks, orders, times), orders.newest
 
     def _orders(self) -> OrderGroups:
-        if len(self._signs) == 1:  # it is like no other, whatever it draws
-            [(rank, (steps, _))] = self._signs.items()
-            return OrderGroups(steps[-1:], {rank: array("Q", [0])})
+        if len(self._drawing) == 1:  # it is like no other, whatever it draws
+            [(rank, (ring, heads, _, count))] = self._drawing.items()
+            newest = _newest_with_picks(ring, heads, count)
+            return OrderGroups(newest, {rank: array("Q", [0])} if newest else {})
         orders = PickOrders()
-        for rank, columns in self._signs.items():
-            orders.add_columns(rank, *columns)
+        for rank, of_rank in self._drawing.items():
+            steps, bits = _signs(*of_rank)
+            if steps:
+                orders.add_columns(rank, steps, bits)
         return orders.compare()
+
+
+def _newest_with_picks(ring: RingColumns, heads: Heads, count: int) -> array[int]:
+    """Return the newest step with picks; none where no step has any."""
+    for end in range(len(heads.steps), 0, -_AT_ONCE):
+        part = slice(max(0, end - _AT_ONCE), end)
+        [drawn] = ring.columns(heads.sequences[part], [count])
+        if any(drawn):
+            return array("q", list(compress(heads.steps[part], drawn))[-1:])
+    return array("q")
+
+
+def _signs(ring: RingColumns, heads: Heads, start: int, count: int) -> tuple[array[int], array[int]]:
+    """Return the steps with picks, and the signs of their orders as bits."""
+    steps, bits = array("q"), array("B")
+    for begin in range(0, len(heads.steps), _AT_ONCE):
+        part = slice(begin, begin + _AT_ONCE)
+        drawn, *signs = ring.columns(heads.sequences[part], [count, *range(start, start + rows.ORDER_SIGNS.size)])
+        steps.extend(compress(heads.steps[part], drawn))
+        bits.extend(map(bits_of, compress(zip(*signs, strict=True), drawn)))
+    return steps, bits
 
 
 def _fill(

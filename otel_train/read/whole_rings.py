@@ -18,8 +18,8 @@ from otel_train.read.rings import RingJob
 from otel_train.ring import Kind, Record
 from otel_train.ring.columns import Heads, RingColumns
 
-_AT_ONCE = 4
-"""Columns of the reuse distances that are read in one pass."""
+_AT_ONCE = 1 << 13
+"""Records whose reuse distances are read together: their columns stay in a core's cache."""
 
 
 class WholeRings(RingJob):
@@ -65,11 +65,10 @@ class WholeRings(RingJob):
         if start is None or not heads.steps:
             return
         indices = range(start, start + measure.size)
-        sums = [
-            sum(column)
-            for begin in indices[::_AT_ONCE]
-            for column in columns.columns(heads.sequences, range(begin, min(begin + _AT_ONCE, indices.stop)))
-        ]
+        sums = [0.0] * measure.size
+        for begin in range(0, len(heads.sequences), _AT_ONCE):
+            part = columns.columns(heads.sequences[begin : begin + _AT_ONCE], indices)
+            sums = [sum(column, total) for column, total in zip(part, sums, strict=True)]
         before = self.history.reuse or (0.0,) * measure.size
         self.history.reuse = tuple(a + b for a, b in zip(before, sums, strict=True))
 

@@ -13,6 +13,7 @@ from array import array
 from bisect import bisect_left
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field
+from itertools import compress
 from struct import Struct
 from zlib import crc32
 
@@ -157,7 +158,7 @@ def _chosen(values: array[int], chosen: bytes) -> array[int]:
         return array("q")
     if count == len(chosen):
         return values
-    return array("q", [value for value, is_chosen in zip(values, chosen, strict=True) if is_chosen])
+    return array("q", list(compress(values, chosen)))
 
 
 def _whole_records_twin(  # noqa: PLR0917  # as the core
