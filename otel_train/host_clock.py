@@ -3,7 +3,9 @@
 from __future__ import annotations
 
 import ctypes
+import math
 import os
+import time
 from collections.abc import Mapping
 from enum import StrEnum
 from typing import Any, NamedTuple, Self
@@ -12,6 +14,9 @@ LIMIT = 5.0
 """Seconds beyond its uncertainty from which an offset is wrong: services of time keep clocks to milliseconds."""
 OFFSET_FACT, UNCERTAINTY_FACT = "telemetry.clock.offset", "telemetry.clock.uncertainty"
 """Facts of a ring: offset of its rank's clock against the other ranks', in seconds."""
+WALL_FACT, BOOT_FACT = "telemetry.clock.wall", "telemetry.clock.boot"
+"""Facts of a ring: its machine's two clocks when the ranks compared theirs, in seconds."""
+CLOCK_FACTS = frozenset({OFFSET_FACT, UNCERTAINTY_FACT, WALL_FACT, BOOT_FACT})
 COSTS = (
     "Its values are stored under wrong times, and a receiver may refuse them: Prometheus does what is over 10 minutes "
     "ahead, or older than its out-of-order window"
@@ -37,6 +42,8 @@ class ClockOffset(NamedTuple):
         >>> from otel_train.host_clock import ClockOffset
         >>> str(ClockOffset(-90.0, 0.5)), ClockOffset(-90.0, 0.5).wrong, ClockOffset(5.2, 0.5).wrong
         ('90.0 s behind', True, False)
+        >>> ClockOffset(-90.0, 0.5).certain, ClockOffset(15.0, 15.5).certain
+        (-89.5, 0.0)
     """
 
     seconds: float
@@ -47,10 +54,8 @@ class ClockOffset(NamedTuple):
     @classmethod
     def of_facts(cls, facts: Mapping[str, Any]) -> Self | None:
         """Return the one that a ring's facts have; None without one."""
-        seconds, uncertainty = facts.get(OFFSET_FACT), facts.get(UNCERTAINTY_FACT)
-        if not isinstance(seconds, int | float) or not isinstance(uncertainty, int | float):
-            return None
-        return cls(float(seconds), float(uncertainty))
+        numbers = _numbers(facts, OFFSET_FACT, UNCERTAINTY_FACT)
+        return None if numbers is None else cls(*numbers)
 
     @property
     def facts(self) -> dict[str, float]:
@@ -60,10 +65,51 @@ class ClockOffset(NamedTuple):
     @property
     def wrong(self) -> bool:
         """Whether it is beyond the limit for certain."""
-        return abs(self.seconds) - self.uncertainty > LIMIT
+        return abs(self.certain) > LIMIT
+
+    @property
+    def certain(self) -> float:
+        """The part of it that is certain, with its sign: 0 where the clock may be right."""
+        return math.copysign(max(0.0, abs(self.seconds) - self.uncertainty), self.seconds)
 
     def __str__(self) -> str:
         return f"{abs(self.seconds):.1f} s {'ahead' if self.seconds > 0 else 'behind'}"
+
+
+class ClockReading(NamedTuple):
+    """Two clocks of this machine, read together.
+
+    Examples:
+        >>> from otel_train.host_clock import ClockReading
+        >>> ClockReading(3700.0, 110.0).set_since(ClockReading(1000.0, 10.0))
+        2600.0
+    """
+
+    wall: float
+    """Seconds since the epoch."""
+    boot: float
+    """Seconds since the machine's start; those of a suspend count."""
+
+    @classmethod
+    def now(cls) -> Self:
+        """Read them."""
+        # Unlike CLOCK_MONOTONIC, this one goes on while the machine is suspended: clock_gettime(2).
+        return cls(time.time_ns() / 1e9, time.clock_gettime(time.CLOCK_BOOTTIME))
+
+    @classmethod
+    def of_facts(cls, facts: Mapping[str, Any]) -> Self | None:
+        """Return the one that a ring's facts have; None without one."""
+        numbers = _numbers(facts, WALL_FACT, BOOT_FACT)
+        return None if numbers is None else cls(*numbers)
+
+    @property
+    def facts(self) -> dict[str, float]:
+        """The facts of a ring that have it."""
+        return {WALL_FACT: self.wall, BOOT_FACT: self.boot}
+
+    def set_since(self, earlier: ClockReading) -> float:
+        """Return by how many seconds the wall clock was set forward since an earlier reading; negative for back."""
+        return (self.wall - earlier.wall) - (self.boot - earlier.boot)
 
 
 def remedy() -> str:
@@ -89,3 +135,8 @@ def is_kept() -> bool | None:
 def own_name() -> str:
     """Return this machine's name."""
     return os.uname().nodename
+
+
+def _numbers(facts: Mapping[str, Any], *names: str) -> list[float] | None:
+    values = [float(value) for name in names if isinstance(value := facts.get(name), int | float)]
+    return values if len(values) == len(names) else None

@@ -125,8 +125,9 @@ CLOCK_OFFSET = Metric(
     Reduction.LOCAL,
     Instrument.GAUGE,
     "s",
-    description="Offset of the rank's wall clock, positive where it is ahead: against the other ranks' at the first "
-    "step (`ranks`), or, of a node's first rank, against the receiver's (`receiver`).",
+    description="Offset of the rank's wall clock as far as it is certain (0 within what it is exact to), positive "
+    "where it is ahead: against the other ranks' at the first step (`ranks`), or, of a node's first rank, against the "
+    "receiver's (`receiver`).",
     attribute="clock.reference",
     remedy="Set the clock of the named host: start chrony or systemd-timesyncd there.",
 )

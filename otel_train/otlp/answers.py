@@ -84,6 +84,15 @@ class Answer:
 TAKEN = Answer(verdict=Verdict.TAKEN)
 PARTIAL_SUCCESS, UNREADABLE = "partial success", "unreadable answer"
 """Causes of answers to requests that were taken."""
+WEB_PAGE = "web page"
+"""Cause of an answer that says success, and is no receiver's."""
+_WEB_PAGE = re.compile(r"^\s*(text/html|application/xhtml)", re.IGNORECASE)
+_BEFORE_TEXT = b"\xef\xbb\xbf \t\r\n"
+"""Bytes that may be before a page's first character: a mark of its encoding, and white space."""
+_NO_RECEIVER = (
+    "A proxy, a login or a web server answers in place of a receiver: name the receiver's own address in "
+    "OTEL_EXPORTER_OTLP_ENDPOINT, or set the credentials that the proxy asks for in OTEL_EXPORTER_OTLP_HEADERS"
+)
 _Code = grpc.StatusCode
 _DEFINITE = {_Code.INVALID_ARGUMENT, _Code.FAILED_PRECONDITION, _Code.ALREADY_EXISTS}
 _UNCLEAR = {_Code.INTERNAL, _Code.UNKNOWN, _Code.DATA_LOSS, _Code.OUT_OF_RANGE, _Code.ABORTED}
@@ -194,15 +203,19 @@ def of_failure(error: Exception | str) -> Answer:
 def of_success(content: bytes, kind: str) -> Answer:
     """Return the answer of a receiver that took the request, but for the points that it names.
 
-    What is no such message says nothing about points. The request is taken all the same: its status says so.
+    What is no such message says nothing about points. The request is taken all the same: its status says so. But a web
+    page is of a proxy or a login that answers in place of a receiver.
 
     Args:
         content: The answer's body.
         kind: Its content type; empty for gRPC.
     """
+    if kind and content.strip() and (_WEB_PAGE.search(kind) or content.lstrip(_BEFORE_TEXT)[:1] == b"<"):
+        text = f"{kind}: {one_line(content[:200].decode(errors='replace'))}"
+        return Answer(verdict=Verdict.WAIT, cause=WEB_PAGE, text=text, advice=_NO_RECEIVER)
     response: Any = ExportMetricsServiceResponse()
     try:
-        if "json" in kind or (kind and content.lstrip()[:1] == b"{"):
+        if "json" in kind.lower() or (kind and content.lstrip()[:1] == b"{"):
             json_format.Parse(content, response, ignore_unknown_fields=True)
         else:
             response.ParseFromString(content)

@@ -10,7 +10,7 @@ from dataclasses import dataclass
 
 from otel_train.diagnose.finding import Finding, Severity
 from otel_train.endpoint import Endpoint
-from otel_train.otlp.answers import TAKEN, Answer, Verdict
+from otel_train.otlp.answers import TAKEN, UNREADABLE, Answer, Verdict
 from otel_train.otlp.connection import connect
 from otel_train.probe.judge_store import judge_older_points, judge_repetition, judge_store
 from otel_train.probe.kept_points import Store, first_store
@@ -20,6 +20,10 @@ from otel_train.probe.receiver_address import alternatives, query_addresses, rec
 GZIP = "gzip"
 LONGEST_SEARCH = 10.0
 """Seconds after which no further protocol or path is tried."""
+_FOREIGN = (
+    "See what answers there: it says success in words of its own, and sidecars take it at its word. Where it is no "
+    "receiver, what they send is lost: name the receiver's address in OTEL_EXPORTER_OTLP_ENDPOINT"
+)
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -97,6 +101,8 @@ def _reach(endpoint: Endpoint, url: str, run: ProbeRun) -> tuple[Endpoint, Answe
         endpoint = endpoint._replace(compression="none")
         (answer,) = _ask(endpoint, run.steps())
     if answer.taken:
+        if answer.cause == UNREADABLE:
+            return endpoint, answer, _critical("receiver", f"{endpoint} does not speak OTLP", (answer.text,), _FOREIGN)
         return endpoint, answer, Finding(check="receiver", severity=Severity.OK, summary=f"{endpoint} takes points")
     summary = f"{endpoint} answers {answer.cause}"
     evidence = (answer.text,) if answer.text else ()
@@ -116,7 +122,7 @@ def _other_way(endpoint: Endpoint, url: str, run: ProbeRun) -> Endpoint | None:
         return None
     for other in alternatives(endpoint, url):
         (answer,) = _ask(other, run.steps())
-        if answer.taken:
+        if answer.taken and answer.cause != UNREADABLE:
             return other
         if time.monotonic() > deadline:
             break

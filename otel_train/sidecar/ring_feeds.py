@@ -55,9 +55,15 @@ class RingFeeds:
                 with contextlib.suppress(OSError):
                     path.unlink()
 
-    def note_receiver_clock(self, offset: ClockOffset | None) -> None:
-        """Have the first rank of each attempt here tell of this machine's clock, as the receiver's has it."""
+    def note_receiver_clock(self, offset: ClockOffset | None, *, elsewhere: bool) -> None:
+        """Have the first rank of each attempt here tell of this machine's clock, as the receiver's has it.
+
+        Args:
+            offset: This clock's; None where the receiver tells no date.
+            elsewhere: Whether the receiver is not on this machine, with the same clock.
+        """
         for feed in self.by_path.values():
+            feed.clock.elsewhere = offset if elsewhere else None
             if feed.reader.identity.local_rank == 0:
                 feed.clock.receiver = offset
 
@@ -90,6 +96,11 @@ class RingFeeds:
     def drained(self) -> bool:
         """Whether all records have been acknowledged."""
         return all(feed.drained for feed in self.by_path.values())
+
+    @property
+    def told(self) -> bool:
+        """Whether a receiver has all that is worth waiting for: the records, and that a job has failed."""
+        return self.drained and all(feed.end_is_told for feed in self.by_path.values())
 
     @contextlib.contextmanager
     def guarded(self, path: Path) -> Iterator[None]:

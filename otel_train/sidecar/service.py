@@ -36,6 +36,8 @@ LONGEST_PAUSE = 5.0
 """Longest pause, in seconds, between two tries of a failing receiver."""
 GRACE = 20.0
 """Seconds that a sidecar goes on at most after SIGTERM; SIGKILL commonly follows after 30."""
+FAREWELL = 30.0
+"""Seconds that a sidecar tries at most to tell how a job has ended well whose records have all arrived."""
 LONGEST_ASK = 1.0
 """Seconds that a sidecar tries to get the lock of a directory: whoever asks whether it is taken has it for a moment."""
 TURN = 10.0
@@ -183,14 +185,14 @@ class Sidecar:
     def _serve(self, sender: Sender, exporter: Exporter, announcer: Announcer) -> _Stop:
         """Send until all is over, the linger time ends, or the sidecar of another session asks for its turn."""
         pause = POLL
-        rings, over_since = 0, math.inf
+        rings, over_since, told_since = 0, math.inf, time.monotonic()
         while True:
             # Asked before looking: a ring that was made until then is discovered below.
             last = self._stopping
             session_over = self._session is not None and not self._session()
             unwatched = self._leave_at < math.inf or session_over
             self._discover()
-            self._feeds.note_receiver_clock(exporter.clock_offset)
+            self._feeds.note_receiver_clock(exporter.clock_offset, elsewhere=not exporter.endpoint.loopback)
             announcer.clock(self._feeds.warn_of_clocks())
             sent = sender.send_all(self._feeds.by_path)
             over = unwatched and self._feeds.ended
@@ -202,9 +204,11 @@ class Sidecar:
                 return _Stop.TURN
             if not over or len(self._feeds.by_path) > rings:  # an attempt that came later is tried for as long
                 rings, over_since = len(self._feeds.by_path), time.monotonic()
-            last = last or time.monotonic() - over_since > self._linger
+            if not (over and self._feeds.told):
+                told_since = time.monotonic()
+            last = last or time.monotonic() - over_since > self._linger or time.monotonic() - told_since > FAREWELL
             if last or time.monotonic() >= self._leave_at:
-                if not drained:
+                if not drained and not self._feeds.told:
                     logger.warning("giving up; records that are not sent stay in %s", self._directory)
                 return _Stop.GAVE_UP
             pause = POLL if sent else min(LONGEST_PAUSE, 2 * pause)

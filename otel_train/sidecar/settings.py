@@ -9,7 +9,7 @@ from opentelemetry.proto.common.v1.common_pb2 import AnyValue, KeyValue
 from opentelemetry.proto.metrics.v1.metrics_pb2 import NumberDataPoint, Sum
 
 from otel_train.catalogue import SETTING_VALUE, cluster_name, rows
-from otel_train.host_clock import OFFSET_FACT, UNCERTAINTY_FACT
+from otel_train.host_clock import CLOCK_FACTS
 from otel_train.ring import Fact, Identity
 
 NAME = cluster_name(rows.SETTING.name)
@@ -24,7 +24,7 @@ def settings_of(identity: Identity, facts: Mapping[str, Fact]) -> dict[str, Fact
     """
     if identity.rank and identity.world_size > 1:
         return {}
-    chosen = {name: value for name, value in facts.items() if name not in (OFFSET_FACT, UNCERTAINTY_FACT)}
+    chosen = {name: value for name, value in facts.items() if name not in CLOCK_FACTS}
     return {"job.world_size": identity.world_size, "job.attempt": identity.attempt, **chosen}
 
 

@@ -9,6 +9,7 @@ from typing import NamedTuple
 
 import torch.distributed as dist
 
+from otel_train.host_clock import ClockReading
 from otel_train.ring import Fact, Identity, boot_id
 from otel_train.step.attempts import LAUNCH, begin_attempt, first_value, note_attempt, past_attempt, past_run
 from otel_train.step.clock_agreement import RankClock, offset_of, warn_of_wrong_clocks
@@ -65,7 +66,7 @@ def agree_identity(
     past = past_run(directories, "" if run_id else agent)
     gathered = group.gather((problem, run_id, launch, claim, past, environment.scheduled))
     # None leaves a gathering before the last one has come, so that all read their clocks within the next one's time.
-    time_ns, began = time.time_ns(), time.monotonic()
+    clock, time_ns, began = ClockReading.now(), time.time_ns(), time.monotonic()
     group.raise_problem([text for text, *_ in gathered])
     _, chosen, launched, *_ = gathered[0]
     jobs = [None if job is None else ScheduledJob(*job) for *_, job in gathered]
@@ -104,7 +105,7 @@ def agree_identity(
     if group.handle is not None:
         clocks = [RankClock(rank, *clock) for rank, (_, *clock) in zip(group.job_ranks, readings, strict=True)]
         seconds = max(took for _, took in begun)
-        facts |= offset_of(clocks[group.rank], clocks, seconds).facts
+        facts |= offset_of(clocks[group.rank], clocks, seconds).facts | clock.facts
         if group.rank == 0:
             warn_of_wrong_clocks(clocks, seconds)
     if agent and not chosen:

@@ -161,11 +161,25 @@ def test_partial_success_is_read(monkeypatch: pytest.MonkeyPatch) -> None:
         (JSON, b'{"partialSuccess":{"rejectedDataPoints":"2","errorMessage":"no","more":1}}', 2, "no"),
         (JSON, b"{}", 0, ""),
         ("X-None: 1", b"", 0, ""),
-        ("Content-Type: text/html", b"<h1>Sign in</h1>", 0, "its answer is no OTLP message (text/html: <h1>Sign"),
+        ("Content-Type: text/html", b"", 0, ""),
+        ("Content-Type: text/plain", b"ok", 0, "its answer is no OTLP message (text/plain: ok"),
         (PROTOBUF, b"\xff\xff", 0, "its answer is no OTLP message"),
         (f"{PROTOBUF}\r\nContent-Encoding: gzip", b"plain", 0, "its answer is no OTLP message"),
     ],
-    ids=["plain", "gzip", "long", "warning", "negative", "json", "empty json", "empty", "page", "damaged", "no gzip"],
+    ids=[
+        "plain",
+        "gzip",
+        "long",
+        "warning",
+        "negative",
+        "json",
+        "empty json",
+        "empty",
+        "no page",
+        "text",
+        "damaged",
+        "no gzip",
+    ],
 )
 def test_http_success_is_read(
     head: str, body: bytes, rejected: int, text: str, monkeypatch: pytest.MonkeyPatch
@@ -176,6 +190,25 @@ def test_http_success_is_read(
         answer = exporter(monkeypatch, address, "http/protobuf").send(b"")
     assert (answer.verdict, answer.rejected, answer.text[: len(text)]) == (Verdict.TAKEN, rejected, text)
     assert bool(answer.text) == bool(text)
+
+
+@pytest.mark.parametrize(
+    ("kind", "body"),
+    [
+        ("text/html; charset=utf-8", b"Please sign in"),
+        ("TEXT/HTML", b"<h1>Sign in</h1>"),
+        ("application/xhtml+xml", b"sign in"),
+        ("application/json", b"\xef\xbb\xbf\n<!doctype html>"),
+        (PROTOBUF.partition(": ")[2], b"<html>Welcome to nginx</html>"),
+    ],
+)
+def test_web_page_takes_nothing(kind: str, body: bytes, monkeypatch: pytest.MonkeyPatch) -> None:
+    """A page that comes with a status of success is of no receiver: the data wait, and the advice says for what."""
+    first = FIRST_LINE + f"Content-Type: {kind}\r\nContent-Length: {len(body)}\r\n\r\n".encode()
+    with raw_server(first + body) as (address, _):
+        answer = exporter(monkeypatch, address, "http/protobuf").send(b"")
+    assert (answer.verdict, answer.cause, answer.unanswered) == (Verdict.WAIT, "web page", False)
+    assert "OTEL_EXPORTER_OTLP_ENDPOINT" in answer.what_to_do
 
 
 @pytest.mark.parametrize("protocol", PROTOCOLS)

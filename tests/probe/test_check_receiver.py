@@ -90,6 +90,8 @@ def of_check(findings: tuple[Finding, ...], check: str) -> Finding:
         (rejecting, "partial success", Severity.WARNING, "own words"),
         (lambda _: Response(401, text="no token"), "credentials", Severity.CRITICAL, "OTEL_EXPORTER_OTLP_HEADERS"),
         (lambda _: Response(503), "receiver", Severity.CRITICAL, ""),
+        (lambda _: Response(text="<html>Welcome</html>"), "receiver", Severity.CRITICAL, "OTEL_EXPORTER_OTLP_ENDPOINT"),
+        (lambda _: Response(text="\x7f\x7f"), "receiver", Severity.CRITICAL, "is lost"),
         (
             lambda _: Response(404, text="otlp write receiver needs to be enabled with --web.enable-otlp-receiver"),
             "receiver",

@@ -133,7 +133,9 @@ def test_later_attempt_restarts_linger(tmp_path: Path, monkeypatch: pytest.Monke
     for number, now in enumerate((0.0, 3000.0, 6000.0)):
         clock[0] = now
         if number < 2:
-            Rank(tmp_path, number).ring.close(0, 0)
+            rank = Rank(tmp_path, number)
+            rank.record(1)
+            rank.ring.close(1, 0)
         if not thread.ident:
             thread.start()
         wait_until(lambda: looks.count(clock[0]) > 2 or not thread.is_alive())
@@ -141,6 +143,31 @@ def test_later_attempt_restarts_linger(tmp_path: Path, monkeypatch: pytest.Monke
     clock[0] = 7000.0
     thread.join(30)
     assert not thread.is_alive()
+
+
+@pytest.mark.parametrize(("records", "error", "patient"), [(0, "", False), (1, "", True), (0, "ValueError", True)])
+def test_good_end_is_told_briefly(
+    records: int, error: str, patient: bool, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Where only a good end is still to be told, a receiver that is gone is tried for half a minute, no hour."""
+    clock, looks = [0.0], [0]
+
+    def fail(*_: object) -> None:
+        looks[0] += 1
+
+    monkeypatch.setattr(service, "time", SimpleNamespace(monotonic=lambda: clock[0]))
+    monkeypatch.setattr(service, "LONGEST_PAUSE", 0.05)
+    monkeypatch.setattr(Sender, "send_all", fail)
+    rank = Rank(tmp_path)
+    rank.record(*range(records))
+    rank.ring.close(records, 0, error=error)
+    thread = threading.Thread(target=Sidecar(tmp_path, session=lambda: False, linger=3600.0).run)
+    thread.start()
+    for now, lives in ((0.0, True), (service.FAREWELL - 1.0, True), (service.FAREWELL + 1.0, patient), (3700.0, False)):
+        clock[0], looks[0] = now, 0
+        wait_until(lambda: looks[0] > 3 or not thread.is_alive())
+        assert thread.is_alive() is lives
+        thread.join(0.0 if lives else 30.0)
 
 
 @pytest.mark.usefixtures("receiver")

@@ -17,6 +17,7 @@ from typing import NamedTuple
 import pytest
 
 from otel_train.sidecar.machine_share import NICENESS, SET_IO_PRIORITY, SET_MEMPOLICY, isolated_cores
+from tests.support.waiting import wait_until
 
 RANK = """
 import sys, time
@@ -176,11 +177,19 @@ def refuse_changes() -> None:
 
 
 @ON_X86
+def refusals(directory: Path) -> list[str]:
+    """Return the whole lines of a sidecar's log that say what was refused."""
+    log = directory / "sidecar.log"
+    lines = log.read_text().splitlines(keepends=True) if log.exists() else []
+    return [line for line in lines if "refuses" in line and line.endswith("\n")]
+
+
 def test_refusals_are_logged(tmp_path: Path) -> None:
     """A sidecar that may change nothing serves with what the rank has, and its log says so."""
     with sidecar_of(refuse_changes, tmp_path) as share:
         assert (share.cores, share.scheduling, share.niceness) == ({min(CORES)}, os.SCHED_OTHER, 0)
-    (line,) = [line for line in (tmp_path / "sidecar.log").read_text().splitlines() if "refuses" in line]
+        wait_until(lambda: bool(refusals(tmp_path)))
+    (line,) = refusals(tmp_path)
     for name in ("cores", "scheduling class", "priority", "I/O priority", "memory nodes"):
         assert f"{name} (Operation not permitted)" in line
 

@@ -9,7 +9,7 @@ import pytest
 
 from otel_train.catalogue import rows
 from otel_train.catalogue.series_names import RANK, rank_series
-from otel_train.host_clock import OFFSET_FACT, UNCERTAINTY_FACT
+from otel_train.host_clock import OFFSET_FACT, UNCERTAINTY_FACT, ClockReading
 from otel_train.otlp.exporter import Exporter
 from otel_train.ring import Fact, Kind
 from tests.support.prometheus import running_prometheus
@@ -25,7 +25,7 @@ def test_clock_ahead_costs_itself(tmp_path: Path, monkeypatch: pytest.MonkeyPatc
         for rank, moved in enumerate((0, 3600 * SECOND)):
             rings[rank].mkdir()
             monkeypatch.setattr(time, "time_ns", lambda moved=moved: true() + moved)
-            facts: dict[str, Fact] = {OFFSET_FACT: moved / 1e9, UNCERTAINTY_FACT: 0.01}
+            facts: dict[str, Fact] = {OFFSET_FACT: moved / 1e9, UNCERTAINTY_FACT: 0.01, **ClockReading.now().facts}
             writer = Rank(rings[rank], rank=rank, records=256, first_time=time.time_ns() - 120 * SECOND, facts=facts)
             writer.record(*range(1, 61), kind=Kind.RANK if moved else Kind.BOTH)
             following, exporter = feeds(rings[rank]), Exporter()

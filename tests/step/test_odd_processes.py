@@ -11,8 +11,9 @@ from textwrap import dedent
 
 import otel_train
 from otel_train.catalogue import cluster_name
-from otel_train.ring import Kind, RingReader, ring_files
+from otel_train.ring import Kind, RingReader, is_served, ring_files
 from otel_train.testing import OtlpReceiver
+from tests.support.waiting import wait_until
 
 ROOT = Path(otel_train.__file__).parents[1]
 
@@ -76,12 +77,19 @@ def test_sessions_leak_no_resource(tmp_path: Path) -> None:
                 telemetry.close()
         del telemetry
     """
-    done = subprocess.run(
-        [sys.executable, "-X", "dev", "-W", "error::ResourceWarning", "-c", dedent(program), tmp_path / "run"],
-        env={**os.environ, "PYTHONPATH": str(ROOT), "OTEL_EXPORTER_OTLP_ENDPOINT": "http://127.0.0.1:1"},
-        capture_output=True,
-        text=True,
-        timeout=120,
-        check=False,
-    )
+    with OtlpReceiver() as receiver:  # it stays until both sidecars have left, which would go on for an hour
+        done = subprocess.run(
+            [sys.executable, "-X", "dev", "-W", "error::ResourceWarning", "-c", dedent(program), tmp_path / "run"],
+            env={
+                **os.environ,
+                "PYTHONPATH": str(ROOT),
+                "OTEL_EXPORTER_OTLP_ENDPOINT": f"http://{receiver.address}",
+            },
+            capture_output=True,
+            text=True,
+            timeout=120,
+            check=False,
+        )
+        wait_until(lambda: len(receiver.values(cluster_name("loss"))) == 2)
+        wait_until(lambda: not any(is_served(tmp_path / f"run{number}") for number in range(2)))
     assert (done.returncode, "ResourceWarning" in done.stderr) == (0, False), done.stderr

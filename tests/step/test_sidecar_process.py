@@ -16,7 +16,7 @@ import pytest
 import torch
 
 from otel_train.catalogue import cluster_name, rows
-from otel_train.ring import Kind, is_alive, start_time
+from otel_train.ring import Kind, is_alive, is_served, start_time
 from otel_train.step import sidecar_process as owner
 from otel_train.step.sidecar_launch import launch
 from otel_train.step.sidecar_process import SidecarProcess
@@ -51,9 +51,10 @@ def pid_of(process: SidecarProcess) -> int:
 
 
 def end(process: SidecarProcess, rank: Rank) -> None:
-    """End what a test has started."""
+    """End what a test has started, while its receiver is there."""
     process.close()
     rank.ring.close(0, 0)
+    wait_until(lambda: not is_served(rank.ring.path.parent), what="the sidecar's end")
 
 
 def is_gone(pid: int) -> bool:
