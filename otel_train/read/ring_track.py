@@ -178,8 +178,8 @@ def _with_merged(
     ats = [bisect_left(steps, step) for step, _ in merged]
     stamps: list[int] = []
     for at, (_, time_ns) in zip(ats, merged, strict=True):
-        before = max([*stamps[-1:], *times[max(0, at - 1) : at]], default=time_ns)
-        stamps.append(max(before, min([time_ns, *times[at : at + 1]])))
+        stamp = min([time_ns, *times[at : at + 1]])
+        stamps.append(max([stamp, *stamps[-1:], *times[max(0, at - 1) : at]]))
     return (
         _spread(steps, ats, [step for step, _ in merged]),
         _spread(times, ats, stamps),

@@ -34,7 +34,8 @@ def log(rank: FakeRank, step: int, value: float, kind: Kind = Kind.CLUSTER) -> N
 
 
 def late_values(ranks: list[FakeRank]) -> None:
-    """Log values for a step with a record, one without, one to come; give one with a record's own."""
+    """Log values for a step before the first, one with a record, some to come; give one with a record's own."""
+    log(ranks[0], 0, 4.0)
     log(ranks[0], 4, 1.0)
     log(ranks[0], 100, 2.0)
     log(ranks[1], 3, 3.0, Kind.RANK)
