@@ -134,7 +134,7 @@ def decode(request: ExportMetricsServiceRequest) -> Decoded:
                 settings.extend(setting for setting in taken if setting is not None)
                 if None in taken:
                     rejected += taken.count(None)
-                    _note(reasons, f"a setting needs a name and a plain value of {MAX_TEXT} characters at most")
+                    _note(reasons, f"a setting needs a name and a value of {MAX_TEXT} characters at most, as JSON")
                 continue
             if metric.name != rows.STEP.name and rank_name(metric.name) is None:
                 continue

@@ -2,11 +2,12 @@
 
 from __future__ import annotations
 
+import json
 import math
 from collections.abc import Iterator, Sequence
 from typing import TYPE_CHECKING, Any, NamedTuple
 
-from otel_train.catalogue import MAX_TEXT, SETTING_VALUE, cluster_name, rows
+from otel_train.catalogue import MAX_TEXT, MOST_NESTED, SETTING_VALUE, cluster_name, rows
 
 if TYPE_CHECKING:
     from opentelemetry.proto.common.v1.common_pb2 import AnyValue
@@ -14,8 +15,8 @@ if TYPE_CHECKING:
 
 SETTING_NAME = cluster_name(rows.SETTING.name)
 _INT64_MAX = 2**63 - 1
-MOST_ITEMS = 64
-"""Values in a list that is a setting."""
+MOST_ATTRIBUTES = 128
+"""Attributes of a point among which a setting's are looked for."""
 
 
 class SessionEnd(NamedTuple):
@@ -38,7 +39,7 @@ class Setting(NamedTuple):
     attempt: int
     name: str
     value: Any
-    """Text, a number, a truth value, None, or a list of these."""
+    """Text, a number, a truth value, None, or a list or mapping of these."""
 
 
 def exit_codes(metrics: Sequence[Metric]) -> Iterator[tuple[int, int]]:
@@ -57,7 +58,7 @@ def exit_codes(metrics: Sequence[Metric]) -> Iterator[tuple[int, int]]:
 def settings_in(metric: Metric, run_id: str, attempt: int) -> Iterator[Setting | None]:
     """Yield a setting for each point of a metric; None for one that breaks a rule."""
     for point in metric.gauge.data_points:
-        values = {attribute.key: attribute.value for attribute in point.attributes[: 2 * MOST_ITEMS]}
+        values = {attribute.key: attribute.value for attribute in point.attributes[:MOST_ATTRIBUTES]}
         name = values[rows.SETTING.attribute].string_value if rows.SETTING.attribute in values else ""
         try:
             value = _plain(values.get(SETTING_VALUE))
@@ -67,13 +68,23 @@ def settings_in(metric: Metric, run_id: str, attempt: int) -> Iterator[Setting |
             yield Setting(run_id, attempt, name, value) if 0 < len(name) <= MAX_TEXT else None
 
 
-def _plain(value: AnyValue | None, *, in_list: bool = False) -> Any:
+def _plain(value: AnyValue | None, depth: int = 0) -> Any:
+    """Return a setting's value.
+
+    Raises:
+        ValueError: It is none of a setting, or a list or mapping that is nested too deep or too large.
+    """
     kind = value.WhichOneof("value") if value is not None else None
     if value is None or kind is None:
         return None
-    if kind == "array_value" and not in_list and len(value.array_value.values) <= MOST_ITEMS:
-        return [_plain(item, in_list=True) for item in value.array_value.values]
     plain = getattr(value, kind)
+    if kind in ("array_value", "kvlist_value") and depth < MOST_NESTED and len(plain.values) <= MAX_TEXT:
+        if kind == "array_value":
+            nested: Any = [_plain(item, depth + 1) for item in plain.values]
+        else:
+            nested = {item.key: _plain(item.value, depth + 1) for item in plain.values}
+        if depth or len(json.dumps(nested, ensure_ascii=False, separators=(",", ":"))) <= MAX_TEXT:
+            return nested
     if kind == "string_value" and len(plain) <= MAX_TEXT:
         return plain
     if kind in ("bool_value", "int_value") or (kind == "double_value" and math.isfinite(plain)):

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
+from copy import deepcopy
 from typing import Any
 
 from otel_train.catalogue import CONFIG_PREFIX
@@ -26,7 +27,7 @@ def config_of(settings: Mapping[str, Any]) -> dict[str, Any]:
     rest = {name: value for name, value in settings.items() if not is_own(name)}
     for part in (own, rest):
         for name in sorted(part):
-            _put(config, name, part[name])
+            _put(config, name, deepcopy(part[name]))  # a mapping may get the parts of further names
     return config
 
 

@@ -12,7 +12,8 @@ MAX_SUFFIX = "_max"
 RANK_SUFFIX = "_rank"
 MAX_TEXT = 512
 """Characters of a run's id, a metric's name or an attribute's value; the bridge takes no longer ones."""
-
+MOST_NESTED = 8
+"""Depth of lists and mappings in a setting."""
 CONFIG_PREFIX = "config."
 """Beginning of a setting that is of the user's own configuration."""
 SETTING_VALUE = "value"

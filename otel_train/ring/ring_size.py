@@ -15,7 +15,8 @@ from otel_train.ring.directory import prepare_directory
 from otel_train.ring.file_format import Geometry
 
 if TYPE_CHECKING:
-    from otel_train.ring.schema import Fact, Identity, Schema
+    from otel_train.ring.facts import Fact
+    from otel_train.ring.schema import Identity, Schema
     from otel_train.ring.writer import RingWriter
 
 CONTROL_GROUPS, OWN_GROUPS = Path("/sys/fs/cgroup"), Path("/proc/self/cgroup")

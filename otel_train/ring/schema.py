@@ -9,19 +9,13 @@ from typing import Any, NamedTuple
 
 from otel_train.catalogue import BY_NAME, BY_SOURCE, MAX_TEXT, MOST_BY_SOURCE, Instrument, Layout, Metric, Reduction
 from otel_train.exceptions import OtelTrainError, RingError
+from otel_train.ring.facts import Fact, usable_facts
 from otel_train.ring.file_format import MAX_ATTRIBUTES
 
 _LARGEST = 2**63 // 10**6
 """Bound of an identity's numbers: the attempt is sent in nanoseconds too, and OTLP's integers have 64 bits."""
 _PLAIN = (Reduction.MEAN, Reduction.SUM, Reduction.MAX, Reduction.MIN, Reduction.NORM)
 """The reductions that a metric outside the catalogue can have."""
-
-
-Fact = str | int | float | bool
-"""Value of a setting of a job, such as the steps in an interval."""
-MAX_FACTS = 512
-_LARGEST_FACT = 2.0**63
-"""Bound of the numbers among the facts; NaN and infinite ones are left out too."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -79,7 +73,7 @@ def dump_schema(schema: Schema, identity: Identity, facts: Mapping[str, Fact]) -
                 row if metric.name in BY_NAME else [*row[:4], metric.description, *row[4:]]
                 for row, metric in zip(schema.describe(), schema.metrics, strict=True)
             ],
-            "facts": _usable(facts),
+            "facts": usable_facts(facts),
         }
     ).encode()
 
@@ -94,7 +88,7 @@ def load_schema(data: bytes, path: str) -> tuple[Schema, Identity, dict[str, Fac
     try:
         content: dict[str, Any] = json.loads(data)
         identity = _identity(content["identity"])
-        facts = _usable(content.pop("facts", {}))
+        facts = usable_facts(content.pop("facts", {}))
         json.dumps(content, ensure_ascii=False).encode()  # half a surrogate pair can be read, but not be sent
         schema = _few_by_source(
             Schema(tuple(map(_metric, content["metrics"])), tuple(map(_modality, content["modalities"])))
@@ -145,21 +139,6 @@ def _few_by_source(schema: Schema) -> Schema:
     if schema.by_source > MOST_BY_SOURCE:
         raise ValueError(f"it has {schema.by_source} series by source, more than {MOST_BY_SOURCE}")
     return schema
-
-
-def _usable(facts: Any) -> dict[str, Fact]:
-    """Return the facts that a ring can carry: they are for people, and must damage nothing.
-
-    A user's source may give any object as one, and a number may be infinite (an interval without an end).
-    """
-    usable: dict[str, Fact] = {}
-    for name, value in facts.items() if isinstance(facts, Mapping) else ():
-        fits = isinstance(name, str) and isinstance(value, Fact) and len(usable) < MAX_FACTS
-        if fits and (not isinstance(value, int | float) or abs(value) < _LARGEST_FACT):
-            texts = [text for text in (name, value) if isinstance(text, str)]
-            if all(len(text) <= MAX_TEXT and text.isprintable() for text in texts):
-                usable[name] = value
-    return usable
 
 
 def _identity(content: dict[str, Any]) -> Identity:

@@ -20,6 +20,7 @@ from otel_train.exceptions import RingError
 from otel_train.native import core
 from otel_train.native.records import Ring
 from otel_train.ring.directory import NEW_SUFFIX
+from otel_train.ring.facts import Fact
 from otel_train.ring.file_format import (
     CURSOR_OFFSET,
     END_OFFSET,
@@ -43,7 +44,7 @@ from otel_train.ring.file_format import (
     pack_header,
 )
 from otel_train.ring.late_keys import LateValue, NewKeys, dump_parts, part_word
-from otel_train.ring.schema import Fact, Identity, Schema, dump_schema
+from otel_train.ring.schema import Identity, Schema, dump_schema
 from otel_train.ring.writable_pages import AHEAD, make_writable
 from otel_train.ring.writer_process import pid_space, start_time
 

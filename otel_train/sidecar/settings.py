@@ -5,7 +5,7 @@ from __future__ import annotations
 import contextlib
 from collections.abc import Iterator, Mapping
 
-from opentelemetry.proto.common.v1.common_pb2 import AnyValue, KeyValue
+from opentelemetry.proto.common.v1.common_pb2 import AnyValue, ArrayValue, KeyValue, KeyValueList
 from opentelemetry.proto.metrics.v1.metrics_pb2 import NumberDataPoint, Sum
 
 from otel_train.catalogue import SETTING_VALUE, cluster_name, rows
@@ -39,18 +39,33 @@ def setting_points(settings: Mapping[str, Fact], time_ns: int) -> Iterator[bytes
         with contextlib.suppress(ValueError, UnicodeError):  # a whole number beyond OTLP's; half a surrogate pair
             attributes = [
                 KeyValue(key=rows.SETTING.attribute, value=AnyValue(string_value=name)),
-                KeyValue(key=SETTING_VALUE, value=_any_value(value)),
+                KeyValue(key=SETTING_VALUE, value=any_value(value)),
             ]
             point = NumberDataPoint(time_unix_nano=time_ns, as_int=1, attributes=attributes)
             yield Sum(data_points=[point]).SerializeToString()
 
 
-def _any_value(value: Fact) -> AnyValue:
+def any_value(value: Fact) -> AnyValue:
+    """Return a setting's value as OTLP has it.
+
+    Args:
+        value: None is an empty value.
+
+    Raises:
+        ValueError: A number is beyond OTLP's, or a text is no Unicode.
+    """
     match value:
+        case None:
+            return AnyValue()
         case bool():
             return AnyValue(bool_value=value)
         case int():
             return AnyValue(int_value=value)
         case float():
             return AnyValue(double_value=value)
+        case list():
+            return AnyValue(array_value=ArrayValue(values=map(any_value, value)))
+        case dict():
+            pairs = [KeyValue(key=name, value=any_value(item)) for name, item in value.items()]
+            return AnyValue(kvlist_value=KeyValueList(values=pairs))
     return AnyValue(string_value=value)

@@ -148,8 +148,8 @@ def open_ring(
     """Return this rank's ring, or None where it can't be made: that is logged, and training goes on."""
     if directory is None:
         return None
-    records, most = options.ring_records, options.ring_bytes
-    size = RingSize(records=records, max_bytes=most, sharers=int(facts.get("job.local_world_size", 1)))
+    records, most, sharers = options.ring_records, options.ring_bytes, facts.get("job.local_world_size")
+    size = RingSize(records=records, max_bytes=most, sharers=sharers if isinstance(sharers, int) else 1)
     try:
         ring = make_ring(ring_path(directory, identity), schema, identity, size=size, facts=facts)
     except RingError as error:

@@ -89,9 +89,10 @@ def init(
             ranks of a machine take a quarter of what is free there at most.
         events: Takes a "drain" event at each log step, after those of the sources.
         config: The job's hyperparameters, which wandb shows as the run's config, beside sizes, versions and the git
-            commit: a mapping, a dataclass or argparse's namespace, nested or not, of 384 values at most. What is no
-            text, number or truth value becomes text; rank 0's counts. Whoever may look at the run sees it: leave
-            secrets out.
+            commit: a mapping, a dataclass or argparse's namespace, nested or not, of 384 values at most, each of
+            512 characters. Lists, None and truth values stay what they are, other objects become text; rank 0's
+            counts. Whoever may look at the run sees it: what is a secret by its name (`api_key`, `password`) is left
+            out with a warning, others you must leave out.
 
     Returns:
         The session; also a context manager that closes it.
@@ -120,7 +121,7 @@ def init(
         ring_bytes=environment.ring_bytes if ring_bytes is None else ring_bytes,
     )
     rank_interval = checked_seconds("rank_interval", rank_interval)
-    facts = config_facts(config)
+    facts = config_facts(config, warns=environment.rank == 0)
     if environment.disabled:
         return Telemetry(sources=sources, metrics=metrics, options=options)
     if process_group is not None and not group_exists():

@@ -2,37 +2,50 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Mapping
+import logging
+from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Set as AbstractSet
 from dataclasses import asdict, is_dataclass
+from itertools import count, islice
 from numbers import Integral, Real
 from typing import TYPE_CHECKING, Any
 
-from otel_train.catalogue import CONFIG_PREFIX, MAX_TEXT
+from otel_train.catalogue import CONFIG_PREFIX, MAX_TEXT, MOST_NESTED
 from otel_train.exceptions import ConfigurationError
 from otel_train.printable import printable
+from otel_train.ring.facts import json_size
+from otel_train.step.secret_names import is_secret
 
 if TYPE_CHECKING:
     from otel_train.ring import Fact
 
+logger = logging.getLogger(__name__)
 MOST_VALUES = 384
 """Values of a configuration, in all of its parts."""
 _DEEPEST = 8
 _LARGEST = 2**63
+_MOST_ITEMS = MAX_TEXT // 2
+"""Items that are read of a list and of those in it: the JSON of so many is longer than a fact."""
+_MOST_NAMED = 8
+"""Values that are named in the warning that they are left out."""
 
 
-def config_facts(config: Any) -> dict[str, Fact]:
+def config_facts(config: Any, *, warns: bool = True) -> dict[str, Fact]:
     """Return a configuration's values, by the keys that lead to each, with dots between.
 
     Args:
-        config: A mapping, a dataclass, or an object with attributes such as argparse's namespace; nested or not. Values
-            that are no text, number or truth value become text. Text that is longer than a ring takes is cut.
+        config: A mapping, a dataclass, or an object with attributes such as argparse's namespace; nested or not. Lists,
+            tuples, sets, None and empty mappings stay what they are. Other values that are no text, number or truth
+            value become text, and so does a list whose JSON is longer than a ring takes. Longer text is cut. What is a
+            secret by its name is left out.
+        warns: Whether a warning says what is left out.
 
     Raises:
         ConfigurationError: It is none of these, is nested too deep, or has too many values.
 
     Examples:
-        >>> config_facts({"lr": 3e-4, "model": {"dim": 512, "act": "gelu"}})
-        {'config.lr': 0.0003, 'config.model.dim': 512, 'config.model.act': 'gelu'}
+        >>> config_facts({"lr": 3e-4, "model": {"dim": 512, "act": "gelu"}, "betas": (0.9, 0.95)})
+        {'config.lr': 0.0003, 'config.model.dim': 512, 'config.model.act': 'gelu', 'config.betas': [0.9, 0.95]}
     """
     if config is None:
         return {}
@@ -42,12 +55,22 @@ def config_facts(config: Any) -> dict[str, Fact]:
             f"config must be a mapping, a dataclass or a namespace, got {config!r:.80}; give a dict by name"
         )
     facts: dict[str, Fact] = {}
-    for name, value in _leaves(top or {}, ()):
+    secrets: list[str] = []
+    for names, value in _leaves(top or {}, ()):
+        if is_secret(names, value):
+            secrets.append(".".join(names))
+            continue
         if len(facts) >= MOST_VALUES:
             raise ConfigurationError(
                 f"config must have at most {MOST_VALUES} values, got more; give the parts that tell runs apart"
             )
-        facts[(CONFIG_PREFIX + name)[:MAX_TEXT]] = _plain(value)
+        facts[(CONFIG_PREFIX + ".".join(names))[:MAX_TEXT]] = _fact(value, names, secrets)
+    if secrets and warns:
+        logger.warning(
+            "telemetry: config has what may be a secret by its name, which is left out: %s",
+            ", ".join(f"{name:.80}" for name in dict.fromkeys(secrets[:_MOST_NAMED]))
+            + ("" if len(secrets) <= _MOST_NAMED else ", and more"),
+        )
     return facts
 
 
@@ -57,25 +80,68 @@ def _mapping(value: Any) -> Mapping[Any, Any] | None:
     return asdict(value) if is_dataclass(value) and not isinstance(value, type) else None
 
 
-def _leaves(config: Mapping[Any, Any], outer: tuple[str, ...]) -> Iterator[tuple[str, Any]]:
+def _leaves(config: Mapping[Any, Any], outer: tuple[str, ...]) -> Iterator[tuple[tuple[str, ...], Any]]:
     if len(outer) >= _DEEPEST:
         raise ConfigurationError(
             f"config must be nested at most {_DEEPEST} deep, got {'.'.join(outer):.80}; flatten it"
         )
     for key, value in config.items():
         inner = _mapping(value)
-        names = *outer, printable(str(key)) or "?"
+        names = *outer, _name(key)
         if inner:
             yield from _leaves(inner, names)
         else:
-            yield ".".join(names), value
+            yield names, value if inner is None else {}
 
 
-def _plain(value: Any) -> Fact:
-    if isinstance(value, bool):
+def _name(key: Any) -> str:
+    return printable(str(key)) or "?"
+
+
+def _fact(value: Any, names: tuple[str, ...], secrets: list[str]) -> Fact:
+    """Return a value as a fact.
+
+    Args:
+        value: The value.
+        names: The keys that lead to it.
+        secrets: Gets the names of what is left out of it.
+    """
+    fact = _plain(value, names, secrets, count())
+    return _text(fact) if isinstance(fact, list | dict) and json_size(fact) > MAX_TEXT else fact
+
+
+def _plain(value: Any, names: tuple[str, ...], secrets: list[str], items: Iterator[int], depth: int = 0) -> Fact:
+    if value is None or isinstance(value, bool):
         return value
     if isinstance(value, Integral) and abs(int(value)) < _LARGEST:
         return int(value)
     if isinstance(value, Real) and abs(float(value)) < _LARGEST:
         return float(value)
+    mapping = _mapping(value)
+    if mapping is None and not _is_list(value):
+        return _text(value)
+    if depth >= MOST_NESTED:
+        return "…"
+    if mapping is None:
+        listed = islice(_ordered(value), _MOST_ITEMS)
+        return [_plain(item, names, secrets, items, depth + 1) for item in listed if next(items) < _MOST_ITEMS]
+    plain: dict[str, Fact] = {}
+    for key, item in mapping.items():
+        inner = *names, _name(key)
+        if is_secret(inner, item):
+            secrets.append(".".join(inner))
+        elif next(items) < _MOST_ITEMS:
+            plain[inner[-1]] = _plain(item, inner, secrets, items, depth + 1)
+    return plain
+
+
+def _is_list(value: Any) -> bool:
+    return isinstance(value, Sequence | AbstractSet) and not isinstance(value, str | bytes | bytearray | memoryview)
+
+
+def _ordered(value: Any) -> Any:
+    return sorted(value, key=str) if isinstance(value, AbstractSet) else value
+
+
+def _text(value: Any) -> str:
     return printable(str(value))[:MAX_TEXT]

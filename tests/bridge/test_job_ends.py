@@ -18,10 +18,12 @@ from otel_train.bridge import Inbox, wandb_files
 from otel_train.bridge.decode import decode
 from otel_train.bridge.job_points import SETTING_NAME, SessionEnd, Setting
 from otel_train.bridge.jobs import NO_JOB, Job
+from otel_train.bridge.run_config import config_of
 from otel_train.bridge.upload import Segment, read_segment
 from otel_train.catalogue import SETTING_VALUE, rows
 from otel_train.native import core
 from otel_train.ring import is_served
+from otel_train.sidecar.settings import any_value
 from tests.support.bridge_processes import BridgeProcess
 from tests.support.commands import run_otel_train
 from tests.support.step_requests import SECOND, numbered_points, step_request
@@ -31,7 +33,8 @@ from tests.support.wandb_server import FakeWandb
 JOB = """
     import os, signal, sys
     import otel_train
-    telemetry = otel_train.init(ring_dir=sys.argv[1], run_id="run", config={"optimizer": {"lr": 0.1, "name": "adam"}})
+    OPTIMIZER = {"lr": 0.1, "name": "adam", "betas": (0.9, 0.95), "clip": None, "extra": {}}
+    telemetry = otel_train.init(ring_dir=sys.argv[1], run_id="run", config={"optimizer": OPTIMIZER, "token": "x"})
     for step in range(1, 4):
         telemetry.step(step, {"loss": 2.0})
 """
@@ -67,7 +70,8 @@ def test_run_ends_as_job(end: str, code: int, state: str, start: Callable[..., A
     segment = last_segment(tmp_path / "state")
     assert (segment.end.exit_code, segment.end.is_preempted) == (code, state == "preempted")
     assert segment.end.summary == {"job/state": state, "job/exit_code": code, "job/attempts": 1}
-    assert segment.config["optimizer"] == {"lr": 0.1, "name": "adam"}
+    optimizer = {"lr": 0.1, "name": "adam", "betas": [0.9, 0.95], "clip": None, "extra": {}}
+    assert (segment.config["optimizer"], "token" in segment.config) == (optimizer, False)
     assert (segment.config["job"]["world_size"], segment.config["telemetry"]["log_every"]) == (1, 1)
     assert len(segment.config["git"]["commit"]) == 40
 
@@ -88,8 +92,7 @@ def setting(name: str, value: Any, attempt: int = 1, rank: int = 0) -> Any:
     metric = request.resource_metrics[0].scope_metrics[0].metrics.add(name=SETTING_NAME)
     point = metric.gauge.data_points.add(time_unix_nano=1, as_int=1)
     point.attributes.add(key=rows.SETTING.attribute).value.string_value = name
-    kind = {str: "string_value", int: "int_value", float: "double_value"}[type(value)]
-    setattr(point.attributes.add(key=SETTING_VALUE).value, kind, value)
+    point.attributes.add(key=SETTING_VALUE, value=any_value(value))
     return request
 
 
@@ -111,7 +114,12 @@ def test_settings_are_checked() -> None:
     """Only the first rank's settings count, and what is no plain value of bounded size is refused, not the others."""
     assert decode(setting("lr", 0.1)).settings == (Setting("run", 1, "lr", 0.1),)
     assert decode(setting("lr", 0.1, rank=1)).settings == ()
-    for name, value in (("", 1), ("x" * 513, 1), ("lr", math.inf), ("lr", "x" * 513)):
+    assert decode(setting("lr", [{"a": None}, []])).settings == (Setting("run", 1, "lr", [{"a": None}, []]),)
+    deep: Any = []
+    for _ in range(8):
+        deep = [deep]
+    values = (math.inf, "x" * 513, [math.nan], ["x" * 509], {"x" * 507: 1}, [1] * 256, deep)
+    for name, value in (("", 1), ("x" * 513, 1), *(("lr", value) for value in values)):
         decoded = decode(setting(name, value))
         assert (decoded.settings, decoded.rejected, len(decoded.points)) == ((), 1, 2)
 
@@ -178,6 +186,13 @@ def test_cause_counts_before_consequence(ends: dict[int, int], code: int, inbox:
         for second, end in order:
             inbox.jobs.take([], [SessionEnd("run", attempt, True, end, second * SECOND)])
         assert inbox.jobs["run"].exit_code == code
+
+
+def test_mapping_gets_further_parts() -> None:
+    """A mapping that is a setting's value may have further parts by name; the setting stays what it was."""
+    settings: dict[str, Any] = {"config.a": {}, "config.a.b": 1, "config.c": [{"d": None}]}
+    assert config_of(settings) == {"a": {"b": 1}, "c": [{"d": None}]}
+    assert settings["config.a"] == {}
 
 
 def test_settings_of_run_are_bounded(inbox: Inbox, monkeypatch: pytest.MonkeyPatch) -> None:

@@ -16,7 +16,14 @@ from otel_train.sidecar.live_points import SETTINGS_NS
 from tests.support.rank_ring import Rank
 from tests.support.step_requests import SECOND
 
-FACTS: dict[str, Fact] = {"ledger.capacity": 64, "torch": "2", "config.lr": 0.1, "telemetry.blocking": False}
+FACTS: dict[str, Fact] = {
+    "ledger.capacity": 64,
+    "torch": "2",
+    "config.lr": 0.1,
+    "telemetry.blocking": False,
+    "config.clip": None,
+    "config.groups": [{"betas": [0.9, 0.95], "names": []}, {}],
+}
 
 
 def settings(feed: RingFeed) -> tuple[Setting, ...]:
