@@ -78,12 +78,17 @@ class Intake:
             except DecodeError as error:
                 raise self.invalid(str(error)) from error
 
-    def invalid(self, reason: str) -> InvalidRequestError:
-        """Count and log a request that is not OTLP, and return the error that says so."""
+    def invalid(self, reason: str, kind: str = "protobuf") -> InvalidRequestError:
+        """Count a request that is not OTLP, log each kind once, and return the error that says so.
+
+        Args:
+            reason: The reason that its sender is told.
+            kind: What is wrong, without what differs from request to request.
+        """
         self.counts.refused_requests += 1
         message = "requests are refused, their sender is told: they are not OTLP metrics (%s)"
-        self._warnings.warn(message, message, reason)
-        return InvalidRequestError("the request is not an ExportMetricsServiceRequest")
+        self._warnings.warn(kind, message, reason)
+        return InvalidRequestError(f"the request is not an ExportMetricsServiceRequest: {reason}")
 
 
 class Held:

@@ -2,12 +2,12 @@
 
 from __future__ import annotations
 
-import json
 import math
 from collections.abc import Iterator, Sequence
 from typing import TYPE_CHECKING, Any, NamedTuple
 
 from otel_train.catalogue import MAX_TEXT, MOST_NESTED, SETTING_VALUE, cluster_name, rows
+from otel_train.json_size import json_size
 
 if TYPE_CHECKING:
     from opentelemetry.proto.common.v1.common_pb2 import AnyValue
@@ -83,7 +83,7 @@ def _plain(value: AnyValue | None, depth: int = 0) -> Any:
             nested: Any = [_plain(item, depth + 1) for item in plain.values]
         else:
             nested = {item.key: _plain(item.value, depth + 1) for item in plain.values}
-        if depth or len(json.dumps(nested, ensure_ascii=False, separators=(",", ":"))) <= MAX_TEXT:
+        if depth or json_size(nested) <= MAX_TEXT:
             return nested
     if kind == "string_value" and len(plain) <= MAX_TEXT:
         return plain

@@ -18,7 +18,7 @@ from google.rpc.status_pb2 import Status
 from otel_train.bridge.errors import BusyError, InvalidRequestError
 from otel_train.bridge.http_connection import Answer, Body, SlowBodyError
 from otel_train.bridge.intake import MAX_MESSAGE_BYTES, RETRY_SECONDS, Intake
-from otel_train.bridge.otlp_json import read_request
+from otel_train.bridge.otlp_json import InvalidFieldError, read_request
 
 METRICS_PATH = "/v1/metrics"
 HEALTH_PATH = "/healthz"
@@ -147,15 +147,17 @@ class OtlpHttp:
             if media_type == JSON:
                 try:
                     data = await run(self._parsing, read_request, data)
+                except InvalidFieldError as error:
+                    raise self._intake.invalid(str(error), f"JSON {error.field}") from None
                 except ValueError as error:
-                    raise self._intake.invalid(str(error)) from None
+                    raise self._intake.invalid(str(error), "JSON") from None
         return await self._intake.take(data)
 
     async def _unpack(self, data: bytes) -> bytes:
         try:
             unpacked = await asyncio.get_running_loop().run_in_executor(self._unpacking, gunzip, data)
         except (zlib.error, EOFError) as error:
-            raise self._intake.invalid(f"its gzip is damaged: {error}") from None
+            raise self._intake.invalid(f"its gzip is damaged: {error}", "gzip") from None
         if len(unpacked) > MAX_MESSAGE_BYTES:
             raise self._too_large()
         return unpacked

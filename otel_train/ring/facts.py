@@ -2,11 +2,11 @@
 
 from __future__ import annotations
 
-import json
 from collections.abc import Mapping
 from typing import Any, TypeAlias, Union
 
 from otel_train.catalogue import MAX_TEXT, MOST_NESTED
+from otel_train.json_size import json_size
 
 Fact: TypeAlias = Union[str, int, float, bool, list["Fact"], dict[str, "Fact"], None]  # noqa: UP007  # refers to itself
 """Value of a setting of a job, such as the steps in an interval; as JSON has it."""
@@ -41,11 +41,6 @@ def is_fact(value: Any) -> bool:
         value: A list or mapping counts as its JSON, which has as many characters as a text at most.
     """
     return _is_plain(value, 0) and (not isinstance(value, list | dict) or json_size(value) <= MAX_TEXT)
-
-
-def json_size(value: Fact) -> int:
-    """Return the number of characters of a value's JSON."""
-    return len(json.dumps(value, ensure_ascii=False, separators=(",", ":")))
 
 
 def _is_plain(value: Any, depth: int) -> bool:

@@ -17,11 +17,11 @@ _BEFORE = re.compile(
     "access|account|api|auth|aws|bearer|csrf|deploy|encryption|gh|git|github|gitlab|hf|hub|huggingface|jwt|login|oauth|"
     "openai|personal|private|refresh|secret|service|session|signing|slack|ssh|wandb"
 )
-"""What stands before `token` and `key` in the name of a secret: a trainer has a `pad_token` and a `sort_key` too."""
+"""Words before `token` and `key` in the name of a secret: a trainer has a `pad_token` and a `sort_key` too."""
 _AFTER = re.compile("(key|token)s?")
 _WORD = re.compile(r"[A-Z]+(?![a-z])|[A-Z]?[a-z]+")
 _MASK = re.compile(r"<\w*>|[*•.…]*|x{3,}", re.IGNORECASE)
-"""What others have put in a secret's stead, as transformers' arguments do."""
+"""Text that others have put in a secret's stead, as transformers' arguments do."""
 
 
 def is_secret(names: Sequence[str], value: Any) -> bool:

@@ -12,8 +12,8 @@ from typing import TYPE_CHECKING, Any
 
 from otel_train.catalogue import CONFIG_PREFIX, MAX_TEXT, MOST_NESTED
 from otel_train.exceptions import ConfigurationError
+from otel_train.json_size import json_size
 from otel_train.printable import printable
-from otel_train.ring.facts import json_size
 from otel_train.step.secret_names import is_secret
 
 if TYPE_CHECKING:

@@ -82,6 +82,20 @@ def test_each_form_becomes_row(start: Any) -> None:
 TOKEN = "Bearer s3cret"
 
 
+def test_wrong_field_is_told(client: HttpClient, caplog: pytest.LogCaptureFixture) -> None:
+    """The sender is told which field of a JSON request is wrong, each time; the log says it once for each field."""
+    text = MessageToJson(step_request(1, {"loss": 0.5}))
+    for value in ("0.5x", "0.5y"):
+        answer = client.send(text.replace("0.5", f'"{value}"').encode(), JSON, Authorization=TOKEN)
+        message = json.loads(answer.content)["message"]
+        assert (answer.status, "asDouble: " in message, value in message) == (400, True, True)
+    client.send(text.replace('"timeUnixNano": "', '"timeUnixNano": "x').encode(), JSON, Authorization=TOKEN)
+    client.send(b"\xff" * 9, Authorization=TOKEN)
+    logged = [record.getMessage() for record in caplog.records]
+    assert sum("asDouble: " in line for line in logged) == 1
+    assert sum("timeUnixNano: " in line for line in logged) == 1
+
+
 @pytest.mark.parametrize(
     ("status", "request_"),
     [

@@ -3,13 +3,14 @@
 from __future__ import annotations
 
 import json
+from typing import Any
 
 import pytest
 from opentelemetry.proto.collector.metrics.v1.metrics_service_pb2 import ExportMetricsServiceRequest
 
 from otel_train.bridge import otlp_json
 from otel_train.bridge.decode import decode
-from otel_train.bridge.otlp_json import read_request
+from otel_train.bridge.otlp_json import InvalidFieldError, read_request
 from otel_train.catalogue import rows
 
 NUMBER = {
@@ -79,6 +80,30 @@ def test_invalid_text_is_value_error(text: bytes) -> None:
     """Whatever is not a request raises a ValueError of one short line."""
     with pytest.raises(ValueError, match=r"^.{1,250}$"):
         read_request(text)
+
+
+@pytest.mark.parametrize(
+    ("point", "field", "why"),
+    [
+        ({"asDouble": "zz"}, "asDouble", "zz"),
+        ({"asInt": "1e3x"}, "asInt", "1e3x"),
+        ({"asInt": 1.5}, "asInt", "1.5"),
+        ({"timeUnixNano": -1}, "timeUnixNano", "out of range: -1"),
+        ({"attributes": [{"key": 5}]}, "key", "int"),
+        ({"asDouble": "\x1b" + "z" * 10**6}, "asDouble", r"float: \?zz"),
+    ],
+)
+def test_invalid_field_is_named(point: dict[str, Any], field: str, why: str) -> None:
+    """The error says where the field is, and what it has, in a line for a log."""
+    metrics = [{"name": "cluster/loss", "gauge": {"dataPoints": [{"asInt": 1}, point]}}]
+    content = {"resourceMetrics": [{"scopeMetrics": [{"metrics": metrics}]}]}
+    with pytest.raises(
+        InvalidFieldError, match=rf"^resourceMetrics\S*dataPoints\S*\b{field}: .*{why}.{{0,99}}$"
+    ) as error:
+        read_request(json.dumps(content).encode())
+    assert error.value.field.endswith(f".{field}")
+    assert str(error.value).isprintable()
+    assert "[" not in error.value.field
 
 
 def test_many_objects_are_refused(monkeypatch: pytest.MonkeyPatch) -> None:
