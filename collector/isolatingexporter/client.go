@@ -6,6 +6,7 @@ import (
 	"errors"
 	"fmt"
 	"io"
+	"mime"
 	"net/http"
 	"slices"
 	"strconv"
@@ -23,9 +24,10 @@ import (
 )
 
 const (
-	protobuf     = "application/x-protobuf"
-	longestText  = 500
-	mostReadBack = 64 * 1024
+	protobuf    = "application/x-protobuf"
+	longestText = 500
+	// mostReadBack holds a line of Prometheus for each metric of a large batch.
+	mostReadBack = 4 * 1024 * 1024
 	// mostLinesOfText bounds how many different lines of an answer are kept.
 	mostLinesOfText = 8
 )
@@ -52,8 +54,12 @@ const (
 	noValue     = "no_value"
 	repetition  = "repetition"
 	partial     = "partial_success"
+	undivided   = "undivided"
 	other       = "other"
 )
+
+// anyName stands in a text for the name of one of several metrics.
+const anyName = "{metric}"
 
 // answer is the result of one request.
 type answer struct {
@@ -61,6 +67,8 @@ type answer struct {
 	// text is the receiver's own, or the connection's failure.
 	text   string
 	reason string
+	// whole is a refusal's text with all its lines.
+	whole string
 	// unclear says that the status may as well be about the receiver's own fault.
 	unclear bool
 	// unanswered says that the receiver may have taken the request.
@@ -98,6 +106,10 @@ func newClient(config *Config, set exporter.Settings) *client {
 
 func (c *client) start(ctx context.Context, host component.Host) (err error) {
 	c.http, err = c.config.ClientConfig.ToClient(ctx, host.GetExtensions(), c.set.TelemetrySettings)
+	if err == nil {
+		// A page to log in on would "take" everything.
+		c.http.CheckRedirect = func(*http.Request, []*http.Request) error { return http.ErrUseLastResponse }
+	}
 	return err
 }
 
@@ -122,19 +134,30 @@ func (c *client) send(ctx context.Context, metrics pmetric.Metrics) answer {
 	if err != nil && response.StatusCode >= 300 {
 		return answer{verdict: wait, text: err.Error(), unanswered: true}
 	}
-	return judge(response, content)
+	reply := judge(response, content)
+	if longest := c.config.RetryConfig.MaxInterval; longest > 0 {
+		// A receiver with a wrong clock or a long Retry-After would stop everybody.
+		reply.delay = min(reply.delay, longest)
+	}
+	return reply
 }
 
 // judge says what an answer means; what is neither about the data nor a success is waited for, for whatever reason it
 // is: somebody must put it right, and meanwhile the queue keeps the data.
 func judge(response *http.Response, content []byte) answer {
 	code := response.StatusCode
-	own := response.Header.Get("Content-Type") == protobuf
+	kind, _, _ := mime.ParseMediaType(response.Header.Get("Content-Type"))
+	own := kind == protobuf
 	if code >= 200 && code < 300 {
 		result := pmetricotlp.NewExportResponse()
-		if own && result.UnmarshalProto(content) == nil {
+		switch {
+		case own && result.UnmarshalProto(content) == nil, ofJSON(kind, content) && result.UnmarshalJSON(content) == nil:
 			success := result.PartialSuccess()
 			return answer{text: oneLine(success.ErrorMessage()), rejected: success.RejectedDataPoints(), reason: partial}
+		case !own && len(bytes.TrimSpace(content)) > 0:
+			content = content[:min(len(content), longestText)]
+			text := fmt.Sprintf("HTTP %d is no answer to OTLP, but %s: %s", code, kind, content)
+			return answer{verdict: wait, text: oneLine(text)}
 		}
 		return answer{}
 	}
@@ -142,13 +165,14 @@ func judge(response *http.Response, content []byte) answer {
 	if message := new(status.Status); own && proto.Unmarshal(content, message) == nil {
 		text = message.GetMessage()
 	}
+	whole := text
 	text = distinctLines(text)
 	switch code {
 	case http.StatusRequestEntityTooLarge:
 		return answer{verdict: refused, text: text, reason: tooLarge}
 	case http.StatusBadRequest, http.StatusConflict, http.StatusUnprocessableEntity, http.StatusInternalServerError:
-		reason := reasonOf(text)
-		return answer{verdict: refused, text: text, reason: reason, unclear: code >= 500 && reason == other}
+		reason := reasonOf(whole)
+		return answer{verdict: refused, text: text, whole: whole, reason: reason, unclear: code >= 500 && reason == other}
 	}
 	return answer{
 		verdict:    wait,
@@ -158,18 +182,24 @@ func judge(response *http.Response, content []byte) answer {
 	}
 }
 
+// ofJSON tells whether content is an answer to OTLP in JSON, which some receivers give to each request.
+func ofJSON(kind string, content []byte) bool {
+	content = bytes.TrimSpace(content)
+	return kind == "application/json" && (string(content) == "{}" || bytes.Contains(content, []byte(`"partialSuccess"`)))
+}
+
 // reasonOf sorts Prometheus' texts (3.16, storage/interface.go and the OTLP translator); a receiver with other ones
-// costs more requests, no more points.
+// costs more requests, no more points. Of several reasons that which is decided with the fewest requests is first.
 func reasonOf(text string) string {
 	for _, known := range []struct{ part, reason string }{
+		{"invalid temporality", ofMetric},
+		{"unsupported metric type", ofMetric},
+		{"resulted in empty name", ofMetric},
 		{"too far in the future", tooFarAhead},
 		{"too old sample", tooOld},
 		{"out of bounds", tooOld},
 		{"duplicate sample", duplicate},
 		{"out of order sample", outOfOrder},
-		{"invalid temporality", ofMetric},
-		{"unsupported metric type", ofMetric},
-		{"resulted in empty name", ofMetric},
 	} {
 		if strings.Contains(text, known.part) {
 			return known.reason

@@ -12,12 +12,6 @@ import (
 )
 
 const (
-	// mostRefusals is how many requests may be refused while one batch is taken apart, before what is refused of one
-	// metric of one resource is given up undivided. Other metrics and resources are still told apart.
-	mostRefusals = 2048
-	// fewPieces are taken apart one by one.
-	fewPieces = 4
-
 	nothingLost  = "nothing is given up, for the receiver refuses everything: "
 	valueMissing = "the point has no value; Prometheus would store 0"
 )
@@ -33,13 +27,6 @@ type isolating struct {
 	mayRepeat bool
 }
 
-// group is a part of a batch that is sent together.
-type group struct {
-	pieces []piece
-	// answer to it, where it was sent as a whole already.
-	answer *answer
-}
-
 // push sends a batch. An error is about what is to be sent again: all or, after a part was taken, the rest.
 func (e *isolating) push(ctx context.Context, metrics pmetric.Metrics) error {
 	e.mutex.Lock()
@@ -48,7 +35,7 @@ func (e *isolating) push(ctx context.Context, metrics pmetric.Metrics) error {
 	if metrics.ResourceMetrics().Len() == 0 {
 		return nil
 	}
-	var groups []group
+	made := search{isolating: e, classes: map[string]answer{}}
 	if e.offenders.forget(time.Now()); len(e.offenders) == 0 {
 		reply := e.client.send(ctx, metrics)
 		switch reply.verdict {
@@ -59,79 +46,12 @@ func (e *isolating) push(ctx context.Context, metrics pmetric.Metrics) error {
 			e.mayRepeat = e.mayRepeat || reply.unanswered
 			return reply.err("")
 		}
-		groups = []group{{flatten(metrics), &reply}}
+		made.groups = []group{{pieces: flatten(metrics), answer: &reply}}
 	} else {
-		good, suspect := e.offenders.part(flatten(metrics))
-		groups = []group{{pieces: good}, {pieces: suspect}}
+		good, suspect, ofClasses := e.offenders.part(flatten(metrics))
+		made.groups = append([]group{{pieces: good}, {pieces: ofClasses, ofClasses: true}}, likelyBad(suspect, true)...)
 	}
-	return e.isolate(ctx, groups)
-}
-
-// isolate sends groups in their order, ever smaller parts of those that are refused, and gives up what is refused alone.
-func (e *isolating) isolate(ctx context.Context, groups []group) error {
-	var bad []group
-	var newest pcommon.Timestamp
-	refusals := 0
-	for len(groups) > 0 {
-		next := groups[0]
-		groups = groups[1:]
-		if len(next.pieces) == 0 {
-			continue
-		}
-		if next.answer == nil {
-			reply := e.client.send(ctx, assemble(next.pieces))
-			next.answer = &reply
-		}
-		switch next.answer.verdict {
-		case taken:
-			e.took(*next.answer)
-			for _, part := range next.pieces {
-				newest = max(newest, pcommon.Timestamp(max(0, part.time)))
-			}
-			continue
-		case wait:
-			return e.wait(*next.answer, "", append(append(bad, next), groups...))
-		}
-		refusals++
-		alike, left, failure := e.alike(ctx, next, refusals)
-		if failure != nil {
-			return e.wait(*failure, "", append(append(bad, left...), groups...))
-		}
-		if alike {
-			bad = append(bad, next)
-			continue
-		}
-		groups = append(left, groups...)
-	}
-	return e.giveUp(ctx, bad, newest)
-}
-
-// alike tells whether each point of a refused group would be refused alone, and else returns what is left to send of
-// it. Where time is at fault the point that has the best chance is asked for: the receiver's limits hold for all senders.
-func (e *isolating) alike(ctx context.Context, of group, refusals int) (bool, []group, *answer) {
-	if len(of.pieces) == 1 || (ofOneMetric(of.pieces) && (of.answer.reason == ofMetric || refusals > mostRefusals)) {
-		return true, nil, nil
-	}
-	late := of.answer.reason == tooFarAhead
-	if len(of.pieces) > fewPieces && (late || of.answer.reason == tooOld) {
-		best := 0
-		for index, part := range of.pieces {
-			if (late && part.time < of.pieces[best].time) || (!late && part.time > of.pieces[best].time) {
-				best = index
-			}
-		}
-		reply := e.client.send(ctx, assemble(of.pieces[best:best+1]))
-		switch {
-		case reply.verdict == wait:
-			return false, []group{of}, &reply
-		case reply.verdict == refused && reply.reason == of.answer.reason:
-			*of.answer = reply // the text about one point
-			return true, nil, nil
-		}
-		// It may be sent again with its half: the same value at the same time is taken.
-	}
-	left, right := cut(of.pieces)
-	return false, []group{{pieces: left}, {pieces: right}}, nil
+	return made.run(ctx)
 }
 
 // giveUp counts and names what was refused, once it is shown that the receiver takes something. Where the receiver may
@@ -149,6 +69,8 @@ func (e *isolating) giveUp(ctx context.Context, bad []group, newest pcommon.Time
 	if reply.verdict != taken {
 		return e.wait(reply, nothingLost+bad[0].answer.text+"; a point of its own: ", bad)
 	}
+	var noted losses
+	defer func() { noted.note(e.refusals) }()
 	for index, lost := range bad {
 		if lost.answer.unclear {
 			reply := e.client.send(ctx, assemble(lost.pieces))
@@ -165,9 +87,12 @@ func (e *isolating) giveUp(ctx context.Context, bad []group, newest pcommon.Time
 		if reply.reason == outOfOrder && e.mayRepeat {
 			reply.reason = repetition
 		}
-		e.refusals.note(lost.pieces, reply.reason, reply.text)
-		if reply.reason != repetition {
-			e.offenders.remember(lost.pieces, time.Now())
+		if lost.undivided {
+			reply.reason = undivided
+		}
+		noted.add(lost.pieces, reply.reason, reply.text)
+		if reply.reason != repetition && !lost.ofClasses {
+			e.offenders.remember(lost.pieces, lost.undivided, time.Now())
 		}
 	}
 	e.mayRepeat = false

@@ -1,56 +1,96 @@
 package isolatingexporter
 
-import "time"
+import (
+	"time"
+
+	"go.opentelemetry.io/collector/pdata/pmetric"
+)
 
 const (
 	// remembered is how long an offender is sent apart after its last refusal.
 	remembered = 10 * time.Minute
 	// mostOffenders bounds their number; beyond, one is searched for again each time.
-	mostOffenders = 4096
+	mostOffenders = 65536
 )
 
-// offender is a metric of a resource, or a resource as a whole where kind is empty.
+// offender is a metric of a resource, or, where owner is empty, a class of metrics whosever they are.
 type offender struct{ owner, kind string }
 
-// offenders holds until when each is sent apart.
-type offenders map[offender]time.Time
+// record is what is known of an offender.
+type record struct {
+	until time.Time
+	// proven says that the metric was refused by itself, and not only together with others.
+	proven bool
+}
+
+// offenders holds who is sent apart.
+type offenders map[offender]record
 
 func (o offenders) forget(now time.Time) {
-	for key, until := range o {
-		if now.After(until) {
+	for key, known := range o {
+		if now.After(known.until) {
 			delete(o, key)
 		}
 	}
 }
 
-// remember notes who was refused. A resource of which several metrics were refused together counts as a whole.
-func (o offenders) remember(pieces []piece, now time.Time) {
-	for len(pieces) > 0 {
-		stop := 1
-		for stop < len(pieces) && pieces[stop].ownerRank == pieces[0].ownerRank {
-			stop++
+// remember notes whose pieces were refused; undivided says that some of the metrics may be good.
+func (o offenders) remember(pieces []piece, undivided bool, now time.Time) {
+	proven := !undivided || ofOneMetric(pieces)
+	for index, part := range pieces {
+		if index > 0 && part.kindRank == pieces[index-1].kindRank {
+			continue
 		}
-		key := offender{owner: pieces[0].owner}
-		if ofOneMetric(pieces[:stop]) {
-			key.kind = pieces[0].kind
+		key := offender{part.owner, part.kind}
+		if known, ok := o[key]; ok || len(o) < mostOffenders {
+			o[key] = record{now.Add(remembered), proven || known.proven}
 		}
-		if _, ok := o[key]; ok || len(o) < mostOffenders {
-			o[key] = now.Add(remembered)
-		}
-		pieces = pieces[stop:]
 	}
 }
 
-// part returns pieces of which nothing is known, and those of offenders.
-func (o offenders) part(pieces []piece) (good, suspect []piece) {
+// clear forgets those of pieces that were only ever refused together with others, and now are taken.
+func (o offenders) clear(pieces []piece) {
 	for _, part := range pieces {
-		_, whole := o[offender{owner: part.owner}]
+		if key := (offender{part.owner, part.kind}); !o[key].proven {
+			delete(o, key)
+		}
+	}
+}
+
+// part returns pieces of which nothing is known, those of offenders, and those of a class that is refused.
+func (o offenders) part(pieces []piece) (good, suspect, ofClasses []piece) {
+	for _, part := range pieces {
+		_, whole := o[offender{kind: classOf(part.metric)}]
 		_, single := o[offender{part.owner, part.kind}]
-		if whole || single {
+		switch {
+		case whole:
+			ofClasses = append(ofClasses, part)
+		case single:
 			suspect = append(suspect, part)
-		} else {
+		default:
 			good = append(good, part)
 		}
 	}
-	return good, suspect
+	return good, suspect, ofClasses
+}
+
+// classOf names the metrics that a receiver refuses for the same reason, whosever they are: those of one type and
+// temporality, those without data and those without a name. It is empty where nothing of the kind may be at fault.
+func classOf(metric pmetric.Metric) string {
+	temporality := pmetric.AggregationTemporalityCumulative
+	switch metric.Type() {
+	case pmetric.MetricTypeSum:
+		temporality = metric.Sum().AggregationTemporality()
+	case pmetric.MetricTypeHistogram:
+		temporality = metric.Histogram().AggregationTemporality()
+	case pmetric.MetricTypeExponentialHistogram:
+		temporality = metric.ExponentialHistogram().AggregationTemporality()
+	}
+	switch {
+	case metric.Name() == "":
+		return "unnamed"
+	case metric.Type() == pmetric.MetricTypeEmpty || temporality != pmetric.AggregationTemporalityCumulative:
+		return metric.Type().String() + " " + temporality.String()
+	}
+	return ""
 }

@@ -120,6 +120,10 @@ func ofOneMetric(pieces []piece) bool {
 	return pieces[0].kindRank == pieces[len(pieces)-1].kindRank
 }
 
+func ofOneOwner(pieces []piece) bool {
+	return pieces[0].ownerRank == pieces[len(pieces)-1].ownerRank
+}
+
 // sorted returns attributes as one text that does not depend on their order.
 func sorted(attributes pcommon.Map) string {
 	pairs := make([]string, 0, attributes.Len())

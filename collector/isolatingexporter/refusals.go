@@ -74,6 +74,34 @@ func newRefusals(set exporter.Settings) (*refusals, error) {
 	return made, err
 }
 
+// loss is what was given up of one sender, or at once of several, for one reason.
+type loss struct {
+	pieces       []piece
+	reason, text string
+}
+
+// losses puts together what one line of the log can name.
+type losses []*loss
+
+func (l *losses) add(pieces []piece, reason, text string) {
+	if ofOneOwner(pieces) {
+		for _, known := range (*l)[max(0, len(*l)-mostLines):] {
+			if ofOneOwner(known.pieces) && known.pieces[0].ownerRank == pieces[0].ownerRank &&
+				known.reason == reason && known.text == text {
+				known.pieces = append(known.pieces, pieces...)
+				return
+			}
+		}
+	}
+	*l = append(*l, &loss{slices.Clone(pieces), reason, text})
+}
+
+func (l *losses) note(to *refusals) {
+	for _, known := range *l {
+		to.note(known.pieces, known.reason, known.text)
+	}
+}
+
 // note counts and logs pieces that were refused together.
 func (r *refusals) note(pieces []piece, reason, text string) {
 	now := time.Now()
