@@ -224,7 +224,7 @@ def test_strange_answers_lose_nothing(tmp_path: Path) -> None:
         assert server.paths == {"/api/v1/otlp/v1/metrics"}
 
 
-def test_fleet_of_offenders_costs_few_requests(tmp_path: Path) -> None:
+def test_fleet_costs_few_requests(tmp_path: Path) -> None:
     """Delta counters and second values of a fleet: a dozen requests, and nothing good of anybody is given up."""
     receiver = Receiver(window=24 * 3600)
     now = time.time_ns()
@@ -280,7 +280,7 @@ def test_search_is_bounded(tmp_path: Path) -> None:
         wait_until(lambda: '"undivided"' in collector.log.read_text(), 10, "what is given up undivided")
 
 
-def test_age_in_short_window_decides_for_one_series(tmp_path: Path) -> None:
+def test_short_window_judges_each_series(tmp_path: Path) -> None:
     """With a window of ten minutes, what is too old for a series that went on may be new in another one."""
     receiver, now = Receiver(window=600), time.time_ns()
     begin, request = ExportMetricsServiceRequest(), ExportMetricsServiceRequest()
