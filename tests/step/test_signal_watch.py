@@ -116,6 +116,8 @@ def parent() -> Iterator[Parent]:
 
 LATER = "begin(); rest()"
 HANDLED = "def handle(*_):\n    {}\n{}"
+EXITED = (End.PROCESS, "SystemExit(5)", 25)
+"""End of a session whose process ends with code 5 in a handler."""
 
 
 @pytest.mark.parametrize(
@@ -146,8 +148,8 @@ def test_signal_ends_session_first(code: str, number: int, parent: Parent, tmp_p
 @pytest.mark.parametrize(
     ("code", "expected", "end"),
     [
-        (HANDLED.format("sys.exit(5)", "signal.signal(15, handle); begin(); rest()"), 5, (End.PROCESS, "", 25)),
-        (HANDLED.format("sys.exit(5)", "begin(); signal.signal(15, handle); rest()"), 5, (End.PROCESS, "", 25)),
+        (HANDLED.format("sys.exit(5)", "signal.signal(15, handle); begin(); rest()"), 5, EXITED),
+        (HANDLED.format("sys.exit(5)", "begin(); signal.signal(15, handle); rest()"), 5, EXITED),
         (HANDLED.format("telemetry.close(); os._exit(6)", "signal.signal(15, handle); telemetry = begin(); rest()"), 6,
          (End.CLOSED, "", 25)),
         (HANDLED.format("came.append(1)", "came = []; telemetry = begin(); signal.signal(15, handle); ready()\n"
