@@ -22,13 +22,15 @@ def exit_code(end: End, error: str) -> int:
     Examples:
         >>> exit_code(End.PROCESS, "SystemExit(3)"), exit_code(End.SIGNAL, "SIGTERM"), exit_code(End.CLOSED, "")
         (3, 143, 0)
+        >>> exit_code(End.CLOSED, "SystemExit(256)"), exit_code(End.CLOSED, "SystemExit(-1)"), exit_code(End.OPEN, "")
+        (0, 255, 137)
     """
     if end is End.OPEN:
         return DIED
     if end is End.SIGNAL:
         return 128 + getattr(signal, error, signal.SIGTERM)
     if given := _EXIT.fullmatch(error):
-        return int(given[1]) & 255 or 1
+        return int(given[1]) & 255  # as the process ends: SystemExit(256) is a good end
     if error == KeyboardInterrupt.__name__:
         return 128 + signal.SIGINT
     if error.endswith("SIGTERMException"):  # Lightning's, in place of the signal
