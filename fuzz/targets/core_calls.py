@@ -48,6 +48,8 @@ SIGNATURES: dict[str, str] = {
     "divergences": "ccddd",
     "gather": "gzzcqcccd",
     "hash_ids": "iqmmnnh",
+    "history_rows": "bqcqdcfbc",
+    "index_key": "bqcq",
     "interval_picks": "ccfdddqdd",
     "late_slots": "dcc",
     "leave_signal": "n",

@@ -2,10 +2,13 @@
 
 from __future__ import annotations
 
+from contextlib import suppress
 from pathlib import Path
 from tempfile import TemporaryDirectory
 
 from otel_train.bridge import WandbFileError, read_history
+from otel_train.read.history import SourceError
+from otel_train.read.wandb import read_file
 
 
 def run(data: bytes) -> None:
@@ -18,3 +21,5 @@ def run(data: bytes) -> None:
                 assert isinstance(row.ordinal, int)
         except WandbFileError:
             return
+        with suppress(SourceError):
+            read_file(path)

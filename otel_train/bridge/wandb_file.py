@@ -91,9 +91,13 @@ class TransactionLog:
 
     Args:
         path: The file.
+        take: What is first given the records, if anything, and reads as many as it can: it gets a block and the offset
+            of its next chunk, or a record that lies in several chunks and -1, and returns the offset after what it
+            read, which is therefore not among what this yields.
     """
 
-    def __init__(self, path: str | Path) -> None:
+    def __init__(self, path: str | Path, take: Callable[[bytes, int], int] | None = None) -> None:
+        self._take = take
         self.path = Path(path)
         self._file = self.path.open("rb")
         self._block = 0
@@ -172,7 +176,8 @@ class TransactionLog:
             self._record.append(data)
             if kind in (_FULL, _LAST):
                 record, self._record, size = b"".join(self._record), [], 0
-                yield record
+                if self._take is None or kind == _FULL or self._take(record, -1) < 0:
+                    yield record
             elif (size := size + len(data)) > MAX_RECORD_BYTES:
                 raise self._damaged(f"a record is larger than {MAX_RECORD_BYTES} bytes")
 
@@ -180,6 +185,10 @@ class TransactionLog:
         """Yield (type, bytes) of each chunk: LevelDB's log, but with the plain CRC-32."""
         while block := self._read_block():
             while self._position + _CHUNK.size <= len(block):
+                if self._take is not None and not self._record:
+                    self._position = self._take(block, self._position)
+                    if self._position + _CHUNK.size > len(block):
+                        break
                 crc, length, kind = _CHUNK.unpack_from(block, self._position)
                 begin, end = self._position + _CHUNK.size, self._position + _CHUNK.size + length
                 if (crc, length, kind) == (0, 0, _PADDING):

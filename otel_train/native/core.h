@@ -90,5 +90,6 @@ int add_ids(PyObject *module);
 int add_reduction(PyObject *module);
 int add_signals(PyObject *module);
 int add_columns(PyObject *module);
+int add_history(PyObject *module);
 
 #endif

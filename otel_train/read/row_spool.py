@@ -5,16 +5,29 @@ from __future__ import annotations
 import math
 import struct
 from array import array
-from collections.abc import Mapping
+from collections.abc import Iterable, Iterator, Mapping
 from tempfile import SpooledTemporaryFile
 
+from otel_train.catalogue import ATTEMPT_KEY, rows
+from otel_train.native import core
+
 BLOCK_ROWS = 1024
-"""Rows of which a key's values lie together."""
+"""Rows of which a key's values lie together; native/history.c has the same."""
+MOST_KNOWN = 512
+"""Keys that the native core looks for."""
+MOST = 2.0**62
+"""Bound of steps and of times in nanoseconds; what is beyond means nothing."""
 ABSENT_BITS = 0x7FF8000000000AB5
 """Bits of a value that a row does not have: a NaN that no text gives."""
 _ABSENT = struct.pack("<Q", ABSENT_BITS)
 [ABSENT] = struct.unpack("<d", _ABSENT)
 _NO_VALUES = array("d", _ABSENT * BLOCK_ROWS)
+_NO_BYTES = _NO_VALUES.tobytes()
+_FIRST_KEYS = ("_step", "_timestamp", rows.STEP.wandb_key, ATTEMPT_KEY, "_runtime")
+"""Those that the core reads heads of rows by, and one that each row has and nobody reads."""
+_HEADS = 4
+_SLOTS = 2048
+"""Places of the core's table of keys."""
 _IN_MEMORY = 16 * 2**20
 """Bytes of values that need no file."""
 
@@ -31,10 +44,17 @@ class RowSpool:
         self.attempts = array("d")
         """NaN where a row names none."""
         self._file = SpooledTemporaryFile(_IN_MEMORY)  # noqa: SIM115  # it lives as long as the spool
-        self._block: dict[str, array[float]] = {}
+        self._end = 0
         self._blocks: dict[str, tuple[array[int], array[int]]] = {}
         """Of each key the first rows of the blocks that have it, and the offsets of these in the file."""
-        self._end = 0
+        self._known: dict[str, int] = {}
+        """Index of each key that the core looks for."""
+        self._names, self._ends, self._table = bytearray(), array("q"), array("q", [0]) * _SLOTS
+        self._values = _NO_VALUES * MOST_KNOWN
+        """Values of the newest block's rows, of the keys that are known."""
+        self._others: dict[str, array[float]] = {}
+        """Values of the newest block's rows, of other keys."""
+        self.know(_FIRST_KEYS)
 
     def __len__(self) -> int:
         return len(self.steps)
@@ -43,32 +63,86 @@ class RowSpool:
         self, step: int, time_ns: int, values: Mapping[str, float], *, ordinal: int = 0, attempt: float = math.nan
     ) -> None:
         """Add a row."""
-        index = len(self.steps) % BLOCK_ROWS
-        if index == 0:
-            self._write_block()
+        index = self._next_index()
         self.ordinals.append(ordinal)
         self.steps.append(step)
         self.times_ns.append(time_ns)
         self.attempts.append(attempt)
         for key, value in values.items():
-            if key not in self._block:
-                self._block[key] = _NO_VALUES[:]
-            self._block[key][index] = value
+            if key in self._known:
+                self._values[self._known[key] * BLOCK_ROWS + index] = value
+                continue
+            if key not in self._others:
+                self._others[key] = _NO_VALUES[:]
+            self._others[key][index] = value
 
-    def _write_block(self) -> None:
-        first = (len(self.steps) - 1) // BLOCK_ROWS * BLOCK_ROWS
-        self._file.seek(self._end)
-        for key, column in self._block.items():
-            firsts, offsets = self._blocks.setdefault(key, (array("q"), array("q")))
-            firsts.append(first)
-            offsets.append(self._end)
-            self._file.write(column.tobytes())
-            self._end += 8 * BLOCK_ROWS
-        self._block.clear()
+    def know(self, keys: Iterable[str]) -> None:
+        """Have the core look for some more keys, whether they have numbers or not."""
+        if core is None:
+            return
+        for key in keys:
+            if key not in self._known and key not in self._others and len(self._known) < MOST_KNOWN:
+                self._known[key] = len(self._known)
+                self._names += key.encode(errors="surrogatepass")
+                self._ends.append(len(self._names))
+                core.index_key(self._names, self._ends, len(self._known), self._table)
+
+    def take(self, data: bytes, position: int, before: float = MOST) -> int:
+        """Add the rows of wandb's records, as far as the core can read them.
+
+        Args:
+            data: A block of a file; a record where position is negative.
+            position: Where the next chunk of the block begins.
+            before: Rows of this step and later ones are left out.
+
+        Returns:
+            The position after what was read.
+        """
+        while core is not None:
+            index = self._next_index()
+            keys = (self._names, self._ends, len(self._known), self._table)
+            position, end = core.history_rows(*keys, self._values, index, before, data, position)
+            self._add_heads(index, end)
+            if end < BLOCK_ROWS or position == len(data):
+                break
+        return position
+
+    def _add_heads(self, begin: int, end: int) -> None:
+        ordinals, timestamps, steps, attempts = (
+            self._values[index * BLOCK_ROWS + begin : index * BLOCK_ROWS + end] for index in range(_HEADS)
+        )
+        self.ordinals.extend([0 if math.isnan(ordinal) else int(ordinal) for ordinal in ordinals])
+        self.times_ns.extend([0 if math.isnan(seconds) else time_of(seconds) for seconds in timestamps])
+        self.steps.extend(array("q", map(round, steps)))
+        self.attempts.extend(attempts)
+
+    def _next_index(self) -> int:
+        """Return the index of the next row in its block; write the block before where that is full."""
+        index = len(self) % BLOCK_ROWS
+        if index == 0 and len(self) > 0:
+            self._file.seek(self._end)
+            for key, values in self._newest():
+                firsts, offsets = self._blocks.setdefault(key, (array("q"), array("q")))
+                firsts.append(len(self) - BLOCK_ROWS)
+                offsets.append(self._end)
+                self._file.write(values)
+                self._end += len(values)
+            self._others.clear()
+            self._values[: len(self._known) * BLOCK_ROWS] = _NO_VALUES * len(self._known)
+        return index
+
+    def _newest(self) -> Iterator[tuple[str, bytes]]:
+        """Yield keys of the newest block and their values, of those that have any."""
+        for key, index in self._known.items():
+            values = self._values[index * BLOCK_ROWS : (index + 1) * BLOCK_ROWS].tobytes()
+            if values != _NO_BYTES and not key.startswith("_"):
+                yield key, values
+        for key, column in self._others.items():
+            yield key, column.tobytes()
 
     def keys(self) -> dict[str, None]:
         """Return the keys that any row has."""
-        return dict.fromkeys([*self._blocks, *self._block])
+        return dict.fromkeys([*self._blocks, *(key for key, _ in self._newest())])
 
     def column(self, key: str) -> array[float]:
         """Return a key's value of each row, with `ABSENT_BITS` where a row has none."""
@@ -76,9 +150,17 @@ class RowSpool:
         for first, offset in zip(*self._blocks.get(key, ((), ())), strict=True):
             self._file.seek(offset)
             raw[8 * first : 8 * (first + BLOCK_ROWS)] = self._file.read(8 * BLOCK_ROWS)
-        if (newest := self._block.get(key)) is not None:
-            first = (len(self) - 1) // BLOCK_ROWS * BLOCK_ROWS
+        first = max(0, len(self) - 1) // BLOCK_ROWS * BLOCK_ROWS
+        index = self._known.get(key, -1)
+        newest = self._values[index * BLOCK_ROWS : (index + 1) * BLOCK_ROWS] if index >= 0 else self._others.get(key)
+        # A full block may be written already, and its values gone from memory.
+        if newest is not None and not (self._blocks.get(key) and self._blocks[key][0][-1] == first):
             raw[8 * first :] = newest[: len(self) - first].tobytes()
         column = array("d")
         column.frombytes(raw)
         return column
+
+
+def time_of(seconds: float) -> int:
+    """Return a time in nanoseconds, within what an int64 holds."""
+    return round(max(-MOST, min(seconds * 1e9, MOST)))

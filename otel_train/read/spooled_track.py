@@ -32,6 +32,13 @@ class SpooledOrder:
         self._merged = array("q")
         """Turns of the rows that are merged into a step."""
 
+    def add_all(self) -> None:
+        """Add all rows, whose steps grow, at once."""
+        turns = array("d", range(len(self._spool)))
+        columns: dict[str, MutableSequence[float]] = {_OWN: turns, _SINCE: turns[:]}
+        self._order = Track(self._spool.steps[:], self._spool.times_ns[:], columns)
+        self._rows = array("q", range(len(self._spool)))
+
     def add(self, row: int) -> None:
         """Add a row's step after the others, as `Track.add` has it."""
         turn = float(len(self._rows))

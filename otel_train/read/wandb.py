@@ -4,18 +4,17 @@ from __future__ import annotations
 
 import math
 from collections.abc import Iterable, Sequence
-from operator import lt
+from functools import partial
+from operator import le, lt
 from pathlib import Path
 
-from otel_train.bridge.wandb_file import SUFFIX, read_history, run_ids_of_files, wandb_files
+from otel_train.bridge.wandb_file import SUFFIX, TransactionLog, run_ids_of_files, wandb_files
 from otel_train.catalogue import ATTEMPT_KEY, rows
 from otel_train.extras import install_command
+from otel_train.native import core
 from otel_train.read.history import History, SourceError, first_names
-from otel_train.read.row_spool import RowSpool
+from otel_train.read.row_spool import MOST, RowSpool, time_of
 from otel_train.read.spooled_track import SpooledOrder
-
-_MOST = 2.0**62
-"""Bound of steps and of times in nanoseconds; what is beyond means nothing."""
 
 
 def is_wandb_file(path: Path) -> bool:
@@ -96,7 +95,11 @@ def _ordered(spool: RowSpool) -> SpooledOrder:
     order = SpooledOrder(spool)
     ordinals, attempts, steps = spool.ordinals, spool.attempts, spool.steps
     numbers: Sequence[int] = range(len(spool))
-    if any(map(lt, ordinals[1:], ordinals)):
+    if all(map(le, ordinals, ordinals[1:])):
+        if all(map(lt, steps, steps[1:])) and (not steps or steps[0] >= 0):
+            order.add_all()
+            return order
+    else:
         numbers = sorted(numbers, key=ordinals.__getitem__)
     attempt, newest = math.nan, -1
     for row in numbers:
@@ -113,16 +116,18 @@ def _ordered(spool: RowSpool) -> SpooledOrder:
 
 def _spooled(files: Iterable[Path], before: float = math.inf) -> RowSpool:
     """Return the rows of a run that have a step, of one before another one."""
-    spool = RowSpool()
+    spool, before = RowSpool(), min(before, MOST)
     try:
         for file in files:
-            for row in read_history(file):
-                step = row.values.get(rows.STEP.wandb_key)
-                if isinstance(step, int | float) and -_MOST < step < min(before, _MOST):
-                    values = _numbers(row.values)
-                    time_ns = round(max(-_MOST, min(row.timestamp * 1e9, _MOST)))
-                    attempt = values.get(ATTEMPT_KEY, math.nan)
-                    spool.add(round(step), time_ns, values, ordinal=row.ordinal, attempt=attempt)
+            with TransactionLog(file, partial(spool.take, before=before) if core is not None else None) as log:
+                for row in log.rows():
+                    spool.know(row.values)
+                    step = row.values.get(rows.STEP.wandb_key)
+                    if isinstance(step, int | float) and -MOST < step < before:
+                        values = _numbers(row.values)
+                        attempt = values.get(ATTEMPT_KEY, math.nan)
+                        time_ns = time_of(row.timestamp)
+                        spool.add(round(step), time_ns, values, ordinal=row.ordinal, attempt=attempt)
     except ImportError as error:
         raise SourceError(f"wandb files need {error.name}, which is missing: {install_command('bridge')}") from error
     return spool

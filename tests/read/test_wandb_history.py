@@ -80,13 +80,27 @@ def test_equals_plain_reading(files: list[list[dict[str, Any]]], torn: int) -> N
             assert repr(list(track.column(key))) == repr(expected.column(key)), key
 
 
+def test_long_file_is_whole(tmp_path: Path) -> None:
+    """Records that lie in two blocks of a file, and keys that come late, are each read once."""
+    logged = [{STEP: step, "train/loss": step / 3, f"late{step // 1000}": 1, "text": "x" * 40} for step in range(2500)]
+    write_wandb_file(tmp_path / "wandb" / "offline-run-1" / "run-a.wandb", logged)
+    track, expected = read_state(tmp_path, "a").cluster, plain(tmp_path)
+    assert list(track.steps) == expected.steps
+    assert track.values.keys() == expected.values.keys()
+    assert all(repr(list(track.column(key))) == repr(column) for key, column in expected.values.items())
+
+
 def test_spool_has_many_blocks() -> None:
-    """A key has its values in the rows that gave them, through blocks with it and without it."""
+    """A key has its values in the rows that gave them, through blocks with it and without it, written or not."""
     spool, expected = RowSpool(), dict[int, float]()
     for row in range(3 * BLOCK_ROWS + 7):
         is_given = row % 3 == 0 and not BLOCK_ROWS <= row < 2 * BLOCK_ROWS
+        spool.know(["a"])
         spool.add(row, row, {"a": float(row)} if is_given else {"b": 1.0})
         if is_given:
             expected[row] = float(row)
-        assert len(spool.column("a")) == row + 1 or row % 1000
-    assert {row: value for row, value in enumerate(spool.column("a")) if not math.isnan(value)} == expected
+        if row % 1000 == 0 or row % BLOCK_ROWS == BLOCK_ROWS - 1:
+            spool.take(b"", 0)
+            column = spool.column("a")
+            assert {at: value for at, value in enumerate(column) if not math.isnan(value)} == expected
+            assert len(column) == row + 1

@@ -14,11 +14,15 @@ from typing import Any
 import pytest
 
 import otel_train
-from otel_train.bridge.wandb_file import FILE_HEADER
+from otel_train.bridge.wandb_file import BLOCK_BYTES, FILE_HEADER
 from otel_train.ledger import LedgerMeter
 from otel_train.mixing import MixingMeter
 
 Train = Callable[..., None]
+
+FULL, FIRST, MIDDLE, LAST = 1, 2, 3, 4
+"""Types of a chunk in a transaction log."""
+CHUNK_HEAD = 7
 
 
 @pytest.fixture
@@ -60,17 +64,27 @@ def make_train(monkeypatch: pytest.MonkeyPatch) -> Train:
     return run
 
 
+def _add_record(data: bytearray, record: bytes) -> None:
+    """Add a record in as many chunks as its blocks need."""
+    kinds = iter(((FIRST, FULL), *[(MIDDLE, LAST)] * len(record)))
+    while record:
+        room = BLOCK_BYTES - len(data) % BLOCK_BYTES - CHUNK_HEAD
+        if room <= 0:
+            data += bytes(room + CHUNK_HEAD)
+            continue
+        part, record = record[:room], record[room:]
+        kind = bytes([next(kinds)[not record]])
+        data += zlib.crc32(kind + part).to_bytes(4, "little") + len(part).to_bytes(2, "little") + kind + part
+
+
 def write_wandb_file(path: Path, rows: Sequence[Mapping[str, Any]]) -> None:
-    """Write a small transaction log, as wandb does."""
+    """Write a transaction log, as wandb does."""
     messages: Any = import_module("wandb.proto.wandb_internal_pb2")
     data = bytearray(FILE_HEADER)
     for ordinal, row in enumerate(rows):
         record = messages.Record()
         for key, value in {"_step": ordinal, "_timestamp": 1e9 + ordinal, **row}.items():
             record.history.item.add(key=key, value_json=json.dumps(value))
-        body = record.SerializeToString()
-        data += zlib.crc32(body, zlib.crc32(b"\x01")).to_bytes(4, "little") + len(body).to_bytes(2, "little") + b"\x01"
-        data += body
-    assert len(data) < 32768
+        _add_record(data, record.SerializeToString())
     path.parent.mkdir(parents=True)
     path.write_bytes(data)
