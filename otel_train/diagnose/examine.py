@@ -32,7 +32,7 @@ from otel_train.diagnose.starved import find_starved
 from otel_train.diagnose.stragglers import find_stragglers
 from otel_train.host_clock import COSTS, ClockOffset
 from otel_train.number_text import rounded_number
-from otel_train.read.curve_points import Points, window_means
+from otel_train.read.curve_points import Points, edge, window_means
 from otel_train.read.history import History, Track
 from otel_train.read.rank_ring import RankStatus
 from otel_train.read.rings import RingJob
@@ -116,10 +116,10 @@ def newest_stretch(points: Points, scale: float, bounds: HealthyRange) -> tuple[
     """
     width = min(WINDOW, len(points)) if bounds.statistic is Statistic.MEAN else 1
     judged = window_means(points.scaled(scale).values, width)
-    end = next((end for end in range(len(judged), 0, -1) if judged[end - 1] not in bounds), 0)
+    end = 1 + edge(judged, bounds.low, bounds.high, len(judged) - 1, -1, inside=False)
     if not end:
         return None, None
-    begin = next((begin for begin in range(end - 1, 0, -1) if judged[begin - 1] in bounds), 0)
+    begin = 1 + edge(judged, bounds.low, bounds.high, end - 2, -1, inside=True)
     until = None if end == len(judged) else round(points.steps[end + width - 1])
     return round(points.steps[begin + width // 2 if begin else 0]), until
 

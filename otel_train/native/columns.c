@@ -8,6 +8,7 @@
 #define WORD_BYTES 8
 #define MOST_SOURCES 64
 #define MOST_PARTIALS 64
+#define AHEAD 16 /* records that are asked of memory before their turn */
 #define MOST_AT_ONCE ((int64_t)1 << 40)
 
 /* A mapping that is read only. */
@@ -100,6 +101,8 @@ static PyObject *gather(PyObject *Py_UNUSED(module), PyObject *const *args, Py_s
     } else if (numbers_take(&sequences, args[4], 'q', (Py_ssize_t)end) == 0 &&
                numbers_take(&out, args[8], 'd', (Py_ssize_t)end) == 0) {
         for (int64_t at = begin; at < end; at++) {
+            if (at + AHEAD < end && sequences.longs[at + AHEAD] >= 0)
+                __builtin_prefetch(record_at(&mapping, sequences.longs[at + AHEAD]) + offset);
             if (sequences.longs[at] < 0)
                 out.doubles[at] = NAN;
             else
@@ -113,8 +116,7 @@ static PyObject *gather(PyObject *Py_UNUSED(module), PyObject *const *args, Py_s
     return done;
 }
 
-/* The correctly rounded sum of finite numbers, as math.fsum has it (Shewchuk 1997); NaN beyond a float. */
-static double exact_sum(const double *values, Py_ssize_t count)
+double exact_sum(const double *values, Py_ssize_t count)
 {
     double partials[MOST_PARTIALS];
     Py_ssize_t used = 0;

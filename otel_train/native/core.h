@@ -75,6 +75,9 @@ uint32_t check_value(const void *begin, size_t count);
 /* The object's base that a file of the core has made; NULL with an error set where it has another one. */
 void *checked(PyObject *object, PyObject *type);
 
+/* The correctly rounded sum of finite numbers, as math.fsum has it (Shewchuk 1997); NaN beyond a float. */
+double exact_sum(const double *values, Py_ssize_t count);
+
 /* The types that one file needs of another. */
 typedef struct {
     PyObject *picks, *clock, *ring, *interval;
@@ -91,5 +94,6 @@ int add_reduction(PyObject *module);
 int add_signals(PyObject *module);
 int add_columns(PyObject *module);
 int add_history(PyObject *module);
+int add_series(PyObject *module);
 
 #endif

@@ -2,7 +2,7 @@
 #include "core.h"
 
 /* The number in __init__.py must be the same: a build of other sources is not used. */
-#define CORE_VERSION 7
+#define CORE_VERSION 8
 
 static int fill(PyObject *module)
 {
@@ -13,7 +13,7 @@ static int fill(PyObject *module)
         return -1;
     if (add_step(module, types) < 0 || add_ledger(module) < 0 || add_ids(module) < 0)
         return -1;
-    if (add_reduction(module) < 0 || add_columns(module) < 0 || add_history(module) < 0)
+    if (add_reduction(module) < 0 || add_columns(module) < 0 || add_history(module) < 0 || add_series(module) < 0)
         return -1;
     return add_signals(module);
 }

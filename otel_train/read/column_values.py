@@ -51,13 +51,24 @@ def _sum_at(read: Columns, _peaks: int, _ranks: int | None, index: int) -> array
 
 def _own_sum(read: Columns, _peaks: int, _ranks: int | None, index: int) -> array[float]:
     column, sign = _one(read, index), math.copysign
+    if core is not None:
+        core.own_sums(column)
+        return column
     return array("d", [value if value or sign(1.0, value) > 0 else math.nan for value in column])
 
 
 def _ratio(read: Columns, _peaks: int, _ranks: int | None, top: int, bottom: int, empty: float | None) -> array[float]:
     none = math.nan if empty is None else empty
-    pairs = zip(_one(read, top), _one(read, bottom), strict=True)
-    return array("d", [above / below if below else none for above, below in pairs])
+    above, below = _one(read, top), _one(read, bottom)
+    return _quotients(above, below, none)
+
+
+def _quotients(above: array[float], below: array[float], none: float) -> array[float]:
+    """Divide in place; `none` where nothing is below."""
+    if core is not None:
+        core.divide(above, below, none)
+        return above
+    return array("d", [one / other if other else none for one, other in zip(above, below, strict=True)])
 
 
 def _ratio_of_all(
@@ -79,12 +90,22 @@ def _root(read: Columns, _peaks: int, _ranks: int | None, top: int, bottom: int)
 
 def _share(read: Columns, _peaks: int, _ranks: int | None, index: int, start: int, stop: int) -> array[float]:
     columns = read(range(start, stop))
+    totals = row_sums(columns)
+    if totals is None:
+        totals = array("d", [computations.total_of(row) for row in zip(*columns, strict=True)])
+    return _quotients(columns[index - start], totals, 0.0)
+
+
+def row_sums(columns: Sequence[array[float]]) -> array[float] | None:
+    """Return the correctly rounded sum of each row, float64 [records]; None where one is not finite."""
+    if core is not None and 1 <= len(columns) <= MOST_SOURCES:
+        out = array("d", [0.0]) * len(columns[0])
+        return out if core.row_sums(len(out), len(columns), beside(columns), out) else None
     try:
-        totals: Sequence[float] = list(map(math.fsum, zip(*columns, strict=True)))
+        sums = array("d", map(math.fsum, zip(*columns, strict=True)))
     except (OverflowError, ValueError):
-        totals = [computations.total_of(row) for row in zip(*columns, strict=True)]
-    pairs = zip(columns[index - start], totals, strict=True)
-    return array("d", [value / total if total else 0.0 for value, total in pairs])
+        return None
+    return sums if all(map(math.isfinite, sums)) else None
 
 
 def _divergence_of(
@@ -104,12 +125,16 @@ def beside(columns: Iterable[array[float]]) -> array[float]:
     """Return columns one after the other, float64 [columns * records], as the core takes them."""
     joined = array("d")
     for column in columns:
-        joined.extend(column)
+        joined.frombytes(memoryview(column).cast("B"))
     return joined
 
 
 def _peak(read: Columns, peaks: int, _ranks: int | None, index: int, sign: float, absent: float | None) -> array[float]:
     none = math.nan if absent is None else absent
+    if core is not None:
+        column = _one(read, peaks + index)
+        core.peaks(column, sign, none)
+        return column
     lowest = sign * -math.inf
     return array(
         "d",
@@ -124,7 +149,11 @@ def _peak_rank(read: Columns, peaks: int, ranks: int | None, index: int) -> arra
     column = _one(read, peaks + index)
     if ranks is None:
         return array("d", [math.nan]) * len(column)
-    pairs = zip(column, _one(read, ranks + index), strict=True)
+    named = _one(read, ranks + index)
+    if core is not None:
+        core.name_peaks(column, named)
+        return named
+    pairs = zip(column, named, strict=True)
     return array("d", [math.nan if value == computations.ABSENT else rank for value, rank in pairs])
 
 

@@ -66,15 +66,72 @@ class Points(Sequence[Point]):
 
     def scaled(self, scale: float) -> Points:
         """Return the points with their values multiplied."""
-        return self if scale == 1 else Points(self.steps, array("d", map(scale.__mul__, self.values)))
+        if scale == 1:
+            return self
+        if core is not None and _is_column(self.values):
+            products = array("d", [0.0]) * len(self.values)
+            core.scale(self.values, scale, products)
+            return Points(self.steps, products)
+        return Points(self.steps, array("d", map(scale.__mul__, self.values)))
 
     def averaged(self, width: int) -> Points:
         """Return the mean of each window of points, at its last step."""
         return self if width <= 1 else Points(self.steps[width - 1 :], window_means(self.values, width))
 
 
+def _is_column(values: Sequence[float]) -> bool:
+    return isinstance(values, array) and values.typecode == "d"
+
+
+def span_of(values: Sequence[float]) -> tuple[float, float] | None:
+    """Return the least and the largest of some values; None where there is none, or a NaN."""
+    if core is not None and _is_column(values):
+        span: tuple[float, float] | None = core.span(values)
+        return span
+    if not values or (math.isnan(sum(values)) and any(map(math.isnan, values))):
+        return None
+    return min(values), max(values)
+
+
+def exact_sum(values: Sequence[float]) -> float:
+    """Return the correctly rounded sum.
+
+    Raises:
+        OverflowError: It is beyond a float.
+        ValueError: There are infinities of both signs.
+    """
+    if core is not None and _is_column(values):
+        total: float = core.whole_sum(values)
+        if math.isfinite(total):
+            return total
+    return math.fsum(values)
+
+
+def edge(values: Sequence[float], low: float, high: float, begin: int, end: int, *, inside: bool) -> int:
+    """Return the index of the first value that is within [low, high], or that is not.
+
+    Args:
+        values: The values; a NaN is not within.
+        low: The lower bound.
+        high: The upper bound.
+        begin: The index to begin with.
+        end: The index to end before; one that is less than `begin` has the values looked at backwards.
+        inside: Whether one within is looked for.
+
+    Returns:
+        The index; -1 where there is none.
+    """
+    if core is not None and _is_column(values):
+        return int(core.edge(values, low, high, int(inside), begin, end))
+    indices = range(begin, end, -1 if end < begin else 1)
+    return next((index for index in indices if (low <= values[index] <= high) is inside), -1)
+
+
 def are_within(values: Sequence[float], most: float) -> bool:
     """Tell whether all values lie between -`most` and `most`, which no NaN does."""
+    if core is not None and _is_column(values):
+        span = span_of(values)
+        return not values or (span is not None and span[1] < most and span[0] > -most)
     # A NaN is neither less nor more than others, and makes the sum NaN.
     return not values or (max(values) < most and min(values) > -most and not math.isnan(sum(values)))
 

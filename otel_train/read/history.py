@@ -10,7 +10,7 @@ from dataclasses import dataclass, field
 
 from otel_train.catalogue import rows
 from otel_train.exceptions import ConfigurationError
-from otel_train.read.curve_points import Points, are_within
+from otel_train.read.curve_points import Points, are_within, exact_sum, span_of
 from otel_train.ring import Fact
 
 LARGEST = 1e300
@@ -152,7 +152,9 @@ class Track:
     def curve(self, key: str) -> Points:
         """Return the points of a key as columns."""
         points = Points(self.steps, self.column(key))
-        return points.where(lambda value: value == value) if math.isnan(sum(points.values)) else points  # noqa: PLR0124
+        if points.values and span_of(points.values) is None:
+            return points.where(lambda value: value == value)  # noqa: PLR0124
+        return points
 
     def finite_curve(self, key: str) -> Points:
         """Return the points of `finite` as columns."""
@@ -258,12 +260,12 @@ def finite_column(values: Sequence[float]) -> Sequence[float]:
 
 def sum_of(values: Sequence[float]) -> tuple[float, int]:
     """Return the sum of some values, and their number."""
-    return math.fsum(values), len(values)
+    return exact_sum(values), len(values)
 
 
 def mean(values: Sequence[float], empty: float = 0.0) -> float:
     """Return the mean of some values, or `empty` where there are none."""
-    return math.fsum(values) / len(values) if values else empty
+    return exact_sum(values) / len(values) if values else empty
 
 
 def first_names(names: Sequence[str]) -> str:

@@ -8,6 +8,7 @@ from collections.abc import Iterator, Sequence
 from operator import truediv
 from typing import Any, cast, overload
 
+from otel_train.read.column_values import row_sums
 from otel_train.read.history import MixInterval
 
 
@@ -86,7 +87,9 @@ class Mix(Sequence[MixInterval]):
     def totals(self) -> array[float]:
         """Return the picks of each interval, of all modalities together, float64 [intervals]."""
         if len(self._totals) != len(self):
-            self._totals = array("d", map(math.fsum, zip(*self.picks, strict=True)))
+            self._totals = (row_sums(self.picks) if self.picks else None) or array(
+                "d", map(math.fsum, zip(*self.picks, strict=True))
+            )
         return self._totals
 
     def drawn(self) -> Mix:

@@ -13,7 +13,7 @@ from bisect import bisect_left
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from typing import NamedTuple, TypeAlias
 
-from otel_train.read.curve_points import Point, Points, are_within
+from otel_train.read.curve_points import Point, Points, are_within, edge, exact_sum, span_of
 
 Stretch: TypeAlias = tuple[float, float]
 """The first and the last step of a stretch."""
@@ -77,9 +77,9 @@ def bins(points: Sequence[Point], low: float, high: float, columns: int) -> list
 
 def _bin(points: Points) -> Bin:
     values = points.values
-    lowest, highest = min(values), max(values)
+    lowest, highest = span_of(values) or (min(values), max(values))
     if max(-lowest, highest) < MOST_ADDED:
-        mean = math.fsum(values) / len(values)
+        mean = exact_sum(values) / len(values)
     else:
         # Parts of all values are added: sums of the largest ones would overflow.
         mean = math.fsum(value / len(values) for value in values)
@@ -153,15 +153,15 @@ def _extremes(points: Points) -> list[Point]:
 def stretches(points: Points, low: float, high: float) -> list[tuple[int, int]]:
     """Return the stretches of a curve outside [low, high]: the indices of the first and last point of each."""
     outside: list[tuple[int, int]] = []
-    if points and low <= min(points.values) and max(points.values) <= high and not math.isnan(sum(points.values)):
-        return outside
-    inside = True
-    for index, value in enumerate(points.values):
-        is_inside = low <= value <= high
-        if not is_inside:
-            begin = index if inside else outside.pop()[0]
-            outside.append((begin, index))
-        inside = is_inside
+    values, stop = points.values, 0
+    while stop < len(values):
+        begin = edge(values, low, high, stop, len(values), inside=False)
+        if begin < 0:
+            break
+        stop = edge(values, low, high, begin, len(values), inside=True)
+        if stop < 0:
+            stop = len(values)
+        outside.append((begin, stop - 1))
     return outside
 
 

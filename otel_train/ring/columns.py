@@ -23,6 +23,8 @@ from otel_train.ring.reader import RingReader
 
 PASS_BYTES = 8 << 20
 """Memory of the file that a pass holds at once."""
+_IN_CACHE = 1 << 11
+"""Records of which all columns are read before the next ones: what is read of them stays in a core's cache."""
 _AROUND = 1 << 16
 """Bytes around a page that the kernel maps with it."""
 _HEAD = Struct("<QqqQ")
@@ -93,11 +95,13 @@ class RingColumns:
         Returns:
             float64 [records] for each index; a count that is none is 0, as in `RingReader.read`.
         """
-        made = [array("d", bytes(8 * len(sequences))) for _ in indices]
+        made = [array("d", [0.0]) * len(sequences) for _ in indices]
         for begin in range(0, len(sequences), self._at_once):
             end = min(len(sequences), begin + self._at_once)
-            for index, out in zip(indices, made, strict=True):
-                _gather(self.reader.mapping, *self._place, sequences, begin, end, _HEAD.size + 8 * index, out)
+            for first in range(begin, end, _IN_CACHE):
+                stop = min(end, first + _IN_CACHE)
+                for index, out in zip(indices, made, strict=True):
+                    _gather(self.reader.mapping, *self._place, sequences, first, stop, _HEAD.size + 8 * index, out)
             self._give_back(sequences[begin], sequences[end - 1] + 1)
         lost = self._overwritten(sequences)
         return [self._plausible(out, index, lost) for index, out in zip(indices, made, strict=True)]
@@ -137,6 +141,9 @@ class RingColumns:
 
 
 def _all_counts(column: array[float], most: float) -> bool:
+    if core is not None:
+        span = core.span(column)
+        return not column or (span is not None and span[1] < most and span[0] > -most)
     # NaN is neither less nor more, and makes the sum NaN.
     return not column or (max(column) < most and min(column) > -most and not math.isnan(sum(column)))
 

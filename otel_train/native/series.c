@@ -1,0 +1,228 @@
+/* Arithmetic on the columns of whole runs, for the tools. The twins: native/series.py. Nothing of this runs in a
+ * training process. */
+#include "core.h"
+
+#include <float.h>
+#include <math.h>
+
+#define MOST_SOURCES 64
+
+/* Take the doubles of some arguments, which are as many each; -1 with an error set. */
+static int take_alike(Numbers *columns, PyObject *const *args, int count)
+{
+    for (int i = 0; i < count; i++)
+        if (numbers_take(columns + i, args[i], 'd', i > 0 ? columns->count : 0) < 0)
+            return -1;
+    return 0;
+}
+
+static void release_all(Numbers *columns, int count)
+{
+    for (int i = 0; i < count; i++)
+        numbers_release(columns + i);
+}
+
+/* Read a float64; false with an error set where it is none. */
+static bool real(PyObject *number, double *value)
+{
+    *value = PyFloat_AsDouble(number);
+    return PyErr_Occurred() == NULL;
+}
+
+PyDoc_STRVAR(span_doc, "span(values): return the least and the largest value; None where there is none, or a NaN.");
+
+static PyObject *span(PyObject *Py_UNUSED(module), PyObject *const *args, Py_ssize_t arg_count)
+{
+    Numbers values = {0};
+    if (check_count(arg_count, 1, "span") < 0 || numbers_take(&values, args[0], 'd', 0) < 0)
+        return NULL;
+    bool known = values.count > 0;
+    double low = known ? values.doubles[0] : 0.0, high = low;
+    for (Py_ssize_t at = 0; at < values.count; at++) {
+        double value = values.doubles[at];
+        low = value < low ? value : low;
+        high = value > high ? value : high;
+        known &= value == value;
+    }
+    numbers_release(&values);
+    return known ? Py_BuildValue("dd", low, high) : Py_NewRef(Py_None);
+}
+
+PyDoc_STRVAR(whole_sum_doc, "whole_sum(values): return the correctly rounded sum; NaN where it is not finite.");
+
+static PyObject *whole_sum(PyObject *Py_UNUSED(module), PyObject *const *args, Py_ssize_t arg_count)
+{
+    Numbers values = {0};
+    if (check_count(arg_count, 1, "whole_sum") < 0 || numbers_take(&values, args[0], 'd', 0) < 0)
+        return NULL;
+    double sum = exact_sum(values.doubles, values.count);
+    numbers_release(&values);
+    return PyFloat_FromDouble(sum);
+}
+
+PyDoc_STRVAR(edge_doc, "edge(values, low, high, inside, begin, end): return the index of the first value from `begin` "
+                       "on that is within [low, high], or is not; before `end`, or backwards after it. -1 without.");
+
+static PyObject *edge(PyObject *Py_UNUSED(module), PyObject *const *args, Py_ssize_t arg_count)
+{
+    Numbers values = {0};
+    double low, high;
+    int64_t inside, begin, end, index = -1;
+    if (check_count(arg_count, 6, "edge") < 0 || !real(args[1], &low) || !real(args[2], &high))
+        return NULL;
+    if (numbers_take(&values, args[0], 'd', 0) < 0)
+        return NULL;
+    if (!whole(args[3], &inside) || !whole(args[4], &begin) || !whole(args[5], &end) || end < -1 ||
+        begin < (end > begin ? 0 : -1) || begin > values.count - (end < begin) || end > values.count) {
+        numbers_release(&values);
+        PyErr_SetString(PyExc_ValueError, "begin and end must be indices");
+        return NULL;
+    }
+    int64_t by = end < begin ? -1 : 1;
+    for (int64_t at = begin; at != end; at += by)
+        if ((low <= values.doubles[at] && values.doubles[at] <= high) == (inside != 0)) {
+            index = at;
+            break;
+        }
+    numbers_release(&values);
+    return PyLong_FromLongLong(index);
+}
+
+PyDoc_STRVAR(scale_doc, "scale(values, factor, out): write the products.");
+
+static PyObject *scale(PyObject *Py_UNUSED(module), PyObject *const *args, Py_ssize_t arg_count)
+{
+    Numbers columns[2] = {0};
+    PyObject *pair[2], *done = NULL;
+    double factor;
+    if (check_count(arg_count, 3, "scale") < 0 || !real(args[1], &factor))
+        return NULL;
+    pair[0] = args[0], pair[1] = args[2];
+    if (take_alike(columns, pair, 2) == 0) {
+        for (Py_ssize_t at = 0; at < columns->count; at++)
+            columns[1].doubles[at] = factor * columns[0].doubles[at];
+        done = Py_NewRef(Py_None);
+    }
+    release_all(columns, 2);
+    return done;
+}
+
+PyDoc_STRVAR(divide_doc, "divide(values, below, none): divide in place; `none` where nothing is below.");
+
+static PyObject *divide(PyObject *Py_UNUSED(module), PyObject *const *args, Py_ssize_t arg_count)
+{
+    Numbers columns[2] = {0};
+    PyObject *done = NULL;
+    double none;
+    if (check_count(arg_count, 3, "divide") < 0 || !real(args[2], &none))
+        return NULL;
+    if (take_alike(columns, args, 2) == 0) {
+        for (Py_ssize_t at = 0; at < columns->count; at++) {
+            double above = columns[0].doubles[at], below = columns[1].doubles[at];
+            columns[0].doubles[at] = below != 0.0 ? above / below : none;
+        }
+        done = Py_NewRef(Py_None);
+    }
+    release_all(columns, 2);
+    return done;
+}
+
+PyDoc_STRVAR(peaks_doc, "peaks(values, sign, none): have each reduced peak as it is, in place.");
+
+static PyObject *peaks(PyObject *Py_UNUSED(module), PyObject *const *args, Py_ssize_t arg_count)
+{
+    Numbers values = {0};
+    double sign, none;
+    if (check_count(arg_count, 3, "peaks") < 0 || !real(args[1], &sign) || !real(args[2], &none))
+        return NULL;
+    if (numbers_take(&values, args[0], 'd', 0) < 0)
+        return NULL;
+    for (Py_ssize_t at = 0; at < values.count; at++) {
+        double value = values.doubles[at];
+        values.doubles[at] = value == -INFINITY ? none : sign * (value == -DBL_MAX ? -INFINITY : value);
+    }
+    numbers_release(&values);
+    return Py_NewRef(Py_None);
+}
+
+PyDoc_STRVAR(name_peaks_doc, "name_peaks(values, ranks): have NaN as the rank of each peak that nobody has, in place.");
+
+static PyObject *name_peaks(PyObject *Py_UNUSED(module), PyObject *const *args, Py_ssize_t arg_count)
+{
+    Numbers columns[2] = {0};
+    PyObject *done = NULL;
+    if (check_count(arg_count, 2, "name_peaks") < 0)
+        return NULL;
+    if (take_alike(columns, args, 2) == 0) {
+        for (Py_ssize_t at = 0; at < columns->count; at++)
+            if (columns[0].doubles[at] == -INFINITY)
+                columns[1].doubles[at] = NAN;
+        done = Py_NewRef(Py_None);
+    }
+    release_all(columns, 2);
+    return done;
+}
+
+PyDoc_STRVAR(own_sums_doc, "own_sums(values): have NaN for each negative zero, in place.");
+
+static PyObject *own_sums(PyObject *Py_UNUSED(module), PyObject *const *args, Py_ssize_t arg_count)
+{
+    Numbers values = {0};
+    if (check_count(arg_count, 1, "own_sums") < 0 || numbers_take(&values, args[0], 'd', 0) < 0)
+        return NULL;
+    for (Py_ssize_t at = 0; at < values.count; at++)
+        if (values.doubles[at] == 0.0 && signbit(values.doubles[at]))
+            values.doubles[at] = NAN;
+    numbers_release(&values);
+    return Py_NewRef(Py_None);
+}
+
+PyDoc_STRVAR(row_sums_doc, "row_sums(rows, width, columns, out): write the correctly rounded sum of each row of "
+                           "columns beside each other; return whether all are finite.");
+
+static PyObject *row_sums(PyObject *Py_UNUSED(module), PyObject *const *args, Py_ssize_t arg_count)
+{
+    Numbers columns = {0}, out = {0};
+    double row[MOST_SOURCES];
+    int64_t rows, width;
+    PyObject *done = NULL;
+    if (check_count(arg_count, 4, "row_sums") < 0)
+        return NULL;
+    if (!whole(args[0], &rows) || !whole(args[1], &width) || rows < 0 || width < 1 || width > MOST_SOURCES ||
+        rows > PY_SSIZE_T_MAX / 8 / width) {
+        PyErr_SetString(PyExc_ValueError, "too many rows or sources");
+        return NULL;
+    }
+    if (numbers_take(&columns, args[2], 'd', (Py_ssize_t)(rows * width)) == 0 &&
+        numbers_take(&out, args[3], 'd', (Py_ssize_t)rows) == 0) {
+        bool finite = true;
+        for (int64_t at = 0; at < rows; at++) {
+            for (int64_t j = 0; j < width; j++)
+                row[j] = columns.doubles[j * rows + at];
+            out.doubles[at] = exact_sum(row, (Py_ssize_t)width);
+            finite &= isfinite(out.doubles[at]) != 0;
+        }
+        done = PyBool_FromLong(finite);
+    }
+    numbers_release(&columns);
+    numbers_release(&out);
+    return done;
+}
+
+static PyMethodDef functions[] = {
+    {"divide", (PyCFunction)(void (*)(void))divide, METH_FASTCALL, divide_doc},
+    {"edge", (PyCFunction)(void (*)(void))edge, METH_FASTCALL, edge_doc},
+    {"name_peaks", (PyCFunction)(void (*)(void))name_peaks, METH_FASTCALL, name_peaks_doc},
+    {"own_sums", (PyCFunction)(void (*)(void))own_sums, METH_FASTCALL, own_sums_doc},
+    {"peaks", (PyCFunction)(void (*)(void))peaks, METH_FASTCALL, peaks_doc},
+    {"row_sums", (PyCFunction)(void (*)(void))row_sums, METH_FASTCALL, row_sums_doc},
+    {"scale", (PyCFunction)(void (*)(void))scale, METH_FASTCALL, scale_doc},
+    {"span", (PyCFunction)(void (*)(void))span, METH_FASTCALL, span_doc},
+    {"whole_sum", (PyCFunction)(void (*)(void))whole_sum, METH_FASTCALL, whole_sum_doc},
+    {NULL, NULL, 0, NULL},
+};
+
+int add_series(PyObject *module)
+{
+    return PyModule_AddFunctions(module, functions);
+}

@@ -1,0 +1,31 @@
+"""Arithmetic on columns: the core's and its twin's results are the same."""
+
+from __future__ import annotations
+
+import math
+from array import array
+
+from hypothesis import given
+from hypothesis import strategies as st
+
+from otel_train.read.column_values import row_sums
+from otel_train.read.curve_points import Points, are_within, edge, exact_sum, span_of
+
+numbers = st.lists(st.one_of(st.floats(), st.sampled_from([0.0, -0.0, 1.0, 0.1, 1e300, -1e300, math.inf])), max_size=9)
+
+
+@given(numbers, st.floats(allow_nan=False), st.floats(allow_nan=False), st.integers(0, 9), st.integers(-1, 9))
+def test_columns_equal_lists(values: list[float], low: float, high: float, begin: int, end: int) -> None:
+    """Whatever is in a column, the core computes what Python does of a list; a list is never given to it."""
+    column = array("d", values)
+    assert repr(span_of(column)) == repr(span_of(values))
+    assert are_within(column, 1e300) == are_within(values, 1e300)
+    assert repr(list(Points(column, column).scaled(0.1).values)) == repr([0.1 * value for value in values])
+    if math.isfinite(sum(map(abs, values))):
+        assert repr(exact_sum(column)) == repr(math.fsum(values))
+        assert [repr(total) for total in row_sums([column, column[::-1]]) or ()] == [
+            repr(math.fsum(row)) for row in zip(values, reversed(values), strict=True)
+        ]
+    bounds = (begin, min(end, len(values))) if begin < len(values) else (len(values) - 1, -1)
+    for inside in (False, True):
+        assert edge(column, low, high, *bounds, inside=inside) == edge(values, low, high, *bounds, inside=inside)
