@@ -111,14 +111,22 @@ def row_sums(columns: Sequence[array[float]]) -> array[float] | None:
 def _divergence_of(
     read: Columns, _peaks: int, _ranks: int | None, counts: int, targets: int, width: int
 ) -> array[float]:
-    of_counts, of_targets = read(range(counts, counts + width)), read(range(targets, targets + width))
+    indices = range(counts, counts + width), range(targets, targets + width)
     if core is None or not 1 <= width <= MOST_SOURCES:
-        rows = zip(zip(*of_counts, strict=True), zip(*of_targets, strict=True), strict=True)
+        rows = zip(*(zip(*read(of_one), strict=True) for of_one in indices), strict=True)
         return array("d", [computations.divergence(*row) for row in rows])
-    length = len(of_counts[0])
-    out = array("d", bytes(8 * length))
-    core.divergences(length, width, beside(of_counts), beside(of_targets), out)
+    counted, aimed = (_read_beside(read, of_one) for of_one in indices)
+    out = array("d", [0.0]) * (len(counted) // width)
+    core.divergences(len(out), width, counted, aimed, out)
     return out
+
+
+def _read_beside(read: Columns, indices: range) -> array[float]:
+    """Return columns as `beside` does, with each let go of as soon as it is copied."""
+    columns, joined = read(indices)[::-1], array("d")
+    while columns:
+        joined.frombytes(memoryview(columns.pop()).cast("B"))
+    return joined
 
 
 def beside(columns: Iterable[array[float]]) -> array[float]:
@@ -158,12 +166,13 @@ def _peak_rank(read: Columns, peaks: int, ranks: int | None, index: int) -> arra
 
 
 def _alike(read: Columns, _peaks: int, _ranks: int | None, count: int, start: int, stop: int) -> array[float]:
-    counts, signs = _one(read, count), read(range(start, stop))
+    counts = _one(read, count)
     if core is not None and 1 <= stop - start <= MOST_SOURCES:
-        out = array("d", bytes(8 * len(counts)))
-        core.alikes(len(counts), stop - start, counts, beside(signs), out)
+        signs = _read_beside(read, range(start, stop))
+        out = array("d", [0.0]) * len(counts)
+        core.alikes(len(counts), stop - start, counts, signs, out)
         return out
-    rows = zip(counts, *signs, strict=True)
+    rows = zip(counts, *read(range(start, stop)), strict=True)
     return array("d", [computations.alike(0, 1, 1 + stop - start, row, (), ()) for row in rows])
 
 
