@@ -118,8 +118,12 @@ def test_wrong_field_is_told(client: HttpClient, caplog: pytest.LogCaptureFixtur
         (415, {"content_type": ""}),
         (415, {"Content_Encoding": "br"}),
     ],
-    ids=lambda value: str(value)[:40],
-)
+    ids=[
+        "no protobuf", "no json", "no gzip", "cut gzip", "many members", "other token", "no token", "web page",
+        "other path", "get", "preflight", "large", "large in chunks", "large when unpacked", "text", "two types",
+        "no type", "brotli",
+    ],
+)  # fmt: skip
 def test_refusal_says_why(client: HttpClient, status: int, request_: dict[str, Any]) -> None:
     """What can't be taken has its status, and a google.rpc.Status in the request's form; the next is taken."""
     answer = client.send(**{"Authorization": TOKEN, **request_})
