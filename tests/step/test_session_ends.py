@@ -79,6 +79,7 @@ def test_forked_children_end_cleanly(tmp_path: Path) -> None:
         assert (done.returncode, done.stdout.strip()) == (0, "3"), done.stderr
         assert (reader.progress.step, reader.progress.closed) == (3, False)
         assert "Traceback" not in done.stderr
+        wait_until(lambda: bool(receiver.points), 60, "a sidecar that has begun")
         with (tmp_path / LOCK_NAME).open("a") as lock:
             fcntl.flock(lock, fcntl.LOCK_EX)  # the sidecar leaves it when it has sent everything
     assert len(receiver.values("loss")) == 2  # the first and the last of the rank itself
