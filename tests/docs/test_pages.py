@@ -12,6 +12,7 @@ import pytest
 
 import otel_train
 from otel_train import ledger, mixing
+from otel_train.bridge.inbox_store import SCHEMA_VERSION
 from otel_train.ring import file_format
 from otel_train.step.environment import Environment, store_outlives_ranks
 
@@ -127,3 +128,10 @@ def test_ring_page_has_the_format() -> None:
     assert f"`{empty.record_struct.format.removesuffix('0d')}`" in page
     assert f"{empty.record_size} + 8 x values bytes" in page.replace("\n", " ").replace("\u00d7", "x")
     assert re.findall(r"^\| (\d), ", page, re.MULTILINE) == [str(int(kind)) for kind in file_format.Kind]
+
+
+def test_upgrades_name_present_versions() -> None:
+    """The page on upgrading has the versions of ring files and inboxes that the code writes."""
+    text = (DOCS / "compatibility.md").read_text(encoding="utf-8")
+    versions = re.findall(r"^\| (?:a ring file|the bridge's inbox) \| (\d+),", text, re.MULTILINE)
+    assert versions == [str(file_format.VERSION), str(SCHEMA_VERSION)]
