@@ -26,7 +26,7 @@ from pathlib import Path
 
 ROOT = Path(__file__).parents[1]
 UV = str(Path(sys.executable).with_name("uv"))
-EXTRAS = ("train", "bridge", "render", "inspect")
+EXTRAS = ("train", "bridge", "render", "inspect", "workspace")
 TEST_TOOLS = ("hypothesis", "pytest", "pytest-timeout", "trustme")
 # Each package that we depend on is used by one of these. What starts whole jobs or services by the dozen runs with the
 # newest packages only: it tests processes, not libraries.
