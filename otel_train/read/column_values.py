@@ -25,7 +25,7 @@ def series_values(layout: Layout, index: int, read: Columns, *, with_ranks: bool
     Args:
         layout: The layout of the records' values.
         index: The index in its `series`, of one whose value is a number.
-        read: Gives the columns of the values at some indices, sums first.
+        read: Gives the columns of the values at some indices, sums first; they are changed.
         with_ranks: Whether the records are the cluster's, which name the ranks of the peaks.
 
     Returns:

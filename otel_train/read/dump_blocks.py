@@ -127,7 +127,8 @@ class RingBlocks:
         function = self._layout.computation(index)
         if function.func is computations.slice_of or (function.func is computations.peak_rank and not with_ranks):
             return [None] * records
-        column = series_values(self._layout, index, lambda span: [read[at] for at in span], with_ranks=with_ranks)
+        # The core computes in place: other keys are made of the same columns.
+        column = series_values(self._layout, index, lambda span: [read[at][:] for at in span], with_ranks=with_ranks)
         if not math.isnan(sum(column)):
             return column
         # A NaN is no value, or the value that was logged.

@@ -86,6 +86,7 @@ def write(directory: Path, events: list[str], numbers: Sequence[float]) -> None:
 
 @example(events=["step", "logged ahead", "step", "step", "step"], last=1, of_time=False, numbers=[1.0])
 @example(events=["step", "step", "step", "reduced", "step", "step", "step"], last=3, of_time=False, numbers=[1.0])
+@example(events=["step", "step"], last=0, of_time=False, numbers=[-math.inf])
 @given(events=st.lists(EVENTS, min_size=1, max_size=30), last=st.integers(0, 9), of_time=st.booleans(), numbers=NUMBERS)
 def test_bisection_loses_no_record(events: list[str], last: int, of_time: bool, numbers: list[float]) -> None:
     """A part of a run is what a reading of the whole run has of it, whatever the order of its records."""
