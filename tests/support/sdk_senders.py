@@ -63,7 +63,7 @@ def _java_command() -> list[str]:
 def _rust_command() -> list[str]:
     """Build the Rust program and return its command."""
     shutil.copytree(SOURCES / "rust", FOLDER / "rust", dirs_exist_ok=True)
-    _build("cargo", "build", "--quiet", "--locked", cwd="rust")
+    _build("cargo", "build", "--quiet", cwd="rust")
     return [str(FOLDER / "rust" / "target" / "debug" / "sdk-sender")]
 
 
