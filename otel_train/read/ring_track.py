@@ -5,26 +5,24 @@ from __future__ import annotations
 import math
 from array import array
 from bisect import bisect_left
-from collections import OrderedDict
-from collections.abc import Iterable, Iterator, MutableSequence, Sequence
+from collections.abc import Iterable, Sequence
 from operator import lt
 from typing import Any
 
 from otel_train.catalogue import computations
 from otel_train.read.column_values import series_values
-from otel_train.read.history import LazyValues, Track, finite_column, sum_of
+from otel_train.read.gathered_values import GatheredValues
+from otel_train.read.history import Track
 from otel_train.ring import Record
 from otel_train.ring.columns import Heads, RingColumns
 
-MOST_KEPT = 3
-"""Columns that are kept for the next who asks."""
 _GLANCE = 256
 """Records that are looked at first to see whether a key has values."""
 _Late = dict[str, dict[int, float]]
 """Late values by key and step."""
 
 
-class RingValues(LazyValues):
+class RingValues(GatheredValues):
     """The columns of one kind of a ring's records by wandb key, float64 [steps] each.
 
     Args:
@@ -38,6 +36,7 @@ class RingValues(LazyValues):
     def __init__(
         self, columns: RingColumns, steps: array[int], sequences: array[int], late: _Late, *, with_ranks: bool
     ) -> None:
+        super().__init__()
         self._columns, self._with_ranks = columns, with_ranks
         self._steps, self._late = steps, late
         absent = [at for at, sequence in enumerate(sequences) if sequence < 0]
@@ -48,42 +47,13 @@ class RingValues(LazyValues):
             self._sequences = array("q", [sequence for sequence in sequences if sequence >= 0])
         self._layout = columns.reader.base_layout
         self._indices = {key: index for index, key in enumerate(self._layout.keys) if key is not None}
-        self._given: dict[str, MutableSequence[float]] = {}
-        """Columns that were set."""
-        self._sums: dict[str, tuple[float, int]] = {}
         self._keys: dict[str, None] | None = None
-        self._kept: OrderedDict[str, array[float]] = OrderedDict()
-
-    def __getitem__(self, key: str) -> MutableSequence[float]:
-        if key in self._given:
-            return self._given[key]
-        if key not in self._kept:
-            if key not in self._indices and key not in self._late:
-                raise KeyError(key)
-            self._kept[key] = self._column(key)
-            if len(self._kept) > MOST_KEPT:
-                self._kept.popitem(last=False)
-        self._kept.move_to_end(key)
-        return self._kept[key]
-
-    def __setitem__(self, key: str, column: MutableSequence[float]) -> None:
-        self._given[key] = column
-        self._names()[key] = None
 
     def __delitem__(self, key: str) -> None:
-        del self._names()[key]
-        self._given[key] = array("d", [math.nan]) * len(self._steps)
+        del self.names()[key]
+        self.given[key] = array("d", [math.nan]) * len(self._steps)
 
-    def __iter__(self) -> Iterator[str]:
-        return iter(self._names())
-
-    def __len__(self) -> int:
-        return len(self._names())
-
-    def __contains__(self, key: object) -> bool:
-        return key in self._names()
-
-    def _names(self) -> dict[str, None]:
+    def names(self) -> dict[str, None]:
         """Return the keys of which any record has a value."""
         if self._keys is None:
             own = [key for key, index in self._indices.items() if self._has_values(index)]
@@ -101,20 +71,21 @@ class RingValues(LazyValues):
     def newest(self, key: str) -> float:
         """Return the newest value of a key, NaN where there is none."""
         index = self._indices.get(key)
-        if index is not None and not (self._absent or key in self._late or key in self._given or key in self._kept):
+        if index is not None and not (self._absent or key in self._late or key in self.given or key in self.kept):
             for value in reversed(self._values(index, self._sequences[-_GLANCE:])):
                 if not math.isnan(value):
                     return value
-        return next((value for value in reversed(self.get(key, ())) if not math.isnan(value)), math.nan)
+        return super().newest(key)
 
-    def finite_sum(self, key: str) -> tuple[float, int]:
-        """Return the sum of a key's finite values, and their number."""
-        if key not in self._sums or key in self._given:
-            self._sums[key] = sum_of(finite_column(self.get(key, ())))
-        return self._sums[key]
+    def gather(self, key: str) -> array[float]:
+        """Return the column of a key, NaN for each step without a value.
 
-    def _column(self, key: str) -> array[float]:
+        Raises:
+            KeyError: There is no such key.
+        """
         index = self._indices.get(key)
+        if index is None and key not in self._late:
+            raise KeyError(key)
         if index is None:
             column = array("d", [math.nan]) * len(self._steps)
         else:

@@ -5,14 +5,12 @@ from __future__ import annotations
 import math
 from array import array
 from bisect import bisect_left
-from collections import OrderedDict
-from collections.abc import Iterator, MutableSequence
+from collections.abc import MutableSequence
 
-from otel_train.read.history import LazyValues, Track, finite_column, sum_of
+from otel_train.read.gathered_values import GatheredValues
+from otel_train.read.history import Track
 from otel_train.read.row_spool import ABSENT, ABSENT_BITS, RowSpool
 
-MOST_KEPT = 3
-"""Columns that are kept for the next who asks."""
 _OWN, _SINCE = "own", "since"
 """Columns of the order: when the row came that gives a step its values, and from when on others are merged into it."""
 
@@ -74,7 +72,7 @@ class SpooledOrder:
         return track
 
 
-class SpooledValues(LazyValues):
+class SpooledValues(GatheredValues):
     """Columns by wandb key, float64 [steps] each.
 
     Args:
@@ -85,53 +83,25 @@ class SpooledValues(LazyValues):
     """
 
     def __init__(self, spool: RowSpool, rows: array[int], late: list[tuple[int, int, bool]]) -> None:
+        super().__init__()
         self._spool, self._rows, self._late = spool, rows, late
         self._is_plain = rows == array("q", range(len(spool)))
         self._keys = spool.keys()
-        self._given: dict[str, MutableSequence[float]] = {}
-        """Columns that were set."""
-        self._sums: dict[str, tuple[float, int]] = {}
-        self._kept: OrderedDict[str, array[float]] = OrderedDict()
+
+    def names(self) -> dict[str, None]:
+        """Return the keys, in the order in which they came."""
+        return self._keys
 
     def __getitem__(self, key: str) -> MutableSequence[float]:
-        if key not in self._keys:
+        if key not in self._keys:  # it may have been removed
             raise KeyError(key)
-        if key in self._given:
-            return self._given[key]
-        if key not in self._kept:
-            self._kept[key] = self._column(key)
-            if len(self._kept) > MOST_KEPT:
-                self._kept.popitem(last=False)
-        self._kept.move_to_end(key)
-        return self._kept[key]
-
-    def __setitem__(self, key: str, column: MutableSequence[float]) -> None:
-        self._given[key] = column
-        self._keys[key] = None
+        return super().__getitem__(key)
 
     def __delitem__(self, key: str) -> None:
         del self._keys[key]
 
-    def __iter__(self) -> Iterator[str]:
-        return iter(self._keys)
-
-    def __len__(self) -> int:
-        return len(self._keys)
-
-    def __contains__(self, key: object) -> bool:
-        return key in self._keys
-
-    def newest(self, key: str) -> float:
-        """Return the newest value of a key, NaN where there is none."""
-        return next((value for value in reversed(self.get(key, ())) if not math.isnan(value)), math.nan)
-
-    def finite_sum(self, key: str) -> tuple[float, int]:
-        """Return the sum of a key's finite values, and their number."""
-        if key not in self._sums or key in self._given:
-            self._sums[key] = sum_of(finite_column(self.get(key, ())))
-        return self._sums[key]
-
-    def _column(self, key: str) -> array[float]:
+    def gather(self, key: str) -> array[float]:
+        """Return the column of a key, with what was merged."""
         raw = self._spool.column(key)
         if self._is_plain:
             return raw

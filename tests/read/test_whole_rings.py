@@ -126,7 +126,7 @@ def test_memory_is_that_of_columns(tmp_path: Path, monkeypatch: pytest.MonkeyPat
     track = WholeRings(tmp_path).history.cluster
     read = [id(track.column(key)) for key in track.values]
     assert len(read) > 30
-    kept = track.values._kept  # type: ignore[attr-defined]
+    kept = track.values.kept  # type: ignore[attr-defined]
     assert len(kept) == 3
 
 
