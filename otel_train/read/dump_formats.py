@@ -62,11 +62,18 @@ def write_dump(dump: Dump, form: str, out: Path | None) -> None:
 
 @contextmanager
 def _whole(path: Path) -> Iterator[Path]:
-    """Yield the name of a file that replaces `path` once the block has written it."""
-    part = path.with_name(f".{path.name}.{os.getpid()}.part")
+    """Yield the name of a file that replaces `path` once the block has written it.
+
+    A link stays and its target is replaced; what is no regular file, a pipe or a device, is written as it is.
+    """
+    target = path.resolve()
+    if target.exists() and not target.is_file():
+        yield target
+        return
+    part = target.with_name(f".{target.name}.{os.getpid()}.part")
     try:
         yield part
-        part.replace(path)
+        part.replace(target)
     finally:
         part.unlink(missing_ok=True)
 

@@ -5,6 +5,7 @@ from __future__ import annotations
 import csv
 import json
 import math
+import os
 import subprocess
 import sys
 from pathlib import Path
@@ -141,6 +142,21 @@ def test_closed_pipe_ends_quietly(tmp_path: Path) -> None:
     command = f"{sys.executable} -m otel_train dump {tmp_path} | head -n 1"
     run = subprocess.run(["bash", "-c", command], capture_output=True, text=True, timeout=60, check=True)
     assert (len(run.stdout.splitlines()), run.stderr) == (1, "")
+
+
+@pytest.mark.parametrize("form", ["jsonl", "csv"])
+def test_only_files_are_replaced(form: str, tmp_path: Path) -> None:
+    """A pipe, and so a device, gets the bytes and stays what it is; a link stays and its file is replaced."""
+    write_job(tmp_path, 1, 2)
+    pipe, link, file = (tmp_path / name for name in ("pipe", "link", "file"))
+    os.mkfifo(pipe)
+    link.symlink_to(file)
+    file.write_bytes(b"old")
+    reader = os.open(pipe, os.O_RDONLY | os.O_NONBLOCK)
+    results = [dump(tmp_path, "--format", form, "--out", out).exit_code for out in (pipe, link)]
+    assert (results, pipe.is_fifo(), link.is_symlink()) == ([0, 0], True, True)
+    assert os.read(reader, 2**16) == file.read_bytes() != b"old"
+    os.close(reader)
 
 
 @pytest.mark.parametrize(
