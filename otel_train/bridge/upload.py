@@ -12,6 +12,7 @@ import tempfile
 import time
 from collections.abc import Callable, Iterator
 from concurrent.futures import ThreadPoolExecutor
+from contextlib import contextmanager, nullcontext
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
@@ -27,6 +28,8 @@ from otel_train.paths import absolute
 
 SYNCED_SUFFIX = ".synced"
 """Suffix that wandb appends to the name of a file to mark it as uploaded."""
+UPLOAD_LOCK_FILE = "sync.lock"
+"""File of the state directory that is locked while its files are uploaded."""
 FINISH_SECONDS = 600.0
 """Seconds that the server may take for the rows of a run."""
 CONFIRM_SECONDS = 30.0
@@ -148,24 +151,45 @@ def upload(state_dir: Path, project: str, tell: Callable[[str], None], *, dry_ru
 
     Raises:
         BridgeError: The server does not answer, refuses the key, or does not take the rows; what it has stays there,
-            and the next call goes on from it.
+            and the next call goes on from it; or another call is at work.
     """
     state_dir = absolute(state_dir)
-    closed, left = closed_segments(state_dir)
-    for run_id, segments in closed.items():
-        rows = list(_unique_rows(segments))
-        of = f"run {segments[0].name or run_id}: {len(rows)} rows in {len(segments)} files"
-        if dry_run:
-            tell(f"{of} would be uploaded")
-            continue
-        fresh = _upload_run(segments, project, rows)
-        for segment in segments:
-            segment.marker.touch()
-        tell(f"{of}, {fresh} of them new to the server")
+    with nullcontext() if dry_run else _only_upload(state_dir):
+        closed, left = closed_segments(state_dir)
+        for run_id, segments in closed.items():
+            rows = list(_unique_rows(segments))
+            of = f"run {segments[0].name or run_id}: {len(rows)} rows in {len(segments)} files"
+            if dry_run:
+                tell(f"{of} would be uploaded")
+                continue
+            fresh = _upload_run(segments, project, rows)
+            for segment in segments:
+                segment.marker.touch()
+            tell(f"{of}, {fresh} of them new to the server")
     if left:
         tell(f"{left} files are still written; they are uploaded by a later call, when their runs are finished")
     if not closed and not left:
         tell("everything is uploaded")
+
+
+@contextmanager
+def _only_upload(state_dir: Path) -> Iterator[None]:
+    """Keep other uploads of a state directory out: of two at once, each would send rows that the other one sends.
+
+    Raises:
+        BridgeError: Another upload is at work.
+        OSError: The directory can't be written to.
+    """
+    if not state_dir.is_dir():  # whoever reads it says so
+        yield
+        return
+    with (state_dir / UPLOAD_LOCK_FILE).open("ab") as lock:
+        try:
+            fcntl.flock(lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
+        except BlockingIOError:
+            why = f"another sync uploads the files of {state_dir}; call it again when that has ended"
+            raise BridgeError(why) from None
+        yield
 
 
 def _unique_rows(segments: list[Segment]) -> Iterator[HistoryRow]:

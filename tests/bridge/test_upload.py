@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import fcntl
 from http import HTTPStatus
 from pathlib import Path
 from typing import Any
@@ -10,7 +11,7 @@ import pytest
 
 from otel_train.bridge import wandb_files
 from otel_train.bridge.safe_names import safe_id
-from otel_train.bridge.upload import closed_segments
+from otel_train.bridge.upload import UPLOAD_LOCK_FILE, closed_segments
 from otel_train.bridge.wandb_rows import STEP_KEY
 from tests.support.bridge_processes import BridgeProcess
 from tests.support.commands import run_otel_train
@@ -56,6 +57,22 @@ def test_interrupted_upload_goes_on(server: FakeWandb, start: Any) -> None:
     file.with_name(f"{file.name}.synced").unlink()
     assert "0 of them new" in run_otel_train("sync", bridge.state, **server.environment).stdout
     assert server.steps(safe_id(run_id)) == [1, 2]
+
+
+def test_second_upload_is_refused(server: FakeWandb, start: Any) -> None:
+    """While one call uploads, another one says so and sends nothing: each would send the other one's rows again."""
+    bridge = start()
+    bridge.send(step_request(1))
+    bridge.wait(1)
+    bridge.stop()
+    with (bridge.state / UPLOAD_LOCK_FILE).open("ab") as lock:
+        fcntl.flock(lock, fcntl.LOCK_EX)
+        second = run_otel_train("sync", bridge.state, **server.environment)
+        assert run_otel_train("sync", bridge.state, "--dry-run").returncode == 0
+    assert (second.returncode, server.requests) == (1, 0)
+    assert f"another sync uploads the files of {bridge.state}" in second.stderr
+    assert run_otel_train("sync", bridge.state, **server.environment).returncode == 0
+    assert server.steps("run") == [1]
 
 
 @pytest.mark.faults
