@@ -33,10 +33,13 @@ OTHER = "_OTHER"
 
 # What Prometheus, Mimir, Cortex, Thanos, VictoriaMetrics, some vendors and our bridge say.
 _TEXTS: tuple[tuple[str, Refusal], ...] = (
-    (r"duplicate|already (exists|received)", Refusal.DUPLICATE),
-    (r"future|too (new|far ahead)|ahead of (the )?(clock|current|now)", Refusal.TOO_NEW),
-    (r"too old|out[ -]of[ -]order|too far (back|behind|in the past)|older than", Refusal.TOO_OLD),
-    (r"out[ -]of[ -]bounds?|outside (of )?(the )?(time|accept|allowed)", Refusal.OUT_OF_BOUNDS),
+    (r"duplicate|already (exists|received|stored|ingested)|(different|conflicting) value", Refusal.DUPLICATE),
+    (r"future|too (new|far ahead)|\bahead of\b|newer than (the )?(allowed|clock|current|now|server)", Refusal.TOO_NEW),
+    (
+        r"too[ -]old|stale|out[ -]of[ -]order|too far (back|behind)|in (the )?past\b|\bolder\b|retention|expired",
+        Refusal.TOO_OLD,
+    ),
+    (r"out[ -]of[ -](bounds?|range)|outside (of )?(the )?(time|accept|allowed)", Refusal.OUT_OF_BOUNDS),
     (r"too large|larger than|message size", Refusal.TOO_LARGE),
     (r"too (many|long)|limit|(more|longer) than|exceed|max-series|cardinality|quota", Refusal.LIMIT),
 )

@@ -19,10 +19,16 @@ from otel_train.refusals import Refusal, refusal_of
         ("the sample has been rejected because another sample with a more recent timestamp: out-of-order", "too_old"),
         ("per-user series limit of 150000 exceeded (err-mimir-max-series-per-user)", Refusal.LIMIT),
         ("the run has too many series (--max-series), or the step too many points", Refusal.LIMIT),
+        ("the same timestamp, but a different value, is already stored", Refusal.DUPLICATE),
+        ("timestamp is ahead of the server's clock", Refusal.TOO_NEW),
+        ("points newer than now+10m are not accepted", Refusal.TOO_NEW),
+        ("sample timestamp too far in past", Refusal.TOO_OLD),
+        ("timestamp is outside of the retention period", Refusal.TOO_OLD),
+        ("timestamp out of range", Refusal.OUT_OF_BOUNDS),
         ("received metric whose label value is not UTF-8", Refusal.INVALID),
         ("", Refusal.INVALID),
     ],
 )
 def test_text_gives_reason(text: str, reason: str) -> None:
-    """Words of Prometheus, Mimir and our bridge; any other text gives the reason of its status."""
+    """Words of Prometheus, Mimir, our bridge and others; any other text gives the reason of its status."""
     assert refusal_of(text, Refusal.INVALID) == reason

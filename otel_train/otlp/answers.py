@@ -210,7 +210,9 @@ def of_success(content: bytes, kind: str) -> Answer:
         content: The answer's body.
         kind: Its content type; empty for gRPC.
     """
-    if kind and content.strip() and (_WEB_PAGE.search(kind) or content.lstrip(_BEFORE_TEXT)[:1] == b"<"):
+    if not content.strip():  # an empty one, which some call JSON
+        return TAKEN
+    if kind and (_WEB_PAGE.search(kind) or content.lstrip(_BEFORE_TEXT)[:1] == b"<"):
         text = f"{kind}: {one_line(content[:200].decode(errors='replace'))}"
         return Answer(verdict=Verdict.WAIT, cause=WEB_PAGE, text=text, advice=_NO_RECEIVER)
     response: Any = ExportMetricsServiceResponse()
