@@ -19,6 +19,7 @@ from typing import Any
 
 from otel_train.bridge.errors import BridgeError, WandbFileError
 from otel_train.bridge.inbox import LOCK_FILE, SealedRow
+from otel_train.bridge.inbox_store import INBOX_FILE
 from otel_train.bridge.run_end import NO_END, RESERVED, RunEnd
 from otel_train.bridge.wandb_environment import neutral
 from otel_train.bridge.wandb_file import SUFFIX, WANDB_FOLDER, HistoryRow, TransactionLog, history_row
@@ -109,6 +110,8 @@ def closed_segments(state_dir: Path) -> tuple[dict[str, list[Segment]], int]:
     """
     folder = state_dir / WANDB_FOLDER
     if not folder.is_dir():
+        if (state_dir / INBOX_FILE).exists():  # a bridge's, which has had no run yet
+            return {}, 0
         raise BridgeError(f"{state_dir} holds no {WANDB_FOLDER} folder; give the bridge's --state directory")
     running = _bridge_runs(state_dir)
     segments = [
@@ -180,7 +183,7 @@ def _only_upload(state_dir: Path) -> Iterator[None]:
         BridgeError: Another upload is at work.
         OSError: The directory can't be written to.
     """
-    if not state_dir.is_dir():  # whoever reads it says so
+    if not (state_dir / WANDB_FOLDER).is_dir():  # nothing is sent, and it may be anybody's directory
         yield
         return
     with (state_dir / UPLOAD_LOCK_FILE).open("ab") as lock:

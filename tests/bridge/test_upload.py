@@ -127,3 +127,9 @@ def test_missing_folder_is_an_error(tmp_path: Path, server: FakeWandb) -> None:
     answer = run_otel_train("sync", tmp_path / "nosuch", **server.environment)
     assert (answer.returncode, answer.stderr.count("\n")) == (1, 1)
     assert "nosuch holds no wandb folder" in answer.stderr
+
+
+def test_bridge_without_runs_is_uploaded(start: Any) -> None:
+    """The state directory of a bridge that has had no run yet is no error: there is nothing to upload."""
+    answer = run_otel_train("sync", start().state)
+    assert (answer.returncode, answer.stdout) == (0, "everything is uploaded\n")
