@@ -54,7 +54,7 @@ class Repeats:
             last is not None
             and last.step == new.step
             and last.time_ns != new.time_ns
-            and last.values == values
+            and values.items() <= last.values.items()  # deltas of which there are none are left out
             and len(values) == len(taken)
         ):
             return True

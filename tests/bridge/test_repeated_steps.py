@@ -63,6 +63,16 @@ def test_new_amounts_are_rows(inbox: Inbox, options: dict[str, Any]) -> None:
     assert len(inbox.reader.rows("run")) == 2
 
 
+def test_absent_amounts_are_no_row(inbox: Inbox) -> None:
+    """An SDK of delta sums and histograms leaves out those without a new amount: the gauges alone are no other row."""
+    inbox.add(decode(collection(1, 1, LOSS, delta=True, histogram="time", counted=False)).points, 1)
+    again = collection(1, 2, LOSS, counted=False)
+    metrics = again.resource_metrics[0].scope_metrics[0].metrics
+    metrics.remove(next(metric for metric in metrics if metric.WhichOneof("data") == "sum"))
+    added = inbox.add(decode(again).points, 2)
+    assert (len(inbox.reader.rows("run")), bool(added.duplicates)) == (1, True)
+
+
 def test_retry_after_failure_is_taken(inbox: Inbox) -> None:
     """A step whose transaction failed is not the last one: it is taken when it comes again, at whatever time."""
 
