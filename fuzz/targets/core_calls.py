@@ -55,6 +55,7 @@ SIGNATURES: dict[str, str] = {
     "interval_picks": "ccfdddqdd",
     "late_slots": "dcc",
     "leave_signal": "n",
+    "median": "d",
     "mix_ids": "qc",
     "name_peaks": "dd",
     "note_exit": "n",

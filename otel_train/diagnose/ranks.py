@@ -3,12 +3,13 @@
 from __future__ import annotations
 
 import signal
+from array import array
 from collections.abc import Sequence
-from statistics import median
 
 from otel_train.catalogue import Phase, rows
 from otel_train.diagnose.finding import Finding, Severity
 from otel_train.number_text import counted
+from otel_train.read.curve_points import median_of
 from otel_train.read.history import History
 from otel_train.read.rank_ring import RankState, RankStatus
 
@@ -67,14 +68,20 @@ def find_ranks(states: Sequence[RankState], history: History, now_ns: int) -> li
 
 def patience(history: History) -> float:
     """Return the seconds that a rank of this run may take for a step before it counts as hanging."""
-    durations = [
-        value for track in history.ranks.values() for value in track.finite_values(rows.STEP_DURATION.wandb_key)
-    ]
+    durations = all_durations(history)
     log_every = history.facts.get("telemetry.log_every", 1)
     if not durations:
         return STILL
     longest = max(durations) * (log_every if isinstance(log_every, int) else 1)
-    return max(STILL, TIMES_USUAL * median(durations), TIMES_LONGEST * longest)
+    return max(STILL, TIMES_USUAL * median_of(durations), TIMES_LONGEST * longest)
+
+
+def all_durations(history: History) -> array[float]:
+    """Return the seconds of each rank's steps, rank after rank, float64."""
+    durations = array("d")
+    for track in history.ranks.values():
+        durations.extend(track.finite_values(rows.STEP_DURATION.wandb_key))
+    return durations
 
 
 def _never_started(states: Sequence[RankState], history: History) -> list[Finding]:

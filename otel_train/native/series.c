@@ -209,9 +209,55 @@ static PyObject *row_sums(PyObject *Py_UNUSED(module), PyObject *const *args, Py
     return done;
 }
 
+/* Bits of a double as a number that is the larger the larger the double is. */
+static uint64_t order_of(double value)
+{
+    uint64_t bits;
+    memcpy(&bits, &value, sizeof bits);
+    return bits >> 63 ? ~bits : bits | (uint64_t)1 << 63;
+}
+
+/* The double with so many smaller ones, by its bits from the highest on, a byte at a time. */
+static double nth(const double *values, Py_ssize_t count, Py_ssize_t index)
+{
+    uint64_t found = 0, mask = 0;
+    for (int shift = 56; shift >= 0; shift -= 8) {
+        Py_ssize_t counts[256] = {0};
+        int byte = 0;
+        for (Py_ssize_t at = 0; at < count; at++) {
+            uint64_t order = order_of(values[at]);
+            if ((order & mask) == found)
+                counts[order >> shift & 255]++;
+        }
+        while (index >= counts[byte])
+            index -= counts[byte++];
+        found |= (uint64_t)byte << shift;
+        mask |= (uint64_t)255 << shift;
+    }
+    double value;
+    found = found >> 63 ? found ^ (uint64_t)1 << 63 : ~found;
+    memcpy(&value, &found, sizeof value);
+    return value;
+}
+
+PyDoc_STRVAR(median_doc, "median(values): return the median, of an even number the mean of the two in the middle.");
+
+static PyObject *median(PyObject *Py_UNUSED(module), PyObject *const *args, Py_ssize_t arg_count)
+{
+    Numbers values = {0};
+    if (check_count(arg_count, 1, "median") < 0 || numbers_take(&values, args[0], 'd', 1) < 0)
+        return NULL;
+    double middle = nth(values.doubles, values.count, values.count / 2);
+    if (values.count % 2 == 0)
+        middle = (nth(values.doubles, values.count, values.count / 2 - 1) + middle) / 2.0;
+    numbers_release(&values);
+    return PyFloat_FromDouble(middle);
+}
+
 static PyMethodDef functions[] = {
     {"divide", (PyCFunction)(void (*)(void))divide, METH_FASTCALL, divide_doc},
     {"edge", (PyCFunction)(void (*)(void))edge, METH_FASTCALL, edge_doc},
+    {"median", (PyCFunction)(void (*)(void))median, METH_FASTCALL, median_doc},
     {"name_peaks", (PyCFunction)(void (*)(void))name_peaks, METH_FASTCALL, name_peaks_doc},
     {"own_sums", (PyCFunction)(void (*)(void))own_sums, METH_FASTCALL, own_sums_doc},
     {"peaks", (PyCFunction)(void (*)(void))peaks, METH_FASTCALL, peaks_doc},

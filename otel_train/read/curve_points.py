@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import math
+import statistics
 from array import array
 from collections.abc import Callable, Iterator, Sequence
 from typing import overload
@@ -105,6 +106,15 @@ def exact_sum(values: Sequence[float]) -> float:
         if math.isfinite(total):
             return total
     return math.fsum(values)
+
+
+def median_of(values: array[float]) -> float:
+    """Return the median, of an even number of values the mean of the two in the middle.
+
+    Args:
+        values: At least one, and no NaN.
+    """
+    return float(core.median(values)) if core is not None else statistics.median(values)
 
 
 def edge(values: Sequence[float], low: float, high: float, begin: int, end: int, *, inside: bool) -> int:

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from otel_train.diagnose.stragglers import find_stragglers
+from otel_train.diagnose.stragglers import RECENT, find_stragglers, newest_common
 from otel_train.read import History, Track
 
 
@@ -18,3 +18,14 @@ def test_straggler_beats_chance() -> None:
     assert find_stragglers(even) == []
     (finding,) = find_stragglers(uneven)
     assert (finding.rank, finding.check, (finding.chance or 1) < 1e-20) == (2, "train/data_wait", True)
+
+
+def test_only_common_steps_are_compared() -> None:
+    """Of ranks that lack different steps, those are compared that all of them have, each with each other's value."""
+    tracks = [Track(), Track()]
+    for rank, lacking in enumerate(({7, 290}, {291, 299})):
+        for step in range(300):
+            if step not in lacking:
+                tracks[rank].add(step, step, {"train/data_wait": float(step)})
+    expected = [step for step in range(300) if step not in {7, 290, 291, 299}][-RECENT:]
+    assert newest_common(tracks, "train/data_wait") == [(step, step) for step in expected]

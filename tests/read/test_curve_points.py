@@ -3,13 +3,14 @@
 from __future__ import annotations
 
 import math
+import statistics
 from array import array
 
 from hypothesis import given
 from hypothesis import strategies as st
 
 from otel_train.read.column_values import row_sums
-from otel_train.read.curve_points import Points, are_within, edge, exact_sum, span_of
+from otel_train.read.curve_points import Points, are_within, edge, exact_sum, median_of, span_of
 
 numbers = st.lists(st.one_of(st.floats(), st.sampled_from([0.0, -0.0, 1.0, 0.1, 1e300, -1e300, math.inf])), max_size=9)
 
@@ -26,6 +27,8 @@ def test_columns_equal_lists(values: list[float], low: float, high: float, begin
         assert [repr(total) for total in row_sums([column, column[::-1]]) or ()] == [
             repr(math.fsum(row)) for row in zip(values, reversed(values), strict=True)
         ]
+    ordered = array("d", [value for value in values if not math.isnan(value)])
+    assert not ordered or repr(median_of(ordered) + 0.0) == repr(statistics.median(ordered) + 0.0)
     bounds = (begin, min(end, len(values))) if begin < len(values) else (len(values) - 1, -1)
     for inside in (False, True):
         assert edge(column, low, high, *bounds, inside=inside) == edge(values, low, high, *bounds, inside=inside)
