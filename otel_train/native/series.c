@@ -127,6 +127,40 @@ static PyObject *divide(PyObject *Py_UNUSED(module), PyObject *const *args, Py_s
     return done;
 }
 
+PyDoc_STRVAR(add_doc, "add(values, others): add in place.");
+
+static PyObject *add(PyObject *Py_UNUSED(module), PyObject *const *args, Py_ssize_t arg_count)
+{
+    Numbers columns[2] = {0};
+    PyObject *done = NULL;
+    if (check_count(arg_count, 2, "add") < 0)
+        return NULL;
+    if (take_alike(columns, args, 2) == 0) {
+        for (Py_ssize_t at = 0; at < columns->count; at++)
+            columns[0].doubles[at] += columns[1].doubles[at];
+        done = Py_NewRef(Py_None);
+    }
+    release_all(columns, 2);
+    return done;
+}
+
+PyDoc_STRVAR(multiply_doc, "multiply(values, factors): multiply in place.");
+
+static PyObject *multiply(PyObject *Py_UNUSED(module), PyObject *const *args, Py_ssize_t arg_count)
+{
+    Numbers columns[2] = {0};
+    PyObject *done = NULL;
+    if (check_count(arg_count, 2, "multiply") < 0)
+        return NULL;
+    if (take_alike(columns, args, 2) == 0) {
+        for (Py_ssize_t at = 0; at < columns->count; at++)
+            columns[0].doubles[at] *= columns[1].doubles[at];
+        done = Py_NewRef(Py_None);
+    }
+    release_all(columns, 2);
+    return done;
+}
+
 PyDoc_STRVAR(peaks_doc, "peaks(values, sign, none): have each reduced peak as it is, in place.");
 
 static PyObject *peaks(PyObject *Py_UNUSED(module), PyObject *const *args, Py_ssize_t arg_count)
@@ -254,15 +288,48 @@ static PyObject *median(PyObject *Py_UNUSED(module), PyObject *const *args, Py_s
     return PyFloat_FromDouble(middle);
 }
 
+PyDoc_STRVAR(sign_bits_doc, "sign_bits(rows, width, columns, out): write a byte for each row of columns beside each "
+                            "other, a bit for each column, the first one's highest: whether it is above 0.");
+
+static PyObject *sign_bits(PyObject *Py_UNUSED(module), PyObject *const *args, Py_ssize_t arg_count)
+{
+    Numbers columns = {0}, out = {0};
+    int64_t rows, width;
+    PyObject *done = NULL;
+    if (check_count(arg_count, 4, "sign_bits") < 0)
+        return NULL;
+    if (!whole(args[0], &rows) || !whole(args[1], &width) || rows < 0 || width < 1 || width > 8 ||
+        rows > PY_SSIZE_T_MAX / 8 / width) {
+        PyErr_SetString(PyExc_ValueError, "too many rows or columns");
+        return NULL;
+    }
+    if (numbers_take(&columns, args[2], 'd', (Py_ssize_t)(rows * width)) == 0 &&
+        numbers_take(&out, args[3], 'B', (Py_ssize_t)rows) == 0) {
+        for (int64_t at = 0; at < rows; at++) {
+            unsigned bits = 0;
+            for (int64_t j = 0; j < width; j++)
+                bits = bits << 1 | (columns.doubles[j * rows + at] > 0.0);
+            ((uint8_t *)out.bytes)[at] = (uint8_t)bits;
+        }
+        done = Py_NewRef(Py_None);
+    }
+    numbers_release(&columns);
+    numbers_release(&out);
+    return done;
+}
+
 static PyMethodDef functions[] = {
+    {"add", (PyCFunction)(void (*)(void))add, METH_FASTCALL, add_doc},
     {"divide", (PyCFunction)(void (*)(void))divide, METH_FASTCALL, divide_doc},
     {"edge", (PyCFunction)(void (*)(void))edge, METH_FASTCALL, edge_doc},
     {"median", (PyCFunction)(void (*)(void))median, METH_FASTCALL, median_doc},
+    {"multiply", (PyCFunction)(void (*)(void))multiply, METH_FASTCALL, multiply_doc},
     {"name_peaks", (PyCFunction)(void (*)(void))name_peaks, METH_FASTCALL, name_peaks_doc},
     {"own_sums", (PyCFunction)(void (*)(void))own_sums, METH_FASTCALL, own_sums_doc},
     {"peaks", (PyCFunction)(void (*)(void))peaks, METH_FASTCALL, peaks_doc},
     {"row_sums", (PyCFunction)(void (*)(void))row_sums, METH_FASTCALL, row_sums_doc},
     {"scale", (PyCFunction)(void (*)(void))scale, METH_FASTCALL, scale_doc},
+    {"sign_bits", (PyCFunction)(void (*)(void))sign_bits, METH_FASTCALL, sign_bits_doc},
     {"span", (PyCFunction)(void (*)(void))span, METH_FASTCALL, span_doc},
     {"whole_sum", (PyCFunction)(void (*)(void))whole_sum, METH_FASTCALL, whole_sum_doc},
     {NULL, NULL, 0, NULL},

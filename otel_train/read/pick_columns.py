@@ -79,7 +79,7 @@ class PickColumns:
         if len(self._drawing) == 1:  # it is like no other, whatever it draws
             [(rank, (ring, heads, _, count))] = self._drawing.items()
             newest = _newest_with_picks(ring, heads, count)
-            return OrderGroups(newest, {rank: array("Q", [0])} if newest else {})
+            return OrderGroups(newest, {rank: b"\0"} if newest else {})
         orders = PickOrders()
         for rank, of_rank in self._drawing.items():
             steps, bits = _signs(*of_rank)
@@ -98,15 +98,18 @@ def _newest_with_picks(ring: RingColumns, heads: Heads, count: int) -> array[int
     return array("q")
 
 
-def _signs(ring: RingColumns, heads: Heads, start: int, count: int) -> tuple[array[int], array[int]]:
+def _signs(ring: RingColumns, heads: Heads, start: int, count: int) -> tuple[array[int], bytes]:
     """Return the steps with picks, and the signs of their orders as bits."""
-    steps, bits = array("q"), array("B")
+    steps, bits = array("q"), bytearray()
     for begin in range(0, len(heads.steps), _AT_ONCE):
         part = slice(begin, begin + _AT_ONCE)
         drawn, *signs = ring.columns(heads.sequences[part], [count, *range(start, start + rows.ORDER_SIGNS.size)])
-        steps.extend(compress(heads.steps[part], drawn))
-        bits.extend(map(bits_of, compress(zip(*signs, strict=True), drawn)))
-    return steps, bits
+        of_part = heads.steps[part], bits_of(signs)
+        if not all(drawn):
+            of_part = array("q", compress(of_part[0], drawn)), bytes(compress(of_part[1], drawn))
+        steps.extend(of_part[0])
+        bits.extend(of_part[1])
+    return steps, bytes(bits)
 
 
 def _fill(
@@ -146,21 +149,18 @@ def _added(mixes: Sequence[Mix], times: float) -> Mix:
         return Mix(0)
     if len(mixes) == 1:
         return _alone(mixes[0], times)
-    joined = Mix(len(mixes[0].picks))
+    joined = Mix.zeros(len(mixes[0].picks), len(mixes[0]))
     joined.steps = mixes[0].steps
     number = len(joined.steps)
-    zeros = array("d", bytes(8 * number))
-    everything, draws = zeros, zeros
-    joined.picks, joined.shares = ([zeros] * len(mixes[0].picks) for _ in range(2))
+    everything, draws = (array("d", bytes(8 * number)) for _ in range(2))
     for mix in mixes:
         totals = mix.totals()
-        everything = array("d", map(add, everything, totals))
-        draws = array("d", map(add, draws, map(truediv, totals, mix.rows)))
-        joined.picks = [array("d", map(add, *pair)) for pair in zip(joined.picks, mix.picks, strict=True)]
-        joined.shares = [
-            array("d", map(add, shares, map(mul, own, totals)))
-            for shares, own in zip(joined.shares, mix.shares, strict=True)
-        ]
+        _add(everything, totals)
+        _add(draws, array("d", map(truediv, totals, mix.rows)))
+        for picks, own in zip(joined.picks, mix.picks, strict=True):
+            _add(picks, own)
+        for shares, own in zip(joined.shares, mix.shares, strict=True):
+            _add(shares, _products(own, totals))
     joined.shares = [array("d", map(truediv, shares, everything)) for shares in joined.shares]
     if everything == draws:
         joined.rows = array("d", [times]) * number
@@ -168,6 +168,23 @@ def _added(mixes: Sequence[Mix], times: float) -> Mix:
         pairs = zip(everything, draws, strict=True)
         joined.rows = array("d", [max(1.0, picks / drawn) * times for picks, drawn in pairs])
     return joined
+
+
+def _add(sums: array[float], column: array[float]) -> None:
+    """Add in place."""
+    if core is None:
+        sums[:] = array("d", map(add, sums, column))
+    else:
+        core.add(sums, column)
+
+
+def _products(column: array[float], factors: array[float]) -> array[float]:
+    """Return a column times another."""
+    if core is None:
+        return array("d", map(mul, column, factors))
+    products = column[:]
+    core.multiply(products, factors)
+    return products
 
 
 def _alone(mix: Mix, times: float) -> Mix:

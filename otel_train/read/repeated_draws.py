@@ -32,12 +32,17 @@ def repetition(ranks: Iterable[Sequence[MixInterval]]) -> float:
     drawn = [_draws(Mix.of(intervals)) for intervals in ranks]
     totals = [math.fsum(map(sum, columns)) for columns in zip(*filter(None, drawn), strict=True)]
     whole = math.fsum(totals)
+    chances: dict[tuple[float, ...], float] = {}
     excess = room = variance = 0.0
     for one in drawn:
         for equal, same_total in _compared(one):
             excess += equal
             for draws, number in same_total.items():
-                chance = _probability(draws, totals, whole)
+                chance = chances.get(draws, -1.0)
+                if chance < 0:
+                    if len(chances) >= _AT_ONCE:
+                        chances.clear()
+                    chance = chances[draws] = _probability(draws, totals, whole)
                 excess -= number * chance
                 room += number * (1 - chance)
                 variance += number * chance * (1 - chance)
@@ -46,11 +51,11 @@ def repetition(ranks: Iterable[Sequence[MixInterval]]) -> float:
     return room / (room - excess)
 
 
-def _compared(one: Sequence[array[int]]) -> Iterator[tuple[int, Counter[tuple[int, ...]]]]:
+def _compared(one: Sequence[array[float]]) -> Iterator[tuple[int, Counter[tuple[float, ...]]]]:
     """Yield how many intervals have the counts of the one before, and the counts of those that have its total.
 
     Args:
-        one: Draws of each modality, int64 [intervals].
+        one: Draws of each modality, float64 [intervals].
     """
     length = len(one[0]) if one else 0
     for begin in range(0, length - 1, _AT_ONCE):
@@ -63,12 +68,13 @@ def _compared(one: Sequence[array[int]]) -> Iterator[tuple[int, Counter[tuple[in
         )
 
 
-def _draws(mix: Mix) -> list[array[int]]:
-    """Return the draws of each modality, int64 [intervals]."""
-    return [array("q", map(round, column)) for column in mix.drawn().picks]
+def _draws(mix: Mix) -> list[array[float]]:
+    """Return the draws of each modality, float64 [intervals], whole numbers."""
+    drawn = mix.drawn()
+    return drawn.picks if drawn is mix else [array("d", map(round, column)) for column in drawn.picks]
 
 
-def _probability(draws: Sequence[int], totals: Sequence[float], whole: float) -> float:
+def _probability(draws: Sequence[float], totals: Sequence[float], whole: float) -> float:
     """Return the multinomial's probability of an interval's counts, by the shares of all draws."""
     logarithm = math.lgamma(sum(draws) + 1)
     for count, total in zip(draws, totals, strict=True):

@@ -2,6 +2,11 @@
 
 from __future__ import annotations
 
+import random
+from array import array
+
+import pytest
+
 from otel_train.catalogue import MIXING, Layout, rows
 from otel_train.read.pick_orders import COMPARED, PickOrders
 from tests.support.mixing_schemes import alike_ranks, in_groups, independent_rows, mixed_job
@@ -43,3 +48,15 @@ def test_old_rings_tell_no_order() -> None:
     orders.add(0, 1, layout, [3.0])
     groups = orders.compare()
     assert (groups.newest, groups.key(0, 1)) == ((), None)
+
+
+@pytest.mark.parametrize("begin", [0, 5, 24])
+@pytest.mark.parametrize("alike", [COMPARED - 1, COMPARED])
+def test_ranks_differ_until_enough_agree(begin: int, alike: int) -> None:
+    """Two ranks draw alike where as many of their records agree as are compared, wherever these begin."""
+    orders, source = PickOrders(), random.Random(0)
+    bits = [[source.randrange(16) for _ in range(begin + alike + 5)] for _ in range(3)]
+    bits[2] = [bit if begin <= at < begin + alike else 15 - bit for at, bit in enumerate(bits[1])]
+    for rank, of_rank in enumerate(bits):
+        orders.add_columns(rank, array("q", range(len(of_rank))), bytes(of_rank))
+    assert orders.compare().all_differ(range(3)) == (alike < COMPARED)

@@ -13,7 +13,7 @@ from hypothesis import strategies as st
 
 from otel_train.catalogue import Layout, Metric, Reduction, rows
 from otel_train.native import core
-from otel_train.read import column_values, pick_columns
+from otel_train.read import column_values, pick_columns, pick_orders
 from otel_train.read.column_values import series_values
 from otel_train.read.history import Track
 from otel_train.read.rings import RingJob
@@ -99,7 +99,7 @@ def test_whole_rings_equal_records(tmp_path: Path, happens: Callable[[list[FakeR
 def test_picks_equal_records(tmp_path: Path, monkeypatch: pytest.MonkeyPatch, *, pure: bool) -> None:
     """The picks of each interval are the same to the last bit, with the core and with its twins."""
     if pure:
-        for module in (column_values, pick_columns):
+        for module in (column_values, pick_columns, pick_orders):
             monkeypatch.setattr(module, "core", None)
         monkeypatch.setattr(columns, "_gather", columns._gather_twin)
         monkeypatch.setattr(columns, "_whole_records", columns._whole_records_twin)
