@@ -143,6 +143,10 @@ def _bridge_runs(state_dir: Path) -> bool:
     return False
 
 
+class _UntakenRunError(BridgeError):
+    """The server does not take the rows of one run; those of others it may."""
+
+
 def upload(state_dir: Path, project: str, tell: Callable[[str], None], *, dry_run: bool = False) -> None:
     """Upload the closed files of a bridge's offline runs.
 
@@ -157,6 +161,7 @@ def upload(state_dir: Path, project: str, tell: Callable[[str], None], *, dry_ru
             and the next call goes on from it; or another call is at work.
     """
     state_dir = absolute(state_dir)
+    untaken: list[str] = []
     with nullcontext() if dry_run else _only_upload(state_dir):
         closed, left = closed_segments(state_dir)
         for run_id, segments in closed.items():
@@ -165,7 +170,11 @@ def upload(state_dir: Path, project: str, tell: Callable[[str], None], *, dry_ru
             if dry_run:
                 tell(f"{of} would be uploaded")
                 continue
-            fresh = _upload_run(segments, project, rows)
+            try:
+                fresh = _upload_run(segments, project, rows)
+            except _UntakenRunError as error:
+                untaken.append(str(error))
+                continue
             for segment in segments:
                 segment.marker.touch()
             tell(f"{of}, {fresh} of them new to the server")
@@ -173,6 +182,8 @@ def upload(state_dir: Path, project: str, tell: Callable[[str], None], *, dry_ru
         tell(f"{left} files are still written; they are uploaded by a later call, when their runs are finished")
     if not closed and not left:
         tell("everything is uploaded")
+    if untaken:
+        raise BridgeError("; ".join(untaken))
 
 
 @contextmanager
@@ -221,7 +232,7 @@ def _upload_run(segments: list[Segment], project: str, rows: list[HistoryRow]) -
         if run.missing and rows and rows[0].ordinal < begin:
             run.finish()
             files = " ".join(str(segment.path.parent) for segment in segments)
-            raise BridgeError(
+            raise _UntakenRunError(
                 f"the server has later rows of run {segments[0].run_id} and lacks {run.missing} before them, which "
                 f"only wandb itself can add: upload the files once with: wandb sync {files}"
             )
@@ -235,7 +246,7 @@ def _upload_run(segments: list[Segment], project: str, rows: list[HistoryRow]) -
             time.sleep(1)
             taken += run.taken()
         if len(taken) < len(fresh):
-            raise BridgeError(
+            raise _UntakenRunError(
                 f"the server has {len(taken)} of {len(fresh)} new rows of run {segment.run_id}; run sync again"
             )
     return len(fresh)

@@ -77,10 +77,11 @@ def test_second_upload_is_refused(server: FakeWandb, start: Any) -> None:
 
 @pytest.mark.faults
 def test_untaken_rows_stay_unmarked(server: FakeWandb, start: Any) -> None:
-    """Rows before those that the server has are not marked as uploaded, and the error says what to do."""
+    """Rows before those that the server has are not marked as uploaded; the error says what to do, other runs go on."""
     bridge = start()
-    bridge.send(step_request(1))
-    bridge.wait(1)
+    for run_id in ("run", "run-after"):
+        bridge.send(step_request(1, run_id=run_id))
+        bridge.wait(1, run_id)
     bridge.stop()
     server.add("run", {"_step": 5, STEP_KEY: 6})
     answer = run_otel_train("sync", bridge.state, **server.environment)
@@ -88,6 +89,7 @@ def test_untaken_rows_stay_unmarked(server: FakeWandb, start: Any) -> None:
     assert answer.returncode == 1
     assert f"wandb sync {file.parent}" in answer.stderr.splitlines()[-1]
     assert not file.with_name(f"{file.name}.synced").exists()
+    assert server.steps("run-after") == [1]
 
 
 def test_dry_run_sends_nothing(start: Any) -> None:
