@@ -175,6 +175,12 @@ def upload(state_dir: Path, project: str, tell: Callable[[str], None], *, dry_ru
             except _UntakenRunError as error:
                 untaken.append(str(error))
                 continue
+            except BridgeError:  # there is no server, or none that takes the key
+                raise
+            except Exception as error:  # noqa: BLE001  # wandb raises anything, of a run that was deleted there too
+                name = segments[0].name or run_id
+                untaken.append(f"wandb does not take run {name} ({type(error).__name__}: {error})")
+                continue
             for segment in segments:
                 segment.marker.touch()
             tell(f"{of}, {fresh} of them new to the server")

@@ -75,6 +75,19 @@ def test_second_upload_is_refused(server: FakeWandb, start: Any) -> None:
     assert server.steps("run") == [1]
 
 
+def test_deleted_run_stops_no_other(server: FakeWandb, start: Any) -> None:
+    """A run that somebody has deleted in wandb is named in one line, and the others are uploaded."""
+    bridge = start()
+    for run_id in ("gone", "later"):
+        bridge.send(step_request(1, run_id=run_id))
+        bridge.wait(1, run_id)
+    bridge.stop()
+    server.deleted.add("gone")
+    answer = run_otel_train("sync", bridge.state, **server.environment)
+    assert (answer.returncode, server.steps("later")) == (1, [1])
+    assert "run gone was previously created and deleted" in answer.stderr.splitlines()[-1]
+
+
 @pytest.mark.faults
 def test_untaken_rows_stay_unmarked(server: FakeWandb, start: Any) -> None:
     """Rows before those that the server has are not marked as uploaded; the error says what to do, other runs go on."""

@@ -55,6 +55,7 @@ class FakeWandb:
         status: Answer with this and do nothing else: UNAUTHORIZED refuses the key, SERVICE_UNAVAILABLE is down.
         delay: Seconds to wait before anything is done. A request that waits goes on when this gets smaller.
         drop: Do what is asked, then close the connection in the middle of the answer.
+        deleted: Runs that somebody has deleted: their ids are taken for ever.
     What it may read: `requests`, how many came, also those that wait or get `status`; `views`, the
     workspaces that were saved.
     """
@@ -63,6 +64,7 @@ class FakeWandb:
         self.status: HTTPStatus | None = None
         self.delay = 0.0
         self.drop = False
+        self.deleted: set[str] = set()
         self.requests = 0
         self.views: list[dict[str, Any]] = []
         self._runs: defaultdict[str, _Run] = defaultdict(_Run)
@@ -225,7 +227,11 @@ class FakeWandb:
         name = request.get("operationName") or request["query"].split("(")[0].split("{")[0].split()[-1]
         if name not in operations:
             return {"data": None, "errors": [{"message": f"the fake server knows no operation {name}"}]}
-        return {"data": operations[name](request.get("variables") or {})}
+        variables = request.get("variables") or {}
+        if name == "UpsertBucket" and variables.get("name") in self.deleted:
+            why = f"run {variables['name']} was previously created and deleted; try a new run name"
+            return {"data": {"upsertBucket": None}, "errors": [{"message": why}]}
+        return {"data": operations[name](variables)}
 
     def _upsert(self, asked: dict[str, Any]) -> dict[str, Any]:
         run_id = asked.get("name") or asked["id"].removeprefix("ID-")
