@@ -92,7 +92,10 @@ def _join_job(options: MembershipOptions, saved_run_id: str) -> Membership:
 
         with contextlib.suppress(Exception):  # what others have left takes nothing from this job
             clean_beside(agreed.directory)  # with a receiver the sidecar does
-        logger.info(
+        # Whoever has set up no logging sees warnings alone; one rank tells the job.
+        level = logging.WARNING if agreed.identity.rank == 0 else logging.INFO
+        logger.log(
+            level,
             "telemetry: no receiver is named and nothing listens at %s, so that nothing is sent; `otel-train top` "
             "shows this job. To send, set OTEL_EXPORTER_OTLP_ENDPOINT, also for a receiver that starts later",
             environment.endpoint,
