@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 from importlib.util import find_spec
 from pathlib import Path
+from typing import Any
 
 from otel_train.exceptions import ConfigurationError
 
@@ -51,10 +52,11 @@ def extra_of(module: str) -> str | None:
 
 
 def install_command(*extras: str) -> str:
-    """Return the command that adds extras to this installation: of an index, a wheel or sdist, or a checkout."""
+    """Return the command that adds extras to this installation: from an index, a file, a repository or a checkout."""
     names = ",".join(extras)
     checkout = Path(__file__).parents[1]
-    if (checkout / "pyproject.toml").is_file():
+    # A package of others that is badly made may leave its pyproject.toml beside the installed packages.
+    if (checkout / "pyproject.toml").is_file() and (checkout / "constraints.txt").is_file():
         return f"pip install -e '{checkout}[{names}]'"
     from importlib import metadata  # noqa: PLC0415  # takes 20 ms, of a command that may want nothing else
 
@@ -62,5 +64,16 @@ def install_command(*extras: str) -> str:
         origin = json.loads(metadata.distribution("otel-train").read_text("direct_url.json") or "{}")
     except (metadata.PackageNotFoundError, ValueError):
         origin = {}
-    url = origin.get("url", "")
-    return f"pip install 'otel-train[{names}] @ {url}'" if url else f"pip install 'otel-train[{names}]'"
+    address = direct_reference(origin)
+    return f"pip install 'otel-train[{names}] @ {address}'" if address else f"pip install 'otel-train[{names}]'"
+
+
+def direct_reference(origin: dict[str, Any]) -> str:
+    """Return the address for pip of what `direct_url.json` describes (PEP 610); empty for an index.
+
+    A repository's stands there without the name of its program, which pip wants before it, and its commit apart.
+    """
+    url, repository = origin.get("url", ""), origin.get("vcs_info")
+    if repository:
+        url = f"{repository['vcs']}+{url}@{repository['commit_id']}"
+    return f"{url}#subdirectory={origin['subdirectory']}" if "subdirectory" in origin else url

@@ -6,9 +6,11 @@ import re
 import subprocess
 import sys
 from pathlib import Path
+from typing import Any
 
 import pytest
 
+from otel_train.extras import direct_reference
 from tests.support.job_rings import write_job
 
 ROOT = Path(__file__).parents[1]
@@ -51,6 +53,26 @@ def test_missing_torch_names_extra() -> None:
     script = BLOCKED.format(blocked={"torch"}) + "import otel_train\notel_train.init()"
     run = subprocess.run([sys.executable, "-c", script], capture_output=True, text=True, check=False)
     assert "otel_train.init needs torch" in run.stderr.splitlines()[-1]
+
+
+@pytest.mark.parametrize(
+    ("origin", "address"),
+    [
+        ({}, ""),
+        ({"url": "file:///tmp/x.whl", "archive_info": {}}, "file:///tmp/x.whl"),
+        (
+            {"url": "https://a.example/x.git", "vcs_info": {"vcs": "git", "commit_id": "1f2"}},
+            "git+https://a.example/x.git@1f2",
+        ),
+        (
+            {"url": "ssh://a.example/x", "vcs_info": {"vcs": "git", "commit_id": "1f2"}, "subdirectory": "packages/y"},
+            "git+ssh://a.example/x@1f2#subdirectory=packages/y",
+        ),
+    ],
+)
+def test_origin_is_address_for_pip(origin: dict[str, Any], address: str) -> None:
+    """What was installed from a repository, at a commit and in a folder, is installed from there again."""
+    assert direct_reference(origin) == address
 
 
 @pytest.mark.parametrize(

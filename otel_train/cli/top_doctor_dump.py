@@ -31,7 +31,11 @@ if TYPE_CHECKING:
     ),
 )
 @click.argument("directory", required=False, metavar="[DIR]", type=UserPath(file_okay=False))
-@click.option("--once", is_flag=True, help="Print one frame and exit, also into a pipe: COLUMNS wide, 80 by default.")
+@click.option(
+    "--once",
+    is_flag=True,
+    help="Print one frame and exit; into a pipe it is COLUMNS wide, by default 80, more where a name needs it.",
+)
 @click.option("--svg", type=OutputFile(), help="Save one frame as a picture there, and exit.")
 @click.option(
     "--health",

@@ -41,6 +41,10 @@ _DISPENSABLE = ("wait", "evictions", "seen", "staleness", "step")
 _LOSS_FROM = 46
 """Width of a modality's bar from which it has the modality's loss beside it."""
 _STATE, _WHY = 9, 16
+_STANDARD = 80
+"""Width where nothing gives another."""
+_WIDE = 100
+"""Width from which on ranks have their host beside them."""
 _LEAST_RANKS = 3
 """Least number of lines for the ranks: a heading and two of them."""
 
@@ -95,6 +99,20 @@ def frame(
     return lines
 
 
+def whole_width(snapshot: Snapshot) -> int:
+    """Return the width of a frame in a pipe, which has no edge and is searched: no name is cut."""
+    unbounded = 10_000
+    lines = _header(snapshot, Arrangement(), unbounded) + [Text(f"  {_clean(notice)}") for notice in snapshot.notices]
+    widths = [cell_len(line.plain) for line in lines]
+    # Two bars in a line, each with a name, percentages and a loss; 80 columns have room for names of 15 cells.
+    names = [cells for cells in (_cells(line.modality) for line in snapshot.shares) if cells > 15]
+    widths += [2 * max(2 * cells, cells + 36) + 2 for cells in names]
+    if max(widths) <= _STANDARD:
+        return _STANDARD
+    ranks = _ranks(snapshot, Arrangement(), unbounded, None)
+    return max(_WIDE, *widths, *(cell_len(line.plain) + _WHY + 1 for line in ranks))
+
+
 def selected_ranks(ranks: Sequence[RankLine], arrangement: Arrangement) -> list[RankLine]:
     """Return the ranks that the filter selects, sorted."""
     matches = _matcher(arrangement.filter.strip().lower())
@@ -132,8 +150,12 @@ def _header(snapshot: Snapshot, arrangement: Arrangement, width: int) -> list[Te
     part = snapshot.wait_seconds / snapshot.step_seconds if snapshot.step_seconds > 0 else math.nan
     wait = f"data wait {duration(snapshot.wait_seconds)}" + ("" if math.isnan(part) else f" ({100 * part:.0f} %)")
     rate = "-" if math.isnan(snapshot.rate) else f"{snapshot.rate:.3g}"
-    pace = f"step {snapshot.step}  {rate} steps/s  {duration(snapshot.step_seconds)} a step  {wait}"
-    return [title, Text(f"{pace}  unsent {snapshot.unsent}")]
+    pace = [f"step {snapshot.step}", f"{rate} steps/s", f"{duration(snapshot.step_seconds)} a step", wait]
+    pace.append(f"unsent {snapshot.unsent}")
+    for dispensable in (pace[2], pace[1], wait):
+        if len("  ".join(pace)) > width:
+            pace.remove(dispensable)
+    return [title, Text("  ".join(pace))]
 
 
 def _cells(text: str) -> int:
@@ -186,7 +208,7 @@ def _shares(shares: Sequence[ShareLine], width: int, room: int | None, *, plain:
     cell = (width - 2 * (columns - 1)) // columns
     if room is not None and room <= 0:
         return []
-    longest = min(16, max((_cells(line.modality) for line in shares), default=0))
+    longest = min(max(16, cell // 2), max((_cells(line.modality) for line in shares), default=0))
     with_loss = cell >= _LOSS_FROM and not all(math.isnan(line.loss) for line in shares)
     bars = []
     for line in shares:
@@ -208,7 +230,7 @@ def _shares(shares: Sequence[ShareLine], width: int, room: int | None, *, plain:
 
 
 def _ranks(snapshot: Snapshot, arrangement: Arrangement, width: int, room: int | None) -> list[Text]:
-    wide = width >= 100
+    wide = width >= _WIDE
     # Capitals mark the column that the ranks are sorted by, and a minus the reversed order.
     titles = {name: name for name in SORTS}
     titles[arrangement.sort] = ("-" if arrangement.reverse else "") + arrangement.sort.upper()
@@ -229,7 +251,8 @@ def _ranks(snapshot: Snapshot, arrangement: Arrangement, width: int, room: int |
             kept = [*pinned, *kept[:-1]]
         hidden = len(shown) - len(kept)
         shown = kept
-    lines += [_rank(rank, snapshot, width, columns, wide=wide) for rank in shown]
+    host = max((_cells(rank.host) for rank in shown), default=0) if wide else 0
+    lines += [_rank(rank, snapshot, width, columns, host) for rank in shown]
     if cut:
         lines.append(Text(f"  … {hidden} more", style="dim"))
     if not selected:
@@ -247,7 +270,7 @@ def _columns_that_fit(width: int) -> list[str]:
     return names
 
 
-def _rank(rank: RankLine, snapshot: Snapshot, width: int, columns: Sequence[str], *, wide: bool) -> Text:
+def _rank(rank: RankLine, snapshot: Snapshot, width: int, columns: Sequence[str], host: int) -> Text:
     worst = snapshot.worst if snapshot.worst is not None and snapshot.worst.rank == rank.rank else None
     mark = " " if worst is None else "!" if worst.wrong else "*"
     state = rank.phase if rank.status is RankStatus.LIVE else rank.status
@@ -260,8 +283,8 @@ def _rank(rank: RankLine, snapshot: Snapshot, width: int, columns: Sequence[str]
     }
     text = f"{mark} {rank.rank:<6}" + "".join(f"{cells[name]:>{_WIDTHS[name]}} " for name in columns)
     text += f"{state:<{_STATE}}"
-    if wide:
-        text += f" {set_cell_size(_clean(rank.host), min(20, width - len(text) - 17))}"
+    if host:
+        text += f" {set_cell_size(_clean(rank.host), min(host, width - len(text) - _WHY - 1))}"
     if worst is not None:
         text += f" {worst.why}"
     line = Text(text)

@@ -15,7 +15,7 @@ from rich.console import Console
 
 from otel_train.catalogue import Ranges, healthy_range
 from otel_train.read.rings import RingJob
-from otel_train.top.frame import frame
+from otel_train.top.frame import frame, whole_width
 from otel_train.top.snapshot import RANK_KEYS, Snapshot, take_snapshot
 
 NEWEST = 512
@@ -49,13 +49,14 @@ class Watch:
 
 
 def print_frame(directory: Path, ranges: Ranges = healthy_range) -> None:
-    """Print one frame to stdout: of the terminal's size, or, elsewhere, with all ranks in COLUMNS or 80 columns."""
+    """Print one frame to stdout: of the terminal's size, or, elsewhere, all ranks in COLUMNS columns or whole lines."""
     watch = Watch(directory, ranges)
+    snapshot = watch.snapshot(refresh=False)
     console = Console(highlight=False, soft_wrap=True)
     piped = not console.is_terminal
-    width = _number("COLUMNS") or (80 if piped else console.width)
+    width = _number("COLUMNS") or (whole_width(snapshot) if piped else console.width)
     height = _number("LINES") or (None if piped else max(1, console.height - 1))
-    for line in frame(watch.snapshot(refresh=False), width=width, height=height, plain=not prints_unicode(console)):
+    for line in frame(snapshot, width=width, height=height, plain=not prints_unicode(console)):
         console.print(line, width=width, no_wrap=True, crop=False)
     watch.close()
 

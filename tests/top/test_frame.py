@@ -59,6 +59,14 @@ def test_narrow_frame_keeps_verdicts(starved: Snapshot, width: int) -> None:
     assert [line.endswith("staleness_max") for line in text if line.startswith("! 37")] == [True]
 
 
+@pytest.mark.parametrize("width", [30, 40, 60, 80])
+def test_narrow_frame_cuts_no_figure(starved: Snapshot, width: int) -> None:
+    """On a narrow terminal some figures of the pace are left out, and none is cut."""
+    pace = frame(starved, width=width, height=None, plain=True)[1].plain.split("  ")
+    whole = frame(starved, width=200, height=None, plain=True)[1].plain.split("  ")
+    assert (pace[0], pace[-1], set(pace) - set(whole)) == (whole[0], whole[-1], set())
+
+
 def test_small_frame_is_complete(starved: Snapshot) -> None:
     """80 by 24 cells without colour have the verdicts, the mix, and the worst rank, though it is far down."""
     text = [line.plain for line in frame(starved, width=80, height=23, plain=True)]

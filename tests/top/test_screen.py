@@ -137,6 +137,19 @@ def test_pipe_gets_one_frame(environment: dict[str, str], plain: bool, tmp_path:
     assert len([line for line in lines if line[2:4].strip().isdigit()]) == 16
 
 
+def test_pipe_cuts_no_name(tmp_path: Path) -> None:
+    """A pipe, which is searched, gets a long name of a run, a host or a modality whole."""
+    name = "run-of-a-long-name-" + "x" * 45
+    write_job(tmp_path, 2, 3, name=name)
+    own = {key: value for key, value in os.environ.items() if key not in ("COLUMNS", "LINES", "FORCE_COLOR")}
+    command = [sys.executable, "-m", "otel_train", "top", "--once", str(tmp_path)]
+    lines = subprocess.run(command, capture_output=True, env=own, text=True, check=True).stdout.splitlines()
+    title, marked = lines[0], next(line for line in lines if line.startswith("! 0 "))
+    assert title.startswith(f"{name}  2 ranks  since ")
+    assert [line for line in lines if line.startswith(f"{name} ") and " of 75.0%" in line]
+    assert f" {name} for " in marked
+
+
 def test_picture_makes_no_requests(tmp_path: Path) -> None:
     """A picture is well-formed whatever a run is called, and has no address but the one that names its format."""
     write_job(tmp_path, 2, 3, name="<script>@font-face {&")
