@@ -27,6 +27,8 @@ class Exporter:
         logging.getLogger("opentelemetry").setLevel(logging.CRITICAL)
         self.endpoint = endpoint or Endpoint.read()
         self._connection: Connection = connect(self.endpoint)
+        self._may_lack = self.endpoint.compression != "none"
+        """Whether the receiver may lack the compression: it has taken no request yet."""
 
     def send(self, body: bytes, *, longest: float = math.inf) -> Answer:
         """Send one request, and return the answer.
@@ -37,18 +39,21 @@ class Exporter:
         """
         began, timeout = time.monotonic(), min(self.endpoint.timeout, longest)
         answer = self._connection.send(body, timeout)
-        if answer.verdict is not Verdict.COMPRESSION:
+        self._may_lack &= not answer.taken
+        # A receiver that does not look at the encoding calls the data unreadable.
+        suspect = self._may_lack and answer.verdict is Verdict.DATA
+        if answer.verdict is not Verdict.COMPRESSION and not suspect:
             return answer if answer is TAKEN else replace(answer, seconds=time.monotonic() - began)
         plain = self.endpoint._replace(compression="none")
         connection = connect(plain)
         second = connection.send(body, timeout)
-        if second.verdict is Verdict.WAIT:
-            # It was not the compression: the receiver has no such service, or went away.
+        if second.verdict is Verdict.WAIT or (suspect and not second.taken):
+            # It was not the compression: the receiver has no such service, went away, or refuses the data.
             connection.close()
             return second
         logger.warning("the receiver at %s does not take %s; requests go without it", plain, self.endpoint.compression)
         self._connection.close()
-        self.endpoint, self._connection = plain, connection
+        self.endpoint, self._connection, self._may_lack = plain, connection, False
         return second
 
     @property

@@ -97,9 +97,11 @@ def _ask(endpoint: Endpoint, *bodies: bytes) -> list[Answer]:
 def _reach(endpoint: Endpoint, url: str, run: ProbeRun) -> tuple[Endpoint, Answer, Finding]:
     """Return the way in which the receiver takes points, its answer, and what is to be set for it."""
     (answer,) = _ask(endpoint, run.steps())
-    if answer.verdict is Verdict.COMPRESSION:
-        endpoint = endpoint._replace(compression="none")
-        (answer,) = _ask(endpoint, run.steps())
+    if answer.verdict in (Verdict.COMPRESSION, Verdict.DATA) and endpoint.compression != "none":
+        plain = endpoint._replace(compression="none")
+        (second,) = _ask(plain, run.steps())
+        if answer.verdict is Verdict.COMPRESSION or second.taken:
+            endpoint, answer = plain, second
     if answer.taken:
         if answer.cause == UNREADABLE:
             return endpoint, answer, _critical("receiver", f"{endpoint} does not speak OTLP", (answer.text,), _FOREIGN)

@@ -27,6 +27,7 @@ from otel_train.endpoint import Endpoint
 from otel_train.otlp.answers import Verdict
 from otel_train.otlp.exporter import Exporter
 from otel_train.testing import OtlpReceiver
+from tests.support.otlp_http import Response, http_server
 from tests.support.waiting import wait_until
 
 
@@ -230,6 +231,25 @@ def test_gzip_falls_back_to_plain(monkeypatch: pytest.MonkeyPatch, caplog: pytes
     body = ExportMetricsServiceRequest(resource_metrics=[ResourceMetrics(schema_url="x" * 1000)])
     assert [sending.send(body.SerializeToString()).taken for _ in range(2)] == [True, True]
     assert [record.getMessage().count("does not take gzip") for record in caplog.records] == [1]
+
+
+@pytest.mark.parametrize("status", [400, 500])
+def test_unread_encoding_falls_back_to_plain(
+    status: int, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
+) -> None:
+    """A receiver that calls compressed data wrong gets plain requests; what it refuses plain stays refused."""
+    plain = ExportMetricsServiceRequest(resource_metrics=[ResourceMetrics(schema_url="x" * 1000)]).SerializeToString()
+
+    def respond(body: bytes) -> Response:
+        return Response() if body == plain else Response(status, text="unsupported compression")
+
+    with http_server(respond) as server:
+        sending = exporter(
+            monkeypatch, f"http://127.0.0.1:{server.server_port}", "http/protobuf", COMPRESSION="deflate"
+        )
+        verdicts = [sending.send(body).verdict for body in (b"other", plain, plain, b"other")]
+    assert verdicts == [Verdict.DATA, Verdict.TAKEN, Verdict.TAKEN, Verdict.DATA]
+    assert [record.getMessage().count("does not take deflate") for record in caplog.records] == [1]
 
 
 @pytest.mark.parametrize(

@@ -11,6 +11,7 @@ from pathlib import Path
 import pytest
 import trustme
 from click.testing import CliRunner
+from google.protobuf.message import DecodeError
 from opentelemetry.proto.collector.metrics.v1.metrics_service_pb2 import (
     ExportMetricsPartialSuccess,
     ExportMetricsServiceRequest,
@@ -107,6 +108,22 @@ def test_answers_become_findings(respond: Respond, check: str, severity: Severit
     finding = of_check(findings, check)
     assert finding.severity is severity
     assert words in finding.remedy
+
+
+def test_unread_encoding_is_no_refusal() -> None:
+    """A receiver that calls compressed data wrong takes points, as sidecars then send them plain."""
+
+    def respond(body: bytes) -> Response:
+        try:
+            ExportMetricsServiceRequest.FromString(body)
+        except DecodeError:
+            return Response(400, text="unsupported compression")
+        return Response()
+
+    environ = HTTP | {"OTEL_EXPORTER_OTLP_COMPRESSION": "deflate"}
+    with http_server(respond) as server:
+        findings = check_receiver(f"http://127.0.0.1:{server.server_port}", environ=environ).findings
+    assert of_check(findings, "receiver").severity is Severity.OK
 
 
 @pytest.mark.parametrize(("given", "environ"), [("", {}), ("/", HTTP), ("/opentelemetry", HTTP)])
