@@ -36,7 +36,19 @@ func (e *isolating) push(ctx context.Context, metrics pmetric.Metrics) error {
 		return nil
 	}
 	made := search{isolating: e, classes: map[string]answer{}}
-	if e.offenders.forget(time.Now()); len(e.offenders) == 0 {
+	e.offenders.forget(time.Now())
+	switch {
+	case len(e.offenders) > 0:
+		good, suspect, ofClasses := e.offenders.part(flatten(metrics))
+		made.groups = portions(good)
+		for _, whole := range portions(ofClasses) {
+			whole.ofClasses = true
+			made.groups = append(made.groups, whole)
+		}
+		made.groups = append(made.groups, likelyBad(suspect, true)...)
+	case metricsIn(metrics) > mostMetrics:
+		made.groups = portions(flatten(metrics))
+	default:
 		reply := e.client.send(ctx, metrics)
 		switch reply.verdict {
 		case taken:
@@ -47,9 +59,6 @@ func (e *isolating) push(ctx context.Context, metrics pmetric.Metrics) error {
 			return reply.err("")
 		}
 		made.groups = []group{{pieces: flatten(metrics), answer: &reply}}
-	} else {
-		good, suspect, ofClasses := e.offenders.part(flatten(metrics))
-		made.groups = append([]group{{pieces: good}, {pieces: ofClasses, ofClasses: true}}, likelyBad(suspect, true)...)
 	}
 	return made.run(ctx)
 }
@@ -141,6 +150,15 @@ func (e *isolating) leaveOutEmpty(metrics pmetric.Metrics) {
 	lost := slices.DeleteFunc(pieces, func(part piece) bool { return !pointIs(part, isEmpty) })
 	e.refusals.note(lost, noValue, valueMissing)
 	assemble(kept).MoveTo(metrics)
+}
+
+func metricsIn(metrics pmetric.Metrics) (count int) {
+	for _, resource := range metrics.ResourceMetrics().All() {
+		for _, scope := range resource.ScopeMetrics().All() {
+			count += scope.Metrics().Len()
+		}
+	}
+	return count
 }
 
 func anyPoint(points pmetric.NumberDataPointSlice, is func(pmetric.NumberDataPoint) bool) bool {

@@ -19,6 +19,9 @@ const (
 	mostRefusals = 1024
 	// manyPieces is how many that are likely refused are sent together: a refusal costs Prometheus the square of its lines.
 	manyPieces = 1024
+	// mostMetrics is how many metrics a request has. For the same reason: a refusal that takes longer than the client waits
+	// would be asked for again for ever, and hold everybody up.
+	mostMetrics = 8192
 	// fewPieces are taken apart one by one.
 	fewPieces = 4
 	// alwaysTaken is the age, before the newest sample of all, up to which Prometheus takes what is new in its own series
@@ -244,6 +247,21 @@ func likelyBad(pieces []piece, known bool) []group {
 	}
 	left, right := cut(pieces)
 	return append(likelyBad(left, known), likelyBad(right, known)...)
+}
+
+// portions returns groups of pieces of mostMetrics metrics at most.
+func portions(pieces []piece) []group {
+	metrics := 0
+	for index, part := range pieces {
+		if index == 0 || part.kindRank != pieces[index-1].kindRank {
+			metrics++
+		}
+	}
+	if metrics <= mostMetrics {
+		return []group{{pieces: pieces}}
+	}
+	left, right := cut(pieces)
+	return append(portions(left), portions(right)...)
 }
 
 // byOwner returns a group for each resource and class of those that were refused, with the text as of its own metric.

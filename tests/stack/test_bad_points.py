@@ -280,6 +280,28 @@ def test_search_is_bounded(tmp_path: Path) -> None:
         wait_until(lambda: '"undivided"' in collector.log.read_text(), 10, "what is given up undivided")
 
 
+def test_requests_are_bounded(tmp_path: Path) -> None:
+    """A refusal costs a receiver the square of its metrics, and must come in time: no request has more than 8,192."""
+    receiver = Receiver(window=24 * 3600)
+    count = 20_000
+    with http_server(receiver.respond) as server, running_collector(tmp_path, server.server_port) as collector:
+        for _ in range(2):
+            receiver.requests.clear()
+            receiver.stored.clear()
+            request = ExportMetricsServiceRequest()
+            metrics_of(request, "before").add(name="m").gauge.data_points.add(time_unix_nano=time.time_ns(), as_int=1)
+            many = metrics_of(request, "many")
+            for index in range(count):
+                many.add(name=f"m{index}").gauge.data_points.add(time_unix_nano=time.time_ns(), as_int=1)
+            total = many.add(name="delta").sum
+            total.aggregation_temporality = DELTA
+            total.data_points.add(time_unix_nano=time.time_ns(), as_int=1)
+            collector.export(request)
+            wait_until(lambda: f"otelcol-train {PROBE}" in receiver.stored, 60, "the end", log=collector.log)
+            assert len(set(receiver.stored)) == count + 2
+            assert max(map(len, receiver.requests)) <= 8192
+
+
 def test_short_window_judges_each_series(tmp_path: Path) -> None:
     """With a window of ten minutes, what is too old for a series that went on may be new in another one."""
     receiver, now = Receiver(window=600), time.time_ns()
