@@ -30,12 +30,14 @@ def format_of(name: str | None, out: Path | None) -> str:
     """Return the format: the one that is named, or that of the file's ending.
 
     Raises:
-        ConfigurationError: Parquet has no file, or its package is missing.
+        ConfigurationError: Parquet has no file, or a pipe, or its package is missing.
     """
     chosen = name or (out.suffix.removeprefix(".") if out is not None and out.suffix[1:] in FORMATS else FORMATS[0])
     if chosen == "parquet":
         if out is None:
             raise ConfigurationError("dump --format parquet needs a file; give --out FILE.parquet")
+        if out.is_fifo():
+            raise ConfigurationError(f"dump --format parquet can't write to the pipe {out}; give --out FILE.parquet")
         require_extras("dump --format parquet", "inspect")
     return chosen
 
@@ -66,10 +68,10 @@ def _whole(path: Path) -> Iterator[Path]:
 
     A link stays and its target is replaced; what is no regular file, a pipe or a device, is written as it is.
     """
-    target = path.resolve()
-    if target.exists() and not target.is_file():
-        yield target
+    if path.exists() and not path.is_file():
+        yield path
         return
+    target = path.resolve()  # of /dev/stdout that is a pipe, this would be no path
     part = target.with_name(f".{target.name}.{os.getpid()}.part")
     try:
         yield part

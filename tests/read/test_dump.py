@@ -159,6 +159,26 @@ def test_only_files_are_replaced(form: str, tmp_path: Path) -> None:
     os.close(reader)
 
 
+def test_stdout_has_a_path(tmp_path: Path) -> None:
+    """A pipe that is named by /dev/stdout gets the rows, as stdout does."""
+    write_job(tmp_path, 1, 2)
+    command = (sys.executable, "-m", "otel_train", "dump", tmp_path)
+    named = subprocess.run([*command, "--out", "/dev/stdout"], capture_output=True, timeout=60, check=True)
+    assert (named.stdout, named.stderr) == (dump(tmp_path).stdout_bytes, b"")
+
+
+def test_parquet_refuses_pipe(tmp_path: Path) -> None:
+    """Parquet, whose writer seeks, says of a pipe that it needs a file."""
+    write_job(tmp_path, 1, 1)
+    pipe = tmp_path / "pipe"
+    os.mkfifo(pipe)
+    reader = os.open(pipe, os.O_RDONLY | os.O_NONBLOCK)
+    result = dump(tmp_path, "--format", "parquet", "--out", pipe)
+    os.close(reader)
+    assert (result.exit_code, result.stdout) == (2, "")
+    assert result.stderr.endswith(f"dump --format parquet can't write to the pipe {pipe}; give --out FILE.parquet\n")
+
+
 @pytest.mark.parametrize(
     ("time_ns", "text"),
     [
