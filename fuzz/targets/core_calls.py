@@ -72,6 +72,7 @@ SIGNATURES: dict[str, str] = {
     "whole_records": "gzzcccq",
     "whole_sum": "d",
     "window_means": "ccdd",
+    "write_rows": "bqqbqqdbbcc",
 }
 """A letter for each argument, for what is right; see `Arguments.of`. A function that is not here gets anything."""
 OF_LETTER = {"I": "IntervalState", "K": "Clock", "R": "Ring", "P": "Picks"}

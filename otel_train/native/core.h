@@ -95,5 +95,6 @@ int add_signals(PyObject *module);
 int add_columns(PyObject *module);
 int add_history(PyObject *module);
 int add_series(PyObject *module);
+int add_row_text(PyObject *module);
 
 #endif

@@ -15,6 +15,8 @@ static int fill(PyObject *module)
         return -1;
     if (add_reduction(module) < 0 || add_columns(module) < 0 || add_history(module) < 0 || add_series(module) < 0)
         return -1;
+    if (add_row_text(module) < 0)
+        return -1;
     return add_signals(module);
 }
 

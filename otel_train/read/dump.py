@@ -2,18 +2,17 @@
 
 from __future__ import annotations
 
-import datetime as dt
 import difflib
 import fnmatch
 import re
 from collections.abc import Iterator
 from dataclasses import dataclass, field
-from functools import lru_cache
 from pathlib import Path
 
 from otel_train.exceptions import ConfigurationError, OtelTrainError, RingError
-from otel_train.read.dump_blocks import Block, RingBlocks
+from otel_train.read.dump_blocks import KINDS, Block, RingBlocks
 from otel_train.read.first_record import first_record
+from otel_train.read.row_texts import rfc3339
 from otel_train.ring import Kind, Record, RingReader, Stamp, ring_files
 
 FIELDS = ("run", "attempt", "rank", "kind", "step", "time", "time_ns")
@@ -130,17 +129,18 @@ class Dump:
         names = self.names().values()
         for block in self.blocks():
             identity = block.identity
-            for at, (kind, step, time_ns) in enumerate(zip(block.kinds, block.steps, block.times_ns, strict=True)):
+            columns = [block.measured(key) for key in range(len(names))]
+            for at in block.order:
                 row: Row = {
                     "run": identity.run_id,
                     "attempt": identity.attempt,
                     "rank": identity.rank,
-                    "kind": kind,
-                    "step": step,
-                    "time": rfc3339(time_ns),
-                    "time_ns": time_ns,
+                    "kind": KINDS[block.kinds[at]],
+                    "step": block.steps[at],
+                    "time": rfc3339(block.times_ns[at]),
+                    "time_ns": block.times_ns[at],
                 }
-                values = ((name, column[at]) for name, column in zip(names, block.values, strict=True))
+                values = ((name, column[at]) for name, column in zip(names, columns, strict=True))
                 yield row | {name: value for name, value in values if value is not None}
 
     def blocks(self) -> Iterator[Block]:
@@ -176,15 +176,3 @@ class Dump:
         """Release the mappings."""
         for reader in self._readers:
             reader.close()
-
-
-def rfc3339(time_ns: int) -> str:
-    """Return a time with all its nanoseconds, in UTC."""
-    seconds, nanoseconds = divmod(time_ns, 10**9)
-    return f"{_second(seconds)}.{nanoseconds:09d}Z"
-
-
-@lru_cache(1 << 12)  # fast steps and the kinds of records share theirs
-def _second(seconds: int) -> str:
-    moment = dt.datetime(1970, 1, 1, tzinfo=dt.UTC) + dt.timedelta(seconds=seconds)
-    return f"{moment:%Y-%m-%dT%H:%M:%S}"

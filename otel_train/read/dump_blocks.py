@@ -9,6 +9,7 @@ from dataclasses import dataclass, field
 from typing import NamedTuple
 
 from otel_train.catalogue import computations
+from otel_train.native import core
 from otel_train.read.column_values import series_values
 from otel_train.ring import Identity, Kind, Record, RingReader, Stamp
 from otel_train.ring.columns import Heads, RingColumns
@@ -18,30 +19,53 @@ RECORDS = 2048
 LOGGED_SUFFIX = "_logged"
 """End of the kind of a row with values that were logged beside the steps."""
 
-Column = list[float | None]
-"""A value's column; None where nobody measured it."""
+KINDS = tuple(kind + suffix for suffix in ("", LOGGED_SUFFIX) for kind in ("rank", "cluster"))
+"""The kinds of rows."""
 
 
 @dataclass(slots=True)
 class Block:
-    """Some rows of one ring, a column each; all as long."""
+    """Some rows of one ring, a column each, and in which order they were written."""
 
     identity: Identity
-    kinds: list[str] = field(default_factory=list)
-    steps: list[int] = field(default_factory=list)
-    times_ns: list[int] = field(default_factory=list)
-    values: list[Column] = field(default_factory=list)
-    """A column for each key that was asked for."""
+    order: array[int] = field(default_factory=lambda: array("q"))
+    """The rows' indices in the columns, in the order in which they were written; int64 [rows]."""
+    kinds: bytearray = field(default_factory=bytearray)
+    """Indices in `KINDS` [rows]."""
+    steps: array[int] = field(default_factory=lambda: array("q"))
+    """int64 [rows]."""
+    times_ns: array[int] = field(default_factory=lambda: array("q"))
+    """int64 [rows]."""
+    values: array[float] = field(default_factory=lambda: array("d"))
+    """The values of the keys that were asked for, a key after the other; float64 [keys * rows]."""
+    present: bytearray = field(default_factory=bytearray)
+    """1 for each of `values` that was measured, and 0 for others [keys * rows]."""
+
+    def column(self, key: int) -> array[float]:
+        """Return the values of one key; float64 [rows]."""
+        rows = len(self.steps)
+        return self.values[key * rows : (key + 1) * rows]
+
+    def measured(self, key: int) -> list[float | None]:
+        """Return the values of one key, None where nobody measured it."""
+        rows = len(self.steps)
+        present = self.present[key * rows : (key + 1) * rows]
+        return [value if known else None for value, known in zip(self.column(key), present, strict=True)]
+
+    def has_all(self, key: int) -> bool:
+        """Tell whether each row has a value of a key."""
+        rows = len(self.steps)
+        return self.present.find(0, key * rows, (key + 1) * rows) < 0
 
 
 class _Part(NamedTuple):
-    """Rows of one kind before they are sorted in."""
+    """Rows before they are sorted in, and their values and whether there is one: a column for each key."""
 
     sequences: Sequence[int]
-    kind: str
-    steps: Sequence[int]
-    times_ns: Sequence[int]
-    values: Sequence[Sequence[float | None]]
+    kinds: bytes
+    steps: array[int]
+    times_ns: array[int]
+    columns: Sequence[tuple[array[float], bytes]]
 
 
 class RingBlocks:
@@ -78,7 +102,7 @@ class RingBlocks:
 
     def single(self, sequence: int) -> Block:
         """Return the rows of one record."""
-        return self._joined(self._slow([sequence]))
+        return self._joined([self._slow([sequence])])
 
     def _block(self, begin: int, end: int) -> Block:
         geometry = self._reader.geometry
@@ -98,7 +122,7 @@ class RingBlocks:
             parts, slow = [], set(range(begin, end))
         else:
             self.torn += end - begin - heads.whole
-        return self._joined([*parts, *self._slow(sorted(slow))])
+        return self._joined([*parts, self._slow(sorted(slow))])
 
     def _selected(self, kind: Kind, heads: Heads, without: set[int]) -> Heads:
         """Return the heads of the records that belong to the part, without some."""
@@ -116,63 +140,80 @@ class RingBlocks:
     def _part(self, kind: Kind, heads: Heads) -> _Part:
         """Return the rows of records without late values."""
         read = self._columns.columns(heads.sequences, range(self._width)) if heads.sequences else []
-        values = [self._values(key, kind, read) for key in self._keys] if read else [[] for _ in self._keys]
-        return _Part(heads.sequences, kind.name.lower(), heads.steps, heads.times_ns, values)
+        columns = [self._values(key, kind, read) for key in self._keys] if read else []
+        kinds = bytes([KINDS.index(kind.name.lower())]) * len(heads.sequences)
+        return _Part(heads.sequences, kinds, heads.steps, heads.times_ns, columns)
 
-    def _values(self, key: str, kind: Kind, read: Sequence[array[float]]) -> Sequence[float | None]:
+    def _values(self, key: str, kind: Kind, read: Sequence[array[float]]) -> tuple[array[float], bytes]:
         index, records = self._indices.get(key), len(read[0])
         with_ranks = kind is Kind.CLUSTER
         if index is None:
-            return [None] * records
+            return _column([None] * records)
         function = self._layout.computation(index)
         if function.func is computations.slice_of or (function.func is computations.peak_rank and not with_ranks):
-            return [None] * records
+            return _column([None] * records)
         # The core computes in place: other keys are made of the same columns.
         column = series_values(self._layout, index, lambda span: [read[at][:] for at in span], with_ranks=with_ranks)
-        if not math.isnan(sum(column)):
-            return column
+        if not _has_nan(column):
+            return column, b"\1" * records
         # A NaN is no value, or the value that was logged.
-        return [
-            function(*self._vectors([of[at] for of in read], with_ranks=with_ranks)) if math.isnan(value) else value
-            for at, value in enumerate(column)
-        ]
+        return _column(
+            [
+                function(*self._vectors([of[at] for of in read], with_ranks=with_ranks)) if math.isnan(value) else value
+                for at, value in enumerate(column)
+            ]
+        )
 
     def _vectors(self, values: Sequence[float], *, with_ranks: bool) -> tuple[Sequence[float], ...]:
         sums, peaks, ranks = self._layout.split(values)
         return sums, peaks, ranks if with_ranks else ()
 
-    def _slow(self, sequences: Sequence[int]) -> Iterator[_Part]:
-        """Yield the rows of records that are read one by one."""
+    def _slow(self, sequences: Sequence[int]) -> _Part:
+        """Return the rows of records that are read one by one."""
+        selected: list[Record] = []
         for sequence in sequences:
             records, _, lost = self._reader.read(sequence, 1)
             self.torn += lost > 0
-            for record in records:
-                # That of a part is the record that follows, which comes itself.
-                selected = record.sequence == sequence and self._kind in (None, record.kind)
-                if selected and not (self._is_before and self._is_before(record)):
-                    yield self._single_row(record)
+            # That of a part is the record that follows, which comes itself.
+            selected += [record for record in records if record.sequence == sequence and self._is_selected(record)]
+        rows = [record.by_key() for record in selected]
+        return _Part(
+            [record.sequence for record in selected],
+            bytes(KINDS.index(record.kind.name.lower() + LOGGED_SUFFIX * record.logged) for record in selected),
+            array("q", [record.step for record in selected]),
+            array("q", [record.time_ns for record in selected]),
+            [_column([row.get(key) for row in rows]) for key in self._keys],
+        )
 
-    def _single_row(self, record: Record) -> _Part:
-        values = record.by_key()
-        kind = record.kind.name.lower() + LOGGED_SUFFIX * record.logged
-        row = [[values.get(key)] for key in self._keys]
-        return _Part([record.sequence], kind, [record.step], [record.time_ns], row)
+    def _is_selected(self, record: Record) -> bool:
+        return self._kind in (None, record.kind) and not (self._is_before and self._is_before(record))
 
-    def _joined(self, parts: Iterator[_Part] | Sequence[_Part]) -> Block:
-        """Return the rows of all parts, in the order in which they were written."""
+    def _joined(self, parts: Sequence[_Part]) -> Block:
+        """Return the rows of all parts."""
         parts = [part for part in parts if part.sequences]
         sequences = [sequence for part in parts for sequence in part.sequences]
+        order = range(len(sequences))
         block = Block(
             self._reader.identity,
-            [part.kind for part in parts for _ in part.sequences],
-            [step for part in parts for step in part.steps],
-            [time_ns for part in parts for time_ns in part.times_ns],
+            array("q", order if len(parts) == 1 else sorted(order, key=sequences.__getitem__)),
         )
-        block.values = [[value for part in parts for value in part.values[at]] for at in range(len(self._keys))]
-        if len(parts) > 1:
-            order = sorted(range(len(sequences)), key=sequences.__getitem__)
-            block.kinds = [block.kinds[at] for at in order]
-            block.steps = [block.steps[at] for at in order]
-            block.times_ns = [block.times_ns[at] for at in order]
-            block.values = [[column[at] for at in order] for column in block.values]
+        for part in parts:
+            block.kinds += part.kinds
+            block.steps += part.steps
+            block.times_ns += part.times_ns
+        for key in range(len(self._keys)):
+            for part in parts:
+                values, present = part.columns[key]
+                block.values += values
+                block.present += present
         return block
+
+
+def _column(values: Sequence[float | None]) -> tuple[array[float], bytes]:
+    """Return values, NaN for None, and which of them are none."""
+    present = bytes(value is not None for value in values)
+    return array("d", [math.nan if value is None else value for value in values]), present
+
+
+def _has_nan(column: array[float]) -> bool:
+    return core.span(column) is None if core is not None else math.isnan(sum(column))

@@ -3,20 +3,21 @@
 from __future__ import annotations
 
 import csv
+import io
 import json
-import math
 import os
 import sys
-from collections.abc import Callable, Iterator, Sequence
+from array import array
+from collections.abc import Callable, Iterator
 from contextlib import contextmanager
-from itertools import repeat
 from pathlib import Path
-from typing import TYPE_CHECKING, Any, TextIO
+from typing import TYPE_CHECKING, BinaryIO
 
 from otel_train.exceptions import ConfigurationError
 from otel_train.extras import require_extras
-from otel_train.read.dump import FIELDS, Cell, Dump, rfc3339
-from otel_train.read.dump_blocks import Block
+from otel_train.read.dump import FIELDS, Dump
+from otel_train.read.dump_blocks import KINDS, Block
+from otel_train.read.row_texts import RowForm, row_texts
 
 if TYPE_CHECKING:
     import pyarrow as pa
@@ -51,14 +52,14 @@ def write_dump(dump: Dump, form: str, out: Path | None) -> None:
         out: The file, which appears when it is whole; None for stdout.
     """
     if out is None:
-        _WRITERS[form](dump, sys.stdout)
+        _WRITERS[form](dump, sys.stdout.buffer)
         sys.stdout.flush()
         return
     with _whole(out) as part:
         if form == "parquet":
             _write_parquet(dump, part)
             return
-        with part.open("w", encoding="utf-8", newline="") as file:
+        with part.open("wb") as file:
             _WRITERS[form](dump, file)
 
 
@@ -80,60 +81,42 @@ def _whole(path: Path) -> Iterator[Path]:
         part.unlink(missing_ok=True)
 
 
-def plain(value: Cell) -> Cell:
-    """Return a value as text where JSON has no number for it: NaN, Infinity, -Infinity, as protobuf's JSON has them."""
-    if isinstance(value, float) and not math.isfinite(value):
-        return "NaN" if math.isnan(value) else "Infinity" if value > 0 else "-Infinity"
-    return value
-
-
-def _write_jsonl(dump: Dump, file: TextIO) -> None:
-    keys = [json.dumps(name) for name in dump.names().values()]
-    for block in dump.blocks():
-        file.writelines(_json_lines(block, keys))
-
-
-def _json_lines(block: Block, keys: Sequence[str]) -> Iterator[str]:
-    """Return a block's rows as JSON; a column that has all values costs a row least."""
-    identity, texts = block.identity, list[Sequence[object]]()
-    row = f'{{"run": {json.dumps(identity.run_id)}, "attempt": {identity.attempt}, "rank": {identity.rank}'
-    row = row.replace("%", "%%") + ', "kind": "%s", "step": %d, "time": "%s", "time_ns": %d'
-    for key, column in zip(keys, block.values, strict=True):
-        prefix = f", {key}: "
-        if _all_finite(column):
-            row += prefix.replace("%", "%%") + "%r"
-            texts.append(column)
-        else:
-            row += "%s"
-            texts.append(["" if value is None else prefix + _number(value) for value in column])
-    times = map(rfc3339, block.times_ns)
-    rows = zip(block.kinds, block.steps, times, block.times_ns, *texts, strict=True)
-    return map((row + "}\n").__mod__, rows)
-
-
-def _number(value: float) -> str:
-    return repr(value) if math.isfinite(value) else json.dumps(plain(value))
-
-
-def _all_finite(column: Sequence[float | None]) -> bool:
-    try:
-        return math.isfinite(sum(column))  # type: ignore[arg-type]
-    except TypeError:  # a missing value
-        return False
-
-
-def _write_csv(dump: Dump, file: TextIO) -> None:
-    writer = csv.writer(file, lineterminator="\n")
-    writer.writerow([*FIELDS, *dump.names().values()])
+def _write_jsonl(dump: Dump, file: BinaryIO) -> None:
+    values = [f", {json.dumps(name)}: " for name in dump.names().values()]
     for block in dump.blocks():
         identity = block.identity
-        own = [repeat(cell) for cell in (identity.run_id, identity.attempt, identity.rank)]
-        columns = [
-            column if _all_finite(column) else ["" if value is None else plain(value) for value in column]
-            for column in block.values
-        ]
-        times = map(rfc3339, block.times_ns)
-        writer.writerows(zip(*own, block.kinds, block.steps, times, block.times_ns, *columns, strict=False))
+        own = f'{{"run": {json.dumps(identity.run_id)}, "attempt": {identity.attempt}, "rank": {identity.rank}'
+        form = RowForm(
+            before=(own + ', "kind": "', '", "step": ', ', "time": "', '", "time_ns": '),
+            after="}\n",
+            quote='"',
+            before_values=values,
+            blanks=False,
+        )
+        file.writelines(row_texts(block, form))
+
+
+def _write_csv(dump: Dump, file: BinaryIO) -> None:
+    names = dump.names().values()
+    file.write((_csv_row(*FIELDS, *names) + "\n").encode())
+    for block in dump.blocks():
+        identity = block.identity
+        own = _csv_row(identity.run_id, identity.attempt, identity.rank)
+        form = RowForm(
+            before=(own + ",", ",", ",", ","),
+            after="\n",
+            quote="",
+            before_values=[","] * len(names),
+            blanks=True,
+        )
+        file.writelines(row_texts(block, form))
+
+
+def _csv_row(*cells: str | int) -> str:
+    """Return cells as a row without its end, quoted where they must be."""
+    text = io.StringIO()
+    csv.writer(text, lineterminator="\n").writerow(cells)
+    return text.getvalue().removesuffix("\n")
 
 
 def _write_parquet(dump: Dump, path: Path) -> None:
@@ -168,9 +151,18 @@ def _batch(block: Block, schema: pa.Schema) -> pa.RecordBatch:
 
     identity, rows = block.identity, len(block.steps)
     own = [[cell] * rows for cell in (identity.run_id, identity.attempt, identity.rank)]
-    columns: list[Any] = [*own, block.kinds, block.steps, block.times_ns, block.times_ns, *block.values]
-    arrays = [pa.array(values, type=column.type) for values, column in zip(columns, schema, strict=True)]
-    return pa.record_batch(arrays, schema=schema)
+    keys = range(len(schema) - len(FIELDS))
+    values = [block.column(key) if block.has_all(key) else block.measured(key) for key in keys]
+    kinds = [KINDS[kind] for kind in block.kinds]
+    columns = [*own, kinds, block.steps, block.times_ns, block.times_ns, *values]
+    arrays = [
+        pa.Array.from_buffers(field.type, rows, [None, pa.py_buffer(cells)])
+        if isinstance(cells, array)
+        else pa.array(cells, type=field.type)
+        for cells, field in zip(columns, schema, strict=True)
+    ]
+    order = pa.Array.from_buffers(pa.int64(), rows, [None, pa.py_buffer(block.order)])
+    return pa.record_batch(arrays, schema=schema).take(order)
 
 
-_WRITERS: dict[str, Callable[[Dump, TextIO], None]] = {"jsonl": _write_jsonl, "csv": _write_csv}
+_WRITERS: dict[str, Callable[[Dump, BinaryIO], None]] = {"jsonl": _write_jsonl, "csv": _write_csv}

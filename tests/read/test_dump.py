@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import csv
+import io
 import json
 import math
 import os
@@ -16,7 +17,7 @@ from click.testing import CliRunner, Result
 from pyarrow import parquet
 
 from otel_train.cli import main
-from otel_train.read.dump import rfc3339
+from otel_train.read.row_texts import rfc3339
 from otel_train.ring import Kind
 from tests.support.job_rings import ATTEMPT, EVICTIONS, SECOND, FakeRank, write_job
 
@@ -109,6 +110,16 @@ def test_formats_keep_nonfinite_numbers(tmp_path: Path) -> None:
     table = parquet.read_table(tmp_path / "x.parquet")
     assert [str(value) for value in table["train/loss"].to_pylist()] == [str(value) for value in given]
     assert table["time"].cast("int64") == table["time_ns"]
+
+
+def test_odd_names_stay(tmp_path: Path) -> None:
+    """A run's id and a value's name have whatever characters they have, in JSON and in CSV."""
+    name = 'a "100 %s", é'
+    write_job(tmp_path, 1, 1, name=name)
+    [row] = rows(tmp_path, "--kind", "rank")
+    [of_csv] = csv.DictReader(io.StringIO(dump(tmp_path, "--kind", "rank", "--format", "csv").stdout))
+    assert row["run"] == of_csv["run"] == name
+    assert row[f"stream_mixing/modality_share/{name}"] == 0.75 == float(of_csv[f"stream_mixing/modality_share/{name}"])
 
 
 def test_torn_records_are_counted(tmp_path: Path) -> None:

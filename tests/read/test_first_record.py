@@ -15,7 +15,8 @@ from hypothesis import example, given
 from hypothesis import strategies as st
 
 from otel_train.catalogue import Metric
-from otel_train.read.dump import Dump, Row, Selection, rfc3339
+from otel_train.read.dump import Dump, Row, Selection
+from otel_train.read.row_texts import rfc3339
 from otel_train.ring import Kind, RingReader, RingWriter, ring_files, ring_path
 from otel_train.ring.columns import RingColumns
 from tests.support.written_rings import IDENTITY, SCHEMA
