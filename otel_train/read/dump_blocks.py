@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import math
 from array import array
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from dataclasses import dataclass, field
 from typing import NamedTuple
 
@@ -16,6 +16,8 @@ from otel_train.ring.columns import Heads, RingColumns
 
 RECORDS = 2048
 """Records that a block is made of, at most."""
+AHEAD = 64
+"""Records that a running job may write while a block is read: so many more are read one by one near its end."""
 LOGGED_SUFFIX = "_logged"
 """End of the kind of a row with values that were logged beside the steps."""
 
@@ -95,17 +97,29 @@ class RingBlocks:
 
     def between(self, begin: int, end: int) -> Iterator[Block]:
         """Yield the selected records with the sequence numbers [begin, end) that are whole."""
-        for first in range(begin, end, RECORDS):
-            block = self._block(first, min(end, first + RECORDS))
+        while begin < end:
+            stop = min(end, begin + RECORDS)
+            block = self._block(begin, stop)
+            if block is None:
+                stop = min(stop, self._doubtful() + AHEAD)
+                block = self._joined([self._slow(range(begin, stop))])
             if block.steps:
                 yield block
+            begin = stop
+
+    def _doubtful(self) -> int:
+        """Return the sequence number of the first record that a running job is not about to write over."""
+        geometry = self._reader.geometry  # the record that is written now comes with its parts
+        return self._reader.progress.written - geometry.records + geometry.most_parts + 1
 
     def single(self, sequence: int) -> Block:
         """Return the rows of one record."""
         return self._joined([self._slow([sequence])])
 
-    def _block(self, begin: int, end: int) -> Block:
-        geometry = self._reader.geometry
+    def _block(self, begin: int, end: int) -> Block | None:
+        """Return the rows of some records; None where some of them may be overwritten, and are read one by one."""
+        if self._doubtful() > begin:
+            return None
         heads = self._columns.heads(begin, end)
         of_kinds = [
             (kind, of_kind)
@@ -117,11 +131,9 @@ class RingBlocks:
             parts = [self._part(kind, self._selected(kind, of_kind, slow)) for kind, of_kind in of_kinds]
         except (ArithmeticError, ValueError):  # damaged values must cost themselves
             parts, slow = [], {*heads.rank.sequences, *heads.cluster.sequences, *slow}
-        # A running job may have written over some meanwhile, with the parts of the record that it writes now.
-        if self._reader.progress.written - geometry.records + geometry.most_parts + 1 > begin:
-            parts, slow = [], set(range(begin, end))
-        else:
-            self.torn += end - begin - heads.whole
+        if self._doubtful() > begin:  # a running job has gone on meanwhile
+            return None
+        self.torn += end - begin - heads.whole
         return self._joined([*parts, self._slow(sorted(slow))])
 
     def _selected(self, kind: Kind, heads: Heads, without: set[int]) -> Heads:
@@ -168,7 +180,7 @@ class RingBlocks:
         sums, peaks, ranks = self._layout.split(values)
         return sums, peaks, ranks if with_ranks else ()
 
-    def _slow(self, sequences: Sequence[int]) -> _Part:
+    def _slow(self, sequences: Iterable[int]) -> _Part:
         """Return the rows of records that are read one by one."""
         selected: list[Record] = []
         for sequence in sequences:

@@ -38,10 +38,10 @@ JSON_FORM = RowForm(
 CSV_FORM = RowForm(before=("a,", ",", ",", ","), after="\n", quote="", before_values=(",", ","), blanks=True)
 
 
-def check(block: Block, form: RowForm) -> None:
-    """Compare the core's text, written a row or two at once, with the twin's."""
+def check(block: Block, form: RowForm, chunk_bytes: int = row_texts.CHUNK_BYTES) -> None:
+    """Compare the core's text, written in pieces of that size or of one row, with the twin's."""
     with pytest.MonkeyPatch.context() as patch:
-        patch.setattr(row_texts, "CHUNK_BYTES", 1)
+        patch.setattr(row_texts, "CHUNK_BYTES", chunk_bytes)
         by_core = b"".join(map(bytes, row_texts.row_texts(block, form)))
         patch.setattr(row_texts, "core", None)
         by_twin = b"".join(row_texts.row_texts(block, form))
@@ -67,10 +67,10 @@ def blocks(draw: st.DrawFn) -> Block:
     )
 
 
-@given(blocks(), st.sampled_from([JSON_FORM, CSV_FORM]))
-def test_core_writes_rows_as_twin(block: Block, form: RowForm) -> None:
-    """The core writes the same bytes as its twin, whatever the rows hold."""
-    check(block, form)
+@given(blocks(), st.sampled_from([JSON_FORM, CSV_FORM]), st.integers(1, 2000))
+def test_core_writes_rows_as_twin(block: Block, form: RowForm, chunk_bytes: int) -> None:
+    """The core writes the same bytes as its twin, whatever the rows hold, and in whatever pieces."""
+    check(block, form, chunk_bytes)
 
 
 @given(st.lists(NUMBERS, min_size=1))

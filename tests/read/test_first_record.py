@@ -122,18 +122,31 @@ def test_end_is_read_alone(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> N
 def test_overwritten_rows_are_counted(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     """A job that goes on writes over records that are read at that moment: they are counted, and no row is mixed."""
     ring = a_ring(tmp_path, 40)
-    for step in range(1, 41):
+    for step in range(1, 11):
         ring.write(step, TIME * step, Kind.RANK, [float(step)] * ring.geometry.values)
     columns = RingColumns.columns
 
     def late(*arguments: Any) -> Any:
-        for step in range(41, 51):
+        for step in range(11, 46):
             ring.write(step, TIME * step, Kind.RANK, [float(step)] * ring.geometry.values)
         return columns(*arguments)
 
     monkeypatch.setattr(RingColumns, "columns", late)
     dump = Dump(tmp_path)
     dumped = list(dump.rows())
-    assert [(row["step"], row["peak"]) for row in dumped] == [(step, float(step)) for step in range(11, 41)]
-    assert dump.torn == 10
+    assert [(row["step"], row["peak"]) for row in dumped] == [(step, float(step)) for step in range(6, 11)]
+    assert dump.torn == 5
     dump.close()
+
+
+def test_full_ring_is_read_whole(tmp_path: Path) -> None:
+    """Of a ring that went round, records that may be overwritten soon are read alone, and join those read at once."""
+    ring = a_ring(tmp_path, 400)
+    late = ring.add_key(Metric("eval/loss"))
+    assert late is not None
+    for step in range(1, 301):
+        ring.write(step, TIME * step, Kind.RANK, [float(step)] * ring.geometry.values, [(late, 1.0, 1.0)] * (step % 2))
+        ring.write(step, TIME * step, Kind.CLUSTER, [float(step)] * ring.geometry.values)
+    dumped = rows(tmp_path, Selection())
+    assert len(dumped) > 200
+    assert dumped == records(tmp_path)
