@@ -51,7 +51,7 @@ SIGNATURES: dict[str, str] = {
     "edge": "dffccc",
     "gather": "gzzcqcccd",
     "hash_ids": "iqmmnnh",
-    "history_rows": "bqcqdcfbc",
+    "history_rows": "bqcqdqcfbbc",
     "index_key": "bqcq",
     "interval_picks": "ccfdddqdd",
     "late_slots": "dcc",

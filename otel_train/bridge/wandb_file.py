@@ -22,9 +22,12 @@ SUFFIX = ".wandb"
 FILE_HEADER = struct.pack("<4sHB", b":W&B", 0xBEE1, 0)
 BLOCK_BYTES = 32 * 1024
 MAX_RECORD_BYTES = 64 * 2**20
+_AHEAD_BYTES = 8 * BLOCK_BYTES
+"""Bytes that are read at once."""
 _CHUNK = struct.Struct("<IHB")  # CRC, length, type
 _FULL, _FIRST, _MIDDLE, _LAST = 1, 2, 3, 4
-_PADDING = 0
+_NO_CHUNK = bytes(_CHUNK.size)
+"""What is after the last chunk of a block."""
 _UNREADABLE = (ArithmeticError, ValueError, TypeError, RecursionError)
 """Errors of values in a record that is none of a history row."""
 
@@ -91,12 +94,12 @@ class TransactionLog:
 
     Args:
         path: The file.
-        take: What is first given the records, if anything, and reads as many as it can: it gets a block and the offset
-            of its next chunk, or a record that lies in several chunks and -1, and returns the offset after what it
-            read, which is therefore not among what this yields.
+        take: What is first given the records, if anything, and reads as many as it can: it gets some blocks and the
+            offset of the next record in them, and returns the offset after what it read, which is therefore not among
+            what this yields.
     """
 
-    def __init__(self, path: str | Path, take: Callable[[bytes, int], int] | None = None) -> None:
+    def __init__(self, path: str | Path, take: Callable[[memoryview, int], int] | None = None) -> None:
         self._take = take
         self.path = Path(path)
         self._file = self.path.open("rb")
@@ -106,6 +109,10 @@ class TransactionLog:
         """Offset in that block."""
         self._record: list[bytes] = []
         """Chunks so far of a record that has more."""
+        self._ahead = memoryview(bytearray(BLOCK_BYTES if take is None else _AHEAD_BYTES))
+        """Bytes that were read at once."""
+        self._begin = self._end = -1
+        """Offsets in the file between which these are."""
 
     def rows(self) -> Iterator[HistoryRow]:
         """Yield the history rows after those of the last call.
@@ -152,16 +159,17 @@ class TransactionLog:
         Raises:
             WandbFileError: It is no such file, or it is damaged there.
         """
+        for data in self._records():
+            yield self._parsed(data)
+
+    def _parsed(self, data: bytes) -> Any:
         from google.protobuf.message import DecodeError  # noqa: PLC0415  # as late as wandb's own
 
         wandb_pb: Any = import_module("wandb.proto.wandb_internal_pb2")  # imports all of wandb; has no stubs
-        parse = wandb_pb.Record.FromString
-        for data in self._records():
-            try:
-                record = parse(data)
-            except DecodeError as error:
-                raise self._unreadable(error) from error
-            yield record
+        try:
+            return wandb_pb.Record.FromString(data)
+        except DecodeError as error:
+            raise self._unreadable(error) from error
 
     def _unreadable(self, error: Exception) -> WandbFileError:
         return WandbFileError(
@@ -176,43 +184,55 @@ class TransactionLog:
             self._record.append(data)
             if kind in (_FULL, _LAST):
                 record, self._record, size = b"".join(self._record), [], 0
-                if self._take is None or kind == _FULL or self._take(record, -1) < 0:
-                    yield record
+                yield record
             elif (size := size + len(data)) > MAX_RECORD_BYTES:
                 raise self._damaged(f"a record is larger than {MAX_RECORD_BYTES} bytes")
 
     def _chunks(self) -> Iterator[tuple[int, bytes]]:
         """Yield (type, bytes) of each chunk: LevelDB's log, but with the plain CRC-32."""
-        while block := self._read_block():
-            while self._position + _CHUNK.size <= len(block):
-                if self._take is not None and not self._record:
-                    self._position = self._take(block, self._position)
-                    if self._position + _CHUNK.size > len(block):
-                        break
-                crc, length, kind = _CHUNK.unpack_from(block, self._position)
-                begin, end = self._position + _CHUNK.size, self._position + _CHUNK.size + length
-                if (crc, length, kind) == (0, 0, _PADDING):
-                    break
-                if end > len(block) and len(block) < BLOCK_BYTES:
-                    return  # torn at the end of the file
-                data = block[begin:end]
-                if end > len(block) or zlib.crc32(data, zlib.crc32(bytes([kind]))) != crc:
-                    raise self._damaged("a chunk with a wrong length or check value stands")
-                self._position = end
-                yield kind, data
-            if len(block) < BLOCK_BYTES:
-                return
-            self._block, self._position = self._block + BLOCK_BYTES, 0
+        self._begin = self._end = -1  # the file may have grown
+        while True:
+            if self._take is not None and not self._record:
+                self._take_ahead(self._take)
+            block = self._blocks(BLOCK_BYTES)[:BLOCK_BYTES]
+            header = bytes(block[self._position : self._position + _CHUNK.size])
+            if len(header) < _CHUNK.size or header == _NO_CHUNK:
+                if len(block) < BLOCK_BYTES:
+                    return
+                self._block, self._position = self._block + BLOCK_BYTES, 0
+                continue
+            crc, length, kind = _CHUNK.unpack(header)
+            begin, end = self._position + _CHUNK.size, self._position + _CHUNK.size + length
+            if end > len(block) and len(block) < BLOCK_BYTES:
+                return  # torn at the end of the file
+            data = bytes(block[begin:end])
+            if end > len(block) or zlib.crc32(data, zlib.crc32(bytes([kind]))) != crc:
+                raise self._damaged("a chunk with a wrong length or check value stands")
+            self._position = end
+            yield kind, data
 
-    def _read_block(self) -> bytes:
-        self._file.seek(self._block)
-        block = self._file.read(BLOCK_BYTES)
-        # An empty file is one that wandb has made and flushed nothing to yet.
-        if self._block == 0 and block and block[: len(FILE_HEADER)] != FILE_HEADER[: len(block)]:
-            raise WandbFileError(
-                f"{self.path} is not a wandb transaction log: it begins with {block[: len(FILE_HEADER)]!r}"
-            )
-        return block
+    def _take_ahead(self, take: Callable[[memoryview, int], int]) -> None:
+        """Let the records from here on be read by who takes them."""
+        # What is left of the bytes read ahead is mostly a part of a record; a larger part is what nobody takes.
+        while (position := take(self._blocks(_AHEAD_BYTES // 2), self._position)) > self._position:
+            self._block += position // BLOCK_BYTES * BLOCK_BYTES
+            self._position = position % BLOCK_BYTES
+
+    def _blocks(self, least: int) -> memoryview:
+        """Return what is in the file from the block on in which reading goes on: so many bytes, unless it ends before.
+
+        Raises:
+            WandbFileError: It is no such file.
+        """
+        is_at_end = self._begin <= self._block <= self._end < self._begin + len(self._ahead)
+        if self._block + least > self._end and not is_at_end:
+            self._file.seek(self._block)
+            self._begin, self._end = self._block, self._block + self._file.readinto(self._ahead)
+            start = bytes(self._ahead[: min(self._end, len(FILE_HEADER))])
+            # An empty file is one that wandb has made and flushed nothing to yet.
+            if self._block == 0 and start != FILE_HEADER[: len(start)]:
+                raise WandbFileError(f"{self.path} is not a wandb transaction log: it begins with {start!r}")
+        return self._ahead[self._block - self._begin : self._end - self._begin]
 
     def _damaged(self, what: str) -> WandbFileError:
         return WandbFileError(f"{self.path} is damaged: {what} at {self._block + self._position}")

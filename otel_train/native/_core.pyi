@@ -49,12 +49,14 @@ def history_rows(
     keys: int,
     table: array[int],
     values: array[float],
+    heads: array[int],
     row: int,
     before: float,
-    data: bytes,
+    joined: bytearray,
+    data: bytes | memoryview,
     position: int,
     /,
-) -> tuple[int, int]: ...
+) -> tuple[int, int, int]: ...
 def add(values: array[float], others: array[float], /) -> None: ...
 def divide(values: array[float], below: array[float], none: float, /) -> None: ...
 def edge(values: array[float], low: float, high: float, inside: int, begin: int, end: int, /) -> int: ...

@@ -6,12 +6,12 @@
 #include <math.h>
 
 #define CHUNK 7 /* bytes of a chunk's head: CRC-32, length, type */
-#define FULL 1
+#define BLOCK 32768 /* bytes of which no chunk goes beyond */
 #define BLOCK_ROWS 1024
+#define MOST_TIME 0x1p62 /* nanoseconds */
 #define MOST_KEYS 512
 #define SLOTS 2048 /* of the hash table: a power of two, four for each key */
 #define MOST_NAME 256
-#define MOST_DIGITS 64
 #define WIRE_VARINT 0
 #define WIRE_BYTES 2
 /* Fields of wandb's messages. */
@@ -26,63 +26,103 @@
 #define ITEM_KEY 1
 #define ITEM_NESTED 2
 #define ITEM_JSON 16
+/* Types of a chunk: a record, or a part of one. */
+enum { FULL = 1, FIRST, MIDDLE, LAST };
 /* Keys that each row is told by; their values must be numbers. */
 enum { ORDINAL, TIMESTAMP, STEP, SPECIAL };
-
-#define EXACT 9007199254740992.0 /* 2^53 */
+/* What a row is told by, as whole numbers. */
+enum { HEAD_ORDINAL, HEAD_STEP, HEAD_TIME, HEADS };
 
 static const uint64_t ABSENT_BITS = 0x7FF8000000000AB5u;
-static const double POWERS[] = {1e0,  1e1,  1e2,  1e3,  1e4,  1e5,  1e6,  1e7,  1e8,  1e9,  1e10, 1e11,
-                                1e12, 1e13, 1e14, 1e15, 1e16, 1e17, 1e18, 1e19, 1e20, 1e21, 1e22};
-#define MOST_POWER 22
 
 typedef struct {
     const uint8_t *at, *end;
 } Span;
 
 typedef struct {
-    Numbers names, ends, table, values;
+    Numbers names, ends, table, values, heads, joined;
     int64_t keys, row;
     double before;
 } Reading;
 
-static uint64_t hash_of(const uint8_t *bytes, size_t count)
+static uint64_t mixed(uint64_t state, const uint8_t *bytes)
 {
-    uint64_t state = count, word;
-    for (; count >= 8; bytes += 8, count -= 8) {
-        memcpy(&word, bytes, 8);
-        state = (state ^ word) * SPLITMIX_INCREMENT;
-        state ^= state >> 32;
-    }
-    word = 0;
-    memcpy(&word, bytes, count);
-    return splitmix(state ^ word);
+    uint64_t word;
+    memcpy(&word, bytes, sizeof word);
+    state = (state ^ word) * SPLITMIX_INCREMENT;
+    return state ^ (state >> 32);
 }
 
-static size_t name_of(const Reading *reading, int64_t key, const uint8_t **name)
+static uint64_t hash_of(const uint8_t *bytes, size_t count)
 {
-    int64_t begin = key == 0 ? 0 : reading->ends.longs[key - 1];
-    *name = (const uint8_t *)reading->names.bytes + begin;
-    return (size_t)(reading->ends.longs[key] - begin);
+    uint64_t state = count;
+    uint8_t few[8] = {0};
+    if (count < sizeof few) {
+        for (size_t at = 0; at < count; at++)
+            few[at] = bytes[at];
+        return mixed(state, few);
+    }
+    for (size_t at = 0; at + sizeof few < count; at += sizeof few)
+        state = mixed(state, bytes + at);
+    return mixed(state, bytes + count - sizeof few); /* it may overlap the one before */
+}
+
+/* Whether a key has this name. The ends are checked each time: nobody must rely on what other arrays hold. */
+static bool is_name(const Reading *reading, int64_t key, const uint8_t *bytes, size_t count)
+{
+    int64_t begin = key == 0 ? 0 : reading->ends.longs[key - 1], end = reading->ends.longs[key];
+    if (begin < 0 || end < begin || end > reading->names.count || (size_t)(end - begin) != count)
+        return false;
+    return memcmp((const uint8_t *)reading->names.bytes + begin, bytes, count) == 0;
 }
 
 /* Index of a key; -1 where it is not among those that are known. */
 static int64_t key_at(const Reading *reading, const uint8_t *bytes, size_t count)
 {
-    const uint8_t *name;
     for (uint64_t slot = hash_of(bytes, count), tries = 0; tries < SLOTS; slot++, tries++) {
         int64_t key = reading->table.longs[slot % SLOTS] - 1;
         if (key < 0 || key >= reading->keys)
             return -1;
-        if (name_of(reading, key, &name) == count && memcmp(name, bytes, count) == 0)
+        if (is_name(reading, key, bytes, count))
             return key;
     }
     return -1;
 }
 
+/* Enter the last key into the table. */
+static void enter_key(const Reading *reading, const uint8_t *bytes, size_t count)
+{
+    uint64_t slot = hash_of(bytes, count), tries = 0;
+    while (tries < SLOTS && reading->table.longs[slot % SLOTS] != 0)
+        slot++, tries++;
+    if (tries < SLOTS)
+        reading->table.longs[slot % SLOTS] = reading->keys;
+}
+
+/* Make a name known, and return its index; -1 where there is no room, or where the twin must read it. */
+static int64_t add_key(Reading *reading, const uint8_t *bytes, size_t count)
+{
+    int64_t key = reading->keys, begin = key == 0 ? 0 : reading->ends.longs[key - 1];
+    if (key == MOST_KEYS || key >= reading->ends.count || (key + 1) * BLOCK_ROWS > reading->values.count)
+        return -1;
+    if (count == 0 || count > MOST_NAME || begin < 0 || begin > reading->names.count - (Py_ssize_t)count)
+        return -1;
+    for (size_t at = 0; at < count; at++)
+        if (bytes[at] > 127)
+            return -1;
+    memmove((uint8_t *)reading->names.bytes + begin, bytes, count);
+    reading->ends.longs[reading->keys++] = begin + (int64_t)count;
+    enter_key(reading, bytes, count);
+    return key;
+}
+
 static bool take_varint(Span *span, uint64_t *value)
 {
     *value = 0;
+    if (span->at < span->end && *span->at < 128) { /* nearly each one */
+        *value = *span->at++;
+        return true;
+    }
     for (int shift = 0; shift < 63 && span->at < span->end; shift += 7) {
         uint8_t byte = *span->at++;
         *value |= (uint64_t)(byte & 127) << shift;
@@ -109,103 +149,12 @@ static bool take_field(Span *span, uint64_t *field, Span *bytes)
     return true;
 }
 
-static bool is_text(Span text, const char *literal)
-{
-    size_t count = strlen(literal);
-    return (size_t)(text.end - text.at) == count && memcmp(text.at, literal, count) == 0;
-}
-
-static bool is_digit(const uint8_t *at, const uint8_t *end)
-{
-    return at < end && *at >= '0' && *at <= '9';
-}
-
-/* Read a number as JSON has it; false where it is none. */
-static bool take_number(Span text, double *value)
-{
-    const uint8_t *at = text.at, *end = text.end;
-    uint64_t digits = 0;
-    int power = 0, count = 0;
-    char copy[MOST_DIGITS + 1];
-    bool is_negative = at < end && *at == '-', is_whole = true;
-    if (end - at > MOST_DIGITS)
-        return false;
-    at += is_negative;
-    if (!is_digit(at, end) || (*at == '0' && is_digit(at + 1, end)))
-        return false;
-    for (; is_digit(at, end); at++) {
-        digits = digits * 10 + (uint64_t)(*at - '0'); /* it may wrap where there are more than 19, which are not used */
-        count += count > 0 || *at != '0';
-    }
-    if (at < end && *at == '.') {
-        is_whole = false;
-        if (!is_digit(++at, end))
-            return false;
-        for (; is_digit(at, end); at++, power--) {
-            digits = digits * 10 + (uint64_t)(*at - '0');
-            count += count > 0 || *at != '0';
-        }
-    }
-    if (at < end && (*at | 32) == 'e') {
-        is_whole = false;
-        bool is_small = ++at < end && *at == '-';
-        at += at < end && (*at == '-' || *at == '+');
-        if (!is_digit(at, end))
-            return false;
-        int given = 0;
-        for (; is_digit(at, end); at++)
-            given = given < 10000 ? given * 10 + (*at - '0') : given;
-        power += is_small ? -given : given;
-    }
-    if (at != end)
-        return false;
-    if (count <= 19 && digits <= (uint64_t)EXACT && power >= -MOST_POWER && power <= MOST_POWER) {
-        /* Both are exact, so that one operation rounds once (Clinger 1990). */
-        double exact = power < 0 ? (double)digits / POWERS[-power] : (double)digits * POWERS[power];
-        *value = is_negative && !(is_whole && digits == 0) ? -exact : exact;
-        return true;
-    }
-    memcpy(copy, text.at, (size_t)(end - text.at));
-    copy[end - text.at] = '\0';
-    *value = PyOS_string_to_double(copy, NULL, NULL);
-    return true;
-}
-
-/* A plain text, null, true or false, which is no number. */
-static bool is_no_number(Span text)
-{
-    if (is_text(text, "null") || is_text(text, "true") || is_text(text, "false"))
-        return true;
-    if (text.end - text.at < 2 || *text.at != '"' || text.end[-1] != '"')
-        return false;
-    for (const uint8_t *at = text.at + 1; at < text.end - 1; at++)
-        if (*at < 32 || *at > 126 || *at == '"' || *at == '\\')
-            return false;
-    return true;
-}
-
-static bool take_value(Span text, double *value, bool *is_number)
-{
-    *is_number = true;
-    if (take_number(text, value))
-        return true;
-    if (is_text(text, "NaN"))
-        *value = NAN;
-    else if (is_text(text, "Infinity"))
-        *value = INFINITY;
-    else if (is_text(text, "-Infinity"))
-        *value = -INFINITY;
-    else
-        return *is_number = false, is_no_number(text);
-    return true;
-}
-
 static uint8_t *cell(const Reading *reading, int64_t key)
 {
     return (uint8_t *)(reading->values.doubles + key * BLOCK_ROWS + reading->row);
 }
 
-static bool take_item(const Reading *reading, Span item)
+static bool take_item(Reading *reading, Span item)
 {
     uint8_t joined[MOST_NAME];
     Span key = {NULL, NULL}, text = {NULL, NULL}, bytes;
@@ -231,9 +180,14 @@ static bool take_item(const Reading *reading, Span item)
             return false;
         }
     }
-    int64_t index = key.at == key.end ? key_at(reading, joined, nested)
-                                      : key_at(reading, key.at, (size_t)(key.end - key.at));
-    if (index < 0 || text.at == NULL || !take_value(text, &value, &is_number))
+    if (key.at == key.end)
+        key = (Span){joined, joined + nested};
+    if (text.at == NULL || !json_value(text.at, text.end, &value, &is_number))
+        return false;
+    int64_t index = key_at(reading, key.at, (size_t)(key.end - key.at));
+    if (index < 0)
+        index = add_key(reading, key.at, (size_t)(key.end - key.at));
+    if (index < 0)
         return false;
     if (index < SPECIAL && !(is_number && fabs(value) <= EXACT))
         return false;
@@ -245,6 +199,23 @@ static void clear_row(const Reading *reading)
 {
     for (int64_t key = 0; key < reading->keys; key++)
         memcpy(cell(reading, key), &ABSENT_BITS, sizeof ABSENT_BITS);
+}
+
+/* A number that the row is told by, 0 where it has none. */
+static double head(const Reading *reading, int64_t key)
+{
+    double value;
+    memcpy(&value, cell(reading, key), sizeof value);
+    return fabs(value) <= EXACT ? value : 0.0;
+}
+
+static void end_row(Reading *reading)
+{
+    double ordinal = head(reading, ORDINAL), step = head(reading, STEP), time = head(reading, TIMESTAMP) * 1e9;
+    int64_t *heads = reading->heads.longs + reading->row++;
+    heads[HEAD_ORDINAL * BLOCK_ROWS] = (int64_t)ordinal;
+    heads[HEAD_STEP * BLOCK_ROWS] = (int64_t)rint(step);
+    heads[HEAD_TIME * BLOCK_ROWS] = (int64_t)rint(fmax(-MOST_TIME, fmin(time, MOST_TIME)));
 }
 
 static bool take_history(Reading *reading, Span history)
@@ -260,7 +231,7 @@ static bool take_history(Reading *reading, Span history)
     }
     memcpy(&step, cell(reading, STEP), sizeof step);
     if (step < reading->before)
-        reading->row++;
+        end_row(reading);
     else /* another step, or none */
         clear_row(reading);
     return true;
@@ -293,19 +264,51 @@ static bool take_record(Reading *reading, Span record)
     return false;
 }
 
-static Py_ssize_t take_block(Reading *reading, const uint8_t *block, Py_ssize_t count, Py_ssize_t position)
+/* Find the record at a position of some blocks, and return the position after it; -1 where it is not whole, or nothing
+ * for us. One that lies in several chunks is put together. */
+static Py_ssize_t next_record(const Reading *reading, Span blocks, Py_ssize_t position, Span *record)
 {
-    while (reading->row < BLOCK_ROWS && count - position >= CHUNK) {
-        const uint8_t *chunk = block + position;
+    const Py_ssize_t count = blocks.end - blocks.at;
+    Py_ssize_t used = 0;
+    for (bool is_first = true;; is_first = false) {
+        Py_ssize_t room = BLOCK - position % BLOCK;
+        if (room < CHUNK)
+            position += room, room = BLOCK;
+        if (count - position < CHUNK)
+            return -1;
+        const uint8_t *chunk = blocks.at + position, *content = chunk + CHUNK, type = chunk[CHUNK - 1];
         uint32_t check;
         uint16_t size;
         memcpy(&check, chunk, sizeof check);
-        memcpy(&size, chunk + 4, sizeof size);
-        if (chunk[6] != FULL || size > count - position - CHUNK || check_value(chunk + 6, (size_t)size + 1) != check)
+        memcpy(&size, chunk + sizeof check, sizeof size);
+        position += CHUNK;
+        if (is_first ? type != FULL && type != FIRST : type != MIDDLE && type != LAST)
+            return -1;
+        if (size > room - CHUNK || size > count - position || check_value(content - 1, (size_t)size + 1) != check)
+            return -1;
+        position += size;
+        *record = (Span){content, content + size};
+        if (type == FULL)
+            return position;
+        if (size > reading->joined.count - used)
+            return -1;
+        memmove((uint8_t *)reading->joined.bytes + used, content, size);
+        used += size;
+        if (type == LAST) {
+            *record = (Span){reading->joined.bytes, (const uint8_t *)reading->joined.bytes + used};
+            return position;
+        }
+    }
+}
+
+static Py_ssize_t take_records(Reading *reading, Span blocks, Py_ssize_t position)
+{
+    Span record;
+    while (reading->row < BLOCK_ROWS) {
+        Py_ssize_t next = next_record(reading, blocks, position, &record);
+        if (next < 0 || !take_record(reading, record))
             break;
-        if (!take_record(reading, (Span){chunk + CHUNK, chunk + CHUNK + size}))
-            break;
-        position += CHUNK + size;
+        position = next;
     }
     return position;
 }
@@ -320,12 +323,6 @@ static bool take_keys(Reading *reading, PyObject *const *args)
         numbers_take(&reading->ends, args[1], 'q', (Py_ssize_t)reading->keys) < 0 ||
         numbers_take(&reading->table, args[3], 'q', SLOTS) < 0)
         return false;
-    int64_t end = 0;
-    for (int64_t key = 0; key < reading->keys; end = reading->ends.longs[key++])
-        if (reading->ends.longs[key] < end || reading->ends.longs[key] > reading->names.count) {
-            PyErr_SetString(PyExc_ValueError, "the names' ends are not in order");
-            return false;
-        }
     return true;
 }
 
@@ -335,6 +332,8 @@ static void release(Reading *reading)
     numbers_release(&reading->ends);
     numbers_release(&reading->table);
     numbers_release(&reading->values);
+    numbers_release(&reading->heads);
+    numbers_release(&reading->joined);
 }
 
 PyDoc_STRVAR(index_key_doc, "index_key(names, ends, keys, table): enter the last of so many keys into the table.");
@@ -346,13 +345,10 @@ static PyObject *index_key(PyObject *Py_UNUSED(module), PyObject *const *args, P
     if (check_count(arg_count, 4, "index_key") < 0)
         return NULL;
     if (take_keys(&reading, args)) {
-        const uint8_t *name;
-        size_t count = reading.keys > 0 ? name_of(&reading, reading.keys - 1, &name) : 0;
-        uint64_t slot = reading.keys > 0 ? hash_of(name, count) : 0, tries = 0;
-        while (tries < SLOTS && reading.table.longs[slot % SLOTS] != 0)
-            slot++, tries++;
-        if (reading.keys > 0 && tries < SLOTS)
-            reading.table.longs[slot % SLOTS] = reading.keys;
+        int64_t begin = reading.keys > 1 ? reading.ends.longs[reading.keys - 2] : 0;
+        int64_t end = reading.keys > 0 ? reading.ends.longs[reading.keys - 1] : 0;
+        if (0 <= begin && begin <= end && end <= reading.names.count)
+            enter_key(&reading, (const uint8_t *)reading.names.bytes + begin, (size_t)(end - begin));
         done = Py_NewRef(Py_None);
     }
     release(&reading);
@@ -360,10 +356,11 @@ static PyObject *index_key(PyObject *Py_UNUSED(module), PyObject *const *args, P
 }
 
 PyDoc_STRVAR(history_rows_doc,
-             "history_rows(names, ends, keys, table, values, row, before, data, position): read records of wandb's "
-             "from a block of a file, or, where position is negative, from data that are one record. Writes the "
-             "numbers of each history row with a step below `before` to values[key * 1024 + row]. Returns the "
-             "position after what was read, and the next row.");
+             "history_rows(names, ends, keys, table, values, heads, row, before, joined, data, position): read records of "
+             "wandb's from blocks of a file, as many as are usual and whole. Writes the numbers of each history row with a "
+             "step below `before` to values[key * 1024 + row], and its ordinal, step and time to heads[i * 1024 + row]; "
+             "adds the keys that are new. Parts of a record are put together in joined. Returns the position after what "
+             "was read, the next row, and the number of keys.");
 
 static PyObject *history_rows(PyObject *Py_UNUSED(module), PyObject *const *args, Py_ssize_t arg_count)
 {
@@ -371,27 +368,26 @@ static PyObject *history_rows(PyObject *Py_UNUSED(module), PyObject *const *args
     Py_buffer data;
     int64_t position;
     PyObject *done = NULL;
-    if (check_count(arg_count, 9, "history_rows") < 0)
+    if (check_count(arg_count, 11, "history_rows") < 0)
         return NULL;
-    reading.before = PyFloat_AsDouble(args[6]);
+    reading.before = PyFloat_AsDouble(args[7]);
     if (PyErr_Occurred())
         return NULL;
-    if (!whole(args[5], &reading.row) || !whole(args[8], &position) || reading.row < 0 || reading.row > BLOCK_ROWS) {
+    if (!whole(args[6], &reading.row) || !whole(args[10], &position) || reading.row < 0 || reading.row > BLOCK_ROWS ||
+        position < 0) {
         PyErr_SetString(PyExc_ValueError, "row and position must be within a block");
         return NULL;
     }
-    if (PyObject_GetBuffer(args[7], &data, PyBUF_SIMPLE) < 0)
+    if (PyObject_GetBuffer(args[9], &data, PyBUF_SIMPLE) < 0)
         return NULL;
     if (take_keys(&reading, args) &&
-        numbers_take(&reading.values, args[4], 'd', (Py_ssize_t)(reading.keys * BLOCK_ROWS)) == 0) {
+        numbers_take(&reading.values, args[4], 'd', (Py_ssize_t)(reading.keys * BLOCK_ROWS)) == 0 &&
+        numbers_take(&reading.heads, args[5], 'q', HEADS * BLOCK_ROWS) == 0 &&
+        numbers_take(&reading.joined, args[8], 'B', 0) == 0) {
         const uint8_t *bytes = data.buf;
-        if (reading.keys < SPECIAL || reading.row == BLOCK_ROWS)
-            ; /* nothing can be read */
-        else if (position >= 0)
-            position = position <= data.len ? take_block(&reading, bytes, data.len, (Py_ssize_t)position) : position;
-        else if (take_record(&reading, (Span){bytes, bytes + data.len}))
-            position = data.len;
-        done = Py_BuildValue("LL", (long long)position, (long long)reading.row);
+        if (reading.keys >= SPECIAL && position <= data.len)
+            position = take_records(&reading, (Span){bytes, bytes + data.len}, (Py_ssize_t)position);
+        done = Py_BuildValue("LLL", (long long)position, (long long)reading.row, (long long)reading.keys);
     }
     PyBuffer_Release(&data);
     release(&reading);

@@ -25,9 +25,12 @@ _NO_VALUES = array("d", _ABSENT * BLOCK_ROWS)
 _NO_BYTES = _NO_VALUES.tobytes()
 _FIRST_KEYS = ("_step", "_timestamp", rows.STEP.wandb_key, ATTEMPT_KEY, "_runtime")
 """Those that the core reads heads of rows by, and one that each row has and nobody reads."""
-_HEADS = 4
 _SLOTS = 2048
 """Places of the core's table of keys."""
+_NAME_BYTES = 256
+"""Room for the name of a key, on average."""
+_JOINED_BYTES = 2**18
+"""Room for a record that lies in several chunks."""
 _IN_MEMORY = 16 * 2**20
 """Bytes of values that need no file."""
 
@@ -49,7 +52,10 @@ class RowSpool:
         """Of each key the first rows of the blocks that have it, and the offsets of these in the file."""
         self._known: dict[str, int] = {}
         """Index of each key that the core looks for."""
-        self._names, self._ends, self._table = bytearray(), array("q"), array("q", [0]) * _SLOTS
+        self._names, self._joined = bytearray(MOST_KNOWN * _NAME_BYTES), bytearray(_JOINED_BYTES)
+        self._ends, self._table = array("q", [0]) * MOST_KNOWN, array("q", [0]) * _SLOTS
+        self._heads = array("q", [0]) * (3 * BLOCK_ROWS)
+        """Ordinals, steps and times of the newest block's rows, those that the core has read."""
         self._values = _NO_VALUES * MOST_KNOWN
         """Values of the newest block's rows, of the keys that are known."""
         self._others: dict[str, array[float]] = {}
@@ -81,18 +87,21 @@ class RowSpool:
         if core is None:
             return
         for key in keys:
-            if key not in self._known and key not in self._others and len(self._known) < MOST_KNOWN:
+            if key in self._known or key in self._others or len(self._known) == MOST_KNOWN:
+                continue
+            name, begin = key.encode(errors="surrogatepass"), self._ends[len(self._known) - 1]
+            if begin + len(name) <= len(self._names):
+                self._names[begin : begin + len(name)] = name
+                self._ends[len(self._known)] = begin + len(name)
                 self._known[key] = len(self._known)
-                self._names += key.encode(errors="surrogatepass")
-                self._ends.append(len(self._names))
                 core.index_key(self._names, self._ends, len(self._known), self._table)
 
-    def take(self, data: bytes, position: int, before: float = MOST) -> int:
+    def take(self, data: bytes | memoryview, position: int, before: float = MOST) -> int:
         """Add the rows of wandb's records, as far as the core can read them.
 
         Args:
-            data: A block of a file; a record where position is negative.
-            position: Where the next chunk of the block begins.
+            data: Blocks of a file.
+            position: Where the next chunk begins.
             before: Rows of this step and later ones are left out.
 
         Returns:
@@ -101,20 +110,21 @@ class RowSpool:
         while core is not None:
             index = self._next_index()
             keys = (self._names, self._ends, len(self._known), self._table)
-            position, end = core.history_rows(*keys, self._values, index, before, data, position)
+            position, end, known = core.history_rows(
+                *keys, self._values, self._heads, index, before, self._joined, data, position
+            )
+            for key in range(len(self._known), known):
+                self._known[self._names[self._ends[key - 1] : self._ends[key]].decode()] = key
             self._add_heads(index, end)
-            if end < BLOCK_ROWS or position == len(data):
+            if end < BLOCK_ROWS:
                 break
         return position
 
     def _add_heads(self, begin: int, end: int) -> None:
-        ordinals, timestamps, steps, attempts = (
-            self._values[index * BLOCK_ROWS + begin : index * BLOCK_ROWS + end] for index in range(_HEADS)
-        )
-        self.ordinals.extend([0 if math.isnan(ordinal) else int(ordinal) for ordinal in ordinals])
-        self.times_ns.extend([0 if math.isnan(seconds) else time_of(seconds) for seconds in timestamps])
-        self.steps.extend(array("q", map(round, steps)))
-        self.attempts.extend(attempts)
+        for number, column in enumerate((self.ordinals, self.steps, self.times_ns)):
+            column.extend(self._heads[number * BLOCK_ROWS + begin : number * BLOCK_ROWS + end])
+        first = self._known[ATTEMPT_KEY] * BLOCK_ROWS
+        self.attempts.extend(self._values[first + begin : first + end])
 
     def _next_index(self) -> int:
         """Return the index of the next row in its block; write the block before where that is full."""

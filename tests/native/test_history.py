@@ -15,6 +15,7 @@ from hypothesis import strategies as st
 from otel_train.catalogue import rows
 from otel_train.native import core
 from otel_train.read.row_spool import RowSpool
+from tests.support.train_job import add_record
 
 pytestmark = pytest.mark.skipif(core is None, reason="the native core is not built, or not chosen")
 NUMBERS = (
@@ -26,6 +27,10 @@ NUMBERS = (
     "1e400",
     "9007199254740993",
     "123456789012345678901234567890",
+    "9007199254740993.0",
+    "0.1000000000000000055",
+    "-1234567890123456789e-27",
+    "1234567890123456789e-28",
     "2.5e-22",
 )
 ANY_NUMBER = r"-?[1-9][0-9]{0,20}(\.[0-9]{1,20})?(e-?[0-9]{1,2})?"
@@ -58,9 +63,9 @@ def taken(text: str) -> tuple[bool, float]:
     for key, value in texts.items():
         record.history.item.add(nested_key=key.split("."), value_json=value)
     spool = RowSpool()
-    spool.know(["a.b"])
-    data = record.SerializeToString()
-    is_taken = spool.take(data, -1) == len(data)
+    data = bytearray()
+    add_record(data, record.SerializeToString())
+    is_taken = spool.take(bytes(data), 0) == len(data)
     assert len(spool) == is_taken
     return is_taken, spool.column("a.b")[0] if is_taken else math.nan
 

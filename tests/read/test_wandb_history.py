@@ -3,19 +3,22 @@
 from __future__ import annotations
 
 import math
+import random
 from decimal import Decimal
 from pathlib import Path
 from tempfile import TemporaryDirectory
 from typing import Any
 
+import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
+from otel_train.bridge import WandbFileError
 from otel_train.bridge.wandb_file import read_history, wandb_files
 from otel_train.catalogue import ATTEMPT_KEY, rows
 from otel_train.read.history import Track
 from otel_train.read.row_spool import BLOCK_ROWS, RowSpool
-from otel_train.read.wandb import read_state
+from otel_train.read.wandb import read_file, read_state
 from tests.support.train_job import write_wandb_file
 
 STEP = rows.STEP.wandb_key
@@ -81,13 +84,31 @@ def test_equals_plain_reading(files: list[list[dict[str, Any]]], torn: int) -> N
 
 
 def test_long_file_is_whole(tmp_path: Path) -> None:
-    """Records that lie in two blocks of a file, and keys that come late, are each read once."""
-    logged = [{STEP: step, "train/loss": step / 3, f"late{step // 1000}": 1, "text": "x" * 40} for step in range(2500)]
+    """Records that lie in several blocks of a file, and keys that come late, are each read once."""
+    logged = [
+        {STEP: step, "train/loss": step / 3, f"late{step // 1000}": 1, "text": "x" * (400_000 if step == 700 else 40)}
+        for step in range(2500)
+    ]
     write_wandb_file(tmp_path / "wandb" / "offline-run-1" / "run-a.wandb", logged)
     track, expected = read_state(tmp_path, "a").cluster, plain(tmp_path)
     assert list(track.steps) == expected.steps
     assert track.values.keys() == expected.values.keys()
     assert all(repr(list(track.column(key))) == repr(column) for key, column in expected.values.items())
+
+
+def test_damage_is_same_error(tmp_path: Path) -> None:
+    """A flipped bit is the error that a plain reading raises, wherever it is."""
+    path = tmp_path / "files" / "run-a.wandb"
+    write_wandb_file(path, [{STEP: step, "train/loss": step / 3, "text": "x" * 500} for step in range(700)])
+    data, numbers = path.read_bytes(), random.Random(0)
+    for _ in range(40):
+        at = numbers.randrange(len(data))
+        path.write_bytes(data[:at] + bytes([data[at] ^ 1 << numbers.randrange(8)]) + data[at + 1 :])
+        with pytest.raises(WandbFileError) as expected:
+            list(read_history(path))
+        with pytest.raises(WandbFileError) as raised:
+            read_file(path)
+        assert str(raised.value) == str(expected.value)
 
 
 def test_spool_has_many_blocks() -> None:

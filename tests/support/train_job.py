@@ -64,7 +64,7 @@ def make_train(monkeypatch: pytest.MonkeyPatch) -> Train:
     return run
 
 
-def _add_record(data: bytearray, record: bytes) -> None:
+def add_record(data: bytearray, record: bytes) -> None:
     """Add a record in as many chunks as its blocks need."""
     kinds = iter(((FIRST, FULL), *[(MIDDLE, LAST)] * len(record)))
     while record:
@@ -85,6 +85,6 @@ def write_wandb_file(path: Path, rows: Sequence[Mapping[str, Any]]) -> None:
         record = messages.Record()
         for key, value in {"_step": ordinal, "_timestamp": 1e9 + ordinal, **row}.items():
             record.history.item.add(key=key, value_json=json.dumps(value))
-        _add_record(data, record.SerializeToString())
+        add_record(data, record.SerializeToString())
     path.parent.mkdir(parents=True)
     path.write_bytes(data)
