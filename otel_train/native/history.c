@@ -116,13 +116,9 @@ static int64_t add_key(Reading *reading, const uint8_t *bytes, size_t count)
     return key;
 }
 
-static bool take_varint(Span *span, uint64_t *value)
+static bool take_long_varint(Span *span, uint64_t *value)
 {
     *value = 0;
-    if (span->at < span->end && *span->at < 128) { /* nearly each one */
-        *value = *span->at++;
-        return true;
-    }
     for (int shift = 0; shift < 63 && span->at < span->end; shift += 7) {
         uint8_t byte = *span->at++;
         *value |= (uint64_t)(byte & 127) << shift;
@@ -130,6 +126,14 @@ static bool take_varint(Span *span, uint64_t *value)
             return true;
     }
     return false;
+}
+
+static inline bool take_varint(Span *span, uint64_t *value)
+{
+    if (span->at == span->end || *span->at > 127)
+        return take_long_varint(span, value);
+    *value = *span->at++;
+    return true;
 }
 
 /* The next field of a message: its number, and its bytes where it has some. */
@@ -154,34 +158,43 @@ static uint8_t *cell(const Reading *reading, int64_t key)
     return (uint8_t *)(reading->values.doubles + key * BLOCK_ROWS + reading->row);
 }
 
+/* Put the parts of a name together, a dot between them; false where there is no room. */
+static bool join(uint8_t joined[MOST_NAME], Span *name, Span part)
+{
+    size_t before = (size_t)(name->end - name->at), count = (size_t)(part.end - part.at);
+    if (before + 1 + count > MOST_NAME)
+        return false;
+    memmove(joined, name->at, before);
+    joined[before] = '.';
+    memcpy(joined + before + 1, part.at, count);
+    *name = (Span){joined, joined + before + 1 + count};
+    return true;
+}
+
 static bool take_item(Reading *reading, Span item)
 {
     uint8_t joined[MOST_NAME];
-    Span key = {NULL, NULL}, text = {NULL, NULL}, bytes;
-    size_t nested = 0;
-    bool is_nested = false, is_number;
+    Span key = {NULL, NULL}, text = {NULL, NULL}, nested = {NULL, NULL}, bytes;
+    bool is_number;
     uint64_t field;
     double value;
     while (item.at < item.end) {
         if (!take_field(&item, &field, &bytes) || bytes.at == NULL)
             return false;
-        size_t count = (size_t)(bytes.end - bytes.at);
         if (field == ITEM_KEY) {
             key = bytes;
         } else if (field == ITEM_JSON) {
             text = bytes;
-        } else if (field == ITEM_NESTED && nested + is_nested + count <= sizeof joined) {
-            if (is_nested)
-                joined[nested++] = '.';
-            memcpy(joined + nested, bytes.at, count);
-            nested += count;
-            is_nested = true;
-        } else {
+        } else if (field != ITEM_NESTED) {
+            return false;
+        } else if (nested.at == NULL) {
+            nested = bytes;
+        } else if (!join(joined, &nested, bytes)) {
             return false;
         }
     }
     if (key.at == key.end)
-        key = (Span){joined, joined + nested};
+        key = nested;
     if (text.at == NULL || !json_value(text.at, text.end, &value, &is_number))
         return false;
     int64_t index = key_at(reading, key.at, (size_t)(key.end - key.at));

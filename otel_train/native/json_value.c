@@ -5,6 +5,7 @@
 #include <math.h>
 
 #define MOST_DIGITS 64
+#define MOST_TAKEN 19 /* digits that an uint64 holds */
 #define MOST_POWER 22 /* of ten that a float64 holds */
 
 static const double POWERS[] = {1e0,  1e1,  1e2,  1e3,  1e4,  1e5,  1e6,  1e7,  1e8,  1e9,  1e10, 1e11,
@@ -54,6 +55,25 @@ static double divided(uint64_t digits, int Py_UNUSED(power))
 }
 #endif
 
+/* Take digits; a number of more than MOST_TAKEN wraps, and is not used. */
+static const uint8_t *take_digits(const uint8_t *at, const uint8_t *end, uint64_t *digits)
+{
+    uint64_t eight;
+    for (; end - at >= 8; at += 8) {
+        memcpy(&eight, at, sizeof eight);
+        uint64_t above = (eight + 0x0606060606060606u) & 0xF0F0F0F0F0F0F0F0u; /* of a byte that is no digit, another */
+        if ((eight & 0xF0F0F0F0F0F0F0F0u) != 0x3030303030303030u || above != 0x3030303030303030u)
+            break;
+        eight = (eight & 0x0F0F0F0F0F0F0F0Fu) * (10 << 8 | 1) >> 8;
+        eight = (eight & 0x00FF00FF00FF00FFu) * (100 << 16 | 1) >> 16;
+        eight = (eight & 0x0000FFFF0000FFFFu) * (10000ull << 32 | 1) >> 32;
+        *digits = *digits * 100000000 + eight;
+    }
+    for (; is_digit(at, end); at++)
+        *digits = *digits * 10 + (uint64_t)(*at - '0');
+    return at;
+}
+
 /* Read a number as JSON has it; false where it is none. */
 static bool take_number(Text text, double *value)
 {
@@ -67,19 +87,21 @@ static bool take_number(Text text, double *value)
     at += is_negative;
     if (!is_digit(at, end) || (*at == '0' && is_digit(at + 1, end)))
         return false;
-    for (; is_digit(at, end); at++) {
-        digits = digits * 10 + (uint64_t)(*at - '0'); /* it may wrap where there are more than 19, which are not used */
-        count += count > 0 || *at != '0';
-    }
+    const uint8_t *whole = at, *fraction = end;
+    at = take_digits(at, end, &digits);
+    count = (int)(at - whole);
     if (at < end && *at == '.') {
         is_whole = false;
-        if (!is_digit(++at, end))
+        fraction = ++at;
+        if (!is_digit(at, end))
             return false;
-        for (; is_digit(at, end); at++, power--) {
-            digits = digits * 10 + (uint64_t)(*at - '0');
-            count += count > 0 || *at != '0';
-        }
+        at = take_digits(at, end, &digits);
+        power = (int)(fraction - at);
+        count -= power;
     }
+    if (count > MOST_TAKEN && *whole == '0')
+        for (count--; fraction < at && *fraction == '0'; fraction++)
+            count--;
     if (at < end && (*at | 32) == 'e') {
         is_whole = false;
         bool is_small = ++at < end && *at == '-';
@@ -93,13 +115,13 @@ static bool take_number(Text text, double *value)
     }
     if (at != end)
         return false;
-    if (count <= 19 && digits <= (uint64_t)EXACT && power >= -MOST_POWER && power <= MOST_POWER) {
+    if (count <= MOST_TAKEN && digits <= (uint64_t)EXACT && power >= -MOST_POWER && power <= MOST_POWER) {
         /* Both are exact, so that one operation rounds once (Clinger 1990). */
         double exact = power < 0 ? (double)digits / POWERS[-power] : (double)digits * POWERS[power];
         *value = is_negative && !(is_whole && digits == 0) ? -exact : exact;
         return true;
     }
-    if (count <= 19 && digits > 0 && power <= 0 && power >= -MOST_FIVES) {
+    if (count <= MOST_TAKEN && digits > 0 && power <= 0 && power >= -MOST_FIVES) {
         double rounded = divided(digits, -power);
         *value = is_negative ? -rounded : rounded;
         return true;
