@@ -195,7 +195,7 @@ static bool take_item(Reading *reading, Span item)
     }
     if (key.at == key.end)
         key = nested;
-    if (text.at == NULL || !json_value(text.at, text.end, &value, &is_number))
+    if (key.at == NULL || text.at == NULL || !json_value(text.at, text.end, &value, &is_number))
         return false;
     int64_t index = key_at(reading, key.at, (size_t)(key.end - key.at));
     if (index < 0)
