@@ -27,7 +27,7 @@ _AHEAD_BYTES = 8 * BLOCK_BYTES
 _CHUNK = struct.Struct("<IHB")  # CRC, length, type
 _FULL, _FIRST, _MIDDLE, _LAST = 1, 2, 3, 4
 _NO_CHUNK = bytes(_CHUNK.size)
-"""What is after the last chunk of a block."""
+"""Bytes after the last chunk of a block that has room for one more."""
 _UNREADABLE = (ArithmeticError, ValueError, TypeError, RecursionError)
 """Errors of values in a record that is none of a history row."""
 

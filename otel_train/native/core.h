@@ -75,8 +75,8 @@ uint32_t check_value(const void *begin, size_t count);
 /* The object's base that a file of the core has made; NULL with an error set where it has another one. */
 void *checked(PyObject *object, PyObject *type);
 
-/* Read a value of JSON; false where it is none, or one that is left to the twin. A plain text, null, true and false are no
- * numbers. */
+/* Read a value of JSON; false where it is none, or one that is left to the twin. A plain text, null, true and false are
+ * no numbers. */
 bool json_value(const uint8_t *begin, const uint8_t *end, double *value, bool *is_number);
 #define EXACT 9007199254740992.0 /* 2^53: whole numbers up to it are exact */
 

@@ -369,11 +369,11 @@ static PyObject *index_key(PyObject *Py_UNUSED(module), PyObject *const *args, P
 }
 
 PyDoc_STRVAR(history_rows_doc,
-             "history_rows(names, ends, keys, table, values, heads, row, before, joined, data, position): read records of "
-             "wandb's from blocks of a file, as many as are usual and whole. Writes the numbers of each history row with a "
-             "step below `before` to values[key * 1024 + row], and its ordinal, step and time to heads[i * 1024 + row]; "
-             "adds the keys that are new. Parts of a record are put together in joined. Returns the position after what "
-             "was read, the next row, and the number of keys.");
+             "history_rows(names, ends, keys, table, values, heads, row, before, joined, data, position): read records "
+             "of wandb's from blocks of a file, as many as are usual and whole. Writes the numbers of each history row "
+             "with a step below `before` to values[key * 1024 + row], and its ordinal, step and time to "
+             "heads[i * 1024 + row]; adds the keys that are new. Parts of a record are put together in joined. Returns "
+             "the position after what was read, the next row, and the number of keys.");
 
 static PyObject *history_rows(PyObject *Py_UNUSED(module), PyObject *const *args, Py_ssize_t arg_count)
 {

@@ -32,8 +32,8 @@ static bool is_digit(const uint8_t *at, const uint8_t *end)
 
 __extension__ typedef unsigned __int128 Wide;
 
-/* Divide a positive number by a power of ten and round once: the quotient has at least 63 bits, and its last one tells of
- * a remainder too, so that it rounds as the exact one would. */
+/* Divide a positive number by a power of ten and round once: the quotient has at least 63 bits, and its last one tells
+ * of a remainder too, so that it rounds as the exact one would. */
 static double divided(uint64_t digits, int power)
 {
     int known = power < MOST_TENS ? power : MOST_TENS;
