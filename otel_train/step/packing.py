@@ -247,9 +247,11 @@ class PackingPlan:
         """Return the sign of each rank in a reduction."""
         return [RankSign.decode(number) for number in packed.doubles[self._signs : self.late.offset]]
 
-    def present_steps(self, packed: Packed) -> set[int]:
-        """Return the steps of the ranks that have values in a reduction."""
-        return {sign.step for sign in self.signs(packed) if sign.presence is Presence.PRESENT}
+    def step_of_others(self, packed: Packed) -> int | None:
+        """Return the step of those ranks that have not closed; None where they are at several, or have no values."""
+        signs = [sign for sign in self.signs(packed) if sign.presence in (Presence.PRESENT, Presence.ABSENT)]
+        has_values = any(sign.presence is Presence.PRESENT for sign in signs)
+        return signs[0].step if has_values and len({sign.step for sign in signs}) == 1 else None
 
     def others(self, packed: Packed, step: int) -> dict[int, RankSign]:
         """Return the signs of the ranks that have no values of a step, by rank: of a large job they are few.

@@ -135,8 +135,9 @@ class Reducer:
         """Wait for the oldest reduction, unless a wait has been in vain already; tell whether there is room."""
         self._land_complete()
         if len(self._flights) >= self._max_in_flight and not self.lags:
+            self.warnings.lacked = False
             self._land_oldest(min(self._timeout, PATIENCE))
-            if not (self.overdue or self.stopped or self.hurries):
+            if not (self.overdue or self.stopped or self.hurries or self.warnings.lacked):
                 self.warnings.slow()
         if len(self._waiting) < self._most_waiting:
             return not self.stopped
@@ -249,9 +250,10 @@ class Reducer:
         if self.plan.everybody(flight.packed, flight.step) or self._is_of_others(flight):
             self._landed.append(self._vectors.reduced(flight, late))
             self._landed_ns = flight.time_ns
-        elif self.hurries and flight.closes and len(steps := self.plan.present_steps(flight.packed)) == 1:
-            self._landed.append(self._vectors.reduced(replace(flight, step=steps.pop()), late))  # one step ahead
-            self._landed_ns = flight.time_ns
+        elif flight.closes and (step := self.plan.step_of_others(flight.packed)) is not None:
+            # They are ahead, or have more batches. Each of their steps has a time of its own.
+            self._landed_ns = max(flight.time_ns, self._landed_ns + LOG_APART_NS)
+            self._landed.append(self._vectors.reduced(replace(flight, step=step, time_ns=self._landed_ns), late))
         else:
             self.abandoned += not flight.extra
             self._vectors.give_back(flight)
@@ -335,9 +337,8 @@ class Reducer:
         return landed
 
     def _awaits_end(self) -> bool:
-        """Tell whether what is under way has values: this rank's, or those that others may have of a last interval."""
-        records = self.group.emits and self._closing is not None and not self.overdue
-        others = records and (self._all_closed or any(flight is self._closing for flight in self._flights))
+        """Tell whether what is under way has values: this rank's, or those of others that have not closed yet."""
+        others = self.group.emits and self._closing is not None and not self.overdue
         return others or self._rest is not None or bool(self._owed())
 
     def _leave_logs(self, deadline: float) -> None:

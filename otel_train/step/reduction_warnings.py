@@ -16,6 +16,8 @@ class ReductionWarnings:
     def __init__(self) -> None:
         self._named: set[int] = set()
         """Ranks that were warned of as missing, by their rank in the job."""
+        self.lacked = False
+        """Whether a rank was missing in a reduction that has landed: a wait for that one says nothing of the others."""
         self._once = OnceLogger(logger)
 
     def slow(self) -> None:
@@ -58,6 +60,7 @@ class ReductionWarnings:
             ranks: By their number in the job.
             step: The first step that it was seen at.
         """
+        self.lacked = True
         fresh = sorted(set(ranks) - self._named)
         if fresh:
             self._named.update(fresh)

@@ -143,6 +143,14 @@ def test_ranks_in_step_lose_nothing() -> None:
             assert [(row.step, row.values[0]) for row in ranks[0].landed] == [(step, 111) for step in steps[:-1]]
 
 
+def test_closed_rank_has_others_rows() -> None:
+    """A rank that closes first has the rows of the steps that the others make after it, at rising times."""
+    plans = [([1, 2, 3], False), ([1, 2, 3, 4, 5, 6], False), ([1, 2, 3, 4, 5], False)]
+    landed = run_ranks(plans, [0] * 3)[0].landed
+    assert [(row.step, row.values[0]) for row in landed] == [(1, 111), (2, 111), (3, 110), (4, 110), (5, 10)]
+    assert [row.time_ns for row in landed] == sorted({row.time_ns for row in landed})
+
+
 @pytest.mark.parametrize("away", [range(3, 6), range(3, 60), range(3, 120)], ids=len)
 def test_absent_rank_realigns(away: range, monkeypatch: pytest.MonkeyPatch) -> None:
     """A rank that was away, however long, meets its peers again; what they keep waiting is recorded, and the rest is
