@@ -18,7 +18,15 @@ import grpc
 from google.protobuf.empty_pb2 import Empty
 from grpc_health.v1 import health_pb2, health_pb2_grpc
 
-from otel_train.bridge.bridge_service import ADDRESS_FILE, HTTP_ADDRESS_FILE, OFF, default_http
+from otel_train.bridge.bridge_service import (
+    ADDRESS_FILE,
+    GRPC_PORT,
+    HTTP_ADDRESS_FILE,
+    HTTP_PORT,
+    OFF,
+    default_http,
+    host_of,
+)
 from otel_train.bridge.errors import BridgeError
 from otel_train.bridge.inbox_reader import InboxReader
 from otel_train.bridge.inbox_store import INBOX_FILE
@@ -74,7 +82,13 @@ def check_bridge(
         tls: Whether it serves TLS. Only the handshake is tried: its senders check the certificate.
         token: The token that its senders give; empty for none.
         max_bytes: Bound of its inbox.
+
+    Raises:
+        ConfigurationError: An address is none.
     """
+    for name, given, example in (("listen", listen, GRPC_PORT), ("http_listen", http_listen, HTTP_PORT)):
+        if given not in ("", OFF):
+            host_of(name, given, example)
     report = Report()
     if state is not None:
         listen, http_listen = _check_running(report, state, listen, http_listen)

@@ -81,12 +81,12 @@ class BridgeConfig:
             path = getattr(self, name)
             if path is not None:
                 object.__setattr__(self, name, absolute(path))
-        host = _host("listen", self.listen, GRPC_PORT)
+        host = host_of("listen", self.listen, GRPC_PORT)
         if not self.http_listen:
             object.__setattr__(self, "http_listen", default_http(self.listen))
         hosts = {"listen": host}
         if self.http_listen != OFF:
-            hosts["http_listen"] = _host("http_listen", self.http_listen, HTTP_PORT)
+            hosts["http_listen"] = host_of("http_listen", self.http_listen, HTTP_PORT)
             if self.http_listen == self.listen and not self.listen.endswith(":0"):
                 raise ConfigurationError(
                     f"bridge.http_listen must be another address than bridge.listen, got {self.listen} for both; "
@@ -217,10 +217,19 @@ def run_bridge(config: BridgeConfig, *, ready: Callable[[str], None] | None = No
     return 0
 
 
-def _host(name: str, listen: str, example: int) -> str:
-    """Return the host of an address."""
+def host_of(name: str, listen: str, example: int) -> str:
+    """Return the host of an address.
+
+    Args:
+        name: Name of its field of the configuration.
+        listen: "host:port".
+        example: A port for the advice.
+
+    Raises:
+        ConfigurationError: It is something else: a URL, a port alone.
+    """
     host, separator, port = listen.rpartition(":")
-    if not (separator and host and port.isascii() and port.isdigit() and int(port) < 2**16):
+    if not (separator and host and "/" not in host and port.isascii() and port.isdigit() and int(port) < 2**16):
         off = f", or {OFF}" if example == HTTP_PORT else ""
         raise ConfigurationError(f"bridge.{name} must be host:port{off}, got {listen!r}; try 127.0.0.1:{example}")
     return host

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from bisect import bisect_left
 from collections.abc import Iterable, Sequence
 from typing import TYPE_CHECKING
 
@@ -22,24 +23,36 @@ def align(scopes: Iterable[ScopeMetrics]) -> None:
     """Give a resource's points the time of its one `train.step`, where they are of one collection.
 
     The SDKs of Go and Rust stamp each instrument by itself, some microseconds apart: the points would all be of
-    different steps. The times stay where there are several steps, and where one point has the step's time and another
-    one differs by more than a tick, as in a request of several steps that was split.
+    different steps. The times stay where one point has the step's time and another one differs by more than a tick, as
+    in a request of several steps that was split. Where there are several steps, as of collections that a collector has
+    put together, a point that is within a tick of one is of that.
 
     Args:
         scopes: The resource's metrics; their times are changed.
     """
     metrics = [metric for scope in scopes if scope.scope.name != SIDECAR_SCOPE for metric in scope.metrics]
-    steps = [point for metric in metrics if metric.name == rows.STEP.name for point in data_points(metric)]
-    if len(steps) != 1:
-        return
-    time_ns = steps[0].time_unix_nano
+    steps = sorted(
+        {point.time_unix_nano for metric in metrics if metric.name == rows.STEP.name for point in data_points(metric)}
+    )
     others = [point for metric in metrics if metric.name != rows.STEP.name for point in data_points(metric)]
-    distances = [abs(point.time_unix_nano - time_ns) for point in others]
-    if not distances:
+    if not (steps and others):
         return
+    if len(steps) > 1:
+        for point in others:
+            point.time_unix_nano = _nearest(steps, point.time_unix_nano)
+        return
+    (time_ns,) = steps
+    distances = [abs(point.time_unix_nano - time_ns) for point in others]
     if max(distances) < (ONE_COLLECTION_NS if min(distances) else ONE_TICK_NS):
         for point in others:
             point.time_unix_nano = time_ns
+
+
+def _nearest(steps: Sequence[int], time_ns: int) -> int:
+    """Return the nearest of some sorted times, where it is within a tick; else the time itself."""
+    index = bisect_left(steps, time_ns)
+    nearest = min(steps[max(0, index - 1) : index + 1], key=lambda step_ns: abs(step_ns - time_ns))
+    return nearest if abs(nearest - time_ns) < ONE_TICK_NS else time_ns
 
 
 def data_points(metric: Metric) -> Sequence[NumberDataPoint]:

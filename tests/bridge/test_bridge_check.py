@@ -76,6 +76,14 @@ def test_optional_http_is_noted(start: Callable[..., Any], monkeypatch: pytest.M
     assert [absent in line for line in ask(running, http_listen=absent).broken] == [True]
 
 
+@pytest.mark.parametrize("address", ["4317", "http://127.0.0.1:4317", "localhost"])
+def test_wrong_address_is_refused(address: str) -> None:
+    """What is no address is called that, and not an address where nothing listens."""
+    for options in ("--listen", "--http-listen"):
+        answer = run_otel_train("bridge", "--check", options, address)
+        assert (answer.returncode, "must be host:port" in answer.stderr) == (2, True)
+
+
 @pytest.mark.parametrize(
     ("files", "text"),
     [((), "is no bridge's state"), (("inbox",), "no bridge runs on"), (("inbox", ADDRESS_FILE), "nothing listens")],

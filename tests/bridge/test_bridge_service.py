@@ -103,6 +103,7 @@ def test_run_id_stays_inside_state(start: Any, run_id: str, tmp_path: Path) -> N
     [
         {"listen": "0.0.0.0:0"},
         {"listen": "4317"},
+        {"listen": "http://127.0.0.1:4317"},
         {"listen": "127.0.0.1:99999"},
         {"http_listen": "0.0.0.0:0"},
         {"http_listen": "4318"},

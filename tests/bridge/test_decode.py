@@ -96,6 +96,19 @@ def test_collection_gets_one_time(delays: tuple[int, ...], steps: int) -> None:
     assert points[0].step_id == StepId("run", 1, BASE_NS + SECOND)
 
 
+def test_collections_put_together_stay_apart() -> None:
+    """Of several collections in one resource, as a collector puts them together, each point is of its own step."""
+    request = step_request(1, {"loss": 0.5})
+    metrics = request.resource_metrics[0].scope_metrics[0].metrics
+    for metric in step_request(2, {"loss": 0.25}).resource_metrics[0].scope_metrics[0].metrics:
+        metrics.add().CopyFrom(metric)
+    for index, metric in enumerate(metrics):
+        metric.gauge.data_points[0].time_unix_nano += 2000 * (index % 3)
+    metrics.add(name=metrics[1].name).gauge.data_points.add(time_unix_nano=BASE_NS + 3 * SECOND, as_int=1)
+    times = [BASE_NS + step * SECOND for step in (1, 1, 1, 2, 2, 2, 3)]
+    assert [point.step_id.time_ns for point in decode(request).points] == times
+
+
 def test_sidecar_times_stay() -> None:
     """A sidecar's points have their step's time: those beside another step's, after a split, are not that step's."""
     request = step_request(1, {"loss": 0.5})
