@@ -45,11 +45,13 @@ def check_wandb(case: Path, folder: Path) -> None:
     """
     rings = shutil.copytree(case / "rings", folder / "rings")
     [run_id] = {reader.identity.run_id for reader in sessions(folder)}
+    recorded = recorded_means(sessions(case))
     with BridgeProcess(folder) as bridge, pytest.MonkeyPatch.context() as patch:
         patch.setenv("OTEL_EXPORTER_OTLP_ENDPOINT", f"http://{bridge.address}")
         assert Sidecar(rings, session=lambda: False).run() is SidecarEnd.DONE
+        bridge.wait(len(recorded), run_id)
         assert bridge.stop() == 0, bridge.log.read_text()
-    recorded, logged = recorded_means(sessions(case)), wandb_means(bridge.state, run_id)
+    logged = wandb_means(bridge.state, run_id)
     assert list(logged) == list(recorded)
     for step, values in recorded.items():
         assert {key: logged[step].get(key) for key in values} == pytest.approx(values, rel=1e-12), f"step {step}"
