@@ -13,6 +13,7 @@ from dataclasses import dataclass, replace
 
 from otel_train.catalogue import MOST_COUNTED, HealthyRange, Ranges, healthy_range, rows
 from otel_train.diagnose.alike_ranks import size_of_alike
+from otel_train.read.curve_points import ends_of
 from otel_train.read.history import History, mean, target_key
 
 RUNS = 1000.0
@@ -79,7 +80,7 @@ def _draws_of(history: History) -> Draws | None:
     newest = {name: cluster.last(target_key(name)) for name in history.modalities}
     targets = tuple(target for target in newest.values() if _LEAST_SHARE < target <= 1)
     picks = cluster.finite_values(rows.PICKS.wandb_key)
-    if picks and not 1 <= min(picks) <= max(picks) < MOST_COUNTED:
+    if picks and not 1 <= ends_of(picks)[0] <= ends_of(picks)[1] < MOST_COUNTED:
         picks = [count for count in picks if 1 <= count < MOST_COUNTED]
     if not targets or not picks:
         return None

@@ -17,6 +17,7 @@ from otel_train.catalogue import (
     headline_row,
     rows,
 )
+from otel_train.read.curve_points import span_of
 from otel_train.read.history import mean
 
 WINDOW = 20
@@ -119,4 +120,5 @@ def _worst_rank(key: str, history: Sequence[Mapping[str, float]]) -> int | None:
 
 
 def _max(values: Sequence[float]) -> float:
-    return math.nan if math.isnan(sum(values)) and any(map(math.isnan, values)) else max(values)
+    span = span_of(values)
+    return math.nan if span is None else span[1]

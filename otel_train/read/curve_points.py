@@ -94,6 +94,11 @@ def span_of(values: Sequence[float]) -> tuple[float, float] | None:
     return min(values), max(values)
 
 
+def ends_of(values: Sequence[float]) -> tuple[float, float]:
+    """Return the least and the largest of some values, one at least, none of which is NaN."""
+    return span_of(values) or (min(values), max(values))
+
+
 def exact_sum(values: Sequence[float]) -> float:
     """Return the correctly rounded sum.
 

@@ -11,7 +11,7 @@ from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 
 from otel_train.number_text import distinct_labels, exact_number, grouped_number, percent
-from otel_train.read.curve_points import Point, Points
+from otel_train.read.curve_points import Point, Points, ends_of
 from otel_train.report.curves import Bin, Stretch, bins, column_of, decimate, finite, is_dense, ticks
 from otel_train.report.markup import Child, Html, join, tag
 from otel_train.report.number_tables import numbers_below
@@ -85,14 +85,15 @@ def _figure(chart: Chart) -> Html:
     if not drawn:
         return tag("figure", tag("p", "No values.", class_="empty"), class_="chart")
     left, right = chart.steps or (min(points.steps[0] for points in drawn), max(points.steps[-1] for points in drawn))
-    low, high = min(min(points.values) for points in drawn), max(max(points.values) for points in drawn)
+    spans = [ends_of(points.values) if points else (math.inf, -math.inf) for _, points in lines]
+    low, high = min(low for low, _ in spans), max(high for _, high in spans)
     bottom, top, marks = _values_axis(chart, low, high)
     scale = _Scale(left, right, bottom, top)
     show = percent if chart.share else grouped_number
     picture = tag(
         "svg",
         tag("title", chart.title),
-        tag("desc", _description(chart, lines, show)),
+        tag("desc", _description(chart, lines, spans, show)),
         _backdrop(chart, scale),
         [_horizontal_line(scale.y(value)) for value in marks],
         [_curve(line, points, scale, chart.columns) for line, points in lines],
@@ -291,14 +292,18 @@ def _swatch(style: str) -> Html:
     return tag("svg", tag("path", class_=style, d="M1 4H27"), viewBox="0 0 28 8", class_="swatch", aria_hidden="true")
 
 
-def _description(chart: Chart, lines: Sequence[tuple[Line, Points]], show: Callable[[float], str]) -> str:
+def _description(
+    chart: Chart,
+    lines: Sequence[tuple[Line, Points]],
+    spans: Sequence[tuple[float, float]],
+    show: Callable[[float], str],
+) -> str:
     sentences = [chart.description] if chart.description else []
-    for line, points in lines:
+    for (line, points), (low, high) in zip(lines, spans, strict=True):
         if points:
-            values = points.values
             sentences.append(
-                f"{line.label}: {show(min(values))} to {show(max(values))}, "
-                f"{show(values[-1])} at {chart.axis} {_step_name(chart, points.steps[-1])}."
+                f"{line.label}: {show(low)} to {show(high)}, {show(points.values[-1])} at "
+                f"{chart.axis} {_step_name(chart, points.steps[-1])}."
             )
     return " ".join(sentences)
 

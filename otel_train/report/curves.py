@@ -13,7 +13,7 @@ from bisect import bisect_left
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from typing import NamedTuple, TypeAlias
 
-from otel_train.read.curve_points import Point, Points, are_within, edge, exact_sum, span_of
+from otel_train.read.curve_points import Point, Points, are_within, edge, ends_of, exact_sum
 
 Stretch: TypeAlias = tuple[float, float]
 """The first and the last step of a stretch."""
@@ -77,7 +77,7 @@ def bins(points: Sequence[Point], low: float, high: float, columns: int) -> list
 
 def _bin(points: Points) -> Bin:
     values = points.values
-    lowest, highest = span_of(values) or (min(values), max(values))
+    lowest, highest = ends_of(values)
     if max(-lowest, highest) < MOST_ADDED:
         mean = exact_sum(values) / len(values)
     else:
@@ -146,7 +146,7 @@ def column_of(low: float, high: float, columns: int) -> Callable[[float], int]:
 def _extremes(points: Points) -> list[Point]:
     """Return the first, the lowest, the highest and the last of some points, in order, each once."""
     values = points.values
-    lowest, highest = values.index(min(values)), values.index(max(values))
+    lowest, highest = map(values.index, ends_of(values))
     return [points[index] for index in sorted({0, lowest, highest, len(points) - 1})]
 
 

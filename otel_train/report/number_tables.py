@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Sequence
 
-from otel_train.read.curve_points import Point, Points
+from otel_train.read.curve_points import Point, Points, ends_of
 from otel_train.report.curves import by_column, column_of
 from otel_train.report.markup import Html, tag
 
@@ -76,5 +76,5 @@ def scrolled(table: Html, name: str) -> Html:
 def _span(values: Sequence[float], show: Callable[[float], str]) -> str:
     if not values:
         return "—"
-    low, high = show(min(values)), show(max(values))
+    low, high = map(show, ends_of(values))
     return low if low == high else f"{low} to {high}"
