@@ -31,7 +31,7 @@ MAY_IMPORT: dict[str, set[str]] = {
     "bridge": {"catalogue", "otlp"},
     "render": {"catalogue"},
     "read": {"catalogue", "native", "ring", "bridge"},
-    "diagnose": {"catalogue", "read", "ring"},
+    "diagnose": {"catalogue", "native", "read", "ring"},
     "probe": {"catalogue", "diagnose", "otlp", "read", "ring", "sidecar"},
     "top": {"catalogue", "read", "diagnose"},
     "report": {"catalogue", "read", "diagnose"},

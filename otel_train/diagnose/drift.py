@@ -18,11 +18,14 @@ its oldest steps is a look at the rest alone.
 from __future__ import annotations
 
 import math
-from collections.abc import Iterable, Sequence
-from dataclasses import dataclass
-from operator import mul, truediv
+from array import array
+from collections.abc import Sequence
+from operator import add, mul, truediv
 
 from otel_train.diagnose.finding import Finding, Severity
+from otel_train.native import core
+from otel_train.read.column_values import MOST_SOURCES, beside
+from otel_train.read.curve_points import ends_of, exact_sum
 from otel_train.read.history import History, MixInterval
 from otel_train.read.mix import Mix
 
@@ -47,21 +50,42 @@ _ZERO = 1e-9
 """Bound below which a share counts as 0: undoing a decay leaves rounding errors."""
 
 
-@dataclass(slots=True)
-class Bet:
-    """The bet that the shares differ from their targets from some interval on."""
+class Bets:
+    """Bets that the shares differ from their targets, each from some interval on."""
 
-    counts: list[float]
-    expected: list[float]
-    log: float = 0.0
-    """Natural logarithm of the present value of a stake of 1."""
+    def __init__(self) -> None:
+        self.begins: list[int] = []
+        """The interval that each begins with."""
+        self.stakes: list[float] = []
+        """Part of the stake that each has."""
+        self.logs = array("d")
+        """Natural logarithms of the present values of a stake of 1."""
+        self._counts, self._expected = array("d"), array("d")
+        """Picks of each modality since a bet's beginning, and those that the targets expect: a bet's side by side."""
 
-    def take(self, picks: Sequence[float], shares: Sequence[float]) -> None:
-        """Bet on an interval's picks by the counts before it, then count them."""
-        total = math.fsum(self.counts) + STRENGTH
+    def begin(self, interval: int, stake: float, width: int) -> None:
+        """Begin a bet."""
+        self.begins.append(interval)
+        self.stakes.append(stake)
+        self.logs.append(0.0)
+        for counts in (self._counts, self._expected):
+            counts.frombytes(bytes(8 * width))
+
+    def take(self, picks: array[float], shares: array[float]) -> None:
+        """Bet on some intervals' picks by the counts before them, then count them."""
+        taken = 0
+        if core is not None and len(picks) <= MOST_SOURCES:
+            taken = core.take_bets(len(picks), STRENGTH, picks, shares, self._counts, self._expected, self.logs)
+        for bet in range(taken, len(self.logs)):
+            self._take(bet, picks, shares)
+
+    def _take(self, bet: int, picks: Sequence[float], shares: Sequence[float]) -> None:
+        own = slice(bet * len(picks), (bet + 1) * len(picks))
+        counts, expected = self._counts[own], self._expected[own]
+        total = math.fsum(counts) + STRENGTH
         tilted = [
             share * (STRENGTH * share + count) / (STRENGTH * share + expected) if share else 0.0
-            for share, count, expected in zip(shares, self.counts, self.expected, strict=True)
+            for share, count, expected in zip(shares, counts, expected, strict=True)
         ]
         scale = total / math.fsum(tilted)
         number = math.fsum(picks)
@@ -70,9 +94,9 @@ class Bet:
         for pick, share, tilt in zip(picks, shares, tilted, strict=True):
             if pick:
                 gain += math.lgamma(scale * tilt + pick) - math.lgamma(scale * tilt) - pick * math.log(share)
-        self.log += gain
-        self.counts = [count + pick for count, pick in zip(self.counts, picks, strict=True)]
-        self.expected = [before + number * share for before, share in zip(self.expected, shares, strict=True)]
+        self.logs[bet] += gain
+        self._counts[own] = array("d", map(add, counts, picks))
+        self._expected[own] = array("d", map(add, expected, map(number.__mul__, shares)))
 
 
 class MixTest:
@@ -91,9 +115,7 @@ class MixTest:
         self._waiting = 0.0
         """Picks of those between."""
         self._blocks = 0
-        self._bets: dict[int, Bet] = {}
-        """By the interval that they begin with."""
-        self._stakes: dict[int, float] = {}
+        self._bets = Bets()
 
     def add(self, interval: MixInterval) -> None:
         """Take the next interval; small ones are looked at together, and the later the more of them."""
@@ -135,8 +157,7 @@ class MixTest:
             evidence = math.inf
         elif math.fsum(picks) and math.fsum(shares):
             self._begin(first, len(picks))
-            for bet in self._bets.values():
-                bet.take(picks, shares)
+            self._bets.take(picks, shares)
             evidence = self._evidence()
         else:
             return
@@ -147,19 +168,17 @@ class MixTest:
 
     def _begin(self, interval: int, width: int) -> None:
         """Begin a bet where the grid has one; it depends on nothing but the number of looks."""
-        if not self._bets:
-            self._stakes[interval] = _FIRST_STAKE
+        number = len(self._bets.begins)
+        if not number:
+            self._bets.begin(interval, _FIRST_STAKE, width)
         elif self._blocks % max(1, 2 ** (self._blocks.bit_length() - 1) // _GRID) == 0:
-            number = len(self._bets)
-            self._stakes[interval] = (1 - _FIRST_STAKE) / (number * (number + 1))
-        else:
-            return
-        self._bets[interval] = Bet([0.0] * width, [0.0] * width)
+            self._bets.begin(interval, (1 - _FIRST_STAKE) / (number * (number + 1)), width)
 
     def _evidence(self) -> float:
         """Return the logarithm of the whole stake; what is not bet yet is still there."""
-        idle = max(0.0, 1 - math.fsum(self._stakes.values()))
-        logs = [math.log(stake) + self._bets[interval].log for interval, stake in self._stakes.items()]
+        stakes = self._bets.stakes
+        idle: float = max(0.0, 1 - math.fsum(stakes))
+        logs: list[float] = list(map(add, map(math.log, stakes), self._bets.logs))
         largest = max(0.0, *logs)
         return largest + math.log(idle * math.exp(-largest) + math.fsum(math.exp(log - largest) for log in logs))
 
@@ -173,7 +192,7 @@ class MixTest:
         seen = self.intervals[: self.best + 1]
         if math.isinf(self.log_evidence):
             return first_impossible(seen) or 0
-        bet = max(self._bets, key=lambda interval: self._bets[interval].log)
+        bet = self._bets.begins[self._bets.logs.index(max(self._bets.logs))]
         ratios = _ratios(seen[bet:] if bet < len(seen) else seen)
         score = largest = 0.0
         begin = self.best
@@ -197,17 +216,25 @@ def test_mix(intervals: Sequence[MixInterval]) -> MixTest:
 test_mix.__test__ = False  # type: ignore[attr-defined]  # pytest must not take it for one of its own
 
 
-def joined(intervals: Mix) -> tuple[list[float], list[float]]:
+def joined(intervals: Mix) -> tuple[array[float], array[float]]:
     """Return the picks of several intervals together, and their target shares, which add up to 1."""
     totals = intervals.totals()
     targets = []
     for column in intervals.shares:
-        shares: Iterable[float] = column
-        if min(column) <= _ZERO:
-            shares = [share if share > _ZERO else 0.0 for share in column]
-        targets.append(math.fsum(map(mul, shares, totals)))
+        shares = column
+        if ends_of(column)[0] <= _ZERO:
+            shares = array("d", [share if share > _ZERO else 0.0 for share in column])
+        targets.append(_sum_of_products(shares, totals))
     whole = math.fsum(targets) or 1.0
-    return [math.fsum(column) for column in intervals.picks], [target / whole for target in targets]
+    return array("d", map(exact_sum, intervals.picks)), array("d", [target / whole for target in targets])
+
+
+def _sum_of_products(values: array[float], others: array[float]) -> float:
+    if core is not None:
+        total: float = core.dot(values, others)
+        if math.isfinite(total):
+            return total
+    return math.fsum(map(mul, values, others))
 
 
 def find_drift(history: History) -> Finding:
@@ -254,8 +281,8 @@ def _lines(intervals: Mix, modalities: Sequence[str]) -> tuple[list[str], float]
     """Return realised and target shares in words, the modality that lacks most first, and the largest difference."""
     counts, targets = joined(intervals)
     total = math.fsum(counts)
-    counts = [count / total for count in counts]
-    named = sorted(zip(counts, targets, modalities, strict=True), key=lambda entry: entry[0] - entry[1])
+    realised = [count / total for count in counts]
+    named = sorted(zip(realised, targets, modalities, strict=True), key=lambda entry: entry[0] - entry[1])
     lines = [f"{name}: {100 * got:.1f} % of the picks instead of {100 * aim:.1f} %" for got, aim, name in named]
     return lines, max(abs(got - aim) for got, aim, _ in named)
 
@@ -265,7 +292,7 @@ def first_impossible(intervals: Mix) -> int | None:
     first = [
         next(at for at, pair in enumerate(zip(picks, shares, strict=True)) if _is_impossible(*pair))
         for picks, shares in zip(intervals.picks, intervals.shares, strict=True)
-        if shares and min(shares) <= _ZERO and any(map(_is_impossible, picks, shares))
+        if shares and ends_of(shares)[0] <= _ZERO and any(map(_is_impossible, picks, shares))
     ]
     return min(first, default=None)
 
@@ -281,9 +308,14 @@ def _ratios(intervals: Mix) -> list[float]:
     return [(count + 0.5) / (share * total + 0.5) for count, share in zip(counts, shares, strict=True)]
 
 
-def _scores(intervals: Mix, ratios: Sequence[float]) -> list[float]:
+def _scores(intervals: Mix, ratios: Sequence[float]) -> Sequence[float]:
     """Return how much more likely each interval's picks are by the tilted shares than by the targets, as logarithms."""
     logs = list(map(math.log, ratios))
+    if core is not None and 1 <= len(ratios) <= MOST_SOURCES:
+        scores, columns = array("d", bytes(8 * len(intervals))), map(beside, (intervals.picks, intervals.shares))
+        of_source = array("d", ratios), array("d", logs)
+        if core.tilts(len(intervals), len(ratios), *columns, intervals.totals(), *of_source, scores):
+            return scores
     tilted = [math.log(math.fsum(map(mul, shares, ratios)) or 1.0) for shares in intervals.share_rows()]
     totals = intervals.totals()
     pairs = zip(intervals.pick_rows(), totals, tilted, strict=True)

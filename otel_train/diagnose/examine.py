@@ -32,7 +32,8 @@ from otel_train.diagnose.starved import find_starved
 from otel_train.diagnose.stragglers import find_stragglers
 from otel_train.host_clock import COSTS, ClockOffset
 from otel_train.number_text import rounded_number
-from otel_train.read.curve_points import Points, edge, window_means
+from otel_train.read.column_values import rank_weights
+from otel_train.read.curve_points import Points, edge, span_of, window_means
 from otel_train.read.history import History, Track
 from otel_train.read.rank_ring import RankStatus
 from otel_train.read.rings import RingJob
@@ -138,16 +139,14 @@ def worst_rank(history: History, row: Metric, *, low: bool) -> int | None:
 def named_rank(track: Track, row: Metric) -> int | None:
     """Return the rank that the maximum of a metric names most often, weighed by its value."""
     peak = row.wandb_key + (MAX_SUFFIX if row.with_max else "")
-    weights: dict[int, float] = {}
     values, ranks = track.column(peak), track.column(peak + RANK_SUFFIX)
-    if ranks and min(ranks) == max(ranks) and not math.isnan(sum(ranks)):
+    span = span_of(ranks)
+    if span is not None and span[0] == span[1]:
         total = sum(values)
         if math.isnan(total):
             total = sum(value for value in values if not math.isnan(value))
         return int(ranks[0]) if total > 0 else None
-    for value, rank in zip(values, ranks, strict=True):
-        if not math.isnan(value) and not math.isnan(rank):
-            weights[int(rank)] = weights.get(int(rank), 0.0) + value
+    weights = rank_weights(values, ranks)
     return max(weights, key=lambda rank: weights[rank]) if weights and max(weights.values()) > 0 else None
 
 

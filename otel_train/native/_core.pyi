@@ -58,6 +58,29 @@ def history_rows(
     /,
 ) -> tuple[int, int, int]: ...
 def add(values: array[float], others: array[float], /) -> None: ...
+def dot(values: array[float], others: array[float], /) -> float: ...
+def rank_weights(values: array[float], ranks: array[float], weights: array[float], firsts: array[int], /) -> bool: ...
+def take_bets(
+    width: int,
+    strength: float,
+    picks: array[float],
+    shares: array[float],
+    counts: array[float],
+    expected: array[float],
+    logs: array[float],
+    /,
+) -> int: ...
+def tilts(
+    rows: int,
+    width: int,
+    picks: array[float],
+    shares: array[float],
+    totals: array[float],
+    ratios: array[float],
+    logs: array[float],
+    out: array[float],
+    /,
+) -> bool: ...
 def divide(values: array[float], below: array[float], none: float, /) -> None: ...
 def edge(values: array[float], low: float, high: float, inside: int, begin: int, end: int, /) -> int: ...
 def median(values: array[float], /) -> float: ...

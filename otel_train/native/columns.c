@@ -7,7 +7,6 @@
 #define HEAD 4 /* of a record: sequence, step, time stamp, word with the kind */
 #define WORD_BYTES 8
 #define MOST_SOURCES 64
-#define MOST_PARTIALS 64
 #define AHEAD 16 /* records that are asked of memory before their turn */
 #define MOST_AT_ONCE ((int64_t)1 << 40)
 
@@ -116,31 +115,10 @@ static PyObject *gather(PyObject *Py_UNUSED(module), PyObject *const *args, Py_s
     return done;
 }
 
-double exact_sum(const double *values, Py_ssize_t count)
+double rounded_sum(const Partials *sum)
 {
-    double partials[MOST_PARTIALS];
-    Py_ssize_t used = 0;
-    for (Py_ssize_t i = 0; i < count; i++) {
-        double x = values[i];
-        Py_ssize_t kept = 0;
-        for (Py_ssize_t j = 0; j < used; j++) {
-            double y = partials[j];
-            if (fabs(x) < fabs(y)) {
-                double swapped = x;
-                x = y;
-                y = swapped;
-            }
-            double high = x + y, low = y - (high - x);
-            if (low != 0.0)
-                partials[kept++] = low;
-            x = high;
-        }
-        if (!isfinite(x) || kept == MOST_PARTIALS)
-            return NAN;
-        used = kept;
-        if (x != 0.0)
-            partials[used++] = x;
-    }
+    const double *partials = sum->parts;
+    Py_ssize_t used = sum->used;
     double high = 0.0, low = 0.0;
     if (used > 0) {
         high = partials[--used];
@@ -159,6 +137,16 @@ double exact_sum(const double *values, Py_ssize_t count)
         }
     }
     return high;
+}
+
+double exact_sum(const double *values, Py_ssize_t count)
+{
+    Partials sum;
+    sum.used = 0;
+    for (Py_ssize_t i = 0; i < count; i++)
+        if (!add_exactly(&sum, values[i]))
+            return NAN;
+    return rounded_sum(&sum);
 }
 
 /* Columns of sources, side by side: float64 [width * rows] each. */

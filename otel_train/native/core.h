@@ -14,6 +14,7 @@
 #include <Python.h>
 #include <structmember.h>
 
+#include <math.h>
 #include <stdbool.h>
 #include <stdint.h>
 #include <string.h>
@@ -80,7 +81,39 @@ void *checked(PyObject *object, PyObject *type);
 bool json_value(const uint8_t *begin, const uint8_t *end, double *value, bool *is_number);
 #define EXACT 9007199254740992.0 /* 2^53: whole numbers up to it are exact */
 
-/* The correctly rounded sum of finite numbers, as math.fsum has it (Shewchuk 1997); NaN beyond a float. */
+/* A sum of finite numbers without any rounding, as numbers that don't overlap, as math.fsum has it (Shewchuk 1997). */
+#define MOST_PARTIALS 64
+typedef struct {
+    double parts[MOST_PARTIALS];
+    Py_ssize_t used;
+} Partials;
+
+/* Add a number; false where the sum is beyond a float. */
+static inline bool add_exactly(Partials *sum, double x)
+{
+    Py_ssize_t kept = 0;
+    for (Py_ssize_t j = 0; j < sum->used; j++) {
+        double y = sum->parts[j];
+        if (fabs(x) < fabs(y)) {
+            double swapped = x;
+            x = y;
+            y = swapped;
+        }
+        double high = x + y, low = y - (high - x);
+        if (low != 0.0)
+            sum->parts[kept++] = low;
+        x = high;
+    }
+    if (!isfinite(x) || kept == MOST_PARTIALS)
+        return false;
+    sum->used = kept;
+    if (x != 0.0)
+        sum->parts[sum->used++] = x;
+    return true;
+}
+
+double rounded_sum(const Partials *sum);
+/* The correctly rounded sum of some numbers; NaN beyond a float. */
 double exact_sum(const double *values, Py_ssize_t count);
 
 /* The types that one file needs of another. */
@@ -101,5 +134,6 @@ int add_columns(PyObject *module);
 int add_history(PyObject *module);
 int add_series(PyObject *module);
 int add_row_text(PyObject *module);
+int add_bets(PyObject *module);
 
 #endif

@@ -2,7 +2,7 @@
 #include "core.h"
 
 /* The number in __init__.py must be the same: a build of other sources is not used. */
-#define CORE_VERSION 10
+#define CORE_VERSION 11
 
 static int fill(PyObject *module)
 {
@@ -15,7 +15,7 @@ static int fill(PyObject *module)
         return -1;
     if (add_reduction(module) < 0 || add_columns(module) < 0 || add_history(module) < 0 || add_series(module) < 0)
         return -1;
-    if (add_row_text(module) < 0)
+    if (add_row_text(module) < 0 || add_bets(module) < 0)
         return -1;
     return add_signals(module);
 }

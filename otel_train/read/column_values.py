@@ -17,6 +17,8 @@ Columns = Callable[[range], list["array[float]"]]
 """Gives the columns at so many indices of the records' values."""
 MOST_SOURCES = 64
 """Sources that the core takes."""
+_MOST_RANKS = 1 << 12
+"""Ranks that the core adds up values by."""
 
 
 def series_values(layout: Layout, index: int, read: Columns, *, with_ranks: bool) -> array[float]:
@@ -135,6 +137,20 @@ def beside(columns: Iterable[array[float]]) -> array[float]:
     for column in columns:
         joined.frombytes(memoryview(column).cast("B"))
     return joined
+
+
+def rank_weights(values: Sequence[float], ranks: Sequence[float]) -> dict[int, float]:
+    """Return the sum of the values that each rank has, in the order of the ranks' first ones; NaNs are left out."""
+    if core is not None and isinstance(values, array) and isinstance(ranks, array):
+        weights, firsts = array("d", bytes(8 * _MOST_RANKS)), array("q", [-1]) * _MOST_RANKS
+        if core.rank_weights(values, ranks, weights, firsts):
+            named = [rank for rank, first in enumerate(firsts) if first >= 0]
+            return {rank: weights[rank] for rank in sorted(named, key=firsts.__getitem__)}
+    sums: dict[int, float] = {}
+    for value, rank in zip(values, ranks, strict=True):
+        if not math.isnan(value) and not math.isnan(rank):
+            sums[int(rank)] = sums.get(int(rank), 0.0) + value
+    return sums
 
 
 def _peak(read: Columns, peaks: int, _ranks: int | None, index: int, sign: float, absent: float | None) -> array[float]:

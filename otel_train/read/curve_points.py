@@ -81,6 +81,8 @@ class Points(Sequence[Point]):
 
 
 def _is_column(values: Sequence[float]) -> bool:
+    if isinstance(values, memoryview):
+        return values.format == "d" and values.contiguous and not values.readonly
     return isinstance(values, array) and values.typecode == "d"
 
 

@@ -8,6 +8,7 @@ from collections.abc import Sequence
 
 import pytest
 
+from otel_train.diagnose import drift
 from otel_train.diagnose.drift import ALPHA, STRENGTH, find_drift, test_mix
 from otel_train.diagnose.finding import Severity
 from otel_train.read import History, MixInterval
@@ -64,6 +65,22 @@ def test_bet_is_likelihood_ratio() -> None:
     whole, second = bet(38, 34), bet(18, 22)
     # Half of the stake on the run, a quarter on the second interval, a quarter not yet.
     assert test.log_evidence == pytest.approx(math.log(math.exp(whole) / 2 + math.exp(second) / 4 + 1 / 4))
+
+
+def test_core_judges_as_twins(monkeypatch: pytest.MonkeyPatch) -> None:
+    """The core's bets, evidence and beginning of a drift are those of Python, to the last bit."""
+    rng = random.Random(7)
+    targets = [(0.5, 0.3, 0.2) if step < 300 else (0.3, 0.7, 0.0) for step in range(600)]
+    intervals = [
+        drawn(rng, step, shares, shares if step < 450 else (0.5, 0.5, 0.0)) for step, shares in enumerate(targets)
+    ]
+    results = []
+    for _ in range(2):
+        test = test_mix(intervals)
+        results.append((test.log_evidence.hex(), test.detected, test.best, test.change()))
+        monkeypatch.setattr(drift, "core", None)
+    assert results[0] == results[1]
+    assert results[0][1] is not None
 
 
 def test_impossible_pick_is_proof() -> None:
