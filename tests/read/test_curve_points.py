@@ -9,7 +9,7 @@ from array import array
 from hypothesis import given
 from hypothesis import strategies as st
 
-from otel_train.read.column_values import row_sums
+from otel_train.read.column_values import rank_weights, row_sums
 from otel_train.read.curve_points import Points, are_within, edge, exact_sum, median_of, span_of
 
 numbers = st.lists(st.one_of(st.floats(), st.sampled_from([0.0, -0.0, 1.0, 0.1, 1e300, -1e300, math.inf])), max_size=9)
@@ -32,3 +32,10 @@ def test_columns_equal_lists(values: list[float], low: float, high: float, begin
     bounds = (begin, min(end, len(values))) if begin < len(values) else (len(values) - 1, -1)
     for inside in (False, True):
         assert edge(column, low, high, *bounds, inside=inside) == edge(values, low, high, *bounds, inside=inside)
+
+
+@given(st.lists(st.tuples(st.floats(), st.sampled_from([0.0, 1.0, 1.0, 7.0, math.nan, 1e6])), max_size=9))
+def test_weights_of_ranks_equal_lists(pairs: list[tuple[float, float]]) -> None:
+    """The core adds up each rank's values as Python does, and names the ranks in the same order."""
+    values, ranks = [value for value, _ in pairs], [rank for _, rank in pairs]
+    assert repr(rank_weights(array("d", values), array("d", ranks))) == repr(rank_weights(values, ranks))
