@@ -77,7 +77,9 @@ class Points(Sequence[Point]):
 
     def averaged(self, width: int) -> Points:
         """Return the mean of each window of points, at its last step."""
-        return self if width <= 1 else Points(self.steps[width - 1 :], window_means(self.values, width))
+        if width <= 1:
+            return self
+        return Points(part_of(self.steps, width - 1, len(self)), window_means(self.values, width))
 
 
 def _is_column(values: Sequence[float]) -> bool:
@@ -99,6 +101,11 @@ def span_of(values: Sequence[float]) -> tuple[float, float] | None:
 def ends_of(values: Sequence[float]) -> tuple[float, float]:
     """Return the least and the largest of some values, one at least, none of which is NaN."""
     return span_of(values) or (min(values), max(values))
+
+
+def part_of(values: Sequence[float], start: int, stop: int) -> Sequence[float]:
+    """Return the values at [start, stop): of a column a view, which must not outlive the use of it."""
+    return memoryview(values)[start:stop] if isinstance(values, array) else values[start:stop]
 
 
 def exact_sum(values: Sequence[float]) -> float:

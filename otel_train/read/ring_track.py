@@ -6,6 +6,7 @@ import math
 from array import array
 from bisect import bisect_left
 from collections.abc import Iterable, Sequence
+from functools import partial
 from operator import lt
 from typing import Any
 
@@ -18,6 +19,8 @@ from otel_train.ring.columns import Heads, RingColumns
 
 _GLANCE = 256
 """Records that are looked at first to see whether a key has values."""
+_AT_ONCE = 1 << 15
+"""Records of which a value is computed together: what it is computed from takes no memory to speak of."""
 _Late = dict[str, dict[int, float]]
 """Late values by key and step."""
 
@@ -97,13 +100,15 @@ class RingValues(GatheredValues):
         return column
 
     def _values(self, index: int, sequences: array[int]) -> array[float]:
-        def read(indices: range) -> list[array[float]]:
-            return self._columns.columns(sequences, indices)
-
+        column = array("d", [math.nan]) * len(sequences)
         try:
-            return series_values(self._layout, index, read, with_ranks=self._with_ranks)
+            for begin in range(0, len(sequences), _AT_ONCE):
+                part = slice(begin, begin + _AT_ONCE)
+                read = partial(self._columns.columns, sequences[part])
+                column[part] = series_values(self._layout, index, read, with_ranks=self._with_ranks)
         except (ArithmeticError, ValueError):  # damaged values must cost themselves, not who reads them
             return array("d", [math.nan]) * len(sequences)
+        return column
 
 
 def ring_track(columns: RingColumns, heads: Heads, late: Iterable[Record], *, with_ranks: bool) -> Track | None:

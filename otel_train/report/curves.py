@@ -13,7 +13,7 @@ from bisect import bisect_left
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from typing import NamedTuple, TypeAlias
 
-from otel_train.read.curve_points import Point, Points, are_within, edge, ends_of, exact_sum
+from otel_train.read.curve_points import Point, Points, are_within, edge, ends_of, exact_sum, part_of
 
 Stretch: TypeAlias = tuple[float, float]
 """The first and the last step of a stretch."""
@@ -72,18 +72,18 @@ def bins(points: Sequence[Point], low: float, high: float, columns: int) -> list
         The pieces, each with one bin at least.
     """
     curve = Points.of(points)
-    return [[_bin(curve[start:stop]) for start, stop in piece] for piece in _pieces(curve, low, high, columns)]
+    return [[_bin(curve, start, stop) for start, stop in piece] for piece in _pieces(curve, low, high, columns)]
 
 
-def _bin(points: Points) -> Bin:
-    values = points.values
+def _bin(points: Points, start: int, stop: int) -> Bin:
+    values = part_of(points.values, start, stop)
     lowest, highest = ends_of(values)
     if max(-lowest, highest) < MOST_ADDED:
         mean = exact_sum(values) / len(values)
     else:
         # Parts of all values are added: sums of the largest ones would overflow.
         mean = math.fsum(value / len(values) for value in values)
-    return Bin(points.steps[0] / 2 + points.steps[-1] / 2, lowest, min(highest, max(lowest, mean)), highest)
+    return Bin(points.steps[start] / 2 + points.steps[stop - 1] / 2, lowest, min(highest, max(lowest, mean)), highest)
 
 
 def decimate(points: Sequence[Point], low: float, high: float, columns: int) -> list[list[Point]]:

@@ -3,11 +3,14 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Sequence
+from typing import TypeAlias
 
-from otel_train.read.curve_points import Point, Points, ends_of
+from otel_train.read.curve_points import Point, Points, ends_of, part_of
 from otel_train.report.curves import by_column, column_of
 from otel_train.report.markup import Html, tag
 
+Ends: TypeAlias = tuple[float, float]
+"""The least and the largest of some numbers."""
 ROWS = 100
 """Rows of the table; a longer curve is summed up in so many parts."""
 
@@ -40,22 +43,29 @@ def numbers_below(
         every = len(steps) <= ROWS
     column = column_of(left, right, ROWS)
 
-    def parts(curve: Points) -> dict[float, Points]:
+    def parts(curve: Points) -> dict[float, tuple[Ends, Ends]]:
+        """Return the ends of the steps and of the values of each part."""
         if every:
-            return {step: curve[index : index + 1] for index, step in enumerate(curve.steps)}
-        return {column(curve.steps[start]): curve[start:stop] for start, stop in by_column(curve, left, right, ROWS)}
+            return {step: ((step, step), (value, value)) for step, value in zip(curve.steps, curve.values, strict=True)}
+        return {
+            column(curve.steps[start]): (
+                (curve.steps[start], curve.steps[stop - 1]),
+                ends_of(part_of(curve.values, start, stop)),
+            )
+            for start, stop in by_column(curve, left, right, ROWS)
+        }
 
     cells = [parts(curve) for curve in curves]
     body = []
     for part in sorted(set().union(*cells)):
-        of = [values[part].steps for values in cells if part in values]
-        first, last = min(one[0] for one in of), max(one[-1] for one in of)
+        steps_of = [values[part][0] for values in cells if part in values]
+        first, last = min(first for first, _ in steps_of), max(last for _, last in steps_of)
         share = ((first + last) / 2 - left) / (right - left) if right > left else 0.5
         body.append(
             tag(
                 "tr",
                 tag("th", _span((first, last), name_of), scope="row"),
-                [tag("td", _span(values[part].values if part in values else (), show)) for values in cells],
+                [tag("td", _span(values[part][1], show) if part in values else "—") for values in cells],
                 data_x=f"{share:.4g}",
             )
         )
@@ -73,8 +83,6 @@ def scrolled(table: Html, name: str) -> Html:
     return tag("div", table, class_="scroll", tabindex="0", role="region", aria_label=name)
 
 
-def _span(values: Sequence[float], show: Callable[[float], str]) -> str:
-    if not values:
-        return "—"
-    low, high = map(show, ends_of(values))
+def _span(ends: Ends, show: Callable[[float], str]) -> str:
+    low, high = map(show, ends)
     return low if low == high else f"{low} to {high}"

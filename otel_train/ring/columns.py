@@ -21,7 +21,7 @@ from otel_train.native import core
 from otel_train.ring.file_format import KIND_MASK, LOGGED, MOST_TOLD, PARTS_SHIFT, Kind
 from otel_train.ring.reader import RingReader
 
-PASS_BYTES = 8 << 20
+PASS_BYTES = 4 << 20
 """Memory of the file that a pass holds at once."""
 _IN_CACHE = 1 << 11
 """Records of which all columns are read before the next ones: what is read of them stays in a core's cache."""
