@@ -29,7 +29,8 @@ static bool take_width(PyObject *number, int64_t *width)
     return false;
 }
 
-PyDoc_STRVAR(dot_doc, "dot(values, others): return the correctly rounded sum of the products; NaN where it is not finite.");
+PyDoc_STRVAR(dot_doc,
+             "dot(values, others): return the correctly rounded sum of the products; NaN where it is not finite.");
 
 static PyObject *dot(PyObject *Py_UNUSED(module), PyObject *const *args, Py_ssize_t arg_count)
 {
@@ -161,7 +162,8 @@ static PyObject *tilts(PyObject *Py_UNUSED(module), PyObject *const *args, Py_ss
         PyErr_SetString(PyExc_ValueError, "too many rows");
         return NULL;
     }
-    if (take(columns, args + 2, 2, (Py_ssize_t)(rows * width)) == 0 && take(&totals, args + 4, 1, (Py_ssize_t)rows) == 0 &&
+    if (take(columns, args + 2, 2, (Py_ssize_t)(rows * width)) == 0 &&
+        take(&totals, args + 4, 1, (Py_ssize_t)rows) == 0 &&
         take(of_source, args + 5, 2, (Py_ssize_t)width) == 0 && take(&out, args + 7, 1, (Py_ssize_t)rows) == 0) {
         bool finite = true;
         for (int64_t at = 0; at < rows; at++) {
@@ -170,7 +172,8 @@ static PyObject *tilts(PyObject *Py_UNUSED(module), PyObject *const *args, Py_ss
                 row[1][j] = columns[1].doubles[j * rows + at] * of_source[0].doubles[j];
             }
             double tilt = exact_sum(row[1], (Py_ssize_t)width);
-            out.doubles[at] = exact_sum(row[0], (Py_ssize_t)width) - totals.doubles[at] * log(tilt != 0.0 ? tilt : 1.0);
+            double likely = exact_sum(row[0], (Py_ssize_t)width);
+            out.doubles[at] = likely - totals.doubles[at] * log(tilt != 0.0 ? tilt : 1.0);
             finite &= isfinite(out.doubles[at]) != 0;
         }
         done = PyBool_FromLong(finite);
@@ -183,8 +186,8 @@ static PyObject *tilts(PyObject *Py_UNUSED(module), PyObject *const *args, Py_ss
 }
 
 PyDoc_STRVAR(rank_weights_doc,
-             "rank_weights(values, ranks, weights, firsts): add each value to its rank's weight, and write the index of "
-             "a rank's first one, where neither is NaN. Returns whether there was room for all ranks.");
+             "rank_weights(values, ranks, weights, firsts): add each value to its rank's weight, and write the index "
+             "of a rank's first one, where neither is NaN. Returns whether there was room for all ranks.");
 
 static PyObject *rank_weights(PyObject *Py_UNUSED(module), PyObject *const *args, Py_ssize_t arg_count)
 {
