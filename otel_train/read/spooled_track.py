@@ -5,7 +5,9 @@ from __future__ import annotations
 import math
 from array import array
 from bisect import bisect_left
-from collections.abc import MutableSequence
+from collections.abc import MutableSequence, Sequence
+from itertools import compress
+from operator import ne
 
 from otel_train.read.gathered_values import GatheredValues
 from otel_train.read.history import Track
@@ -13,6 +15,9 @@ from otel_train.read.row_spool import ABSENT, ABSENT_BITS, RowSpool
 
 _OWN, _SINCE = "own", "since"
 """Columns of the order: when the row came that gives a step its values, and from when on others are merged into it."""
+
+_SHORT = 4
+"""Rows of a run on average, below which each is taken alone."""
 
 
 class SpooledOrder:
@@ -30,12 +35,24 @@ class SpooledOrder:
         self._merged = array("q")
         """Turns of the rows that are merged into a step."""
 
-    def add_all(self) -> None:
-        """Add all rows, whose steps grow, at once."""
-        turns = array("d", range(len(self._spool)))
-        columns: dict[str, MutableSequence[float]] = {_OWN: turns, _SINCE: turns[:]}
-        self._order = Track(self._spool.steps[:], self._spool.times_ns[:], columns)
-        self._rows = array("q", range(len(self._spool)))
+    def add_all(self, rows: Sequence[int]) -> None:
+        """Add rows whose steps grow, as many times `add` does."""
+        order, begin = self._order, 0
+        while begin < len(rows) and order.steps and order.steps[-1] >= self._spool.steps[rows[begin]]:
+            self.add(rows[begin])
+            begin += 1
+        if begin == len(rows):
+            return
+        rows, first = rows[begin:], len(self._rows)
+        steps = array("q", map(self._spool.steps.__getitem__, rows))
+        turns = array("d", range(first, first + len(rows)))
+        order.begin_attempt()  # all that is merged is before these
+        order.merged.difference_update(steps)
+        order.steps.extend(steps)
+        order.times_ns.extend(map(self._spool.times_ns.__getitem__, rows))
+        for column in order.values.values():
+            column.extend(turns)
+        self._rows.extend(rows)
 
     def add(self, row: int) -> None:
         """Add a row's step after the others, as `Track.add` has it."""
@@ -47,8 +64,8 @@ class SpooledOrder:
         """Add a row's values to a step, as `Track.merge` has it."""
         step, steps = self._spool.steps[row], self._order.steps
         index = bisect_left(steps, step)
-        is_new = index == len(steps) or steps[index] != step
-        self._order.merge(step, self._spool.times_ns[row], {_SINCE: float(len(self._rows))} if is_new else {})
+        if index == len(steps) or steps[index] != step:
+            self._order.merge(step, self._spool.times_ns[row], {_SINCE: float(len(self._rows))})
         self._merged.append(len(self._rows))
         self._rows.append(row)
 
@@ -85,7 +102,9 @@ class SpooledValues(GatheredValues):
     def __init__(self, spool: RowSpool, rows: array[int], late: list[tuple[int, int, bool]]) -> None:
         super().__init__()
         self._spool, self._rows, self._late = spool, rows, late
-        self._is_plain = rows == array("q", range(len(spool)))
+        cuts = [0, *compress(range(1, len(rows)), map(ne, rows[1:], map((1).__add__, rows)))]
+        self._runs = [(rows[cut], end - cut) for cut, end in zip(cuts, [*cuts[1:], len(rows)], strict=True) if end]
+        """First row and length of each run of rows that follow one another."""
         self._keys = spool.keys()
 
     def names(self) -> dict[str, None]:
@@ -103,13 +122,24 @@ class SpooledValues(GatheredValues):
     def gather(self, key: str) -> array[float]:
         """Return the column of a key, with what was merged."""
         raw = self._spool.column(key)
-        if self._is_plain:
+        if self._runs == [(0, len(raw))] and not self._late:
             return raw
-        column = array("d", [raw[row] if row >= 0 else ABSENT for row in self._rows])
+        column = self._of_rows(raw)
         bits = memoryview(raw).cast("B").cast("Q")
         for index, row, is_early in self._late:
             if bits[row] == ABSENT_BITS:
                 continue
             # A NaN that was logged before the step's own value is none to put in place of it.
             column[index] = raw[self._rows[index]] if is_early and math.isnan(raw[row]) else raw[row]
+        return column
+
+    def _of_rows(self, raw: array[float]) -> array[float]:
+        """Return what the rows of the steps have, without what was merged into them."""
+        if len(self._runs) * _SHORT > len(self._rows):
+            return array("d", [raw[row] if row >= 0 else ABSENT for row in self._rows])
+        column = array("d")
+        for first, length in self._runs:
+            if first < 0:  # a step that has merged values only
+                column.append(ABSENT)
+            column.extend(raw[max(0, first) : first + length])
         return column

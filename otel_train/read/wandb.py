@@ -3,9 +3,12 @@
 from __future__ import annotations
 
 import math
+from array import array
+from bisect import bisect_right
 from collections.abc import Iterable, Sequence
 from functools import partial
-from operator import le, lt
+from itertools import chain, compress
+from operator import ge, le, lt, ne, or_
 from pathlib import Path
 
 from otel_train.bridge.wandb_file import SUFFIX, TransactionLog, run_ids_of_files, wandb_files
@@ -92,25 +95,29 @@ def _history(source: str, run: str, files: Iterable[Path]) -> History:
 
 def _ordered(spool: RowSpool) -> SpooledOrder:
     """Order rows as the run has them; an attempt's row of a step that it had is of values logged beside the steps."""
-    order = SpooledOrder(spool)
-    ordinals, attempts, steps = spool.ordinals, spool.attempts, spool.steps
+    order, ordinals, steps, attempts = SpooledOrder(spool), spool.ordinals, spool.steps, spool.attempts
     numbers: Sequence[int] = range(len(spool))
-    if all(map(le, ordinals, ordinals[1:])):
-        if all(map(lt, steps, steps[1:])) and (not steps or steps[0] >= 0):
-            order.add_all()
-            return order
-    else:
+    if not all(map(le, ordinals, ordinals[1:])):
         numbers = sorted(numbers, key=ordinals.__getitem__)
-    attempt, newest = math.nan, -1
-    for row in numbers:
-        if attempts[row] != attempt:
-            attempt, newest = attempts[row], -1
+        steps = array("q", map(steps.__getitem__, numbers))
+        attempts = array("d", map(attempts.__getitem__, numbers))
+    if steps and steps[0] >= 0 and all(map(lt, steps, steps[1:])):
+        order.add_all(numbers)
+        return order
+    # Where another attempt begins, or the steps don't grow; in between all rows are alike.
+    cuts = compress(range(1, len(steps)), map(or_, map(ne, attempts, attempts[1:]), map(ge, steps, steps[1:])))
+    begin, attempt, newest = 0, math.nan, -1
+    for end in chain(cuts, [len(steps)] if steps else []):
+        if attempts[begin] != attempt:
+            attempt, newest = attempts[begin], -1
             order.begin_attempt()
-        if steps[row] > newest:
-            order.add(row)
-            newest = steps[row]
-        else:
+        own = bisect_right(steps, newest, begin, end)
+        for row in numbers[begin:own]:
             order.merge(row)
+        if own < end:
+            order.add_all(numbers[own:end])
+            newest = steps[end - 1]
+        begin = end
     return order
 
 
