@@ -32,6 +32,7 @@ from otel_train.diagnose.starved import find_starved
 from otel_train.diagnose.stragglers import find_stragglers
 from otel_train.host_clock import COSTS, ClockOffset
 from otel_train.number_text import rounded_number
+from otel_train.printable import printable
 from otel_train.read.column_values import rank_weights
 from otel_train.read.curve_points import Points, edge, span_of, window_means
 from otel_train.read.history import History, Track
@@ -62,6 +63,7 @@ def examine(
     if job is not None:
         now_ns = time.time_ns() if now_ns is None else now_ns
         findings += find_ranks(job.states(), history, now_ns)
+        findings += _find_rivals(job)
     findings += find_stragglers(history)
     findings += [find_metric(history, key, ranges(key)) for key in JUDGED_KEYS if _is_expected(history, key)]
     findings.append(find_drift(history))
@@ -228,6 +230,27 @@ def _find_dropped_values(history: History) -> list[Finding]:
             rank=min(ranks, default=None),
             cause="a value that is not a number, a key that is reserved or one too many, or a source that raises",
             remedy=row.remedy,
+        )
+    ]
+
+
+def _find_rivals(job: RingJob) -> list[Finding]:
+    """Return that another job on this machine writes the same run, where one does."""
+    rivals = job.rivals()
+    if not rivals:
+        return []
+    return [
+        Finding(
+            check="run",
+            severity=Severity.WARNING,
+            summary=f"another job writes run {printable(job.history.run_id)!r} too",
+            evidence=tuple(
+                f"rank {state.identity.rank} of attempt {state.identity.attempt}, process {state.pid}, goes on at step "
+                f"{state.step}"
+                for state in rivals[:3]
+            ),
+            cause="Both have one run id: where they are sent to their rows are mixed, and only the newer one is judged",
+            remedy="Give each job a run id of its own, by OTEL_TRAIN_RUN_ID or init(run_id=)",
         )
     ]
 

@@ -10,7 +10,7 @@ from otel_train.catalogue import rows
 from otel_train.exceptions import OtelTrainError, RingError
 from otel_train.read.history import History, MixInterval, Track, clock_name
 from otel_train.read.interval_picks import IntervalPicks
-from otel_train.read.rank_ring import RankRing, RankState
+from otel_train.read.rank_ring import RankRing, RankState, RankStatus
 from otel_train.ring import Kind, Record, ring_files
 
 
@@ -167,6 +167,17 @@ class RingJob:
     def states(self) -> list[RankState]:
         """Return the state of each rank, in the order of ranks."""
         return [ring.state() for _, ring in sorted(self.rings.items())]
+
+    def rivals(self) -> list[RankState]:
+        """Return the states of ranks of earlier attempts that go on: of another job, which writes the same run.
+
+        A process may leave a session open and begin another one.
+        """
+        pids = {ring.reader.header.pid for ring in self.rings.values()}
+        earlier = [ring for ring in self._open.values() if ring is not None and ring.identity.attempt < self.attempt]
+        others = [ring for ring in earlier if ring.reader.header.pid not in pids]
+        states = [ring.state() for ring in others if ring.identity.run_id == self.history.run_id]
+        return [state for state in states if state.status is RankStatus.LIVE]
 
     def close(self) -> None:
         """Release the mappings."""

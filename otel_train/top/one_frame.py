@@ -38,9 +38,14 @@ class Watch:
         """Read the new records, and return the job's present state."""
         if refresh:
             self._job.refresh()
-        damaged = [f"{path.name}: {why}" for path, why in self._job.damaged.items()]
+        notices = [
+            f"attempt {state.identity.attempt} goes on too (rank {state.identity.rank}, process {state.pid}): two jobs "
+            "have one run id"
+            for state in self._job.rivals()[:1]
+        ]
+        notices += [f"{path.name}: {why}" for path, why in self._job.damaged.items()]
         return take_snapshot(
-            self._job.history, self._job.last_states, time.time_ns(), ranges=self._ranges, notices=damaged
+            self._job.history, self._job.last_states, time.time_ns(), ranges=self._ranges, notices=notices
         )
 
     def close(self) -> None:

@@ -3,7 +3,11 @@
 from __future__ import annotations
 
 import os
+import subprocess
+import sys
+from contextlib import closing
 from pathlib import Path
+from textwrap import dedent
 
 import pytest
 
@@ -15,6 +19,8 @@ from otel_train.read import History, Track
 from otel_train.read.curve_points import Points
 from otel_train.read.load import load
 from otel_train.ring import take_lock
+from otel_train.top.one_frame import Watch
+from tests.support.job_rings import ATTEMPT, FakeRank, write_job
 from tests.support.train_job import Train
 
 
@@ -86,6 +92,36 @@ def test_leftovers_are_finding(train: Train, tmp_path: Path) -> None:
     assert lock is not None
     assert "delivery" not in {finding.check for finding in examine(loaded.history, job=loaded.job)}
     os.close(lock)
+
+
+def test_shared_run_is_finding(tmp_path: Path) -> None:
+    """Another job that writes the same run is a finding with its process, and a notice in `top`, while it goes on."""
+    program = f"""
+        import sys
+        from pathlib import Path
+        from tests.support.job_rings import ATTEMPT, FakeRank
+        rank = FakeRank(Path({str(tmp_path)!r}), 0, 1, ATTEMPT - 1)
+        rank.write(7)
+        print("writes", flush=True)
+        sys.stdin.readline()
+    """
+    command, pipe = [sys.executable, "-c", dedent(program)], subprocess.PIPE
+    open_here = write_job(tmp_path, 1, 3)
+    with subprocess.Popen(command, stdin=pipe, stdout=pipe, cwd=Path(__file__).parents[2]) as other:
+        assert other.stdout is not None
+        assert other.stdout.readline() == b"writes\n"
+        loaded = load(str(tmp_path))
+        findings = {finding.check: finding for finding in examine(loaded.history, job=loaded.job)}
+        with closing(Watch(tmp_path)) as watch:
+            [notice] = watch.snapshot().notices
+        other.kill()
+    assert findings["run"].summary == "another job writes run 'run' too"
+    assert findings["run"].evidence == (f"rank 0 of attempt {ATTEMPT - 1}, process {other.pid}, goes on at step 7",)
+    assert f"process {other.pid}" in notice
+    assert "run" not in {finding.check for finding in examine(loaded.history, job=loaded.job)}
+    open_here.append(FakeRank(tmp_path, 0, 1, ATTEMPT - 2))
+    loaded = load(str(tmp_path))
+    assert "run" not in {finding.check for finding in examine(loaded.history, job=loaded.job)}
 
 
 def test_refused_points_are_warning() -> None:
