@@ -29,6 +29,8 @@ from otel_train.paths import absolute
 
 SYNCED_SUFFIX = ".synced"
 """Suffix that wandb appends to the name of a file to mark it as uploaded."""
+UPLOADED = b"by otel-train sync\n"
+"""What such a mark says that is made here. One of `wandb sync`, which is empty, may stand at a file that went on."""
 UPLOAD_LOCK_FILE = "sync.lock"
 """File of the state directory that is locked while its files are uploaded."""
 FINISH_SECONDS = 600.0
@@ -57,7 +59,17 @@ class Segment:
     @property
     def marker(self) -> Path:
         """File that marks it as uploaded."""
-        return self.path.with_name(self.path.name + SYNCED_SUFFIX)
+        return _marker(self.path)
+
+
+def _marker(path: Path) -> Path:
+    return path.with_name(path.name + SYNCED_SUFFIX)
+
+
+def _is_uploaded(path: Path) -> bool:
+    """Tell whether a file was uploaded here."""
+    marker = _marker(path)
+    return marker.exists() and marker.read_bytes() == UPLOADED
 
 
 def read_segment(path: Path) -> Segment | None:
@@ -117,7 +129,7 @@ def closed_segments(state_dir: Path) -> tuple[dict[str, list[Segment]], int]:
     segments = [
         segment
         for path in sorted(folder.glob(f"offline-run-*/run-*{SUFFIX}"))
-        if not path.with_name(path.name + SYNCED_SUFFIX).exists()
+        if not _is_uploaded(path)
         if (segment := read_segment(path)) is not None
     ]
     newest: dict[str, int] = {}
@@ -182,7 +194,7 @@ def upload(state_dir: Path, project: str, tell: Callable[[str], None], *, dry_ru
                 untaken.append(f"wandb does not take run {name} ({type(error).__name__}: {error})")
                 continue
             for segment in segments:
-                segment.marker.touch()
+                segment.marker.write_bytes(UPLOADED)
             tell(f"{of}, {fresh} of them new to the server")
     if left:
         tell(f"{left} files are still written; they are uploaded by a later call, when their runs are finished")

@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import fcntl
+import subprocess
+import sys
 from http import HTTPStatus
 from pathlib import Path
 from typing import Any
@@ -11,10 +13,11 @@ import pytest
 
 from otel_train.bridge import wandb_files
 from otel_train.bridge.safe_names import safe_id
-from otel_train.bridge.upload import UPLOAD_LOCK_FILE, closed_segments
+from otel_train.bridge.upload import UPLOAD_LOCK_FILE, UPLOADED, closed_segments
 from otel_train.bridge.wandb_rows import STEP_KEY
 from tests.support.bridge_processes import BridgeProcess
 from tests.support.commands import run_otel_train
+from tests.support.environment import clean_environment
 from tests.support.step_requests import step_request
 from tests.support.wandb_server import FakeWandb
 
@@ -75,6 +78,24 @@ def test_second_upload_is_refused(server: FakeWandb, start: Any) -> None:
     assert server.steps("run") == [1]
 
 
+def test_rows_after_wandb_sync_are_uploaded(server: FakeWandb, tmp_path: Path) -> None:
+    """`wandb sync` of a run that is still open marks its file as uploaded; its later rows are uploaded too."""
+    environment = clean_environment(**server.environment)
+    with BridgeProcess(tmp_path) as bridge:
+        bridge.send(step_request(1))
+        bridge.wait(1)
+        (file,) = wandb_files(bridge.state, "run")
+        command = [str(Path(sys.executable).parent / "wandb"), "sync", str(file.parent)]
+        subprocess.run(command, env=environment, capture_output=True, timeout=120, check=True)
+        bridge.send(step_request(2))
+        bridge.wait(2)
+        assert bridge.stop() == 0
+    assert server.steps("run") == [1]
+    assert "1 of them new" in run_otel_train("sync", bridge.state, **server.environment).stdout
+    assert server.steps("run") == [1, 2]
+    assert run_otel_train("sync", bridge.state, **server.environment).stdout == "everything is uploaded\n"
+
+
 def test_deleted_run_stops_no_other(server: FakeWandb, start: Any) -> None:
     """A run that somebody has deleted in wandb is named in one line, and the others are uploaded."""
     bridge = start()
@@ -113,7 +134,7 @@ def test_dry_run_sends_nothing(start: Any) -> None:
         bridge.wait(1, run_id)
     bridge.stop()
     (file,) = wandb_files(bridge.state, "other")
-    file.with_name(f"{file.name}.synced").touch()
+    file.with_name(f"{file.name}.synced").write_bytes(UPLOADED)
     with FakeWandb() as server:
         assert (
             run_otel_train("sync", bridge.state, "--dry-run", **server.environment).stdout
