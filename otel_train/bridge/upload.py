@@ -30,7 +30,7 @@ from otel_train.paths import absolute
 SYNCED_SUFFIX = ".synced"
 """Suffix that wandb appends to the name of a file to mark it as uploaded."""
 UPLOADED = b"by otel-train sync\n"
-"""What such a mark says that is made here. One of `wandb sync`, which is empty, may stand at a file that went on."""
+"""Content of such a mark that is made here. One of `wandb sync`, which is empty, may stand at a file that went on."""
 UPLOAD_LOCK_FILE = "sync.lock"
 """File of the state directory that is locked while its files are uploaded."""
 FINISH_SECONDS = 600.0
