@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import math
 from collections.abc import Collection, Sequence
-from functools import partial
+from functools import cached_property, partial
 from typing import Any, NamedTuple
 
 from otel_train.catalogue.computations import (
@@ -197,7 +197,7 @@ class Layout:
             peaks[index] = sums[start]
         return peaks
 
-    @property
+    @cached_property
     def counted(self) -> dict[int, float]:
         """The sums that are running totals where they are sent, with what each must be less than to be a count."""
         return {

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from mmap import mmap
 from zlib import crc32
 
@@ -125,7 +125,7 @@ class KeyTable:
         """The late keys; one of the schema's is among them where a value of it was logged beside the steps."""
         self._new: list[int] = []
         """Indices of those that the schema lacks."""
-        self.base = self.all = self._layout(schema.metrics)
+        self.base = self.all = self._made(schema.layout)
         """The layouts of the schema, and of the schema and the late keys: these come after its sums."""
         self.late = Layout(())
         """The layout of the late keys alone."""
@@ -153,8 +153,11 @@ class KeyTable:
             self._next, self.keys = begin, tuple(keys)
 
     def _layout(self, metrics: Sequence[Metric]) -> Layout:
+        return self._made(lambda: Layout(metrics, self._schema.modalities))
+
+    def _made(self, make: Callable[[], Layout]) -> Layout:
         try:
-            return Layout(metrics, self._schema.modalities)
+            return make()
         except (ConfigurationError, IndexError) as error:
             raise RingError(
                 f"{self._path} is damaged: its metrics don't go together ({error}); move it away"

@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 from collections.abc import Mapping, Sequence
 from dataclasses import asdict, dataclass, field, fields
+from functools import cached_property, lru_cache
 from typing import Any, NamedTuple
 
 from otel_train.catalogue import BY_NAME, BY_SOURCE, MAX_TEXT, MOST_BY_SOURCE, Instrument, Layout, Metric, Reduction
@@ -14,6 +15,8 @@ from otel_train.ring.file_format import MAX_ATTRIBUTES
 
 _LARGEST = 2**63 // 10**6
 """Bound of an identity's numbers: the attempt is sent in nanoseconds too, and OTLP's integers have 64 bits."""
+_MOST_SHARED = 16
+"""Schemas that are kept for the next ring; a directory has one, or one for each of a few attempts."""
 _PLAIN = (Reduction.MEAN, Reduction.SUM, Reduction.MAX, Reduction.MIN, Reduction.NORM)
 """The reductions that a metric outside the catalogue can have."""
 
@@ -63,6 +66,18 @@ class Schema(NamedTuple):
         ]
 
 
+class _SharedSchema(Schema):
+    """A schema with its layout: hundreds of rings have the same."""
+
+    @cached_property
+    def _made(self) -> Layout:
+        return super().layout()
+
+    def layout(self) -> Layout:
+        """Return the offsets of the measures in a record, the same object at each call."""
+        return self._made
+
+
 def dump_schema(schema: Schema, identity: Identity, facts: Mapping[str, Fact]) -> bytes:
     """Return the JSON of a ring's header."""
     return json.dumps(
@@ -89,13 +104,18 @@ def load_schema(data: bytes, path: str) -> tuple[Schema, Identity, dict[str, Fac
         content: dict[str, Any] = json.loads(data)
         identity = _identity(content["identity"])
         facts = usable_facts(content.pop("facts", {}))
-        json.dumps(content, ensure_ascii=False).encode()  # half a surrogate pair can be read, but not be sent
-        schema = _few_by_source(
-            Schema(tuple(map(_metric, content["metrics"])), tuple(map(_modality, content["modalities"])))
-        )
+        if b"\\" in data or not data.isascii():
+            json.dumps(content, ensure_ascii=False).encode()  # half a surrogate pair can be read, but not be sent
+        schema = _shared_schema(tuple(map(tuple, content["metrics"])), tuple(content["modalities"]))
     except (ValueError, TypeError, KeyError, RecursionError, OtelTrainError) as error:
         raise RingError(f"{path} is damaged: its schema can't be read ({error!s:.200}); move it away") from error
     return schema, identity, facts
+
+
+@lru_cache(_MOST_SHARED)
+def _shared_schema(metrics: tuple[Sequence[str], ...], modalities: tuple[str, ...]) -> _SharedSchema:
+    """Return the schema of some rows, the same object for those of the next ring."""
+    return _few_by_source(_SharedSchema(tuple(map(_metric, metrics)), tuple(map(_modality, modalities))))
 
 
 def dump_key(metric: Metric) -> bytes:
@@ -134,7 +154,7 @@ def _can_be_late(metric: Metric) -> bool:
     return joins and plain and metric.name not in BY_NAME
 
 
-def _few_by_source(schema: Schema) -> Schema:
+def _few_by_source(schema: _SharedSchema) -> _SharedSchema:
     """Return the schema; a few bytes of JSON must not make millions of series."""
     if schema.by_source > MOST_BY_SOURCE:
         raise ValueError(f"it has {schema.by_source} series by source, more than {MOST_BY_SOURCE}")
