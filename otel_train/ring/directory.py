@@ -107,6 +107,7 @@ def is_ours(path: Path) -> bool:
 def ring_files(directory: Path) -> list[Path]:
     """Return the ring files in a directory, by name."""
     try:
-        return sorted(path for path in directory.iterdir() if path.suffix == SUFFIX)
+        names = sorted(os.listdir(directory))  # noqa: PTH208  # `top` asks for hundreds each second
+        return [directory / name for name in names if name.endswith(SUFFIX) and name != SUFFIX]
     except FileNotFoundError:
         return []

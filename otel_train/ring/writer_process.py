@@ -79,9 +79,12 @@ def _state_and_start(pid: int) -> tuple[str, int]:
 
 
 def _fields(pid: int) -> list[str]:
-    """Return the fields of proc(5) after the name, which may hold spaces and brackets; an empty list without access."""
+    """Return the fields of proc(5) after the name, which may hold spaces and brackets; an empty list without access.
+
+    Those after the start time are one.
+    """
     try:
         with open(f"/proc/{pid}/stat", "rb", buffering=0) as file:  # noqa: PTH123  # `top` asks of hundreds each second
-            return file.read().rpartition(b")")[2].decode().split()
+            return file.read().rpartition(b")")[2].decode().split(None, 20)
     except OSError:
         return []

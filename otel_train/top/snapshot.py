@@ -200,8 +200,11 @@ def take_snapshot(
 
 def _rank(state: RankState, track: Track | None, now_ns: int) -> RankLine:
     own = track or Track()
-    # Of hundreds of ranks, each second: a list is a fifth of the time of a generator.
-    evictions = [value for value in own.column(rows.EVICTIONS.wandb_key) if not isnan(value)]
+    evictions = own.column(rows.EVICTIONS.wandb_key)
+    total = math.fsum(evictions) if evictions else math.nan
+    if isnan(total):  # of hundreds of ranks, each second: all are looked at only where one is none
+        present = [value for value in evictions if not isnan(value)]
+        total = math.fsum(present) if present else math.nan
     phase = "?" if state.phase is None else state.phase.name.lower()
     return RankLine(
         rank=state.identity.rank,
@@ -212,7 +215,7 @@ def _rank(state: RankState, track: Track | None, now_ns: int) -> RankLine:
         phase=phase,
         seen=max(0.0, (now_ns - max(state.step_time_ns, state.phase_time_ns)) / 1e9),
         staleness=own.last(rows.STALENESS_MAX.wandb_key),
-        evictions=math.fsum(evictions) if evictions else math.nan,
+        evictions=total,
         wait=own.last(rows.DATA_WAIT.wandb_key),
     )
 
