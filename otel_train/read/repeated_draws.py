@@ -30,7 +30,7 @@ def repetition(ranks: Iterable[Sequence[MixInterval]]) -> float:
         ranks: The intervals of each rank, in order.
     """
     drawn = [_draws(Mix.of(intervals)) for intervals in ranks]
-    totals = [math.fsum(map(sum, columns)) for columns in zip(*filter(None, drawn), strict=True)]
+    totals = [math.fsum(map(sum, columns)) for columns in zip(*(one.picks for one in drawn if one.picks), strict=True)]
     whole = math.fsum(totals)
     chances: dict[tuple[float, ...], float] = {}
     excess = room = variance = 0.0
@@ -51,16 +51,15 @@ def repetition(ranks: Iterable[Sequence[MixInterval]]) -> float:
     return room / (room - excess)
 
 
-def _compared(one: Sequence[array[float]]) -> Iterator[tuple[int, Counter[tuple[float, ...]]]]:
+def _compared(one: Mix) -> Iterator[tuple[int, Counter[tuple[float, ...]]]]:
     """Yield how many intervals have the counts of the one before, and the counts of those that have its total.
 
     Args:
-        one: Draws of each modality, float64 [intervals].
+        one: A rank's draws.
     """
-    length = len(one[0]) if one else 0
-    for begin in range(0, length - 1, _AT_ONCE):
-        part = [column[begin : begin + _AT_ONCE + 1] for column in one]
-        totals = list(map(sum, zip(*part, strict=True)))
+    for begin in range(0, len(one) - 1, _AT_ONCE):
+        part = [column[begin : begin + _AT_ONCE + 1] for column in one.picks]
+        totals = one.totals()[begin : begin + _AT_ONCE + 1]
         after = list(zip(*(column[1:] for column in part), strict=True))
         yield (
             sum(map(eq, zip(*part, strict=True), after)),
@@ -68,10 +67,12 @@ def _compared(one: Sequence[array[float]]) -> Iterator[tuple[int, Counter[tuple[
         )
 
 
-def _draws(mix: Mix) -> list[array[float]]:
-    """Return the draws of each modality, float64 [intervals], whole numbers."""
+def _draws(mix: Mix) -> Mix:
+    """Return the draws, whole numbers."""
     drawn = mix.drawn()
-    return drawn.picks if drawn is mix else [array("d", map(round, column)) for column in drawn.picks]
+    if drawn is not mix:
+        drawn.picks = [array("d", map(round, column)) for column in drawn.picks]
+    return drawn
 
 
 def _probability(draws: Sequence[float], totals: Sequence[float], whole: float) -> float:

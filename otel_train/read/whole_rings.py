@@ -20,6 +20,9 @@ from otel_train.ring.columns import Heads, RingColumns
 
 _AT_ONCE = 1 << 13
 """Records whose reuse distances are read together: their columns stay in a core's cache."""
+_MOST_KEPT = 96 << 20
+"""Bytes of rings up to which short ones stay in this process's memory from one column to the next: the kernel takes
+longer to bring a page back than a column of it to read."""
 
 
 class WholeRings(RingJob):
@@ -34,18 +37,27 @@ class WholeRings(RingJob):
 
     def __init__(self, directory: Path) -> None:
         self._columns = PickColumns()
+        self._kept = 0
+        """Bytes of the rings that were read."""
         self.is_plain = True
         """Whether each ring's steps grow, and one has the cluster's; `RingJob` reads others."""
         super().__init__(directory)
 
     def refresh(self) -> None:
         """Read all records anew."""
-        self._columns, self.is_plain = PickColumns(), True
+        self._columns, self.is_plain, self._kept = PickColumns(), True, 0
         super().refresh()
 
     def read_ring(self, ring: RankRing) -> None:
         """Find the records of one ring, and read its picks."""
         columns = RingColumns(ring.reader)
+        columns.keep()
+        self._read_columns(ring, columns)
+        self._kept += ring.reader.geometry.file_size
+        if self._kept > _MOST_KEPT:
+            columns.release()
+
+    def _read_columns(self, ring: RankRing, columns: RingColumns) -> None:
         heads, rank, history = columns.heads(), ring.identity.rank, self.history
         own = ring_track(columns, heads.rank, _late(ring, heads.late, Kind.RANK), with_ranks=False)
         cluster = ring_track(columns, heads.cluster, _late(ring, heads.late, Kind.CLUSTER), with_ranks=True)

@@ -69,6 +69,17 @@ class RingColumns:
         self._place = geometry.header_size, geometry.record_size, geometry.records
         self._at_once = max(1, PASS_BYTES // geometry.record_size)
         self._counted = reader.base_layout.counted
+        self._is_kept = False
+
+    def keep(self) -> None:
+        """Keep the memory of a ring that one pass reads in this process, from pass to pass."""
+        self._is_kept = self.reader.geometry.records <= self._at_once
+
+    def release(self) -> None:
+        """Give that back now, and after each pass from now on."""
+        if self._is_kept:
+            self._is_kept = False
+            self._give_back(0, self.reader.geometry.records)
 
     def heads(self, first: int | None = None, stop: int | None = None) -> RingHeads:
         """Return the heads of all whole records that the ring has now, or of those with numbers in [first, stop)."""
@@ -120,16 +131,22 @@ class RingColumns:
         gone = bisect_left(sequences, written - geometry.records)
         # The record that is being written, with its parts, is not counted yet.
         doubtful = bisect_left(sequences, written - geometry.records + geometry.most_parts + 1)
-        head = array("q", bytes(8 * _WORDS))
-        torn = [
-            at
-            for at in range(gone, doubtful)
-            if not _whole_records(self.reader.mapping, *self._place, sequences[at], sequences[at] + 1, head)
-        ]
-        return [*range(gone), *torn]
+        return [*range(gone), *self._torn(sequences, gone, doubtful)]
+
+    def _torn(self, sequences: array[int], begin: int, end: int) -> list[int]:
+        """Return the indices in [begin, end) of records that are not whole any more."""
+        if begin == end:
+            return []
+        first, stop = sequences[begin], sequences[end - 1] + 1
+        heads = array("q", bytes(8 * _WORDS * (stop - first)))
+        count = _whole_records(self.reader.mapping, *self._place, first, stop, heads)
+        whole = set(heads[: _WORDS * count : _WORDS])
+        return [at for at in range(begin, end) if sequences[at] not in whole]
 
     def _give_back(self, begin: int, end: int) -> None:
         """Let the kernel take the memory of some records out of this process; the file's content stays."""
+        if self._is_kept:
+            return
         first, size, records = self._place
         if end - begin >= records or begin % records > (end - 1) % records:
             start, stop = first, first + records * size
