@@ -114,6 +114,11 @@ class TransactionLog:
         self._begin = self._end = -1
         """Offsets in the file between which these are."""
 
+    @property
+    def position(self) -> int:
+        """Offset in the file up to which it was read."""
+        return self._block + self._position
+
     def rows(self) -> Iterator[HistoryRow]:
         """Yield the history rows after those of the last call.
 

@@ -23,6 +23,7 @@ from collections.abc import Sequence
 from operator import add, mul, truediv
 
 from otel_train.diagnose.finding import Finding, Severity
+from otel_train.how_far import tell
 from otel_train.native import core
 from otel_train.read.column_values import MOST_SOURCES, beside
 from otel_train.read.curve_points import ends_of, exact_sum
@@ -131,7 +132,9 @@ class MixTest:
             if waiting >= _BLOCK_PICKS and taken - self._looked >= together:
                 self._taken, waiting = taken, 0.0
                 self.look()
+                tell("picks tested", taken, len(intervals))
                 together = self._together()
+        tell("picks tested", 1, 1)
         self._taken, self._waiting = len(intervals), waiting
 
     def _take(self, picks: float) -> None:

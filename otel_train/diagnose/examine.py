@@ -31,6 +31,7 @@ from otel_train.diagnose.ranks import find_ranks
 from otel_train.diagnose.starved import find_starved
 from otel_train.diagnose.stragglers import find_stragglers
 from otel_train.host_clock import COSTS, ClockOffset
+from otel_train.how_far import tell
 from otel_train.number_text import rounded_number
 from otel_train.printable import printable
 from otel_train.read.column_values import rank_weights
@@ -65,7 +66,11 @@ def examine(
         findings += find_ranks(job.states(), history, now_ns)
         findings += _find_rivals(job)
     findings += find_stragglers(history)
-    findings += [find_metric(history, key, ranges(key)) for key in JUDGED_KEYS if _is_expected(history, key)]
+    for number, key in enumerate(JUDGED_KEYS):
+        tell("metrics judged", number, len(JUDGED_KEYS))
+        if _is_expected(history, key):
+            findings.append(find_metric(history, key, ranges(key)))
+    tell("metrics judged", 1, 1)
     findings.append(find_drift(history))
     findings += find_alike(history)
     findings += find_starved(history)

@@ -9,6 +9,7 @@ from operator import add, mul, truediv
 from typing import Any
 
 from otel_train.catalogue import rows
+from otel_train.how_far import tell
 from otel_train.native import core
 from otel_train.read.column_values import MOST_SOURCES, beside
 from otel_train.read.history import MixInterval
@@ -63,6 +64,7 @@ class PickColumns:
             number = _fill(
                 mix, number, ring, heads.sequences[part], heads.steps[part], horizon=float(horizon), by_batch=by_batch
             )
+            tell("picks read", part.stop, len(heads.steps))
         mix.cut(number)
         self._ranks[rank] = mix
 

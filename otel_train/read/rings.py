@@ -8,6 +8,7 @@ from pathlib import Path
 
 from otel_train.catalogue import rows
 from otel_train.exceptions import OtelTrainError, RingError
+from otel_train.how_far import tell
 from otel_train.read.history import History, MixInterval, Track, clock_name
 from otel_train.read.interval_picks import IntervalPicks
 from otel_train.read.rank_ring import RankRing, RankState, RankStatus
@@ -57,7 +58,8 @@ class RingJob:
         newest = max((ring.identity.attempt for ring in self._open.values() if ring is not None), default=0)
         if newest != self.attempt:
             self._begin(newest)
-        for path, ring in self._open.items():
+        for number, (path, ring) in enumerate(self._open.items()):
+            tell("rings read", number, len(self._open))
             if ring is not None and ring.identity.attempt == self.attempt:
                 self.rings.setdefault(ring.identity.rank, ring)
                 try:
@@ -66,6 +68,7 @@ class RingJob:
                     self.damaged[path] = str(error)
                 except (ArithmeticError, ValueError) as error:
                     self.damaged[path] = f"{path} is damaged: its values mean nothing ({error!s:.100}); move it away"
+        tell("rings read", 1, 1)
         self._leave_out()
         self._sum_up()
 

@@ -6,7 +6,6 @@ import math
 from array import array
 from bisect import bisect_right
 from collections.abc import Iterable, Sequence
-from functools import partial
 from itertools import chain, compress
 from operator import ge, le, lt, ne, or_
 from pathlib import Path
@@ -14,6 +13,7 @@ from pathlib import Path
 from otel_train.bridge.wandb_file import SUFFIX, TransactionLog, run_ids_of_files, wandb_files
 from otel_train.catalogue import ATTEMPT_KEY, rows
 from otel_train.extras import install_command
+from otel_train.how_far import tell
 from otel_train.native import core
 from otel_train.read.history import History, SourceError, first_names
 from otel_train.read.row_spool import MOST, RowSpool, time_of
@@ -123,21 +123,34 @@ def _ordered(spool: RowSpool) -> SpooledOrder:
 
 def _spooled(files: Iterable[Path], before: float = math.inf) -> RowSpool:
     """Return the rows of a run that have a step, of one before another one."""
-    spool, before = RowSpool(), min(before, MOST)
+    spool = RowSpool()
     try:
         for file in files:
-            with TransactionLog(file, partial(spool.take, before=before) if core is not None else None) as log:
-                for row in log.rows():
-                    spool.know(row.values)
-                    step = row.values.get(rows.STEP.wandb_key)
-                    if isinstance(step, int | float) and -MOST < step < before:
-                        values = _numbers(row.values)
-                        attempt = values.get(ATTEMPT_KEY, math.nan)
-                        time_ns = time_of(row.timestamp)
-                        spool.add(round(step), time_ns, values, ordinal=row.ordinal, attempt=attempt)
+            _add_rows(spool, file, min(before, MOST))
     except ImportError as error:
         raise SourceError(f"wandb files need {error.name}, which is missing: {install_command('bridge')}") from error
     return spool
+
+
+def _add_rows(spool: RowSpool, file: Path, before: float) -> None:
+    """Add a file's rows of a step before another one."""
+    size = file.stat().st_size
+
+    def take(data: memoryview, position: int) -> int:
+        tell("bytes read", log.position, size)
+        return spool.take(data, position, before=before)
+
+    with TransactionLog(file, take if core is not None else None) as log:
+        for row in log.rows():
+            tell("bytes read", log.position, size)
+            spool.know(row.values)
+            step = row.values.get(rows.STEP.wandb_key)
+            if isinstance(step, int | float) and -MOST < step < before:
+                values = _numbers(row.values)
+                attempt = values.get(ATTEMPT_KEY, math.nan)
+                time_ns = time_of(row.timestamp)
+                spool.add(round(step), time_ns, values, ordinal=row.ordinal, attempt=attempt)
+    tell("bytes read", 1, 1)
 
 
 def _numbers(values: dict[str, object]) -> dict[str, float]:

@@ -10,6 +10,7 @@ from collections.abc import Iterable, Iterator, Sequence
 from pathlib import Path
 
 from otel_train.catalogue import rows
+from otel_train.how_far import tell
 from otel_train.read.history import MixInterval
 from otel_train.read.pick_columns import PickColumns
 from otel_train.read.rank_ring import RankRing
@@ -81,6 +82,7 @@ class WholeRings(RingJob):
         for begin in range(0, len(heads.sequences), _AT_ONCE):
             part = columns.columns(heads.sequences[begin : begin + _AT_ONCE], indices)
             sums = [sum(column, total) for column, total in zip(part, sums, strict=True)]
+            tell("reuse distances read", begin + _AT_ONCE, len(heads.sequences))
         before = self.history.reuse or (0.0,) * measure.size
         self.history.reuse = tuple(a + b for a, b in zip(before, sums, strict=True))
 

@@ -5,6 +5,7 @@ from __future__ import annotations
 import io
 
 from otel_train.cli.progress_line import progress
+from otel_train.how_far import tell
 from tests.support.waiting import wait_until
 
 
@@ -22,6 +23,17 @@ def test_long_work_is_told() -> None:
     with progress("reading", terminal, 0.001):
         wait_until(lambda: terminal.getvalue().count("reading, ") > 1, 10, "two lines")
     assert terminal.getvalue().endswith("\r\033[K")
+
+
+def test_line_has_shares() -> None:
+    """The line says how far each part is that has begun and not ended."""
+    terminal = Terminal()
+    with progress("reading", terminal, 0.001):
+        tell("rings read", 1, 4)
+        tell("records checked", 1, 2)
+        wait_until(lambda: "reading: rings read 25 %, records checked 50 %, 0 s" in terminal.getvalue(), 10, "both")
+        tell("records checked", 2, 2)
+        wait_until(lambda: "reading: rings read 25 %, 0 s" in terminal.getvalue(), 10, "the one that goes on")
 
 
 def test_pipe_gets_no_line() -> None:

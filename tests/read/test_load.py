@@ -7,8 +7,10 @@ from pathlib import Path
 import pytest
 
 from otel_train.catalogue import rows
+from otel_train.how_far import told
 from otel_train.read.history import SourceError
 from otel_train.read.load import load
+from tests.support.job_rings import write_job
 from tests.support.train_job import Train, write_wandb_file
 
 PICKS, STEP = rows.PICKS.wandb_key, rows.STEP.wandb_key
@@ -31,6 +33,21 @@ def test_wandb_file_precedes_rings(train: Train, tmp_path: Path) -> None:
     assert loaded.job is not None
     assert "rings" in loaded.history.source
     assert "before step 15" in loaded.history.source
+
+
+def test_reading_tells_how_far(tmp_path: Path) -> None:
+    """Whoever listens hears of each part of the work that it begins, goes on and ends."""
+    (tmp_path / "rings").mkdir()
+    write_job(tmp_path / "rings", 2, 9)
+    write_wandb_file(tmp_path / "state" / "run-a.wandb", rows_of(range(1, 40)))
+    heard: dict[str, list[float]] = {}
+    with told(lambda part, share: heard.setdefault(part, []).append(share)):
+        load(str(tmp_path / "rings"))
+        load(str(tmp_path / "state" / "run-a.wandb"))
+    assert heard["rings read"] == [0.0, 0.5, 1.0]
+    assert heard["records checked"] == [1.0, 1.0]
+    assert heard["bytes read"] == sorted(heard["bytes read"])
+    assert 0 <= heard["bytes read"][0] < 1 == heard["bytes read"][-1]
 
 
 def test_run_is_chosen(tmp_path: Path) -> None:
