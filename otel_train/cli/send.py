@@ -50,8 +50,9 @@ def send(directories: tuple[Path, ...], timeout: float, *, clean: bool, as_json:
     OTEL_EXPORTER_OTLP_* variables say where to. Root sends each directory as the user whose it is.
 
     What was recorded until now is delivered once, in the way of a sidecar: any number of sends, and sidecars, may be
-    at work on a directory. One that another process serves is waited for, and taken over when that leaves. Of a job
-    that goes on, only what it has recorded until now is waited for.
+    at work on a directory. One that another process serves is waited for, and taken over when that leaves. The sidecar
+    of a job that has ended is asked to make way where its receiver takes nothing, and this one's answers. Of a job that
+    goes on, only what it has recorded until now is waited for.
 
     The exit code is 0 when all of that is acknowledged, 1 when something is left (what, where and why is printed), 2
     when the command was called wrongly or a DIR does not exist. Points that the receiver refuses for good, and records

@@ -1,4 +1,4 @@
-"""Agree on the sidecar that serves a directory of rings: the one that holds its lock, then the session that asked."""
+"""Agree on who serves a directory of rings: the process that holds its lock, then the one that has asked for it."""
 
 from __future__ import annotations
 
@@ -13,7 +13,8 @@ from otel_train.ring.writer_process import is_alive
 
 LOCK_NAME = "sidecar.lock"
 NEXT_NAME = "sidecar.next"
-"""File of the session that would start a sidecar after the present one has left: pid, start time, a number."""
+"""File of the process that would serve after the present one has left: pid, start time, of a session a number."""
+_LOCKS = Path("/proc/locks")
 _LONGEST = 200
 
 
@@ -67,8 +68,25 @@ def is_served(directory: Path) -> bool:
     return False
 
 
+def lock_holder(directory: Path) -> int:
+    """Return the pid of the process that holds the lock of a directory, as proc_locks(5) has it.
+
+    Returns:
+        0 where no process holds it, or none that can be seen from here: it may be in another pid namespace, and some
+        file systems show other numbers there.
+    """
+    with contextlib.suppress(OSError, ValueError):
+        status = (directory / LOCK_NAME).lstat()
+        device = f"{os.major(status.st_dev):02x}:{os.minor(status.st_dev):02x}:{status.st_ino}"
+        for line in _LOCKS.read_text(encoding="ascii").splitlines():
+            _, kind, _, access, pid, file, *_ = line.split()
+            if (kind, access, file) == ("FLOCK", "WRITE", device):
+                return max(0, int(pid))
+    return 0
+
+
 def ask_for_turn(directory: Path, claim: str) -> None:
-    """Note that a session, which `claim` tells apart from all others, would start a sidecar of its own."""
+    """Note that a process, which `claim` tells apart from all others, would serve the directory next."""
     with contextlib.suppress(OSError):
         path = directory / NEXT_NAME
         with os.fdopen(open_private(path, os.O_WRONLY | os.O_CREAT | os.O_TRUNC), "w") as file:
@@ -76,7 +94,7 @@ def ask_for_turn(directory: Path, claim: str) -> None:
 
 
 def withdraw(directory: Path, claim: str) -> None:
-    """Remove the note, unless it is another session's by now."""
+    """Remove the note, unless it is another process's by now."""
     with contextlib.suppress(OSError):
         path = directory / NEXT_NAME
         if path.read_text() == claim:
@@ -84,7 +102,7 @@ def withdraw(directory: Path, claim: str) -> None:
 
 
 def turn_is_asked_for(directory: Path) -> bool:
-    """Tell whether a session of a process that lives has asked for its turn."""
+    """Tell whether a process that lives has asked for its turn."""
     try:
         with (directory / NEXT_NAME).open() as file:
             pid, started, *_ = map(int, file.read(_LONGEST).split())

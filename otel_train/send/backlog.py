@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-import logging
+import math
 import os
 import time
 from collections import Counter
@@ -10,21 +10,22 @@ from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
 
-from otel_train.delivery import read_status
 from otel_train.endpoint import Endpoint
 from otel_train.otlp.answers import Answer
 from otel_train.ring import Identity, take_lock, turn_is_asked_for
 from otel_train.send.figures import DirectoryFigures, RunFigures, State
+from otel_train.send.serving_process import ServingProcess
 from otel_train.send.time_limit import BoundedExporter
 from otel_train.sidecar.announcer import Announcer
 from otel_train.sidecar.feed import RingFeed
 from otel_train.sidecar.ring_feeds import RingFeeds
 from otel_train.sidecar.sender import Sender
 
-logger = logging.getLogger(__name__)
-
 TURN = 10.0
-"""Seconds that a session which has asked for its turn has to start its sidecar."""
+"""Seconds that a session which has asked for its turn has to start its sidecar, or one that made way to come back."""
+TRIAL = 5.0
+"""Seconds in which the receiver must take something from this process for which a sidecar has made way: that leaves for
+good after 10."""
 
 
 @dataclass(slots=True, kw_only=True)
@@ -118,7 +119,9 @@ class Backlog:
         self._tally: Tally | None = None
         self._receiver = ""
         self._others_until = 0.0
-        self._met_another = self._has_sent = False
+        self._trial_until = math.inf
+        self._other = ServingProcess(directory)
+        self._has_sent = False
         self._state = State.LEFT
         self.reason = ""
         """Why it can't be delivered, as far as it does not follow from what the receiver answers."""
@@ -159,9 +162,8 @@ class Backlog:
             OSError: The directory's lock can't be taken.
         """
         if self._lock is None and not self._begin(exporter):
-            if not self._met_another:
-                logger.info("another process serves %s; it is waited for", self.directory)
-            self._met_another = True
+            lives = any(not feed.ended for feed in self._feeds.by_path.values())
+            self._other.wait(exporter, missing, lives=lives)
             return self._others_have_sent()
         assert self._sender is not None, "it is there with the lock"
         if self._all_sent():
@@ -173,7 +175,7 @@ class Backlog:
         self._sender.send_all(self._feeds.by_path)
         if self._all_sent():
             return self._end(State.DELIVERED)
-        if turn_is_asked_for(self.directory):
+        if turn_is_asked_for(self.directory) or self._gives_back():
             self._others_until = time.monotonic() + TURN
             self._release()
         return False
@@ -200,11 +202,21 @@ class Backlog:
         self._lock = take_lock(self.directory)
         if self._lock is None:
             return False
+        if self._other.withdraw():
+            self._trial_until = time.monotonic() + TRIAL
         self._reopen()
         self._receiver = str(exporter.endpoint)
         self._tally = Tally(self.directory, exporter)
         self._sender = Sender(exporter, self._tally, self._feeds.guarded)
         return True
+
+    def _gives_back(self) -> bool:
+        """Tell, once, whether a sidecar made way for nothing: it tries longer than this process, and is let back."""
+        assert self._tally is not None, "it is there with the lock"
+        if time.monotonic() < self._trial_until:
+            return False
+        self._trial_until = math.inf
+        return self._tally.failure is not None
 
     def _reopen(self) -> None:
         self._count_feeds()
@@ -249,6 +261,7 @@ class Backlog:
 
     def close(self) -> None:
         """Give rings and lock back; the figures stay."""
+        self._other.withdraw()
         self._release()
         self._count_feeds()
         for feed in self._feeds.by_path.values():
@@ -264,7 +277,7 @@ class Backlog:
         unreadable = {path.name: why for path, why in self._feeds.left_out.items()}
         state = State.LEFT if unreadable else self._state
         moved = any(ring.position > ring.begin for ring in self._rings.values())
-        by = "" if not moved else "send" if self._has_sent else "another" if self._met_another else ""
+        by = "" if not moved else "send" if self._has_sent else "another" if self._other.met else ""
         return DirectoryFigures(
             directory=str(self.directory),
             state=state,
@@ -286,11 +299,8 @@ class Backlog:
             text = f": {failure.text}" if failure.text else ""
             advice = f". {failure.advice}" if failure.advice else ""
             return f"the receiver at {self._receiver} does not acknowledge ({failure.cause}{text}){advice}"
-        if self._met_another and not self._has_sent:
-            status = read_status(self.directory)
-            if status is not None and status.failing:
-                return f"another process serves it, its sidecar or another send: {status}"
-            return "another process serves it, its sidecar or another send, and has not delivered it yet"
+        if self._other.met and not self._has_sent:
+            return self._other.why_left()
         return why_ended
 
 

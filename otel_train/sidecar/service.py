@@ -41,7 +41,7 @@ FAREWELL = 30.0
 LONGEST_ASK = 1.0
 """Seconds that a sidecar tries to get the lock of a directory: whoever asks whether it is taken has it for a moment."""
 TURN = 10.0
-"""Seconds that the next sidecar has to take the lock that it asked for."""
+"""Seconds that whoever asked for the lock has to take it."""
 WAITING = 60.0
 """Seconds without a ring after which that is a warning, of a sidecar that the platform or a person has started."""
 
@@ -52,7 +52,7 @@ class _Stop(Enum):
     OVER = auto()
     """All rings have ended and are sent."""
     TURN = auto()
-    """The sidecar of another session asks for its turn."""
+    """The sidecar of another session, or a send, asks for its turn."""
     GAVE_UP = auto()
     """The linger time or the grace time is over."""
 
@@ -133,6 +133,8 @@ class Sidecar:
                         self._pause(TURN)
                     if self._told or not self._is_needed() or not self._acquire(lock.fileno(), LONGEST_ASK):
                         break
+                    if not self._is_named(lock.fileno()):
+                        break  # whoever served meanwhile has cleaned the directory, and a later job has begun in it
             finally:
                 exporter.close()
             return SidecarEnd.TOLD if self._told else SidecarEnd.DONE
@@ -183,7 +185,7 @@ class Sidecar:
         self.wakeup.wait(max(0.0, min(seconds, self._leave_at - time.monotonic())))
 
     def _serve(self, sender: Sender, exporter: Exporter, announcer: Announcer) -> _Stop:
-        """Send until all is over, the linger time ends, or the sidecar of another session asks for its turn."""
+        """Send until all is over, the linger time ends, or somebody else asks for a turn."""
         pause = POLL
         rings, over_since, told_since = 0, math.inf, time.monotonic()
         while True:
@@ -200,7 +202,7 @@ class Sidecar:
             if over and drained:
                 return _Stop.OVER
             if session_over and turn_is_asked_for(self._directory):
-                logger.info("the sidecar of a session that began later takes over")
+                logger.info("the sidecar of a session that began later, or a send, takes over")
                 return _Stop.TURN
             if not over or len(self._feeds.by_path) > rings:  # an attempt that came later is tried for as long
                 rings, over_since = len(self._feeds.by_path), time.monotonic()

@@ -8,16 +8,16 @@ from pathlib import Path
 
 import pytest
 
-from otel_train.ring import LOCK_NAME, is_served, take_lock
+from otel_train.ring import LOCK_NAME, is_served, lock_holder, take_lock
 
 
 def test_lock_is_one_processes(tmp_path: Path) -> None:
     """One at a time has the lock, and it is free again when that one closes it."""
     lock = take_lock(tmp_path)
     assert lock is not None
-    assert (take_lock(tmp_path), is_served(tmp_path)) == (None, True)
+    assert (take_lock(tmp_path), is_served(tmp_path), lock_holder(tmp_path)) == (None, True, os.getpid())
     os.close(lock)
-    assert not is_served(tmp_path)
+    assert (is_served(tmp_path), lock_holder(tmp_path)) == (False, 0)
 
 
 @pytest.mark.parametrize("made_anew", [False, True])

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import logging
 import math
+import os
 import threading
 from contextlib import closing
 from pathlib import Path
@@ -18,6 +19,7 @@ from otel_train.ring import (
     Identity,
     RingWriter,
     SidecarEnd,
+    ask_for_turn,
     default_base,
     directory,
     is_alive,
@@ -26,6 +28,8 @@ from otel_train.ring import (
     ring_files,
     ring_path,
     start_time,
+    take_lock,
+    withdraw,
 )
 from otel_train.sidecar import Sidecar, service
 from otel_train.sidecar.sender import Sender
@@ -104,6 +108,30 @@ def test_late_ring_is_still_sent(tmp_path: Path, monkeypatch: pytest.MonkeyPatch
     monkeypatch.setattr(Sidecar, "_serve", serve_and_be_late)
     assert Sidecar(tmp_path, session=lambda: False).run() == SidecarEnd.DONE
     assert ranks[0].acknowledged()
+
+
+def test_cleaned_directory_is_left(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """A sidecar that made way does not come back to a directory that was cleaned meanwhile: a new job has its own."""
+    monkeypatch.setenv("OTEL_EXPORTER_OTLP_ENDPOINT", f"http://127.0.0.1:{free_port()}")
+    first = Rank(tmp_path)
+    first.record(1)
+    first.ring.close(1, 0)
+    sidecar = Sidecar(tmp_path, session=lambda: False)
+    thread = threading.Thread(target=sidecar.run)
+    thread.start()
+    wait_until(lambda: is_served(tmp_path))
+    ask_for_turn(tmp_path, claim := f"{os.getpid()} {start_time(os.getpid())}")
+    wait_until(lambda: not is_served(tmp_path))
+    withdraw(tmp_path, claim)
+    for path in tmp_path.iterdir():
+        path.unlink()
+    Rank(tmp_path, 1).record(1)
+    lock = take_lock(tmp_path)
+    assert lock is not None
+    sidecar.wakeup.set()
+    thread.join(30)
+    assert not thread.is_alive()
+    os.close(lock)
 
 
 @pytest.mark.usefixtures("receiver")
