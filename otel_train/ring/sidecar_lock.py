@@ -78,7 +78,7 @@ def lock_holder(directory: Path) -> int:
     with contextlib.suppress(OSError, ValueError):
         status = (directory / LOCK_NAME).lstat()
         device = f"{os.major(status.st_dev):02x}:{os.minor(status.st_dev):02x}:{status.st_ino}"
-        for line in _LOCKS.read_text(encoding="ascii").splitlines():
+        for line in _LOCKS.read_text(encoding="utf-8").splitlines():
             _, kind, _, access, pid, file, *_ = line.split()
             if (kind, access, file) == ("FLOCK", "WRITE", device):
                 return max(0, int(pid))

@@ -7,7 +7,6 @@ import ctypes
 import os
 import shutil
 import stat
-import tempfile
 import threading
 from collections.abc import Iterator
 from dataclasses import asdict
@@ -31,15 +30,6 @@ PICKS = cluster_name(rows.PICKS.name)
 USER, OTHER = 23001, 23002
 
 pytestmark = pytest.mark.skipif(os.geteuid() != 0, reason="only root can become another user")
-
-
-@pytest.fixture
-def base() -> Iterator[Path]:
-    """Return a directory that every user may enter, as a node's directory for rings."""
-    path = Path(tempfile.mkdtemp())
-    path.chmod(0o755)
-    yield path
-    shutil.rmtree(path)
 
 
 def leave(run: Path, uid: int, *steps: int) -> Path:

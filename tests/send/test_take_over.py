@@ -25,6 +25,7 @@ from tests.support.torchrun import run_torchrun, script
 from tests.support.waiting import wait_until
 
 PICKS = cluster_name(rows.PICKS.name)
+USER = 23001
 
 
 @pytest.fixture
@@ -146,3 +147,18 @@ def test_training_jobs_sidecar_is_named(
     assert (outcome.code, receiver.points) == (1, [])
     assert f"another send (pid {os.getpid()}): {nobody} (gRPC) does not take what is recorded" in reason
     assert f"run this again when the job has ended, or end that sidecar, `kill {os.getpid()}`" in reason
+
+
+@pytest.mark.skipif(os.geteuid() != 0, reason="only root can become another user")
+def test_root_takes_over_as_owner(base: Path, nobody: str, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Root's send has a user's sidecar make way with that user's rights."""
+    rank = Rank(base)
+    rank.record(1)
+    rank.ring.close(1, 0)
+    with stuck_sidecar(base, nobody), OtlpReceiver() as receiver:
+        for path in (base, *base.iterdir()):
+            os.chown(path, USER, USER)
+        monkeypatch.setenv("OTEL_EXPORTER_OTLP_ENDPOINT", f"http://{receiver.address}")
+        outcome = send(base)
+    assert (outcome.code, receiver.values(PICKS)) == (0, [1])
+    assert f"process that serves {base} is asked to make way" in outcome.errors
