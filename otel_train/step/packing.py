@@ -70,6 +70,11 @@ class RankSign(NamedTuple):
         fraction = abs(number) - whole
         return cls(whole - 1, _PRESENCES.get(fraction, Presence.ABSENT))
 
+    @property
+    def closed(self) -> bool:
+        """Whether the rank's session is closed."""
+        return self.presence in (Presence.CLOSED, Presence.CLOSED_EARLY)
+
 
 _PRESENCES = {0.5: Presence.CLOSED, 0.25: Presence.CLOSED_EARLY}
 
@@ -249,7 +254,7 @@ class PackingPlan:
 
     def step_of_others(self, packed: Packed) -> int | None:
         """Return the step of those ranks that have not closed; None where they are at several, or have no values."""
-        signs = [sign for sign in self.signs(packed) if sign.presence in (Presence.PRESENT, Presence.ABSENT)]
+        signs = [sign for sign in self.signs(packed) if not sign.closed]
         has_values = any(sign.presence is Presence.PRESENT for sign in signs)
         return signs[0].step if has_values and len({sign.step for sign in signs}) == 1 else None
 

@@ -27,7 +27,6 @@ _FIRST_POLL, _POLL = 0.00002, 0.0005
 """Seconds between two looks at a reduction that is waited for, at first and later."""
 _MOST_WAITING, _WAITING_BYTES = 1000, 1 << 23
 """Steps that wait for their launch at most, and what they may take."""
-_CLOSED = (Presence.CLOSED, Presence.CLOSED_EARLY)
 
 
 class Reducer:
@@ -277,8 +276,8 @@ class Reducer:
     def _is_of_others(self, flight: Flight) -> bool:
         """Name who is missing in a reduction without values of all ranks, and tell whether it is one of a step."""
         others, jobs = self.plan.others(flight.packed, flight.step), self.group.job_ranks
-        closed = [sign for sign in others.values() if sign.presence in _CLOSED]
-        steps = {sign.step for sign in others.values() if sign.presence not in _CLOSED}
+        closed = [sign for sign in others.values() if sign.closed]
+        steps = {sign.step for sign in others.values() if not sign.closed}
         absent = [jobs[rank] for rank, sign in others.items() if sign.presence is not Presence.PRESENT]
         if len(others) < len(jobs):
             steps.add(flight.step)
@@ -288,8 +287,7 @@ class Reducer:
                 self.warnings.missing(absent, flight.step)
         elif len(steps) > 1:
             self._alignment.correct(flight.number, flight.step, max(steps))
-            signs = zip(jobs, self.plan.signs(flight.packed), strict=True)
-            self.warnings.mismatch({rank: sign.step for rank, sign in signs if sign.presence not in _CLOSED})
+            self.warnings.mismatch(jobs, self.plan.signs(flight.packed))
         if closed and not self._all_closed:
             self._look_who_closed(closed, flight)
         return is_of_others and not flight.closes
@@ -396,5 +394,7 @@ class Reducer:
             self._late.put(flight, rest, self._alignment.count)
             self._submit(flight)
         else:
-            self.abandoned += rest is not None
+            if rest is not None:
+                self.abandoned += 1
+                self.warnings.left_behind(self._closing.step)
             self._submit(self._vectors.absent(RankSign(step, Presence.ABSENT), time_ns, extra=True))

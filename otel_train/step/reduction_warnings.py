@@ -3,9 +3,10 @@
 from __future__ import annotations
 
 import logging
-from collections.abc import Collection, Mapping
+from collections.abc import Collection, Sequence
 
 from otel_train.log_once import OnceLogger
+from otel_train.step.packing import RankSign
 
 logger = logging.getLogger(__name__)
 
@@ -40,17 +41,19 @@ class ReductionWarnings:
             most,
         )
 
-    def mismatch(self, steps: Mapping[int, int]) -> None:
+    def mismatch(self, ranks: Sequence[int], signs: Sequence[RankSign]) -> None:
         """Warn that ranks are at different steps.
 
         Args:
-            steps: By rank in the job.
+            ranks: By their number in the job.
+            signs: Of each of them; a rank that has closed is at none.
         """
+        at = [f"rank {rank}: {sign.step}" for rank, sign in zip(ranks, signs, strict=True) if not sign.closed]
         self._once.warn(
             "mismatch",
             "telemetry: the ranks are not at the same step (%s); what does not belong together is thrown away. "
             "Give all ranks the same steps",
-            ", ".join(f"rank {rank}: {step}" for rank, step in list(steps.items())[:8]),
+            ", ".join(at[:8]),
         )
 
     def missing(self, ranks: Collection[int], step: int) -> None:
@@ -91,4 +94,16 @@ class ReductionWarnings:
             "telemetry: %d log steps up to the end are not in the cluster's values: not all ranks came to them, or "
             "closed at the same step, within close_timeout",
             count,
+        )
+
+    def left_behind(self, step: int) -> None:
+        """Warn that other ranks went on after this one's last step, so that its last interval has no row.
+
+        Args:
+            step: Its last step.
+        """
+        logger.warning(
+            "telemetry: what this rank measured after its last log step, up to step %d, is not in the cluster's "
+            "values, but in its own records: other ranks closed at a later step",
+            step,
         )

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import time
 from collections.abc import Iterator
+from typing import Any
 
 import pytest
 import torch
@@ -64,6 +65,42 @@ def test_steps_have_their_ranks_values(job: Job, batches: tuple[int, int]) -> No
         assert sum(waited > 0.5 for waited in seconds[1:]) <= EPOCHS  # the first step makes the ring
         (warning,) = job.warnings
         assert f"rank {1 - longer} takes no part in the reduction of step 26" in warning
+
+
+@pytest.mark.ranks(2)
+def test_shorter_ranks_rest_is_told(job: Job) -> None:
+    """Its steps after its last log step come with the next epoch's; those of the last one are counted and logged."""
+    batches = BATCHES[::-1]
+    meter = MixingMeter(1, ["a"], {"a": 1.0})
+    meter.open(0, "a")
+    with job.session(sources=[meter], log_every=7, reduction_timeout=10.0, close_timeout=3.0) as telemetry:
+        for step in train(new_model(), job.rank, batches):
+            meter.pick(0)
+            telemetry.step(step, {"loss": 1.0})
+    job.barrier()
+    picks = {7: 14.0, 14: 14.0, 21: 14.0, 28: 7.0, 35: 7.0, 42: 13.0, 49: 14.0, 56: 14.0, 63: 14.0, 70: 7.0, 77: 7.0}
+    assert job.cluster("stream_mixing/picks") == picks | {80: 3.0}  # without rank 0's steps 64 and 65
+    assert [job.ring(rank).progress.abandoned for rank in range(2)] == [1, 0]
+    told = [text for text in job.warnings if "not in the cluster's values" in text]
+    assert ["up to step 65, is" in text for text in told] == [True] * (job.rank == 0)
+
+
+@pytest.mark.ranks(2)
+def test_blocking_rank_waits_once(job: Job) -> None:
+    """The longer rank of a blocking session waits once an epoch, and has no values of the steps that it makes alone."""
+    waited: dict[int, float] = {}
+    values: dict[int, Any] = {}
+    with job.session(blocking=True, reduction_timeout=1.0, close_timeout=3.0) as telemetry:
+        for step in train(new_model(), job.rank):
+            begin = time.monotonic()
+            values[step] = telemetry.step(step, {"loss": 1.0})
+            waited[step] = time.monotonic() - begin
+    job.barrier()
+    alone = [step for step in range(1, EPOCHS * LONGER + 1) if (step - 1) % LONGER >= SHORTER]
+    assert {job.cluster("train/ranks")[step] for step in alone} == {1.0}
+    if job.rank == 0:
+        assert [values[step] for step in alone] == [None] * len(alone)
+        assert sum(waited[step] > 0.5 for step in alone) <= EPOCHS
 
 
 @pytest.mark.ranks(2)
