@@ -1,4 +1,4 @@
-/* The bets of the mix's test over whole runs, for the tools. The twins: diagnose/drift.py and diagnose/examine.py.
+/* The bets of the mix's test over whole runs, for the tools. The twins: diagnose/drift.py and read/column_values.py.
  * Nothing of this runs in a training process. */
 #include "core.h"
 

@@ -1,5 +1,5 @@
-/* Arithmetic on the columns of whole runs, for the tools. The twins: native/series.py. Nothing of this runs in a
- * training process. */
+/* Arithmetic on the columns of whole runs, for the tools. The twins: column_values.py, curve_points.py, pick_columns.py
+ * and pick_orders.py in read/. Nothing of this runs in a training process. */
 #include "core.h"
 
 #include <float.h>

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections import Counter
 from collections.abc import Collection, Sequence
+from contextlib import suppress
 from pathlib import Path
 
 from otel_train.catalogue import rows
@@ -176,10 +177,14 @@ class RingJob:
 
         A process may leave a session open and begin another one.
         """
-        pids = {ring.reader.header.pid for ring in self.rings.values()}
-        earlier = [ring for ring in self._open.values() if ring is not None and ring.identity.attempt < self.attempt]
-        others = [ring for ring in earlier if ring.reader.header.pid not in pids]
-        states = [ring.state() for ring in others if ring.identity.run_id == self.history.run_id]
+        own = {(ring.identity.host, ring.reader.header.pid) for ring in self.rings.values()}
+        states = []
+        for ring in self._open.values():
+            if ring is None or ring.identity.attempt >= self.attempt or ring.identity.run_id != self.history.run_id:
+                continue
+            if (ring.identity.host, ring.reader.header.pid) not in own:
+                with suppress(RingError):  # a damaged one of an earlier attempt is nobody's concern
+                    states.append(ring.state())
         return [state for state in states if state.status is RankStatus.LIVE]
 
     def close(self) -> None:

@@ -6,7 +6,7 @@ import math
 from array import array
 from bisect import bisect_left
 from collections.abc import MutableSequence, Sequence
-from itertools import compress
+from itertools import chain, compress
 from operator import ne
 
 from otel_train.read.gathered_values import GatheredValues
@@ -102,9 +102,11 @@ class SpooledValues(GatheredValues):
     def __init__(self, spool: RowSpool, rows: array[int], late: list[tuple[int, int, bool]]) -> None:
         super().__init__()
         self._spool, self._rows, self._late = spool, rows, late
-        cuts = [0, *compress(range(1, len(rows)), map(ne, rows[1:], map((1).__add__, rows)))]
-        self._runs = [(rows[cut], end - cut) for cut, end in zip(cuts, [*cuts[1:], len(rows)], strict=True) if end]
-        """First row and length of each run of rows that follow one another."""
+        cuts = array("q", chain((0,), compress(range(1, len(rows)), map(ne, rows[1:], map((1).__add__, rows)))))
+        self._runs: list[tuple[int, int]] = []
+        """First row and length of each run of rows that follow one another; none where most are short."""
+        if len(cuts) * _SHORT <= len(rows):
+            self._runs = [(rows[cut], end - cut) for cut, end in zip(cuts, [*cuts[1:], len(rows)], strict=True)]
         self._keys = spool.keys()
 
     def names(self) -> dict[str, None]:
@@ -135,7 +137,7 @@ class SpooledValues(GatheredValues):
 
     def _of_rows(self, raw: array[float]) -> array[float]:
         """Return what the rows of the steps have, without what was merged into them."""
-        if len(self._runs) * _SHORT > len(self._rows):
+        if not self._runs:
             return array("d", [raw[row] if row >= 0 else ABSENT for row in self._rows])
         column = array("d")
         for first, length in self._runs:

@@ -149,7 +149,8 @@ def _add_rows(spool: RowSpool, file: Path, before: float) -> None:
                 values = _numbers(row.values)
                 attempt = values.get(ATTEMPT_KEY, math.nan)
                 time_ns = time_of(row.timestamp)
-                spool.add(round(step), time_ns, values, ordinal=row.ordinal, attempt=attempt)
+                ordinal = round(max(-MOST, min(row.ordinal, MOST)))
+                spool.add(round(step), time_ns, values, ordinal=ordinal, attempt=attempt)
     tell("bytes read", 1, 1)
 
 

@@ -140,7 +140,7 @@ class ClusterValues:
                 if late or not reduced.logged:
                     values = reduced.values
                     ring.write(reduced.step, reduced.time_ns, _CLUSTER, values, late, logged=reduced.logged)
-            if not reduced.logged:
+            if not (reduced.logged or self._closed):
                 self.newest = reduced
 
     def settle(self, timeout: float) -> bool:

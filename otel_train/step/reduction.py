@@ -12,6 +12,7 @@ from otel_train.ring import MOST_LATE_KEYS
 from otel_train.step.alignment import Alignment
 from otel_train.step.clock import LOG_APART_NS
 from otel_train.step.flight import Collective, Flight
+from otel_train.step.late_packing import LANES
 from otel_train.step.late_transport import LateTransport
 from otel_train.step.late_values import LateValue
 from otel_train.step.packed_vectors import PackedVectors
@@ -241,7 +242,10 @@ class Reducer:
             self._stop(f"the one of step {flight.step} failed ({error})")
             return
         late: Sequence[LateValue] = ()
-        if self.plan.late.is_filled(flight.packed.doubles):
+        has_late = self.plan.late.is_filled(flight.packed.doubles)
+        if flight.closes:  # others' steps, and what was logged before each, have times of their own
+            flight.time_ns = max(flight.time_ns, self._landed_ns + (1 + has_late * LANES) * LOG_APART_NS)
+        if has_late:
             rows, late = self._late.land(flight, self._landed_ns)
             if rows:
                 self._landed += rows
@@ -250,9 +254,8 @@ class Reducer:
             self._landed.append(self._vectors.reduced(flight, late))
             self._landed_ns = flight.time_ns
         elif flight.closes and (step := self.plan.step_of_others(flight.packed)) is not None:
-            # They are ahead, or have more batches. Each of their steps has a time of its own.
-            self._landed_ns = max(flight.time_ns, self._landed_ns + LOG_APART_NS)
-            self._landed.append(self._vectors.reduced(replace(flight, step=step, time_ns=self._landed_ns), late))
+            self._landed.append(self._vectors.reduced(replace(flight, step=step), late))  # they have more batches
+            self._landed_ns = flight.time_ns
         else:
             self.abandoned += not flight.extra
             self._vectors.give_back(flight)
@@ -282,9 +285,8 @@ class Reducer:
         if len(others) < len(jobs):
             steps.add(flight.step)
         is_of_others = len(absent) < len(jobs) and steps == {flight.step}
-        if is_of_others:
-            if not self.hurries:
-                self.warnings.missing(absent, flight.step)
+        if is_of_others and not self.hurries:
+            self.warnings.missing(absent, flight.step, come_back=len(absent) > len(closed))
         elif len(steps) > 1:
             self._alignment.correct(flight.number, flight.step, max(steps))
             self.warnings.mismatch(jobs, self.plan.signs(flight.packed))
@@ -388,7 +390,7 @@ class Reducer:
         """
         assert self._closing is not None
         rest, self._rest = self._rest, None
-        time_ns = max(self._closing.time_ns, self._landed_ns + LOG_APART_NS if self.hurries else 0)
+        time_ns = max(self._closing.time_ns, self._landed_ns + LOG_APART_NS)
         if rest is not None and (self._closing.step == step or self.hurries):
             flight = self._vectors.pack(step, time_ns, rest)
             self._late.put(flight, rest, self._alignment.count)

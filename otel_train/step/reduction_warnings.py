@@ -56,14 +56,15 @@ class ReductionWarnings:
             ", ".join(at[:8]),
         )
 
-    def missing(self, ranks: Collection[int], step: int) -> None:
+    def missing(self, ranks: Collection[int], step: int, *, come_back: bool = True) -> None:
         """Warn, once of each rank, that it takes no part.
 
         Args:
             ranks: By their number in the job.
             step: The first step that it was seen at.
+            come_back: Whether one of them has not closed, so that a wait may have been for it alone.
         """
-        self.lacked = True
+        self.lacked |= come_back
         fresh = sorted(set(ranks) - self._named)
         if fresh:
             self._named.update(fresh)

@@ -212,9 +212,10 @@ def _shares(shares: Sequence[ShareLine], width: int, room: int | None, *, plain:
     with_loss = cell >= _LOSS_FROM and not all(math.isnan(line.loss) for line in shares)
     bars = []
     for line in shares:
-        name = set_cell_size(_clean(line.modality), min(longest, max(4, cell - 24)))
-        share, target = _or_zero(line.share), _or_zero(line.target)
         loss = f" loss {short_number(line.loss):>7}" if with_loss else ""
+        # A bar of 4 and the figures come before a long name.
+        name = set_cell_size(_clean(line.modality), min(longest, max(4, min(cell - 24, cell - 20 - len(loss)))))
+        share, target = _or_zero(line.share), _or_zero(line.target)
         length = max(4, cell - cell_len(name) - 16 - len(loss))
         bar = [full if index < round(share * length) else empty for index in range(length)]
         bar[max(0, min(length - 1, round(target * length) - 1))] = mark

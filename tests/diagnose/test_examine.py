@@ -19,6 +19,7 @@ from otel_train.read import History, Track
 from otel_train.read.curve_points import Points
 from otel_train.read.load import load
 from otel_train.ring import take_lock
+from otel_train.ring.file_format import PROGRESS_OFFSET
 from otel_train.top.one_frame import Watch
 from tests.support.job_rings import ATTEMPT, FakeRank, write_job
 from tests.support.train_job import Train
@@ -120,6 +121,9 @@ def test_shared_run_is_finding(tmp_path: Path) -> None:
     assert f"process {other.pid}" in notice
     assert "run" not in {finding.check for finding in examine(loaded.history, job=loaded.job)}
     open_here.append(FakeRank(tmp_path, 0, 1, ATTEMPT - 2))
+    with open_here[-1].ring.path.open("r+b") as file:
+        file.seek(PROGRESS_OFFSET)
+        file.write((2**63).to_bytes(8, "little"))  # a damaged ring of an earlier attempt changes nothing
     loaded = load(str(tmp_path))
     assert "run" not in {finding.check for finding in examine(loaded.history, job=loaded.job)}
 

@@ -126,7 +126,7 @@ def check_steps(schedule: Schedule, recorded: list[Recorded]) -> None:
     """Compare what came by `step` and `add`, of each rank and of all together; what nobody gave is absent."""
     assert recorded[0].cluster == schedule.step_values()
     assert [one.own for one in recorded] == [schedule.step_values(rank) for rank in range(RANKS)]
-    told = [text for one in recorded for text in one.warnings]
+    told = [text for one in recorded for text in one.warnings if "no receiver is named" not in text]
     early = len(set(schedule.ends)) > 1
     allowed = ("no receiver is named", "no part in the reduction", "not in the cluster's values")[: 2 + early]
     assert all(any(part in text for part in allowed) for text in told), told

@@ -11,6 +11,7 @@ import torch
 from torch.nn.parallel import DistributedDataParallel
 
 from otel_train.mixing import MixingMeter
+from otel_train.ring import Kind
 from tests.support.on_ranks import Job
 from tests.support.waiting import wait_until
 
@@ -101,6 +102,27 @@ def test_blocking_rank_waits_once(job: Job) -> None:
     if job.rank == 0:
         assert [values[step] for step in alone] == [None] * len(alone)
         assert sum(waited[step] > 0.5 for step in alone) <= EPOCHS
+
+
+@pytest.mark.ranks(2)
+def test_rows_after_a_close_have_own_times(job: Job) -> None:
+    """What others make and log after rank 0 has closed has rising times; rank 0's last values stay its own."""
+    with job.session(close_timeout=5.0) as telemetry:
+        telemetry.step(1, {"loss": 1.0})
+        for step in range(2, 32) if job.rank else ():
+            telemetry.step(step, {"loss": 1.0})
+            if step % 3 == 0:
+                telemetry.log({"eval": float(step)})
+            time.sleep(0.002)
+    job.barrier()
+    if job.rank == 0:
+        records = [record for record in job.ring().read(0, 1000)[0] if record.kind is Kind.CLUSTER]
+        times = [record.time_ns for record in records]
+        assert times == sorted(set(times))
+        steps = [record.step for record in records if not record.logged]
+        assert steps == list(range(1, 32))
+        assert telemetry.latest is not None
+        assert telemetry.latest[0] == steps[-1]
 
 
 @pytest.mark.ranks(2)

@@ -124,6 +124,7 @@ def test_row_has_ranks_of_its_step(plans: list[tuple[list[int], bool]], order: l
     seen: dict[int, set[tuple[float, ...]]] = {}
     for rank in ranks:
         assert [row.step for row in rank.landed] == sorted({row.step for row in rank.landed})
+        assert [row.time_ns for row in rank.landed] == sorted({row.time_ns for row in rank.landed})
         for row in rank.landed:
             made, top, _ = row.values
             present = [other for other in ranks if int(made) // 10**other.rank % 10]
@@ -148,6 +149,10 @@ def test_closed_rank_has_others_rows() -> None:
     plans = [([1, 2, 3], False), ([1, 2, 3, 4, 5, 6], False), ([1, 2, 3, 4, 5], False)]
     landed = run_ranks(plans, [0] * 3)[0].landed
     assert [(row.step, row.values[0]) for row in landed] == [(1, 111), (2, 111), (3, 110), (4, 110), (5, 10)]
+    assert [row.time_ns for row in landed] == sorted({row.time_ns for row in landed})
+    plans = [([1, 2, 3], False), ([1, 2, 3, 4], False), ([1, 2, 3, 4], True)]
+    landed = run_ranks(plans, [0, 2, 0, 1, 1, 2, 2, 1, 0, 1])[0].landed
+    assert [(row.step, row.values[0]) for row in landed] == [(1, 111), (2, 111), (3, 110), (4, 100)]
     assert [row.time_ns for row in landed] == sorted({row.time_ns for row in landed})
 
 

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import dataclasses
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -13,7 +14,7 @@ from otel_train.catalogue import HEADLINE, Phase, rows
 from otel_train.read.history import History, share_key, target_key
 from otel_train.read.rings import RingJob
 from otel_train.top.frame import Arrangement, frame, selected_ranks
-from otel_train.top.snapshot import RANK_KEYS, Snapshot, take_snapshot
+from otel_train.top.snapshot import RANK_KEYS, ShareLine, Snapshot, take_snapshot
 from tests.support.job_rings import ATTEMPT, SECOND, write_job
 
 STEPS = 30
@@ -65,6 +66,16 @@ def test_narrow_frame_cuts_no_figure(starved: Snapshot, width: int) -> None:
     pace = frame(starved, width=width, height=None, plain=True)[1].plain.split("  ")
     whole = frame(starved, width=200, height=None, plain=True)[1].plain.split("  ")
     assert (pace[0], pace[-1], set(pace) - set(whole)) == (whole[0], whole[-1], set())
+
+
+@pytest.mark.parametrize("width", range(96, 140, 6))
+@pytest.mark.parametrize("longest", [8, 20, 40])
+def test_bars_cut_no_loss(starved: Snapshot, width: int, longest: int) -> None:
+    """A modality's loss is whole or absent, however long its name is."""
+    names = {"a" * longest: 1234.6, "b" * 8: 7654.3}
+    shares = [ShareLine(modality=name, share=0.5, target=0.5, loss=loss) for name, loss in names.items()]
+    text = "\n".join(line.plain for line in frame(replace(starved, shares=tuple(shares)), width=width, height=None))
+    assert [word in text for word in ("loss  1234.6", "loss  7654.3")] == [" loss " in text] * 2
 
 
 def test_small_frame_is_complete(starved: Snapshot) -> None:
