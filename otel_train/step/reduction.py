@@ -384,10 +384,7 @@ class Reducer:
             self._submit(self._vectors.absent(sign, self._closing.time_ns, extra=True))
 
     def _reduce_rest(self, step: int) -> None:
-        """Reduce what was measured since the last log step.
-
-        Of a rank whose last step is an earlier one it is lost, unless a signal ends it.
-        """
+        """Reduce what is left after the last log step; a rank's at an earlier one is lost, unless a signal ends it."""
         assert self._closing is not None
         rest, self._rest = self._rest, None
         time_ns = max(self._closing.time_ns, self._landed_ns + LOG_APART_NS)
