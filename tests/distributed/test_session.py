@@ -206,7 +206,8 @@ def test_rest_makes_last_row(
 def test_other_numbers_warn_once(job: Job) -> None:
     """Nothing of one step is recorded with what belongs to another, and nobody waits for long."""
     train(job, range(101, 113) if job.rank else range(1, 13))
-    assert job.cluster() == {}
+    # A row of what rank 1 still makes when rank 0 has closed is rank 1's alone.
+    assert {(step > 100, ranks) for step, ranks in job.cluster("train/ranks").items()} <= {(True, 1.0)}
     assert sum(text.count("not at the same step (rank 0: 1, rank 1: 101)") for text in job.warnings) == 1
     assert job.ring().progress.abandoned == 12
 
