@@ -120,7 +120,7 @@ def test_shared_run_is_finding(tmp_path: Path) -> None:
     assert findings["run"].evidence == (f"rank 0 of attempt {ATTEMPT - 1}, process {other.pid}, goes on at step 7",)
     assert f"process {other.pid}" in notice
     assert "run" not in {finding.check for finding in examine(loaded.history, job=loaded.job)}
-    open_here.append(FakeRank(tmp_path, 0, 1, ATTEMPT - 2))
+    open_here += [FakeRank(tmp_path, 0, 1, ATTEMPT - 2), FakeRank(tmp_path, 0, 1, ATTEMPT - 3)]
     with open_here[-1].ring.path.open("r+b") as file:
         file.seek(PROGRESS_OFFSET)
         file.write((2**63).to_bytes(8, "little"))  # a damaged ring of an earlier attempt changes nothing
