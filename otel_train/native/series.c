@@ -88,77 +88,79 @@ static PyObject *edge(PyObject *Py_UNUSED(module), PyObject *const *args, Py_ssi
     return PyLong_FromLongLong(index);
 }
 
-PyDoc_STRVAR(scale_doc, "scale(values, factor, out): write the products.");
-
-static PyObject *scale(PyObject *Py_UNUSED(module), PyObject *const *args, Py_ssize_t arg_count)
+/* Change two columns of one length in place, pair by pair. */
+static inline PyObject *change_pairs(PyObject *first, PyObject *second, void (*change)(double *, double *, double),
+                                     double given)
 {
     Numbers columns[2] = {0};
-    PyObject *pair[2], *done = NULL;
-    double factor;
-    if (check_count(arg_count, 3, "scale") < 0 || !real(args[1], &factor))
-        return NULL;
-    pair[0] = args[0], pair[1] = args[2];
+    PyObject *pair[2] = {first, second}, *done = NULL;
     if (take_alike(columns, pair, 2) == 0) {
         for (Py_ssize_t at = 0; at < columns->count; at++)
-            columns[1].doubles[at] = factor * columns[0].doubles[at];
+            change(columns[0].doubles + at, columns[1].doubles + at, given);
         done = Py_NewRef(Py_None);
     }
     release_all(columns, 2);
     return done;
+}
+
+static void write_product(double *value, double *out, double factor)
+{
+    *out = factor * *value;
+}
+
+static void divide_by(double *above, double *below, double none)
+{
+    *above = *below != 0.0 ? *above / *below : none;
+}
+
+static void add_to(double *value, double *other, double Py_UNUSED(given))
+{
+    *value += *other;
+}
+
+static void multiply_by(double *value, double *factor, double Py_UNUSED(given))
+{
+    *value *= *factor;
+}
+
+static void name_peak(double *peak, double *rank, double Py_UNUSED(given))
+{
+    if (*peak == -INFINITY)
+        *rank = NAN;
+}
+
+PyDoc_STRVAR(scale_doc, "scale(values, factor, out): write the products.");
+
+static PyObject *scale(PyObject *Py_UNUSED(module), PyObject *const *args, Py_ssize_t arg_count)
+{
+    double factor;
+    if (check_count(arg_count, 3, "scale") < 0 || !real(args[1], &factor))
+        return NULL;
+    return change_pairs(args[0], args[2], write_product, factor);
 }
 
 PyDoc_STRVAR(divide_doc, "divide(values, below, none): divide in place; `none` where nothing is below.");
 
 static PyObject *divide(PyObject *Py_UNUSED(module), PyObject *const *args, Py_ssize_t arg_count)
 {
-    Numbers columns[2] = {0};
-    PyObject *done = NULL;
     double none;
     if (check_count(arg_count, 3, "divide") < 0 || !real(args[2], &none))
         return NULL;
-    if (take_alike(columns, args, 2) == 0) {
-        for (Py_ssize_t at = 0; at < columns->count; at++) {
-            double above = columns[0].doubles[at], below = columns[1].doubles[at];
-            columns[0].doubles[at] = below != 0.0 ? above / below : none;
-        }
-        done = Py_NewRef(Py_None);
-    }
-    release_all(columns, 2);
-    return done;
+    return change_pairs(args[0], args[1], divide_by, none);
 }
 
 PyDoc_STRVAR(add_doc, "add(values, others): add in place.");
 
 static PyObject *add(PyObject *Py_UNUSED(module), PyObject *const *args, Py_ssize_t arg_count)
 {
-    Numbers columns[2] = {0};
-    PyObject *done = NULL;
-    if (check_count(arg_count, 2, "add") < 0)
-        return NULL;
-    if (take_alike(columns, args, 2) == 0) {
-        for (Py_ssize_t at = 0; at < columns->count; at++)
-            columns[0].doubles[at] += columns[1].doubles[at];
-        done = Py_NewRef(Py_None);
-    }
-    release_all(columns, 2);
-    return done;
+    return check_count(arg_count, 2, "add") < 0 ? NULL : change_pairs(args[0], args[1], add_to, 0.0);
 }
 
 PyDoc_STRVAR(multiply_doc, "multiply(values, factors): multiply in place.");
 
 static PyObject *multiply(PyObject *Py_UNUSED(module), PyObject *const *args, Py_ssize_t arg_count)
 {
-    Numbers columns[2] = {0};
-    PyObject *done = NULL;
-    if (check_count(arg_count, 2, "multiply") < 0)
-        return NULL;
-    if (take_alike(columns, args, 2) == 0) {
-        for (Py_ssize_t at = 0; at < columns->count; at++)
-            columns[0].doubles[at] *= columns[1].doubles[at];
-        done = Py_NewRef(Py_None);
-    }
-    release_all(columns, 2);
-    return done;
+    return check_count(arg_count, 2, "multiply") < 0 ? NULL : change_pairs(args[0], args[1], multiply_by, 0.0);
 }
 
 PyDoc_STRVAR(peaks_doc, "peaks(values, sign, none): have each reduced peak as it is, in place.");
@@ -183,18 +185,7 @@ PyDoc_STRVAR(name_peaks_doc, "name_peaks(values, ranks): have NaN as the rank of
 
 static PyObject *name_peaks(PyObject *Py_UNUSED(module), PyObject *const *args, Py_ssize_t arg_count)
 {
-    Numbers columns[2] = {0};
-    PyObject *done = NULL;
-    if (check_count(arg_count, 2, "name_peaks") < 0)
-        return NULL;
-    if (take_alike(columns, args, 2) == 0) {
-        for (Py_ssize_t at = 0; at < columns->count; at++)
-            if (columns[0].doubles[at] == -INFINITY)
-                columns[1].doubles[at] = NAN;
-        done = Py_NewRef(Py_None);
-    }
-    release_all(columns, 2);
-    return done;
+    return check_count(arg_count, 2, "name_peaks") < 0 ? NULL : change_pairs(args[0], args[1], name_peak, 0.0);
 }
 
 PyDoc_STRVAR(own_sums_doc, "own_sums(values): have NaN for each negative zero, in place.");
