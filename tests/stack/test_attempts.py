@@ -13,7 +13,8 @@ import pytest
 from otel_train.catalogue import rows
 from otel_train.read.prometheus import read_prometheus
 from otel_train.render import alerts, queries
-from tests.support.expected_panels import ALERTS, PANELS
+from tests.support.expected_alerts import ALERTS
+from tests.support.expected_panels import PANELS
 from tests.support.expected_values import Expected, View
 from tests.support.prometheus import CONFIGURATION, Prometheus, running_prometheus
 from tests.support.recorded_runs import Attempt, send_runs

@@ -2,18 +2,16 @@
 
 from __future__ import annotations
 
-import json
 import subprocess
-from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
 
 import pytest
 
 from otel_train.catalogue import Instrument, Per, external, headline_row, healthy_range, rows
-from otel_train.render import Alert, alerts, queries, rules_file
+from otel_train.render import alerts, queries, rules_file
 from otel_train.render.promql import cluster_series, rank_series
+from tests.support.promtool import OF_ATTEMPT, RULES, expectation, plain, run_promtool, series
 
 pytestmark = pytest.mark.stack
 
@@ -22,8 +20,6 @@ RANKS, PICKS = 2, 1000
 """Ranks of the job, and its picks in a step."""
 FAR = 10**6
 """Where counters stand at first, so that nothing depends on their beginning."""
-RULES = "otel_train.rules.yaml"
-OF_ATTEMPT = {"train_run_id": "run-1", "train_attempt": "7"}
 COLLECTOR = {"job": "otelcol", "instance": "collector:8888", "exporter": "otlp/bridge"}
 STEP, AGE, SLOW = rank_series(rows.STEP), rank_series(rows.STEP_AGE), "0 _x59 1 _x59"
 CLOCK = rank_series(rows.CLOCK_OFFSET)
@@ -47,19 +43,6 @@ OF_CLOCK = {
 OF_ERROR = COLLECTOR | {"error_type": "InvalidArgument"}
 
 
-def series(name: str, values: str, rank: int = 0, **labels: str) -> dict[str, str]:
-    """Return a series of a rank in promtool's notation, one value each 10 s."""
-    own = {"job": "otel_train", "instance": f"run-1/7/{rank}", **OF_ATTEMPT}
-    own |= {"train_rank": str(rank), "host_name": f"host-{rank}"}
-    return plain(name, values, **{**own, **labels})
-
-
-def plain(name: str, values: str, **labels: str) -> dict[str, str]:
-    """Return a series with just these labels."""
-    inside = ",".join(f'{label}="{value}"' for label, value in labels.items())
-    return {"series": f"{name}{{{inside}}}", "values": values}
-
-
 def job() -> list[dict[str, str]]:
     """Return what every job has: steps, ranks, picks."""
     return [
@@ -67,35 +50,6 @@ def job() -> list[dict[str, str]]:
         series(cluster_series(rows.RANKS), f"{RANKS}x120"),
         series(cluster_series(rows.PICKS), f"{FAR}+{PICKS}x120"),
     ]
-
-
-def run_promtool(promtool: Path, folder: Path, *tests: dict[str, Any]) -> None:
-    """Run promtool's test groups on the rendered rules; what it finds is the failure's text."""
-    (folder / RULES).write_text(rules_file())
-    groups = [{"interval": "10s", **test} for test in tests]
-    (folder / "test.yaml").write_text(  # JSON is YAML
-        json.dumps({"rule_files": [RULES], "evaluation_interval": "15s", "tests": groups})
-    )
-    done = subprocess.run(
-        [promtool, "test", "rules", "test.yaml"], cwd=folder, capture_output=True, text=True, check=False
-    )
-    assert done.returncode == 0, done.stdout + done.stderr
-
-
-def expectation(alert: Alert, at: str, firing: Sequence[tuple[dict[str, str], str]]) -> dict[str, Any]:
-    """Return what promtool compares: the labels and the summary of each firing alert."""
-    fixed = {"description": alert.description, "runbook_url": f"docs/runbooks/{alert.name}.md"}
-    return {
-        "eval_time": at,
-        "alertname": alert.name,
-        "exp_alerts": [
-            {
-                "exp_labels": {**labels, "severity": str(alert.severity), "metric": alert.metric},
-                "exp_annotations": {"summary": summary, **fixed},
-            }
-            for labels, summary in firing
-        ],
-    }
 
 
 def test_rules_are_valid(promtool: Path, tmp_path: Path) -> None:

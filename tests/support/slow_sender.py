@@ -36,7 +36,33 @@ def _header(name: str, value: str) -> bytes:
     return b"\0" + bytes([len(name)]) + name.encode() + bytes([len(value)]) + value.encode()
 
 
-class SlowSenders:
+class _Trickling:
+    """Connections that get a few bytes more each second, until the end of the block."""
+
+    _more = b""
+    """What each gets."""
+
+    def __init__(self) -> None:
+        self._sockets: list[socket.socket] = []
+        self._stop = threading.Event()
+        self._thread = threading.Thread(target=self._trickle)
+
+    def _trickle(self) -> None:
+        while not self._stop.wait(1):
+            for connection in self._sockets:
+                with contextlib.suppress(OSError):  # the receiver may end it
+                    connection.sendall(self._more)
+
+    def __exit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
+    ) -> None:
+        self._stop.set()
+        self._thread.join()
+        for connection in self._sockets:
+            connection.close()
+
+
+class SlowSenders(_Trickling):
     """So many connections, each with one request that never gets whole, until the end of the block.
 
     Args:
@@ -44,13 +70,13 @@ class SlowSenders:
         count: Number of connections.
     """
 
+    _more = _frame(_DATA, 0, _STREAM, b"\0")
+
     def __init__(self, address: str, count: int) -> None:
+        super().__init__()
         host, _, port = address.rpartition(":")
         self._address = host, int(port)
         self._count = count
-        self._sockets: list[socket.socket] = []
-        self._stop = threading.Event()
-        self._thread = threading.Thread(target=self._trickle)
 
     def __enter__(self) -> Self:
         headers = {
@@ -77,22 +103,8 @@ class SlowSenders:
         self._thread.start()
         return self
 
-    def _trickle(self) -> None:
-        while not self._stop.wait(1):
-            for connection in self._sockets:
-                with contextlib.suppress(OSError):  # the receiver may end it
-                    connection.sendall(_frame(_DATA, 0, _STREAM, b"\0"))
 
-    def __exit__(
-        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
-    ) -> None:
-        self._stop.set()
-        self._thread.join()
-        for connection in self._sockets:
-            connection.close()
-
-
-class SlowHttpSenders:
+class SlowHttpSenders(_Trickling):
     """So many connections of HTTP/1.1, half of them within the headers and half within the body, until the block's end.
 
     Args:
@@ -101,7 +113,10 @@ class SlowHttpSenders:
         count: Number of connections.
     """
 
+    _more = b"x"
+
     def __init__(self, address: str, authorization: str, count: int) -> None:
+        super().__init__()
         host, _, port = address.rpartition(":")
         self._address = host, int(port)
         self._head = (
@@ -109,8 +124,6 @@ class SlowHttpSenders:
             f"Content-Type: application/x-protobuf\r\nContent-Length: {BODY}\r\nX: "
         )
         self._sockets = [socket.socket() for _ in range(count)]
-        self._stop = threading.Event()
-        self._thread = threading.Thread(target=self._trickle)
 
     def __enter__(self) -> Self:
         for index, connection in enumerate(self._sockets):
@@ -118,17 +131,3 @@ class SlowHttpSenders:
             connection.sendall((self._head + ("\r\n\r\n" if index % 2 else "")).encode())
         self._thread.start()
         return self
-
-    def _trickle(self) -> None:
-        while not self._stop.wait(1):
-            for connection in self._sockets:
-                with contextlib.suppress(OSError):  # the receiver may end it
-                    connection.sendall(b"x")
-
-    def __exit__(
-        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
-    ) -> None:
-        self._stop.set()
-        self._thread.join()
-        for connection in self._sockets:
-            connection.close()
