@@ -40,7 +40,7 @@ from tests.support.otlp_http import Response, serving_http
 from tests.support.otlp_store import Store, refusing, without_window
 from tests.support.ports import free_port
 from tests.support.rank_ring import SCHEMA, Rank, time_of
-from tests.support.send_command import begin, end, send
+from tests.support.send_command import begin, end, interrupted, send
 from tests.support.waiting import wait_until
 
 PICKS = cluster_name(rows.PICKS.name)
@@ -300,17 +300,7 @@ def test_resource_stays_the_writers(tmp_path: Path, monkeypatch: pytest.MonkeyPa
 def test_sigterm_ends_with_figures(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     """A signal ends it after the request that is under way, and it prints what is left."""
     leave(tmp_path, 1, 2)
-    asked = threading.Event()
-
-    def respond(_: bytes) -> Response:
-        asked.set()
-        return Response(503)
-
-    with serving_http(monkeypatch, respond):
-        sending = begin("--timeout", "1000", tmp_path)
-        assert asked.wait(60)
-        sending.terminate()
-        outcome = end(sending)
+    outcome = interrupted(tmp_path, monkeypatch)
     assert (outcome.code, outcome.figures["left"]) == (1, 2)
     assert "HTTP 503" in outcome.figures["directories"][0]["reason"]
 

@@ -20,7 +20,7 @@ from otel_train.testing import OtlpReceiver
 from tests.support.otlp_http import Response, serving_http
 from tests.support.ports import free_port
 from tests.support.rank_ring import Rank
-from tests.support.send_command import begin, end, send
+from tests.support.send_command import begin, end, interrupted, send
 from tests.support.torchrun import run_torchrun, script
 from tests.support.waiting import wait_until
 
@@ -120,17 +120,7 @@ def test_sidecar_comes_back(stuck: threading.Thread, tmp_path: Path, monkeypatch
 @pytest.mark.usefixtures("stuck")
 def test_failing_receiver_takes_nothing_over(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     """A send whose own receiver fails leaves the directory to the sidecar, and says why."""
-    asked = threading.Event()
-
-    def respond(_: bytes) -> Response:
-        asked.set()
-        return Response(503)
-
-    with serving_http(monkeypatch, respond):
-        sending = begin("--timeout", "1000", tmp_path)
-        assert asked.wait(60)
-        sending.terminate()
-        outcome = end(sending)
+    outcome = interrupted(tmp_path, monkeypatch)
     assert "takes nothing either (HTTP 503" in outcome.figures["directories"][0]["reason"]
     assert ("make way" in outcome.errors, lock_holder(tmp_path)) == (False, os.getpid())
 

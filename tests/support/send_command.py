@@ -6,8 +6,14 @@ import json
 import os
 import subprocess
 import sys
+import threading
 from collections.abc import Sequence
+from pathlib import Path
 from typing import Any, NamedTuple
+
+import pytest
+
+from tests.support.otlp_http import Response, serving_http
 
 COMMAND = [sys.executable, "-m", "otel_train", "send"]
 
@@ -43,3 +49,18 @@ def end(process: subprocess.Popen[str], seconds: float = 100.0) -> Outcome:
 def send(*arguments: object) -> Outcome:
     """Run it."""
     return end(begin(*arguments))
+
+
+def interrupted(directory: Path, monkeypatch: pytest.MonkeyPatch) -> Outcome:
+    """Run it against a receiver that takes nothing, and end it by SIGTERM once that has answered a request."""
+    asked = threading.Event()
+
+    def respond(_: bytes) -> Response:
+        asked.set()
+        return Response(503)
+
+    with serving_http(monkeypatch, respond):
+        sending = begin("--timeout", "1000", directory)
+        assert asked.wait(60)
+        sending.terminate()
+        return end(sending)
