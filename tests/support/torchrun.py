@@ -13,6 +13,7 @@ from pathlib import Path
 from typing import Any, NamedTuple
 
 from tests.support.environment import clean_environment
+from tests.support.hung_processes import output_of
 from tests.support.ports import free_port
 
 ROOT = Path(__file__).parents[2]
@@ -57,11 +58,7 @@ def run_torchrun(
     ranks: int, *program: object, options: tuple[str, ...] = ONE_NODE, seconds: float = 200, **environment: str
 ) -> None:
     """Run a program on so many ranks and wait until all have ended well; a failure shows what they printed."""
-    command = torchrun(ranks, *program, options=options)
-    done = subprocess.run(
-        command, env=rank_environment(**environment), capture_output=True, text=True, timeout=seconds, check=False
-    )
-    assert done.returncode == 0, done.stdout + done.stderr
+    output_of(torchrun(ranks, *program, options=options), rank_environment(**environment), seconds)
 
 
 @contextmanager

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import json
-import subprocess
 import sys
 from collections.abc import Iterable, Mapping
 from dataclasses import dataclass, field
@@ -20,6 +19,7 @@ from otel_train.ring import Kind, RingReader, ring_files
 from tests.integrations.support.case_loop import Case
 from tests.integrations.support.consumed_model import expected_values
 from tests.integrations.support.payload import WEIGHTS
+from tests.support.hung_processes import output_of
 from tests.support.torchrun import ROOT, rank_environment, torchrun
 
 JOBS = Path(__file__).parents[1] / "jobs"
@@ -108,12 +108,4 @@ def run_program(environment: str, program: Path, *arguments: object, seconds: fl
     """Run a program on two ranks in an environment, until both have ended well; a failure shows what they printed."""
     command = torchrun(RANKS, program, *arguments)
     command[0] = str(interpreter(environment))
-    variables = rank_environment(**variables)
-    with subprocess.Popen(
-        command, env=variables, stdout=subprocess.PIPE, stderr=subprocess.STDOUT, text=True
-    ) as launcher:
-        try:
-            output, _ = launcher.communicate(timeout=seconds)
-        finally:
-            launcher.terminate()  # torchrun ends its ranks, which a killed one leaves behind
-    assert launcher.returncode == 0, output
+    output_of(command, rank_environment(**variables), seconds)
