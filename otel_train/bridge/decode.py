@@ -17,7 +17,7 @@ from otel_train.catalogue import MAX_TEXT, rank_name, rows
 if TYPE_CHECKING:
     from opentelemetry.proto.collector.metrics.v1.metrics_service_pb2 import ExportMetricsServiceRequest
     from opentelemetry.proto.common.v1.common_pb2 import KeyValue
-    from opentelemetry.proto.metrics.v1.metrics_pb2 import Metric, NumberDataPoint
+    from opentelemetry.proto.metrics.v1.metrics_pb2 import Metric, NumberDataPoint, ResourceMetrics
 
 RUN_ID_ATTRIBUTE = "train.run.id"
 ATTEMPT_ATTRIBUTE = "train.attempt"
@@ -30,6 +30,7 @@ MAX_ATTRIBUTES = 128
 MAX_ITEMS = 65_536
 """Resources, scopes, metrics and points of a request, in all. A collector's batch has some 8,000; empty ones,
 which take two bytes each, would keep a worker for a minute."""
+_MOST_COUNTED = 4 * MAX_ITEMS
 _INT64_MAX = 2**63 - 1
 _NO_VALUE = DataPointFlags.DATA_POINT_FLAGS_NO_RECORDED_VALUE_MASK
 
@@ -105,13 +106,11 @@ def decode(request: ExportMetricsServiceRequest) -> Decoded:
     points: list[Point] = []
     ends: list[SessionEnd] = []
     settings: list[Setting] = []
-    rejected, reasons = 0, dict[str, None]()
-    items = 0
-    for length in _lengths(request):
-        items += length
-        if items > MAX_ITEMS:
-            return Decoded((), items, f"a request has more than {MAX_ITEMS} resources, metrics and points; send less")
-    for resource_metrics in request.resource_metrics:
+    parts, rejected = _within_bounds(request)
+    reasons = dict[str, None]()
+    if rejected:
+        _note(reasons, f"a request has more than {MAX_ITEMS} resources, metrics and points; send less")
+    for resource_metrics in parts:
         metrics = [metric for scope in resource_metrics.scope_metrics for metric in scope.metrics]
         attributes, codes = resource_metrics.resource.attributes, list(exit_codes(metrics))
         try:
@@ -150,15 +149,46 @@ def _note(reasons: dict[str, None], error: _RefusedError | str) -> None:
         reasons[str(error)] = None
 
 
-def _lengths(request: ExportMetricsServiceRequest) -> Iterator[int]:
-    """Yield the length of each list in a request, before any of its parts is read."""
-    yield len(request.resource_metrics)
-    for resource_metrics in request.resource_metrics:
-        yield len(resource_metrics.scope_metrics)
-        for scope_metrics in resource_metrics.scope_metrics:
-            yield len(scope_metrics.metrics)
-            for metric in scope_metrics.metrics:
-                yield len(data_points(metric))
+def _within_bounds(request: ExportMetricsServiceRequest) -> tuple[Sequence[ResourceMetrics], int]:
+    """Return the resources of a request without the largest, so that MAX_ITEMS are left, and what these have.
+
+    A collector's request is of several senders, and one with too much is not to cost the others theirs.
+    """
+    parts = request.resource_metrics
+    items = len(parts)
+    if items >= MAX_ITEMS:  # of empty ones, whose number alone is too much, a true one would be the largest
+        return (), items
+    sizes: list[int] = []
+    for part in parts:
+        sizes.append(_size(part))
+        items += sizes[-1]
+        if items > _MOST_COUNTED:
+            return (), items
+    left_out = 0
+    for index in sorted(range(len(sizes)), key=sizes.__getitem__, reverse=True):
+        if items <= MAX_ITEMS:
+            break
+        left_out, items, sizes[index] = left_out + sizes[index], items - sizes[index], -1
+    return [part for part, size in zip(parts, sizes, strict=True) if size >= 0] if left_out else parts, left_out
+
+
+def _size(resource_metrics: ResourceMetrics) -> int:
+    """Return the number of scopes, metrics and points, before any of them is read; of too many not all are counted."""
+    size = 0
+    for length in _lengths(resource_metrics):
+        size += length
+        if size > MAX_ITEMS:
+            break
+    return size
+
+
+def _lengths(resource_metrics: ResourceMetrics) -> Iterator[int]:
+    """Yield the length of each list, before any of its parts is read."""
+    yield len(resource_metrics.scope_metrics)
+    for scope_metrics in resource_metrics.scope_metrics:
+        yield len(scope_metrics.metrics)
+        for metric in scope_metrics.metrics:
+            yield len(data_points(metric))
 
 
 def _identity(attributes: Sequence[KeyValue]) -> tuple[str, int] | None:
@@ -169,8 +199,8 @@ def _identity(attributes: Sequence[KeyValue]) -> tuple[str, int] | None:
     if not isinstance(run_id, str) or not 0 < len(run_id) <= MAX_TEXT:
         raise _RefusedError(f"{RUN_ID_ATTRIBUTE} must be a string of 1 to {MAX_TEXT} characters")
     attempt = _number(_attribute(attributes, ATTEMPT_ATTRIBUTE))
-    if not isinstance(attempt, int) or isinstance(attempt, bool) or attempt < 0:
-        raise _RefusedError(f"{ATTEMPT_ATTRIBUTE} must be an integer that is not negative")
+    if not isinstance(attempt, int) or isinstance(attempt, bool) or not 0 <= attempt <= _INT64_MAX:
+        raise _RefusedError(f"{ATTEMPT_ATTRIBUTE} must be an integer that is not negative, and below 2^63")
     return run_id, attempt
 
 
@@ -184,7 +214,9 @@ def _is_first_rank(attributes: Sequence[KeyValue]) -> bool:
 
 
 def _number(value: object) -> object:
-    """Return text that is a number as one: `OTEL_RESOURCE_ATTRIBUTES` has nothing else."""
+    """Return a whole number as an int: `OTEL_RESOURCE_ATTRIBUTES` has text only, and some senders fractions only."""
+    if isinstance(value, float) and value.is_integer():
+        return int(value)
     return int(value) if isinstance(value, str) and value.isdecimal() and value.isascii() and len(value) < 20 else value
 
 

@@ -13,13 +13,13 @@ from dataclasses import dataclass
 
 from opentelemetry.proto.collector.metrics.v1.metrics_service_pb2 import (
     ExportMetricsPartialSuccess,
-    ExportMetricsServiceRequest,
     ExportMetricsServiceResponse,
 )
 
 from otel_train.bridge.decode import decode
 from otel_train.bridge.errors import InboxFullError
 from otel_train.bridge.inbox import Inbox
+from otel_train.bridge.request_parts import parse_request
 from otel_train.log_once import OnceLogger, OutageLogger
 
 logger = logging.getLogger(__name__)
@@ -92,9 +92,10 @@ class RequestStore:
                 future.set_result(answer)
 
     def _store(self, data: bytes) -> ExportMetricsServiceResponse:
-        decoded = decode(ExportMetricsServiceRequest.FromString(data))
+        parsed = parse_request(data)
+        decoded = decode(parsed.request)
         added = self._inbox.add(decoded.points, self._now_ns())
-        rejected = decoded.rejected + added.refused
+        rejected = parsed.lost + decoded.rejected + added.refused
         if decoded.settings or decoded.ends:
             with self._inbox.transaction():
                 rejected += self._inbox.jobs.take(decoded.settings, decoded.ends)
@@ -105,7 +106,8 @@ class RequestStore:
         if not rejected:
             return ExportMetricsServiceResponse()
         beyond = "the run has too many series (--max-series) or settings, or the step too many points"
-        reason = "; ".join(filter(None, (decoded.reason, beyond if rejected > decoded.rejected else "")))
+        is_beyond = rejected > parsed.lost + decoded.rejected
+        reason = "; ".join(filter(None, (parsed.reason, decoded.reason, beyond if is_beyond else "")))
         message = "points are refused, their sender is told: %s; bridge.points.refused counts them"
         self._warnings.warn(message, message, reason)
         return ExportMetricsServiceResponse(

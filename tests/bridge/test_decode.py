@@ -12,6 +12,7 @@ from typing import Any
 
 import pytest
 import yaml
+from opentelemetry.proto.collector.metrics.v1.metrics_service_pb2 import ExportMetricsServiceRequest
 
 from otel_train.bridge.decode import MAX_ATTRIBUTES, MAX_ITEMS, Kind, StepId, decode
 from otel_train.bridge.intake import MAX_MESSAGE_BYTES
@@ -56,13 +57,14 @@ def test_lone_rank_is_taken(world_size: int, taken: int) -> None:
     [
         lambda r: setattr(r.resource_metrics[0].resource.attributes[2].value, "string_value", "x" * 600),
         lambda r: setattr(r.resource_metrics[0].resource.attributes[0].value, "string_value", "soon"),
+        lambda r: setattr(r.resource_metrics[0].resource.attributes[0].value, "string_value", "9" * 19),
         lambda r: setattr(
             r.resource_metrics[0].scope_metrics[0].metrics[0].gauge.data_points[0], "as_double", math.inf
         ),
         lambda r: setattr(r.resource_metrics[0].scope_metrics[0].metrics[1].gauge.data_points[0], "time_unix_nano", 0),
         lambda r: setattr(r.resource_metrics[0].scope_metrics[0].metrics[1], "name", cluster_name("n" * 600)),
     ],
-    ids=["run id", "attempt", "step", "time", "name"],
+    ids=["run id", "attempt", "large attempt", "step", "time", "name"],
 )
 def test_invalid_points_are_counted(damage: Callable[[Any], None]) -> None:
     """A point or resource that can't be right is named in the answer and never raises."""
@@ -84,11 +86,12 @@ def test_invalid_points_are_counted(damage: Callable[[Any], None]) -> None:
     ],
 )
 def test_collection_gets_one_time(delays: tuple[int, ...], steps: int) -> None:
-    """Points that an SDK stamps a little after each other are of one step; its attempt and rank may be text."""
+    """Points that an SDK stamps a little after each other are of one step; its numbers may be text or doubles."""
     request = step_request(1, {"loss": 0.5, "lr": 0.1})
     (resource_metrics,) = request.resource_metrics
-    for attribute in resource_metrics.resource.attributes[:2]:
-        attribute.value.string_value = str(attribute.value.int_value)
+    attempt, rank = resource_metrics.resource.attributes[:2]
+    attempt.value.double_value = attempt.value.int_value
+    rank.value.string_value = str(rank.value.int_value)
     for delay, metric in zip(delays, resource_metrics.scope_metrics[0].metrics, strict=True):
         metric.gauge.data_points[0].time_unix_nano += delay
     points = decode(request).points
@@ -171,7 +174,21 @@ def test_too_many_parts_are_refused(list_of: Callable[[Any], Any]) -> None:
     many(list_of(request), MAX_ITEMS)
     decoded = decode(request)
     assert decoded.points == ()
-    assert decoded.rejected > MAX_ITEMS
+    assert decoded.rejected >= MAX_ITEMS
+
+
+@pytest.mark.parametrize("sizes", [(MAX_ITEMS, 1), (1, MAX_ITEMS), (MAX_ITEMS // 2, MAX_ITEMS // 2, 1)])
+def test_largest_resources_alone_are_refused(sizes: tuple[int, ...]) -> None:
+    """What is too much in all, of several senders that a collector puts together, costs the largest ones."""
+    request = ExportMetricsServiceRequest()
+    for index, size in enumerate(sizes):
+        part = step_request(1, {"loss": 0.5}, run_id=str(index))
+        many(part.resource_metrics[0].scope_metrics[0].metrics, size + 3)
+        request.MergeFrom(part)
+    decoded = decode(request)
+    left = [index for index, size in enumerate(sizes) if size == 1 or (size < MAX_ITEMS and index)]
+    assert {point.step_id.run_id for point in decoded.points} == {str(index) for index in left}
+    assert decoded.rejected >= max(sizes)
 
 
 @pytest.mark.parametrize(

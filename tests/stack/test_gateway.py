@@ -19,12 +19,11 @@ import grpc
 import pytest
 import trustme
 from opentelemetry.proto.collector.metrics.v1.metrics_service_pb2 import ExportMetricsServiceRequest
-from opentelemetry.proto.collector.metrics.v1.metrics_service_pb2_grpc import MetricsServiceStub
 from opentelemetry.proto.metrics.v1.metrics_pb2 import AggregationTemporality
 
 from otel_train.bridge import read_run
 from otel_train.bridge.wandb_rows import STEP_KEY
-from otel_train.catalogue import Metric, rows
+from otel_train.catalogue import Metric, cluster_name, rows
 from otel_train.render.promql import cluster_series, rank_series
 from otel_train.ring import Identity, Kind, RingReader, RingWriter, Schema, ring_path
 from otel_train.sidecar.feed import MAX_BYTES
@@ -40,6 +39,7 @@ pytestmark = [pytest.mark.stack, pytest.mark.timeout(300)]
 LOSS = Metric("train/loss")
 STEPS = [1, 2, 3, 4, 5]
 HOUR = 3600 * 10**9
+EXPORT = "/opentelemetry.proto.collector.metrics.v1.MetricsService/Export"
 OTEL_TRAIN = (sys.executable, "-m", "otel_train")
 REFUSED = {
     "train.rank=1": ("too_far_ahead", "out of bounds: timestamp is too far in the future"),
@@ -71,13 +71,12 @@ class Gateway:
         in_wandb: list[int | None] = [row.values[STEP_KEY] for row in read_run(self.bridge, run_id)]
         return [value for series in samples.values() for _, value in series], in_wandb
 
-    def send(self, request: ExportMetricsServiceRequest) -> None:
+    def send(self, request: bytes) -> None:
         """Send it a request."""
         trusted = grpc.ssl_channel_credentials(self.authority.read_bytes())
         with grpc.secure_channel(self.address, trusted) as channel:
-            metadata = [("authorization", f"Bearer {self.token.read_text()}")]
-            stub = MetricsServiceStub(channel)  # type: ignore[no-untyped-call]
-            stub.Export(request, metadata=metadata, timeout=10)
+            metadata = (("authorization", f"Bearer {self.token.read_text()}"),)
+            channel.unary_unary(EXPORT, bytes, bytes)(request, metadata=metadata, timeout=10)
 
 
 @pytest.fixture(scope="module")
@@ -211,7 +210,7 @@ def test_bad_points_cost_only_themselves(gateway: Gateway, tmp_path: Path) -> No
     begin = now - 2 * len(STEPS) * 10**9
     first, together = ExportMetricsServiceRequest(), ExportMetricsServiceRequest()
     gauge(first, "duplicate", begin, 1.0)
-    gateway.send(first)
+    gateway.send(first.SerializeToString())
     wait_until(lambda: bool(gateway.prometheus.samples('foreign{job="duplicate"}')), 30, "the first of two values")
     for rank, clock in enumerate((0, HOUR, -3 * HOUR, -48 * HOUR, 0)):
         Rank(tmp_path, rank, first_time=begin + clock).record(*STEPS, kind=Kind.BOTH)
@@ -228,7 +227,7 @@ def test_bad_points_cost_only_themselves(gateway: Gateway, tmp_path: Path) -> No
     delta = metrics_of(together, "delta").add(name="foreign.delta").sum
     delta.aggregation_temporality, delta.is_monotonic = AggregationTemporality.AGGREGATION_TEMPORALITY_DELTA, True
     delta.data_points.add(time_unix_nano=now, as_int=1)
-    gateway.send(together)
+    gateway.send(together.SerializeToString())
 
     def stored(selector: str, label: str) -> dict[str, list[float]]:
         samples = gateway.prometheus.samples(selector, window="72h")
@@ -255,3 +254,29 @@ def test_bad_points_cost_only_themselves(gateway: Gateway, tmp_path: Path) -> No
         label = f'{key.replace(".", "_")}="{name}"'
         assert [series for series in counted if label in series and f'reason="{reason}"' in series], sender
     assert 'train_rank="0"' not in "".join(counted)
+
+
+def test_bad_job_costs_its_own_rows_in_wandb(gateway: Gateway) -> None:
+    """Beside text that is not UTF-8, an attempt beyond an integer and 9 MiB, others' steps in one request have rows."""
+    now = time.time_ns()
+    together = ExportMetricsServiceRequest()
+
+    def job(run_id: str, attempt: str = "1", **attributes: str) -> Any:
+        metrics = metrics_of(together, run_id)
+        resource = together.resource_metrics[-1].resource.attributes
+        for key, text in {"run.id": run_id, "attempt": attempt, **attributes}.items():
+            resource.add(key=f"train.{key}").value.string_value = text
+        for name in (rows.STEP.name, cluster_name(LOSS.name)):
+            metrics.add(name=name).gauge.data_points.add(time_unix_nano=now, as_int=1)
+
+    job("before")
+    job("attempt", "9" * 19)
+    for _ in range(9):
+        job("large", note="x" * 2**20)
+    job("text", note="QQ")
+    job("lone", rank="3", world_size="1")
+    job("other", rank="3", world_size="4")
+    job("after", rank="0", world_size="4")
+    gateway.send(together.SerializeToString().replace(b"QQ", b"\xff\xff"))
+    wandb = {"before": [1], "attempt": [], "text": [], "lone": [1], "other": [], "after": [1]}
+    wait_until(lambda: {run: gateway.steps(run)[1] for run in wandb} == wandb, 60, "rows", log=gateway.log)
