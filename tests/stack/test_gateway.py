@@ -256,7 +256,7 @@ def test_bad_points_cost_only_themselves(gateway: Gateway, tmp_path: Path) -> No
     assert 'train_rank="0"' not in "".join(counted)
 
 
-def test_bad_job_costs_its_own_rows_in_wandb(gateway: Gateway) -> None:
+def test_bad_job_costs_its_own_rows(gateway: Gateway) -> None:
     """Beside text that is not UTF-8, an attempt beyond an integer and 9 MiB, others' steps in one request have rows."""
     now = time.time_ns()
     together = ExportMetricsServiceRequest()
