@@ -10,6 +10,8 @@ import os
 from importlib import import_module
 from typing import TYPE_CHECKING, Any
 
+from otel_train.import_errors import naming_extra
+
 if TYPE_CHECKING:
     from otel_train.catalogue import Metric, Phase, Reduction
     from otel_train.exceptions import ConfigurationError, OtelTrainError
@@ -97,15 +99,8 @@ __all__ = [
 
 def __getattr__(name: str) -> Any:
     if name in _HOMES:
-        try:
+        with naming_extra(f"{__name__}.{name}"):
             value = getattr(import_module(_HOMES[name]), name)
-        except ModuleNotFoundError as error:
-            if error.name != "torch":
-                raise
-            from otel_train.extras import install_command  # noqa: PLC0415  # only a failure needs it
-
-            message = f"otel_train.{name} needs torch, which is not installed: {install_command('train')}"
-            raise ModuleNotFoundError(message, name="torch") from error
         globals()[name] = value
         return value
     raise AttributeError(f"module 'otel_train' has no attribute {name!r}")

@@ -6,6 +6,8 @@ from collections.abc import Callable, Mapping
 from importlib import import_module
 from typing import Any
 
+from otel_train.import_errors import naming_extra
+
 
 def lazy_names(
     package: dict[str, Any], modules: Mapping[str, str]
@@ -22,7 +24,8 @@ def lazy_names(
     def resolve(name: str) -> Any:
         if name not in homes:
             raise AttributeError(f"module {own!r} has no attribute {name!r}")
-        value = package[name] = getattr(import_module(homes[name]), name)
+        with naming_extra(f"{own}.{name}"):
+            value = package[name] = getattr(import_module(homes[name]), name)
         return value
 
     return resolve, lambda: sorted({*package, *homes} - {lazy_names.__name__, "TYPE_CHECKING"})

@@ -48,11 +48,26 @@ def test_missing_package_names_extra(call: str, extras: str, tmp_path: Path) -> 
     assert (run.returncode, f"[{extras}]'" in line, "pip install" in line) == (2, True, True)
 
 
-def test_missing_torch_names_extra() -> None:
-    """A training process without torch gets the command that installs it."""
-    script = BLOCKED.format(blocked={"torch"}) + "import otel_train\notel_train.init()"
+@pytest.mark.parametrize(
+    ("statement", "message", "extra"),
+    [
+        ("import otel_train; otel_train.init()", "otel_train.init needs torch", "train"),
+        ("from otel_train import MixingMeter", "otel_train.MixingMeter needs torch", "train"),
+        ("import otel_train.mixing", "otel_train.mixing needs torch", "train"),
+        ("import otel_train.ledger.state_ledger", "otel_train.ledger needs torch", "train"),
+        ("from otel_train.step import init", "otel_train.step.init needs torch", "train"),
+        ("from otel_train.integrations import webdataset", "otel_train.integrations needs torch", "train"),
+        ("import otel_train.integrations.transformers", "otel_train.integrations needs torch", "train"),
+        ("from otel_train.bridge import Bridge", "otel_train.bridge.Bridge needs grpc_health", "bridge"),
+        ("import otel_train.render", "otel_train.render needs yaml", "render"),
+    ],
+)
+def test_import_names_extra(statement: str, message: str, extra: str) -> None:
+    """A program that lacks a package gets the command that installs it, whatever of ours it imports."""
+    script = BLOCKED.format(blocked={"torch", "grpc_health", "yaml", "grafana_foundation_sdk"}) + statement
     run = subprocess.run([sys.executable, "-c", script], capture_output=True, text=True, check=False)
-    assert "otel_train.init needs torch" in run.stderr.splitlines()[-1]
+    line = run.stderr.splitlines()[-1]
+    assert (message in line, f"[{extra}]'" in line) == (True, True), line
 
 
 @pytest.mark.parametrize(

@@ -141,14 +141,14 @@ def test_help_loads_commands_only(tmp_path: Path) -> None:
     libraries = "asyncio email grpc http importlib.metadata opentelemetry pyarrow rich sqlite3 textual torch wandb"
     assert {*libraries.split()} & {*loaded} == set()
     assert {name.partition(".")[0] for name in ours_of(loaded)} == {
-        "cli", "exceptions", "extras", "number_text", "output", "paths", "printable",
+        "cli", "exceptions", "extras", "import_errors", "number_text", "output", "paths", "printable",
     }  # fmt: skip
 
 
 def test_import_loads_names_only(tmp_path: Path) -> None:
     """Having `otel_train.init` costs a DataLoader's worker next to nothing: what is called loads what it needs."""
     loaded = run_python(LOADED, tmp_path, str(tmp_path / "rings"), "init")
-    assert ours_of(loaded) == {"exceptions", "lazy_names", "paths", "step", "step.session", "untraced"}
+    assert ours_of(loaded) == {"exceptions", "import_errors", "lazy_names", "paths", "step", "step.session", "untraced"}
 
 
 def test_disabled_session_loads_no_recording(tmp_path: Path) -> None:

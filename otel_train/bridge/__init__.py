@@ -11,6 +11,8 @@ from __future__ import annotations
 from importlib import import_module
 from typing import TYPE_CHECKING, Any
 
+from otel_train.import_errors import naming_extra
+
 if TYPE_CHECKING:
     from otel_train.bridge.bridge_service import Bridge, BridgeConfig, run_bridge
     from otel_train.bridge.errors import BridgeError, WandbFileError
@@ -56,7 +58,8 @@ __all__ = [
 
 def __getattr__(name: str) -> Any:
     if name in _HOMES:
-        value = getattr(import_module(f"{__name__}.{_HOMES[name]}"), name)
+        with naming_extra(f"{__name__}.{name}"):
+            value = getattr(import_module(f"{__name__}.{_HOMES[name]}"), name)
         globals()[name] = value
         return value
     raise AttributeError(f"module {__name__!r} has no attribute {name!r}")

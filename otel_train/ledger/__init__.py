@@ -4,10 +4,13 @@
 `cache_interval`: all of `catalogue.ledger_rows` comes from `CacheInterval.drain`.
 """
 
-from otel_train.event_sink import EventSink
-from otel_train.ledger.cache_meter import LedgerMeter
-from otel_train.ledger.shard import Fetched
-from otel_train.ledger.state_ledger import StateLedger
-from otel_train.stable_hash import stable_hash
+from otel_train.import_errors import naming_extra
+
+with naming_extra(__name__):
+    from otel_train.event_sink import EventSink
+    from otel_train.ledger.cache_meter import LedgerMeter
+    from otel_train.ledger.shard import Fetched
+    from otel_train.ledger.state_ledger import StateLedger
+    from otel_train.stable_hash import stable_hash
 
 __all__ = ["EventSink", "Fetched", "LedgerMeter", "StateLedger", "stable_hash"]

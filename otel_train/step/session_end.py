@@ -17,6 +17,17 @@ if TYPE_CHECKING:
 
 logger = logging.getLogger(__name__)
 
+CLOSED = (
+    "telemetry: %s came after close(), and nothing is recorded any more; begin another session with otel_train.init()"
+)
+"""Message about a call after the end."""
+FORKED = (
+    "telemetry: %s in a process that was forked after otel_train.init(), and nothing of it is recorded; call "
+    "otel_train.init() in the function that the launcher runs in each process"
+)
+"""Message about a call in a forked child."""
+UNMADE = "telemetry: values that came before the first step are lost: it never came"
+"""Message at the end of a session without a step."""
 _AS_EVER = 0.05
 """Seconds for which a moment is looked for, after a signal, in which no step is being made."""
 

@@ -20,11 +20,12 @@ from otel_train.step.clock import StepClock
 from otel_train.step.core_steps import CoreSteps
 from otel_train.step.declarations import Scalar, declared_metrics
 from otel_train.step.early_scalars import EarlyScalars
+from otel_train.step.end_after_call import EndAfterCall
 from otel_train.step.options import SessionOptions
 from otel_train.step.per_row import RowBinding
 from otel_train.step.process_end import ProcessEnd
 from otel_train.step.rank_group import RankGroup
-from otel_train.step.session_end import SessionEnd, await_sidecar
+from otel_train.step.session_end import CLOSED, FORKED, UNMADE, SessionEnd, await_sidecar
 from otel_train.step.signal_watch import WATCH
 from otel_train.step.source_protocols import Source, clock_of
 from otel_train.step.step_number import LARGEST_STEP, text_of
@@ -39,13 +40,6 @@ if TYPE_CHECKING:  # what only a session that records needs is loaded by `init`
 logger = logging.getLogger(__name__)
 
 T = TypeVar("T")
-_CLOSED = (
-    "telemetry: %s came after close(), and nothing is recorded any more; begin another session with otel_train.init()"
-)
-_FORKED = (
-    "telemetry: %s in a process that was forked after otel_train.init(), and nothing of it is recorded; call "
-    "otel_train.init() in the function that the launcher runs in each process"
-)
 
 
 @untraced
@@ -103,9 +97,9 @@ class Telemetry:
         self._admission = Admission(self._early, self._rows, self._warnings)
         # A ledger that drops what sits unused goes by steps: training must not change when telemetry is off.
         self._clocked = [end_step for source in sources if (end_step := clock_of(source)) is not None]
-        at_end = partial(self._end, End.PROCESS)
         self._session_end = SessionEnd(self._clock, self.options.close_timeout)
-        hooks = at_end, self._leave_forked_child, self._end_by_signal
+        self._after_call = EndAfterCall(self._steps, self.options.close_timeout)
+        hooks = partial(self._end, End.PROCESS), self._leave_forked_child, self._end_by_signal
         self._process_end = ProcessEnd(*hooks) if self._enabled else None
 
     # -- the training loop ---------------------------------------------------------------------------------------
@@ -291,7 +285,7 @@ class Telemetry:
     def _settle(self) -> None:
         """Have the core make the steps from now on; it calls `step` for those that are not like most."""
         own = type(self).step is Telemetry._own_step and "step" not in vars(self)  # and nobody wraps it
-        if self._running is not None and own and not self._rows.needed:
+        if self._running is not None and own and self._enabled and not self._rows.needed:
             vars(self)["step"] = self._steps.hand_over(self._running, self._clock, self._own_step)
 
     def _let_go(self, off: str) -> None:
@@ -345,33 +339,39 @@ class Telemetry:
     def close(self) -> None:
         """End the session: wait for the reductions under way and then for the sidecar, `close_timeout` in all.
 
-        What the sidecar has not sent by then it sends when it can: it outlives this process. Safe to call twice.
+        What the sidecar has not sent by then it sends when it can: it outlives this process. Safe to call twice, and
+        from a signal's handler: where that interrupts a call of the session's, the session ends after that call.
         """
         self._end(End.CLOSED)
 
     def _leave_forked_child(self) -> None:
-        self._let_go(_FORKED)
+        self._let_go(FORKED)
 
     def _end(self, end: End) -> None:
-        if WATCH.await_end() or not self._enabled or self._process_end is None:
+        if WATCH.await_end() or self._process_end is None:
             return
-        self._let_go(_CLOSED)
+        if self._enabled:
+            self._let_go(CLOSED)
+            error = self._process_end.error(of_process=end is End.PROCESS)
+            self._after_call.end(self._finish, end, error, lambda: self._running)
+        else:
+            self._after_call.wait()
+
+    def _finish(self, end: End, error: str) -> None:
+        assert self._process_end is not None, "only an enabled session ends"
         try:
-            self._close(end, self._process_end.error(of_process=end is End.PROCESS))
-        except Exception as error:  # noqa: BLE001  # as in step
-            self._warnings.warn("close", "telemetry: the end is not recorded: %r", error)
+            if self._sidecar is not None:
+                self._sidecar.close()
+            if self._running is not None:
+                self._session_end.close(self._running, self._sidecar, end, error, delivers=self._delivers)
+            elif self._early:
+                self._warnings.warn("unmade", UNMADE)
+            if self._running is None:
+                self._group.destroy()
+        except Exception as failure:  # noqa: BLE001  # as in step
+            self._warnings.warn("close", "telemetry: the end is not recorded: %r", failure)
         finally:
             self._process_end.cancel()
-
-    def _close(self, end: End, error: str) -> None:
-        if self._sidecar is not None:
-            self._sidecar.close()
-        if self._running is not None:
-            self._session_end.close(self._running, self._sidecar, end, error, delivers=self._delivers)
-            return
-        if self._early:
-            self._warnings.warn("unmade", "telemetry: values that came before the first step are lost: it never came")
-        self._group.destroy()
 
     def _end_by_signal(self, name: str, deadline: float) -> None:
         """End the session from a thread of its own, quietly: the process ends then."""
@@ -382,7 +382,7 @@ class Telemetry:
             self._session_end.await_recorded(deadline)
             return
         try:
-            self._session_end.by_signal(running, name, deadline, lambda: self._let_go(_CLOSED.replace("close()", name)))
+            self._session_end.by_signal(running, name, deadline, lambda: self._let_go(CLOSED.replace("close()", name)))
         finally:
             WATCH.remove(self._end_by_signal)
 
