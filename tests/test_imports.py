@@ -141,7 +141,7 @@ def test_help_loads_commands_only(tmp_path: Path) -> None:
     libraries = "asyncio email grpc http importlib.metadata opentelemetry pyarrow rich sqlite3 textual torch wandb"
     assert {*libraries.split()} & {*loaded} == set()
     assert {name.partition(".")[0] for name in ours_of(loaded)} == {
-        "cli", "exceptions", "extras", "import_errors", "number_text", "output", "paths", "printable",
+        "cli", "exceptions", "extras", "import_errors", "number_text", "output", "paths", "printable", "variables",
     }  # fmt: skip
 
 

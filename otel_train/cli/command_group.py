@@ -17,6 +17,7 @@ from otel_train.exceptions import ConfigurationError, OtelTrainError
 from otel_train.extras import extra_of, install_command
 from otel_train.output import replace_unprintable
 from otel_train.printable import printable
+from otel_train.variables import warning_of_unknown
 
 NAME = "otel-train"
 
@@ -68,6 +69,12 @@ class Commands(Command, click.Group):
             reason = f"{error.filename}: {error.strerror}" if error.filename is not None else str(error)
             code = _fail(f"{reason}; see that the path is right, and that there is room and a right to use it", 1)
         sys.exit(code if isinstance(code, int) else 0)
+
+    def invoke(self, ctx: click.Context) -> Any:
+        """Run a command; a variable that nothing reads is told of before."""
+        if unknown := warning_of_unknown():
+            click.echo(f"{NAME}: {printable(unknown)}", err=True)
+        return super().invoke(ctx)
 
     def resolve_command(
         self, ctx: click.Context, args: list[str]

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import os
 import sys
+from contextlib import nullcontext
 from pathlib import Path
 from typing import TYPE_CHECKING, NoReturn
 
@@ -139,7 +140,8 @@ def _check_receiver(url: str, query: str, *, as_json: bool) -> NoReturn:
     from otel_train.probe.check_receiver import check_receiver  # noqa: PLC0415
     from otel_train.probe.print_check import check_json, print_check  # noqa: PLC0415
 
-    check = check_receiver(url, query)
+    with progress("asking the receiver"):
+        check = check_receiver(url, query)
     if as_json:
         click.echo(check_json(check))
     else:
@@ -211,8 +213,9 @@ def dump(
         all_attempts=all_attempts,
     )
     chosen = format_of(form, file)
-    content = Dump(find_job(directory), selection)
-    write_dump(content, chosen, file)
+    with progress("writing the records") if file is not None else nullcontext():  # rows on a terminal show it
+        content = Dump(find_job(directory), selection)
+        write_dump(content, chosen, file)
     for problem in content.damaged:
         click.echo(f"otel-train: left out: {problem}", err=True)
     if content.torn:

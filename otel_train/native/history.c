@@ -202,7 +202,7 @@ static bool take_item(Reading *reading, Span item)
         index = add_key(reading, key.at, (size_t)(key.end - key.at));
     if (index < 0)
         return false;
-    if (index < SPECIAL && !(is_number && fabs(value) <= EXACT))
+    if (index < SPECIAL && !(is_number && fabs(value) < EXACT)) /* 2^53 itself may be 2^53 + 1, rounded */
         return false;
     memcpy(cell(reading, index), is_number ? (const void *)&value : (const void *)&ABSENT_BITS, sizeof value);
     return true;

@@ -10,6 +10,7 @@ from dataclasses import dataclass, field
 from pathlib import Path
 
 from otel_train.exceptions import ConfigurationError, OtelTrainError, RingError
+from otel_train.how_far import tell
 from otel_train.read.dump_blocks import KINDS, Block, RingBlocks
 from otel_train.read.first_record import first_record
 from otel_train.read.row_texts import rfc3339
@@ -148,8 +149,10 @@ class Dump:
         after = None
         if self.selection.since_ns is not None:
             after = max(reader.progress.time_ns for reader in self._readers) - self.selection.since_ns
-        for reader in self._readers:
+        for number, reader in enumerate(self._readers):
+            tell("rings", number, len(self._readers))
             yield from self._blocks_of(reader, after)
+        tell("rings", 1, 1)
 
     def _blocks_of(self, reader: RingReader, after: int | None) -> Iterator[Block]:
         """Yield what the ring holds now, and nothing that a running job adds meanwhile."""

@@ -9,6 +9,7 @@ from dataclasses import dataclass, field
 from typing import NamedTuple
 
 from otel_train.catalogue import computations
+from otel_train.how_far import tell
 from otel_train.native import core
 from otel_train.read.column_values import series_values
 from otel_train.ring import Identity, Kind, Record, RingReader, Stamp
@@ -97,7 +98,9 @@ class RingBlocks:
 
     def between(self, begin: int, end: int) -> Iterator[Block]:
         """Yield the selected records with the sequence numbers [begin, end) that are whole."""
+        first = begin
         while begin < end:
+            tell("records of one", begin - first, end - first)
             stop = min(end, begin + RECORDS)
             block = self._block(begin, stop)
             if block is None:
@@ -106,6 +109,7 @@ class RingBlocks:
             if block.steps:
                 yield block
             begin = stop
+        tell("records of one", 1, 1)
 
     def _doubtful(self) -> int:
         """Return the sequence number of the first record that a running job is not about to write over."""

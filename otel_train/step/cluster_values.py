@@ -156,6 +156,7 @@ class ClusterValues:
 
     def _look(self) -> bool:
         """Record what has landed meanwhile; tell whether there is more to come."""
+        oldest = self._reducer.oldest
         try:
             if self._device is not None:  # a thread's first call would make a context on the node's first GPU
                 torch.cuda.set_device(self._device)
@@ -166,6 +167,9 @@ class ClusterValues:
             logger.debug("telemetry: looking for what has landed: %r", error)
         reducer = self._reducer
         if self._closed:
+            # This rank is a few reductions ahead of those that go on, and they wait for it when these have landed.
+            has_moved = self._reducer.oldest is not oldest
+            self._watcher.interval = _PAUSE if has_moved else min(2 * self._watcher.interval, INTERVAL)
             return not self._has_ended()
         return (self._writes and reducer.under_way) or reducer.lags
 

@@ -20,6 +20,7 @@ from otel_train.step.ray_train import ray_run_id
 from otel_train.step.resource import resource_attributes, valid_text
 from otel_train.step.scheduler import ScheduledJob, scheduled_job
 from otel_train.step.torchrun import Launch, launch_of
+from otel_train.variables import warning_of_unknown
 
 _RING = RingSize()
 _FILE_NAME, _OTHER_CHARACTERS = re.compile(r"[A-Za-z0-9_-]{1,64}"), re.compile(r"[^A-Za-z0-9_-]")
@@ -59,6 +60,8 @@ class Environment(NamedTuple):
     """Receiver that the sidecar sends to; read here too, since an error in its log would go unseen."""
     host: str = ""
     """The host's name."""
+    unknown: str = ""
+    """Message about variables with our prefix that nothing reads; empty where there are none."""
 
     @classmethod
     def read(cls, environ: Mapping[str, str] = os.environ) -> Environment:
@@ -92,6 +95,7 @@ class Environment(NamedTuple):
             external_sidecar=sidecar == "external",
             endpoint=Endpoint() if disabled else Endpoint.read(environ),
             host=host,
+            unknown=warning_of_unknown(environ),
         )
 
     def ring_directory(self, run_id: str) -> Path:

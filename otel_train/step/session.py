@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import logging
 from collections.abc import Sequence
 from functools import partial
 from importlib import import_module
@@ -19,6 +20,8 @@ if TYPE_CHECKING:
     from otel_train.step.rank_group import GroupLike
     from otel_train.step.source_protocols import Source
     from otel_train.step.telemetry import Telemetry
+
+logger = logging.getLogger(__name__)
 
 _OF_FIRST_STEP = ("otel_train.step.first_step", "otel_train.step.recording", "otel_train.step.reduction")
 """Modules that only a session that records needs."""
@@ -124,6 +127,8 @@ def init(
     facts = config_facts(config, warns=environment.rank == 0)
     if environment.disabled:
         return Telemetry(sources=sources, metrics=metrics, options=options)
+    if environment.unknown and environment.rank == 0:
+        logger.warning("telemetry: %s", environment.unknown)
     if process_group is not None and not group_exists():
         raise ConfigurationError("process_group was given, but torch.distributed is not initialised")
     # From here on the session records. All that it needs is loaded now: its first step is in the training loop.

@@ -17,11 +17,12 @@ class Watcher:
     Args:
         look: Called by the thread; tells whether it is to be called again.
         name: The thread's name.
-        interval: Seconds between two looks.
     """
 
-    def __init__(self, look: Callable[[], bool], name: str, interval: float = INTERVAL) -> None:
-        self._look, self._name, self._interval = look, name, interval
+    def __init__(self, look: Callable[[], bool], name: str) -> None:
+        self._look, self._name = look, name
+        self.interval = INTERVAL
+        """Seconds until the next look."""
         self._calls: SimpleQueue[None] = SimpleQueue()
         self._asleep = False
         self._stopped = False
@@ -38,7 +39,7 @@ class Watcher:
 
     def _run(self) -> None:
         while not self._stopped:
-            time.sleep(self._interval)
+            time.sleep(self.interval)
             if self._stopped or self._look():
                 continue
             self._asleep = True

@@ -5,6 +5,7 @@ from __future__ import annotations
 import math
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
+from itertools import pairwise
 from math import isnan
 
 from otel_train.catalogue import (
@@ -38,6 +39,8 @@ BAD = (RankStatus.DIED, RankStatus.FAILED)
 """States of a rank that has not ended well, the worse first."""
 OVER = (RankStatus.ENDED, *BAD)
 """States of a rank that is no longer live."""
+_CLOSE_APART = 0.002
+"""Seconds between two rows up to which they may have been written one after the other."""
 _WAITS = {_phase.name.lower() for _phase in (Phase.LEDGER, Phase.REDUCTION)}
 """Phases in which a rank waits for the others."""
 
@@ -233,11 +236,21 @@ def _state(ranks: Sequence[RankLine], step_seconds: float) -> tuple[str, bool]:
 
 
 def _rate(track: Track) -> float:
-    """Return steps in a second over the newest log steps."""
+    """Return steps in a second over the newest log steps.
+
+    Rows that were written at a rank's close, and not when their steps ended, are a millisecond apart: how long such
+    steps took is what the ranks have measured.
+    """
     steps, times = track.steps[-RATE_STEPS:], track.times_ns[-RATE_STEPS:]
     if len(steps) < 2 or times[-1] <= times[0]:
         return math.nan
-    return (steps[-1] - steps[0]) / ((times[-1] - times[0]) / 1e9)
+    durations = track.column(rows.STEP_DURATION.wandb_key)[-RATE_STEPS:]
+    seconds = (times[-1] - times[0]) / 1e9
+    for (before, after), (began, ended), took in zip(pairwise(steps), pairwise(times), durations[1:], strict=False):
+        apart, measured = (ended - began) / 1e9, (after - before) * took
+        if apart <= _CLOSE_APART < measured:
+            seconds += measured - apart
+    return (steps[-1] - steps[0]) / seconds
 
 
 def _metrics(cluster: Track, world_size: int, ranges: Ranges) -> tuple[MetricLine, ...]:

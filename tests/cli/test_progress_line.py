@@ -3,9 +3,15 @@
 from __future__ import annotations
 
 import io
+import os
+import pty
+import subprocess
+import sys
+from pathlib import Path
 
 from otel_train.cli.progress_line import progress
 from otel_train.how_far import tell
+from tests.support.job_rings import write_job
 from tests.support.waiting import wait_until
 
 
@@ -42,3 +48,21 @@ def test_pipe_gets_no_line() -> None:
     with progress("reading", pipe, 0.0):
         pass
     assert not pipe.getvalue()
+
+
+def test_dump_to_file_is_told(tmp_path: Path) -> None:
+    """`dump` says on a terminal that it writes a file; the file is a pipe here, on whose reader it waits."""
+    rings, pipe = tmp_path / "rings", tmp_path / "pipe"
+    rings.mkdir()
+    write_job(rings, 1, 3)
+    os.mkfifo(pipe)
+    terminal, end = pty.openpty()
+    command: list[str | Path] = [sys.executable, "-m", "otel_train", "dump", rings, "--format", "csv", "--out", pipe]
+    with subprocess.Popen(command, stderr=end) as dump:
+        shown = b""
+        while b"writing the records, 1 s" not in shown:
+            shown += os.read(terminal, 1000)
+        assert len(pipe.read_text().splitlines()) > 3
+        assert dump.wait(60) == 0
+    os.close(terminal)
+    os.close(end)

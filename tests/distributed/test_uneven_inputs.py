@@ -12,6 +12,7 @@ from torch.nn.parallel import DistributedDataParallel
 
 from otel_train.mixing import MixingMeter
 from otel_train.ring import Kind
+from otel_train.step.watcher import INTERVAL
 from tests.support.on_ranks import Job
 from tests.support.waiting import wait_until
 
@@ -179,3 +180,25 @@ def test_long_absence_keeps_steps(job: Job, alone: int) -> None:
     if job.rank == 0:
         assert len(rows) == alone + 100 or alone > 1000
         assert any("longer than the" in warning for warning in job.warnings) == (alone > 1000)
+
+
+@pytest.mark.ranks(2)
+def test_closed_rank_keeps_pace(job: Job) -> None:
+    """A rank that has closed looks often for what the others launch while they do, so that they don't wait for it."""
+    pauses = set()
+    with job.session(close_timeout=0.2) as telemetry:
+        telemetry.step(1, {"loss": 1.0})
+        if job.rank == 0:
+            telemetry.close()
+            assert telemetry._running is not None
+            watcher = telemetry._running.cluster._watcher
+            while not (job.folder / "done").exists():
+                pauses.add(watcher.interval)
+                time.sleep(0.0002)
+        else:
+            for step in range(2, 300):
+                telemetry.step(step, {"loss": 1.0})
+            (job.folder / "done").touch()
+    job.barrier()
+    if job.rank == 0:
+        assert min(pauses) < INTERVAL

@@ -56,10 +56,10 @@ NONE = (
 """What is no number of JSON, and texts that are left to the twin."""
 
 
-def taken(text: str) -> tuple[bool, float]:
-    """Return whether the core read a row with a value, and that value."""
+def taken(text: str, **heads: str) -> tuple[bool, float]:
+    """Return whether the core read a row with a value, and that value; `heads` are numbers that the row is told by."""
     record = import_module("wandb.proto.wandb_internal_pb2").Record()
-    texts: dict[str, Any] = {"_step": "0", rows.STEP.wandb_key: "3", "a.b": text}
+    texts: dict[str, Any] = {"_step": "0", rows.STEP.wandb_key: "3", "a.b": text, **heads}
     for key, value in texts.items():
         record.history.item.add(nested_key=key.split("."), value_json=value)
     spool = RowSpool()
@@ -99,3 +99,10 @@ def test_no_number_has_none(text: str) -> None:
     is_taken, value = taken(text)
     assert is_taken
     assert math.isnan(value)
+
+
+@pytest.mark.parametrize("key", ["_step", rows.STEP.wandb_key])
+def test_inexact_step_is_left(key: str) -> None:
+    """A step that a float64 can't hold, which its neighbour would be taken for, is left to the twin, who can."""
+    assert taken("1", **{key: str(2**53 - 1)})[0]
+    assert not taken("1", **{key: str(2**53 + 1)})[0]

@@ -170,6 +170,15 @@ def test_snapshot_sums_up_rings(starved: Snapshot) -> None:
     assert (line.curve, line.judged, line.healthy) == (tuple(map(float, range(1, STEPS + 1))), STEPS, False)
 
 
+def test_rate_survives_close() -> None:
+    """Steps whose rows were written at a rank's close, a millisecond apart, count with the time that they took."""
+    history, written = History("nowhere", "run"), NOW
+    for step in range(1, 25):
+        written += SECOND // 2 if step < 20 else SECOND // 1000
+        history.cluster.add(step, written, {rows.STEP_DURATION.wandb_key: 0.5})
+    assert take_snapshot(history, [], written).rate == pytest.approx(2.0)
+
+
 @pytest.mark.parametrize(("width", "shown"), [(200, True), (100, True), (80, False), (60, True), (40, False)])
 def test_shares_have_their_loss(starved: Snapshot, width: int, shown: bool) -> None:
     """A loss that the job gives by source stands beside the shares where there is room; "-" where a source has none."""
