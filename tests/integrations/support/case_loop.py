@@ -16,6 +16,7 @@ from pathlib import Path
 from typing import Any, NamedTuple
 
 import torch.distributed as dist
+from torch.utils.data.dataloader import _MultiProcessingDataLoaderIter
 
 import otel_train
 from tests.integrations.support.terminated import call_in_fork
@@ -127,9 +128,17 @@ def run_case(begin: Begin, case: Case, folder: Path, steps: int = STEPS) -> None
                 telemetry.step(step)
             state = {"loader": loading.save(), "meter": loading.meter.state_dict()}
             batches.close()
+        end_workers()
         del loading, batches, session, telemetry
-        gc.collect()  # ends the workers, and leaves no process group to those of the next part
+        gc.collect()  # leaves no process group to the workers of the next part
     write_consumed(folder, consumed)
+
+
+def end_workers() -> None:
+    """End the workers of each DataLoader; those of one that is garbage get no word, and are waited for 5 s each."""
+    for loading in gc.get_objects():
+        if type(loading) is _MultiProcessingDataLoaderIter:
+            loading._shutdown_workers()
 
 
 def write_consumed(folder: Path, consumed: Sequence[Sequence[Row]]) -> None:
