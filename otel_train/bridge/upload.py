@@ -24,13 +24,17 @@ from otel_train.bridge.run_end import NO_END, RESERVED, RunEnd
 from otel_train.bridge.wandb_environment import neutral
 from otel_train.bridge.wandb_file import SUFFIX, WANDB_FOLDER, HistoryRow, TransactionLog, history_row
 from otel_train.bridge.wandb_processes import is_written
-from otel_train.bridge.wandb_runs import OnlineRun
+from otel_train.bridge.wandb_runs import LastRow, OnlineRun, last_row
 from otel_train.paths import absolute
 
 SYNCED_SUFFIX = ".synced"
 """Suffix that wandb appends to the name of a file to mark it as uploaded."""
 UPLOADED = b"by otel-train sync\n"
 """Content of such a mark that is made here. One of `wandb sync`, which is empty, may stand at a file that went on."""
+BEGUN = b"begun by otel-train sync\n"
+"""Content of the mark of a file while it is uploaded, and where that was interrupted."""
+SAME_SECONDS = 0.0004
+"""Two rows of a run are farther apart."""
 UPLOAD_LOCK_FILE = "sync.lock"
 """File of the state directory that is locked while its files are uploaded."""
 FINISH_SECONDS = 600.0
@@ -66,10 +70,9 @@ def _marker(path: Path) -> Path:
     return path.with_name(path.name + SYNCED_SUFFIX)
 
 
-def _is_uploaded(path: Path) -> bool:
-    """Tell whether a file was uploaded here."""
+def _marker_content(path: Path) -> bytes:
     marker = _marker(path)
-    return marker.exists() and marker.read_bytes() == UPLOADED
+    return marker.read_bytes() if marker.exists() else b""
 
 
 def read_segment(path: Path) -> Segment | None:
@@ -129,7 +132,7 @@ def closed_segments(state_dir: Path) -> tuple[dict[str, list[Segment]], int]:
     segments = [
         segment
         for path in sorted(folder.glob(f"offline-run-*/run-*{SUFFIX}"))
-        if not _is_uploaded(path)
+        if _marker_content(path) != UPLOADED
         if (segment := read_segment(path)) is not None
     ]
     newest: dict[str, int] = {}
@@ -238,6 +241,7 @@ def _upload_run(segments: list[Segment], project: str, rows: list[HistoryRow]) -
         folder = Path(name)
         (folder / WANDB_FOLDER).mkdir()
         segment = segments[0]
+        last = last_row(project or segment.project, segment.run_id)
         run = OnlineRun(
             segment.name or segment.run_id,
             folder,
@@ -254,10 +258,17 @@ def _upload_run(segments: list[Segment], project: str, rows: list[HistoryRow]) -
                 f"the server has later rows of run {segments[0].run_id} and lacks {run.missing} before them, which "
                 f"only wandb itself can add: upload the files once with: wandb sync {files}"
             )
+        try:
+            fresh, is_appended = _fresh_rows(run.starting_ordinal, last, segments, rows)
+        except _UntakenRunError:
+            run.finish()
+            raise
         run.describe({key: value for segment in segments for key, value in segment.config.items()}, {})
-        fresh = [row for row in rows if row.ordinal >= begin]
-        for row in fresh:
-            run.write(SealedRow(row.ordinal, round(row.timestamp * 1e9), row.values))
+        for segment in segments:
+            segment.marker.write_bytes(BEGUN)
+        for index, row in enumerate(fresh):
+            ordinal = begin + index if is_appended else row.ordinal
+            run.write(SealedRow(ordinal, round(row.timestamp * 1e9), row.values))
         taken = [*run.finish(segments[-1].end)]
         deadline = time.monotonic() + CONFIRM_SECONDS
         while len(taken) < len(fresh) and time.monotonic() < deadline:
@@ -268,3 +279,34 @@ def _upload_run(segments: list[Segment], project: str, rows: list[HistoryRow]) -
                 f"the server has {len(taken)} of {len(fresh)} new rows of run {segment.run_id}; run sync again"
             )
     return len(fresh)
+
+
+def _fresh_rows(
+    begin: int, last: LastRow | None, segments: list[Segment], rows: list[HistoryRow]
+) -> tuple[list[HistoryRow], bool]:
+    """Return the rows that the server lacks, and whether they get ordinals of their own, after those that it has.
+
+    Its rows are not always of this folder: another attempt may have had another bridge, whose ordinals begin at 0 too.
+    Which they are tells the time of the last one.
+
+    Raises:
+        _UntakenRunError: That does not tell how many of this folder's rows the server has.
+    """
+    if last is None and begin > 0:
+        raise _UntakenRunError(f"the server does not tell what it has of run {segments[0].run_id}; run sync again")
+    if last is None or last.timestamp is None or not rows or rows[0].ordinal >= begin:
+        return [row for row in rows if row.ordinal >= begin], False
+    path = segments[0].path
+    files = sorted(path.parent.parent.glob(f"offline-run-*/{path.name}"))  # those that are uploaded too
+    ours = (row for file in files if (segment := read_segment(file)) is not None for row in segment.rows)
+    same = {row.ordinal for row in ours if abs(row.timestamp - last.timestamp) < SAME_SECONDS}
+    there = begin - 1 if last.ordinal is None else last.ordinal
+    if there in same:
+        return [row for row in rows if row.ordinal >= begin], False
+    if (last.ordinal is None or not same) and any(_marker_content(segment.path) == BEGUN for segment in segments):
+        raise _UntakenRunError(
+            f"an earlier sync of run {segments[0].run_id} was interrupted, and the server has rows from elsewhere; "
+            f"look how far it is there: to upload all rows of this folder, delete {segments[0].marker}"
+        )
+    since = begin - there + max(same) if same else 0
+    return [row for row in rows if row.ordinal >= since], True

@@ -8,7 +8,7 @@ import time
 from collections.abc import Iterable, Iterator
 from concurrent.futures import Future, ThreadPoolExecutor
 from pathlib import Path
-from typing import TYPE_CHECKING, Any, Literal
+from typing import TYPE_CHECKING, Any, Literal, NamedTuple
 
 from otel_train.bridge.errors import BridgeError, WandbFileError, WandbKeyError
 from otel_train.bridge.run_end import NO_END, RunEnd
@@ -177,6 +177,35 @@ def stored(state_dir: Path, run_id: str, since: int) -> Iterator[int]:
                 log.sync()
         except WandbFileError as error:
             logger.warning("%s", error)
+
+
+class LastRow(NamedTuple):
+    """The last row of a run that its server has in the run's summary, as far as it tells."""
+
+    ordinal: int | None
+    """wandb's `_step`; an open that wrote nothing has taken it away."""
+    timestamp: float | None
+    """wandb's `_timestamp`."""
+
+
+def last_row(project: str, wandb_id: str) -> LastRow | None:
+    """Ask the server for the last row of a run that is not open; None where it has no such run, or does not say.
+
+    Raises:
+        WandbKeyError: The server refuses the key, or there is none.
+        BridgeError: The server does not answer.
+    """
+    import wandb  # noqa: PLC0415  # as above
+
+    api = _api()
+    try:
+        summary = api.run(f"{project}/{wandb_id}").summary_metrics
+    except (ValueError, wandb.errors.CommError):
+        return None
+    ordinal, timestamp = summary.get("_step"), summary.get("_timestamp")
+    return LastRow(
+        ordinal if isinstance(ordinal, int) else None, timestamp if isinstance(timestamp, int | float) else None
+    )
 
 
 def _api() -> Any:

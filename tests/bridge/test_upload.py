@@ -13,7 +13,7 @@ import pytest
 
 from otel_train.bridge import wandb_files
 from otel_train.bridge.safe_names import safe_id
-from otel_train.bridge.upload import UPLOAD_LOCK_FILE, UPLOADED, closed_segments
+from otel_train.bridge.upload import BEGUN, UPLOAD_LOCK_FILE, UPLOADED, closed_segments
 from otel_train.bridge.wandb_rows import STEP_KEY
 from tests.support.bridge_processes import BridgeProcess
 from tests.support.commands import run_otel_train
@@ -60,6 +60,38 @@ def test_interrupted_upload_goes_on(server: FakeWandb, start: Any) -> None:
     file.with_name(f"{file.name}.synced").unlink()
     assert "0 of them new" in run_otel_train("sync", bridge.state, **server.environment).stdout
     assert server.steps(safe_id(run_id)) == [1, 2]
+
+
+def test_several_folders_have_one_run(server: FakeWandb, tmp_path: Path) -> None:
+    """A run whose attempts had a bridge each is uploaded from each folder, in any order, without loss or repetition."""
+    states = []
+    for attempt in (1, 2):
+        folder = tmp_path / f"{attempt}"
+        folder.mkdir()
+        with BridgeProcess(folder) as bridge:
+            for step in (2 * attempt - 1, 2 * attempt):
+                bridge.send(step_request(step, attempt=attempt))
+            bridge.wait(2)
+            assert bridge.stop() == 0
+        states.append(bridge.state)
+    first, second = states
+    for state, steps in ((second, [3, 4]), (first, [3, 4, 1, 2]), (second, [3, 4, 1, 2]), (first, [3, 4, 1, 2])):
+        assert run_otel_train("sync", state, **server.environment).returncode == 0
+        assert server.steps("run") == steps
+    bridge.start()
+    bridge.send(step_request(5, attempt=2))
+    bridge.wait(3)
+    assert bridge.stop() == 0
+    (file,) = wandb_files(first, "run")
+    file.with_name(f"{file.name}.synced").unlink()
+    for state in (first, second):  # of the first one all is there, though nothing marks it
+        assert run_otel_train("sync", state, **server.environment).returncode == 0
+    assert server.steps("run") == [3, 4, 1, 2, 5]
+    assert [row["_step"] for row in server.history("run")] == [0, 1, 2, 3, 4]
+    file.with_name(f"{file.name}.synced").write_bytes(BEGUN)
+    unclear = run_otel_train("sync", first, **server.environment)
+    assert (unclear.returncode, server.steps("run")) == (1, [3, 4, 1, 2, 5])
+    assert "was interrupted" in unclear.stderr
 
 
 def test_second_upload_is_refused(server: FakeWandb, start: Any) -> None:

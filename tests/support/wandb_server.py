@@ -266,7 +266,7 @@ class FakeWandb:
             "project": {"id": "P", "name": run.project, "entity": {"id": "E", "name": ENTITY}},
             "config": run.config,
             "wandbConfig": json.dumps({"t": {}}),  # says that the run has begun
-            "summaryMetrics": "{}",
+            "summaryMetrics": json.dumps(run.summary),
             "historyLineCount": len(run.lines),
             "historyTail": json.dumps(run.last_lines()),
             "historyKeys": {"lastStep": run.last_step(), "keys": {}, "sets": []},
