@@ -292,17 +292,18 @@ def _fresh_rows(
     Raises:
         _UntakenRunError: That does not tell how many of this folder's rows the server has.
     """
+    lacking = [row for row in rows if row.ordinal >= begin]
     if last is None and begin > 0:
         raise _UntakenRunError(f"the server does not tell what it has of run {segments[0].run_id}; run sync again")
     if last is None or last.timestamp is None or not rows or rows[0].ordinal >= begin:
-        return [row for row in rows if row.ordinal >= begin], False
+        return lacking, False
     path = segments[0].path
     files = sorted(path.parent.parent.glob(f"offline-run-*/{path.name}"))  # those that are uploaded too
     ours = (row for file in files if (segment := read_segment(file)) is not None for row in segment.rows)
     same = {row.ordinal for row in ours if abs(row.timestamp - last.timestamp) < SAME_SECONDS}
     there = begin - 1 if last.ordinal is None else last.ordinal
     if there in same:
-        return [row for row in rows if row.ordinal >= begin], False
+        return lacking, False
     if (last.ordinal is None or not same) and any(_marker_content(segment.path) == BEGUN for segment in segments):
         raise _UntakenRunError(
             f"an earlier sync of run {segments[0].run_id} was interrupted, and the server has rows from elsewhere; "
