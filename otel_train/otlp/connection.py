@@ -121,9 +121,10 @@ class _HttpConnection:
             try:
                 answer = self._post(body, timeout)
             except ConnectionError:
-                if time.monotonic() >= deadline:
+                left = deadline - time.monotonic()
+                if left <= 0:
                     raise
-                answer = self._post(body, timeout)  # a server closes connections that were idle for a while
+                answer = self._post(body, left)  # a server closes connections that were idle for a while
         except Exception as error:  # noqa: BLE001  # of requests, urllib3, http.client, ssl and the network
             answer = of_failure(error)
         finally:

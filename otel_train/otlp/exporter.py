@@ -35,7 +35,8 @@ class Exporter:
 
         Args:
             body: An OTLP message's bytes.
-            longest: Seconds that it takes at most, where the endpoint's timeout is longer.
+            longest: Seconds that it takes at most, a second try without compression included; a request takes no longer
+                than the endpoint's timeout.
         """
         began, timeout = time.monotonic(), min(self.endpoint.timeout, longest)
         answer = self._connection.send(body, timeout)
@@ -44,9 +45,12 @@ class Exporter:
         suspect = self._may_lack and answer.verdict is Verdict.DATA
         if answer.verdict is not Verdict.COMPRESSION and not suspect:
             return answer if answer is TAKEN else replace(answer, seconds=time.monotonic() - began)
+        left = longest - (time.monotonic() - began)
+        if left <= 0:
+            return answer
         plain = self.endpoint._replace(compression="none")
         connection = connect(plain)
-        second = connection.send(body, timeout)
+        second = connection.send(body, min(plain.timeout, left))
         if second.verdict is Verdict.WAIT or (suspect and not second.taken):
             # It was not the compression: the receiver has no such service, went away, or refuses the data.
             connection.close()

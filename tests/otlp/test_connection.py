@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import contextlib
 import gzip
+import re
 import socket
 import threading
 import time
@@ -250,6 +251,23 @@ def test_unread_encoding_falls_back_to_plain(
         verdicts = [sending.send(body).verdict for body in (b"other", plain, plain, b"other")]
     assert verdicts == [Verdict.DATA, Verdict.TAKEN, Verdict.TAKEN, Verdict.DATA]
     assert [record.getMessage().count("does not take deflate") for record in caplog.records] == [1]
+
+
+def test_second_try_has_time_left(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Both tries together have the time that a request may take: the plain one has what the compressed one left."""
+
+    def respond(body: bytes) -> Response:
+        time.sleep(0.3)
+        bodies.append(body)
+        return Response(415, endless=len(bodies) > 1)
+
+    bodies: list[bytes] = []
+    with http_server(respond) as server:
+        sending = exporter(monkeypatch, f"http://127.0.0.1:{server.server_port}", "http/protobuf", COMPRESSION="gzip")
+        answer = sending.send(b"", longest=1.0)
+    assert (len(bodies), answer.verdict) == (2, Verdict.WAIT)
+    bound = re.search(r"not ended its answer in ([0-9.e-]+) s", answer.text)
+    assert bound and float(bound[1]) <= 0.7
 
 
 @pytest.mark.parametrize(
