@@ -23,14 +23,15 @@ PROMOTED = tuple(
 @contextmanager
 def running_thanos(folder: Path, *flags: str) -> Iterator[Store]:
     """Run both, their data and logs in a folder, until the end of the block."""
-    series, takes, ready, asked, unused = (f"127.0.0.1:{free_port()}" for _ in range(5))
+    series, takes, ready, asked, *unused = (f"127.0.0.1:{free_port()}" for _ in range(6))
     receive = [
         *(str(programs.thanos()), "receive", f"--tsdb.path={folder}/data", '--label=store="test"', "--log.level=warn"),
-        *(f"--grpc-address={series}", f"--http-address={ready}", f"--remote-write.address={takes}", *flags),
+        *(f"--grpc-address={series}", f"--http-address={ready}", f"--remote-write.address={takes}"),
+        *(f"--receive.capnproto-address={unused[0]}", *flags),
     ]
     query = [
         *(str(programs.thanos()), "query", f"--endpoint={series}", "--log.level=warn"),
-        *(f"--http-address={asked}", f"--grpc-address={unused}"),
+        *(f"--http-address={asked}", f"--grpc-address={unused[1]}"),
     ]
     environment, querier = clean_environment(), Prometheus(f"http://{asked}")
     with running_process(receive, folder / "receive.log", environment):
