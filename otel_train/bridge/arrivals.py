@@ -3,14 +3,16 @@
 from __future__ import annotations
 
 import json
-import sqlite3
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Collection, Iterable, Sequence
 from dataclasses import dataclass
 
 from otel_train.bridge.decode import Kind, Point, StepId
+from otel_train.bridge.inbox_store import Store
+from otel_train.bridge.past_steps import PastSteps
 from otel_train.bridge.repeated_steps import Repeats
 from otel_train.bridge.row_order import Pending
 from otel_train.bridge.series_keys import SeriesKeys
+from otel_train.bridge.split_collections import SplitCollections
 from otel_train.bridge.wandb_rows import Arrived
 from otel_train.catalogue import cluster_name, rows
 
@@ -82,14 +84,16 @@ class Arrivals:
     """Adds points, within the transactions of its inbox.
 
     Args:
-        connection: The inbox's.
+        store: The inbox's database.
+        past_steps: The times of which nothing more is taken.
         max_series: The number of series that a run may have.
     """
 
-    def __init__(self, connection: sqlite3.Connection, max_series: int) -> None:
-        self._connection = connection
-        self._keys = SeriesKeys(connection, max_series)
+    def __init__(self, store: Store, past_steps: PastSteps, max_series: int) -> None:
+        self._connection = store.connection
+        self._keys = SeriesKeys(store.connection, max_series)
         self._repeats = Repeats()
+        self._split = SplitCollections(store, self._keys, past_steps, self._repeats)
 
     def forget(self) -> None:
         """Drop the keys that were looked up: those of a transaction that failed were never given."""
@@ -97,9 +101,15 @@ class Arrivals:
         self._repeats.forget()
 
     def take(
-        self, steps: Mapping[StepId, Sequence[Point]], now_ns: int, added: Added
+        self, points: Iterable[Point], stamped_apart: Collection[tuple[str, int]], now_ns: int, added: Added
     ) -> tuple[list[Begun], dict[int, str]]:
         """Take the points of a request, and count them in `added`.
+
+        Args:
+            points: In any order, of any steps.
+            stamped_apart: Run and attempt of senders that may give the points of one step several times.
+            now_ns: The time of arrival.
+            added: The counts.
 
         Returns:
             The steps that begin, which are in no table until `begin` or a row of theirs puts them there; and the runs,
@@ -108,7 +118,13 @@ class Arrivals:
         begun: list[Begun] = []
         grown: dict[int, str] = {}
         attempts: dict[tuple[int, int], _Attempt] = {}
-        for step_id, points in steps.items():
+        steps: dict[StepId, list[Point]] = {}
+        for point in points:
+            steps.setdefault(point.step_id, []).append(point)
+        if stamped_apart:
+            steps, waited = self._split.rejoin(steps, stamped_apart)
+            added.new -= waited
+        for step_id, of_step in steps.items():
             run = self._keys.run(step_id.run_id)
             where = (run, step_id.attempt)
             if where not in attempts:
@@ -116,10 +132,10 @@ class Arrivals:
             attempt = attempts[where]
             new = None
             if step_id.time_ns <= attempt.highest_ns:
-                new = self._add_to(run, step_id, points, now_ns, added, floor_ns=attempt.floor_ns)
+                new = self._add_to(run, step_id, of_step, now_ns, added, floor_ns=attempt.floor_ns)
             if new is None:
                 late = step_id.time_ns < attempt.newest_ns
-                first = self._first(run, step_id, points, now_ns, added, late=late)
+                first = self._first(run, step_id, of_step, now_ns, added, late=late)
                 if first is not None:
                     begun.append(first)
             elif new:
@@ -169,6 +185,7 @@ class Arrivals:
         had_step = step.step is not None
         taken = self._read(run, points, step, added)
         inserted = self._join(key, taken)
+        self._repeats.grow(run, step_id.attempt, step_id.time_ns, taken)
         new_step = step.step is not None and not had_step
         added.new += inserted + new_step
         added.duplicates += len(taken) - inserted

@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING, NamedTuple
 
 from opentelemetry.proto.metrics.v1.metrics_pb2 import AggregationTemporality, DataPointFlags
 
-from otel_train.bridge.collection_times import align, data_points
+from otel_train.bridge.collection_times import SIDECAR_SCOPE, align, data_points
 from otel_train.bridge.job_points import SETTING_NAME, SessionEnd, Setting, exit_codes, settings_in
 from otel_train.catalogue import MAX_TEXT, rank_name, rows
 
@@ -85,6 +85,8 @@ class Decoded:
     """Ends of ranks' sessions."""
     settings: tuple[Setting, ...] = ()
     """Settings of the jobs."""
+    stamped_apart: frozenset[tuple[str, int]] = frozenset()
+    """Run and attempt of senders other than sidecars: some of their SDKs give the points of one step several times."""
 
 
 class _RefusedError(Exception):
@@ -106,6 +108,7 @@ def decode(request: ExportMetricsServiceRequest) -> Decoded:
     points: list[Point] = []
     ends: list[SessionEnd] = []
     settings: list[Setting] = []
+    apart, of_sidecars = set[tuple[str, int]](), set[tuple[str, int]]()
     parts, rejected = _within_bounds(request)
     reasons = dict[str, None]()
     if rejected:
@@ -125,6 +128,8 @@ def decode(request: ExportMetricsServiceRequest) -> Decoded:
         ends.extend(SessionEnd(*identity, is_first_rank, *end) for end in codes)
         if not is_first_rank:
             continue
+        for scope in resource_metrics.scope_metrics:
+            (of_sidecars if scope.scope.name == SIDECAR_SCOPE else apart).add(identity)
         align(resource_metrics.scope_metrics)
         step_ids: dict[int, StepId] = {}
         for metric in metrics:
@@ -140,7 +145,8 @@ def decode(request: ExportMetricsServiceRequest) -> Decoded:
             for refusal in _take(metric, identity, step_ids, points):
                 rejected += 1
                 _note(reasons, refusal)
-    return Decoded(tuple(points), rejected, "; ".join(reasons), tuple(ends), tuple(settings))
+    stamped_apart = frozenset(apart - of_sidecars)
+    return Decoded(tuple(points), rejected, "; ".join(reasons), tuple(ends), tuple(settings), stamped_apart)
 
 
 def _note(reasons: dict[str, None], error: _RefusedError | str) -> None:

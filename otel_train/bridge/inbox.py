@@ -6,7 +6,7 @@ import fcntl
 import json
 import os
 import sqlite3
-from collections.abc import Iterable, Iterator
+from collections.abc import Collection, Iterable, Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass
 from itertools import groupby
@@ -14,7 +14,7 @@ from pathlib import Path
 from typing import Self
 
 from otel_train.bridge.arrivals import Added, Arrivals, Begun
-from otel_train.bridge.decode import Point, StepId
+from otel_train.bridge.decode import Point
 from otel_train.bridge.errors import BridgeError, InboxFullError
 from otel_train.bridge.inbox_file import make_shrinkable, shrink, size_on_disk
 from otel_train.bridge.inbox_reader import InboxReader
@@ -87,8 +87,8 @@ class Inbox:
             """Reads what it holds, as any other process may."""
             self.jobs = Jobs(self.store)
             """What is known of the runs' jobs."""
-            self._arrivals = Arrivals(connection, self._limits.max_series)
             self._past_steps = PastSteps(connection)
+            self._arrivals = Arrivals(self.store, self._past_steps, self._limits.max_series)
             self._live: dict[int, str] = {}
             """The runs that have steps for wandb."""
             self._unsealed: set[int] = set()
@@ -183,29 +183,27 @@ class Inbox:
     def __exit__(self, *exc_info: object) -> None:
         self.close()
 
-    def add(self, points: Iterable[Point], now_ns: int) -> Added:
+    def add(self, points: Iterable[Point], now_ns: int, stamped_apart: Collection[tuple[str, int]] = ()) -> Added:
         """Take the points of one request in one transaction, which is durable when this returns.
 
         Args:
             points: In any order, of any steps.
             now_ns: The time of arrival.
+            stamped_apart: Run and attempt of senders that may give the points of one step several times.
 
         Raises:
             InboxFullError: Nothing of the request was kept: wandb lacks so many rows that there is no room.
             sqlite3.Error: Nothing of the request was kept.
         """
-        by_step: dict[StepId, list[Point]] = {}
-        for point in points:
-            by_step.setdefault(point.step_id, []).append(point)
-        added = Added()
-        if by_step:
+        points, added = [*points], Added()
+        if points:
             limit = self._limits.max_bytes
             if (used := self.used_bytes()) > limit:
                 raise InboxFullError(
                     f"the inbox holds {used} bytes of rows that wandb lacks; the limit is {limit} (--max-bytes)"
                 )
             with self.transaction():
-                begun, grown = self._arrivals.take(by_step, now_ns, added)
+                begun, grown = self._arrivals.take(points, stamped_apart, now_ns, added)
                 self._live |= grown
                 self._unsealed |= grown.keys()
                 by_run: dict[int, list[Begun]] = {}

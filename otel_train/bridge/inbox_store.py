@@ -135,14 +135,26 @@ class Store:
 
     def pending(self, key: int, limit: int = -1) -> list[Pending]:
         """Return the first steps of a run that have no row, in the order of attempt and time stamp."""
+        return self._unsealed("run = ? AND arrived > 0 ORDER BY attempt, time_ns LIMIT ?", (key, limit))
+
+    def between(self, key: int, attempt: int, first_ns: int, last_ns: int) -> list[Pending]:
+        """Return the steps of an attempt from a time to another one that have no row."""
+        where = "run = ? AND attempt = ? AND time_ns BETWEEN ? AND ?"
+        return self._unsealed(where, (key, attempt, first_ns, last_ns))
+
+    def _unsealed(self, where: str, values: Iterable[int]) -> list[Pending]:
+        """Return steps without a row."""
         steps = self.connection.execute(
-            "SELECT id, attempt, steps.step, number, time_ns, expected, arrived, first_ns, last_ns, together.points"
-            " FROM steps"
-            " LEFT JOIN together ON together.step = steps.id"
-            " WHERE run = ? AND ordinal IS NULL AND arrived > 0 ORDER BY attempt, time_ns LIMIT ?",
-            (key, limit),
+            "SELECT id, attempt, steps.step, number, time_ns, expected, arrived, first_ns, last_ns, together.points"  # noqa: S608
+            f" FROM steps LEFT JOIN together ON together.step = steps.id WHERE ordinal IS NULL AND {where}",
+            (*values,),
         )
         return [Pending(*columns) for columns in steps]
+
+    def drop(self, step: Pending) -> None:
+        """Drop a step without a row, and its points."""
+        for table, column in (("points", "step"), ("together", "step"), ("steps", "id")):
+            self.connection.execute(f"DELETE FROM {table} WHERE {column} = ?", (step.id,))  # noqa: S608
 
     def totals(self, key: int, attempt: int) -> dict[SeriesKey, float]:
         """Return the cumulative values of an attempt as of its last row."""

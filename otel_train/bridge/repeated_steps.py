@@ -8,7 +8,7 @@ from __future__ import annotations
 
 from collections import OrderedDict
 from collections.abc import Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 from otel_train.bridge.decode import Kind, Point
 from otel_train.bridge.row_order import Pending
@@ -25,6 +25,8 @@ class _Last:
     time_ns: int
     values: dict[int, str]
     """Values by series, as text: NaN equals itself there."""
+    repeated_ns: int = 0
+    """The time at which it came once more."""
 
 
 class Repeats:
@@ -45,21 +47,39 @@ class Repeats:
             pending: The step.
             taken: Its points by series. What was added since the collection before is something new, whatever it is.
         """
-        if pending.step is None or pending.number is not None or not taken:
+        if pending.number is not None or not taken:
             return False
-        values = {series: repr(point.value) for series, point in taken.items() if point.kind is not Kind.DELTA}
-        key, new = (run, pending.attempt), _Last(pending.step, pending.time_ns, values)
+        values, key = _values(taken), (run, pending.attempt)
         last = self._last.get(key)
         if (
             last is not None
-            and last.step == new.step
-            and last.time_ns != new.time_ns
+            and (last.repeated_ns == pending.time_ns if pending.step is None else last.step == pending.step)
+            and last.time_ns != pending.time_ns
             and values.items() <= last.values.items()  # deltas of which there are none are left out
             and len(values) == len(taken)
         ):
+            self._last[key] = replace(last, repeated_ns=pending.time_ns)
             return True
-        self._last[key] = new
+        if pending.step is None:
+            return False
+        self._last[key] = _Last(pending.step, pending.time_ns, values)
         self._last.move_to_end(key)
         if len(self._last) > MAX_ATTEMPTS:
             self._last.popitem(last=False)
         return False
+
+    def grow(self, run: int, attempt: int, time_ns: int, taken: Mapping[int, Point]) -> None:
+        """Remember further points of a step, where it is the attempt's last one."""
+        last = self._last.get((run, attempt))
+        if last is not None and last.time_ns == time_ns:
+            last.values.update(_values(taken))
+
+    def repeated(self, run: int, attempt: int) -> list[int]:
+        """Return the time at which an attempt's last step came once more, where it did."""
+        last = self._last.get((run, attempt))
+        return [last.repeated_ns] if last is not None and last.repeated_ns else []
+
+
+def _values(taken: Mapping[int, Point]) -> dict[int, str]:
+    """Return values by series, as text, of those that are not amounts since the collection before."""
+    return {series: repr(point.value) for series, point in taken.items() if point.kind is not Kind.DELTA}

@@ -94,7 +94,7 @@ class RequestStore:
     def _store(self, data: bytes) -> ExportMetricsServiceResponse:
         parsed = parse_request(data)
         decoded = decode(parsed.request)
-        added = self._inbox.add(decoded.points, self._now_ns())
+        added = self._inbox.add(decoded.points, self._now_ns(), decoded.stamped_apart)
         rejected = parsed.lost + decoded.rejected + added.refused
         if decoded.settings or decoded.ends:
             with self._inbox.transaction():
