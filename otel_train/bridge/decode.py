@@ -6,6 +6,7 @@ from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from enum import IntEnum
 from functools import partial
+from itertools import repeat
 from typing import TYPE_CHECKING, NamedTuple
 
 from opentelemetry.proto.metrics.v1.metrics_pb2 import AggregationTemporality, DataPointFlags
@@ -244,6 +245,10 @@ def _take(
     A backlog has millions of points: what is the same for all of a metric's, and for all of a step's, is made once.
     """
     name, kind = metric.name, _kind(metric)
+    if kind is None:
+        error = _RefusedError(f"the sum {name[:64]!r} is neither cumulative nor delta; set its aggregation temporality")
+        yield from repeat(error, len(metric.sum.data_points))
+        return
     is_step = name == rows.STEP.name
     for point in data_points(metric):
         try:
@@ -282,15 +287,19 @@ def _check_step(name: str, value: float, given: Kind) -> None:
         raise _RefusedError(f"{name!r} must be a gauge with a whole number, got {value}")
 
 
-def _kind(metric: Metric) -> Kind:
+def _kind(metric: Metric) -> Kind | None:
+    """Return the kind of a metric's values; None for a sum that does not say what it adds up."""
     data = metric.WhichOneof("data")
     if data == "gauge":
         return Kind.VALUE
     if data != "sum":
         return Kind.PRESENT
-    if metric.sum.aggregation_temporality != AggregationTemporality.AGGREGATION_TEMPORALITY_CUMULATIVE:
-        return Kind.DELTA
-    return Kind.CUMULATIVE if metric.sum.is_monotonic else Kind.VALUE
+    match metric.sum.aggregation_temporality:
+        case AggregationTemporality.AGGREGATION_TEMPORALITY_CUMULATIVE:
+            return Kind.CUMULATIVE if metric.sum.is_monotonic else Kind.VALUE
+        case AggregationTemporality.AGGREGATION_TEMPORALITY_DELTA:
+            return Kind.DELTA
+    return None
 
 
 def _value(point: NumberDataPoint, kind: Kind) -> tuple[float, Kind]:

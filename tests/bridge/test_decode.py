@@ -75,6 +75,16 @@ def test_invalid_points_are_counted(damage: Callable[[Any], None]) -> None:
     assert decoded.reason
 
 
+def test_sum_needs_its_temporality() -> None:
+    """A sum that is neither cumulative nor delta is refused, not taken as one of them: its row would be wrong."""
+    request = step_request(1, {"loss": 0.5}, {"tokens": 5})
+    (total,) = (metric for metric in request.resource_metrics[0].scope_metrics[0].metrics if metric.HasField("sum"))
+    total.sum.ClearField("aggregation_temporality")
+    decoded = decode(request)
+    assert (decoded.rejected, len(decoded.points)) == (1, 3)
+    assert "neither cumulative nor delta" in decoded.reason
+
+
 @pytest.mark.parametrize(
     ("delays", "steps"),
     [
