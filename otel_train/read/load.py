@@ -10,7 +10,7 @@ from otel_train.exceptions import OtelTrainError
 from otel_train.paths import expanded
 from otel_train.read.find import find_job
 from otel_train.read.history import History, SourceError
-from otel_train.read.rings import RingJob
+from otel_train.read.rings import OtherRunError, RingJob
 from otel_train.read.wandb import is_wandb_file, prepend_older_steps, read_file, read_state
 from otel_train.read.whole_rings import read_rings
 from otel_train.ring import ring_files
@@ -60,12 +60,12 @@ def load(source: str = "", *, run: str = "") -> Loaded:
 def _load_directory(path: Path, run: str) -> Loaded:
     rings = next((folder for folder in (path, path / RINGS_FOLDER) if ring_files(folder)), None)
     state = next((path / name for name in STATE_FOLDERS if (path / name / WANDB_FOLDER).is_dir()), None)
-    job = read_rings(rings) if rings is not None else None
-    if job is not None and run and job.history.run_id != run:
+    job = None
+    try:
+        job = read_rings(rings, run) if rings is not None else None
+    except OtherRunError:
         if state is None:
-            raise SourceError(f"{rings} holds run {job.history.run_id}, not {run}; leave --run out")
-        job.close()
-        job = None
+            raise
     if state is None:
         if job is None:
             raise SourceError(f"{path} holds no rings and no {WANDB_FOLDER} folder; give OTEL_TRAIN_RING_DIR's")

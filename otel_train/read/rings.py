@@ -16,6 +16,10 @@ from otel_train.read.rank_ring import RankRing, RankState, RankStatus
 from otel_train.ring import Kind, Record, ring_files
 
 
+class OtherRunError(OtelTrainError, LookupError):
+    """A directory has rings, of other runs than the one that was asked for."""
+
+
 class RingJob:
     """The newest attempt of the job whose rings are in a directory; `refresh` reads on, also into a newer attempt.
 
@@ -25,13 +29,24 @@ class RingJob:
             that the rings hold, and for all that come.
         rank_keys: The wandb keys of the ranks' own values that are read; the picks of each interval and the reuse
             distances are left out then. None for everything.
+        run: The run's id, where jobs share a directory; empty for the newest run.
 
     Raises:
+        OtherRunError: None of the rings in the directory is of the run.
         OtelTrainError: There is no such directory, or no ring in it that can be read.
     """
 
-    def __init__(self, directory: Path, *, newest: int | None = None, rank_keys: Collection[str] | None = None) -> None:
+    def __init__(
+        self,
+        directory: Path,
+        *,
+        newest: int | None = None,
+        rank_keys: Collection[str] | None = None,
+        run: str = "",
+    ) -> None:
         self.directory = directory
+        self._run = run
+        self._other_runs: set[str] = set()
         self._newest = newest
         self._rank_keys = rank_keys
         self.rings: dict[int, RankRing] = {}
@@ -47,6 +62,10 @@ class RingJob:
         if not directory.is_dir():
             raise OtelTrainError(f"{directory} is not a directory; give OTEL_TRAIN_RING_DIR's, or look into /dev/shm")
         self.refresh()
+        if not self.rings and self._other_runs:
+            raise OtherRunError(
+                f"{directory} holds {', '.join(sorted(self._other_runs))}, not run {run}; give one as --run"
+            )
         if not self.rings:
             why = next(iter(self.damaged.values()), "no rank has ended a step yet, or it is another directory")
             raise OtelTrainError(f"{directory} holds no ring that can be read: {why}")
@@ -98,11 +117,17 @@ class RingJob:
             self._picks.keep(self._newest)
 
     def _add(self, path: Path) -> None:
+        self._open[path] = None
         try:
-            self._open[path] = RankRing(path)
+            ring = RankRing(path)
         except RingError as error:
-            self._open[path] = None
             self.damaged[path] = str(error)
+            return
+        if self._run in ("", ring.identity.run_id):
+            self._open[path] = ring
+        else:
+            self._other_runs.add(ring.identity.run_id)
+            ring.reader.close()
 
     def _begin(self, attempt: int) -> None:
         self.attempt = attempt

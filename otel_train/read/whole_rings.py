@@ -31,18 +31,20 @@ class WholeRings(RingJob):
 
     Args:
         directory: The directory of the rings.
+        run: As for `RingJob`.
 
     Raises:
+        OtherRunError: None of the rings in the directory is of the run.
         OtelTrainError: There is no such directory, or no ring in it that can be read.
     """
 
-    def __init__(self, directory: Path) -> None:
+    def __init__(self, directory: Path, run: str = "") -> None:
         self._columns = PickColumns()
         self._kept = 0
         """Bytes of the rings that were read."""
         self.is_plain = True
         """Whether each ring's steps grow, and one has the cluster's; `RingJob` reads others."""
-        super().__init__(directory)
+        super().__init__(directory, run=run)
 
     def refresh(self) -> None:
         """Read all records anew."""
@@ -91,20 +93,22 @@ class WholeRings(RingJob):
         return self._columns.joined()
 
 
-def read_rings(directory: Path) -> RingJob:
+def read_rings(directory: Path, run: str = "") -> RingJob:
     """Read the newest attempt of a job.
 
     Args:
         directory: The directory of its rings.
+        run: The run's id, where jobs share a directory; empty for the newest run.
 
     Raises:
+        OtherRunError: None of the rings in the directory is of the run.
         OtelTrainError: There is no such directory, or no ring in it that can be read.
     """
-    whole = WholeRings(directory)
+    whole = WholeRings(directory, run)
     if whole.is_plain:
         return whole
     whole.close()
-    return RingJob(directory)
+    return RingJob(directory, run=run)
 
 
 def _late(ring: RankRing, sequences: Iterable[int], kind: Kind) -> Iterator[Record]:

@@ -10,8 +10,10 @@ from otel_train.catalogue import rows
 from otel_train.how_far import told
 from otel_train.read.history import SourceError
 from otel_train.read.load import load
+from otel_train.ring import Identity, Kind, RingWriter, ring_path
 from tests.support.job_rings import write_job
 from tests.support.train_job import Train, write_wandb_file
+from tests.support.written_rings import SCHEMA
 
 PICKS, STEP = rows.PICKS.wandb_key, rows.STEP.wandb_key
 
@@ -59,6 +61,21 @@ def test_run_is_chosen(tmp_path: Path) -> None:
     history = load(str(tmp_path), run="b").history
     assert (list(history.cluster.steps), history.world_size) == ([1, 2], 2)
     assert list(load(str(tmp_path / "wandb" / "offline-run-1" / "run-a.wandb")).history.cluster.steps) == [1, 2, 3]
+
+
+def test_run_is_chosen_among_rings(tmp_path: Path) -> None:
+    """Jobs of a pool may share a directory of rings: --run names one; without it the newest is read."""
+    for run, attempt, steps in (("first", 1, 2), ("second", 2, 3)):
+        for rank in range(2):
+            identity = Identity(run_id=run, attempt=attempt, rank=rank, world_size=2, host="here")
+            ring = RingWriter(ring_path(tmp_path, identity), SCHEMA, identity, records=8)
+            for step in range(1, steps + 1):
+                ring.write(step, 10 * step, Kind.RANK, [float(step)] * ring.geometry.values)
+    for run, newest in (("first", 2), ("second", 3), ("", 3)):
+        history = load(str(tmp_path), run=run).history
+        assert (history.run_id, history.ranks[1].steps[-1]) == (run or "second", newest)
+    with pytest.raises(SourceError, match="holds first, second, not run third; give one as --run"):
+        load(str(tmp_path), run="third")
 
 
 @pytest.mark.parametrize(
