@@ -3,13 +3,14 @@
 from __future__ import annotations
 
 import logging
+import threading
 import time
 from collections.abc import Callable
 from typing import TYPE_CHECKING
 
 from otel_train.ring import End
 from otel_train.step.clock import StepClock, wait_until
-from otel_train.step.signal_watch import WATCH
+from otel_train.step.signal_watch import BOUND, WATCH
 
 if TYPE_CHECKING:
     from otel_train.step.recording import Recording
@@ -21,6 +22,8 @@ CLOSED = (
     "telemetry: %s came after close(), and nothing is recorded any more; begin another session with otel_train.init()"
 )
 """Message about a call after the end."""
+ENDING = "telemetry: %s came after the process had begun to end, and nothing is recorded any more"
+"""Message about a call while another thread ends the process."""
 FORKED = (
     "telemetry: %s in a process that was forked after otel_train.init(), and nothing of it is recorded; call "
     "otel_train.init() in the function that the launcher runs in each process"
@@ -44,6 +47,8 @@ class SessionEnd:
         self._clock, self._timeout = clock, timeout
         self._recorded = False
         """Whether the ring says that the session has ended."""
+        self._ender, self._exits_by = 0, 0.0
+        """Thread that ends the process, and until when others that would make steps are held."""
 
     def close(
         self, running: Recording, sidecar: SidecarProcess | None, end: End, error: str, *, delivers: bool
@@ -74,6 +79,27 @@ class SessionEnd:
             elif delivers:
                 logger.info("telemetry: %d records remain in %s for the sidecar", remaining, ring.path)
         ring.release()
+
+    def begin(self, end: End) -> str:
+        """Return the message about calls from now on; where the process ends, threads make no more steps."""
+        if end is not End.PROCESS:
+            return CLOSED
+        self._ender, self._exits_by = threading.get_ident(), time.monotonic() + self._timeout + BOUND
+        return ENDING
+
+    def await_exit(self) -> bool:
+        """Wait for the process's end, for a while, where a signal or another thread ends it: a step would be lost.
+
+        A pool that stops ends its processes while the user's function still runs.
+
+        Returns:
+            Whether a signal has come, and the process still ends.
+        """
+        if WATCH.await_end():
+            return True
+        if threading.get_ident() != self._ender:
+            time.sleep(max(0.0, self._exits_by - time.monotonic()))
+        return False
 
     def await_recorded(self, deadline: float) -> None:
         """Wait until another thread, which closes the session, has recorded what is left.

@@ -188,7 +188,7 @@ class Telemetry:
 
     def _records(self, call: str) -> bool:
         """Tell whether calls are recorded, and the user, once, why not where that is not expected."""
-        if not self._enabled and self._off and not WATCH.await_end():
+        if not self._enabled and self._off and not self._session_end.await_exit():
             self._warnings.warn("off", self._off, call)
         return self._enabled
 
@@ -351,7 +351,7 @@ class Telemetry:
         if WATCH.await_end() or self._process_end is None:
             return
         if self._enabled:
-            self._let_go(CLOSED)
+            self._let_go(self._session_end.begin(end))
             error = self._process_end.error(of_process=end is End.PROCESS)
             self._after_call.end(self._finish, end, error, lambda: self._running)
         else:

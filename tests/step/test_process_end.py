@@ -144,3 +144,31 @@ def test_session_lives_in_thread(tmp_path: Path) -> None:
     thread.join(60)
     progress = RingReader(ring_files(tmp_path)[0]).progress
     assert (progress.step, progress.end) == (2, End.CLOSED)
+
+
+def test_ending_process_makes_no_step(tmp_path: Path) -> None:
+    """While a process ends, a thread that still trains, as in a pool that is stopped, makes no step that is lost."""
+    program = """
+        import atexit, os, sys, threading, time
+        import otel_train
+
+        begun = threading.Event()
+
+        def train():
+            telemetry = otel_train.init(ring_dir=sys.argv[1], close_timeout=0.01)
+            for step in range(1, 1_000_000):
+                telemetry.step(step)
+                os.write(1, b"%d\\n" % step)
+                if step == 3:
+                    begun.set()
+
+        atexit.register(time.sleep, 0.5)  # the pool's own end takes a while
+        threading.Thread(target=train, daemon=True).start()
+        begun.wait()
+    """
+    environment = os.environ | {"OTEL_TRAIN_SIDECAR": "external"}
+    command = [sys.executable, "-c", dedent(program), str(tmp_path)]
+    made = subprocess.run(command, env=environment, capture_output=True, timeout=60, check=True).stdout.split()
+    reader = RingReader(ring_files(tmp_path)[0])
+    assert reader.progress.end == End.PROCESS
+    assert int(made[-1]) in (reader.progress.step, reader.progress.step - 1)  # it may have ended before the word of it
