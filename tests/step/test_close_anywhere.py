@@ -53,6 +53,9 @@ def close_at_each_line(out: Path, call: str) -> None:
         exec(call, {"telemetry": telemetry})
         sys.settrace(None)
         telemetry.close()  # waits for the one that was put off
+        assert telemetry._running is not None
+        assert telemetry._running.ring is not None
+        assert telemetry._running.ring.released, line
         reader = RingReader(ring_files(out / str(line))[0])
         records = [
             (record.step, list(record.by_key().items())) if record.logged else (record.step, record.by_key()["loss"])
