@@ -44,11 +44,15 @@ class Admission:
             running: What exists from the first step on.
         """
         try:
-            number = self._number(step, scalars or {}, last_step, running)
+            number = self._number(step, scalars or {}, last_step)
             if number is not None and number > last_step:
                 return number
             if running is None:
                 self._early.add(scalars or {}, 1.0)
+                return None
+            if number == last_step and not running.repeat():
+                self._warn_of_late(number, scalars or {})
+                running.log_late(number, scalars or {})
                 return None
             if number is None:
                 running.release()  # what comes now belongs to the next step
@@ -102,26 +106,29 @@ class Admission:
             "early", "telemetry: %s() drops values: the first step is not made after %d calls", call, MOST_EARLY
         )
 
-    def _number(self, step: Any, scalars: Mapping[str, Any], last_step: int, running: Recording | None) -> int | None:
+    def _warn_of_late(self, step: int, scalars: Mapping[str, Any]) -> None:
+        self._warnings.warn(
+            "again",
+            "telemetry: step %d was given again after it had gone out, with %s, which are recorded beside it (maxima "
+            "and minima in the next step); telemetry.add() adds values before their step ends",
+            step,
+            _keys(scalars),
+        )
+
+    def _number(self, step: Any, scalars: Mapping[str, Any], last_step: int) -> int | None:
         """Return the number of a step that ends, or of the last one, which is given again; None for all others."""
-        keys = ", ".join(map(str, scalars)) or "no values"
         try:
             number = step_number(step)
         except ValueError as error:
             self.refused += 1
             self._warnings.warn(
-                "number", "telemetry: step() is left out, its values go into the next step (%s): %s", keys, error
+                "number",
+                "telemetry: step() is left out, its values go into the next step (%s): %s",
+                _keys(scalars),
+                error,
             )
             return None
-        if number == last_step and running is not None and not running.repeat():
-            self._warnings.warn(
-                "again",
-                "telemetry: step %d was given again after it had gone out, with %s, which go into the next step; "
-                "telemetry.add() adds values before their step ends",
-                number,
-                keys,
-            )
-        elif number < last_step:
+        if number < last_step:
             self.refused += 1
             self._warnings.warn(
                 "order",
@@ -129,7 +136,11 @@ class Admission:
                 "smaller; go back to a checkpoint in a new session",
                 number,
                 last_step,
-                keys,
+                _keys(scalars),
             )
             return None
         return number
+
+
+def _keys(scalars: Mapping[str, Any]) -> str:
+    return ", ".join(map(str, scalars)) or "no values"

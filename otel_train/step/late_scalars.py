@@ -86,6 +86,11 @@ class LateScalars:
             if sums[2 * index + 1]
         ]
 
+    def can_log(self, key: str) -> bool:
+        """Tell whether a key's values may be logged beside the steps: maxima, minima and values by row may not."""
+        metric = self._agreed.get(key) or self._late.get(key)
+        return metric is None or _stands_beside(metric)
+
     def logged(self, values: Mapping[str, Any], weight: float, step: int) -> tuple[list[LateValue], dict[str, str]]:
         """Return values that were logged beside the steps, and the reasons of those that are dropped, by key."""
         logged: list[LateValue] = []
@@ -99,7 +104,7 @@ class LateScalars:
                     dropped[key] = reason
                     continue
                 metric = self._late[key]
-            if metric.reduction not in JOINED or metric.measures or metric.attribute:
+            if not _stands_beside(metric):
                 kind = f"{metric.reduction} by source" if metric.attribute else metric.reduction
                 dropped[key] = f"is a {kind} and can't be logged beside the steps; give it to step() or add()"
                 continue
@@ -115,3 +120,7 @@ class LateScalars:
             if not absent:
                 logged.append(LateValue(metric, sums[0], 1.0 if is_sum else sums[1], step, part))
         return logged, dropped
+
+
+def _stands_beside(metric: Metric) -> bool:
+    return metric.reduction in JOINED and not metric.measures and not metric.attribute

@@ -157,6 +157,16 @@ class Recording:
         if values:
             self.cluster.log(step, self._clock.stamp_beside(time.perf_counter()), values)
 
+    def log_late(self, step: int, scalars: Mapping[str, Any]) -> None:
+        """Log the scalars of a step whose row has gone out beside it; what can't be goes into the next step.
+
+        Holding each row for them instead would have the other ranks wait for this one while it evaluates alone.
+        """
+        can_log = self.recorder.late.can_log
+        self.log(step, {key: value for key, value in scalars.items() if can_log(key)}, 1.0)
+        if rest := {key: value for key, value in scalars.items() if not can_log(key)}:
+            self.add(rest)
+
     def release(self) -> None:
         """Emit the row that is held, if there is one: nothing is added to its step any more."""
         row, self._held = self._held, None

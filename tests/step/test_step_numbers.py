@@ -30,7 +30,7 @@ def init(directory: Path, **options: Any) -> otel_train.Telemetry:
 def column(directory: Path, key: str) -> dict[int, float | None]:
     """Return a metric by step, as this rank recorded it; None where a record has no value."""
     reader = RingReader(ring_files(directory)[0])
-    own = [record for record in reader.read(0, 1000)[0] if record.kind is Kind.RANK]
+    own = [record for record in reader.read(0, 1000)[0] if record.kind is Kind.RANK and not record.logged]
     assert len({record.step for record in own}) == len(own)
     split = [(record.step, reader.layout.split(record.values)) for record in own]
     return {step: reader.layout.by_key(sums, peaks).get(key) for step, (sums, peaks, _) in split}
@@ -132,14 +132,21 @@ def test_evaluation_shares_steps_row(tmp_path: Path) -> None:
     assert column(tmp_path, "eval/loss") == {step: step + 1 for step in range(10, 50, 10)}
 
 
-def test_late_repetition_joins_next_step(tmp_path: Path, caplog: pytest.LogCaptureFixture) -> None:
-    """A repetition after steps that came once goes into the next step, with a message of step, keys and remedy."""
-    with init(tmp_path, metrics=[Scalar("eval/loss")]) as telemetry:
-        for step in (1, 2, 3):
-            telemetry.step(step)
-        telemetry.step(3, {"eval/loss": 8.0})
-        telemetry.step(4)
-    assert column(tmp_path, "eval/loss") == {1: None, 2: None, 3: None, 4: 8.0}
+def test_late_repetition_keeps_its_step(tmp_path: Path, caplog: pytest.LogCaptureFixture) -> None:
+    """A repetition after steps that came once, such as each tenth, has its own step; what can't be beside the steps
+    goes into the next one. One message names step, keys and remedy.
+    """
+    keys = [Scalar("eval/loss"), Scalar("rows", "sum"), Scalar("most", "max")]
+    with init(tmp_path, metrics=keys) as telemetry:
+        for step in range(1, 7):
+            if step % 3 == 0:
+                telemetry.step(step, {"eval/loss": step + 0.5})
+            telemetry.step(step, {"loss": float(step), "rows": 2, "most": step})
+    assert column(tmp_path, "loss") == {1: 1, 2: 2, 3: None, 4: 4, 5: 5, 6: None, 7: None}
+    assert column(tmp_path, "most") == {1: 1, 2: 2, 3: None, 4: 4, 5: 5, 6: None, 7: 6}
+    records = RingReader(ring_files(tmp_path)[0]).read(0, 1000)[0]
+    logged = [(record.step, record.by_key()) for record in records if record.logged and record.kind is not Kind.RANK]
+    assert logged == [(3, {"loss": 3.0, "rows": 2.0}), (6, {"loss": 6.0, "rows": 2.0})]
     assert ["step 3 was given again" in message for message in caplog.messages] == [True]
 
 
