@@ -5,9 +5,11 @@ from __future__ import annotations
 import contextlib
 import ctypes
 import json
+import logging
 import os
+import threading
 from collections import Counter
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 from typing import Any, NamedTuple
 from weakref import WeakKeyDictionary, WeakSet
 
@@ -16,10 +18,20 @@ import torch.distributed as dist
 from torch.distributed.device_mesh import DeviceMesh
 
 from otel_train.exceptions import ConfigurationError
+from otel_train.log_once import OnceLogger
 from otel_train.step.environment import launched_world_size, store_outlives_ranks
 from otel_train.torch_modes import outside_modes
 
+logger = logging.getLogger(__name__)
+
 GroupLike = dist.ProcessGroup | DeviceMesh
+PATIENCE = 30.0
+"""Seconds for which a rank waits for the others in silence."""
+_WARNINGS = OnceLogger(logger)
+_WAITS = (
+    "telemetry: rank %d has waited %.0f s for the other ranks, in otel_train.init() or at the first step: each rank "
+    "must call both, also one that has no batch or no values (step(n) without any), and not inside `if rank == 0`"
+)
 
 
 class RankGroup(NamedTuple):
@@ -60,8 +72,9 @@ class RankGroup(NamedTuple):
         encoded = json.dumps(value).encode()
         sizes = torch.zeros(self.world_size, dtype=torch.int64, device=self.device)
         sizes[self.rank] = len(encoded)
-        dist.all_reduce(sizes, group=self.handle)
-        longest = int(sizes.max())
+        with _says_if_waiting(self.global_rank):
+            dist.all_reduce(sizes, group=self.handle)
+            longest = int(sizes.max())  # NCCL's call only begins it
         own = torch.zeros(longest, dtype=torch.uint8, device="cpu")
         own[: len(encoded)] = torch.frombuffer(bytearray(encoded), dtype=torch.uint8)
         gathered = [torch.empty_like(own, device=self.device) for _ in range(self.world_size)]
@@ -163,9 +176,22 @@ class RankGroup(NamedTuple):
         if store_outlives_ranks():
             # The names of the attempt before are still in the store, with addresses that are closed by now.
             salt = self.gather(int.from_bytes(os.urandom(8), "little") if self.rank == 0 else 0)[0]
-        own = _new_group(tuple(sorted(dist.get_process_group_ranks(handle))), backend, salt)
+        with _says_if_waiting(self.global_rank):
+            own = _new_group(tuple(sorted(dist.get_process_group_ranks(handle))), backend, salt)
         ranks = tuple(dist.get_process_group_ranks(own))
         return self._replace(rank=dist.get_rank(own), handle=own, own=True, job_ranks=ranks)
+
+
+@contextlib.contextmanager
+def _says_if_waiting(rank: int) -> Iterator[None]:
+    """Say it once what this rank waits for, long before the process group's time is up: half an hour with gloo."""
+    warning = threading.Timer(PATIENCE, _WARNINGS.warn, ("wait", _WAITS, rank, PATIENCE))
+    warning.daemon = True
+    warning.start()
+    try:
+        yield
+    finally:
+        warning.cancel()
 
 
 def _check_group(given: Any) -> None:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import gc
+import logging
 import os
 import signal
 import sys
@@ -15,8 +16,10 @@ import torch.distributed as dist
 import otel_train
 from otel_train.catalogue import rows
 from otel_train.exceptions import ConfigurationError, SchemaMismatchError
+from otel_train.log_once import OnceLogger
 from otel_train.mixing import MixingMeter
 from otel_train.ring import Kind
+from otel_train.step import rank_group
 from otel_train.step.clock import wait_until
 from otel_train.step.reduction import Reducer
 from tests.support.on_ranks import Job
@@ -68,6 +71,30 @@ def test_other_keys_raise_everywhere(job: Job) -> None:
     """In a blocking call a key that rank 1 alone gives is named; nobody waits for who raised."""
     with pytest.raises(SchemaMismatchError, match=r"^metric 'y' is given by rank 1 and not by rank 0"):
         otel_train.reduce_loss_metrics({"x": 1.0, **({"y": 1.0} if job.rank else {})})
+
+
+@pytest.mark.parametrize("call", ["init", "step"])
+def test_long_wait_is_told(job: Job, call: str) -> None:
+    """A rank that waits for others which don't call `init`, or make no step, says so long before the group's end."""
+    told = job.folder / "told"
+
+    class Tells(logging.Handler):
+        """Lets rank 1 come as soon as rank 0 has said that it waits."""
+
+        def emit(self, _: logging.LogRecord) -> None:
+            """Note it."""
+            told.touch()
+
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(rank_group, "_WARNINGS", OnceLogger(rank_group.logger))
+        patch.setattr(rank_group.logger, "handlers", [Tells()] if job.rank == 0 else [])
+        telemetry = job.session() if call == "step" else None
+        patch.setattr(rank_group, "PATIENCE", 0.01)
+        if job.rank:
+            wait_until(told.exists, 30)
+        with telemetry or job.session() as telemetry:
+            telemetry.step(1)
+    assert job.rank or any("rank 0 has waited" in text and "if rank == 0" in text for text in job.warnings)
 
 
 def test_first_keys_are_joined(job: Job) -> None:
