@@ -109,7 +109,7 @@ def test_parts_of_close_steps_stay_apart(inbox: Inbox) -> None:
     assert rows(inbox) == expected(1, 2)
 
 
-def test_new_values_of_a_step_are_a_row(inbox: Inbox) -> None:
+def test_new_values_of_step_make_row(inbox: Inbox) -> None:
     """What an SDK sends between two steps is a row where a value is another one, in whichever part that comes."""
     take(inbox, collection(1))
     for part in cut(collection(2, BASE_NS + 5 * 10**9), [3]):
