@@ -10,7 +10,7 @@ import os
 from importlib import import_module
 from typing import TYPE_CHECKING, Any
 
-from otel_train.import_errors import naming_extra
+from otel_train.import_errors import naming_extra as _naming_extra
 
 if TYPE_CHECKING:
     from otel_train.catalogue import Metric, Phase, Reduction
@@ -99,7 +99,7 @@ __all__ = [
 
 def __getattr__(name: str) -> Any:
     if name in _HOMES:
-        with naming_extra(f"{__name__}.{name}"):
+        with _naming_extra(f"{__name__}.{name}"):
             value = getattr(import_module(_HOMES[name]), name)
         globals()[name] = value
         return value

@@ -11,7 +11,7 @@ from __future__ import annotations
 from importlib import import_module
 from typing import TYPE_CHECKING, Any
 
-from otel_train.import_errors import naming_extra
+from otel_train.import_errors import naming_extra as _naming_extra
 
 if TYPE_CHECKING:
     from otel_train.bridge.bridge_service import Bridge, BridgeConfig, run_bridge
@@ -58,7 +58,7 @@ __all__ = [
 
 def __getattr__(name: str) -> Any:
     if name in _HOMES:
-        with naming_extra(f"{__name__}.{name}"):
+        with _naming_extra(f"{__name__}.{name}"):
             value = getattr(import_module(f"{__name__}.{_HOMES[name]}"), name)
         globals()[name] = value
         return value

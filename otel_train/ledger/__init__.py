@@ -4,9 +4,9 @@
 `cache_interval`: all of `catalogue.ledger_rows` comes from `CacheInterval.drain`.
 """
 
-from otel_train.import_errors import naming_extra
+from otel_train.import_errors import naming_extra as _naming_extra
 
-with naming_extra(__name__):
+with _naming_extra(__name__):
     from otel_train.event_sink import EventSink
     from otel_train.ledger.cache_meter import LedgerMeter
     from otel_train.ledger.shard import Fetched

@@ -4,9 +4,9 @@
 `catalogue.mixing_rows` comes from `MixingMeter.drain_measurements`.
 """
 
-from otel_train.import_errors import naming_extra
+from otel_train.import_errors import naming_extra as _naming_extra
 
-with naming_extra(__name__):
+with _naming_extra(__name__):
     from otel_train.event_sink import EventSink
     from otel_train.mixing.batch import MixedBatch, MixedCollate
     from otel_train.mixing.batch_tags import Collate, TaggedDataset

@@ -1,8 +1,8 @@
 """Generate dashboards, alert rules and pages from the catalogue, and find those that are committed and differ."""
 
-from otel_train.import_errors import naming_extra
+from otel_train.import_errors import naming_extra as _naming_extra
 
-with naming_extra(__name__):
+with _naming_extra(__name__):
     from otel_train.render.alert import Alert, Severity
     from otel_train.render.alert_rules import RUNBOOKS, alerts, rules_file
     from otel_train.render.dashboards import Query, dashboards, queries
