@@ -22,7 +22,7 @@ _WIDTH = 2
 """Numbers of a late key: total and weight."""
 _MARKS = 2
 """Numbers of a lane before those of its keys."""
-_CHECK, _CHECKS = 2**20, 2**16
+_CHECK, _CHECKS = 2**20, 65_521
 """Factor and number of check values in a mark; a sum over 100,000 ranks is exact."""
 _PRIME = 2**31 - 1
 
@@ -49,11 +49,16 @@ class Lane(NamedTuple):
     slots: Sequence[LateSlot]
 
 
+def _check(step: int) -> int:
+    """Return the step's square modulo a prime of 16 bits: two steps less than two primes apart never pass for one."""
+    return step * step % _CHECKS
+
+
 def _common_step(steps: float, marks: float) -> int | None:
     """Return the step that a lane's ranks have logged values for; None where it is not one step."""
     checks, count = divmod(int(marks), _CHECK)
     step, rest = divmod(int(steps), count or 1)
-    return step if not rest and checks == count * int(square(step) % _CHECKS) else None
+    return step if not rest and checks == count * _check(step) else None
 
 
 class LatePart:
@@ -99,7 +104,7 @@ class LatePart:
         assert value.step is not None, "it was logged for a step"
         begin = self._lanes + lane * self._lane
         doubles[begin] = value.step
-        doubles[begin + 1] = 1.0 + _CHECK * (square(value.step) % _CHECKS)
+        doubles[begin + 1] = 1.0 + _CHECK * _check(value.step)
         return self._put(doubles, begin + _MARKS + _WIDTH * number, value)
 
     def _put(self, doubles: memoryview[float], begin: int, value: LateValue) -> int:

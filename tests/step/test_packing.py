@@ -7,7 +7,7 @@ from collections.abc import Sequence
 from typing import Any
 
 import pytest
-from hypothesis import given, settings
+from hypothesis import example, given, settings
 from hypothesis import strategies as st
 
 from otel_train.catalogue import ABSENT, LEDGER, MIXING, Layout, Metric, Reduction, rows
@@ -117,6 +117,7 @@ def test_late_slots_add_up(ranks: list[list[tuple[int, float, float]]], step: in
 
 @settings(max_examples=60, deadline=None)
 @given(st.lists(st.integers(0, 2**40), min_size=1, max_size=6), st.integers(0, LANES - 1))
+@example([0, 2**40], 0)
 def test_lane_has_one_step(steps: list[int], lane: int) -> None:
     """A lane tells the step that all its ranks mean, and that they mean several; the next ones are empty."""
     plan = PackingPlan.of(LAYOUT, len(steps), 6)
