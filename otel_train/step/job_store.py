@@ -1,4 +1,8 @@
-"""The store that all ranks of a job share, asked within a bound of time."""
+"""The store that all ranks of a job share, asked within a bound of time.
+
+A client of torch's TCP store does one thing at a time: whoever waits in it for a key keeps the whole process from it,
+and so from making process groups. So nothing here waits for a key.
+"""
 
 from __future__ import annotations
 
@@ -17,6 +21,17 @@ _PAUSE = 60.0
 """Seconds until a store that did not answer is asked again."""
 
 
+def existing(store: Any, key: str) -> bytes:
+    """Return a key's value.
+
+    Raises:
+        LookupError: Nobody has set it.
+    """
+    if not store.check([key]):
+        raise LookupError(f"no rank has set {key}")
+    return bytes(store.get(key))
+
+
 class JobStore:
     """The job's store, as one session asks it: for what is not asked at each step.
 
@@ -25,7 +40,10 @@ class JobStore:
     """
 
     def __init__(self, group: RankGroup) -> None:
-        self._group = group
+        core, handle = dist.distributed_c10d, group.handle
+        assert handle is not None, "there are several ranks"
+        # Later the group may be gone, and its name with it.
+        self._prefix = f"otel_train/{core._get_process_group_name(handle)}"  # noqa: SLF001
         self._thread: threading.Thread | None = None
         """Asks the store, while it does."""
         self._again_at = 0.0
@@ -34,7 +52,7 @@ class JobStore:
         """Run a task on the store, in a thread that goes on where it takes longer.
 
         Args:
-            task: Takes the store, and how the session's keys begin.
+            task: Takes the store, and how the session's keys begin. It reads a key by `existing` only.
             patience: Seconds that this takes at most; `PATIENCE` when None.
 
         Returns:
@@ -42,14 +60,11 @@ class JobStore:
         """
         if time.monotonic() < self._again_at or (self._thread is not None and self._thread.is_alive()):
             return "the job's store did not answer"
-        core, handle = dist.distributed_c10d, self._group.handle
-        assert handle is not None, "there are several ranks"
         failures: list[Exception] = []
 
         def run() -> None:
             try:
-                prefix = f"otel_train/{core._get_process_group_name(handle)}"  # noqa: SLF001
-                task(core._get_default_store(), prefix)  # noqa: SLF001
+                task(dist.distributed_c10d._get_default_store(), self._prefix)  # noqa: SLF001
             except Exception as error:  # noqa: BLE001  # a store may lack an operation, or be gone; what it raises differs
                 failures.append(error)
 

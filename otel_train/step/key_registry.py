@@ -15,7 +15,7 @@ from typing import Any
 from otel_train.exceptions import ConfigurationError
 from otel_train.log_once import OnceLogger
 from otel_train.ring import MOST_LATE_KEYS
-from otel_train.step.job_store import JobStore
+from otel_train.step.job_store import JobStore, existing
 from otel_train.step.late_values import LateKey
 from otel_train.step.rank_group import RankGroup
 from otel_train.step.user_metrics import check_names
@@ -68,7 +68,7 @@ class KeyRegistry:
 
     def _read(self, store: Any, prefix: str, number: int) -> None:
         while store is not None and len(self._keys) <= number:
-            self._note(store.get(f"{prefix}/{len(self._keys)}").decode())
+            self._note(existing(store, f"{prefix}/{len(self._keys)}").decode())
 
     def _note(self, text: str) -> None:
         """Note the key of the next number: all ranks note the same keys in the same order, and refuse the same."""

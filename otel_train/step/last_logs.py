@@ -7,7 +7,7 @@ import time
 from collections.abc import Sequence
 from typing import Any
 
-from otel_train.step.job_store import JobStore
+from otel_train.step.job_store import JobStore, existing
 from otel_train.step.late_values import LateKey, LateValue, joined
 from otel_train.step.rank_group import RankGroup
 
@@ -60,7 +60,10 @@ class LastLogs:
                     break
                 time.sleep(_PAUSE)
             for number in range(1, store.add(f"{prefix}/logs", 0) + 1):
-                for value in map(_load, json.loads(store.get(f"{prefix}/logs/{number}"))):
+                key = f"{prefix}/logs/{number}"
+                while not store.check([key]) and time.monotonic() < deadline:  # its rank has only taken the number
+                    time.sleep(_PAUSE)
+                for value in map(_load, json.loads(existing(store, key))):
                     before = taken.get((value.step, value.key))
                     taken[value.step, value.key] = value if before is None else joined(before, value)
 

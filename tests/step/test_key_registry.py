@@ -80,6 +80,22 @@ def test_numbers_have_a_bound() -> None:
     assert [registry.number(key) for key in many] == [*range(MOST_LATE_KEYS), None]
 
 
+def test_unclaimed_number_leaves_store_free(group: RankGroup) -> None:
+    """Nobody waits in the store for a key that no rank has set: the process could make no group meanwhile."""
+    assert KeyRegistry(group).key(0) is None
+    assert not [thread for thread in threading.enumerate() if thread.name == "otel_train store"]
+
+
+def test_numbers_outlive_group(group: RankGroup, monkeypatch: pytest.MonkeyPatch) -> None:
+    """What a session reads while it closes has the name of its group, which is gone by then."""
+    (key,) = keys("a")
+    KeyRegistry(group).claim([key])
+    reader = KeyRegistry(group)
+    names: dict[Any, Any] = vars(dist.distributed_c10d)["_world"].pg_names
+    monkeypatch.delitem(names, group.handle)
+    assert reader.key(0) == key
+
+
 def test_silent_store_costs_once(
     group: RankGroup, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
 ) -> None:
