@@ -21,12 +21,12 @@ class LastLogs:
     A collective can't do it: a rank may have nothing, close much earlier, or have more than a vector holds.
 
     Args:
-        group: The ranks, more than one.
+        group: The ranks. One that is alone leaves nothing.
     """
 
     def __init__(self, group: RankGroup) -> None:
         self._group = group
-        self._store = JobStore(group)
+        self._store = None if group.handle is None else JobStore(group)
 
     def give(self, values: Sequence[LateValue], timeout: float) -> str:
         """Leave this rank's values, and say that it has closed; return why that failed, empty where it did not.
@@ -35,6 +35,7 @@ class LastLogs:
             values: The values; what of them is on a GPU is waited for.
             timeout: Seconds that it takes at most.
         """
+        assert self._store is not None, "there are several ranks"
 
         def task(store: Any, prefix: str) -> None:
             if values:
@@ -51,6 +52,7 @@ class LastLogs:
             timeout: Seconds that it takes at most.
             waits: Whether ranks that have not closed yet are waited for.
         """
+        assert self._store is not None, "there are several ranks"
         deadline = time.monotonic() + timeout
         taken: dict[tuple[int | None, LateKey], LateValue] = {}
 
