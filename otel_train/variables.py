@@ -45,8 +45,13 @@ DEPLOYED = frozenset(
 
 def warning_of_unknown(environ: Mapping[str, str] = os.environ) -> str:
     """Return a message about the variables with our prefix that nothing reads; empty where there are none."""
+    # Kubernetes gives each pod such variables for each Service of its namespace: otel-train-bridge and others.
+    services = [name.removesuffix("HOST") for name in environ if name.endswith("_SERVICE_HOST")]
+    links = tuple(link for service in services for link in (service, service.removesuffix("SERVICE_") + "PORT"))
     unknown = sorted(
-        name for name in environ if name.startswith(PREFIX) and name[len(PREFIX) :] not in DEPLOYED.union(OWN)
+        name
+        for name in environ
+        if name.startswith(PREFIX) and name[len(PREFIX) :] not in DEPLOYED.union(OWN) and not name.startswith(links)
     )
     if not unknown:
         return ""

@@ -49,6 +49,14 @@ def test_known_variables_pass() -> None:
     assert warning_of_unknown({PREFIX + name: "" for name in (*OWN, *DEPLOYED)} | {"OTEL_SERVICE_NAME": "a"}) == ""
 
 
+def test_service_links_pass() -> None:
+    """What Kubernetes tells a pod of the namespace's Services is not told of, and a mistyped name beside it is."""
+    links = ["SERVICE_HOST", "SERVICE_PORT", "SERVICE_PORT_OTLP", "PORT", "PORT_4317_TCP", "PORT_4317_TCP_ADDR"]
+    environ = {f"{PREFIX}BRIDGE_{link}": "10.0.0.7" for link in links}
+    assert warning_of_unknown(environ) == ""
+    assert "nothing reads OTEL_TRAIN_BRIDGE_TOKN (" in warning_of_unknown(environ | {"OTEL_TRAIN_BRIDGE_TOKN": "a"})
+
+
 @pytest.mark.parametrize(("rank", "count"), [("0", 1), ("1", 0)])
 def test_init_warns_of_mistyped_variable(
     rank: str, count: int, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture, tmp_path: Path
