@@ -59,10 +59,10 @@ def test_dump_to_file_is_told(tmp_path: Path) -> None:
     terminal, end = pty.openpty()
     command: list[str | Path] = [sys.executable, "-m", "otel_train", "dump", rings, "--format", "csv", "--out", pipe]
     with subprocess.Popen(command, stderr=end) as dump:
+        os.close(end)  # now a dump that dies ends the terminal
         shown = b""
         while b"writing the records, 1 s" not in shown:
             shown += os.read(terminal, 1000)
         assert len(pipe.read_text().splitlines()) > 3
         assert dump.wait(60) == 0
     os.close(terminal)
-    os.close(end)
