@@ -36,13 +36,13 @@ class JobStore:
     """The job's store, as one session asks it: for what is not asked at each step.
 
     Args:
-        group: The session's ranks; one that is alone asks nothing.
+        group: The session's ranks, more than one.
     """
 
     def __init__(self, group: RankGroup) -> None:
-        self._prefix = ""
-        if group.handle is not None:  # later the group may be gone, and its name with it
-            self._prefix = f"otel_train/{dist.distributed_c10d._get_process_group_name(group.handle)}"  # noqa: SLF001
+        assert group.handle is not None, "there are several ranks"
+        # Later the group may be gone, and its name with it.
+        self._prefix = f"otel_train/{dist.distributed_c10d._get_process_group_name(group.handle)}"  # noqa: SLF001
         self._thread: threading.Thread | None = None
         """Asks the store, while it does."""
         self._again_at = 0.0
