@@ -118,7 +118,7 @@ def test_rows_after_wandb_sync_are_uploaded(server: FakeWandb, tmp_path: Path) -
         bridge.wait(1)
         (file,) = wandb_files(bridge.state, "run")
         command = [str(Path(sys.executable).parent / "wandb"), "sync", str(file.parent)]
-        subprocess.run(command, env=environment, capture_output=True, timeout=120, check=True)
+        subprocess.run(command, cwd=tmp_path, env=environment, capture_output=True, timeout=120, check=True)
         bridge.send(step_request(2))
         bridge.wait(2)
         assert bridge.stop() == 0
