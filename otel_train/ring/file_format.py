@@ -5,6 +5,7 @@
     88     points refused, by reason (the sidecar's); the rest of the cursor's are without one
     120    whether a receiver knows that the session has failed (the sidecar's)
     128    progress: records written, last step, its time, how the session ended, reductions abandoned (the writer's)
+    168    whether a session that has ended still writes its last records (the writer's)
     192    phase: what the training thread does, and since when (the writer's)
     208    name of the exception that the session ended with (the writer's)
     256    two cursor slots (the sidecar's): generation, cursor, dropped, time of the rank's newest values sent, points
@@ -69,6 +70,11 @@ STEP_OFFSET = PROGRESS_OFFSET + 8
 """Offset of the step and its time."""
 END_OFFSET = PROGRESS_OFFSET + 24
 """Offset of the last two of these."""
+ABANDONED_OFFSET = END_OFFSET + 8
+ENDING_OFFSET = PROGRESS_OFFSET + PROGRESS.size
+ENDING = struct.Struct("<Q")
+"""1 while records still follow the end, of a session that was closed amid a call of its own; else 0, as in rings of
+earlier releases."""
 PHASE_OFFSET = 192
 PHASE = struct.Struct("<Qq")
 """phase, the time at which it began."""

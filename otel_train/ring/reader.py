@@ -22,6 +22,8 @@ from otel_train.ring.file_format import (
     CURSOR_OFFSET,
     END_TOLD,
     END_TOLD_OFFSET,
+    ENDING,
+    ENDING_OFFSET,
     ERROR,
     ERROR_OFFSET,
     FIXED,
@@ -73,6 +75,8 @@ class Progress(NamedTuple):
     """Reductions that the rank has thrown away."""
     end: End = End.OPEN
     """How it ended."""
+    is_ending: bool = False
+    """Whether it has ended amid a call, and writes its last records after that if its process lives."""
 
 
 class Stamp(NamedTuple):
@@ -161,7 +165,8 @@ class RingReader:
         written, step, time_ns, end, abandoned = PROGRESS.unpack_from(self._file, PROGRESS_OFFSET)
         if max(written, abandoned) >= COUNTS:
             raise RingError(f"{self.path} is damaged: it counts {written} records; move it away")
-        return Progress(written, step, time_ns, bool(end), abandoned, _ENDS.get(end, End.CLOSED))
+        [is_ending] = ENDING.unpack_from(self._file, ENDING_OFFSET)
+        return Progress(written, step, time_ns, bool(end), abandoned, _ENDS.get(end, End.CLOSED), bool(is_ending))
 
     @property
     def phase(self) -> tuple[Phase | None, int]:

@@ -22,8 +22,11 @@ from otel_train.native.records import Ring
 from otel_train.ring.directory import NEW_SUFFIX
 from otel_train.ring.facts import Fact
 from otel_train.ring.file_format import (
+    ABANDONED_OFFSET,
     CURSOR_OFFSET,
     END_OFFSET,
+    ENDING,
+    ENDING_OFFSET,
     ERROR,
     ERROR_OFFSET,
     LOGGED,
@@ -53,7 +56,7 @@ _pack_check = struct.Struct("<Q").pack_into
 _pack_written = struct.Struct("<Q").pack_into
 _pack_progress = struct.Struct("<Qqq").pack_into
 _pack_step = struct.Struct("<qq").pack_into
-_pack_end = struct.Struct("<QQ").pack_into
+_pack_end = _pack_abandoned = struct.Struct("<Q").pack_into
 _pack_phase = PHASE.pack_into
 
 
@@ -239,7 +242,7 @@ class RingWriter(Ring):
     @abandoned.setter
     def abandoned(self, count: int) -> None:
         self._abandoned = count
-        _pack_end(self._file, END_OFFSET, 0, count)
+        _pack_abandoned(self._file, ABANDONED_OFFSET, count)
 
     def enter(self, phase: Phase) -> None:
         """Note the phase of the training thread from now on: where it hangs, the ring tells in which phase."""
@@ -255,20 +258,25 @@ class RingWriter(Ring):
             return self._released
         return newest_cursor(self._file, self.geometry)[1].position
 
-    def close(self, step: int, time_ns: int, end: End = End.CLOSED, error: str = "") -> None:
-        """Note that no record will follow. The mapping stays until `release`.
+    def close(
+        self, step: int, time_ns: int, end: End = End.CLOSED, error: str = "", *, is_ending: bool = False
+    ) -> None:
+        """Note how the session has ended. The mapping stays until `release`.
 
         Args:
             step: The last step that ended.
             time_ns: The present time, nanoseconds since the epoch.
             end: How the session ended.
             error: Name of the exception that it ended with.
+            is_ending: Whether records still follow, and then another call of this: who reads the ring while the process
+                lives is to wait for them.
         """
         self.mark(step, time_ns)
         ERROR.pack_into(self._file, ERROR_OFFSET, error.encode())
         if end is End.PROCESS and not error:
             self._note_exit()
-        _pack_end(self._file, END_OFFSET, end, self._abandoned)
+        ENDING.pack_into(self._file, ENDING_OFFSET, is_ending)
+        _pack_end(self._file, END_OFFSET, end)
         self.enter(Phase.ENDED)
 
     def _note_exit(self) -> None:

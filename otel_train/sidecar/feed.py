@@ -137,7 +137,8 @@ class RingFeed:
     @property
     def ended(self) -> bool:
         """Whether no more records will come: the ring was closed, or its writer is gone."""
-        return self.reader.progress.closed or not self.reader.writer_lives
+        progress = self.reader.progress
+        return (progress.closed and not progress.is_ending) or not self.reader.writer_lives
 
     @property
     def drained(self) -> bool:

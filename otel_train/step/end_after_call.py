@@ -66,7 +66,7 @@ class EndAfterCall:
         recording, caller = running(), threading.get_ident()
         if recording is not None and recording.ring is not None:
             # Who has closed the session may end the process before the call returns.
-            recording.ring.close(recording.steps.last_step, time.time_ns(), end, error)
+            recording.ring.close(recording.steps.last_step, time.time_ns(), end, error, is_ending=True)
         device = torch.cuda.current_device() if torch.cuda.is_initialized() else None  # type: ignore[no-untyped-call]
 
         def run() -> None:

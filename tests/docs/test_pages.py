@@ -120,6 +120,7 @@ def test_ring_page_has_the_format() -> None:
     for offset, form in (
         (0, file_format.FIXED),
         (file_format.PROGRESS_OFFSET, file_format.PROGRESS),
+        (file_format.ENDING_OFFSET, file_format.ENDING),
         (file_format.PHASE_OFFSET, file_format.PHASE),
         (file_format.ERROR_OFFSET, file_format.ERROR),
     ):

@@ -11,7 +11,7 @@ from opentelemetry.proto.collector.metrics.v1.metrics_service_pb2 import ExportM
 
 from otel_train.bridge.decode import decode
 from otel_train.catalogue import Phase, cluster_name, rows
-from otel_train.ring import Identity, Kind, RingWriter, Schema, ring_path
+from otel_train.ring import End, Identity, Kind, RingWriter, Schema, ring_path
 from otel_train.sidecar.feed import RingFeed
 from otel_train.testing import OtlpReceiver
 from tests.support.otlp_store import points_of
@@ -35,6 +35,20 @@ def test_held_values_survive_restart(rank: Rank, receiver: OtlpReceiver, tmp_pat
     with serving(tmp_path, rank_interval=1000.0):
         wait_until(lambda: receiver.values(PICKS) == [3, 7])
     assert receiver.values(rows.PICKS.name) == [1, 6]
+
+
+def test_end_amid_call_is_no_end_yet(rank: Rank) -> None:
+    """A session that was closed amid a call is at its end when that call's records are there; how it ends is noted at
+    once, and stays when reductions are abandoned meanwhile.
+    """
+    rank.record(1)
+    rank.ring.close(1, 0, is_ending=True)
+    rank.ring.abandoned = 2
+    feed = RingFeed(rank.ring.path, None)
+    assert (feed.ended, feed.reader.progress.end, feed.reader.progress.abandoned) == (False, End.CLOSED, 2)
+    rank.record(2)
+    rank.ring.close(2, 0)
+    assert (feed.ended, feed.reader.progress.abandoned) == (True, 2)
 
 
 @pytest.mark.parametrize("value", [math.nan, math.inf, 1e300])

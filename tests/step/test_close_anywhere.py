@@ -26,10 +26,11 @@ def close_at_each_line(out: Path, call: str) -> None:
 
     import otel_train
     from otel_train.ring import Kind, RingReader, ring_files
+    from otel_train.sidecar.feed import RingFeed
 
     package = Path(otel_train.__file__).parent
     folders = tuple(f"{package / name}/" for name in ("step", "ring"))
-    ended = []
+    ended, over = [], []
     for line in count(1):
         telemetry = otel_train.init(ring_dir=out / str(line), blocking=True, close_timeout=0.01, ring_records=16)
         for step in (1, 2):
@@ -37,7 +38,7 @@ def close_at_each_line(out: Path, call: str) -> None:
         telemetry.log({"eval/loss": 1.0})
         left = line
 
-        def trace(frame: Any, event: str, _: object, telemetry: Any = telemetry) -> Any:
+        def trace(frame: Any, event: str, _: object, telemetry: Any = telemetry, rings: Path = out / str(line)) -> Any:
             nonlocal left
             if not frame.f_code.co_filename.startswith(folders):
                 return None
@@ -46,6 +47,9 @@ def close_at_each_line(out: Path, call: str) -> None:
                 sys.settrace(None)
                 left = -1
                 telemetry.close()
+                feed = RingFeed(ring_files(rings)[0], None)
+                over.append((feed.ended, feed.reader.progress.end.name))
+                feed.reader.close()
                 return None
             return trace if left > 0 else None
 
@@ -63,9 +67,11 @@ def close_at_each_line(out: Path, call: str) -> None:
             if record.kind is Kind.RANK
         ]
         ended.append((reader.progress.end.name, records))
+        assert RingFeed(reader.path, None).ended, line
         reader.close()
         if left > 0:
             break
+    assert set(over) == {(False, "CLOSED")}, "a sidecar stays for the records that a closed session still writes"
     (out / "ended").write_text(json.dumps(ended))
 
 
@@ -81,7 +87,7 @@ def close_at_each_line(out: Path, call: str) -> None:
 )
 def test_call_that_is_closed_is_whole(call: str, record: list[object] | None, tmp_path: Path) -> None:
     """Whichever line of a call a close interrupts, the call is recorded once and whole, or not at all, and the session
-    is closed.
+    is closed; the ring has the end at once, and a sidecar does not leave before the last record.
     """
     environment = rank_environment(OTEL_TRAIN_SIDECAR="external")
     program = script(tmp_path, close_at_each_line, tmp_path, call)
