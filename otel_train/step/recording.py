@@ -13,7 +13,7 @@ from otel_train.ring import Kind, RingWriter
 from otel_train.step.clock import Interval, StepClock
 from otel_train.step.cluster_values import ClusterValues
 from otel_train.step.core_steps import CoreSteps
-from otel_train.step.late_values import by_key
+from otel_train.step.late_values import LateKey, LateValue, by_key, joined
 from otel_train.step.options import SessionOptions
 from otel_train.step.packing import Reduced
 from otel_train.step.recorder import Measurements, Recorder
@@ -69,6 +69,10 @@ class Recording:
         steps.alone = reducer.group.handle is None
         self._held: Row | None = None
         """A row that waits for further calls of its step."""
+        self._beside: dict[LateKey, LateValue] = {}
+        """Values of a step whose row has gone out, which wait for further calls of it: an evaluation's batches."""
+        self._beside_at = 0, 0
+        """That step, and the time stamp of the first of these calls."""
         self._options = options
         self._settled = settled
         # The core holds no row, waits for nobody, and calls no receiver of events.
@@ -83,7 +87,7 @@ class Recording:
     def step(self, step: int, scalars: Mapping[str, Any] | None, now: float) -> dict[str, float] | None:
         """End a step that is larger than the last one; see `Telemetry.step`."""
         try:
-            if self._held is not None:
+            if self._held is not None or self._beside:
                 self.release()
             self.steps.logs = self.steps.every == 1 or self._ends_interval(step)
             self.steps.last_step = step
@@ -163,13 +167,23 @@ class Recording:
         Holding each row for them instead would have the other ranks wait for this one while it evaluates alone.
         """
         can_log = self.recorder.late.can_log
-        self.log(step, {key: value for key, value in scalars.items() if can_log(key)}, 1.0)
+        for value in self.recorder.log({key: value for key, value in scalars.items() if can_log(key)}, 1.0, step):
+            if not self._beside:
+                self._beside_at = step, self._clock.stamp_beside(time.perf_counter())
+            before = self._beside.get(value.key)
+            self._beside[value.key] = value if before is None else joined(before, value)
         if rest := {key: value for key, value in scalars.items() if not can_log(key)}:
             self.add(rest)
 
     def release(self) -> None:
-        """Emit the row that is held, if there is one: nothing is added to its step any more."""
+        """Emit what is held, a row or what came beside one: nothing is added to its step any more."""
+        beside, self._beside = [*self._beside.values()], {}
         row, self._held = self._held, None
+        if beside:
+            try:
+                self.cluster.log(*self._beside_at, beside)
+            except Exception as error:  # noqa: BLE001  # as in step
+                self._warnings.warn("log", "telemetry: log() has dropped its values: %r", error)
         if row is not None:
             try:
                 self._emit(row)

@@ -112,8 +112,8 @@ class Telemetry:
         A step may be given several times, by micro-batches or by an evaluation: its scalars are those of all its calls,
         and it goes out when the next step is given, or at `flush` and `close`. That holds from the first step on for
         whoever repeats steps; after steps that were given once, a repetition comes too late, and its scalars are
-        recorded beside the step as `log` does it (maxima and minima go into the next step). What sources measure
-        belongs to the first call that follows it. See `add` for values that come before their step ends.
+        recorded beside the step as `log` does it, in one row for all such calls (maxima and minima go into the next
+        step). What sources measure belongs to the call that follows it. `add` takes values before their step ends.
 
         Args:
             step: The optimizer step, from 0 or 1 on; not smaller than at the call before. An int, or what is one by

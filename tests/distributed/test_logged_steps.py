@@ -63,3 +63,22 @@ def test_last_addition_of_one_arrives(job: Job) -> None:
     last = [record for record in reader.read(0, sys.maxsize)[0] if record.kind is Kind.CLUSTER and not record.logged]
     assert reader.layout.by_key(*reader.layout.split(last[-1].values)).get("final") == 7.0
     assert (last[-1].step, logged_rows(job.folder / "rings")) == (4, [(3, {"eval/final": 3.0})])
+
+
+@pytest.mark.ranks(2)
+@pytest.mark.parametrize("blocking", [False, True])
+def test_late_calls_are_one_row(job: Job, blocking: bool) -> None:
+    """Batches of an evaluation that give a step again, on one rank or on both, are one row of each rank and of the
+    cluster.
+    """
+    with job.session(blocking=blocking) as telemetry:
+        for step in range(1, 7):
+            telemetry.step(step, {"loss": 1.0})
+            for batch in range(4 if step == 3 or (step == 6 and job.rank == 0) else 0):
+                telemetry.step(step, {"eval/loss": float(batch + job.rank)})
+    job.barrier()
+    own = [record for record in job.ring(job.rank).read(0, sys.maxsize)[0] if record.kind is Kind.RANK]
+    mean = 1.5 + job.rank
+    expected = [(3, {"eval/loss": mean}), *([(6, {"eval/loss": mean})] if job.rank == 0 else [])]
+    assert [(record.step, record.by_key()) for record in own if record.logged] == expected
+    assert logged_rows(job.folder / "rings") == [(3, {"eval/loss": 2.0}), (6, {"eval/loss": 1.5})]

@@ -150,6 +150,26 @@ def test_late_repetition_keeps_its_step(tmp_path: Path, caplog: pytest.LogCaptur
     assert ["step 3 was given again" in message for message in caplog.messages] == [True]
 
 
+@pytest.mark.parametrize("blocking", [False, True])
+def test_late_calls_are_one_row(blocking: bool, tmp_path: Path) -> None:
+    """An evaluation whose batches each give the step again is one row: their mean and sum, at the step, before the next
+    step's; the last one comes at the end.
+    """
+    with init(tmp_path, metrics=[Scalar("rows", "sum")], blocking=blocking) as telemetry:
+        for step in range(1, 5):
+            telemetry.step(step, {"loss": float(step)})
+            for batch in range(4 if step % 2 == 0 else 0):
+                telemetry.step(step, {"eval/loss": step + 2.0 * batch, "rows": 2})
+    records = RingReader(ring_files(tmp_path)[0]).read(0, 1000)[0]
+    own = [(record.step, record.logged, record.by_key()) for record in records if record.kind is not Kind.CLUSTER]
+    own.sort(key=lambda row: row[0])
+    assert [values for step, logged, values in own if logged] == [
+        {"eval/loss": 5.0, "rows": 8.0},
+        {"eval/loss": 7.0, "rows": 8.0},
+    ]
+    assert [record.time_ns for record in records] == sorted(record.time_ns for record in records)
+
+
 def test_added_values_are_weighted(tmp_path: Path) -> None:
     """Added values count by weight in their step, the first one too; a sum and a maximum have no weights, and a tensor
     is taken by value.
