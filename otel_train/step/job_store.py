@@ -69,8 +69,12 @@ class JobStore:
 
         bound = PATIENCE if patience is None else patience
         self._thread = threading.Thread(target=run, name="otel_train store", daemon=True)
-        self._thread.start()
-        self._thread.join(bound)
+        try:
+            self._thread.start()
+        except RuntimeError:  # no thread is to be had, as while a process ends from Python 3.12 on
+            run()
+        else:
+            self._thread.join(bound)
         if not failures and not self._thread.is_alive():
             return ""
         self._again_at = time.monotonic() + _PAUSE

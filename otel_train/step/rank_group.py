@@ -187,7 +187,8 @@ def _says_if_waiting(rank: int) -> Iterator[None]:
     """Say it once what this rank waits for, long before the process group's time is up: half an hour with gloo."""
     warning = threading.Timer(PATIENCE, _WARNINGS.warn, ("wait", _WAITS, rank, PATIENCE))
     warning.daemon = True
-    warning.start()
+    with contextlib.suppress(RuntimeError):  # no thread is to be had: it waits in silence
+        warning.start()
     try:
         yield
     finally:

@@ -65,11 +65,13 @@ class SessionEnd:
         deadline = time.monotonic() + self._timeout
         ended = self._clock.newest
         time_ns = self._clock.stamp(time.perf_counter())
-        running.close(time_ns, ended, self._timeout)
         ring = running.ring
-        if ring is not None:
-            ring.close(running.steps.last_step, time_ns, end, error)
-        self._recorded = True
+        try:
+            running.close(time_ns, ended, self._timeout)
+        finally:
+            if ring is not None:
+                ring.close(running.steps.last_step, time_ns, end, error)
+            self._recorded = True
         if ring is None:
             return
         if not await_sidecar(running, max(0.0, deadline - time.monotonic()), delivers=delivers):

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import threading
 import time
 from collections.abc import Callable
@@ -34,8 +35,10 @@ class Watcher:
             self._asleep = False
             self._calls.put(None)
         elif self._thread is None and not self._stopped:
-            self._thread = threading.Thread(target=self._run, name=self._name, daemon=True)
-            self._thread.start()
+            thread = threading.Thread(target=self._run, name=self._name, daemon=True)
+            with contextlib.suppress(RuntimeError):  # no thread is to be had: the training thread looks at each step
+                thread.start()
+                self._thread = thread
 
     def _run(self) -> None:
         while not self._stopped:

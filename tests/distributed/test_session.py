@@ -7,6 +7,7 @@ import logging
 import os
 import signal
 import sys
+import threading
 import time
 from typing import Any
 
@@ -95,6 +96,24 @@ def test_long_wait_is_told(job: Job, call: str) -> None:
         with telemetry or job.session() as telemetry:
             telemetry.step(1)
     assert job.rank or any("rank 0 has waited" in text and "if rank == 0" in text for text in job.warnings)
+
+
+def test_missing_threads_cost_no_row(job: Job) -> None:
+    """Ranks that may start no thread, as at a limit of their user's, begin, record every row of the cluster, and warn
+    of nothing.
+    """
+
+    def refuse(_: threading.Thread) -> None:
+        raise RuntimeError("can't start new thread")
+
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(threading.Thread, "start", refuse)
+        with job.session() as telemetry:
+            for step in range(1, 6):
+                telemetry.step(step, {"loss": float(step + job.rank)})
+    job.barrier()
+    assert job.cluster() == {step: step + 0.5 for step in range(1, 6)}
+    assert job.warnings == []
 
 
 def test_first_keys_are_joined(job: Job) -> None:

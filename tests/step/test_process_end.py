@@ -19,6 +19,7 @@ from otel_train.exceptions import SessionCopyError
 from otel_train.native import core
 from otel_train.ring import End, Kind, RingReader, ring_files
 from otel_train.step.process_end import error_name
+from tests.support.torchrun import lone_ranks, script
 
 
 def test_ring_records_session_end(tmp_path: Path) -> None:
@@ -174,3 +175,36 @@ def test_ending_process_makes_no_step(tmp_path: Path) -> None:
     reader = RingReader(ring_files(tmp_path)[0])
     assert reader.progress.end == End.PROCESS
     assert int(made[-1]) in (reader.progress.step, reader.progress.step - 1)  # it may have ended before the word of it
+
+
+def log_until_end(out: Path) -> None:
+    """Make steps on a rank that ends without a close, in a process that starts no thread any more."""
+    import threading
+
+    import torch.distributed as dist
+
+    import otel_train
+
+    def refuse(_: object) -> None:
+        raise RuntimeError("can't create new thread at interpreter shutdown")
+
+    dist.init_process_group("gloo")
+    telemetry = otel_train.init(ring_dir=out / "rings", log_every=10)
+    for step in range(1, 26):
+        telemetry.step(step, {"loss": 1.0})
+    telemetry.log({"eval/loss": 4.0 + 2 * dist.get_rank()})
+    dist.barrier()
+    threading.Thread.start = refuse  # type: ignore[assignment,method-assign]
+
+
+def test_no_thread_ends_ranks(tmp_path: Path) -> None:
+    """Ranks that end without a close where no thread starts any more, as from Python 3.12 on, record their rest, over
+    the ranks too.
+    """
+    with lone_ranks(2, script(tmp_path, log_until_end, tmp_path)) as ranks:
+        assert [rank.end() for rank in ranks] == [0, 0], ranks[0].log.read_text()
+    readers = [RingReader(path) for path in ring_files(tmp_path / "rings")]
+    assert [reader.progress.end for reader in readers] == [End.PROCESS] * 2
+    cluster = [record for record in readers[0].read(0, 1000)[0] if record.kind is Kind.CLUSTER]
+    assert [(record.step, record.by_key()["loss"]) for record in cluster if not record.logged][-1] == (25, 1.0)
+    assert [(record.step, record.by_key()) for record in cluster if record.logged] == [(25, {"eval/loss": 5.0})]

@@ -155,3 +155,18 @@ def test_close_bounds_total_wait(clock: dict[str, float], tmp_path: Path, monkey
     monkeypatch.setattr(session_end, "wait_until", lambda _, timeout: given.append(timeout))
     telemetry.close()
     assert given == [0.5]
+
+
+@pytest.mark.usefixtures("clock")
+def test_failing_reductions_keep_end(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """A session whose last reductions fail has its end in the ring all the same."""
+
+    def fail(*_: object) -> None:
+        raise RuntimeError("no")
+
+    telemetry = otel_train.init(ring_dir=tmp_path, close_timeout=0.0)
+    telemetry.step(1)
+    assert telemetry._running is not None
+    monkeypatch.setattr(telemetry._running.reducer, "close", fail)
+    telemetry.close()
+    assert RingReader(ring_files(tmp_path)[0]).progress.closed
