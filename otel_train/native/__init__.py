@@ -20,7 +20,7 @@ __all__ = ["IMPLEMENTATION", "core"]
 
 logger = logging.getLogger(__name__)
 
-VERSION: Final = 11
+VERSION: Final = 12
 """Version of the sources that a build must be of: a checkout may have an older build beside it."""
 _TRUE = {"1", "true"}
 

@@ -2,7 +2,7 @@
 #include "core.h"
 
 /* The number in __init__.py must be the same: a build of other sources is not used. */
-#define CORE_VERSION 11
+#define CORE_VERSION 12
 
 static int fill(PyObject *module)
 {

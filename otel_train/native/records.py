@@ -149,8 +149,8 @@ class Steps:
     )
     alone: bool
     """Whether what this rank measures is the cluster's."""
-    busy: bool
-    """Whether the core is making a step right now."""
+    busy: int
+    """Thread in which the core is making a step right now; 0 where it makes none."""
     every: int
     """Steps in an interval."""
     given: int
@@ -173,8 +173,8 @@ class Steps:
     """Whether there were two steps yet."""
 
     def __init__(self) -> None:
-        self.alone = self.busy = self.logs = self.open = self.plain = self.strides = False
-        self.every = self.stride = self.given = self.last_step = self.newest_ns = self.newest_step = 0
+        self.alone = self.logs = self.open = self.plain = self.strides = False
+        self.busy = self.every = self.stride = self.given = self.last_step = self.newest_ns = self.newest_step = 0
 
     def bind(self, *parts: Any) -> None:
         """Name to the core what a step is made of."""

@@ -16,7 +16,8 @@
 typedef struct {
     PyObject_HEAD
     char plain, open, logs, strides, alone;
-    bool busy, ends; /* whether a step is being made, and whether all is to be let go after it */
+    unsigned long busy; /* thread that makes a step; 0 while none does */
+    bool ends; /* whether all is to be let go after it */
     int64_t given, last_step, stride, every, newest_step, newest_ns;
     Interval *interval;
     Clock *clock;
@@ -217,9 +218,9 @@ static PyObject *step(Steps *steps, PyObject *const *args, Py_ssize_t count, PyO
             (scalars == Py_None || PyDict_CheckExact(scalars)) && steps->interval != NULL &&
             steps->interval->means != NULL && ring_values(steps->ring) == steps->interval->row.count;
     if (plain) {
-        steps->busy = true; /* whatever of the user's runs meanwhile: what is bound stays */
+        steps->busy = PyThread_get_thread_ident(); /* whatever of the user's runs meanwhile: what is bound stays */
         PyObject *result = make_step(steps, given[0], number, scalars);
-        steps->busy = false;
+        steps->busy = 0;
         if (steps->ends)
             steps_release(steps);
         return result;
@@ -328,7 +329,7 @@ static PyMemberDef steps_members[] = {
     {"logs", T_BOOL, offsetof(Steps, logs), 0, NULL},
     {"strides", T_BOOL, offsetof(Steps, strides), 0, NULL},
     {"alone", T_BOOL, offsetof(Steps, alone), 0, NULL},
-    {"busy", T_BOOL, offsetof(Steps, busy), READONLY, NULL},
+    {"busy", T_ULONG, offsetof(Steps, busy), READONLY, NULL},
     {"given", T_LONGLONG, offsetof(Steps, given), 0, NULL},
     {"last_step", T_LONGLONG, offsetof(Steps, last_step), 0, NULL},
     {"stride", T_LONGLONG, offsetof(Steps, stride), 0, NULL},

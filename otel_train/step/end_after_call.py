@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-import contextlib
+import math
 import sys
 import threading
 import time
@@ -60,35 +60,45 @@ class EndAfterCall:
             error: Name of the exception that it ends with.
             running: Returns the session's recording, as soon as there is one.
         """
-        if not self._amid_call():
+        caller, is_inside = threading.get_ident(), self._amid_call()
+        if not (is_inside or self._steps.busy):
             finish(end, error)
             return
-        recording, caller = running(), threading.get_ident()
+        recording = running()
         if recording is not None and recording.ring is not None:
             # Who has closed the session may end the process before the call returns.
             recording.ring.close(recording.steps.last_step, time.time_ns(), end, error, is_ending=True)
         device = torch.cuda.current_device() if torch.cuda.is_initialized() else None  # type: ignore[no-untyped-call]
 
-        def run() -> None:
-            self._await_return(caller, running)
+        def run(bound: float = math.inf) -> None:
+            if not self._await_return(caller, running, bound):
+                return
             if device is not None:  # what the call has left there is to be complete for this thread too
                 torch.cuda.set_device(device)
                 torch.cuda.synchronize()
             finish(end, error)
 
         thread = threading.Thread(target=run, name="otel_train end", daemon=True)
-        with contextlib.suppress(RuntimeError):  # no thread is to be had: the ring has the end
+        try:
             thread.start()
             self._thread = thread
+        except RuntimeError:  # none is to be had, as while a process ends from Python 3.12 on; the ring has the end
+            if not is_inside:
+                run(self._timeout + _MARGIN)
+        self.wait()  # where another thread makes the step
 
-    def _await_return(self, caller: int, running: Callable[[], Recording | None]) -> None:
-        """Wait until a thread's call has returned; meanwhile it waits for nobody."""
+    def _await_return(self, caller: int, running: Callable[[], Recording | None], bound: float) -> bool:
+        """Wait until a thread's call, and the core's, has returned, and tell whether it has; it waits for nobody."""
+        deadline = time.monotonic() + bound
         while self._steps.busy or _makes_call(caller):
+            if time.monotonic() > deadline:
+                return False
             if (recording := running()) is not None:
                 recording.reducer.hurries = True
             time.sleep(_PAUSE)
         if (recording := running()) is not None:
             recording.reducer.hurries = WATCH.came
+        return True
 
     def wait(self) -> None:
         """Wait for an end that was put off; not in the middle of a call, for whose return the end waits."""
@@ -97,8 +107,9 @@ class EndAfterCall:
             thread.join(self._timeout + _MARGIN)
 
     def _amid_call(self) -> bool:
-        """Tell whether this thread, or the core, is in the middle of a call."""
-        return self._steps.busy or _makes_call(threading.get_ident())
+        """Tell whether this thread is in the middle of a call, be it of the core's."""
+        thread = threading.get_ident()
+        return self._steps.busy == thread or _makes_call(thread)
 
 
 def _makes_call(thread: int) -> bool:

@@ -81,9 +81,10 @@ def close_at_each_line(out: Path, call: str) -> None:
         ("telemetry.step(3, {'loss': 3.0})", [3, 3.0]),
         ("telemetry.log({'eval/loss': 0.5})", [2, [["eval/loss", 0.5]]]),
         ("telemetry.add({'loss': 3.0})", [3, 3.0]),
+        ("telemetry.step(2, {'loss': 4.0})", [2, [["loss", 4.0]]]),
         ("telemetry.flush(0.01)", None),
     ],
-    ids=["step", "log", "add", "flush"],
+    ids=["step", "log", "add", "again", "flush"],
 )
 def test_call_that_is_closed_is_whole(call: str, record: list[object] | None, tmp_path: Path) -> None:
     """Whichever line of a call a close interrupts, the call is recorded once and whole, or not at all, and the session
@@ -142,3 +143,54 @@ def test_handler_closes_waiting_session(handler: str, code: int, tmp_path: Path)
         (tmp_path / "done").touch()
     assert reader.progress.end is End.CLOSED
     assert [record.step for record in reader.read(0, 16)[0] if record.kind is Kind.RANK] == [1, 2, 3]
+
+
+def close_beside_training(out: Path, no_thread: bool) -> None:
+    """Have rank 0 close, while its thread that trains waits in a step for rank 1, which is elsewhere until then."""
+    import os
+    import threading
+
+    import torch.distributed as dist
+
+    import otel_train
+    from otel_train.catalogue import Phase
+    from otel_train.ring import RingReader, ring_files
+    from tests.support.waiting import wait_until
+
+    def train() -> None:
+        for step in range(1, 3 if rank else 9):
+            telemetry.step(step, {"loss": float(step)})
+
+    def refuse(_: object) -> None:
+        raise RuntimeError("can't create new thread at interpreter shutdown")
+
+    dist.init_process_group("gloo")
+    rank = dist.get_rank()
+    telemetry = otel_train.init(ring_dir=out / "rings", max_in_flight=1, reduction_timeout=5.0, close_timeout=0.2)
+    trains = threading.Thread(target=train, daemon=True)
+    trains.start()
+    if rank:
+        trains.join()
+        wait_until((out / "done").exists, 60.0)
+        os._exit(0)
+    wait_until(lambda: telemetry._running is not None, 60.0)
+    reader = RingReader(ring_files(out / "rings")[0])
+    wait_until(lambda: reader.phase[0] is Phase.REDUCTION, 60.0)
+    if no_thread:
+        threading.Thread.start = refuse  # type: ignore[assignment,method-assign]
+    telemetry.close()
+    assert telemetry._running is not None
+    assert telemetry._running.ring is not None
+    released = telemetry._running.ring.released
+    (out / "done").touch()
+    os._exit(0 if released else 9)
+
+
+@pytest.mark.parametrize("no_thread", [False, True], ids=["thread", "no thread"])
+def test_close_awaits_training_thread(no_thread: bool, tmp_path: Path) -> None:
+    """A close by another thread than the one that trains, which waits for a peer, has ended the session at its return,
+    also where no thread is to be had.
+    """
+    with lone_ranks(2, script(tmp_path, close_beside_training, tmp_path, no_thread)) as ranks:
+        codes = [rank.end(60) for rank in ranks]
+    assert codes == [0, 0], ranks[0].log.read_text()
