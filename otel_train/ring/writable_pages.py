@@ -8,6 +8,7 @@ have none of this.
 
 from __future__ import annotations
 
+import contextlib
 import ctypes
 import mmap
 import threading
@@ -52,7 +53,8 @@ def keep_writable(ring: RingWriter) -> threading.Thread:
         The thread.
     """
     thread = threading.Thread(target=_keep, args=(weakref.ref(ring),), name="otel_train ring", daemon=True)
-    thread.start()
+    with contextlib.suppress(RuntimeError):  # no thread is to be had: steps wait for the file system now and then
+        thread.start()
     return thread
 
 

@@ -108,7 +108,7 @@ def test_missing_threads_cost_no_row(job: Job) -> None:
 
     with pytest.MonkeyPatch.context() as patch:
         patch.setattr(threading.Thread, "start", refuse)
-        with job.session() as telemetry:
+        with job.session(max_in_flight=8) as telemetry:
             for step in range(1, 6):
                 telemetry.step(step, {"loss": float(step + job.rank)})
     job.barrier()
