@@ -298,7 +298,7 @@ def _fresh_rows(
     if last is None or last.timestamp is None or not rows or rows[0].ordinal >= begin:
         return lacking, False
     path = segments[0].path
-    files = sorted(path.parent.parent.glob(f"offline-run-*/{path.name}"))  # those that are uploaded too
+    files = sorted(path.parent.parent.glob(f"*run-*/{path.name}"))  # those that are uploaded too
     ours = (row for file in files if (segment := read_segment(file)) is not None for row in segment.rows)
     same = {row.ordinal for row in ours if abs(row.timestamp - last.timestamp) < SAME_SECONDS}
     there = begin - 1 if last.ordinal is None else last.ordinal

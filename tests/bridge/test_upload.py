@@ -128,6 +128,21 @@ def test_rows_after_wandb_sync_are_uploaded(server: FakeWandb, tmp_path: Path) -
     assert run_otel_train("sync", bridge.state, **server.environment).stdout == "everything is uploaded\n"
 
 
+def test_online_continuation_is_uploaded_once(server: FakeWandb, tmp_path: Path) -> None:
+    """Offline rows that something else has uploaded are not sent again after the bridge has gone on online."""
+    for step, mode in ((1, "offline"), (2, "online")):
+        with BridgeProcess(tmp_path, "--wandb-mode", mode, environment=server.environment) as bridge:
+            bridge.send(step_request(step))
+            bridge.wait(step)
+            assert bridge.stop() == 0
+        if mode == "offline":
+            assert run_otel_train("sync", bridge.state, **server.environment).returncode == 0
+            (file,) = wandb_files(bridge.state, "run")
+            file.with_name(f"{file.name}.synced").unlink()  # as of a copy of the folder that was uploaded
+    assert "0 of them new" in run_otel_train("sync", bridge.state, **server.environment).stdout
+    assert server.steps("run") == [1, 2]
+
+
 def test_deleted_run_stops_no_other(server: FakeWandb, start: Any) -> None:
     """A run that somebody has deleted in wandb is named in one line, and the others are uploaded."""
     bridge = start()
