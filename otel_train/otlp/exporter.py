@@ -38,13 +38,18 @@ class Exporter:
             longest: Seconds that it takes at most, a second try without compression included; a request takes no longer
                 than the endpoint's timeout.
         """
+        began = time.monotonic()
+        answer = self._send(body, longest)
+        return answer if answer is TAKEN else replace(answer, seconds=time.monotonic() - began)
+
+    def _send(self, body: bytes, longest: float) -> Answer:
         began, timeout = time.monotonic(), min(self.endpoint.timeout, longest)
         answer = self._connection.send(body, timeout)
         self._may_lack &= not answer.taken
         # A receiver that does not look at the encoding calls the data unreadable.
         suspect = self._may_lack and answer.verdict is Verdict.DATA
         if answer.verdict is not Verdict.COMPRESSION and not suspect:
-            return answer if answer is TAKEN else replace(answer, seconds=time.monotonic() - began)
+            return answer
         left = longest - (time.monotonic() - began)
         if left <= 0:
             return answer
