@@ -31,6 +31,7 @@ MAX_ATTRIBUTES = 128
 MAX_ITEMS = 65_536
 """Resources, scopes, metrics and points of a request, in all. A collector's batch has some 8,000; empty ones,
 which take two bytes each, would keep a worker for a minute."""
+TOO_MANY = f"a request has more than {MAX_ITEMS} resources, metrics and points; send less"
 _MOST_COUNTED = 4 * MAX_ITEMS
 _INT64_MAX = 2**63 - 1
 _NO_VALUE = DataPointFlags.DATA_POINT_FLAGS_NO_RECORDED_VALUE_MASK
@@ -113,7 +114,7 @@ def decode(request: ExportMetricsServiceRequest) -> Decoded:
     parts, rejected = _within_bounds(request)
     reasons = dict[str, None]()
     if rejected:
-        _note(reasons, f"a request has more than {MAX_ITEMS} resources, metrics and points; send less")
+        _note(reasons, TOO_MANY)
     for resource_metrics in parts:
         metrics = [metric for scope in resource_metrics.scope_metrics for metric in scope.metrics]
         attributes, codes = resource_metrics.resource.attributes, list(exit_codes(metrics))

@@ -1,4 +1,4 @@
-"""Parse a request of OTLP so that text that is not UTF-8 costs the resource that has it, not the whole request.
+"""Parse a request of OTLP so that what can't be read, as text that is not UTF-8, costs its resource, not the request.
 
 A collector puts the resources of several senders into one request, and does not look at their text.
 """
@@ -20,7 +20,7 @@ from opentelemetry.proto.metrics.v1 import metrics_pb2
 from opentelemetry.proto.resource.v1 import resource_pb2
 
 from otel_train.bridge.collection_times import data_points
-from otel_train.bridge.decode import MAX_ITEMS
+from otel_train.bridge.decode import MAX_ITEMS, TOO_MANY
 
 _FILES = (common_pb2, resource_pb2, metrics_pb2, metrics_service_pb2)
 """The modules of OTLP's messages, each after those that it imports."""
@@ -42,24 +42,35 @@ def parse_request(data: bytes) -> Parsed:
         data: The request as it came.
 
     Raises:
-        DecodeError: It is no such request, or all of its resources have text that is not UTF-8.
+        DecodeError: It is no such request, or none of its resources can be read.
     """
     try:
         return Parsed(ExportMetricsServiceRequest.FromString(data))
     except DecodeError:
         whole, part_type = _lenient()
         request, lost = ExportMetricsServiceRequest(), 0
-        for part in whole.FromString(data).resource_metrics:
+        parts = whole.FromString(data).resource_metrics
+        if len(parts) >= MAX_ITEMS:  # as where all can be read, and before each is read by itself
+            return Parsed(request, len(parts), TOO_MANY)
+        for part in parts:
             try:
                 request.resource_metrics.add().MergeFromString(part)
             except DecodeError:
                 del request.resource_metrics[-1]
-                scopes = part_type.FromString(part).scope_metrics
-                metrics = (metric for scope in scopes for metric in scope.metrics)
-                lost += sum(len(data_points(metric)) for metric in islice(metrics, MAX_ITEMS))
+                lost += _points(part_type, part)
         if not request.resource_metrics:
             raise
-        return Parsed(request, lost, "a resource, or one of its metrics, has text that is not UTF-8")
+        return Parsed(request, lost, "a resource has text that is not UTF-8, or is nested too deep")
+
+
+def _points(part_type: Any, part: bytes) -> int:
+    """Count the points of a resource that can't be read; one where it is nested too deep to count them."""
+    try:
+        scopes = part_type.FromString(part).scope_metrics
+    except DecodeError:
+        return 1
+    metrics = (metric for scope in scopes for metric in scope.metrics)
+    return sum(len(data_points(metric)) for metric in islice(metrics, MAX_ITEMS))
 
 
 @cache
