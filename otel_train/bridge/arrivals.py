@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import json
 from collections.abc import Collection, Iterable, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 from otel_train.bridge.decode import Kind, Point, StepId
 from otel_train.bridge.inbox_store import Store
@@ -248,6 +248,8 @@ class Arrivals:
         if self._repeats.is_repeat(run, pending, taken):
             added.duplicates += len(taken)
             return None
+        if step.step is None:  # its `train.step` came again with nothing new, which is in no table
+            pending = replace(pending, step=self._repeats.step_at(run, step_id.attempt, step_id.time_ns))
         added.new += len(taken) + (step.step is not None)
         added.late += len(taken) if late else 0
         return Begun(run, step_id.run_id, pending, taken)

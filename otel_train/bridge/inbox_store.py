@@ -135,21 +135,26 @@ class Store:
 
     def pending(self, key: int, limit: int = -1) -> list[Pending]:
         """Return the first steps of a run that have no row, in the order of attempt and time stamp."""
-        return self._unsealed("run = ? AND arrived > 0 ORDER BY attempt, time_ns LIMIT ?", (key, limit))
-
-    def between(self, key: int, attempt: int, first_ns: int, last_ns: int) -> list[Pending]:
-        """Return the steps of an attempt from a time to another one that have no row."""
-        where = "run = ? AND attempt = ? AND time_ns BETWEEN ? AND ?"
-        return self._unsealed(where, (key, attempt, first_ns, last_ns))
-
-    def _unsealed(self, where: str, values: Iterable[int]) -> list[Pending]:
-        """Return steps without a row."""
         steps = self.connection.execute(
-            "SELECT id, attempt, steps.step, number, time_ns, expected, arrived, first_ns, last_ns, together.points"  # noqa: S608
-            f" FROM steps LEFT JOIN together ON together.step = steps.id WHERE ordinal IS NULL AND {where}",
-            (*values,),
+            "SELECT id, attempt, steps.step, number, time_ns, expected, arrived, first_ns, last_ns, together.points"
+            " FROM steps LEFT JOIN together ON together.step = steps.id"
+            " WHERE ordinal IS NULL AND run = ? AND arrived > 0 ORDER BY attempt, time_ns LIMIT ?",
+            (key, limit),
         )
         return [Pending(*columns) for columns in steps]
+
+    def between(self, key: int, attempt: int, first_ns: int, last_ns: int, limit: int) -> tuple[list[Pending], int]:
+        """Look at the first steps, `limit` at most, of an attempt from a time to another one.
+
+        Returns:
+            Those without a row, whose points are not read, and how many were looked at.
+        """
+        steps = self.connection.execute(
+            "SELECT ordinal, id, attempt, step, number, time_ns, expected, arrived, first_ns, last_ns, NULL FROM steps"
+            " WHERE run = ? AND attempt = ? AND time_ns BETWEEN ? AND ? ORDER BY time_ns LIMIT ?",
+            (key, attempt, first_ns, last_ns, limit),
+        ).fetchall()
+        return [Pending(*columns) for ordinal, *columns in steps if ordinal is None], len(steps)
 
     def drop(self, step: Pending) -> None:
         """Drop a step without a row, and its points."""
@@ -180,11 +185,14 @@ class Store:
 
     def arrived(self, step: Pending) -> list[Arrived]:
         """Return the points of a step without a row."""
+        execute, together = self.connection.execute, step.together
+        if together is None:  # they may be one entry that was not read
+            (together,) = execute("SELECT (SELECT points FROM together WHERE step = ?)", (step.id,)).fetchone()
         points: Iterable[tuple[int, int, float | None]]
-        if step.together is not None:
-            points = json.loads(step.together)
+        if together is not None:
+            points = json.loads(together)
         else:
-            points = self.connection.execute("SELECT series, kind, value FROM points WHERE step = ?", (step.id,))
+            points = execute("SELECT series, kind, value FROM points WHERE step = ?", (step.id,))
         return [
             (*self._name(series), _KINDS[kind], math.nan if value is None else value) for series, kind, value in points
         ]

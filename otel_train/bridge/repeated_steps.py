@@ -61,12 +61,19 @@ class Repeats:
             self._last[key] = replace(last, repeated_ns=pending.time_ns)
             return True
         if pending.step is None:
+            if last is not None and last.repeated_ns == pending.time_ns:  # the part that has something new
+                self._last[key] = _Last(last.step, pending.time_ns, last.values | values)
             return False
         self._last[key] = _Last(pending.step, pending.time_ns, values)
         self._last.move_to_end(key)
         if len(self._last) > MAX_ATTEMPTS:
             self._last.popitem(last=False)
         return False
+
+    def step_at(self, run: int, attempt: int, time_ns: int) -> int | None:
+        """Return the step of an attempt's last collection, where that is its time."""
+        last = self._last.get((run, attempt))
+        return last.step if last is not None and last.time_ns == time_ns else None
 
     def grow(self, run: int, attempt: int, time_ns: int, taken: Mapping[int, Point]) -> None:
         """Remember further points of a step, where it is the attempt's last one."""

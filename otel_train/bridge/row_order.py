@@ -28,7 +28,7 @@ class Pending:
     first_ns: int
     last_ns: int
     together: str | None
-    """Its points where they are one entry, as `together.points` has them."""
+    """Its points where they are one entry, as `together.points` has them, and were read."""
 
     @property
     def order(self) -> tuple[int, int]:

@@ -16,7 +16,7 @@ from otel_train.bridge.past_steps import PastSteps
 from otel_train.bridge.repeated_steps import Repeats
 from otel_train.bridge.row_order import Pending
 from otel_train.bridge.series_keys import SeriesKeys
-from otel_train.bridge.wandb_rows import SeriesKey
+from otel_train.bridge.wandb_rows import Arrived, SeriesKey
 from otel_train.catalogue import rows
 
 MOST_LOOKED_AT = 100_000
@@ -44,6 +44,10 @@ class SplitCollections:
         self._past_steps = past_steps
         self._repeats = repeats
         self._left = 0
+        self._held: dict[StepId, set[SeriesKey]] = {}
+        """Series of the steps that were looked at for the present request."""
+        self._read: set[int] = set()
+        """Steps of the tables that are among these."""
 
     def rejoin(self, steps: _Steps, attempts: Collection[tuple[str, int]]) -> tuple[_Steps, int]:
         """Return a request's points by the step that they are of, with those of it that waited.
@@ -56,6 +60,8 @@ class SplitCollections:
             The points by step, and how many of them waited: they are in no table any more.
         """
         self._left = MOST_LOOKED_AT
+        self._held.clear()
+        self._read.clear()
         rejoined: _Steps = {}
         nameless: _Steps = {}
         times: dict[tuple[str, int], list[int]] = {}
@@ -77,6 +83,7 @@ class SplitCollections:
             found = next((time_ns for time_ns, names in held if names.isdisjoint(series)), step_id.time_ns)
             if found != step_id.time_ns:
                 self._remember(step_id)
+                self._series_held(step_id._replace(time_ns=found), rejoined).update(series)
             rejoined.setdefault(step_id._replace(time_ns=found), []).extend(points)
         return rejoined, waited
 
@@ -84,7 +91,9 @@ class SplitCollections:
         """Move points that waited for their step, which has come, from the tables to its others; return how many."""
         count, series = len(points), _series(points)
         for part in self._near(step_id):
-            arrived = self._store.arrived(part)
+            if self._left <= 0:
+                break
+            arrived = self._arrived(part)
             names = {one[:2] for one in arrived}
             if part.time_ns == step_id.time_ns:
                 series |= names
@@ -104,25 +113,42 @@ class SplitCollections:
             steps: The request's points by step.
         """
         run, attempt, time_ns = self._keys.run(step_id.run_id), step_id.attempt, step_id.time_ns
-        held = {repeated_ns: set[SeriesKey]() for repeated_ns in self._repeats.repeated(run, attempt)}
+        near = {repeated_ns: set[SeriesKey]() for repeated_ns in self._repeats.repeated(run, attempt)}
         index = bisect_left(times, time_ns)
         for near_ns in times[max(0, index - NEIGHBOURS) : index + NEIGHBOURS]:
-            points = steps[step_id._replace(time_ns=near_ns)]
-            held[near_ns] = _series(points)
-            self._left -= len(points)
+            if abs(near_ns - time_ns) < ONE_TICK_NS and self._left > 0:
+                near[near_ns] = self._series_held(step_id._replace(time_ns=near_ns), steps)
         for step in self._near(step_id):
-            if step.step is not None:
-                held.setdefault(step.time_ns, set()).update(one[:2] for one in self._store.arrived(step))
-        by_distance = sorted((abs(near_ns - time_ns), near_ns) for near_ns in held)
-        return [(near_ns, held[near_ns]) for distance, near_ns in by_distance if distance < ONE_TICK_NS]
+            if step.step is not None and (step.id in self._read or self._left > 0):
+                held = near[step.time_ns] = self._series_held(step_id._replace(time_ns=step.time_ns), steps)
+                if step.id not in self._read:
+                    self._read.add(step.id)
+                    held.update(one[:2] for one in self._arrived(step))
+        by_distance = sorted((abs(near_ns - time_ns), near_ns) for near_ns in near)
+        return [(near_ns, near[near_ns]) for distance, near_ns in by_distance if distance < ONE_TICK_NS]
+
+    def _arrived(self, step: Pending) -> list[Arrived]:
+        """Return the points of a step without a row."""
+        arrived = self._store.arrived(step)
+        self._left -= len(arrived)
+        return arrived
+
+    def _series_held(self, step_id: StepId, steps: _Steps) -> set[SeriesKey]:
+        """Return the series that a step has, which are read once for a request."""
+        if step_id not in self._held:
+            points = steps.get(step_id, ())
+            self._left -= len(points)
+            self._held[step_id] = _series(points)
+        return self._held[step_id]
 
     def _near(self, step_id: StepId) -> list[Pending]:
         """Return the steps without a row less than a tick away, the nearest first."""
         if self._left <= 0:
             return []
         run, time_ns = self._keys.run(step_id.run_id), step_id.time_ns
-        near = self._store.between(run, step_id.attempt, time_ns - ONE_TICK_NS + 1, time_ns + ONE_TICK_NS - 1)
-        self._left -= sum(max(1, step.arrived) for step in near)
+        first_ns, last_ns = time_ns - ONE_TICK_NS + 1, time_ns + ONE_TICK_NS - 1
+        near, count = self._store.between(run, step_id.attempt, first_ns, last_ns, self._left)
+        self._left -= count
         return sorted(near, key=lambda step: abs(step.time_ns - time_ns))
 
     def _remember(self, step_id: StepId) -> None:

@@ -18,6 +18,7 @@ from otel_train.bridge import Inbox, split_collections
 from otel_train.bridge.arrivals import Added
 from otel_train.bridge.decode import decode
 from otel_train.bridge.row_order import Due
+from otel_train.catalogue import cluster_name
 from otel_train.catalogue import rows as rows_of_catalogue
 from tests.support.step_requests import BASE_NS, split_request, step_request
 
@@ -29,11 +30,16 @@ TICK = 2_000
 def collection(step: int, time_ns: int | None = None) -> ExportMetricsServiceRequest:
     """Return a step as an SDK sends it that stamps each instrument by itself, `train.step` last."""
     request = step_request(step, {"loss": 1 / step, "lr": 0.1}, {"picks": 4 * step})
+    return stamped(request, time_ns or BASE_NS + step * 10**9)
+
+
+def stamped(request: ExportMetricsServiceRequest, time_ns: int, tick: int = TICK) -> ExportMetricsServiceRequest:
+    """Give each instrument of a collection a time of its own, that of `train.step` last; return the request."""
     metrics = request.resource_metrics[0].scope_metrics[0].metrics
     metrics.sort(key=lambda metric: metric.name)
     for index, metric in enumerate(metrics):
         (point,) = (metric.gauge if metric.WhichOneof("data") == "gauge" else metric.sum).data_points
-        point.time_unix_nano = (time_ns or point.time_unix_nano) + index * TICK
+        point.time_unix_nano = time_ns + index * tick
     return request
 
 
@@ -51,9 +57,9 @@ def take(inbox: Inbox, request: Any, now_ns: int = 0) -> Added:
     return inbox.add(decoded.points, now_ns, decoded.stamped_apart)
 
 
-def rows(inbox: Inbox) -> list[dict[str, float]]:
-    """Return the rows that are made within the settle time."""
-    while inbox.seal("run", DUE, 1):
+def rows(inbox: Inbox, now_ns: int = 1) -> list[dict[str, float]]:
+    """Return the rows that are made by then; by default within the settle time."""
+    while inbox.seal("run", DUE, now_ns):
         pass
     return [row.row for row in inbox.undelivered("run")]
 
@@ -120,6 +126,20 @@ def test_new_values_of_step_make_row(inbox: Inbox) -> None:
     assert [row["loss"] for row in rows(inbox)] == [1, 0.5]
 
 
+@pytest.mark.parametrize("order", [1, -1], ids=["forward", "backward"])
+@pytest.mark.parametrize("size", [1, 2, 3, 4])
+def test_new_value_of_split_repetition_makes_row(size: int, order: int, inbox: Inbox) -> None:
+    """A single new value makes a row, though the part with `train.step` came before it and had nothing new."""
+    take(inbox, collection(1))
+    again = collection(1, BASE_NS + 5 * 10**9)
+    (loss,) = (one for one in again.resource_metrics[0].scope_metrics[0].metrics if one.name == cluster_name("loss"))
+    loss.gauge.data_points[0].as_double = 9
+    added = [take(inbox, part) for part in cut(again, [size])[::order]]
+    made = rows(inbox, DUE.settle_ns + 1)
+    assert [(row["train/step"], row["loss"]) for row in made] == [(1, 1), (1, 9)]
+    assert sum(one.late for one in added) == 0
+
+
 def test_sidecar_is_taken_at_its_word(inbox: Inbox) -> None:
     """A sidecar gives a step's points one time: what lies beside another step's, after a split, is not that step's."""
     request = collection(1)
@@ -129,13 +149,45 @@ def test_sidecar_is_taken_at_its_word(inbox: Inbox) -> None:
     assert rows(inbox) == []
 
 
-def test_parts_that_are_looked_at_are_bounded(inbox: Inbox, monkeypatch: pytest.MonkeyPatch) -> None:
+@pytest.mark.parametrize("resources", [False, True], ids=["requests", "resources"])
+def test_parts_that_are_looked_at_are_bounded(resources: bool, inbox: Inbox, monkeypatch: pytest.MonkeyPatch) -> None:
     """A sender of very many times within a tick has its parts wait by themselves: a request costs a bounded time."""
     monkeypatch.setattr(split_collections, "MOST_LOOKED_AT", 0)
-    first, *others = split_request(collection(1))
-    take(inbox, first)
-    assert [take(inbox, part).new for part in others] == [1] * 4
+    parts = split_request(collection(1))
+    assert sum(take(inbox, part).new for part in ([joined(parts)] if resources else parts)) == 5
     assert rows(inbox) == []
+
+
+@pytest.mark.parametrize(("most", "whole"), [(7, False), (8, True)])
+def test_waiting_parts_are_read_within_bound(
+    most: int, whole: bool, inbox: Inbox, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Of the parts that wait for a step each is looked at once and read once, and none beyond the bound."""
+    monkeypatch.setattr(split_collections, "MOST_LOOKED_AT", most)
+    for part in split_request(collection(1)):
+        take(inbox, part)
+    assert rows(inbox) == (expected(1) if whole else [])
+
+
+def test_steps_are_looked_at_within_limit(inbox: Inbox) -> None:
+    """No more steps are looked at than asked for, be they rows already or not: there may be any number at a time."""
+    for step in (1, 2, 3):
+        take(inbox, collection(step))
+    assert len(rows(inbox)) == 3
+    take(inbox, collection(4))
+    key = inbox.store.run_key("run")
+    assert key is not None
+    looked_at = [inbox.store.between(key, 1, 0, 2**62, limit) for limit in (2, 4)]
+    assert [([step.step for step in steps], count) for steps, count in looked_at] == [([], 2), ([4], 4)]
+
+
+@pytest.mark.parametrize("order", [1, -1], ids=["forward", "backward"])
+def test_cut_collection_of_many_instruments_is_whole(order: int, inbox: Inbox) -> None:
+    """Each series of a step is looked at once for a request, however many parts are compared with it."""
+    request = stamped(step_request(1, {f"x{index}": 1.0 for index in range(700)}), BASE_NS, tick=400)
+    for part in cut(request, [350])[::order]:
+        take(inbox, part)
+    assert [len(row) for row in rows(inbox)] == [702]
 
 
 def cut(request: ExportMetricsServiceRequest, sizes: Sequence[int]) -> list[ExportMetricsServiceRequest]:
