@@ -169,6 +169,17 @@ def test_waiting_parts_are_read_within_bound(
     assert rows(inbox) == (expected(1) if whole else [])
 
 
+@pytest.mark.parametrize(("most", "whole"), [(2, False), (4, True)])
+def test_step_is_read_within_bound(most: int, whole: bool, inbox: Inbox, monkeypatch: pytest.MonkeyPatch) -> None:
+    """A step is looked at for each part and read once; a part for which nothing is left waits by itself."""
+    monkeypatch.setattr(split_collections, "MOST_LOOKED_AT", most)
+    loss, lr, others = cut(collection(1), [1, 1])
+    take(inbox, others)
+    take(inbox, joined([loss, lr]))
+    (row,) = rows(inbox, DUE.settle_ns + 1)
+    assert {"loss", "lr"} & row.keys() == ({"loss", "lr"} if whole else {"loss"})
+
+
 def test_steps_are_looked_at_within_limit(inbox: Inbox) -> None:
     """No more steps are looked at than asked for, be they rows already or not: there may be any number at a time."""
     for step in (1, 2, 3):
