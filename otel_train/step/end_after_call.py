@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import math
-import sys
 import threading
 import time
 from collections.abc import Callable
@@ -15,6 +14,7 @@ import torch
 from otel_train.ring import End
 from otel_train.step.core_steps import CoreSteps
 from otel_train.step.signal_watch import WATCH
+from otel_train.step.thread_frames import frame_of
 
 if TYPE_CHECKING:
     from otel_train.step.recording import Recording
@@ -114,7 +114,7 @@ class EndAfterCall:
 
 def _makes_call(thread: int) -> bool:
     """Tell whether a thread is in the middle of a call of a session's."""
-    frame = sys._current_frames().get(thread)  # noqa: SLF001  # the only way to see it
+    frame = frame_of(thread)
     while frame is not None:
         if frame.f_code.co_filename in _CALLS and frame.f_code.co_name not in _ENDS:
             return True

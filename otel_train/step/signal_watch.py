@@ -14,6 +14,7 @@ from pathlib import Path
 
 from otel_train.descriptors import standard_descriptors
 from otel_train.native import core
+from otel_train.step.thread_frames import frames_of_threads
 
 BOUND = 2.0
 """Seconds between a signal and the process's end at most."""
@@ -183,7 +184,7 @@ class SignalWatch:
 
     def _anybody_inside(self) -> bool:
         """Tell whether a thread makes a step, or counts something, right now."""
-        for thread, innermost in sys._current_frames().items():  # noqa: SLF001  # the only way to see it
+        for thread, innermost in frames_of_threads().items():
             if thread in self._enders or innermost.f_code is _AWAIT_END:
                 continue
             if innermost.f_code.co_filename.startswith(_COUNTS):
