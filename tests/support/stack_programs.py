@@ -11,7 +11,7 @@ import subprocess
 from pathlib import Path
 
 ROOT = Path(__file__).parents[2]
-CACHE = Path(os.environ.get("OTEL_TRAIN_STACK_CACHE", ROOT / ".stack"))
+CACHE = Path(os.environ.get("TESTS_STACK_CACHE", ROOT / ".stack"))
 COLLECTOR = ROOT / "collector"
 COMPOSE_VERSION = "2.40.3"
 HELM_VERSION = "3.22.0"
