@@ -185,17 +185,20 @@ def test_long_absence_keeps_steps(job: Job, alone: int) -> None:
 @pytest.mark.ranks(2)
 def test_closed_rank_keeps_pace(job: Job) -> None:
     """A rank that has closed looks often for what the others launch while they do, so that they don't wait for it."""
-    pauses = set()
     with job.session(close_timeout=0.2) as telemetry:
         telemetry.step(1, {"loss": 1.0})
         if job.rank == 0:
             telemetry.close()
             assert telemetry._running is not None
             watcher = telemetry._running.cluster._watcher
-            while not (job.folder / "done").exists():
+            (job.folder / "closed").touch()
+            pauses = {watcher.interval}
+            while min(pauses) == INTERVAL and not (job.folder / "done").exists():
                 pauses.add(watcher.interval)
                 time.sleep(0.0002)
         else:
+            while not (job.folder / "closed").exists():
+                time.sleep(0.01)
             for step in range(2, 300):
                 telemetry.step(step, {"loss": 1.0})
             (job.folder / "done").touch()
