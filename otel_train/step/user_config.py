@@ -5,7 +5,7 @@ from __future__ import annotations
 import logging
 from collections.abc import Iterator, Mapping, Sequence
 from collections.abc import Set as AbstractSet
-from dataclasses import asdict, is_dataclass
+from dataclasses import fields, is_dataclass
 from itertools import count, islice
 from numbers import Integral, Real
 from typing import TYPE_CHECKING, Any
@@ -77,7 +77,10 @@ def config_facts(config: Any, *, warns: bool = True) -> dict[str, Fact]:
 def _mapping(value: Any) -> Mapping[Any, Any] | None:
     if isinstance(value, Mapping):
         return value
-    return asdict(value) if is_dataclass(value) and not isinstance(value, type) else None
+    if not is_dataclass(value) or isinstance(value, type):
+        return None
+    # Not `asdict`, which copies what it holds: a model's weights; and a lock can't be copied.
+    return {field.name: getattr(value, field.name) for field in fields(value) if hasattr(value, field.name)}
 
 
 def _leaves(config: Mapping[Any, Any], outer: tuple[str, ...]) -> Iterator[tuple[tuple[str, ...], Any]]:
@@ -115,7 +118,8 @@ def _plain(value: Any, names: tuple[str, ...], secrets: list[str], items: Iterat
         return value
     if isinstance(value, Integral) and abs(int(value)) < _LARGEST:
         return int(value)
-    if isinstance(value, Real) and abs(float(value)) < _LARGEST:
+    number: Any = value
+    if isinstance(value, Real) and abs(number) < _LARGEST:  # compared before: a float has less room than an integer
         return float(value)
     mapping = _mapping(value)
     if mapping is None and not _is_list(value):
@@ -144,4 +148,9 @@ def _ordered(value: Any) -> Any:
 
 
 def _text(value: Any) -> str:
-    return printable(str(value))[:MAX_TEXT]
+    try:
+        # An enumeration of text is text, whose `str` is the member's name.
+        text = str.__str__(value) if isinstance(value, str) else str(value)
+    except Exception:  # noqa: BLE001  # a user's class may raise anything
+        text = object.__repr__(value)
+    return printable(text)[:MAX_TEXT]

@@ -4,7 +4,9 @@ from __future__ import annotations
 
 from argparse import Namespace
 from dataclasses import dataclass, field
+from enum import Enum
 from pathlib import Path
+from threading import Lock
 from typing import Any
 
 import pytest
@@ -22,6 +24,27 @@ class Model:
 
     dim: int = 512
     acts: list[str] = field(default_factory=lambda: ["gelu"])
+
+
+class Schedule(str, Enum):  # noqa: UP042  # as transformers has them, and Python 3.10
+    """An enumeration of text."""
+
+    COSINE = "cosine"
+
+
+class Unprintable:
+    """An object whose text raises."""
+
+    def __repr__(self) -> str:
+        raise RuntimeError("no text")
+
+
+@dataclass
+class Holder:
+    """A part of a configuration that has what can't be copied, and a field without a value."""
+
+    lock: Any = field(default_factory=Lock)
+    unset: int = field(init=False)
 
 
 @pytest.mark.parametrize("config", [{"lr": 0.1, "model": Model()}, Namespace(lr=0.1, model=Model())])
@@ -104,6 +127,7 @@ def test_other_names_are_kept(caplog: pytest.LogCaptureFixture) -> None:
         (torch.float32, "torch.float32"),
         (torch.tensor(2), "tensor(2)"),
         (Path("a/b"), "a/b"),
+        (Schedule.COSINE, "cosine"),
         ("two\nlines", "two?lines"),
         ("x" * 600, "x" * 512),
     ],
@@ -111,6 +135,15 @@ def test_other_names_are_kept(caplog: pytest.LogCaptureFixture) -> None:
 def test_other_values_become_text(value: Any, fact: Any) -> None:
     """What a ring can't carry as it is becomes text of bounded length, which never stops a job."""
     assert config_facts({"key": value}) == {"config.key": fact}
+
+
+def test_odd_objects_stop_no_job() -> None:
+    """What can't be copied, has no value or raises when it is asked for its text costs at most its own text."""
+    lock = Lock()
+    facts = config_facts(Holder(lock))
+    assert facts == {"config.lock": str(lock)}
+    assert config_facts({"key": 10**400}) == {"config.key": str(10**400)}
+    assert "Unprintable object" in str(config_facts({"key": [Unprintable()]})["config.key"])
 
 
 @pytest.mark.parametrize("config", [3, "text", [1], dict.fromkeys(map(str, range(MOST_VALUES + 1)), 0)])
