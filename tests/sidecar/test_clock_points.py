@@ -80,6 +80,22 @@ def test_suspend_sets_no_clock(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) 
     assert round(feed.clock.offsets()[Reference.RANKS].seconds, 1) == 0.0
 
 
+def test_stall_sets_no_clock(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """A process that is held up after it has read one of its clocks has seen none that was set."""
+    Rank(tmp_path, facts=compared(0.0))
+    (feed,) = feeds(tmp_path).values()
+    true, clock, stall = time.time_ns, time.clock_gettime, [0, 8]
+
+    def read_and_stand() -> int:
+        now = true() + stall[0] * SECOND
+        stall[0] = stall[1]
+        return now
+
+    monkeypatch.setattr(time, "time_ns", read_and_stand)
+    monkeypatch.setattr(time, "clock_gettime", lambda name: clock(name) + stall[0])
+    assert round(feed.clock.offsets()[Reference.RANKS].seconds, 1) == 0.0
+
+
 def test_uncertain_offset_is_none(tmp_path: Path) -> None:
     """Of an offset only what is certain goes out: a slow answer, from which a clock may be right, fires no alert."""
     rank, store = Rank(tmp_path), Store()
@@ -131,7 +147,7 @@ def test_receivers_date_is_compared(
     with serving_http(monkeypatch, respond) as server:
         server.date = "Thu, 01 Jan 2026 00:00:00 GMT"
         with serving(tmp_path, rank_interval=0.0):
-            wait_until(lambda: any(name == rows.CLOCK_OFFSET.name for _, name, _ in store.kept))
+            wait_until(lambda: any(name == rows.CLOCK_OFFSET.name for _, name, _ in list(store.kept)))
     [(when, seconds)] = list(offsets(store).items())[:1]
     assert abs(when / 1e9 - datetime(2026, 1, 1, tzinfo=UTC).timestamp()) < 60
     assert abs(seconds - time.time() + when / 1e9) < 60
