@@ -176,7 +176,6 @@ def refuse_changes() -> None:
         raise OSError(ctypes.get_errno(), "no filter")
 
 
-@ON_X86
 def refusals(directory: Path) -> list[str]:
     """Return the whole lines of a sidecar's log that say what was refused."""
     log = directory / "sidecar.log"
@@ -184,6 +183,7 @@ def refusals(directory: Path) -> list[str]:
     return [line for line in lines if "refuses" in line and line.endswith("\n")]
 
 
+@ON_X86
 def test_refusals_are_logged(tmp_path: Path) -> None:
     """A sidecar that may change nothing serves with what the rank has, and its log says so."""
     with sidecar_of(refuse_changes, tmp_path) as share:

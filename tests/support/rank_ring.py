@@ -121,4 +121,5 @@ def serving(directory: Path, rank_interval: float = 0.0) -> Iterator[Sidecar]:
         yield sidecar
     finally:
         sidecar.stop()
-        thread.join(30)
+        thread.join(60)
+        assert not thread.is_alive(), f"the sidecar of {directory} has not ended"
