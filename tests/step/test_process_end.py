@@ -20,6 +20,7 @@ from otel_train.native import core
 from otel_train.ring import End, Kind, RingReader, ring_files
 from otel_train.step.process_end import error_name
 from tests.support.torchrun import lone_ranks, script
+from tests.support.waiting import wait_until
 
 
 def test_ring_records_session_end(tmp_path: Path) -> None:
@@ -32,6 +33,8 @@ def test_ring_records_session_end(tmp_path: Path) -> None:
         import gc, multiprocessing, os, sys
         import torch
         import otel_train
+        from otel_train.step import signal_watch
+        signal_watch.BOUND = 60.0  # a busy machine may stand still for longer than a signal's process may take
         gc.freeze()
         directory, *cases = sys.argv[1:]
         children = []
@@ -189,7 +192,8 @@ def log_until_end(out: Path) -> None:
         raise RuntimeError("can't create new thread at interpreter shutdown")
 
     dist.init_process_group("gloo")
-    telemetry = otel_train.init(ring_dir=out / "rings", log_every=10)
+    bounds = {"reduction_timeout": 60.0, "close_timeout": 60.0}
+    telemetry = otel_train.init(ring_dir=out / "rings", log_every=10, **bounds)
     for step in range(1, 26):
         telemetry.step(step, {"loss": 1.0})
     telemetry.log({"eval/loss": 4.0 + 2 * dist.get_rank()})
@@ -202,8 +206,13 @@ def test_no_thread_ends_ranks(tmp_path: Path) -> None:
     the ranks too.
     """
     with lone_ranks(2, script(tmp_path, log_until_end, tmp_path)) as ranks:
+        wait_until(lambda: len(ring_files(tmp_path / "rings")) == 2, 90.0, "the rings", log=ranks[0].log)
+        readers = [RingReader(path, writable=True) for path in ring_files(tmp_path / "rings")]
+        for reader in readers:
+            wait_until(lambda reader=reader: reader.progress.closed, 90.0, "the end", log=ranks[0].log)  # type: ignore[misc]
+            # As a sidecar does, for which they wait.
+            reader.move_cursor(reader.cursor._replace(position=reader.progress.written))
         assert [rank.end() for rank in ranks] == [0, 0], ranks[0].log.read_text()
-    readers = [RingReader(path) for path in ring_files(tmp_path / "rings")]
     assert [reader.progress.end for reader in readers] == [End.PROCESS] * 2
     cluster = [record for record in readers[0].read(0, 1000)[0] if record.kind is Kind.CLUSTER]
     assert [(record.step, record.by_key()["loss"]) for record in cluster if not record.logged][-1] == (25, 1.0)

@@ -28,7 +28,7 @@ JOB = """
 import sys
 {before}
 import otel_train
-with otel_train.init(ring_dir=sys.argv[1], close_timeout=30.0) as telemetry:
+with otel_train.init(ring_dir=sys.argv[1], close_timeout=90.0) as telemetry:
     for step in (1, 2, 3):
         telemetry.step(step, {{"loss": 2.0}})
 """
@@ -37,7 +37,8 @@ POISON = "import sys; open({trap!r}, 'a').write(' '.join(sys.orig_argv) + '\\n')
 
 def run(command: list[str], directory: Path, *, python: str = sys.executable, **environment: str) -> None:
     """Run a job to its end in a directory."""
-    environment = {**os.environ, **environment}
+    # A busy machine may answer late, and a request that is given up comes again.
+    environment = {**os.environ, "OTEL_EXPORTER_OTLP_TIMEOUT": "60", **environment}
     done = subprocess.run(
         [python, *command, str(directory / "rings")],
         cwd=directory,
@@ -80,9 +81,7 @@ def test_sidecar_uses_ranks_package(how: str, receiver: OtlpReceiver, tmp_path: 
         bundle.extractall(tmp_path / "libraries")
         (tmp_path / "job.py").write_text(JOB.format(before=before))
     run(["job.pyz" if how == "zipapp" else "job.py"], tmp_path)
-    losses = receiver.values(cluster_name("loss"))  # a busy machine may answer too late, and gets a request again
-    assert losses == [2.0] * len(losses)
-    assert len(losses) >= 3
+    assert receiver.values(cluster_name("loss")) == [2.0, 2.0, 2.0]
     assert "otel_train.sidecar" in (tmp_path / "trap").read_text()
 
 
@@ -116,7 +115,7 @@ def test_sidecar_leaves_ranks_cores(tmp_path: Path) -> None:
     rank = Rank(tmp_path)
     with bound() as cores, closing(SidecarProcess(tmp_path, 0.0)) as process:
         rank.record(1)
-        wait_until(rank.acknowledged)
+        wait_until(lambda: rank.acknowledged() and process.pid > 0)
         proc = Path(f"/proc/{process.pid}")
         assert int((proc / "stat").read_text().rpartition(")")[2].split()[1]) != os.getpid()
         assert os.sched_getaffinity(process.pid) >= cores
