@@ -28,8 +28,9 @@ def keys(*names: str) -> list[LateKey]:
 
 
 @pytest.fixture(params=["tcp", "file", "hash"])
-def group(request: pytest.FixtureRequest, tmp_path: Path) -> Iterator[RankGroup]:
-    """Return a group of one rank that has a process group, and so a store."""
+def group(request: pytest.FixtureRequest, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[RankGroup]:
+    """Return a group of one rank that has a process group, and so a store, which is waited for on a busy machine."""
+    monkeypatch.setattr(job_store, "PATIENCE", 60.0)
     stores: Any = vars(dist)
     make = {
         "tcp": lambda: stores["TCPStore"]("127.0.0.1", 0, is_master=True),
@@ -104,7 +105,7 @@ def test_silent_store_costs_once(
 
     class Silent:
         def compare_set(self, *_: Any) -> bytes:
-            answers.wait(30)
+            answers.wait(60)
             return keys("a")[0].encode().encode()
 
     monkeypatch.setattr(job_store, "PATIENCE", 0.2)
@@ -112,9 +113,8 @@ def test_silent_store_costs_once(
     registry = KeyRegistry(group)
     with caplog.at_level(logging.WARNING):
         registry.claim(keys("a"))
-        asked = threading.active_count()
         registry.claim(keys("b"))
-    assert threading.active_count() == asked
+    assert [thread.name for thread in threading.enumerate()].count("otel_train store") == 1
     assert [record.getMessage().count("does not answer") for record in caplog.records] == [1]
     assert registry.number(keys("a")[0]) is None
     answers.set()

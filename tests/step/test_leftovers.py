@@ -49,6 +49,11 @@ def test_sessions_leave_nothing_behind(tmp_path: Path) -> None:
             with otel_train.init(ring_dir=directory, run_id=str(number), close_timeout=60.0) as telemetry:
                 for step in (1, 2, 3):
                     telemetry.step(step, {"loss": 2.0})
+                begun = {str(thread.native_id) for thread in threading.enumerate()} - {str(os.getpid())}
+            for _ in range(3000):  # a busy machine may be late to end a thread
+                if begun.isdisjoint(os.listdir("/proc/self/task")):
+                    break
+                time.sleep(0.01)
             seen.append(counts())
         print(json.dumps([seen[0], seen[-1]]))
         sys.stdin.read()
@@ -58,6 +63,7 @@ def test_sessions_leave_nothing_behind(tmp_path: Path) -> None:
             **os.environ,
             "PYTHONPATH": str(Path(otel_train.__file__).parents[1]),
             "OTEL_EXPORTER_OTLP_ENDPOINT": f"http://{receiver.address}",
+            "OTEL_EXPORTER_OTLP_TIMEOUT": "60",
         }
         process = subprocess.Popen(
             [sys.executable, "-c", dedent(program), str(tmp_path)],

@@ -23,7 +23,7 @@ def test_bare_process_is_recorded(tmp_path: Path) -> None:
     recorded and sent.
     """
     program = """
-        import json, os, pwd, resource, sys
+        import json, os, pwd, resource, sys, time
         def no_entry(uid): raise KeyError(uid)
         pwd.getpwuid = no_entry
         import torch  # with MKL it can't be imported in a directory that is gone
@@ -31,13 +31,18 @@ def test_bare_process_is_recorded(tmp_path: Path) -> None:
         os.umask(0o777)
         resource.setrlimit(resource.RLIMIT_NOFILE, (64, 64))
         import otel_train
-        with otel_train.init(ring_dir=sys.argv[1], close_timeout=30.0) as telemetry:
+        def opened():
+            files = {}
+            for number in os.listdir("/proc/self/fd"):
+                try: files[number] = os.readlink(f"/proc/self/fd/{number}")
+                except OSError: pass
+            return files
+        with otel_train.init(ring_dir=sys.argv[1], close_timeout=90.0) as telemetry:
             for step in (1, 2, 3):
                 telemetry.step(step, {"loss": 2.0})
-            open_files = {}
-            for number in os.listdir("/proc/self/fd"):
-                try: open_files[number] = os.readlink(f"/proc/self/fd/{number}")
-                except OSError: pass
+            for _ in range(300):  # a thread may just be reading a file
+                if not {"0", "1", "2"} & {*(open_files := opened())}: break
+                time.sleep(0.1)
         report = os.open(sys.argv[2], os.O_WRONLY | os.O_CREAT, 0o600)
         os.write(report, json.dumps(open_files).encode())
     """
@@ -53,6 +58,7 @@ def test_bare_process_is_recorded(tmp_path: Path) -> None:
                 "LANG": "C",
                 "PYTHONPATH": str(ROOT),
                 "OTEL_EXPORTER_OTLP_ENDPOINT": f"http://{receiver.address}",
+                "OTEL_EXPORTER_OTLP_TIMEOUT": "60",
             },
             timeout=120,
             check=False,
@@ -70,6 +76,8 @@ def test_sessions_leak_no_resource(tmp_path: Path) -> None:
     program = """
         import sys
         import otel_train
+        from otel_train.step import sidecar_process
+        sidecar_process.LONGEST_JOIN = 60.0  # a busy machine may be late to tell the thread
         for number in range(2):
             telemetry = otel_train.init(ring_dir=sys.argv[1] + str(number), close_timeout=0.0)
             telemetry.step(1, {"loss": 2.0})

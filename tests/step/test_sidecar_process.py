@@ -33,6 +33,7 @@ def receiver(monkeypatch: pytest.MonkeyPatch) -> Iterator[OtlpReceiver]:
     """Return a receiver that the sidecar sends to, and make no long pauses before it starts again."""
     with OtlpReceiver() as made:
         monkeypatch.setenv("OTEL_EXPORTER_OTLP_ENDPOINT", f"http://{made.address}")
+        monkeypatch.setenv("OTEL_EXPORTER_OTLP_TIMEOUT", "60")  # a request that is given up comes again
         monkeypatch.setattr(owner, "FIRST_PAUSE", 0.05)
         yield made
 
@@ -128,8 +129,11 @@ def test_ranks_signals_end_none(
         end(process, rank)
 
 
-def test_closed_session_starts_none(rank: Rank, receiver: OtlpReceiver, tmp_path: Path) -> None:
-    """A closed session starts no sidecar, also when its own is killed, and closing does not wait."""
+def test_closed_session_starts_none(
+    rank: Rank, receiver: OtlpReceiver, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """A closed session starts no sidecar, also when its own is killed, and closing does not wait for it."""
+    monkeypatch.setattr(owner, "LONGEST_JOIN", 30.0)  # a busy machine may be late to tell the thread
     before = watching()
     process = SidecarProcess(tmp_path, 0.0)
     first = pid_of(process)
@@ -184,7 +188,8 @@ def test_truncated_ring_costs_itself(rank: Rank, receiver: OtlpReceiver, tmp_pat
             wait_until(ring.acknowledged)
         os.truncate(other.ring.path, 0)
         rank.record(2)
-        wait_until(lambda: receiver.values(PICKS) == [1, 1, 3])
+        # One that ended before it had noted what was acknowledged has sent it twice.
+        wait_until(lambda: {*receiver.values(PICKS)} == {1, 3})
         wait_until(lambda: f"{other.ring.path} is not a ring file" in (tmp_path / owner.LOG_NAME).read_text())
         end(process, rank)
 
@@ -211,7 +216,7 @@ def test_container_init_reaps_sidecars(rank: Rank, tmp_path: Path) -> None:
             first = pid_of(process)
             kill(process)
             end(process, rank)
-        assert not Path(f"/proc/{first}").exists()
+        wait_until(lambda: not Path(f"/proc/{first}").exists(), what="its end as a zombie")
     finally:
         adopt(PR_SET_CHILD_SUBREAPER, 0)
 
