@@ -14,7 +14,7 @@ def test_any_threads_signal_ends_wait() -> None:
     hand_over = threading.Timer(0.2, lambda: signal.pthread_kill(threading.get_ident(), signal.SIGUSR1))
     with wakeup.handling({signal.SIGUSR1: handled.set}):
         hand_over.start()
-        assert wakeup.wait(10)
+        assert wakeup.wait(60)
     assert handled.is_set()
 
 

@@ -141,7 +141,7 @@ def test_calls_keep_nothing(name: str) -> None:
         later_memory, later_references = repeat(CALLS)
     finally:
         tracemalloc.stop()
-    assert later_memory - memory < CALLS
+    assert later_memory - memory < 8 * CALLS  # the least object takes 16 bytes; other threads may take some too
     assert [b - a for a, b in zip(references, later_references, strict=True) if abs(b - a) >= CALLS // 2] == []
 
 

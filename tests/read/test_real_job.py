@@ -55,7 +55,10 @@ def job(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Path]:
         meter.open(1, "prose")
         (out / f"pid{rank}").write_text(str(os.getpid()))
         with (
-            otel_train.init(sources=[meter], ring_dir=out / "rings", run_id="watched", blocking=True) as telemetry,
+            # Room for all that is recorded until the tests have looked, however long they take.
+            otel_train.init(
+                sources=[meter], ring_dir=out / "rings", run_id="watched", blocking=True, ring_records=50_000
+            ) as telemetry,
             (out / f"recorded{rank}").open("w", buffering=1) as notes,
         ):
             for step in range(1, 100_000):
@@ -66,7 +69,8 @@ def job(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Path]:
                 time.sleep(0.01)
 
     out = tmp_path_factory.mktemp("job")
-    with running_process(torchrun(2, script(out, train, out)), out / "log", rank_environment()):
+    with running_process(torchrun(2, script(out, train, out)), out / "log", rank_environment()) as agent:
+        (out / "agent").write_text(str(agent.pid))
         notes = [out / f"recorded{rank}" for rank in (0, 1)]
         wait_until(lambda: all(path.exists() and path.stat().st_size > 400 for path in notes), 90, log=out / "log")
         yield out
@@ -86,9 +90,14 @@ def test_running_job_is_live(job: Path) -> None:
 
 def test_killed_job_is_dumped(job: Path) -> None:
     """After kill -9 the job is shown as dead, and all three formats have its values up to the last step."""
-    for rank in (0, 1):
-        os.kill(int((job / f"pid{rank}").read_text()), signal.SIGKILL)
-    wait_until(lambda: "died" in printed("top", "--once", job).splitlines()[0], pause=0.2)
+    agent = int((job / "agent").read_text())
+    os.kill(agent, signal.SIGSTOP)  # it would end the second rank once the first is gone
+    try:
+        for rank in (0, 1):
+            os.kill(int((job / f"pid{rank}").read_text()), signal.SIGKILL)
+        wait_until(lambda: "died" in printed("top", "--once", job).splitlines()[0], 90.0, log=job / "log", pause=0.2)
+    finally:
+        os.kill(agent, signal.SIGCONT)
     expected = recorded(job)
     chosen = ("dump", job, "--kind", "rank", "--metric", "loss")
     lines = [json.loads(line) for line in printed(*chosen).splitlines()]

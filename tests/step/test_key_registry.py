@@ -28,9 +28,8 @@ def keys(*names: str) -> list[LateKey]:
 
 
 @pytest.fixture(params=["tcp", "file", "hash"])
-def group(request: pytest.FixtureRequest, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[RankGroup]:
+def group(request: pytest.FixtureRequest, tmp_path: Path) -> Iterator[RankGroup]:
     """Return a group of one rank that has a process group, and so a store, which is waited for on a busy machine."""
-    monkeypatch.setattr(job_store, "PATIENCE", 60.0)
     stores: Any = vars(dist)
     make = {
         "tcp": lambda: stores["TCPStore"]("127.0.0.1", 0, is_master=True),
@@ -39,7 +38,9 @@ def group(request: pytest.FixtureRequest, tmp_path: Path, monkeypatch: pytest.Mo
     }
     dist.init_process_group("gloo", store=make[request.param](), rank=0, world_size=1, timeout=dt.timedelta(seconds=30))
     try:
-        yield RankGroup.of(None, own=False)
+        with pytest.MonkeyPatch.context() as patch:
+            patch.setattr(job_store, "PATIENCE", 60.0)
+            yield RankGroup.of(None, own=False)
     finally:
         dist.destroy_process_group()
 
