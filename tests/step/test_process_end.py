@@ -192,8 +192,8 @@ def log_until_end(out: Path) -> None:
         raise RuntimeError("can't create new thread at interpreter shutdown")
 
     dist.init_process_group("gloo")
-    bounds = {"reduction_timeout": 60.0, "close_timeout": 60.0}
-    telemetry = otel_train.init(ring_dir=out / "rings", log_every=10, **bounds)
+    rings = out / "rings"
+    telemetry = otel_train.init(ring_dir=rings, log_every=10, reduction_timeout=60.0, close_timeout=60.0)
     for step in range(1, 26):
         telemetry.step(step, {"loss": 1.0})
     telemetry.log({"eval/loss": 4.0 + 2 * dist.get_rank()})
