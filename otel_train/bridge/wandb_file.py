@@ -6,9 +6,10 @@ import json
 import os
 import struct
 import zlib
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterable, Iterator
 from dataclasses import dataclass
 from importlib import import_module
+from itertools import dropwhile
 from pathlib import Path
 from typing import Any, Self, TypeVar
 
@@ -22,6 +23,8 @@ SUFFIX = ".wandb"
 FILE_HEADER = struct.pack("<4sHB", b":W&B", 0xBEE1, 0)
 BLOCK_BYTES = 32 * 1024
 MAX_RECORD_BYTES = 64 * 2**20
+_LAST_BLOCKS = 8
+"""Whole blocks at a file's end in which the run's end is looked for."""
 _AHEAD_BYTES = 8 * BLOCK_BYTES
 """Bytes that are read at once."""
 _CHUNK = struct.Struct("<IHB")  # CRC, length, type
@@ -87,6 +90,20 @@ def read_history(path: str | Path) -> Iterator[HistoryRow]:
     """
     with TransactionLog(path) as log:
         yield from log.rows()
+
+
+def recorded_exit(path: str | Path) -> int | None:
+    """Return the exit code with which a run was finished in a file; None where it was not.
+
+    Raises:
+        WandbFileError: It is no such file, or its end is damaged.
+    """
+    code: int | None = None
+    with TransactionLog(path) as log:
+        for record in log.last_records():
+            if record.HasField("exit"):
+                code = record.exit.exit_code
+    return code
 
 
 class TransactionLog:
@@ -164,7 +181,20 @@ class TransactionLog:
         Raises:
             WandbFileError: It is no such file, or it is damaged there.
         """
-        for data in self._records():
+        for data in self._records(self._chunks()):
+            yield self._parsed(data)
+
+    def last_records(self) -> Iterator[Any]:
+        """Yield the records that begin in the last blocks, instead of those of `records`.
+
+        Raises:
+            WandbFileError: It is no such file, or it is damaged there.
+        """
+        first = os.fstat(self._file.fileno()).st_size // BLOCK_BYTES - _LAST_BLOCKS
+        if first > 0:
+            self._block, self._position = first * BLOCK_BYTES, 0
+        begun = dropwhile(lambda chunk: chunk[0] in (_MIDDLE, _LAST), self._chunks())
+        for data in self._records(begun):
             yield self._parsed(data)
 
     def _parsed(self, data: bytes) -> Any:
@@ -181,9 +211,9 @@ class TransactionLog:
             f"{self.path}: the record that ends at {self._block + self._position} can't be read: {error}"
         )
 
-    def _records(self) -> Iterator[bytes]:
+    def _records(self, chunks: Iterable[tuple[int, bytes]]) -> Iterator[bytes]:
         size = 0
-        for kind, data in self._chunks():
+        for kind, data in chunks:
             if kind not in (_FULL, _FIRST, _MIDDLE, _LAST) or (not self._record) != (kind in (_FULL, _FIRST)):
                 raise self._damaged(f"a chunk of type {kind} can't stand")
             self._record.append(data)

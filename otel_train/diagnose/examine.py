@@ -27,7 +27,7 @@ from otel_train.diagnose.drift import find_drift
 from otel_train.diagnose.finding import WORST_FIRST, WRONG, Finding, Severity
 from otel_train.diagnose.fitted_ranges import fitted_ranges
 from otel_train.diagnose.judgement import WINDOW, Judgement, judge_key, scale_of
-from otel_train.diagnose.ranks import find_ranks
+from otel_train.diagnose.ranks import find_end, find_ranks
 from otel_train.diagnose.starved import find_starved
 from otel_train.diagnose.stragglers import find_stragglers
 from otel_train.host_clock import COSTS, ClockOffset
@@ -65,6 +65,8 @@ def examine(
         now_ns = time.time_ns() if now_ns is None else now_ns
         findings += find_ranks(job.states(), history, now_ns)
         findings += _find_rivals(job)
+    else:
+        findings += find_end(history)
     findings += find_stragglers(history)
     for number, key in enumerate(JUDGED_KEYS):
         tell("metrics judged", number, len(JUDGED_KEYS))

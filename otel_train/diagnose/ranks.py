@@ -21,7 +21,13 @@ TIMES_LONGEST = 2.0
 """... if it also takes so many times the longest that was seen (a checkpoint, an evaluation)."""
 MOST_RANKS = 1 << 20
 """Bound on a job's ranks, whatever a ring claims."""
+_DIED = 128 + signal.SIGKILL
+"""Exit code that stands for each end without a word."""
 _SIGNALS = frozenset(signal.Signals.__members__)
+_NAMES = {int(number): number.name for number in signal.Signals} | {int(signal.SIGINT): "KeyboardInterrupt"}
+"""Name of what ended a process, by its exit code less 128."""
+_KILLED = "it was killed (out of memory, a signal, its node) or crashed"
+_AFTER_KILL = "Look at dmesg for the OOM killer and at the end of its log; start the job from its last checkpoint."
 _NAMED = 8
 """Ranks that are named at most."""
 _WHERE = {
@@ -64,6 +70,28 @@ def find_ranks(states: Sequence[RankState], history: History, now_ns: int) -> li
     if not live:
         return [Finding(check="ranks", severity=Severity.OK, summary=f"all {len(states)} have ended, at step {newest}")]
     return [Finding(check="ranks", severity=Severity.OK, summary=f"{len(live)} go on, at step {newest}")]
+
+
+def find_end(history: History) -> list[Finding]:
+    """Return how the job ended, where a source tells its exit code that has no states of the ranks."""
+    code, newest = history.exit_code, max(history.cluster.steps, default=0)
+    if code is None:
+        return []
+    if code == 0:
+        return [Finding(check="ranks", severity=Severity.OK, summary=f"the job has ended, at step {newest}")]
+    died, name = code == _DIED, _NAMES.get(code - 128, f"exit code {code}")
+    severity, cause, remedy = (Severity.CRITICAL, _KILLED, _AFTER_KILL) if died else _why([name])
+    return [
+        Finding(
+            check="ranks",
+            severity=severity,
+            summary="the job ended without a word" if died else f"the job ended after step {newest} with {name}",
+            since_step=newest,
+            rank=history.failed_rank,
+            cause=cause,
+            remedy=remedy,
+        )
+    ]
 
 
 def patience(history: History) -> float:
@@ -116,8 +144,8 @@ def _died(dead: Sequence[RankState], states: Sequence[RankState], now_ns: int) -
         since_step=first.step,
         rank=first.identity.rank,
         evidence=tuple(_line(state, now_ns) for state in _shown(dead)),
-        cause="it was killed (out of memory, a signal, its node) or crashed",
-        remedy="Look at dmesg for the OOM killer and at the end of its log; start the job from its last checkpoint.",
+        cause=_KILLED,
+        remedy=_AFTER_KILL,
     )
 
 
@@ -126,7 +154,7 @@ def _failed(failed: Sequence[RankState], states: Sequence[RankState], now_ns: in
     raised = [state for state in failed if state.error not in _SIGNALS]  # launchers end the others by a signal
     first = min(raised or failed, key=lambda state: state.step_time_ns)
     errors = sorted({state.error for state in failed})
-    severity, cause, remedy = _why(errors, first.identity.rank)
+    severity, cause, remedy = _why(errors, f"rank {first.identity.rank}'s")
     rest = len(states) - len(failed)
     return Finding(
         check="ranks",
@@ -142,8 +170,8 @@ def _failed(failed: Sequence[RankState], states: Sequence[RankState], now_ns: in
     )
 
 
-def _why(errors: Sequence[str], rank: int) -> tuple[Severity, str, str]:
-    """Return how bad it is that ranks ended with these, why they did, and what to do; `rank` was the first."""
+def _why(errors: Sequence[str], whose: str = "its") -> tuple[Severity, str, str]:
+    """Return how bad it is that ranks ended with these, why they did, and what to do; and whose log tells more."""
     again = "Start the job from its last checkpoint."
     if errors == ["KeyboardInterrupt"]:
         return Severity.WARNING, "somebody interrupted the job", again
@@ -156,7 +184,7 @@ def _why(errors: Sequence[str], rank: int) -> tuple[Severity, str, str]:
     return (
         Severity.CRITICAL,
         "its code raised it, and nothing caught it in time",
-        f"Look at the traceback at the end of rank {rank}'s log; start from the last checkpoint.",
+        f"Look at the traceback at the end of {whose} log; start from the last checkpoint.",
     )
 
 

@@ -219,6 +219,10 @@ class History:
     """Seconds that a clock is ahead, or behind where negative, by its rank and host in words: those that are wrong."""
     abandoned: float = math.nan
     """Reductions that were thrown away."""
+    exit_code: int | None = None
+    """Exit code of the job's newest attempt, 128 and the number of a signal; None where the source tells of no end."""
+    failed_rank: int | None = None
+    """The rank that had it first, where the source tells."""
 
     def infer_from_cluster(self) -> None:
         """Set the modalities and the world size by the cluster's values, for a source that has nothing else."""

@@ -9,6 +9,7 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from itertools import pairwise
 
+from otel_train.bridge.outcome import outweighs
 from otel_train.catalogue import (
     LEDGER,
     MAX_SUFFIX,
@@ -230,3 +231,14 @@ def _read_pipeline(client: QueryApi, history: History, matchers: str, window: in
         if abs(seconds) > LIMIT:
             history.wrong_clocks[clock_name(labels.get(RANK, "?"), labels.get(HOST, "?"))] = seconds
     history.abandoned = newest(rows.REDUCTIONS_ABANDONED, "max").get("", math.nan)
+    _read_end(client, history, matchers, window, end)
+
+
+def _read_end(client: QueryApi, history: History, matchers: str, window: int, end: float) -> None:
+    """Read how the job ended: of the ranks' exit codes the one that says most of why."""
+    ended = 0
+    for labels, samples in client.samples(f"{rank_series(rows.SESSION_FAILED)}{{{matchers}}}", window, end):
+        rank, (when, code) = labels.get(RANK, ""), samples[0]
+        counts = rank.isdecimal() and (code or rank == "0")  # as for the bridge
+        if counts and outweighs(round(code), history.exit_code, (when - ended) * 10**6):
+            ended, history.exit_code, history.failed_rank = when, round(code), int(rank) if code else None

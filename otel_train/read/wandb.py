@@ -10,7 +10,7 @@ from itertools import chain, compress
 from operator import ge, le, lt, ne, or_
 from pathlib import Path
 
-from otel_train.bridge.wandb_file import SUFFIX, TransactionLog, run_ids_of_files, wandb_files
+from otel_train.bridge.wandb_file import SUFFIX, TransactionLog, recorded_exit, run_ids_of_files, wandb_files
 from otel_train.catalogue import ATTEMPT_KEY, rows
 from otel_train.extras import install_command
 from otel_train.how_far import tell
@@ -83,13 +83,15 @@ def _run_ids(state: Path) -> list[str]:
         return run_ids_of_files(state)
 
 
-def _history(source: str, run: str, files: Iterable[Path]) -> History:
+def _history(source: str, run: str, files: Sequence[Path]) -> History:
     history = History(source, run)
     spool = _spooled(files)
     if not len(spool):
         raise SourceError(f"{source}: no step is in there yet")
     history.cluster = _ordered(spool).track()
     history.infer_from_cluster()
+    newest = max(files, key=lambda file: file.parent.name.removeprefix("offline-"))
+    history.exit_code = recorded_exit(newest) or None  # 0 stands for a bridge's own end too
     return history
 
 

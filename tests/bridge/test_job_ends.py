@@ -22,6 +22,7 @@ from otel_train.bridge.run_config import config_of
 from otel_train.bridge.upload import Segment, read_segment
 from otel_train.catalogue import SETTING_VALUE, rows
 from otel_train.native import core
+from otel_train.read.wandb import read_state
 from otel_train.ring import is_served
 from otel_train.sidecar.settings import any_value
 from tests.support.bridge_processes import BridgeProcess
@@ -69,6 +70,7 @@ def test_run_ends_as_job(end: str, code: int, state: str, start: Callable[..., A
     bridge.stop()
     segment = last_segment(tmp_path / "state")
     assert (segment.end.exit_code, segment.end.is_preempted) == (code, state == "preempted")
+    assert read_state(bridge.state, "run").exit_code == (code or None)
     assert segment.end.summary == {"job/state": state, "job/exit_code": code, "job/attempts": 1}
     optimizer = {"lr": 0.1, "name": "adam", "betas": [0.9, 0.95], "clip": None, "extra": {}}
     assert (segment.config["optimizer"], "token" in segment.config) == (optimizer, False)

@@ -14,7 +14,7 @@ from click.testing import CliRunner
 
 from otel_train.catalogue import Phase
 from otel_train.cli import main
-from otel_train.diagnose.examine import exit_code
+from otel_train.diagnose.examine import examine, exit_code
 from otel_train.diagnose.finding import Finding, Severity
 from otel_train.diagnose.ranks import find_ranks
 from otel_train.read import History, RankState, RingJob
@@ -215,6 +215,26 @@ def test_exception_is_finding(error: str, severity: Severity, remedy: str) -> No
     assert (finding.severity, exit_code([finding])) == (severity, 1)
     assert error in finding.evidence[0]
     assert remedy in finding.remedy
+
+
+@pytest.mark.parametrize(
+    ("code", "severity", "phrase"),
+    [
+        (0, Severity.OK, "has ended, at step 7"),
+        (1, Severity.CRITICAL, "after step 7 with exit code 1"),
+        (130, Severity.WARNING, "after step 7 with KeyboardInterrupt"),
+        (137, Severity.CRITICAL, "without a word"),
+        (143, Severity.CRITICAL, "after step 7 with SIGTERM"),
+    ],
+)
+def test_exit_code_is_finding(code: int, severity: Severity, phrase: str) -> None:
+    """A run of a source that has its job's exit code, and no rings, did not end well for want of these."""
+    history = History("a store", "run", exit_code=code, failed_rank=1)
+    history.cluster.add(7, NOW, {})
+    [finding] = [finding for finding in examine(history) if finding.check == "ranks"]
+    assert (finding.severity, exit_code([finding])) == (severity, int(code > 0))
+    assert phrase in finding.summary
+    assert (finding.rank, bool(finding.cause)) == ((1, True) if code else (None, False))
 
 
 def test_unstarted_rank_is_named() -> None:

@@ -5,6 +5,7 @@ from __future__ import annotations
 import math
 import random
 from decimal import Decimal
+from importlib import import_module
 from pathlib import Path
 from tempfile import TemporaryDirectory
 from typing import Any
@@ -19,7 +20,7 @@ from otel_train.catalogue import ATTEMPT_KEY, rows
 from otel_train.read.history import Track
 from otel_train.read.row_spool import BLOCK_ROWS, RowSpool
 from otel_train.read.wandb import read_file, read_state
-from tests.support.train_job import write_wandb_file
+from tests.support.train_job import add_record, write_wandb_file
 
 STEP = rows.STEP.wandb_key
 VALUES = st.one_of(
@@ -94,6 +95,19 @@ def test_long_file_is_whole(tmp_path: Path) -> None:
     assert list(track.steps) == expected.steps
     assert track.values.keys() == expected.values.keys()
     assert all(repr(list(track.column(key))) == repr(column) for key, column in expected.values.items())
+
+
+def test_end_is_found_behind_long_records(tmp_path: Path) -> None:
+    """The exit code of a long file is read from its end, which begins within a record; a later file has none."""
+    path = tmp_path / "wandb" / "offline-run-1" / "run-a.wandb"
+    write_wandb_file(path, [{STEP: step, "text": "x" * 200_000} for step in range(4)])
+    messages: Any = import_module("wandb.proto.wandb_internal_pb2")
+    data = bytearray(path.read_bytes())
+    add_record(data, messages.Record(exit=messages.RunExitRecord(exit_code=3)).SerializeToString())
+    path.write_bytes(data)
+    assert read_file(path).exit_code == read_state(tmp_path, "a").exit_code == 3
+    write_wandb_file(tmp_path / "wandb" / "offline-run-2" / "run-a.wandb", [{STEP: 4, "_step": 4}])
+    assert read_state(tmp_path, "a").exit_code is None
 
 
 def test_damage_is_same_error(tmp_path: Path) -> None:
