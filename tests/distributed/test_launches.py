@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import subprocess
 import sys
 from contextlib import ExitStack
 from pathlib import Path
@@ -11,6 +10,7 @@ import pytest
 
 from otel_train.ring import RingReader, ring_files
 from otel_train.smoke.child_process import running_process
+from tests.support.hung_processes import output_of
 from tests.support.ports import free_port
 from tests.support.torchrun import rank_environment, run_torchrun, script, torchrun
 
@@ -86,11 +86,7 @@ def launch_twice(out: Path, port: int) -> None:
 
 def test_notebook_launches_are_runs(tmp_path: Path) -> None:
     """Launches of one process are runs of their own, and a restart in one of them is another attempt of its run."""
-    program = script(tmp_path, launch_twice, tmp_path, free_port())
-    done = subprocess.run(
-        [sys.executable, program], env=rank_environment(), capture_output=True, text=True, timeout=200, check=False
-    )
-    assert done.returncode == 0, done.stderr
+    output_of([sys.executable, script(tmp_path, launch_twice, tmp_path, free_port())], rank_environment(), 200)
     identities = [[RingReader(path).identity for path in ring_files(tmp_path / name / "rings")] for name in "ab"]
     assert [len({identity.attempt for identity in of_launch}) for of_launch in identities] == [2, 2]
     assert [len({identity.run_id for identity in of_launch}) for of_launch in identities] == [1, 1]

@@ -27,8 +27,12 @@ class Rank(NamedTuple):
     log: Path
 
     def end(self, seconds: float = 120) -> int:
-        """Wait for its end, and return its exit code."""
-        return self.process.wait(seconds)
+        """Wait for its end, and return its exit code; one that goes on shows what it has printed."""
+        try:
+            return self.process.wait(seconds)
+        except subprocess.TimeoutExpired:
+            output = self.log.read_text()
+            raise AssertionError(f"{self.log.stem} has not ended after {seconds:g} s:\n{output}") from None
 
 
 def torchrun(ranks: int, *program: object, options: tuple[str, ...] = ONE_NODE) -> list[str]:
