@@ -11,6 +11,7 @@ import pytest
 from otel_train.ring import Kind, RingReader, ring_files
 from tests.support.on_ranks import cluster_values
 from tests.support.torchrun import lone_ranks, script
+from tests.support.waiting import wait_until
 
 
 class Lost(NamedTuple):
@@ -104,11 +105,10 @@ def test_lost_rank_keeps_its_steps(name: str, rank: int, closed: bool, lost: Los
 @pytest.mark.parametrize("number", [signal.SIGKILL, signal.SIGTERM], ids=lambda number: number.name)
 def test_killed_rank_recorded_last_row(number: signal.Signals, tmp_path: Path) -> None:
     """Its peer came to the last step after it; launchers kill a rank a moment after another one has ended."""
-    steps = 5
+    expected = {step: 5.5 * step for step in range(1, 6)}
 
-    def train(out: Path, steps: int, number: int) -> None:
-        """Train; rank 1 comes to its last step after rank 0, which makes no call of ours then and is killed."""
-        import os
+    def train(out: Path, steps: int) -> None:
+        """Train; rank 1 comes to its last step after rank 0, which makes no call of ours then."""
         import time
 
         import torch.distributed as dist
@@ -122,16 +122,18 @@ def test_killed_rank_recorded_last_row(number: signal.Signals, tmp_path: Path) -
             if rank == 1 and step == steps:
                 store.wait(["first"])
             telemetry.step(step, {"loss": float(step * 10**rank)})
-        store.set(("first", "second")[rank], "")
-        store.wait(["second"])
         if rank == 0:
-            time.sleep(0.3)
-            os.kill(os.getpid(), number)
-        time.sleep(120)  # until it is killed
+            store.set("first", "")
+        (out / f"{rank}.waits").touch()
+        time.sleep(240)  # until it is killed
 
-    with lone_ranks(2, script(tmp_path, train, tmp_path, steps, int(number))) as ranks:
+    with lone_ranks(2, script(tmp_path, train, tmp_path, len(expected))) as ranks:
+        for rank, (_, log) in enumerate(ranks):
+            wait_until((tmp_path / f"{rank}.waits").exists, 120, f"last step of rank {rank}", log=log)
+        wait_until(lambda: cluster_values(tmp_path / "rings", "loss") == expected, what="the last row")
+        ranks[0].process.send_signal(number)
         assert ranks[0].end() == -number, ranks[0].log.read_text()
-    assert cluster_values(tmp_path / "rings", "loss") == {step: 5.5 * step for step in range(1, steps + 1)}
+    assert cluster_values(tmp_path / "rings", "loss") == expected
 
 
 def test_early_rank_ends_at_once(tmp_path: Path) -> None:
@@ -154,12 +156,14 @@ def test_early_rank_ends_at_once(tmp_path: Path) -> None:
         with otel_train.init(ring_dir=out / "rings", close_timeout=0.5) as telemetry:
             for step in (1, 2, 3):
                 telemetry.step(step, {"loss": float(step)})
+            telemetry.flush(60.0)
             if rank == 0:
                 wait_until((out / "ended").exists, 100.0, "the end of rank 1")
                 telemetry.step(4, {"loss": 4.0})
         dist.destroy_process_group()
 
-    with lone_ranks(2, script(tmp_path, train, tmp_path)) as ranks:
+    # Nobody is to send, so that no flush waits for a sidecar.
+    with lone_ranks(2, script(tmp_path, train, tmp_path), OTEL_TRAIN_SIDECAR="") as ranks:
         assert ranks[1].end() == 0, ranks[1].log.read_text()
         (tmp_path / "ended").touch()
         assert ranks[0].end() == 0, ranks[0].log.read_text()
