@@ -19,9 +19,11 @@ from otel_train.step import attempts, membership
 from otel_train.step.environment import Environment
 from otel_train.step.torchrun import Launch
 from tests.support.launcher_environments import TASK
-from tests.support.on_ranks import Job
+from tests.support.on_ranks import BOUND, Job
 
 pytestmark = pytest.mark.ranks(2, bare=True)
+BRIEF: dict[str, Any] = {"blocking": True, "close_timeout": 0.1}
+"""Of sessions whose end waits for a sidecar that is not started, and for nothing that counts here."""
 
 
 class Trained(NamedTuple):
@@ -50,7 +52,6 @@ def launched(variables: Mapping[str, str], folder: Path | None = None) -> Iterat
 
     with pytest.MonkeyPatch.context() as patch:
         patch.setattr(membership, "SidecarProcess", NoSidecar)
-        patch.delenv("OTEL_TRAIN_SIDECAR")
         patch.setenv("OTEL_EXPORTER_OTLP_ENDPOINT", "http://127.0.0.1:1")  # else no sidecar is started
         patch.setattr(directory, "MEMORY", folder or directory.MEMORY)
         for name, value in variables.items():
@@ -61,7 +62,7 @@ def launched(variables: Mapping[str, str], folder: Path | None = None) -> Iterat
 def train(job: Job, name: str = "rings", variables: Mapping[str, str] | None = None) -> Trained:
     """Take a step with a session that begins before the group of two ranks does."""
     with launched(variables or {}, job.folder) as started:
-        telemetry = job.session(name, blocking=True)
+        telemetry = job.session(name, **BRIEF)
         with job.group(), telemetry:
             values = telemetry.step(1, {"loss": float(job.rank)}) or {}
             identity = telemetry.identity
@@ -151,10 +152,11 @@ def test_tasks_are_one_run(job: Job) -> None:
 
 def test_groups_take_jobs_name(job: Job) -> None:
     """A group without the job's first rank waits for that one's, which knows how the run is called."""
-    with launched(task(job), job.folder), job.group():
+    with launched(task(job), job.folder), job.group(), pytest.MonkeyPatch.context() as patch:
+        patch.setattr(attempts, "PATIENCE", BOUND)
         groups = [dist.new_group([rank]) for rank in range(2)]
         time.sleep(0.2 * (1 - job.rank))
-        with job.session(process_group=groups[job.rank]) as telemetry:
+        with job.session(process_group=groups[job.rank], **BRIEF) as telemetry:
             assert set(job.gather(telemetry.identity.run_id)) == {"pilot-43-t1"}
 
 
@@ -167,7 +169,7 @@ def test_restarted_ranks_meet_again(job: Job) -> None:
             world = dist.distributed_c10d._world
             world.pg_map[world.default_pg] = ("gloo", kept)  # type: ignore[index]
             time.sleep(attempt * job.rank)
-            with job.session(blocking=True) as telemetry:
+            with job.session(**BRIEF) as telemetry:
                 assert (telemetry.step(1, {"loss": float(job.rank)}) or {})["loss"] == 0.5
 
 

@@ -5,7 +5,6 @@ The ranks stay for all schedules: rank 0 draws them, all run them, and rank 0 co
 
 from __future__ import annotations
 
-import os
 import sys
 import time
 from collections import defaultdict
@@ -15,7 +14,7 @@ from typing import Any, NamedTuple
 
 import pytest
 import torch.distributed as dist
-from hypothesis import given, settings
+from hypothesis import Phase, given, settings
 from hypothesis import strategies as st
 
 import otel_train
@@ -44,9 +43,7 @@ def run(job: Job, schedule: Schedule, number: int) -> Recorded:
     """Run a rank's part of a schedule."""
     del job.warnings[:]
     name = f"rings{number}"
-    telemetry = job.session(
-        name, metrics=DECLARED, log_every=schedule.log_every, max_in_flight=20, close_timeout=5.0, ring_records=64
-    )
+    telemetry = job.session(name, metrics=DECLARED, log_every=schedule.log_every, max_in_flight=20, ring_records=64)
     for gap in range(schedule.ends[job.rank] + 1):
         for call in schedule.of(job.rank, gap, "add", "log"):
             if call.method == "add":
@@ -87,8 +84,6 @@ def search(
     job: Job, drawn: st.SearchStrategy[Schedule], check: Callable[[Schedule, list[Recorded]], None], examples: int
 ) -> None:
     """Have rank 0 draw schedules, all ranks run them, and rank 0 check what they have recorded."""
-    # Nobody sends here, and nothing says that somebody does: closing then waits for nobody.
-    os.environ.pop("OTEL_TRAIN_SIDECAR", None)
     number = 0
 
     def together(schedule: Schedule | None) -> list[Recorded]:
@@ -111,7 +106,8 @@ def search(
             pass
         return
 
-    @settings(max_examples=examples, deadline=None, database=None)
+    # To shrink what fails would take the time of all tests on ranks.
+    @settings(max_examples=examples, deadline=None, database=None, phases=[Phase.generate])
     @given(drawn)
     def draw(schedule: Schedule) -> None:
         check(schedule, together(schedule))
@@ -126,22 +122,39 @@ def check_steps(schedule: Schedule, recorded: list[Recorded]) -> None:
     """Compare what came by `step` and `add`, of each rank and of all together; what nobody gave is absent."""
     assert recorded[0].cluster == schedule.step_values()
     assert [one.own for one in recorded] == [schedule.step_values(rank) for rank in range(RANKS)]
-    told = [text for one in recorded for text in one.warnings if "no receiver is named" not in text]
+    told = [text for one in recorded for text in one.warnings]
     early = len(set(schedule.ends)) > 1
-    allowed = ("no receiver is named", "no part in the reduction", "not in the cluster's values")[: 2 + early]
+    allowed = ("no part in the reduction", "not in the cluster's values")[: 1 + early]
     assert all(any(part in text for part in allowed) for text in told), told
 
 
 def check_evaluations(schedule: Schedule, recorded: list[Recorded]) -> None:
     """Compare what came by `log` too: each under its own step, a mean over the ranks that gave it.
 
-    A rank that ends earlier leaves its last values at its end, the others give theirs to a reduction: two rows.
+    A rank that ends earlier leaves its last values at its end, the others give theirs to a reduction: two rows. And
+    what came in the way of another step's, reduction after reduction, is one row at the end.
     """
     if len(set(schedule.ends)) > 1:
         check_any_logs(schedule, recorded)
     check_steps(schedule, recorded)
-    expected = sorted((step, key, value) for (_, key, step), value in schedule.logged_values().items())
-    assert len(set(schedule.ends)) > 1 or sorted(recorded[0].logged) == expected
+    if len(set(schedule.ends)) == 1:
+        logged: dict[tuple[int, str], list[float]] = defaultdict(list)
+        for step, key, value in recorded[0].logged:
+            logged[step, key].append(value)
+        groups = schedule.logged_calls()
+        assert logged.keys() == groups.keys()
+        for (step, key), values in logged.items():
+            assert sorted(values) in possible_rows(key, groups[step, key]), (step, key)
+
+
+def possible_rows(key: str, groups: list[list[Call]]) -> list[list[float]]:
+    """Return the values that the rows of a key and step may have, where some reductions' calls come together."""
+    rows = []
+    for size in range(len(groups) + 1):
+        for apart in combinations(groups, size):
+            rest = [call for calls in groups if calls not in apart for call in calls]
+            rows.append(sorted(joined(key, calls) for calls in (*apart, rest) if calls))
+    return rows
 
 
 def check_any_logs(schedule: Schedule, recorded: list[Recorded]) -> None:
@@ -170,8 +183,7 @@ def test_any_schedule_is_recorded(job: Job) -> None:
 @pytest.mark.ranks(2)
 def test_last_log_is_recorded(job: Job) -> None:
     """What one rank alone gives after the last step, by `log` and `add`, a while after the other one has closed."""
-    os.environ.pop("OTEL_TRAIN_SIDECAR", None)
-    with job.session(close_timeout=20.0, metrics=DECLARED) as telemetry:
+    with job.session(metrics=DECLARED) as telemetry:
         telemetry.step(1)
         if job.rank:
             time.sleep(0.5)
@@ -186,8 +198,7 @@ def test_last_log_is_recorded(job: Job) -> None:
 @pytest.mark.ranks(2)
 def test_logs_wait_for_no_step(job: Job) -> None:
     """What was logged for several steps between two reductions comes with the next one, or the last, all of it."""
-    os.environ.pop("OTEL_TRAIN_SIDECAR", None)
-    with job.session(close_timeout=20.0, log_every=4) as telemetry:
+    with job.session(log_every=4) as telemetry:
         for step in range(1, 8):
             telemetry.step(step)
             telemetry.log({"lr": float(step + 2 * job.rank)})
@@ -205,8 +216,7 @@ def test_any_logs_stay_right(job: Job) -> None:
 @pytest.mark.ranks(2)
 def test_too_many_keys_are_named(job: Job) -> None:
     """Each rank has a hundred keys of its own in one step: what there is room for is right, and a rank warns once."""
-    os.environ.pop("OTEL_TRAIN_SIDECAR", None)
-    with job.session(close_timeout=20.0) as telemetry:
+    with job.session() as telemetry:
         telemetry.step(1)
         telemetry.step(2, {f"r{job.rank}/{number}": float(number) for number in range(100)})
     job.barrier()

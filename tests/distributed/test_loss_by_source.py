@@ -42,7 +42,6 @@ def test_micro_batches_equal_own_record(job: Job) -> None:
                 telemetry.add({"train/loss": PerRow(rows, tokens)})
                 own += zip([step] * size, names, rows.tolist(), map(float, tokens), strict=True)
             telemetry.step(step)
-        telemetry.flush(20)
     sums: dict[tuple[int, str], list[float]] = defaultdict(lambda: [0.0, 0.0])
     for step, name, value, weight in (row for part in job.gather(own) for row in part):
         for key in ("train/loss", f"train/loss/{name}"):

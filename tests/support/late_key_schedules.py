@@ -81,13 +81,13 @@ class Schedule:
                 given[step][call.key].append(call)
         return {step: {key: joined(key, calls) for key, calls in keys.items()} for step, keys in given.items()}
 
-    def logged_values(self) -> dict[tuple[int, str, int], float]:
-        """Return what is recorded of `log`, by the number of the reduction that brings it, key and step."""
-        given: dict[tuple[int, str, int], list[Call]] = defaultdict(list)
+    def logged_calls(self) -> dict[tuple[int, str], list[list[Call]]]:
+        """Return the calls of `log` by step and key, those before each reduction together."""
+        given: dict[tuple[int, str], dict[int, list[Call]]] = defaultdict(lambda: defaultdict(list))
         for call in self.made:
             if call.method == "log":
-                given[call.gap // self.log_every, call.key, call.logged_for].append(call)
-        return {where: joined(where[1], calls) for where, calls in given.items()}
+                given[call.logged_for, call.key][call.gap // self.log_every].append(call)
+        return {where: list(groups.values()) for where, groups in given.items()}
 
 
 def joined(key: str, calls: list[Call]) -> float:
