@@ -198,8 +198,9 @@ class Reducer:
 
     def _owed(self) -> int:
         """Return how many of the session's steps are under way and not complete."""
-        under_way = sum(flight.owed and not flight.complete() for flight in self._flights)
-        return under_way + sum(flight.owed for flight in self._waiting)
+        # Of copies: who asks may have no lock, and another thread lands some meanwhile.
+        under_way = sum(flight.owed and not flight.complete() for flight in tuple(self._flights))
+        return under_way + sum(flight.owed for flight in tuple(self._waiting))
 
     def harvest(self) -> list[Reduced]:
         """Return the steps whose reductions are complete, oldest first, without waiting."""
@@ -343,7 +344,7 @@ class Reducer:
 
     def _leave_logs(self, deadline: float) -> None:
         """Leave what was logged beside the steps, and no reduction has taken, for the rank that emits."""
-        while any(flight.logged for flight in self._flights) and not self.overdue:
+        while any(flight.logged for flight in (*self._flights, *self._waiting)) and time.monotonic() < deadline:
             self._land_oldest(deadline - time.monotonic())  # they may come back
         self._late.leave(max(0.0, deadline - time.monotonic()))
 

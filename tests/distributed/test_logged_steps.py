@@ -9,7 +9,8 @@ from pathlib import Path
 import pytest
 
 from otel_train.ring import Kind, RingReader, ring_files
-from tests.support.on_ranks import Job
+from tests.support.on_ranks import BOUND, Job
+from tests.support.waiting import wait_until
 
 
 def logged_rows(directory: Path) -> list[tuple[int, dict[str, float]]]:
@@ -35,13 +36,23 @@ def test_last_logged_steps_all_arrive(job: Job) -> None:
 
 
 @pytest.mark.ranks(2)
-def test_different_logged_steps_all_arrive(job: Job) -> None:
-    """Ranks that log one key for different steps at the same time, more of them than reductions, each have a row."""
+@pytest.mark.parametrize("late", [False, True])
+def test_different_logged_steps_all_arrive(job: Job, late: bool) -> None:
+    """Ranks that log one key for different steps at the same time, more of them than reductions, each have a row.
+
+    So too where one of them is away until the other one closes, which has stopped to wait for its reductions by then.
+    """
+    made = job.folder / "made"
     with job.session(log_every=4) as telemetry:
         for step in range(1, 41):
+            if late and job.rank == 1 and step == 5:
+                wait_until(made.exists, BOUND, "the steps of rank 0")
+                time.sleep(0.3)
             telemetry.step(step, {"loss": 1.0})
             telemetry.log({"eval/loss": float(step)}, step=100 * job.rank + step)
             time.sleep(0.002)
+        if job.rank == 0:
+            made.touch()
     job.barrier()
     rows = logged_rows(job.folder / "rings")
     assert sorted(step for step, _ in rows) == [*range(1, 41), *range(101, 141)]

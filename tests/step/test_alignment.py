@@ -95,6 +95,29 @@ class LockstepRank:
         return True
 
 
+def test_question_outlives_landing() -> None:
+    """A thread may land what has come while another one, without a lock, asks whether all has."""
+    sums: list[Sum] = []
+    ranks = [LockstepRank(number, sums, [], 0) for number in range(RANKS)]
+    for step in (1, 2):
+        for rank in ranks:
+            rank.reducer.launch(step, step, rank.measured(step))
+    reducer = ranks[0].reducer
+
+    class Landing(Sum):
+        """A collective that is complete; whoever asks is interrupted by the other thread."""
+
+        def is_completed(self) -> bool:
+            """Tell that it is."""
+            reducer._flights[0].work = sums[0]
+            ranks[0].landed += reducer.harvest()
+            return True
+
+    reducer._flights[0].work = Landing()
+    assert reducer.settled
+    assert [reduced.step for reduced in ranks[0].landed] == [1, 2]
+
+
 def run_ranks(plans: list[tuple[list[int], bool]], order: list[int]) -> list[LockstepRank]:
     """Let ranks make their steps in that order, and then all the rest in turns, until nothing changes any more."""
     sums: list[Sum] = []
