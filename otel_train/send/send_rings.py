@@ -125,8 +125,9 @@ def _deliver_as_owners(
 def _work(paths: Paths, limit: TimeLimit, until: float, *, clean: bool, patience: float) -> dict[str, Any]:
     """Deliver in a child: its limit is its own, for a wakeup is one process's."""
     own = TimeLimit(until)
-    own.stopped = limit.stopped
-    sent, again = _deliver(paths, own, clean=clean, patience=patience)
+    with own.wakeup.handling({signal.SIGTERM: own.stop, signal.SIGINT: own.stop}):
+        own.stopped = own.stopped or limit.stopped  # by a signal that came before, to the parent's handler
+        sent, again = _deliver(paths, own, clean=clean, patience=patience)
     return {"sent": [asdict(figures) for figures in sent], "again": [(str(path), named) for path, named in again]}
 
 

@@ -6,11 +6,13 @@ import contextlib
 import ctypes
 import os
 import shutil
+import signal
 import stat
-import threading
 from collections.abc import Iterator
 from dataclasses import asdict
+from importlib import import_module
 from pathlib import Path
+from typing import Any
 
 import pytest
 
@@ -22,7 +24,8 @@ from otel_train.send.owners import Unusable, by_owner, ring_directories
 from otel_train.send.send_rings import MOST_AT_ONCE
 from otel_train.testing import OtlpReceiver
 from tests.support.otlp_http import Response, serving_http
-from tests.support.rank_ring import Rank
+from tests.support.otlp_store import points_of
+from tests.support.rank_ring import Rank, time_of
 from tests.support.send_command import begin, end, send
 from tests.support.waiting import wait_until
 
@@ -240,9 +243,10 @@ def test_roots_secrets_stay_hidden(base: Path, monkeypatch: pytest.MonkeyPatch) 
 
     def respond(_: bytes) -> Response:
         for process in Path("/proc").glob("[0-9]*"):
-            if process.name != "self" and f"Uid:\t{USER}\t" in (process / "status").read_text():
-                status = (process / "environ").stat()
-                seen.append((status.st_uid, stat.S_IMODE(status.st_mode)))
+            with contextlib.suppress(OSError):  # another one has ended meanwhile
+                if f"Uid:\t{USER}\t" in (process / "status").read_text():
+                    status = (process / "environ").stat()
+                    seen.append((status.st_uid, stat.S_IMODE(status.st_mode)))
         return Response()
 
     with serving_http(monkeypatch, respond):
@@ -252,21 +256,34 @@ def test_roots_secrets_stay_hidden(base: Path, monkeypatch: pytest.MonkeyPatch) 
 
 def test_sigterm_reaches_owners(base: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     """A signal to root's process ends those of the users orderly: each tells what is left."""
-    for name, uid in (("a", USER), ("b", OTHER)):
-        leave(base / name, uid, 1, 2)
-    asked = threading.Semaphore(0)
+    for name, uid, step in (("a", USER, 1), ("b", OTHER, 3)):
+        leave(base / name, uid, step, step + 1)
+    asked = set[int]()
 
-    def respond(_: bytes) -> Response:
-        asked.release()
+    def respond(body: bytes) -> Response:
+        asked.update(point.time_ns for point in points_of(body))
         return Response(503)
 
     with serving_http(monkeypatch, respond):
         sending = begin("--timeout", "1000", base)
-        for _ in range(2):
-            assert asked.acquire(timeout=60)
+        wait_until(lambda: {time_of(1), time_of(3)} <= asked, 60, "a request of each")
         sending.terminate()
         outcome = end(sending, 100)
     assert (outcome.code, outcome.states, outcome.figures["left"]) == (1, ["left"] * 2, 4)
+
+
+@pytest.mark.usefixtures("receiver")
+def test_early_signal_ends_owner(base: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """A signal that comes before a user's process has begun to send ends it too."""
+
+    def signalled(*arguments: Any, **options: Any) -> Any:
+        os.kill(os.getpid(), signal.SIGTERM)
+        return ring_directories(*arguments, **options)
+
+    leave(base / "run", USER, 1)
+    monkeypatch.setattr(import_module("otel_train.send.send_rings"), "ring_directories", signalled)
+    (figures,) = send_rings([base / "run"], 60)
+    assert (figures.state, figures.reason) == ("left", "a signal ended it")
 
 
 def test_killed_owner_process_is_told() -> None:

@@ -6,7 +6,7 @@ import os
 import signal
 import threading
 from collections.abc import Iterator
-from contextlib import closing, contextmanager
+from contextlib import closing, contextmanager, suppress
 from pathlib import Path
 
 import pytest
@@ -25,7 +25,7 @@ from tests.support.torchrun import run_torchrun, script
 from tests.support.waiting import wait_until
 
 PICKS = cluster_name(rows.PICKS.name)
-USER = 23001
+USER = 23003
 
 
 @pytest.fixture
@@ -46,7 +46,8 @@ def stuck_sidecar(run: Path, receiver: str) -> Iterator[threading.Thread]:
         yield thread
     finally:
         sidecar.stop()
-        thread.join(30)
+        thread.join(60)
+        assert not thread.is_alive(), f"the sidecar of {run} has not ended"
 
 
 @pytest.fixture
@@ -87,7 +88,8 @@ def test_stuck_sidecar_makes_way(tmp_path: Path, nobody: str, monkeypatch: pytes
     with OtlpReceiver() as receiver:
         monkeypatch.setenv("OTEL_EXPORTER_OTLP_ENDPOINT", f"http://{receiver.address}")
         outcome = send(run)
-        os.kill(sidecar[0], signal.SIGUSR1)  # ends the pause in which it leaves the lock to others
+        with suppress(ProcessLookupError):  # the pause in which it leaves the lock to others may be over
+            os.kill(sidecar[0], signal.SIGUSR1)
         wait_until(lambda: not is_alive(*sidecar), what="the sidecar's end")
         with closing(RingReader(ring_files(run)[0])) as reader:
             steps = [record.step for record in reader.read(0, 1000)[0] if record.kind is Kind.CLUSTER]
