@@ -5,7 +5,6 @@ from __future__ import annotations
 import gzip
 import json
 import ssl
-import time
 from collections.abc import Iterator
 from contextlib import ExitStack
 from pathlib import Path
@@ -27,6 +26,7 @@ from otel_train.bridge.server import Server
 from tests.support.http_client import JSON, PROTOBUF, HttpClient, send_raw
 from tests.support.slow_sender import SlowHttpSenders
 from tests.support.step_requests import step_request
+from tests.support.waiting import wait_until
 
 ANY = "127.0.0.1:0"
 HEAD = f"POST /v1/metrics HTTP/1.1\r\nHost: bridge\r\nContent-Type: {JSON}\r\n"
@@ -124,8 +124,11 @@ def test_wrong_field_is_told(client: HttpClient, caplog: pytest.LogCaptureFixtur
         "no type", "brotli",
     ],
 )  # fmt: skip
-def test_refusal_says_why(client: HttpClient, status: int, request_: dict[str, Any]) -> None:
+def test_refusal_says_why(
+    client: HttpClient, monkeypatch: pytest.MonkeyPatch, status: int, request_: dict[str, Any]
+) -> None:
     """What can't be taken has its status, and a google.rpc.Status in the request's form; the next is taken."""
+    monkeypatch.setattr(connections, "LINGER_SECONDS", 60.0)
     answer = client.send(**{"Authorization": TOKEN, **request_})
     assert answer.status == status
     if answer.headers["Content-Type"] == JSON:
@@ -183,9 +186,9 @@ def test_connection_has_bounds(
     address: str, monkeypatch: pytest.MonkeyPatch, seconds: str, head: str, status: bytes
 ) -> None:
     """A request that is too slow, too long or not HTTP/1.1 ends its connection, with an answer where that can be."""
-    for name in ("LINGER_SECONDS", seconds):
-        if name:
-            monkeypatch.setattr(connections, name, 0.2)
+    monkeypatch.setattr(connections, "LINGER_SECONDS", 60.0)
+    if seconds:
+        monkeypatch.setattr(connections, seconds, 0.2)
     answer = send_raw(address, head.encode())
     assert (answer[: len(status)], bool(answer)) == (status, bool(status))
 
@@ -196,18 +199,19 @@ def test_slow_http_senders_delay_nobody(address: str) -> None:
         assert [client.send(Authorization=TOKEN).status for _ in range(20)] == [200] * 20
 
 
+def await_room(client: HttpClient) -> None:
+    """Wait until the port takes a client: it learns of the ends of others in its own time."""
+    wait_until(lambda: client.send(Authorization=TOKEN).status == 200, what="a connection's end")
+
+
 def test_connections_are_bounded(address: str, monkeypatch: pytest.MonkeyPatch) -> None:
     """Beyond its bound of connections the port asks to try again, and serves again once one has ended."""
     monkeypatch.setattr(ports, "MAX_CONNECTIONS", 1)
     with HttpClient(address) as first:
-        assert first.send(Authorization=TOKEN).status == 200
+        await_room(first)
         assert send_raw(address, b"GET").startswith(b"HTTP/1.1 503 ")
-    deadline = time.monotonic() + 30
-    while True:  # the port learns of the first one's end in its own time
-        with HttpClient(address) as second:
-            if second.send(Authorization=TOKEN).status == 200:
-                return
-        assert time.monotonic() < deadline
+    with HttpClient(address) as second:
+        await_room(second)
 
 
 def test_unkept_request_asks_for_retry(inbox: Inbox) -> None:

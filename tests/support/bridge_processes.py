@@ -7,6 +7,7 @@ import signal
 import sys
 import time
 from collections.abc import Mapping, Sequence
+from contextlib import suppress
 from pathlib import Path
 from typing import Self
 
@@ -19,6 +20,14 @@ from tests.support.environment import clean_environment
 from tests.support.ports import free_port
 from tests.support.program import Program
 from tests.support.waiting import wait_until
+
+COMMAND = """
+from otel_train.bridge import bridge_service
+from otel_train.cli import main
+bridge_service.STOP_SECONDS = 25.0
+main()
+"""
+"""The bridge's, which may take longer to stop: on a busy machine wandb needs more than it has, and is that no fault."""
 
 
 class BridgeProcess(Program):
@@ -42,7 +51,7 @@ class BridgeProcess(Program):
     ) -> None:
         self.address = address or f"127.0.0.1:{free_port()}"
         self.state = folder / "state"
-        command = [*within, sys.executable, "-m", "otel_train", "bridge", f"--state={self.state}"]
+        command = [*within, sys.executable, "-c", COMMAND, "bridge", f"--state={self.state}"]
         command += [f"--listen={self.address}", *options]
         super().__init__(command, folder / "bridge.log", clean_environment(**environment or {}))
 
@@ -60,9 +69,10 @@ class BridgeProcess(Program):
     def kill_wandb(self) -> None:
         """End wandb's own process with kill -9."""
         for process in Path("/proc").glob("[0-9]*"):
-            status = (process / "stat").read_text().rpartition(")")[2].split() if (process / "stat").exists() else []
-            if status and status[1] == str(self.pid) and status[0] != "Z":
-                os.kill(int(process.name), signal.SIGKILL)
+            with suppress(FileNotFoundError, ProcessLookupError):  # another one has ended meanwhile
+                state, parent = (process / "stat").read_text().rpartition(")")[2].split()[:2]
+                if parent == str(self.pid) and state != "Z":
+                    os.kill(int(process.name), signal.SIGKILL)
 
     def __enter__(self) -> Self:
         self.start()
