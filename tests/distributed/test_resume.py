@@ -54,7 +54,13 @@ def train(attempt: int, out: Path) -> Iterator[list[Any]]:
     # The state of a stream is its number and how many of its rows were seen; one rank can hold them all.
     ledger = StateLedger((2,), capacity=STREAMS, dtype=torch.float64)
     model = torch.nn.Linear(2, 1)
-    telemetry = otel_train.init(sources=[dataset, ledger], ring_dir=out / "rings", blocking=True, close_timeout=0.1)
+    telemetry = otel_train.init(
+        sources=[dataset, ledger],
+        ring_dir=out / "rings",
+        blocking=True,
+        reduction_timeout=60.0,
+        close_timeout=0.1,  # no sidecar is there that an end could wait for
+    )
     parts = Parts(
         model=model, optimizer=torch.optim.Adam(model.parameters()), dataset=dataset, ledger=ledger, telemetry=telemetry
     )
