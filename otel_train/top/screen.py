@@ -99,6 +99,8 @@ class Top(App[None]):
 
     def _show(self, snapshot: Snapshot | None, problem: str) -> None:
         self._reading = False
+        if self.arrangement.paused and self.shown is not None:
+            return  # it was under way when the view was paused
         self.shown, self._problem = snapshot or self.shown, problem
         self._draw()
 

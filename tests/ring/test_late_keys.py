@@ -288,6 +288,7 @@ def test_killed_writer_leaves_whole_records(tmp_path: Path) -> None:
         process.stdout.readline()
         reader, position, seen = RingReader(ring_path(tmp_path, IDENTITY)), 0, 0
         while seen < 3000:
+            assert process.poll() is None, "the writer has failed"
             records, position, _ = reader.read(position, 64)
             seen += sum(map(check_step, records))
         process.kill()

@@ -7,6 +7,7 @@ import os
 import re
 import subprocess
 import sys
+import time
 from collections.abc import Awaitable, Callable
 from pathlib import Path
 from xml.etree import ElementTree as ET
@@ -24,6 +25,14 @@ from tests.support.job_rings import FakeRank, write_job
 def shown(app: Top) -> list[str]:
     """Return the lines on the screen."""
     return [line.rstrip() for line in str(app.query_one(Static).content).splitlines()]
+
+
+async def reach(pilot: Pilot[None], look: Callable[[], object], expected: object) -> None:
+    """Wait until the screen shows what is expected: a layout may come a moment after the key."""
+    deadline = time.monotonic() + 30.0
+    while look() != expected and time.monotonic() < deadline:
+        await pilot.pause(0.01)
+    assert look() == expected
 
 
 def drive(directory: Path, steps: Callable[[Top, Pilot[None]], Awaitable[None]]) -> Top:
@@ -56,18 +65,18 @@ def test_keys_arrange_and_quit(tmp_path: Path) -> None:
         rank.ring.close(3, 3)
 
     async def steps(app: Top, pilot: Pilot[None]) -> None:
-        assert ranks_shown(app) == [9, 0, 1, 2, 3]
+        await reach(pilot, lambda: ranks_shown(app), [9, 0, 1, 2, 3])
         await pilot.press("s", "s", "s")
-        assert app.arrangement == Arrangement(sort="staleness")
-        assert ranks_shown(app) == [9, 15, 14, 13, 12]
+        await reach(pilot, lambda: app.arrangement, Arrangement(sort="staleness"))
+        await reach(pilot, lambda: ranks_shown(app), [9, 15, 14, 13, 12])
         await pilot.press("r")
-        assert ranks_shown(app) == [9, 0, 1, 2, 3]
+        await reach(pilot, lambda: ranks_shown(app), [9, 0, 1, 2, 3])
         await pilot.press("slash", *"10-12", "enter", "r")
-        assert ranks_shown(app) == [12, 11, 10]
+        await reach(pilot, lambda: ranks_shown(app), [12, 11, 10])
         await pilot.press("f", "escape")
-        assert ranks_shown(app) == [9, 15, 14, 13, 12]
+        await reach(pilot, lambda: ranks_shown(app), [9, 15, 14, 13, 12])
         await pilot.press("down", "down")
-        assert ranks_shown(app) == [14, 13, 12, 11, 10]
+        await reach(pilot, lambda: ranks_shown(app), [14, 13, 12, 11, 10])
         await pilot.press("q")
 
     assert drive(tmp_path, steps).return_code == 0
@@ -79,8 +88,9 @@ def test_filter_takes_letters(tmp_path: Path) -> None:
 
     async def steps(app: Top, pilot: Pilot[None]) -> None:
         await pilot.press("f", *"spqr")
-        assert (app.arrangement, app.query_one(Input).value) == (Arrangement(filter="spqr"), "spqr")
-        assert "no rank matches the filter" in shown(app)[-1]
+        expected = Arrangement(filter="spqr"), "spqr"
+        await reach(pilot, lambda: (app.arrangement, app.query_one(Input).value), expected)
+        await reach(pilot, lambda: "no rank matches the filter" in shown(app)[-1], True)
 
     drive(tmp_path, steps)
 
@@ -91,8 +101,10 @@ def test_paused_frame_stays(tmp_path: Path) -> None:
 
     async def steps(app: Top, pilot: Pilot[None]) -> None:
         await pilot.press("p")
+        await reach(pilot, lambda: "PAUSED" in shown(app)[0], True)
         rank.write(77)
         app.tick()
+        app._show(app._watch.snapshot(), "")  # one that was under way
         await pilot.pause()
         assert "PAUSED" in shown(app)[0]
         assert shown(app)[1].startswith("step 3 ")
