@@ -90,8 +90,9 @@ class BridgeProcess(Program):
                     with grpc.insecure_channel(self.address) as channel:
                         MetricsServiceStub(channel).Export(request, timeout=5)  # type: ignore[no-untyped-call]
                     break
-                except grpc.RpcError:
-                    assert time.monotonic() < deadline, self.log.read_text()
+                except grpc.RpcError as error:
+                    if time.monotonic() >= deadline:
+                        raise AssertionError(f"{error}\n{self.log.read_text()}") from error
                     time.sleep(0.05)
 
     def wait(self, count: int, run_id: str = "run") -> None:

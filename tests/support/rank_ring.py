@@ -108,7 +108,8 @@ def deliver(sending: Sender, rings: dict[Path, RingFeed], tries: int = 60) -> No
     for _ in range(tries):
         if sending.send_all(rings) and all(feed.drained for feed in rings.values()):
             return
-    raise AssertionError("not delivered")
+    left = [path.name for path, feed in rings.items() if not feed.drained]
+    raise AssertionError(f"{left} are not delivered after {tries} tries")
 
 
 @contextlib.contextmanager
