@@ -113,7 +113,7 @@ class _HttpConnection:
     def send(self, body: bytes, timeout: float) -> Answer:
         deadline = time.monotonic() + timeout
         # Each read of an answer may be in time, and the answer have no end.
-        watch = threading.Timer(timeout, self._sockets.shut)
+        watch = threading.Timer(timeout, self._sockets.shut, [self._sockets.begin()])
         watch.daemon = True
         watch.start()
         body = self._exporter.compress(body)
@@ -248,14 +248,29 @@ class _Sockets:
 
     def __init__(self) -> None:
         self._open: set[socket.socket] = set()
+        self._request, self._ended = 0, 0
+        """Numbers of the newest request, and of the last one whose time was over."""
         self._lock = threading.Lock()
 
-    def shut(self) -> None:
-        """Shut them down, which ends every read and write."""
+    def begin(self) -> int:
+        """Begin a request, and return its number."""
+        self._request += 1
+        return self._request
+
+    def shut(self, request: int) -> None:
+        """End a request: shut the sockets down, which ends every read and write, and those that it connects later."""
         with self._lock:
-            for connection in self._open:
-                with contextlib.suppress(OSError):
-                    connection.shutdown(socket.SHUT_RDWR)
+            self._ended = request
+            if request == self._request:
+                for connection in self._open:
+                    _shut(connection)
+
+    def add(self, connection: socket.socket) -> None:
+        """Add one that was connected, which may have taken as long as the request has: its host's name was sought."""
+        with self._lock:
+            self._open.add(connection)
+            if self._ended == self._request:
+                _shut(connection)
 
     def forget(self) -> None:
         """Drop those that are closed."""
@@ -279,10 +294,14 @@ class _Sockets:
 
                         def connect(self) -> None:
                             super().connect()
-                            with sockets._lock:
-                                sockets._open.add(self.sock)
+                            sockets.add(self.sock)
 
                     pool.ConnectionCls = Noted
                 return pool
 
         return Adapter()
+
+
+def _shut(connection: socket.socket) -> None:
+    with contextlib.suppress(OSError):
+        connection.shutdown(socket.SHUT_RDWR)
