@@ -37,16 +37,19 @@ class Alignment:
         self._last, self._next = step, step + self._stride
         return True
 
-    def missed(self, step: int) -> range:
+    def missed(self, step: int, usual: int = 0) -> range:
         """Return the steps between the last one and this one which the rank did not come to, oldest first.
 
-        How far the steps of a session are apart is seen by the two before: some call it at each tenth step only.
+        Args:
+            step: The step that the rank comes to.
+            usual: How far such steps are apart, absences aside; 0 where nobody knows. Then it is seen by the two
+                before, since some call a session at each tenth step only: a rank must not be away between them.
         """
-        last, stride = self._last, self._stride
+        last, stride = self._last, usual or self._stride
         self._last = step
         if last is None or step <= last:
             return range(0)
-        self._stride = step - last
+        self._stride = usual or step - last
         self._next = step + self._stride
         if stride is None:
             return range(0)

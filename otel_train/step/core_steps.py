@@ -32,6 +32,10 @@ class CoreSteps(Steps):
         super().__init__()
         self.given = self.last_step = self.newest_step = -1
 
+    def log_stride(self) -> int:
+        """Return how far log steps are apart, absences aside, as `log_every` tells; 0 where it does not."""
+        return self.every if self.strides and self.every > 1 and self.every % self.stride == 0 else 0
+
     def hand_over(self, recording: Recorded, clock: StepClock, step: Callable[..., Any]) -> Callable[..., Any]:
         """Have the core make the steps from now on.
 

@@ -67,6 +67,7 @@ class Recording:
         self.steps = steps
         steps.stride, steps.every, steps.last_step = 1, options.log_every, -1
         steps.alone = reducer.group.handle is None
+        reducer.log_stride = steps.log_stride
         self._held: Row | None = None
         """A row that waits for further calls of its step."""
         self._beside: dict[LateKey, LateValue] = {}

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import time
 from collections import deque
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import replace
 
 from otel_train.catalogue import Layout
@@ -57,6 +57,7 @@ class Reducer:
         self.stopped = False
         self.last_step = -1
         """The newest step that was launched."""
+        self.log_stride: Callable[[], int] = int  # how far log steps are apart, absences aside; 0 where nobody knows
         self.overdue = False
         """Whether a peer has kept a reduction waiting for too long, and what was launched since has not landed yet."""
         self.hurries = False
@@ -88,8 +89,7 @@ class Reducer:
     def launch(self, step: int, time_ns: int, measured: Measurements | None) -> None:
         """Begin the reduction of one step. Every rank of the group calls this for the same steps in the same order.
 
-        A rank that could not measure gives None: it takes part, so that the ranks' next reductions meet, and the
-        cluster's values are those of the others.
+        A rank that could not measure gives None: it takes part, and the cluster's values are those of the others.
         """
         self.last_step = step
         if self.stopped or (measured is None and self.group.handle is None):
@@ -118,7 +118,7 @@ class Reducer:
         """Take note of a step, make up for those that were missed, and tell whether this one is to be reduced."""
         if self._alignment.leaves_out(step):
             return False
-        missed = self._alignment.missed(step)
+        missed = self._alignment.missed(step, self.log_stride())
         if missed and has_room:
             self._make_up(missed, time_ns)
         return has_room

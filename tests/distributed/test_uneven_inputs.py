@@ -91,6 +91,21 @@ def test_shorter_ranks_rest_is_told(job: Job) -> None:
 
 
 @pytest.mark.ranks(2)
+def test_one_log_step_an_epoch(job: Job) -> None:
+    """A rank that comes to one log step only in each epoch, from the first one on, loses none of the other's."""
+    meter = MixingMeter(1, ["a"], {"a": 1.0})
+    meter.open(0, "a")
+    with job.session(sources=[meter], log_every=20, reduction_timeout=10.0, close_timeout=3.0) as telemetry:
+        for step in train(new_model(), job.rank):
+            meter.pick(0)
+            telemetry.step(step, {"loss": float(step)})
+    job.barrier()
+    assert job.cluster("train/ranks") == {20: 2.0, 40: 1.0, 60: 2.0, 80: 1.0}
+    assert job.cluster("stream_mixing/picks") == {20: 40.0, 40: 20.0, 60: 45.0, 80: 20.0}
+    assert [text for text in job.warnings if "not at the same step" in text] == []
+
+
+@pytest.mark.ranks(2)
 def test_blocking_rank_waits_once(job: Job) -> None:
     """The longer rank of a blocking session waits once an epoch, and has no values of the steps that it makes alone."""
     waited: dict[int, float] = {}

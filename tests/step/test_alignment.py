@@ -207,3 +207,11 @@ def test_stride_misses_no_steps() -> None:
     alignment = Alignment(longest=4)
     assert [list(alignment.missed(step)) for step in (1, 11, 21, 51, 61)] == [[], [], [], [31, 41], []]
     assert list(alignment.missed(1000)) == [71, 81, 91, 101]
+
+
+def test_known_stride_tells_each_absence() -> None:
+    """With a stride that is known, a rank that comes to one step only between its absences makes up for each."""
+    alignment = Alignment(longest=4)
+    assert [list(alignment.missed(step, 20)) for step in (20, 60)] == [[], [40]]
+    assert not alignment.follows(100)
+    assert [list(alignment.missed(step, 20)) for step in (100, 120)] == [[80], []]
