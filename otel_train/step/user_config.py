@@ -116,6 +116,8 @@ def _fact(value: Any, names: tuple[str, ...], secrets: list[str]) -> Fact:
 def _plain(value: Any, names: tuple[str, ...], secrets: list[str], items: Iterator[int], depth: int = 0) -> Fact:
     if value is None or isinstance(value, bool):
         return value
+    if type(value).__module__ == "numpy" and type(value).__name__ in ("bool", "bool_"):  # no number of Python's
+        return bool(value)
     if isinstance(value, Integral) and abs(int(value)) < _LARGEST:
         return int(value)
     number: Any = value

@@ -9,6 +9,7 @@ from pathlib import Path
 from threading import Lock
 from typing import Any
 
+import numpy as np
 import pytest
 import torch
 
@@ -122,6 +123,8 @@ def test_other_names_are_kept(caplog: pytest.LogCaptureFixture) -> None:
     ("value", "fact"),
     [
         (True, True),
+        (np.bool_(1), True),
+        (np.float32(0.5), 0.5),
         (2**70, str(2**70)),
         (float("nan"), "nan"),
         (torch.float32, "torch.float32"),
