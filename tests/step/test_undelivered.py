@@ -4,25 +4,30 @@ from __future__ import annotations
 
 import logging
 import os
+import signal
 import socket
 import time
+from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
 
 import otel_train
 from otel_train.otlp.protocol import OtlpProtocol
-from otel_train.ring import is_served
+from otel_train.ring import is_served, lock_holder
 from tests.support.ports import free_port
 from tests.support.waiting import wait_until
 
 
 @pytest.fixture(autouse=True)
-def unnamed(monkeypatch: pytest.MonkeyPatch) -> None:
-    """Name no receiver."""
+def unnamed(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[None]:
+    """Name no receiver, and end the sidecar, which would look for one for an hour."""
     for name in list(os.environ):
         if name.startswith("OTEL_"):
             monkeypatch.delenv(name)
+    yield
+    if holder := lock_holder(tmp_path):
+        os.kill(holder, signal.SIGKILL)
 
 
 @pytest.fixture
