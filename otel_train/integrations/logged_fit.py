@@ -6,6 +6,8 @@ import logging
 from collections.abc import Mapping
 from typing import Any
 
+import torch.distributed as dist
+
 from otel_train.integrations.fit_session import FitSession
 from otel_train.log_once import OnceLogger
 from otel_train.step import Telemetry
@@ -17,7 +19,8 @@ class LoggedFit:
 
     A larger step than before ends with the call. The same one with the same keys, as a micro-batch has, counts in its
     means; other keys, and earlier steps, are logged beside it, as an evaluation. As long as no call has a step each
-    ends the next one, as in wandb.
+    ends the next one, as in wandb. What comes after the end of the job's process group, in which a session can't begin,
+    is one warning.
 
     Examples:
         >>> from otel_train.integrations.fit_session import FitSession
@@ -42,6 +45,8 @@ class LoggedFit:
         """Keys that it came with."""
         self._numbered = False
         """Whether a call had a step."""
+        self._had_group = False
+        """Whether the last session ended in a job with a process group."""
         self._warnings = OnceLogger(logging.getLogger(__name__))
 
     @property
@@ -56,6 +61,8 @@ class LoggedFit:
             values: Scalars as `Telemetry.step` takes them.
             step: The step that they belong to.
         """
+        if self._comes_too_late("log()"):
+            return
         number = self._number(step)
         session = self._open((number or 1) - 1)
         self._numbered |= number is not None
@@ -71,10 +78,12 @@ class LoggedFit:
 
     def add(self, values: Mapping[str, Any], *, weight: float = 1.0) -> None:
         """Add the values of a micro-batch to the step that the next call of `log` ends."""
-        self._open(0).add(values, weight=weight)
+        if not self._comes_too_late("add()"):
+            self._open(0).add(values, weight=weight)
 
     def end(self) -> None:
         """End the session; a later value begins another one, in the same run if its step follows."""
+        self._had_group = dist.is_available() and dist.is_initialized()
         self._session.end()
         self._last, self._numbered = None, False
 
@@ -95,6 +104,18 @@ class LoggedFit:
         if self._session.telemetry is None:
             self._session.begin(before)
         return self._session
+
+    def _comes_too_late(self, call: str) -> bool:
+        """Tell whether a session would begin without the job's process group, which would raise in the script."""
+        if not self._had_group or dist.is_initialized():
+            return False
+        self._warnings.warn(
+            "ended",
+            "telemetry: %s came after accelerator.end_training(), or what else ended the process group, and nothing of "
+            "it is recorded; log it before that",
+            call,
+        )
+        return True
 
     def _number(self, step: Any) -> int | None:
         try:

@@ -86,6 +86,13 @@ def test_second_trackers_log_once(folder: Path) -> None:
     assert set(recorded(folder / "straight")["train/rows"].values()) == {16.0}
 
 
+@pytest.mark.parametrize("rank", range(RANKS))
+def test_log_after_end_warns(folder: Path, rank: int) -> None:
+    """What is logged after `end_training`, which has ended the group, is one warning and no error of the script's."""
+    (warning,) = json.loads((folder / "counted" / f"late{rank}.json").read_text())
+    assert "came after accelerator.end_training()" in warning
+
+
 def test_configuration_is_in_ring(folder: Path) -> None:
     """What `init_trackers` was given is among the facts of the main process' ring."""
     facts = rings(folder / "straight")[0].facts

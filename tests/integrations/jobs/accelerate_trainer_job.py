@@ -9,6 +9,7 @@ import sys
 from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Any
+from unittest import TestCase
 
 os.environ["ACCELERATE_USE_CPU"] = "true"
 
@@ -156,13 +157,17 @@ def repeated(folder: Path) -> None:
 
 
 def counted(folder: Path) -> None:
-    """Log without steps."""
+    """Log without steps, and once more after the end."""
     script = Script(folder, micro=1)
     for step, (loss, _, _) in zip(range(1, STEPS), script.losses(), strict=False):
         script.accelerator.log({"train/loss": loss})
         script.note(step, "train/loss", loss)
     script.write()
     script.accelerator.end_training()
+    with TestCase().assertLogs("otel_train.integrations.accelerate", "WARNING") as logs:
+        script.accelerator.log({"late": 1.0})
+        script.tracker.log({"late": 1.0})
+    (folder / f"late{script.rank}.json").write_text(json.dumps(logs.output))
 
 
 def declared_main(folder: Path) -> None:
