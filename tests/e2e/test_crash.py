@@ -44,7 +44,7 @@ def test_killed_ranks_records_arrive(victim: int, tmp_path: Path) -> None:
             wait_until(lambda: len(ring_files(rings)) == 2 and recorded() >= 20, 90, log=log)
             reader = RingReader(ring_files(rings)[victim])
             os.kill(reader.header.pid, signal.SIGKILL)
-            job.wait(60)
+            job.wait(120)
         wait_until(lambda: all(map(is_sent, ring_files(rings))), 90, log=rings / "sidecar.log")
         count = recorded()
         wait_until(lambda: delivered_steps(tmp_path / "bridge", "killed") == count, 90)

@@ -99,7 +99,7 @@ class SlurmCluster:
         munge = self.home / "munge"
         files = [f"--{kind}-file={munge / kind}" for kind in ("key", "log", "pid", "seed")]
         self._daemon("munged", "--foreground", "--force", f"--socket={munge / 'socket'}", *files)
-        wait_until((munge / "socket").exists, 20, "munge's socket")
+        wait_until((munge / "socket").exists, 60, "munge's socket")
         named = f"hostname {self.controller.name} && mount --bind {self.home}/hosts /etc/hosts && exec slurmctld -D -c"
         self._daemon("unshare", "--uts", "--mount", "sh", "-c", named)
         for node in self.nodes:
