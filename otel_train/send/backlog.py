@@ -91,9 +91,11 @@ class Tally(Announcer):
 
     def failing(self, answer: Answer) -> None:
         """Note that nothing can be delivered for the time being; that the time is over is no fault of a receiver."""
-        if answer is not self._exporter.out_of_time:
+        if answer is self._exporter.out_of_time:
+            return
+        if self.failure is None or not (answer.unanswered and self._exporter.is_cut):
             self.failure = answer
-            super().failing(answer)
+        super().failing(answer)
 
     def refused(self, answer: Answer, source: str, names: list[str], count: int) -> None:
         """Note that points were refused for good."""

@@ -61,6 +61,8 @@ class BoundedExporter:
         self._limit = limit
         self.out_of_time = Answer(verdict=Verdict.WAIT, cause="time", text=str(limit))
         """The answer to requests that come after the end, which nobody was sent."""
+        self.is_cut = False
+        """Whether the newest request had less time than one may take: it may end without an answer for that."""
 
     @property
     def endpoint(self) -> Endpoint:
@@ -75,6 +77,7 @@ class BoundedExporter:
         left = self._limit.left
         if not left:
             return self.out_of_time
+        self.is_cut = left < self.endpoint.timeout
         answer = Future[Answer]()
         threading.Thread(target=self._answer, args=(body, left, answer), daemon=True).start()
         wait([answer], left + SPARE)

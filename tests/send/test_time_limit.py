@@ -3,12 +3,17 @@
 from __future__ import annotations
 
 import socket
+import time
 from pathlib import Path
 
 import pytest
 
+from otel_train.endpoint import Endpoint
 from otel_train.ring import Kind
+from otel_train.send.backlog import Tally
+from otel_train.send.time_limit import BoundedExporter, TimeLimit
 from tests.support.mounts import require_root
+from tests.support.otlp_http import Response, http_server
 from tests.support.rank_ring import Rank
 from tests.support.send_command import begin, end
 
@@ -32,6 +37,21 @@ def test_silent_receiver_ends_in_time(protocol: str, tmp_path: Path, monkeypatch
     assert (outcome.code, outcome.figures["left"]) == (1, 2)
     reason = outcome.figures["directories"][0]["reason"]
     assert ("does not acknowledge" in reason, "looked up" in reason) == (True, False)
+
+
+def test_answer_outlives_last_request(tmp_path: Path) -> None:
+    """That a request had no time left for an answer hides none that a receiver has given before."""
+    responses = iter((Response(503), Response(endless=True)))
+    with http_server(lambda _: next(responses)) as server:
+        variables = {"ENDPOINT": f"http://127.0.0.1:{server.server_port}", "PROTOCOL": "http/protobuf"}
+        endpoint = Endpoint.read({f"OTEL_EXPORTER_OTLP_{name}": value for name, value in variables.items()})
+        with BoundedExporter(endpoint, TimeLimit(time.monotonic() + 4.0)) as exporter:
+            tally = Tally(tmp_path, exporter)
+            answers = [exporter.send(b"") for _ in range(2)]
+            for answer in answers:
+                tally.failing(answer)
+    assert "not ended its answer" in answers[1].text
+    assert tally.failure == answers[0]
 
 
 def test_unanswered_name_ends_in_time(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
