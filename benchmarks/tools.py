@@ -75,6 +75,7 @@ CASES = (
     Case(("top", "INPUT", "--once"), 0.5),
     Case(("doctor", "INPUT"), 10.0, 300.0, "wandb file"),
     Case(("report", "INPUT", "-o", "-"), 15.0, 300.0, "wandb file"),
+    Case(("dump", "INPUT"), 40.0, 300.0, "wandb file"),
 )
 OF_MANY = (
     Case(("doctor", "INPUT"), 2.0),

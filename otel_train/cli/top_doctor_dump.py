@@ -156,9 +156,11 @@ def _check_receiver(url: str, query: str, *, as_json: bool) -> NoReturn:
         "otel-train dump DIR --kind cluster --metric 'ledger/*' --since 10m | jq -c '[.step, .\"ledger/evictions\"]'",
         "otel-train dump DIR --rank 3 --since 1000 --out rank3.csv",
         "otel-train dump DIR --out run.parquet",
+        "otel-train dump ./bridge --run my-run --out run.csv",
     ),
 )
-@click.argument("directory", required=False, metavar="[DIR]", type=UserPath(file_okay=False))
+@click.argument("source", required=False, metavar="[SOURCE]", type=UserPath())
+@click.option("--run", default="", help="The run's id, where SOURCE holds several.")
 @click.option("--format", "form", type=click.Choice(["jsonl", "csv", "parquet"]), help="By OUT's ending, else jsonl.")
 @click.option("--out", type=OutputFile(allow_dash=True), default="-", help="A file; - is stdout.")
 @click.option("--since", metavar="STEP|TIME", help="From that step, or 90s, 10m, 2h, 1d before the newest record.")
@@ -172,9 +174,10 @@ def _check_receiver(url: str, query: str, *, as_json: bool) -> NoReturn:
     help="Only that value, by its wandb key, or a pattern such as 'ledger/*'; may be given again.",
 )
 @click.option("--kind", type=click.Choice(["rank", "cluster"]), help="Only ranks' own values, or only the cluster's.")
-@click.option("--all-attempts", is_flag=True, help="Older attempts in DIR too, not only the newest.")
+@click.option("--all-attempts", is_flag=True, help="Older attempts in SOURCE too, not only the newest.")
 def dump(
-    directory: Path | None,
+    source: Path | None,
+    run: str,
     form: str | None,
     out: Path,
     since: str | None,
@@ -184,9 +187,10 @@ def dump(
     kind: str | None,
     all_attempts: bool,
 ) -> None:
-    """Write what the rings in DIR hold, of a running or a dead job, as JSON lines, CSV or Parquet.
+    """Write what a running or a dead job has recorded, as JSON lines, CSV or Parquet.
 
-    DIR is the job's OTEL_TRAIN_RING_DIR, or the output of smoke or demo; without it, your newest job on this machine.
+    SOURCE is the job's OTEL_TRAIN_RING_DIR, the output of smoke or demo, a bridge's --state directory, or a .wandb
+    file; without it, your newest job on this machine. wandb files have the cluster's values only, as rank 0's.
 
     One object or row is one record: run, attempt, rank, kind (rank: its own values of an interval; cluster: those of
     all ranks; rank_logged, cluster_logged: what telemetry.log gave to that step), step, time (RFC 3339, UTC), time_ns,
@@ -197,14 +201,15 @@ def dump(
 
     Torn records are left out and counted.
     """
-    from otel_train.read.dump import Dump, Selection, parse_since  # noqa: PLC0415
+    from otel_train.read.dump import Selection, parse_since  # noqa: PLC0415
     from otel_train.read.dump_formats import format_of, write_dump  # noqa: PLC0415
-    from otel_train.read.find import find_job  # noqa: PLC0415
+    from otel_train.read.wandb_dump import open_dump  # noqa: PLC0415
     from otel_train.ring import Kind  # noqa: PLC0415
 
     file = None if str(out) == "-" else out
     since_step, since_ns = parse_since(since) if since is not None else (None, None)
     selection = Selection(
+        run=run,
         since_step=since_step,
         since_ns=since_ns,
         ranks=ranks,
@@ -214,7 +219,7 @@ def dump(
     )
     chosen = format_of(form, file)
     with progress("writing the records") if file is not None else nullcontext():  # rows on a terminal show it
-        content = Dump(find_job(directory), selection)
+        content = open_dump(source, selection)
         write_dump(content, chosen, file)
     for problem in content.damaged:
         click.echo(f"otel-train: left out: {problem}", err=True)

@@ -1,18 +1,20 @@
-"""The records in a job's rings, of a live or a dead job, as rows for other programs (`otel-train dump`)."""
+"""A run's records as rows for other programs (`otel-train dump`): those in a job's rings, of a live or a dead job."""
 
 from __future__ import annotations
 
 import difflib
 import fnmatch
 import re
-from collections.abc import Iterator
-from dataclasses import dataclass, field
+from abc import ABC, abstractmethod
+from collections.abc import Iterable, Iterator
+from dataclasses import dataclass
 from pathlib import Path
 
 from otel_train.exceptions import ConfigurationError, OtelTrainError, RingError
 from otel_train.how_far import tell
 from otel_train.read.dump_blocks import KINDS, Block, RingBlocks
 from otel_train.read.first_record import first_record
+from otel_train.read.history import first_names
 from otel_train.read.row_texts import rfc3339
 from otel_train.ring import Kind, Record, RingReader, Stamp, ring_files
 
@@ -30,6 +32,8 @@ Row = dict[str, Cell]
 class Selection:
     """Selection of records, and of their values."""
 
+    run: str = ""
+    """The run's id, where the source holds several; empty for the only one, or the newest rings."""
     since_step: int | None = None
     """The first step."""
     since_ns: int | None = None
@@ -57,69 +61,42 @@ def parse_since(text: str) -> tuple[int | None, int | None]:
     return (None, number * _SECONDS[unit] * 10**9) if unit else (number, None)
 
 
-@dataclass(slots=True)
-class Dump:
-    """The rows of a directory's rings: rank by rank, as they were written.
-
-    Args:
-        directory: The directory of the rings.
-        selection: The records and values that are written.
+def chosen_columns(keys: Iterable[str], patterns: Iterable[str]) -> tuple[str, ...]:
+    """Return the keys that patterns name, all where there is none; in the order of the keys.
 
     Raises:
-        ConfigurationError: A rank or a metric is not there.
-        OtelTrainError: No ring can be read.
+        ConfigurationError: A pattern names none.
     """
+    keys = tuple(keys)
+    selected: set[str] = set()
+    for pattern in patterns:
+        matches = {key for key in keys if key == pattern} or set(fnmatch.filter(keys, pattern))
+        if not matches:
+            nearest = difflib.get_close_matches(pattern, keys, 1, 0.3)
+            hint = f"the nearest is {nearest[0]!r}" if nearest else f"there is {next(iter(keys), 'none')!r}"
+            raise ConfigurationError(f"--metric {pattern!r:.80} is not one of this job's; {hint}")
+        selected |= matches
+    return tuple(key for key in keys if key in selected) if selected else keys
 
-    directory: Path
-    selection: Selection = field(default_factory=Selection)
-    columns: tuple[str, ...] = ()
-    """The names of the values that a row may have."""
-    torn: int = 0
-    """Records that were left out, because they were torn, or overwritten before they were read."""
-    damaged: list[str] = field(default_factory=list)
-    """Messages about the rings that were left out."""
-    _readers: list[RingReader] = field(default_factory=list)
 
-    def __post_init__(self) -> None:
-        for path in ring_files(self.directory):
-            try:
-                reader = RingReader(path)
-                _ = reader.progress
-            except RingError as error:
-                self.damaged.append(str(error))
-            else:
-                self._readers.append(reader)
-        if not self._readers:
-            why = self.damaged[0] if self.damaged else "wait for the job's first step, or give another directory"
-            raise OtelTrainError(f"{self.directory} holds no ring that can be read: {why}")
-        if not self.selection.all_attempts:
-            newest = max(reader.identity.attempt for reader in self._readers)
-            self._readers = [reader for reader in self._readers if reader.identity.attempt == newest]
-        self._choose_ranks()
-        self.columns = self._choose_columns()
+class RunDump(ABC):
+    """The rows of a run."""
 
-    def _choose_ranks(self) -> None:
-        present = sorted({reader.identity.rank for reader in self._readers})
-        for rank in self.selection.ranks:
-            if rank not in present:
-                first = ", ".join(map(str, present[:16])) + (" …" if len(present) > 16 else "")
-                raise ConfigurationError(f"--rank {rank} has no ring in {self.directory}; there are {first}")
-        if self.selection.ranks:
-            self._readers = [reader for reader in self._readers if reader.identity.rank in self.selection.ranks]
+    def __init__(self) -> None:
+        self.columns: tuple[str, ...] = ()
+        """The names of the values that a row may have."""
+        self.torn = 0
+        """Records that were left out, because they were torn, or overwritten before they were read."""
+        self.damaged: list[str] = []
+        """Messages about the rings that were left out."""
 
-    def _choose_columns(self) -> tuple[str, ...]:
-        keys = dict.fromkeys(key for reader in self._readers for key in reader.layout.keys if key is not None)
-        if not self.selection.metrics:
-            return tuple(keys)
-        selected: set[str] = set()
-        for pattern in self.selection.metrics:
-            matches = {key for key in keys if key == pattern} or set(fnmatch.filter(keys, pattern))
-            if not matches:
-                nearest = difflib.get_close_matches(pattern, keys, 1, 0.3)
-                hint = f"the nearest is {nearest[0]!r}" if nearest else f"there is {next(iter(keys), 'none')!r}"
-                raise ConfigurationError(f"--metric {pattern!r:.80} is not one of this job's; {hint}")
-            selected |= matches
-        return tuple(key for key in keys if key in selected)
+    @abstractmethod
+    def blocks(self) -> Iterator[Block]:
+        """Yield the rows in blocks of columns, the values in the order of `columns`."""
+
+    @abstractmethod
+    def close(self) -> None:
+        """Release what the rows are read from."""
 
     def names(self) -> dict[str, str]:
         """Return the name of each of `columns` in a row."""
@@ -144,8 +121,62 @@ class Dump:
                 values = ((name, column[at]) for name, column in zip(names, columns, strict=True))
                 yield row | {name: value for name, value in values if value is not None}
 
+
+class Dump(RunDump):
+    """The rows of a directory's rings: rank by rank, as they were written.
+
+    Args:
+        directory: The directory of the rings.
+        selection: The records and values that are written.
+
+    Raises:
+        ConfigurationError: A rank or a metric is not there.
+        OtelTrainError: No ring can be read.
+    """
+
+    def __init__(self, directory: Path, selection: Selection | None = None) -> None:
+        super().__init__()
+        self.directory = directory
+        self.selection = Selection() if selection is None else selection
+        self._readers: list[RingReader] = []
+        for path in ring_files(self.directory):
+            try:
+                reader = RingReader(path)
+                _ = reader.progress
+            except RingError as error:
+                self.damaged.append(str(error))
+            else:
+                self._readers.append(reader)
+        if not self._readers:
+            why = self.damaged[0] if self.damaged else "wait for the job's first step, or give another directory"
+            raise OtelTrainError(f"{self.directory} holds no ring that can be read: {why}")
+        self._choose_run()
+        if not self.selection.all_attempts:
+            newest = max(reader.identity.attempt for reader in self._readers)
+            self._readers = [reader for reader in self._readers if reader.identity.attempt == newest]
+        self._choose_ranks()
+        keys = dict.fromkeys(key for reader in self._readers for key in reader.layout.keys if key is not None)
+        self.columns = chosen_columns(keys, self.selection.metrics)
+
+    def _choose_run(self) -> None:
+        run = self.selection.run
+        of_run = [reader for reader in self._readers if reader.identity.run_id == run]
+        if run and not of_run:
+            names = first_names(sorted({reader.identity.run_id for reader in self._readers}))
+            raise ConfigurationError(f"{self.directory} holds no ring of run {run!r:.80}; it has {names}")
+        self._readers = of_run or self._readers
+
+    def _choose_ranks(self) -> None:
+        present = sorted({reader.identity.rank for reader in self._readers})
+        for rank in self.selection.ranks:
+            if rank not in present:
+                first = ", ".join(map(str, present[:16])) + (" …" if len(present) > 16 else "")
+                raise ConfigurationError(f"--rank {rank} has no ring in {self.directory}; there are {first}")
+        if self.selection.ranks:
+            self._readers = [reader for reader in self._readers if reader.identity.rank in self.selection.ranks]
+
     def blocks(self) -> Iterator[Block]:
-        """Yield the same rows in blocks of columns, the values in the order of `columns`."""
+        """Yield the rows in blocks of columns, the values in the order of `columns`."""
         after = None
         if self.selection.since_ns is not None:
             after = max(reader.progress.time_ns for reader in self._readers) - self.selection.since_ns

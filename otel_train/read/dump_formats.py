@@ -15,7 +15,7 @@ from typing import TYPE_CHECKING, BinaryIO
 
 from otel_train.exceptions import ConfigurationError
 from otel_train.extras import require_extras
-from otel_train.read.dump import FIELDS, Dump
+from otel_train.read.dump import FIELDS, RunDump
 from otel_train.read.dump_blocks import KINDS, Block
 from otel_train.read.row_texts import RowForm, row_texts
 
@@ -43,7 +43,7 @@ def format_of(name: str | None, out: Path | None) -> str:
     return chosen
 
 
-def write_dump(dump: Dump, form: str, out: Path | None) -> None:
+def write_dump(dump: RunDump, form: str, out: Path | None) -> None:
     """Write the rows of a dump.
 
     Args:
@@ -81,7 +81,7 @@ def _whole(path: Path) -> Iterator[Path]:
         part.unlink(missing_ok=True)
 
 
-def _write_jsonl(dump: Dump, file: BinaryIO) -> None:
+def _write_jsonl(dump: RunDump, file: BinaryIO) -> None:
     values = [f", {json.dumps(name)}: " for name in dump.names().values()]
     for block in dump.blocks():
         identity = block.identity
@@ -96,7 +96,7 @@ def _write_jsonl(dump: Dump, file: BinaryIO) -> None:
         file.writelines(row_texts(block, form))
 
 
-def _write_csv(dump: Dump, file: BinaryIO) -> None:
+def _write_csv(dump: RunDump, file: BinaryIO) -> None:
     names = dump.names().values()
     file.write((_csv_row(*FIELDS, *names) + "\n").encode())
     for block in dump.blocks():
@@ -119,7 +119,7 @@ def _csv_row(*cells: str | int) -> str:
     return text.getvalue().removesuffix("\n")
 
 
-def _write_parquet(dump: Dump, path: Path) -> None:
+def _write_parquet(dump: RunDump, path: Path) -> None:
     import pyarrow as pa  # noqa: PLC0415  # an extra
     from pyarrow import parquet  # noqa: PLC0415
 
@@ -165,4 +165,4 @@ def _batch(block: Block, schema: pa.Schema) -> pa.RecordBatch:
     return pa.record_batch(arrays, schema=schema).take(order)
 
 
-_WRITERS: dict[str, Callable[[Dump, BinaryIO], None]] = {"jsonl": _write_jsonl, "csv": _write_csv}
+_WRITERS: dict[str, Callable[[RunDump, BinaryIO], None]] = {"jsonl": _write_jsonl, "csv": _write_csv}

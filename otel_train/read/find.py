@@ -34,7 +34,7 @@ def find_job(directory: Path | None = None, *, bases: tuple[Path, ...] | None = 
         return directory
     jobs = list(_below(directory))
     if not jobs and (directory / "wandb").is_dir():
-        raise OtelTrainError(f"{directory} holds no ring, but wandb files: `otel-train doctor` and `report` read those")
+        raise OtelTrainError(f"{directory} holds no ring, but wandb files: `otel-train doctor` and others read those")
     if not jobs:
         raise OtelTrainError(f"{directory} holds no ring; wait for the job's first step, or give another directory")
     return max(jobs, key=_newest)

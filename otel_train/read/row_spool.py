@@ -5,6 +5,7 @@ from __future__ import annotations
 import math
 import struct
 from array import array
+from bisect import bisect_left
 from collections.abc import Iterable, Iterator, Mapping
 from tempfile import SpooledTemporaryFile
 
@@ -64,6 +65,10 @@ class RowSpool:
 
     def __len__(self) -> int:
         return len(self.steps)
+
+    def close(self) -> None:
+        """Release the file."""
+        self._file.close()
 
     def add(
         self, step: int, time_ns: int, values: Mapping[str, float], *, ordinal: int = 0, attempt: float = math.nan
@@ -160,15 +165,36 @@ class RowSpool:
         for first, offset in zip(*self._blocks.get(key, ((), ())), strict=True):
             self._file.seek(offset)
             raw[8 * first : 8 * (first + BLOCK_ROWS)] = self._file.read(8 * BLOCK_ROWS)
-        first = max(0, len(self) - 1) // BLOCK_ROWS * BLOCK_ROWS
-        index = self._known.get(key, -1)
-        newest = self._values[index * BLOCK_ROWS : (index + 1) * BLOCK_ROWS] if index >= 0 else self._others.get(key)
-        # A full block may be written already, and its values gone from memory.
-        if newest is not None and not (self._blocks.get(key) and self._blocks[key][0][-1] == first):
+        first, newest = self._unwritten(key)
+        if newest is not None:
             raw[8 * first :] = newest[: len(self) - first].tobytes()
         column = array("d")
         column.frombytes(raw)
         return column
+
+    def part(self, key: str, first: int) -> array[float]:
+        """Return a key's value of each row of the block that begins at a row, with `ABSENT_BITS` where one has none."""
+        firsts, offsets = self._blocks.get(key, (array("q"), array("q")))
+        at = bisect_left(firsts, first)
+        newest, values = self._unwritten(key)
+        part = _NO_VALUES[:]
+        if at < len(firsts) and firsts[at] == first:
+            self._file.seek(offsets[at])
+            part = array("d", self._file.read(8 * BLOCK_ROWS))
+        elif first == newest and values is not None:
+            part = values
+        return part[: len(self) - first]
+
+    def _unwritten(self, key: str) -> tuple[int, array[float] | None]:
+        """Return the first row of the newest block, and a key's values there; None where they are in the file."""
+        first = max(0, len(self) - 1) // BLOCK_ROWS * BLOCK_ROWS
+        # A full block may be written already, and its values gone from memory.
+        if self._blocks.get(key) and self._blocks[key][0][-1] == first:
+            return first, None
+        index = self._known.get(key, -1)
+        return first, self._values[index * BLOCK_ROWS : (index + 1) * BLOCK_ROWS] if index >= 0 else self._others.get(
+            key
+        )
 
 
 def time_of(seconds: float) -> int:

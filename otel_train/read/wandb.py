@@ -44,6 +44,12 @@ def read_state(state: Path, run: str) -> History:
     Raises:
         SourceError: The directory has no such run, or several where none was named, or wandb is missing.
     """
+    run, files = files_of(state, run)
+    return _history(f"the wandb files in {state}", run, files)
+
+
+def files_of(state: Path, run: str) -> tuple[str, list[Path]]:
+    """Return a run's id, and its files in a bridge's state directory; arguments and errors as of `read_state`."""
     from otel_train.bridge import safe_id  # noqa: PLC0415
 
     run_ids = _run_ids(state)
@@ -55,13 +61,13 @@ def read_state(state: Path, run: str) -> History:
     files = wandb_files(state, run)
     if not files:
         raise SourceError(f"{state} holds no wandb file of run {run} ({safe_id(run)}); it has {', '.join(run_ids)}")
-    return _history(f"the wandb files in {state}", run, files)
+    return run, files
 
 
 def prepend_older_steps(history: History, state: Path) -> None:
     """Add the cluster's steps that the rings have overwritten, from a bridge's files, before those of the rings."""
     first = history.cluster.first_own()
-    spool = _spooled(wandb_files(state, history.run_id), before=first)
+    spool = spooled(wandb_files(state, history.run_id), before=first)
     if not len(spool):
         return
     order = _ordered(spool)
@@ -85,7 +91,7 @@ def _run_ids(state: Path) -> list[str]:
 
 def _history(source: str, run: str, files: Sequence[Path]) -> History:
     history = History(source, run)
-    spool = _spooled(files)
+    spool = spooled(files)
     if not len(spool):
         raise SourceError(f"{source}: no step is in there yet")
     history.cluster = _ordered(spool).track()
@@ -123,8 +129,13 @@ def _ordered(spool: RowSpool) -> SpooledOrder:
     return order
 
 
-def _spooled(files: Iterable[Path], before: float = math.inf) -> RowSpool:
-    """Return the rows of a run that have a step, of one before another one."""
+def spooled(files: Iterable[Path], before: float = math.inf) -> RowSpool:
+    """Return the rows of a run that have a step, of one before another one.
+
+    Raises:
+        SourceError: wandb is missing.
+        WandbFileError: A file is damaged.
+    """
     spool = RowSpool()
     try:
         for file in files:

@@ -30,7 +30,7 @@ def test_missing_job_is_refused(tmp_path: Path) -> None:
     with pytest.raises(OtelTrainError, match="holds no ring; wait for the job's first step"):
         find_job(tmp_path)
     (tmp_path / "wandb").mkdir()
-    with pytest.raises(OtelTrainError, match="holds no ring, but wandb files: `otel-train doctor` and `report` read"):
+    with pytest.raises(OtelTrainError, match="holds no ring, but wandb files: `otel-train doctor` and others read"):
         find_job(tmp_path)
     with pytest.raises(OtelTrainError, match="no job of yours has rings"):
         find_job(None, bases=(tmp_path,))

@@ -1,0 +1,135 @@
+"""The rows of a dump from wandb's files are those that were logged, in each of its formats."""
+
+from __future__ import annotations
+
+import csv
+import json
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Any
+
+import pytest
+from click.testing import CliRunner, Result
+from pyarrow import parquet
+
+from otel_train.bridge.wandb_file import read_run
+from otel_train.catalogue import ATTEMPT_KEY, rows
+from otel_train.cli import main
+from otel_train.read.row_spool import BLOCK_ROWS
+from tests.support.job_rings import write_job
+from tests.support.train_job import write_wandb_file
+
+STEP = rows.STEP.wandb_key
+LOGGED = 1000
+"""The step for which values are logged beside the steps."""
+
+
+def dump(*arguments: object) -> Result:
+    """Run `otel-train dump`."""
+    return CliRunner().invoke(main, ["dump", *map(str, arguments)])
+
+
+def dumped(*arguments: object) -> list[dict[str, Any]]:
+    """Return a dump's rows."""
+    result = dump(*arguments)
+    assert (result.exit_code, result.stderr) == (0, "")
+    return [json.loads(line) for line in result.stdout.splitlines()]
+
+
+def history() -> Iterator[list[dict[str, Any]]]:
+    """Yield two attempts' rows: keys that one row has, one of them late, and values that were logged beside steps."""
+    for attempt, steps in ((7, range(1, 1200)), (8, range(1101, 2600))):
+        logged: list[dict[str, Any]] = [{STEP: step, ATTEMPT_KEY: attempt, "train/loss": step / 3} for step in steps]
+        logged[-1] |= {"late": float("inf")}
+        logged[len(logged) // 2] |= {"text": "x", "step": -0.0}
+        logged.append({STEP: LOGGED if attempt == 7 else 2000, ATTEMPT_KEY: attempt, "eval/loss": 0.1})
+        yield logged
+
+
+@pytest.fixture
+def state(tmp_path: Path) -> Path:
+    """Return a bridge's state directory; its files' names are not in the order of their rows."""
+    first, second = history()
+    for folder, logged, ordinal in (("2", first, 0), ("1", second, len(first))):
+        numbered = [row | {"_step": ordinal + at} for at, row in enumerate(logged)]
+        write_wandb_file(tmp_path / "wandb" / f"offline-run-{folder}" / "run-a.wandb", numbered)
+    return tmp_path
+
+
+def test_rows_are_those_that_were_logged(state: Path) -> None:
+    """Of all attempts, in their order, over blocks and files: each with what it has, and nothing that it lacks."""
+    expected = [
+        {
+            "run": "a",
+            "attempt": row.values[ATTEMPT_KEY],
+            "rank": 0,
+            "kind": "cluster_logged" if "eval/loss" in row.values else "cluster",
+            "step": row.values[STEP],
+            "time_ns": round(row.timestamp * 1e9),
+        }
+        | {key: row.values[key] for key in ("train/loss", "eval/loss") if key in row.values}
+        | ({"late": "Infinity"} if "late" in row.values else {})
+        | ({"metric/step": -0.0} if "step" in row.values else {})
+        for row in read_run(state, "a")
+    ]
+    assert len(expected) > 2 * BLOCK_ROWS
+    given = dumped(state, "--all-attempts")
+    assert [{key: value for key, value in row.items() if key != "time"} for row in given] == expected
+
+
+@pytest.mark.parametrize(
+    ("arguments", "steps"),
+    [
+        ([], [*range(1101, 2600), 2000]),
+        (["--since", "2590"], [*range(2590, 2600)]),
+        (["--since", "1990", "--all-attempts", "--kind", "cluster"], [*range(1990, 2600), 2000]),
+    ],
+)
+def test_rows_are_selected(arguments: list[str], steps: list[int], state: Path) -> None:
+    """The newest attempt's without --all-attempts; a first step that is within a block."""
+    assert [row["step"] for row in dumped(state, *arguments)] == steps
+
+
+def test_time_span_ends_with_newest_row(state: Path) -> None:
+    """--since with a time leaves out what is older than that before the newest row."""
+    times = [row.timestamp for row in read_run(state, "a") if row.values[ATTEMPT_KEY] == 8]
+    within = [time for time in times if round(time * 1e9) >= round(max(times) * 1e9) - 60 * 10**9]
+    assert len(dumped(state, "--since", "1m")) == len(within) < len(times)
+
+
+def test_formats_are_alike(state: Path, tmp_path: Path) -> None:
+    """CSV and Parquet have the same values, of one file by itself too."""
+    [file] = (state / "wandb" / "offline-run-1").iterdir()
+    expected = [(row["step"], row.get("train/loss")) for row in dumped(file)]
+    for name in ("x.csv", "x.parquet"):
+        assert dump(file, "--metric", "train/loss", "--out", tmp_path / name).exit_code == 0
+    with (tmp_path / "x.csv").open() as text:
+        of_csv = [(int(row["step"]), float(row["train/loss"] or "nan")) for row in csv.DictReader(text)]
+    table = parquet.read_table(tmp_path / "x.parquet")
+    assert of_csv[:-1] == expected[:-1]
+    assert list(zip(table["step"].to_pylist(), table["train/loss"].to_pylist(), strict=True)) == expected
+
+
+@pytest.mark.parametrize(
+    ("arguments", "complaint"),
+    [
+        (["--rank", "0"], "--rank 0: wandb files have the cluster's values only"),
+        (["--kind", "rank"], "--kind rank: wandb files have the cluster's values only"),
+        (["--metric", "train/lss"], "the nearest is 'train/loss'"),
+        (["--run", "b"], "holds no wandb file of run b"),
+    ],
+)
+def test_what_files_lack_is_refused(arguments: list[str], complaint: str, state: Path) -> None:
+    """What no row can have is one line that says so, and nothing is written."""
+    result = dump(state, *arguments)
+    assert (result.exit_code, result.stdout, len(result.stderr.splitlines())) == (2, "", 1)
+    assert complaint in result.stderr
+
+
+def test_run_is_chosen_among_rings(tmp_path: Path) -> None:
+    """--run takes the rings of one run; one that is not there is named."""
+    write_job(tmp_path, 1, 1)
+    assert dumped(tmp_path, "--run", "run") == dumped(tmp_path)
+    result = dump(tmp_path, "--run", "rnu")
+    assert (result.exit_code, result.stdout) == (2, "")
+    assert "holds no ring of run 'rnu'; it has run" in result.stderr
