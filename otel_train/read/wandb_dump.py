@@ -9,15 +9,15 @@ from pathlib import Path
 
 from otel_train.bridge.wandb_file import SUFFIX, WANDB_FOLDER, TransactionLog
 from otel_train.catalogue import ATTEMPT_KEY, rows
-from otel_train.exceptions import ConfigurationError
+from otel_train.exceptions import ConfigurationError, OtelTrainError
 from otel_train.read.dump import Dump, RunDump, Selection, chosen_columns
 from otel_train.read.dump_blocks import KINDS, LOGGED_SUFFIX, Block
 from otel_train.read.find import find_job
 from otel_train.read.history import SourceError
-from otel_train.read.load import RINGS_FOLDER, STATE_FOLDERS
+from otel_train.read.load import STATE_FOLDERS
 from otel_train.read.row_spool import ABSENT_BITS, BLOCK_ROWS
 from otel_train.read.wandb import files_of, is_wandb_file, spooled
-from otel_train.ring import Identity, Kind, ring_files
+from otel_train.ring import Identity, Kind
 
 _OWN, _LOGGED = KINDS.index("cluster"), KINDS.index("cluster" + LOGGED_SUFFIX)
 _FIELD_KEYS = (rows.STEP.wandb_key, ATTEMPT_KEY)
@@ -40,12 +40,16 @@ def open_dump(source: Path | None, selection: Selection) -> RunDump:
         return WandbDump([source], source.stem.removeprefix("run-"), selection)
     if source is not None and not source.is_dir():
         raise ConfigurationError(f"{source} is neither a directory nor a {SUFFIX} file; see --help")
-    if source is not None and not any(map(ring_files, (source, source / RINGS_FOLDER))):
-        state = next((source / name for name in STATE_FOLDERS if (source / name / WANDB_FOLDER).is_dir()), None)
-        if state is not None:
-            run, files = files_of(state, selection.run)
-            return WandbDump(files, run, selection)
-    return Dump(find_job(source), selection)
+    try:
+        rings = find_job(source)
+    except OtelTrainError:
+        folders = [source / name for name in STATE_FOLDERS] if source is not None else []
+        state = next((folder for folder in folders if (folder / WANDB_FOLDER).is_dir()), None)
+        if state is None:
+            raise
+        run, files = files_of(state, selection.run)
+        return WandbDump(files, run, selection)
+    return Dump(rings, selection)
 
 
 class WandbDump(RunDump):

@@ -87,7 +87,9 @@ def test_rows_are_those_that_were_logged(state: Path) -> None:
 )
 def test_rows_are_selected(arguments: list[str], steps: list[int], state: Path) -> None:
     """The newest attempt's without --all-attempts; a first step that is within a block."""
-    assert [row["step"] for row in dumped(state, *arguments)] == steps
+    given = dumped(state, *arguments)
+    assert [row["step"] for row in given] == steps
+    assert all(row["train/loss"] == row["step"] / 3 for row in given if row["kind"] == "cluster")
 
 
 def test_time_span_ends_with_newest_row(state: Path) -> None:
@@ -133,3 +135,10 @@ def test_run_is_chosen_among_rings(tmp_path: Path) -> None:
     result = dump(tmp_path, "--run", "rnu")
     assert (result.exit_code, result.stdout) == (2, "")
     assert "holds no ring of run 'rnu'; it has run" in result.stderr
+
+
+def test_rings_precede_wandb_files(state: Path) -> None:
+    """A folder with rings somewhere in it has the ranks' own records, whatever of wandb's lies beside them."""
+    (state / "rings").mkdir()
+    write_job(state / "rings", 1, 1)
+    assert {row["kind"] for row in dumped(state)} == {"rank", "cluster"}
