@@ -7,8 +7,10 @@ from pathlib import Path
 from tempfile import TemporaryDirectory
 
 from otel_train.bridge import WandbFileError, read_history
+from otel_train.read.dump import Selection
 from otel_train.read.history import SourceError
 from otel_train.read.wandb import read_file
+from otel_train.read.wandb_dump import open_dump
 
 
 def run(data: bytes) -> None:
@@ -23,3 +25,6 @@ def run(data: bytes) -> None:
             return
         with suppress(SourceError):
             read_file(path)
+            rows = open_dump(path, Selection(all_attempts=True))
+            for block in rows.blocks():
+                assert len(block.values) == len(rows.columns) * len(block.steps)

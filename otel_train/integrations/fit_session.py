@@ -106,6 +106,11 @@ class FitSession:
         """Session of the fit under way; None outside of one."""
         return self._telemetry
 
+    @property
+    def makes_sessions(self) -> bool:
+        """Whether each fit has a session of its own, not the user's."""
+        return self._users is None
+
     def begin(self, step: int = 0, *, process_group: GroupLike | None = None) -> None:
         """Begin the session of a fit, on each rank; one that is open still, after a failed fit, is ended.
 

@@ -19,8 +19,8 @@ class LoggedFit:
 
     A larger step than before ends with the call. The same one with the same keys, as a micro-batch has, counts in its
     means; other keys, and earlier steps, are logged beside it, as an evaluation. As long as no call has a step each
-    ends the next one, as in wandb. What comes after the end of the job's process group, in which a session can't begin,
-    is one warning.
+    ends the next one, as in wandb. What comes after the end of the process group of several ranks, without
+    which none can begin a session, is one warning.
 
     Examples:
         >>> from otel_train.integrations.fit_session import FitSession
@@ -45,8 +45,8 @@ class LoggedFit:
         """Keys that it came with."""
         self._numbered = False
         """Whether a call had a step."""
-        self._had_group = False
-        """Whether the last session ended in a job with a process group."""
+        self._had_peers = False
+        """Whether the last session ended in a job of several ranks."""
         self._warnings = OnceLogger(logging.getLogger(__name__))
 
     @property
@@ -83,7 +83,7 @@ class LoggedFit:
 
     def end(self) -> None:
         """End the session; a later value begins another one, in the same run if its step follows."""
-        self._had_group = dist.is_available() and dist.is_initialized()
+        self._had_peers = dist.is_available() and dist.is_initialized() and dist.get_world_size() > 1
         self._session.end()
         self._last, self._numbered = None, False
 
@@ -107,7 +107,7 @@ class LoggedFit:
 
     def _comes_too_late(self, call: str) -> bool:
         """Tell whether a session would begin without the job's process group, which would raise in the script."""
-        if not self._had_group or dist.is_initialized():
+        if not (self._had_peers and self._session.makes_sessions) or dist.is_initialized():
             return False
         self._warnings.warn(
             "ended",

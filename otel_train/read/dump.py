@@ -15,6 +15,7 @@ from otel_train.how_far import tell
 from otel_train.read.dump_blocks import KINDS, Block, RingBlocks
 from otel_train.read.first_record import first_record
 from otel_train.read.history import first_names
+from otel_train.read.rings import OtherRunError
 from otel_train.read.row_texts import rfc3339
 from otel_train.ring import Kind, Record, RingReader, Stamp, ring_files
 
@@ -163,7 +164,7 @@ class Dump(RunDump):
         of_run = [reader for reader in self._readers if reader.identity.run_id == run]
         if run and not of_run:
             names = first_names(sorted({reader.identity.run_id for reader in self._readers}))
-            raise ConfigurationError(f"{self.directory} holds no ring of run {run!r:.80}; it has {names}")
+            raise OtherRunError(f"{self.directory} holds no ring of run {run!r:.80}; it has {names}")
         self._readers = of_run or self._readers
 
     def _choose_ranks(self) -> None:

@@ -7,6 +7,7 @@ from array import array
 from collections.abc import Iterator, Sequence
 from pathlib import Path
 
+from otel_train.bridge.safe_names import safe_id
 from otel_train.bridge.wandb_file import SUFFIX, WANDB_FOLDER, TransactionLog
 from otel_train.catalogue import ATTEMPT_KEY, rows
 from otel_train.exceptions import ConfigurationError, OtelTrainError
@@ -15,7 +16,8 @@ from otel_train.read.dump_blocks import KINDS, LOGGED_SUFFIX, Block
 from otel_train.read.find import find_job
 from otel_train.read.history import SourceError
 from otel_train.read.load import STATE_FOLDERS
-from otel_train.read.row_spool import ABSENT_BITS, BLOCK_ROWS
+from otel_train.read.rings import OtherRunError
+from otel_train.read.row_spool import ABSENT_BITS, BLOCK_ROWS, MOST
 from otel_train.read.wandb import files_of, is_wandb_file, spooled
 from otel_train.ring import Identity, Kind
 
@@ -37,19 +39,27 @@ def open_dump(source: Path | None, selection: Selection) -> RunDump:
         OtelTrainError: It can't be read.
     """
     if source is not None and is_wandb_file(source):
-        return WandbDump([source], source.stem.removeprefix("run-"), selection)
+        run = source.stem.removeprefix("run-")
+        if selection.run and safe_id(selection.run) != run:
+            raise ConfigurationError(f"{source} is of run {run}, not {selection.run!r:.80}")
+        return WandbDump([source], run, selection)
     if source is not None and not source.is_dir():
         raise ConfigurationError(f"{source} is neither a directory nor a {SUFFIX} file; see --help")
+    folders = [source / name for name in STATE_FOLDERS] if source is not None else []
+    state = next((folder for folder in folders if (folder / WANDB_FOLDER).is_dir()), None)
     try:
         rings = find_job(source)
     except OtelTrainError:
-        folders = [source / name for name in STATE_FOLDERS] if source is not None else []
-        state = next((folder for folder in folders if (folder / WANDB_FOLDER).is_dir()), None)
         if state is None:
             raise
-        run, files = files_of(state, selection.run)
-        return WandbDump(files, run, selection)
-    return Dump(rings, selection)
+    else:
+        try:
+            return Dump(rings, selection)
+        except OtherRunError as error:
+            if state is None:
+                raise ConfigurationError(str(error)) from error
+    run, files = files_of(state, selection.run)
+    return WandbDump(files, run, selection)
 
 
 class WandbDump(RunDump):
@@ -74,7 +84,9 @@ class WandbDump(RunDump):
         spool = self._spool = spooled(_in_their_order(files))
         if not len(spool):
             raise SourceError(f"{', '.join(map(str, files))}: no step of a job is in there yet")
-        self._attempts = [0 if math.isnan(attempt) else round(attempt) for attempt in spool.attempts]
+        self._attempts = [
+            0 if math.isnan(attempt) else round(max(-MOST, min(attempt, MOST))) for attempt in spool.attempts
+        ]
         keys = [key for key in spool.keys() if key not in _FIELD_KEYS]  # noqa: SIM118  # it is no mapping
         self.columns = chosen_columns(keys, selection.metrics)
 
@@ -101,7 +113,14 @@ class WandbDump(RunDump):
             begin = end
 
     def _kinds(self) -> bytearray:
-        """Return each row's index in `KINDS`: a row of a step that its attempt has had is of values logged beside."""
+        """Return each row's index in `KINDS`.
+
+        What was logged beside the steps lacks what each row of a step has. Where no row has it, another sender's are
+        told by their steps: one that its attempt has had is of values logged beside it.
+        """
+        bits = memoryview(self._spool.column(rows.RANKS.wandb_key)).cast("B").cast("Q")
+        if any(map(ABSENT_BITS.__ne__, bits)):
+            return bytearray(_LOGGED if absent else _OWN for absent in map(ABSENT_BITS.__eq__, bits))
         kinds, newest = bytearray(), dict[int, int]()
         for step, attempt in zip(self._spool.steps, self._attempts, strict=True):
             kinds.append(_LOGGED if step <= newest.get(attempt, -1) else _OWN)

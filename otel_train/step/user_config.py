@@ -120,9 +120,8 @@ def _plain(value: Any, names: tuple[str, ...], secrets: list[str], items: Iterat
         return bool(value)
     if isinstance(value, Integral) and abs(int(value)) < _LARGEST:
         return int(value)
-    number: Any = value
-    if isinstance(value, Real) and abs(number) < _LARGEST:  # compared before: a float has less room than an integer
-        return float(value)
+    if isinstance(value, Real) and (number := _float(value)) is not None:
+        return number
     mapping = _mapping(value)
     if mapping is None and not _is_list(value):
         return _text(value)
@@ -147,6 +146,15 @@ def _is_list(value: Any) -> bool:
 
 def _ordered(value: Any) -> Any:
     return sorted(value, key=str) if isinstance(value, AbstractSet) else value
+
+
+def _float(value: Real) -> float | None:
+    """Return a number as a float; None where it is too large for the rings."""
+    try:
+        number = float(value)
+    except OverflowError:  # of an integer, which has more room than a float
+        return None
+    return number if abs(number) < _LARGEST else None
 
 
 def _text(value: Any) -> str:

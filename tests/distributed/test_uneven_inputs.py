@@ -95,7 +95,7 @@ def test_one_log_step_an_epoch(job: Job) -> None:
     """A rank that comes to one log step only in each epoch, from the first one on, loses none of the other's."""
     meter = MixingMeter(1, ["a"], {"a": 1.0})
     meter.open(0, "a")
-    with job.session(sources=[meter], log_every=20, reduction_timeout=10.0, close_timeout=3.0) as telemetry:
+    with job.session(sources=[meter], log_every=20) as telemetry:
         for step in train(new_model(), job.rank):
             meter.pick(0)
             telemetry.step(step, {"loss": float(step)})

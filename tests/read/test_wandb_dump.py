@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import csv
 import json
+import math
 from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
@@ -16,7 +17,8 @@ from otel_train.bridge.wandb_file import read_run
 from otel_train.catalogue import ATTEMPT_KEY, rows
 from otel_train.cli import main
 from otel_train.read.row_spool import BLOCK_ROWS
-from tests.support.job_rings import write_job
+from otel_train.ring import Identity, Kind, RingWriter, ring_path
+from tests.support.job_rings import SCHEMA, write_job
 from tests.support.train_job import write_wandb_file
 
 STEP = rows.STEP.wandb_key
@@ -128,13 +130,42 @@ def test_what_files_lack_is_refused(arguments: list[str], complaint: str, state:
     assert complaint in result.stderr
 
 
-def test_run_is_chosen_among_rings(tmp_path: Path) -> None:
-    """--run takes the rings of one run; one that is not there is named."""
-    write_job(tmp_path, 1, 1)
-    assert dumped(tmp_path, "--run", "run") == dumped(tmp_path)
-    result = dump(tmp_path, "--run", "rnu")
+def test_logged_rows_are_told_apart(tmp_path: Path) -> None:
+    """What was logged for a step is told from the step's own row, whichever comes first, or where there is none."""
+    logged = [(10, True), (15, False), (40, False), (40, True), (50, True), (50, False)]
+    given = [
+        {STEP: step, ATTEMPT_KEY: 1} | ({rows.RANKS.wandb_key: 2, "train/loss": 1.0} if own else {"eval/loss": 2.0})
+        for step, own in logged
+    ]
+    write_wandb_file(tmp_path / "x" / "run-a.wandb", given)
+    told = [(row["step"], row["kind"] == "cluster") for row in dumped(tmp_path / "x" / "run-a.wandb")]
+    assert told == logged
+
+
+@pytest.mark.parametrize("attempt", [float("inf"), 1e300, -1e300])
+def test_odd_attempt_is_written(attempt: float, tmp_path: Path) -> None:
+    """An attempt that no integer of a column holds is the nearest that one does."""
+    path = tmp_path / "x" / "run-a.wandb"
+    write_wandb_file(path, [{STEP: 1, ATTEMPT_KEY: attempt, "a": 1.0}])
+    assert dumped(path)[0]["attempt"] == round(math.copysign(2.0**62, attempt))
+    assert dump(path, "--out", tmp_path / "x.parquet").exit_code == 0
+
+
+def test_run_is_chosen(state: Path) -> None:
+    """--run takes the rings of one run, older ones too, or its wandb files; one that is not there is named."""
+    folder = state / "rings"
+    folder.mkdir()
+    for run, attempt in (("first", 1), ("second", 2)):
+        identity = Identity(run_id=run, attempt=attempt)
+        ring = RingWriter(ring_path(folder, identity), SCHEMA, identity, records=8)
+        ring.write(attempt, 10, Kind.RANK, [1.0] * ring.geometry.values)
+    for run, chosen in (("first", "first"), ("second", "second"), ("", "second"), ("a", "a")):
+        assert {row["run"] for row in dumped(state, "--run", run)} == {chosen}
+    result = dump(folder, "--run", "third")
     assert (result.exit_code, result.stdout) == (2, "")
-    assert "holds no ring of run 'rnu'; it has run" in result.stderr
+    assert "holds no ring of run 'third'; it has first, second" in result.stderr
+    [file] = (state / "wandb" / "offline-run-1").iterdir()
+    assert "is of run a, not 'b'" in dump(file, "--run", "b").stderr
 
 
 def test_rings_precede_wandb_files(state: Path) -> None:

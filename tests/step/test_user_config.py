@@ -125,6 +125,8 @@ def test_other_names_are_kept(caplog: pytest.LogCaptureFixture) -> None:
         (True, True),
         (np.bool_(1), True),
         (np.float32(0.5), 0.5),
+        (np.float16(0.5), 0.5),
+        (10**400, str(10**400)),
         (2**70, str(2**70)),
         (float("nan"), "nan"),
         (torch.float32, "torch.float32"),

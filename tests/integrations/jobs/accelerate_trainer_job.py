@@ -164,7 +164,7 @@ def counted(folder: Path) -> None:
         script.note(step, "train/loss", loss)
     script.write()
     script.accelerator.end_training()
-    with TestCase().assertLogs("otel_train.integrations.accelerate", "WARNING") as logs:
+    with TestCase().assertLogs("otel_train.integrations.logged_fit", "WARNING") as logs:
         script.accelerator.log({"late": 1.0})
         script.tracker.log({"late": 1.0})
     (folder / f"late{script.rank}.json").write_text(json.dumps(logs.output))
