@@ -20,6 +20,7 @@ def main() -> None:
     accelerator.register_for_checkpointing(tracker)
     accelerator.init_trackers("example", config={"rate": 0.01})
 
+    torch.manual_seed(0)
     inputs = torch.randn(320, 16)
     rows = TensorDataset(inputs, inputs.mean(1, keepdim=True))
     model = torch.nn.Linear(16, 1)

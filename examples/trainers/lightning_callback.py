@@ -41,6 +41,7 @@ class Model(lightning.LightningModule):  # type: ignore[misc]  # lightning is no
 
 def main() -> None:
     """Train for twenty steps of two batches."""
+    torch.manual_seed(0)
     meter = otel_train.SourceMeter({"code": 1, "prose": 3})
     tags = {source: meter.tag(source, tokens="length") for source in ("code", "prose")}
     rows: Any = [tags[source]({"x": torch.randn(16), "length": 16}) for source in tags for _ in range(100)]

@@ -28,6 +28,7 @@ def main() -> None:
     """Train two epochs, of which rank 1 has fewer batches, and print the cluster's newest values."""
     dist.init_process_group("gloo")
     rank = dist.get_rank()
+    torch.manual_seed(rank)
     model = DistributedDataParallel(nn.Linear(16, 1))
     optimizer = torch.optim.SGD(model.parameters(), lr=0.05)
 
