@@ -11,7 +11,7 @@ from tempfile import TemporaryDirectory
 from typing import Any
 
 import pytest
-from hypothesis import given, settings
+from hypothesis import example, given, settings
 from hypothesis import strategies as st
 
 from otel_train.bridge import WandbFileError
@@ -43,6 +43,13 @@ ROWS = st.lists(
     max_size=14,
 )
 
+REMADE = [
+    {STEP: 2, ATTEMPT_KEY: 1, "train/loss": 1.0},
+    {STEP: 2, ATTEMPT_KEY: 1, "eval/loss": 5.0},
+    {STEP: 2, ATTEMPT_KEY: 2, "train/loss": 2.0},
+]
+"""A step that another attempt makes anew, without what was logged beside it before."""
+
 
 def plain(state: Path) -> Track:
     """Return the cluster's track, of rows that are all in memory."""
@@ -67,6 +74,7 @@ def plain(state: Path) -> Track:
 
 
 @given(files=st.lists(ROWS, min_size=1, max_size=3), torn=st.integers(0, 40))
+@example(files=[REMADE], torn=0)
 @settings(max_examples=25)
 def test_equals_plain_reading(files: list[list[dict[str, Any]]], torn: int) -> None:
     """Attempts, values logged beside steps, missing keys, odd values, several files, a torn end: all are the same."""
