@@ -13,6 +13,7 @@ from otel_train.ring import Kind
 from tests.support.fault_job import assert_each_once, running_job
 from tests.support.pipeline import Pipeline
 from tests.support.torchrun import script
+from tests.support.waiting import wait_until
 
 pytestmark = pytest.mark.faults
 LAST = 30
@@ -40,6 +41,8 @@ def test_terminated_job_loses_nothing(pipeline: Pipeline, tmp_path: Path) -> Non
     """Pre-emption signals torchrun, ranks and sidecar at once; what is recorded is sent before the last one ends."""
     with running_job(tmp_path / "terminated", pipeline.target) as job:
         job.reach(LAST)
+        # On a busy machine the job may be there before its sidecar has begun.
+        wait_until(lambda: job.ring(0).cursor.position > 0, 60, "an acknowledgement", log=job.log)
         for pid in (job.process.pid, *(job.ring(rank).header.pid for rank in job.ranks), job.sidecar()):
             os.kill(pid, signal.SIGTERM)
         job.process.wait(60)
