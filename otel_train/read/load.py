@@ -57,9 +57,14 @@ def load(source: str = "", *, run: str = "") -> Loaded:
     raise SourceError(f"{path} is neither a directory nor a {SUFFIX} file nor an http(s) address; see --help")
 
 
+def state_of(path: Path) -> Path | None:
+    """Return the bridge's state directory that a directory is or has; None where there is none."""
+    return next((path / name for name in STATE_FOLDERS if (path / name / WANDB_FOLDER).is_dir()), None)
+
+
 def _load_directory(path: Path, run: str) -> Loaded:
     rings = next((folder for folder in (path, path / RINGS_FOLDER) if ring_files(folder)), None)
-    state = next((path / name for name in STATE_FOLDERS if (path / name / WANDB_FOLDER).is_dir()), None)
+    state = state_of(path)
     job = None
     try:
         job = read_rings(rings, run) if rings is not None else None

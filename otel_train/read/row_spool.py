@@ -192,9 +192,9 @@ class RowSpool:
         if self._blocks.get(key) and self._blocks[key][0][-1] == first:
             return first, None
         index = self._known.get(key, -1)
-        return first, self._values[index * BLOCK_ROWS : (index + 1) * BLOCK_ROWS] if index >= 0 else self._others.get(
-            key
-        )
+        if index < 0:
+            return first, self._others.get(key)
+        return first, self._values[index * BLOCK_ROWS : (index + 1) * BLOCK_ROWS]
 
 
 def time_of(seconds: float) -> int:

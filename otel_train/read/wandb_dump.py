@@ -5,17 +5,18 @@ from __future__ import annotations
 import math
 from array import array
 from collections.abc import Iterator, Sequence
+from itertools import groupby
 from pathlib import Path
 
 from otel_train.bridge.safe_names import safe_id
-from otel_train.bridge.wandb_file import SUFFIX, WANDB_FOLDER, TransactionLog
+from otel_train.bridge.wandb_file import SUFFIX, TransactionLog
 from otel_train.catalogue import ATTEMPT_KEY, rows
 from otel_train.exceptions import ConfigurationError, OtelTrainError
 from otel_train.read.dump import Dump, RunDump, Selection, chosen_columns
 from otel_train.read.dump_blocks import KINDS, LOGGED_SUFFIX, Block
 from otel_train.read.find import find_job
 from otel_train.read.history import SourceError
-from otel_train.read.load import STATE_FOLDERS
+from otel_train.read.load import state_of
 from otel_train.read.rings import OtherRunError
 from otel_train.read.row_spool import ABSENT_BITS, BLOCK_ROWS, MOST
 from otel_train.read.wandb import files_of, is_wandb_file, spooled
@@ -45,8 +46,7 @@ def open_dump(source: Path | None, selection: Selection) -> RunDump:
         return WandbDump([source], run, selection)
     if source is not None and not source.is_dir():
         raise ConfigurationError(f"{source} is neither a directory nor a {SUFFIX} file; see --help")
-    folders = [source / name for name in STATE_FOLDERS] if source is not None else []
-    state = next((folder for folder in folders if (folder / WANDB_FOLDER).is_dir()), None)
+    state = state_of(source) if source is not None else None
     try:
         rings = find_job(source)
     except OtelTrainError:
@@ -99,18 +99,9 @@ class WandbDump(RunDump):
         newest = max(map(spool.times_ns.__getitem__, chosen))
         first_ns = -math.inf if selection.since_ns is None else newest - selection.since_ns
         kinds = self._kinds()
-        begin = 0
-        while begin < len(chosen):
-            block, own = chosen[begin] // BLOCK_ROWS, self._attempts[chosen[begin]]
-            end = begin
-            while end < len(chosen) and (chosen[end] // BLOCK_ROWS, self._attempts[chosen[end]]) == (block, own):
-                end += 1
-            part = [
-                row for row in chosen[begin:end] if spool.steps[row] >= first_step and spool.times_ns[row] >= first_ns
-            ]
-            if part:
-                yield self._block(part, own, kinds)
-            begin = end
+        selected = [row for row in chosen if spool.steps[row] >= first_step and spool.times_ns[row] >= first_ns]
+        for (_, own), part in groupby(selected, lambda row: (row // BLOCK_ROWS, self._attempts[row])):
+            yield self._block(list(part), own, kinds)
 
     def _kinds(self) -> bytearray:
         """Return each row's index in `KINDS`.

@@ -10,43 +10,29 @@ import os
 import subprocess
 import sys
 from pathlib import Path
-from typing import Any
 
 import pytest
-from click.testing import CliRunner, Result
 from pyarrow import parquet
 
-from otel_train.cli import main
 from otel_train.read.row_texts import rfc3339
 from otel_train.ring import Kind
+from tests.support.dump_command import dump, dumped
 from tests.support.job_rings import ATTEMPT, EVICTIONS, SECOND, FakeRank, write_job
-
-
-def dump(*arguments: object) -> Result:
-    """Run `otel-train dump`."""
-    return CliRunner().invoke(main, ["dump", *map(str, arguments)])
-
-
-def rows(*arguments: object) -> list[dict[str, Any]]:
-    """Return a dump's rows."""
-    result = dump(*arguments)
-    assert (result.exit_code, result.stderr) == (0, "")
-    return [json.loads(line) for line in result.stdout.splitlines()]
 
 
 def test_row_has_record(tmp_path: Path) -> None:
     """A row has its record's rank, kind, step and time, and the values by their keys."""
     write_job(tmp_path, 2, 2)
-    dumped = rows(tmp_path)
-    assert [(row["rank"], row["kind"], row["step"]) for row in dumped] == [
+    written = dumped(tmp_path)
+    assert [(row["rank"], row["kind"], row["step"]) for row in written] == [
         (0, "rank", 1), (0, "cluster", 1), (0, "rank", 2), (0, "cluster", 2), (1, "rank", 1), (1, "rank", 2),
     ]  # fmt: skip
-    last = dumped[-1]
+    last = written[-1]
     assert (last["run"], last["attempt"], last["time_ns"]) == ("run", ATTEMPT, ATTEMPT * 10**6 + 2 * SECOND)
     assert last["time"] == "2023-11-14T22:13:22.000000000Z"
     assert (last["stream_mixing/picks"], last["train/loss"]) == (4, 0.5)
     assert last["stream_mixing/modality_share/code"] == 0.75
-    assert "stream_mixing/staleness_max_rank" in dumped[3]
+    assert "stream_mixing/staleness_max_rank" in written[3]
     assert "stream_mixing/staleness_max_rank" not in last
 
 
@@ -66,13 +52,13 @@ def test_records_are_selected(arguments: list[str], expected: set[tuple[int, str
     """A time span ends with the newest record; without --all-attempts the newest attempt alone is dumped."""
     FakeRank(tmp_path, 3, 4, attempt=ATTEMPT - 1).write(1)
     write_job(tmp_path, 3, 5)
-    assert {(row["rank"], row["kind"], row["step"]) for row in rows(tmp_path, *arguments)} == expected
+    assert {(row["rank"], row["kind"], row["step"]) for row in dumped(tmp_path, *arguments)} == expected
 
 
 def test_values_are_selected(tmp_path: Path) -> None:
     """Names and patterns select values, in the job's order."""
     write_job(tmp_path, 1, 1)
-    [row] = rows(tmp_path, "--kind", "rank", "--metric", "train/loss", "--metric", "ledger/e*s")
+    [row] = dumped(tmp_path, "--kind", "rank", "--metric", "train/loss", "--metric", "ledger/e*s")
     assert list(row)[7:] == ["ledger/evictions", "ledger/entries", "train/loss"]
 
 
@@ -100,7 +86,7 @@ def test_formats_keep_nonfinite_numbers(tmp_path: Path) -> None:
     given = [math.nan, math.inf, -math.inf, 0.1 + 0.2, None]
     for step, value in enumerate(given, start=1):
         rank.write(step, values={"train/loss:count": 0.0} if value is None else {"train/loss:total": value})
-    texts = [row.get("train/loss") for row in rows(tmp_path)]
+    texts = [row.get("train/loss") for row in dumped(tmp_path)]
     assert texts == ["NaN", "Infinity", "-Infinity", 0.1 + 0.2, None]
     for name in ("x.csv", "x.parquet"):
         assert dump(tmp_path, "--out", tmp_path / name).exit_code == 0
@@ -116,7 +102,7 @@ def test_odd_names_stay(tmp_path: Path) -> None:
     """A run's id and a value's name have whatever characters they have, in JSON and in CSV."""
     name = 'a "100 %s", é'
     write_job(tmp_path, 1, 1, name=name)
-    [row] = rows(tmp_path, "--kind", "rank")
+    [row] = dumped(tmp_path, "--kind", "rank")
     [of_csv] = csv.DictReader(io.StringIO(dump(tmp_path, "--kind", "rank", "--format", "csv").stdout))
     assert row["run"] == of_csv["run"] == name
     assert row[f"stream_mixing/modality_share/{name}"] == 0.75 == float(of_csv[f"stream_mixing/modality_share/{name}"])
@@ -143,7 +129,7 @@ def test_overwritten_records_are_not_torn(tmp_path: Path) -> None:
     rank = FakeRank(tmp_path, 0, 1)
     for step in range(1, 101):
         rank.write(step, Kind.CLUSTER, {EVICTIONS: step})
-    assert [row["ledger/evictions"] for row in rows(tmp_path)] == list(range(37, 101))
+    assert [row["ledger/evictions"] for row in dumped(tmp_path)] == list(range(37, 101))
 
 
 def test_closed_pipe_ends_quietly(tmp_path: Path) -> None:

@@ -3,39 +3,25 @@
 from __future__ import annotations
 
 import csv
-import json
 import math
 from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
 import pytest
-from click.testing import CliRunner, Result
 from pyarrow import parquet
 
 from otel_train.bridge.wandb_file import read_run
 from otel_train.catalogue import ATTEMPT_KEY, rows
-from otel_train.cli import main
 from otel_train.read.row_spool import BLOCK_ROWS
 from otel_train.ring import Identity, Kind, RingWriter, ring_path
+from tests.support.dump_command import dump, dumped
 from tests.support.job_rings import SCHEMA, write_job
 from tests.support.train_job import write_wandb_file
 
 STEP = rows.STEP.wandb_key
 LOGGED = 1000
 """The step for which values are logged beside the steps."""
-
-
-def dump(*arguments: object) -> Result:
-    """Run `otel-train dump`."""
-    return CliRunner().invoke(main, ["dump", *map(str, arguments)])
-
-
-def dumped(*arguments: object) -> list[dict[str, Any]]:
-    """Return a dump's rows."""
-    result = dump(*arguments)
-    assert (result.exit_code, result.stderr) == (0, "")
-    return [json.loads(line) for line in result.stdout.splitlines()]
 
 
 def history() -> Iterator[list[dict[str, Any]]]:
