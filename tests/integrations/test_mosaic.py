@@ -1,14 +1,21 @@
-"""mosaicml-streaming: each batching method, samples that are tuples, a collate function that drops tags."""
+"""mosaicml-streaming: each batching method, samples that are tuples, a collate function that drops tags.
+
+All of its jobs stand in this file, whose tests run one after the other: two that begin at once may find the same names
+of the host's shared memory free, share them, and wait for each other's workers for ever.
+"""
 
 from __future__ import annotations
 
 from collections.abc import Mapping
 from dataclasses import replace
+from pathlib import Path
 
 import pytest
 
 from tests.integrations.support.case_loop import Case, cases_of
+from tests.integrations.support.loader_example import check_example
 from tests.integrations.support.loader_job import Outcome
+from tests.support.torchrun import ROOT
 
 JOB = ENVIRONMENT = "mosaic"
 UNITS = {"stratified": "row", "per_stream": "batch", "device_per_stream": "batch"}
@@ -41,3 +48,8 @@ def test_right_mix_is_healthy(outcomes: Mapping[str, Outcome], case: Case) -> No
 def test_wrong_mix_is_named(outcomes: Mapping[str, Outcome]) -> None:
     """Streams of equal proportions are seen against the mix that was meant."""
     assert "mix drift" in {finding.check for finding in outcomes[WRONG.name].complaints()}
+
+
+def test_example_has_right_mix(tmp_path: Path) -> None:
+    """Every step of the example has picks of both ranks, each stream has tokens, and the mix is healthy."""
+    check_example(ROOT / "examples" / "loaders" / "mosaic_streams.py", tmp_path)

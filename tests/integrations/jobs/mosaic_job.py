@@ -9,7 +9,6 @@ from typing import Any
 import streaming
 import torch
 import torch.distributed as dist
-from streaming.base.util import clean_stale_shared_memory
 
 import otel_train
 from otel_train.integrations import mosaic
@@ -47,9 +46,6 @@ def stacked(samples: list[Any]) -> Any:
 
 def begin(case: Case, saved: Any) -> Loading:
     """Make the loader of a case."""
-    dist.barrier()
-    clean_stale_shared_memory()  # each case begins as a job does
-    dist.barrier()
     folder = Path(sys.argv[1], "mds")
     if dist.get_rank() == 0 and not folder.exists():
         write(folder)
