@@ -74,7 +74,7 @@ class Admission:
             elif not self._early.add(scalars, weight):
                 self._warn_of_early("add")
         except Exception as error:  # noqa: BLE001  # as above
-            self._warnings.warn("add", "telemetry: add() has dropped its values: %r", error)
+            self._warn_of_dropped("add", scalars, error)
 
     def log(
         self, scalars: Mapping[str, Any], step: Any, weight: Any, last_step: int, running: Recording | None
@@ -88,7 +88,7 @@ class Admission:
             elif not self._early.add(scalars, weight, number):
                 self._warn_of_early("log")
         except Exception as error:  # noqa: BLE001  # as above
-            self._warnings.warn("log", "telemetry: log() has dropped its values: %r", error)
+            self._warn_of_dropped("log", scalars, error)
 
     def pass_on(self, step: Any, steps: CoreSteps, sources: Sequence[EndStep]) -> None:
         """Tell the sources that training depends on of a step, in a session that is off."""
@@ -100,6 +100,9 @@ class Admission:
                     end_step(number)
         except Exception as error:  # noqa: BLE001  # as above
             self._warnings.warn("clock", "telemetry: the sources are not told of a step: %r", error)
+
+    def _warn_of_dropped(self, call: str, scalars: Mapping[str, Any], error: Exception) -> None:
+        self._warnings.warn(call, "telemetry: %s() has dropped its values (%s): %r", call, _keys(scalars), error)
 
     def _warn_of_early(self, call: str) -> None:
         self._warnings.warn(
@@ -143,4 +146,7 @@ class Admission:
 
 
 def _keys(scalars: Mapping[str, Any]) -> str:
-    return ", ".join(map(str, scalars)) or "no values"
+    try:
+        return ", ".join(map(str, scalars)) or "no values"
+    except Exception:  # noqa: BLE001  # what the user gave is no mapping, or a key has no text
+        return type(scalars).__name__

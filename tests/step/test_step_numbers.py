@@ -189,15 +189,29 @@ def test_added_values_are_weighted(tmp_path: Path) -> None:
 @pytest.mark.parametrize(
     "weight", [-1.0, float("nan"), float("inf"), "2", None, True, Raises()], ids=lambda value: type(value).__name__
 )
-def test_wrong_weight_costs_its_values(weight: Any, tmp_path: Path, caplog: pytest.LogCaptureFixture) -> None:
-    """A weight that breaks its rule costs its own values, with one warning of the rule."""
+@pytest.mark.parametrize("call", ["add", "log"])
+def test_wrong_weight_costs_its_values(
+    call: str, weight: Any, tmp_path: Path, caplog: pytest.LogCaptureFixture
+) -> None:
+    """A weight that breaks its rule costs its own values, with one warning of the rule and of their keys."""
     with init(tmp_path) as telemetry:
         telemetry.step(1, {"x": 1.0})
         for _ in range(2):
-            telemetry.add({"x": 5.0}, weight=weight)
+            getattr(telemetry, call)({"x": 5.0}, weight=weight)
         telemetry.step(2, {"x": 2.0})
     assert column(tmp_path, "x") == {1: 1.0, 2: 2.0}
-    assert [message.count("a finite number of at least 0") for message in caplog.messages] == [1]
+    [message] = caplog.messages
+    assert message.startswith(f"telemetry: {call}() has dropped its values (x): ")
+    assert "a finite number of at least 0" in message
+
+
+@pytest.mark.parametrize(("scalars", "named"), [(5, "int"), ({Raises(): 1.0}, "dict"), ({}, "no values")])
+def test_wrong_call_names_what_came(scalars: Any, named: str, tmp_path: Path, caplog: pytest.LogCaptureFixture) -> None:
+    """What is no mapping, or has a key without a text, raises nothing, and the warning says what it is."""
+    with init(tmp_path) as telemetry:
+        telemetry.step(1, {"x": 1.0})
+        telemetry.add(scalars, weight=-1.0)
+    assert f"({named})" in caplog.messages[0]
 
 
 def test_durations_count_training_steps(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
