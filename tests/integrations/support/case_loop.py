@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import gc
 import json
+import os
 import sys
 from collections.abc import Callable, Generator, Mapping, Sequence
 from dataclasses import dataclass
@@ -19,6 +20,7 @@ import torch.distributed as dist
 from torch.utils.data.dataloader import _MultiProcessingDataLoaderIter
 
 import otel_train
+from otel_train.endpoint import Endpoint
 from tests.integrations.support.terminated import call_in_fork
 
 STEPS = 40
@@ -95,8 +97,11 @@ def run_cases(begin: Begin, steps: Mapping[str, int] | None = None) -> None:
 def call_cases(run: Callable[[Case, Path], None]) -> None:
     """Call a function for each case that the test asks for, with its folder, on this rank; all in one process group.
 
-    A case that SIGTERM ends comes first, in a fork.
+    A case that SIGTERM ends comes first, in a fork. Nobody is to send what is recorded: no end of a session waits for
+    it.
     """
+    del os.environ["OTEL_TRAIN_SIDECAR"]
+    Endpoint.listens = False  # type: ignore[assignment,method-assign]  # a collector of somebody else's gets nothing
     folder, *names = map(str, sys.argv[1:])
     for name in [name for name in names if name.startswith(TERMINATED)]:
         names.remove(name)
