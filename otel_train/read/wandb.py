@@ -93,7 +93,7 @@ def _history(source: str, run: str, files: Sequence[Path]) -> History:
     history = History(source, run)
     spool = spooled(files)
     if not len(spool):
-        raise SourceError(f"{source}: no step is in there yet")
+        raise SourceError(f"{source}: no row with {rows.STEP.wandb_key} is in there yet")
     history.cluster = _ordered(spool).track()
     history.infer_from_cluster()
     newest = max(files, key=lambda file: file.parent.name.removeprefix("offline-"))

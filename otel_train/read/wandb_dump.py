@@ -83,7 +83,7 @@ class WandbDump(RunDump):
         self._run, self._selection = run, selection
         spool = self._spool = spooled(_in_their_order(files))
         if not len(spool):
-            raise SourceError(f"{', '.join(map(str, files))}: no step of a job is in there yet")
+            raise SourceError(f"{', '.join(map(str, files))}: no row with {rows.STEP.wandb_key} is in there yet")
         self._attempts = [
             0 if math.isnan(attempt) else round(max(-MOST, min(attempt, MOST))) for attempt in spool.attempts
         ]

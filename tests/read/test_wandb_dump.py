@@ -13,7 +13,9 @@ from pyarrow import parquet
 
 from otel_train.bridge.wandb_file import read_run
 from otel_train.catalogue import ATTEMPT_KEY, rows
+from otel_train.read.history import SourceError
 from otel_train.read.row_spool import BLOCK_ROWS
+from otel_train.read.wandb import read_file
 from otel_train.ring import Identity, Kind, RingWriter, ring_path
 from tests.support.dump_command import dump, dumped
 from tests.support.job_rings import SCHEMA, write_job
@@ -114,6 +116,16 @@ def test_what_files_lack_is_refused(arguments: list[str], complaint: str, state:
     result = dump(state, *arguments)
     assert (result.exit_code, result.stdout, len(result.stderr.splitlines())) == (2, "", 1)
     assert complaint in result.stderr
+
+
+def test_run_without_steps_is_told(tmp_path: Path) -> None:
+    """A file of somebody else's run, which has no rows of ours, is told by the key that it lacks."""
+    path = tmp_path / "x" / "run-a.wandb"
+    write_wandb_file(path, [{"loss": 1.0}, {"loss": 0.5}])
+    complaint = f"no row with {STEP} is in there yet"
+    assert complaint in dump(path).stderr
+    with pytest.raises(SourceError, match=complaint):
+        read_file(path)
 
 
 def test_logged_rows_are_told_apart(tmp_path: Path) -> None:
