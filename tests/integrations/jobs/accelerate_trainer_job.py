@@ -22,6 +22,7 @@ from torch.utils.data import DataLoader
 from otel_train import Scalar, SourceMeter
 from otel_train.integrations import logging_ranks
 from otel_train.integrations.accelerate import OtelTrainTracker
+from tests.integrations.support.patience import BOUNDS, have_nobody_send
 from tests.integrations.support.terminated import LAST, call_in_fork, terminate
 
 STEPS, SAVED_AFTER, MICRO, HELD_OUT = 12, 7, 2, 13
@@ -42,7 +43,7 @@ class Script:
         AcceleratorState._reset_state(reset_partial_state=True)  # several scripts in one process
         if not dist.is_initialized():
             meet()
-        options = {"ring_dir": folder / "rings", "max_in_flight": 64, "close_timeout": 1, **options}
+        options = {"ring_dir": folder / "rings", "max_in_flight": 64, **BOUNDS, **options}
         self.tracker = OtelTrainTracker(**options)
         self.accelerator = Accelerator(log_with=[self.tracker], gradient_accumulation_steps=micro)
         self.accelerator.register_for_checkpointing(self.tracker)
@@ -252,6 +253,7 @@ CASES: dict[str, Callable[[Path], None]] = {
 }
 
 if __name__ == "__main__":
+    have_nobody_send()
     base = Path(sys.argv[1])
     call_in_fork(lambda: terminated(base / "terminated"), base / "terminated")
     for name in sys.argv[2:]:

@@ -22,6 +22,7 @@ from torchmetrics import MeanSquaredError
 import otel_train
 from otel_train.integrations.composer import OtelTrainLogger
 from tests.integrations.support.case_loop import Case, Row, call_cases, write_consumed
+from tests.integrations.support.patience import BOUNDS
 from tests.integrations.support.payload import WEIGHTS, rows_of, sample
 
 BATCH = 8
@@ -112,7 +113,7 @@ def run(case: Case, folder: Path) -> None:
     for fails_at in (FAILS_AT, 0) if case.resumed else (0,):
         torch.manual_seed(1)
         model, meter = Model(fails_at), otel_train.SourceMeter(WEIGHTS)
-        logger = Record(model, meter, ring_dir=folder / "rings")
+        logger = Record(model, meter, ring_dir=folder / "rings", **BOUNDS)
         rows = Tagged(meter)
         held_out: Any = [sample("code", key) for key in range(4 * BATCH)]
         trainer = Trainer(

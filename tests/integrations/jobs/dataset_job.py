@@ -24,6 +24,7 @@ from transformers import Trainer, TrainerCallback, TrainingArguments
 import otel_train
 from otel_train.mixing import MixedCollate, StreamMixingDataset
 from tests.integrations.support.case_loop import SAVED_AFTER, STEPS, Case, Row, call_cases, write_consumed
+from tests.integrations.support.patience import BOUNDS
 from tests.integrations.support.payload import SOURCES, WEIGHTS, numbers, rows_of
 
 BATCH = 8
@@ -241,7 +242,9 @@ def run(case: Case, folder: Path) -> None:
         if states and not {"alone", "skipping"} & set(words):
             dataset.load_state_dict(states["dataset"])
         part = Part(case, folder, dataset, last, consumed, keys, states)
-        session = otel_train.init(sources=[dataset], ring_dir=folder / "rings", run_id=case.name, max_in_flight=STEPS)
+        session = otel_train.init(
+            sources=[dataset], ring_dir=folder / "rings", run_id=case.name, max_in_flight=STEPS, **BOUNDS
+        )
         with session as part.telemetry:
             LOOPS[words[0]](part)
         states["dataset"] = dataset.state_dict()

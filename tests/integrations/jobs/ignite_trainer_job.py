@@ -19,6 +19,7 @@ from torch.utils.data import default_collate
 from otel_train.integrations.ignite import OtelTrainHandler
 from otel_train.mixing import SourceMeter
 from tests.integrations.support.case_loop import Case, Row, call_cases, write_consumed
+from tests.integrations.support.patience import BOUNDS
 from tests.integrations.support.payload import SOURCES, WEIGHTS, rows_of, sample
 from tests.integrations.support.terminated import LAST, terminate
 from tests.integrations.support.trainer_record import RankRecord
@@ -33,7 +34,7 @@ MICRO = 4
 
 def options(case: Case, folder: Path) -> dict[str, Any]:
     """Return those of a case's sessions."""
-    return {"ring_dir": folder / "rings", "run_id": case.name, "max_in_flight": 40, "close_timeout": 1.0}
+    return {"ring_dir": folder / "rings", "run_id": case.name, "max_in_flight": 40, **BOUNDS}
 
 
 class Trial:
@@ -189,7 +190,7 @@ def run_meter(case: Case, folder: Path) -> None:
     for part in range(2 if case.resumed else 1):
         meter = SourceMeter(WEIGHTS)
         trainer = Engine(lambda _, batch: consumed.append(rows_of(batch["x"])))
-        handler = OtelTrainHandler(meter=meter, ring_dir=folder / "rings", run_id=case.name, max_in_flight=40)
+        handler = OtelTrainHandler(meter=meter, **options(case, folder))
         to_save = {"trainer": trainer, "telemetry": handler}
         if part:
             Checkpoint.load_objects(to_save, folder / "checkpoint_0.pt")

@@ -12,6 +12,7 @@ import torch
 from torch.utils.data import DataLoader, TensorDataset
 
 from otel_train.integrations.lightning import OtelTrainCallback
+from tests.integrations.support.patience import BOUNDS, have_nobody_send
 
 
 class Model(pytorch_lightning.LightningModule):  # type: ignore[misc]  # its types are not there
@@ -46,10 +47,11 @@ class Model(pytorch_lightning.LightningModule):  # type: ignore[misc]  # its typ
 
 def main() -> None:
     """Fit by each of the strategies."""
+    have_nobody_send()
     root, *strategies = sys.argv[1:]
     for strategy in strategies:
         folder = Path(root, strategy)
-        callback = OtelTrainCallback(ring_dir=folder / "rings", max_in_flight=100, close_timeout=0.2)
+        callback = OtelTrainCallback(ring_dir=folder / "rings", max_in_flight=100, **BOUNDS)
         trainer = pytorch_lightning.Trainer(
             accelerator="cpu", devices=2, strategy=strategy, max_epochs=1, logger=False, callbacks=[callback],
             enable_progress_bar=False, enable_model_summary=False, enable_checkpointing=False,

@@ -22,6 +22,7 @@ from torch.utils.data import DataLoader, TensorDataset, WeightedRandomSampler
 import otel_train
 from otel_train.integrations.lightning import OtelTrainCallback
 from tests.integrations.support.case_loop import SAVED_AFTER, STEPS, Row, write_consumed
+from tests.integrations.support.patience import BOUNDS, have_nobody_send
 from tests.integrations.support.payload import WEIGHTS, rows_of, sample
 
 BATCHES = 10
@@ -156,7 +157,7 @@ class Fits:
 
     def callback(self) -> OtelTrainCallback:
         """Return a callback whose rings are in the case's folder."""
-        return OtelTrainCallback(ring_dir=self.folder / "rings", max_in_flight=100, close_timeout=0.2)
+        return OtelTrainCallback(ring_dir=self.folder / "rings", max_in_flight=100, **BOUNDS)
 
     def trainer(self, *callbacks: Callback, **options: Any) -> lightning.Trainer:
         """Return a trainer of two ranks on this machine."""
@@ -287,7 +288,7 @@ def metered(fits: Fits) -> None:
         rows: Any = [tags[source](sample(source, key)) for key in range(200) for source in WEIGHTS]
         generator = torch.Generator().manual_seed(last + dist.get_rank())
         sampler = WeightedRandomSampler([*WEIGHTS.values()] * 200, 1600, generator=generator)
-        options: Any = {"ring_dir": fits.folder / "rings", "max_in_flight": 100, "close_timeout": 0.2}
+        options: Any = {"ring_dir": fits.folder / "rings", "max_in_flight": 100, **BOUNDS}
         callback = OtelTrainCallback(meter=meter, metrics=by_source, **options)
         trainer = fits.trainer(callback, max_steps=last, max_epochs=-1, accumulate_grad_batches=2, val_check_interval=9)
         saved = fits.folder / "saved.ckpt"
@@ -304,6 +305,7 @@ CASES = {case.__name__: case for case in (plain, accumulated, manual, resumed, t
 def main() -> None:
     """Run the cases that the test asks for."""
     folder, *names = map(str, sys.argv[1:])
+    have_nobody_send()
     dist.init_process_group("gloo")
     for name in names:
         fits = Fits(Path(folder, name))

@@ -29,6 +29,7 @@ from torchtitan.trainer import Trainer
 
 from otel_train.integrations import torchtitan
 from tests.integrations.support.case_loop import Case, Row, call_cases, write_consumed
+from tests.integrations.support.patience import BOUNDS
 from tests.integrations.support.payload import WEIGHTS, rows_of, sample
 
 BATCH, MICRO = 4, 2
@@ -151,7 +152,7 @@ def run(case: Case, folder: Path) -> None:
     global RECORD  # noqa: PLW0603  # torchtitan makes loader and loss by itself
     RECORD = Record()
     titan.NotedLoss.note = RECORD.note
-    options: dict[str, Any] = {"ring_dir": folder / "rings"}
+    options: dict[str, Any] = {"ring_dir": folder / "rings", **BOUNDS}
     for fails_at in (FAILS_AT, 0) if case.resumed else (0,):
         config = configured(case, folder, fails_at)
         if case.variant == "each":

@@ -17,6 +17,7 @@ from transformers import Trainer, TrainerCallback, TrainingArguments
 
 from otel_train.integrations import hf_datasets, transformers
 from tests.integrations.support.case_loop import SAVED_AFTER, STEPS, Case, Row, call_cases, write_consumed
+from tests.integrations.support.patience import BOUNDS
 from tests.integrations.support.payload import SOURCES, WEIGHTS, numbers, rows_of
 
 BATCH = 8
@@ -84,7 +85,7 @@ def run(case: Case, folder: Path) -> None:
         held_out = rows.select(range(16)) if case.variant != "stream" else table("code").select(range(16))
         callbacks = [
             transformers.OtelTrainCallback(
-                meter=meter, ring_dir=folder / "rings", run_id=case.name, max_in_flight=STEPS
+                meter=meter, ring_dir=folder / "rings", run_id=case.name, max_in_flight=STEPS, **BOUNDS
             ),
             Stop(steps, last),
         ]

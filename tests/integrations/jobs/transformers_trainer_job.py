@@ -18,6 +18,7 @@ from transformers import EarlyStoppingCallback, Trainer, TrainerCallback, Traini
 
 from otel_train.integrations.transformers import OtelTrainCallback
 from tests.integrations.support.case_loop import TERMINATED, Case, call_cases
+from tests.integrations.support.patience import BOUNDS
 from tests.integrations.support.terminated import LAST, terminate
 
 Batches = list[tuple[float, int]]
@@ -137,7 +138,7 @@ def made(folder: Path, variant: str) -> tuple[Trainer, Record]:
     trainer = (OwnTrainer if variant == "subclass" else Trainer)(
         model, args, train_dataset=Rows(62), eval_dataset={"a": Rows(10), "b": Rows(7)},
         compute_loss_func=model.loss if variant == "function" else None,
-        callbacks=[OtelTrainCallback(ring_dir=folder / "rings", max_in_flight=2 * STEPS, close_timeout=1), record],
+        callbacks=[OtelTrainCallback(ring_dir=folder / "rings", max_in_flight=2 * STEPS, **BOUNDS), record],
     )  # fmt: skip
     return trainer, record
 

@@ -8,7 +8,6 @@ from __future__ import annotations
 
 import gc
 import json
-import os
 import sys
 from collections.abc import Callable, Generator, Mapping, Sequence
 from dataclasses import dataclass
@@ -20,7 +19,7 @@ import torch.distributed as dist
 from torch.utils.data.dataloader import _MultiProcessingDataLoaderIter
 
 import otel_train
-from otel_train.endpoint import Endpoint
+from tests.integrations.support.patience import BOUNDS, have_nobody_send
 from tests.integrations.support.terminated import call_in_fork
 
 STEPS = 40
@@ -100,8 +99,7 @@ def call_cases(run: Callable[[Case, Path], None]) -> None:
     A case that SIGTERM ends comes first, in a fork. Nobody is to send what is recorded: no end of a session waits for
     it.
     """
-    del os.environ["OTEL_TRAIN_SIDECAR"]
-    Endpoint.listens = False  # type: ignore[assignment,method-assign]  # a collector of somebody else's gets nothing
+    have_nobody_send()
     folder, *names = map(str, sys.argv[1:])
     for name in [name for name in names if name.startswith(TERMINATED)]:
         names.remove(name)
@@ -122,7 +120,7 @@ def run_case(begin: Begin, case: Case, folder: Path, steps: int = STEPS) -> None
     for last in (SAVED_AFTER, steps) if case.resumed else (steps,):
         loading = begin(case, state and state["loader"])
         session = otel_train.init(
-            sources=[loading.meter], ring_dir=folder / "rings", run_id=case.name, max_in_flight=steps
+            sources=[loading.meter], ring_dir=folder / "rings", run_id=case.name, max_in_flight=steps, **BOUNDS
         )
         with session as telemetry:
             if state is not None:
