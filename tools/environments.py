@@ -150,7 +150,8 @@ def check_integrations() -> None:
     for requirements in sorted(REQUIREMENTS.glob("*.txt")):
         layer_environment(requirements)
     # A file's tests share a job, most of which is waiting.
-    run(sys.executable, "-m", "pytest", "-m", "integrations", "--numprocesses", "3", "--dist", "loadfile", TESTS)
+    workers = ("--numprocesses", "3", "--dist", "loadfile", "--no-loadscope-reorder")
+    run(sys.executable, "-m", "pytest", "-m", "integrations", *workers, TESTS)
 
 
 def layer_environment(requirements: Path) -> None:

@@ -14,3 +14,8 @@ def outcomes(request: pytest.FixtureRequest, tmp_path_factory: pytest.TempPathFa
     """Run the module's job, `JOB`, and return what each of its `CASES` has left, by the case's name."""
     name = request.module.JOB
     return run_job(name, request.module.ENVIRONMENT, request.module.CASES, tmp_path_factory.mktemp(name))
+
+
+def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
+    """Begin with the file that takes longest: with the launchers at the end all other processes would wait for them."""
+    items.sort(key=lambda item: item.path.name != "test_launchers.py")
