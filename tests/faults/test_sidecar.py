@@ -81,7 +81,7 @@ def suffered(pipeline: Pipeline, tmp_path_factory: pytest.TempPathFactory) -> It
 
 def kill_often(suffered: Suffered, _: SmallDisk) -> None:
     for _kill in range(KILLS):
-        os.kill(suffered.job.sidecar(), signal.SIGKILL)
+        suffered.job.kill_sidecar()
         suffered.job.catch_up()
 
 

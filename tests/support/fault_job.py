@@ -124,8 +124,20 @@ class Job:
 
     def sidecar(self) -> int:
         """Wait for the sidecar and return its pid."""
-        wait_until(lambda: len(self.sidecars()) == 1, 60, "one sidecar", log=self.log)
-        return self.sidecars()[0]
+        found: list[int] = []
+
+        def is_one() -> bool:
+            found[:] = self.sidecars()
+            return len(found) == 1
+
+        wait_until(is_one, 60, "one sidecar", log=self.log)
+        return found[0]
+
+    def kill_sidecar(self) -> None:
+        """End the sidecar with kill -9, and wait until it is gone: till then it could be taken for the next one."""
+        pid = self.sidecar()
+        os.kill(pid, signal.SIGKILL)
+        wait_until(lambda: pid not in self.sidecars(), 60, "the killed sidecar's end", log=self.log)
 
     def await_sidecars_end(self) -> None:
         """Wait until the sidecar has sent everything and left."""

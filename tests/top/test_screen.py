@@ -101,9 +101,10 @@ def test_paused_frame_stays(tmp_path: Path) -> None:
 
     async def steps(app: Top, pilot: Pilot[None]) -> None:
         await pilot.press("p")
-        await reach(pilot, lambda: "PAUSED" in shown(app)[0], True)
+        await reach(pilot, lambda: "PAUSED" in shown(app)[0] and not app._reading, True)
         rank.write(77)
         app.tick()
+        assert not app._reading, "nothing is read for a frame that stays"
         app._show(app._watch.snapshot(), "")  # one that was under way
         await pilot.pause()
         assert "PAUSED" in shown(app)[0]
