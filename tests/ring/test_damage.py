@@ -51,6 +51,7 @@ def test_existing_ring_is_not_replaced(tmp_path: Path) -> None:
         pytest.param({"identity": asdict(IDENTITY) | {"attempt": 2**63}}, id="attempt"),
         pytest.param({"identity": asdict(IDENTITY) | {"run_id": "\udcff"}}, id="run id"),
         pytest.param({"metrics": [["loss", {}, "gauge", "mean"]]}, id="unit"),
+        pytest.param({"metrics": [["loss", 1, "gauge", "mean"]]}, id="number as unit"),
         pytest.param({"metrics": [["loss", "1", "gauge", "share"]]}, id="share"),
         pytest.param({"modalities": ["m" * 2**19]}, id="modality"),
         pytest.param({"modalities": [1]}, id="number as modality"),
