@@ -42,7 +42,7 @@ def starved(tmp_path_factory: pytest.TempPathFactory) -> Snapshot:
     return snapshot_of(directory)
 
 
-@pytest.mark.parametrize(("width", "height"), [(80, 24), (80, 23), (100, 30), (200, 60), (60, 12)])
+@pytest.mark.parametrize(("width", "height"), [(80, 24), (80, 23), (100, 30), (200, 60), (60, 12), (16, 24)])
 @pytest.mark.parametrize("plain", [True, False])
 def test_frame_fits_terminal(starved: Snapshot, width: int, height: int, plain: bool) -> None:
     """No line is longer than the terminal is wide, and there are not more of them than it is high."""
