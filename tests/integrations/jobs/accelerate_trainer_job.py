@@ -22,8 +22,8 @@ from torch.utils.data import DataLoader
 from otel_train import Scalar, SourceMeter
 from otel_train.integrations import logging_ranks
 from otel_train.integrations.accelerate import OtelTrainTracker
-from tests.integrations.support.patience import BOUNDS, have_nobody_send
 from tests.integrations.support.terminated import LAST, call_in_fork, terminate
+from tests.support.patience import BOUNDS, have_nobody_send
 
 STEPS, SAVED_AFTER, MICRO, HELD_OUT = 12, 7, 2, 13
 _STORE = vars(dist)["TCPStore"]("127.0.0.1", int(os.environ["JOB_PORT"]), 2, is_master=os.environ["RANK"] == "0")

@@ -22,8 +22,8 @@ from torchmetrics import MeanSquaredError
 import otel_train
 from otel_train.integrations.composer import OtelTrainLogger
 from tests.integrations.support.case_loop import Case, Row, call_cases, write_consumed
-from tests.integrations.support.patience import BOUNDS
 from tests.integrations.support.payload import WEIGHTS, rows_of, sample
+from tests.support.patience import BOUNDS
 
 BATCH = 8
 STEPS, SAVED_AFTER, FAILS_AT = 24, 14, 17

@@ -24,8 +24,8 @@ from transformers import Trainer, TrainerCallback, TrainingArguments
 import otel_train
 from otel_train.mixing import MixedCollate, StreamMixingDataset
 from tests.integrations.support.case_loop import SAVED_AFTER, STEPS, Case, Row, call_cases, write_consumed
-from tests.integrations.support.patience import BOUNDS
 from tests.integrations.support.payload import SOURCES, WEIGHTS, numbers, rows_of
+from tests.support.patience import BOUNDS
 
 BATCH = 8
 

@@ -19,10 +19,10 @@ from torch.utils.data import default_collate
 from otel_train.integrations.ignite import OtelTrainHandler
 from otel_train.mixing import SourceMeter
 from tests.integrations.support.case_loop import Case, Row, call_cases, write_consumed
-from tests.integrations.support.patience import BOUNDS
 from tests.integrations.support.payload import SOURCES, WEIGHTS, rows_of, sample
 from tests.integrations.support.terminated import LAST, terminate
 from tests.integrations.support.trainer_record import RankRecord
+from tests.support.patience import BOUNDS
 
 EPOCH, EPOCHS = 10, 2
 """Iterations of an epoch, and epochs of a run."""

@@ -12,7 +12,7 @@ import torch
 from torch.utils.data import DataLoader, TensorDataset
 
 from otel_train.integrations.lightning import OtelTrainCallback
-from tests.integrations.support.patience import BOUNDS, have_nobody_send
+from tests.support.patience import BOUNDS, have_nobody_send
 
 
 class Model(pytorch_lightning.LightningModule):  # type: ignore[misc]  # its types are not there

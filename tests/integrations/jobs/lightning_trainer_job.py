@@ -22,8 +22,8 @@ from torch.utils.data import DataLoader, TensorDataset, WeightedRandomSampler
 import otel_train
 from otel_train.integrations.lightning import OtelTrainCallback
 from tests.integrations.support.case_loop import SAVED_AFTER, STEPS, Row, write_consumed
-from tests.integrations.support.patience import BOUNDS, have_nobody_send
 from tests.integrations.support.payload import WEIGHTS, rows_of, sample
+from tests.support.patience import BOUNDS, have_nobody_send
 
 BATCHES = 10
 """Training batches of an epoch, the last of which has a row less."""

@@ -14,7 +14,7 @@ from torch.utils.data import DataLoader, DistributedSampler
 
 import otel_train
 from otel_train.step import Telemetry
-from tests.integrations.support.patience import BOUNDS, have_nobody_send
+from tests.support.patience import BOUNDS, have_nobody_send
 
 os.environ.setdefault("NODE_RANK", "0")  # Composer's own launcher sets it, torchrun does not
 ROWS: Any = torch.ones(16, 3)

@@ -29,8 +29,8 @@ from torchtitan.trainer import Trainer
 
 from otel_train.integrations import torchtitan
 from tests.integrations.support.case_loop import Case, Row, call_cases, write_consumed
-from tests.integrations.support.patience import BOUNDS
 from tests.integrations.support.payload import WEIGHTS, rows_of, sample
+from tests.support.patience import BOUNDS
 
 BATCH, MICRO = 4, 2
 STEPS, SAVED_AFTER, FAILS_AT = 24, 14, 17

@@ -17,8 +17,8 @@ from transformers import Trainer, TrainerCallback, TrainingArguments
 
 from otel_train.integrations import hf_datasets, transformers
 from tests.integrations.support.case_loop import SAVED_AFTER, STEPS, Case, Row, call_cases, write_consumed
-from tests.integrations.support.patience import BOUNDS
 from tests.integrations.support.payload import SOURCES, WEIGHTS, numbers, rows_of
+from tests.support.patience import BOUNDS
 
 BATCH = 8
 PROBABILITIES = [weight / sum(WEIGHTS.values()) for weight in WEIGHTS.values()]

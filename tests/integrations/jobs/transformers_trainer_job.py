@@ -18,8 +18,8 @@ from transformers import EarlyStoppingCallback, Trainer, TrainerCallback, Traini
 
 from otel_train.integrations.transformers import OtelTrainCallback
 from tests.integrations.support.case_loop import TERMINATED, Case, call_cases
-from tests.integrations.support.patience import BOUNDS
 from tests.integrations.support.terminated import LAST, terminate
+from tests.support.patience import BOUNDS
 
 Batches = list[tuple[float, int]]
 """The sum of a batch's losses, and the number of its tokens."""

@@ -19,8 +19,8 @@ import torch.distributed as dist
 from torch.utils.data.dataloader import _MultiProcessingDataLoaderIter
 
 import otel_train
-from tests.integrations.support.patience import BOUNDS, have_nobody_send
 from tests.integrations.support.terminated import call_in_fork
+from tests.support.patience import BOUNDS, have_nobody_send
 
 STEPS = 40
 """Steps of a case."""
