@@ -91,9 +91,7 @@ def _run_ids(state: Path) -> list[str]:
 
 def _history(source: str, run: str, files: Sequence[Path]) -> History:
     history = History(source, run)
-    spool = spooled(files)
-    if not len(spool):
-        raise SourceError(f"{source}: no row with {rows.STEP.wandb_key} is in there yet")
+    spool = spooled_run(source, files)
     history.cluster = _ordered(spool).track()
     history.infer_from_cluster()
     newest = max(files, key=lambda file: file.parent.name.removeprefix("offline-"))
@@ -127,6 +125,23 @@ def _ordered(spool: RowSpool) -> SpooledOrder:
             newest = steps[end - 1]
         begin = end
     return order
+
+
+def spooled_run(source: str, files: Iterable[Path]) -> RowSpool:
+    """Return the rows of a run that has some, of each step.
+
+    Args:
+        source: What an error calls the files.
+        files: The run's.
+
+    Raises:
+        SourceError: There is no row with a step, or wandb is missing.
+        WandbFileError: A file is damaged.
+    """
+    spool = spooled(files)
+    if not len(spool):
+        raise SourceError(f"{source}: no row with {rows.STEP.wandb_key} is in there yet")
+    return spool
 
 
 def spooled(files: Iterable[Path], before: float = math.inf) -> RowSpool:

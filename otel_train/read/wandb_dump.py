@@ -15,11 +15,10 @@ from otel_train.exceptions import ConfigurationError, OtelTrainError
 from otel_train.read.dump import Dump, RunDump, Selection, chosen_columns
 from otel_train.read.dump_blocks import KINDS, LOGGED_SUFFIX, Block
 from otel_train.read.find import find_job
-from otel_train.read.history import SourceError
 from otel_train.read.load import state_of
 from otel_train.read.rings import OtherRunError
 from otel_train.read.row_spool import ABSENT_BITS, BLOCK_ROWS, MOST
-from otel_train.read.wandb import files_of, is_wandb_file, spooled
+from otel_train.read.wandb import files_of, is_wandb_file, spooled_run
 from otel_train.ring import Identity, Kind
 
 _OWN, _LOGGED = KINDS.index("cluster"), KINDS.index("cluster" + LOGGED_SUFFIX)
@@ -81,9 +80,7 @@ class WandbDump(RunDump):
             option = f"--rank {selection.ranks[0]}" if selection.ranks else "--kind rank"
             raise ConfigurationError(f"{option}: wandb files have the cluster's values only; give the job's rings")
         self._run, self._selection = run, selection
-        spool = self._spool = spooled(_in_their_order(files))
-        if not len(spool):
-            raise SourceError(f"{', '.join(map(str, files))}: no row with {rows.STEP.wandb_key} is in there yet")
+        spool = self._spool = spooled_run(", ".join(map(str, files)), _in_their_order(files))
         self._attempts = [
             0 if math.isnan(attempt) else round(max(-MOST, min(attempt, MOST))) for attempt in spool.attempts
         ]
